@@ -1,0 +1,105 @@
+"""What two sections must agree on: pairs of settings, each legal by itself, that cannot work together.
+
+The model is built on the meta device, where it costs no memory and no weights are read, so that every rule a builder
+states itself (a wrong number of bins, a width only ResNets have) is heard here as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segzoo.config import build_data, build_model, settings
+from segzoo.registry import AUGMENTS, LOSSES, OPTIMS, SCHEDULES, ConfigError
+
+if TYPE_CHECKING:
+    from segzoo.models._base import SegModel
+    from segzoo.types import DataCard
+
+
+def training_faults(config: Mapping[str, Any]) -> list[str]:
+    """Every pair of a training's settings that cannot work, one line each. Opens no data file."""
+    faults = _length_faults(config) + _device_faults(config) + _path_faults(config)
+    data = _try(lambda: build_data(config["data"], "train"), "data", faults)
+    if data is None:
+        return faults
+    card = data.card
+    model = _try(lambda: _on_meta(config, card.num_classes), "model", faults)
+    _try(lambda: AUGMENTS.build(config["augment"]["name"], card, **settings(config["augment"])), "augment", faults)
+    _try(lambda: SCHEDULES.build(config["schedule"]["name"], 1000, **settings(config["schedule"])), "schedule", faults)
+    faults += _class_faults(config, card)
+    if model is not None:
+        loss = config["loss"]
+        _try(lambda: LOSSES.build(loss["name"], model.aux_weights, model.align_corners, **settings(loss)), "loss", faults)
+        _try(lambda: OPTIMS.build(config["optim"]["name"], model, **settings(config["optim"])), "optim", faults)
+        faults += _size_faults(config, model)
+    return faults
+
+
+def _try(build: Callable[[], Any], section: str, faults: list[str]) -> Any:
+    """What ``build`` makes, or None with its complaint among the faults."""
+    try:
+        return build()
+    except ConfigError as error:
+        faults += error.faults
+    except ValueError as error:
+        faults.append(f"{section}: {error}")
+    return None
+
+
+def _on_meta(config: Mapping[str, Any], num_classes: int) -> SegModel:
+    import torch
+
+    bare = {**config, "backbone": {**config["backbone"], "weights": "none"}}
+    with torch.device("meta"):
+        return build_model(bare, num_classes)
+
+
+def _length_faults(config: Mapping[str, Any]) -> list[str]:
+    steps, epochs = config.get("steps"), config.get("epochs")
+    if steps is not None and epochs is not None:
+        return [f"steps={steps} and epochs={epochs} are both given. Keep one: steps=null or epochs=null."]
+    return ["neither steps nor epochs is given. Say how long to train: steps=300 or epochs=50."] if steps is epochs is None else []
+
+
+def _device_faults(config: Mapping[str, Any]) -> list[str]:
+    import torch
+
+    if config.get("device") == "cuda" and not torch.cuda.is_available():
+        return ["device=cuda: this machine has no CUDA device that torch can use. Write device=auto or device=cpu."]
+    return []
+
+
+def _path_faults(config: Mapping[str, Any]) -> list[str]:
+    """Files a command names must be there; ``init.ckpt`` and a trunk's weight file are read long after this check."""
+    faults = []
+    for word, path in (("init.ckpt", config["init"].get("ckpt")), ("backbone.weights", config["backbone"].get("weights"))):
+        if path not in (None, "none", "imagenet") and not Path(path).exists():
+            faults.append(f"{word}={path}: there is no such file or folder (looked from {os.path.basename(os.getcwd())}/).")
+    resume = config.get("resume", "none")
+    if resume not in ("none", "auto") and not Path(resume).exists():
+        faults.append(f"resume={resume}: there is no such run. Write resume=auto, resume=none or the path of a run folder.")
+    return faults
+
+
+def _class_faults(config: Mapping[str, Any], card: DataCard) -> list[str]:
+    weights = config["loss"].get("class_weights")
+    if weights is None or len(weights) == card.num_classes:
+        return []
+    names = ", ".join(card.classes)
+    return [f"loss.class_weights has {len(weights)} numbers, data={card.name} has {card.num_classes} classes ({names}): one weight each."]
+
+
+def _size_faults(config: Mapping[str, Any], model: SegModel) -> list[str]:
+    """One training step's shapes on the meta device: a crop too small for the model is known before any picture is read."""
+    import torch
+
+    crop = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
+    if None in crop:
+        return []  # the pictures' own size, known only when they are opened
+    faults: list[str] = []
+    batch = torch.empty(config["batch_size"], 3, *crop, device="meta")
+    _try(lambda: model.train()(batch), "augment.crop" if config["augment"].get("crop") else "data", faults)
+    return faults

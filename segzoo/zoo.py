@@ -1,0 +1,114 @@
+"""The zoo from Python: make a model by name, load one from its checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segzoo.config import build_model, section_faults
+from segzoo.registry import BACKBONES, MODELS, ConfigError
+
+if TYPE_CHECKING:
+    from segzoo.models._base import SegModel
+
+
+def list_models() -> list[str]:
+    """The names of all models."""
+    return MODELS.names()
+
+
+def list_backbones() -> list[str]:
+    """The names of all backbones."""
+    return BACKBONES.names()
+
+
+def create_model(
+    name: str,
+    backbone: str | Mapping[str, Any] = "resnet50",
+    num_classes: int = 21,
+    weights: str | None = None,
+    **model_settings: Any,
+) -> SegModel:
+    """A model by name, outside any configuration file.
+
+    Args:
+        name: a registered model; see ``list_models()``.
+        backbone: a registered backbone, or a table of its name and settings such as ``{"name": "resnet50", "stem": "deep"}``.
+        num_classes: how many classes it tells apart.
+        weights: trunk weights: None, ``imagenet`` or a file.
+        **model_settings: settings of the model, checked like those of a YAML file.
+
+    Raises:
+        ConfigError: with every fault of the names and settings.
+    """
+    trunk = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+    if weights is not None:
+        trunk["weights"] = weights
+    model = {"name": name, **model_settings}
+    if faults := section_faults("model", model) + section_faults("backbone", trunk):
+        raise ConfigError(faults)
+    return build_model({"model": model, "backbone": trunk}, num_classes)
+
+
+def load(ckpt: str | Path) -> SegModel:
+    """The model of a checkpoint, in evaluation mode, with its data card; runs nothing that the file names.
+
+    Args:
+        ckpt: a run folder (its best checkpoint), a step folder or a ``.safetensors`` file.
+
+    Raises:
+        ConfigError: if the file is no checkpoint of segzoo's, or its tensors do not fit its own configuration.
+    """
+    return load_with_config(ckpt=str(ckpt))[0]
+
+
+def load_with_config(*, ckpt: str) -> tuple[SegModel, dict[str, Any]]:
+    """Like ``load``, with the checkpoint's metadata: ``config, card, step, sha256, path``."""
+    from segzoo.engine.checkpoint import CheckpointError, read_model
+    from segzoo.types import DataCard
+
+    try:
+        state, meta = read_model(ckpt)
+    except CheckpointError as error:
+        raise ConfigError(f"ckpt={ckpt}: {error}") from None
+    config = meta["config"]
+    trunk = {**config["backbone"], "weights": "none"}
+    if faults := section_faults("model", config["model"]) + section_faults("backbone", trunk):
+        raise ConfigError([f"ckpt={ckpt}: its own configuration does not fit this version: {fault}" for fault in faults])
+    card = DataCard.from_dict(meta["card"])
+    model = build_model({"model": config["model"], "backbone": trunk}, card.num_classes)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        raise ConfigError(f"ckpt={ckpt}: tensors do not fit its own configuration: {len(missing)} missing, {len(unexpected)} unknown.")
+    model.card = card
+    return model.eval(), meta
+
+
+def data_section(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The data section to evaluate on: the one given, or the checkpoint's own with its environment words resolved.
+
+    Raises:
+        ConfigError: the given data has other classes than the checkpoint was trained on.
+    """
+    if given is None:
+        return {key: _resolve(value) for key, value in meta["config"]["data"].items()}
+    from segzoo.config import build_data
+
+    own, card = tuple(meta["card"]["classes"]), build_data(given, "val").card
+    if card.classes != own:
+        raise ConfigError(
+            f"data={card.name} has the classes {', '.join(card.classes)}; the checkpoint was trained on {', '.join(own)}. "
+            "Leave data= away to evaluate on the checkpoint's own data, or train on this one."
+        )
+    return dict(given)
+
+
+def _resolve(value: Any) -> Any:
+    """``${oc.env:NAME,default}`` at the start of a path, the one interpolation a checkpoint may hold; others stay text."""
+    if not isinstance(value, str) or not value.startswith("${oc.env:"):
+        return value
+    word, _, rest = value.removeprefix("${oc.env:").partition("}")
+    name, _, default = word.partition(",")
+    return os.environ.get(name, default) + rest
