@@ -1,0 +1,158 @@
+"""ResNet-50 and ResNet-101 with the stems and stride positions that segmentation papers use.
+
+He et al., CVPR 2016, arXiv:1512.03385. Deviations, each a setting: three 3x3 convolutions as the stem, the stride of c3, c4
+and c5 on the 3x3 instead of the 1x1 of their first block (what torchvision's weights are trained with), and a scaled width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from torch import Tensor, nn
+
+from segzoo.backbones._base import Backbone, init_weights
+from segzoo.registry import BACKBONES, ConfigError, Range
+from segzoo.weights import load_trunk
+
+Stem = Literal["basic", "deep", "v1c"]
+StrideAt = Literal["3x3", "1x1"]
+Width = Annotated[float, Range(0.125, 2.0)]
+
+DEEP_STEMS = {"deep": (64, 64, 128), "v1c": (32, 32, 64)}  # channels of the three 3x3 convolutions
+
+
+@BACKBONES.register
+def resnet50(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width = 1.0, weights: str = "none") -> ResNet:
+    """ResNet-50: 3, 4, 6 and 3 bottlenecks in c2 to c5. Settings as in ``resnet101``."""
+    return _build("resnet50", (3, 4, 6, 3), stem, stride_at, width, weights)
+
+
+@BACKBONES.register
+def resnet101(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width = 1.0, weights: str = "none") -> ResNet:
+    """ResNet-101: 3, 4, 23 and 3 bottlenecks in c2 to c5.
+
+    Args:
+        stem: ``basic`` (7x7, 64 channels), ``deep`` (three 3x3: 64, 64, 128; as in PSPNet and ICNet) or ``v1c`` (32, 32, 64).
+        stride_at: which convolution of the first bottleneck of c3, c4 and c5 carries the stride.
+        width: factor on all channel numbers, 0.125 to 2; 0.5 is ICNet's trunk.
+        weights: ``none``, ``imagenet`` (torchvision's first ImageNet weights) or a file; see ``segzoo.weights.load_trunk``.
+    """
+    return _build("resnet101", (3, 4, 23, 3), stem, stride_at, width, weights)
+
+
+def _build(name: str, blocks: tuple[int, ...], stem: Stem, stride_at: StrideAt, width: float, weights: str) -> ResNet:
+    backbone = ResNet(name, blocks, stem, stride_at, width)
+    load_trunk(backbone, weights)
+    return backbone
+
+
+class ResNet(Backbone):
+    """A ResNet of bottlenecks: c1 is the stem, c2 begins with the 3x3 stride-2 max-pool, ``c3_1`` ends c3's first block.
+
+    Shapes:
+        (N, 3, H, W) -> c1 (N, 64, H/2, W/2), c2 (N, 256, H/4, W/4), c3 (N, 512, H/8, W/8), c4 (N, 1024, H/16, W/16),
+        c5 (N, 2048, H/32, W/32) at width 1 with the basic stem, each side halved rounding up.
+    """
+
+    def __init__(self, name: str, blocks: tuple[int, ...], stem: Stem, stride_at: StrideAt, width: float):
+        mids = [round(64 * 2**i * width) for i in range(4)]
+        channels = [_stem_channels(stem, width)[-1], *(4 * mid for mid in mids)]
+        layers = [_stem(stem, width)]
+        for index, (count, mid) in enumerate(zip(blocks, mids, strict=True)):
+            layers.append(_stage(channels[index], mid, count, stride_at, pool=index == 0))
+        super().__init__(name, layers, channels, inner=1)
+        self.stem, self.stride_at, self.width = stem, stride_at, width
+        init_weights(self)
+
+    def imagenet(self) -> tuple[str, str]:
+        """Torchvision's IMAGENET1K_V1 entry and what this trunk does differently; ConfigError if the width is not 1."""
+        if self.width != 1:
+            raise ConfigError(
+                f"backbone.weights='imagenet': the published weights have width 1, this {self.name} has width {self.width:g}. "
+                "Set backbone.width=1, or backbone.weights=none or a file."
+            )
+        notes = []
+        if self.stem != "basic":
+            notes.append(f"trained with the basic stem: the {self.stem} stem and what reads it start anew")
+        if self.stride_at != "3x3":
+            notes.append("trained with the stride at the 3x3")
+        return f"{self.name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1", "; ".join(notes)
+
+    def aliases(self, keys: Collection[str]) -> dict[str, str]:
+        """Torchvision's and timm's layer names; the stem's only when the file has the same kind of stem."""
+        body = {f"layer{i}.": f"c{i + 1}." for i in range(1, 5)}
+        deep = "conv1.0.weight" in keys
+        if deep != (self.stem != "basic"):
+            return body
+        return body | ({"conv1.": "c1.", "bn1.": "c1.7."} if deep else {"conv1.": "c1.0.", "bn1.": "c1.1."})
+
+    def _unstride(self, stage: str, dilation: int, first_block: str) -> int:
+        blocks = [block for block in self.get_submodule(stage).children() if isinstance(block, Bottleneck)]
+        for index, block in enumerate(blocks):
+            block.undo_stride(dilation if index == 0 and first_block == "half" else 2 * dilation)
+        return 2 * dilation
+
+
+class Bottleneck(nn.Module):
+    """1x1 reduce, 3x3, 1x1 increase by 4, each with batch norm, added to the (projected) input, then a ReLU.
+
+    Args:
+        cin: input channels.
+        mid: channels of the first two convolutions; the output has 4 times as many.
+        stride: 1 or 2, on the convolution that ``stride_at`` names and on the projection.
+        stride_at: ``3x3`` or ``1x1``.
+    """
+
+    def __init__(self, cin: int, mid: int, stride: int, stride_at: StrideAt):
+        super().__init__()
+        reduce, middle = (stride, 1) if stride_at == "1x1" else (1, stride)
+        self.conv1 = nn.Conv2d(cin, mid, 1, reduce, bias=False)
+        self.bn1 = nn.BatchNorm2d(mid)
+        self.conv2 = nn.Conv2d(mid, mid, 3, middle, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(mid)
+        self.conv3 = nn.Conv2d(mid, 4 * mid, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * mid)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or cin != 4 * mid:
+            self.downsample = nn.Sequential(nn.Conv2d(cin, 4 * mid, 1, stride, bias=False), nn.BatchNorm2d(4 * mid))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+    def undo_stride(self, dilation: int) -> None:
+        """Sets every stride to 1 and the 3x3 to ``dilation``, its padding with it."""
+        self.conv1.stride = self.conv2.stride = (1, 1)
+        self.conv2.dilation = self.conv2.padding = (dilation, dilation)
+        if self.downsample is not None:
+            self.downsample[0].stride = (1, 1)  # type: ignore[assignment]
+
+
+def _stem_channels(stem: Stem, width: float) -> list[int]:
+    return [round(wide * width) for wide in DEEP_STEMS.get(stem, (64,))]
+
+
+def _stem(stem: Stem, width: float) -> nn.Sequential:
+    kernel = 7 if stem == "basic" else 3
+    layers, cin, stride = [], 3, 2
+    for cout in _stem_channels(stem, width):
+        conv = nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2, bias=False)
+        layers += [conv, nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
+        cin, stride = cout, 1
+    return nn.Sequential(*layers)
+
+
+def _stage(cin: int, mid: int, count: int, stride_at: StrideAt, *, pool: bool) -> nn.Sequential:
+    layers = OrderedDict[str, nn.Module]()
+    if pool:
+        layers["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
+    layers["0"] = Bottleneck(cin, mid, 1 if pool else 2, stride_at)
+    for index in range(1, count):
+        layers[str(index)] = Bottleneck(4 * mid, mid, 1, stride_at)
+    return nn.Sequential(layers)

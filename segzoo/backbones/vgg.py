@@ -1,0 +1,90 @@
+"""VGG-16 without its classifier.
+
+Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556, configuration D. Every convolution has a bias, with batch norm or without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from torch import nn
+
+from segzoo.backbones._base import Backbone, init_weights
+from segzoo.registry import BACKBONES
+from segzoo.weights import load_trunk
+
+Pool = Literal["vgg", "deeplab"]
+
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of c1 to c5
+
+
+@BACKBONES.register
+def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none") -> VGG:
+    """VGG-16. Without batch norm it does not train from scratch: give it weights, or ``batch_norm=True``.
+
+    Args:
+        batch_norm: whether a batch norm follows each convolution.
+        pool: ``vgg`` (2x2 stride 2) or ``deeplab`` (3x3 stride 2 padding 1, which aligns the corners at sizes 8k+1).
+        weights: ``none``, ``imagenet`` (torchvision's) or a file; see ``segzoo.weights.load_trunk``.
+    """
+    backbone = VGG("vgg16", batch_norm, pool)
+    load_trunk(backbone, weights)
+    return backbone
+
+
+class VGG(Backbone):
+    """Thirteen 3x3 convolutions in five stages; each stage ENDS with its max-pool, and ``c3_1`` is the end of c3.
+
+    Dilation follows DeepLab-LargeFOV (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1): a pool that loses its stride stays
+    as a 3x3 maximum of stride 1, and the convolutions AFTER it are dilated. At output stride 8 these are pool4 and pool5, so
+    conv5 gets dilation 2; at 16 it is pool5 alone, and no layer in here is dilated. What a model builds on c5 (fc6) stands
+    behind a removed stride of 4 or 2 and has to choose its own dilation. ``full`` and ``half`` are the same network: the
+    strides sit at the ends of stages, so no stage has a first block that could keep an earlier dilation.
+
+    Shapes:
+        (N, 3, H, W) -> c1 (N, 64, H/2, W/2), c2 (N, 128, H/4, W/4), c3 (N, 256, H/8, W/8), c4 (N, 512, H/16, W/16),
+        c5 (N, 512, H/32, W/32), each side halved rounding down with pool ``vgg`` and up with ``deeplab``.
+    """
+
+    def __init__(self, name: str, batch_norm: bool, pool: Pool):
+        layers, cin = [], 3
+        for channels, convs in STAGES:
+            layers.append(_stage(cin, channels, convs, batch_norm, pool))
+            cin = channels
+        super().__init__(name, layers, [channels for channels, _ in STAGES], inner=len(layers[2]))
+        self.batch_norm, self.pool = batch_norm, pool
+        init_weights(self)
+
+    def imagenet(self) -> tuple[str, str]:
+        """Torchvision's IMAGENET1K_V1 entry, with or without batch norm, and what this trunk does differently."""
+        entry = "VGG16_BN_Weights.IMAGENET1K_V1" if self.batch_norm else "VGG16_Weights.IMAGENET1K_V1"
+        return entry, "" if self.pool == "vgg" else "trained with 2x2 pools"
+
+    def aliases(self, keys: Collection[str]) -> dict[str, str]:
+        """Torchvision's and timm's ``features.N``, which count through the stages."""
+        own = [f"{stage.name}.{i}." for stage in self.stages for i, _ in enumerate(self.get_submodule(stage.name).children())]
+        return {f"features.{i}.": prefix for i, prefix in enumerate(own)}
+
+    def _unstride(self, stage: str, dilation: int, first_block: str) -> int:
+        for layer in self.get_submodule(stage).children():
+            if isinstance(layer, nn.Conv2d):
+                layer.dilation = layer.padding = (dilation, dilation)
+            elif isinstance(layer, nn.MaxPool2d):
+                layer.kernel_size, layer.stride, layer.padding = 3, 1, 1
+        return 2 * dilation
+
+    def _halved(self, side: int) -> int:
+        return side // 2 if self.pool == "vgg" else super()._halved(side)
+
+
+def _stage(cin: int, channels: int, convs: int, batch_norm: bool, pool: Pool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(convs):
+        layers.append(nn.Conv2d(cin, channels, 3, padding=1))
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(channels))
+        layers.append(nn.ReLU(inplace=True))
+        cin = channels
+    layers.append(nn.MaxPool2d(2, stride=2) if pool == "vgg" else nn.MaxPool2d(3, stride=2, padding=1))
+    return nn.Sequential(*layers)

@@ -1,0 +1,109 @@
+"""Which tensors fit where, and a short account of what became of each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from segzoo.registry import ConfigError
+
+TRUNK = "backbone."  # what a trunk's parameters are called inside a whole model
+SHOWN = 6  # names a report spells out
+
+
+class Net(Protocol):
+    """What this module needs of an ``nn.Module``."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the tensors: loaded and re-initialised by their names in the net, left over by their names in the file.
+
+    ``share`` is the part of the trunk's parameters that was loaded, 0 to 1, counted in numbers, not in tensors.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    reinitialised: tuple[str, ...]
+    left_over: tuple[str, ...]
+    share: float
+    note: str = ""
+
+    @classmethod
+    def of(cls, source: str, net: Net, state: Mapping[str, Tensor], pairs: Mapping[str, str], trunk: str, note: str) -> Report:
+        """The report on a loading.
+
+        Args:
+            source: what the user asked for.
+            net: the net that is filled.
+            state: the file's tensors.
+            pairs: name in the net -> name in the file of what is loaded.
+            trunk: prefix of the trunk's parameters in the net; empty if the net is the trunk.
+            note: anything else the user should know.
+        """
+        taken = set(pairs.values())
+        sizes = {name: parameter.numel() for name, parameter in net.named_parameters() if name.startswith(trunk)}
+        return cls(
+            source,
+            loaded=tuple(pairs),
+            reinitialised=tuple(name for name in tensors_of(net) if name not in pairs),
+            left_over=tuple(name for name in state if name not in taken and _counts(name)),
+            share=sum(sizes[name] for name in sizes if name in pairs) / max(sum(sizes.values()), 1),
+            note=note,
+        )
+
+    def require(self, least: float, where: str, hint: str) -> None:
+        """Raises ConfigError, with the whole report, if less than ``least`` of the trunk fits."""
+        if self.share < least:
+            came = f"{where}: only {self.share:.1%} of the trunk's parameters fit, wanted {least:.0%}. {hint}"
+            raise ConfigError(f"{came} Nothing was loaded; this is what would have been:\n{self}")
+
+    def say(self) -> None:
+        """Prints the report: once, not once a process."""
+        if os.environ.get("RANK", "0") == "0":
+            print(self, flush=True)
+
+    def __str__(self) -> str:
+        columns = [Counter(map(_part, names)) for names in (self.loaded, self.reinitialised, self.left_over)]
+        parts = sorted(set().union(*columns))
+        wide = max([4, *map(len, parts)])
+        lines = [f"weights from {self.source}: {self.share:.1%} of the trunk's parameters loaded"]
+        lines += [f"note: {self.note}"] if self.note else []
+        lines.append(f"{'part':{wide}}  loaded  re-initialised  left over")
+        lines += [f"{part:{wide}}  {columns[0][part]:6}  {columns[1][part]:14}  {columns[2][part]:9}" for part in parts]
+        if self.reinitialised:
+            more = len(self.reinitialised) - SHOWN
+            lines.append(f"re-initialised: {', '.join(self.reinitialised[:SHOWN])}" + (f" and {more} more" if more > 0 else ""))
+        return "\n".join(lines)
+
+
+def tensors_of(net: Net) -> dict[str, Tensor]:
+    """Parameters and running statistics by name, sharing memory with the net."""
+    return {name: tensor for name, tensor in net.state_dict().items() if _counts(name)}
+
+
+def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Names of equal shape on both sides; a bias or a statistic only together with the weight of its own layer."""
+
+    def fits(name: str) -> bool:
+        return name not in own or (name in state and state[name].shape == own[name].shape)
+
+    return [name for name in own if fits(name) and fits(name.rpartition(".")[0] + ".weight")]
+
+
+def _counts(name: str) -> bool:
+    return not name.endswith("num_batches_tracked")  # a counter that nothing here reads
+
+
+def _part(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[:2]) if name.startswith(TRUNK) else parts[0]

@@ -1,0 +1,386 @@
+"""Backbones: sizes and counts from the papers, features equal to torchvision's, dilation equal to what mathematics says."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from segzoo.backbones.resnet import ResNet
+from segzoo.registry import BACKBONES, ConfigError
+from segzoo.types import Stage
+
+POINTS = ["c1", "c2", "c3_1", "c3", "c4", "c5"]
+STARTS = ["c1", "c2", "c3", "after_c3_1", "c4", "c5"]
+SMALL = {  # the same code at a size that runs in milliseconds
+    "resnet50": {"width": 0.125},
+    "resnet101": {"width": 0.125, "stem": "deep", "stride_at": "1x1"},
+    "vgg16": {"batch_norm": True},
+}
+
+
+def build(name, **given):
+    """A backbone in eval with random batch norm and biases, the same at every call."""
+    torch.manual_seed(0)
+    net = BACKBONES.build(name, **given)
+    for key, tensor in net.state_dict().items():
+        if key.endswith("running_var") or (tensor.dim() == 1 and key.endswith("weight")):
+            nn.init.uniform_(tensor, 0.5, 1.5)
+        elif key.endswith(("running_mean", "bias")):
+            nn.init.normal_(tensor, std=0.2)
+    return net.eval()
+
+
+@functools.cache
+def small(name):
+    return build(name, **SMALL[name])
+
+
+def meta(name, **given):
+    with torch.device("meta"):
+        return BACKBONES.build(name, **given)
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def distance(a, b):
+    """Largest difference over largest value."""
+    assert a.shape == b.shape
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def image(height, width, batch=1):
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+# ---------------------------------------------------------------------------------------------- sizes and counts
+
+
+@pytest.mark.parametrize(("name", "c4"), [("resnet50", 7_098_368), ("resnet101", 26_090_496)])
+@pytest.mark.parametrize(
+    ("stem", "c1", "c2"), [("deep", 112_832, 236_288), ("basic", 9_536, 215_808), ("v1c", 28_768, 215_808)]
+)  # Caffe PSPNet; torchvision; mmseg, whose trunks have 23,527,264 and 42,519,392 parameters
+def test_resnet_parameters_by_stage(name, c4, stem, c1, c2):
+    net = meta(name, stem=stem)
+    assert [count(stage) for stage in (net.c1, net.c2, net.c3, net.c4, net.c5)] == [c1, c2, 1_219_584, c4, 14_964_736]
+    published = {("basic", "resnet50"): 23_508_032, ("basic", "resnet101"): 42_500_160}
+    published |= {("v1c", "resnet50"): 23_527_264, ("v1c", "resnet101"): 42_519_392}
+    assert count(net) == published.get((stem, name), count(net))
+
+
+def test_half_width_is_the_trunk_of_icnet():
+    net = meta("resnet50", stem="deep", stride_at="1x1", width=0.5)
+    assert [layer.out_channels for layer in net.c1 if isinstance(layer, nn.Conv2d)] == [32, 32, 64]
+    mids = [stage[0].conv2.out_channels for stage in (net.c2[1:], net.c3, net.c4, net.c5)]
+    assert (mids, list(net.channels.values())) == ([32, 64, 128, 256], [64, 128, 256, 512, 1024, 256])
+    found = [count(part) for part in (net.c1, net.c2, net.c3[:1], net.c3[1:], net.c4, net.c5)]
+    assert found == [28_768, 59_776, 95_488, 211_200, 1_779_712, 3_746_816]
+
+
+def test_vgg_parameters_and_stages():
+    net = meta("vgg16")
+    assert count(net) == 14_714_688
+    assert count(meta("vgg16", batch_norm=True)) == 14_714_688 + 2 * (2 * 64 + 2 * 128 + 3 * 256 + 6 * 512)
+    assert net.stages == (Stage("c1", 64, 2), Stage("c2", 128, 4), Stage("c3", 256, 8), Stage("c4", 512, 16), Stage("c5", 512, 32))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16"])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_strides_and_channels_are_what_they_say(name, output_stride):
+    net = copy.deepcopy(small(name)).dilate_(output_stride, "full")
+    maps = net(image(64, 96))
+    assert list(maps) == POINTS
+    assert {name: found.shape[1] for name, found in maps.items()} == net.channels
+    for stage in net.stages:
+        stride = min(stage.stride, output_stride)
+        assert maps[stage.name].shape[-2:] == (64 // stride, 96 // stride)
+
+
+# ---------------------------------------------------------------------------------------------- against torchvision
+
+
+def torchvision_maps(net, x):
+    """Maps of a torchvision net under this house's names."""
+    if hasattr(net, "layer1"):
+        stem = net.relu(net.bn1(net.conv1(x)))
+        maps = {"c1": stem, "c2": net.layer1(net.maxpool(stem))}
+        maps["c3_1"] = net.layer2[0](maps["c2"])
+        for ours, theirs in (("c3", net.layer2[1:]), ("c4", net.layer3), ("c5", net.layer4)):
+            maps[ours] = theirs(list(maps.values())[-1])
+        return maps
+    maps = {}
+    for layer in net.features:
+        x = layer(x)
+        if isinstance(layer, nn.MaxPool2d):
+            maps[f"c{len(maps) + 1}"] = x
+    return maps | {"c3_1": maps["c3"]}
+
+
+def twin(net, oracle, **given):
+    """Torchvision's net with the weights of ``net``, handed over by position, which needs no table of names."""
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, oracle)(weights=None, **given)
+    body = [key for key in theirs.state_dict() if not key.startswith(("fc.", "classifier."))]
+    ours = net.state_dict().values()
+    assert [tensor.shape for tensor in ours] == [theirs.state_dict()[key].shape for key in body]
+    theirs.load_state_dict(dict(zip(body, ours, strict=True)), strict=False, assign=True)
+    return theirs.eval()
+
+
+TWINS = [("resnet50", {}, "resnet50"), ("resnet101", {}, "resnet101"), ("vgg16", {}, "vgg16")]
+TWINS += [("vgg16", {"batch_norm": True}, "vgg16_bn")]
+
+
+@pytest.mark.parametrize(("name", "given", "oracle"), TWINS, ids=lambda value: value if isinstance(value, str) else "")
+@torch.no_grad()
+def test_every_map_equals_torchvision(name, given, oracle):
+    net = build(name, **given)
+    theirs = twin(net, oracle)
+    for size in ((50, 71),) if name == "resnet101" else ((64, 64), (50, 71)):
+        maps, wanted = net(image(*size)), torchvision_maps(theirs, image(*size))
+        for point in POINTS:
+            assert distance(maps[point], wanted[point]) < 1e-5, (point, size)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@torch.no_grad()
+def test_half_dilation_equals_torchvision(output_stride):
+    net = build("resnet50").dilate_(output_stride, "half")
+    theirs = twin(net, "resnet50", replace_stride_with_dilation=[False, output_stride == 8, True])
+    for size in ((65, 65), (50, 71)):
+        maps, wanted = net(image(*size)), torchvision_maps(theirs, image(*size))
+        for point in POINTS:
+            assert distance(maps[point], wanted[point]) < 1e-5, (point, size)
+
+
+# ---------------------------------------------------------------------------------------------- dilation is exact, or not
+
+
+SIZES = [(33, 65), (97, 33), (64, 50)]  # zero padding meets zero padding at every size, not only at 32k+1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize(
+    ("stride_at", "first_block", "exact"),
+    [("1x1", "full", True), ("3x3", "half", True), ("1x1", "half", False), ("3x3", "full", False)],
+)
+@torch.no_grad()
+def test_dilated_resnet_sampled_is_the_undilated_one(stride_at, first_block, exact, output_stride, size):
+    """A 3x3 behind a removed stride must be dilated, one before it must not: so the place of the stride decides."""
+    plain = build("resnet50", width=0.125, stride_at=stride_at).double()
+    dilated = build("resnet50", width=0.125, stride_at=stride_at).double().dilate_(output_stride, first_block)
+    sparse, dense = plain(image(*size).double()), dilated(image(*size).double())
+    assert torch.equal(sparse["c3"], dense["c3"])
+    for point in ("c4", "c5"):
+        step = max(1, {"c4": 16, "c5": 32}[point] // output_stride)
+        difference = distance(dense[point][..., ::step, ::step], sparse[point])
+        assert difference < 1e-10 if exact or step == 1 else difference > 1e-2, (point, difference)
+
+
+def conv5(net, x):
+    """Feature after conv5_3 and its ReLU, before pool5."""
+    x = net.run(x, last="c4")["c4"]
+    for layer in list(net.c5)[:-1]:
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize(("pool", "exact"), [("deeplab", True), ("vgg", False)])
+@torch.no_grad()
+def test_dilated_vgg_sampled_is_the_undilated_one_up_to_conv5(pool, exact, size):
+    x, plain = image(*size), build("vgg16", pool=pool)
+    dilated = copy.deepcopy(plain).dilate_(8)
+    sparse, dense = conv5(plain, x), conv5(dilated, x)
+    if not exact:  # a 2x2 maximum of stride 2 is no sample of a 3x3 maximum of stride 1
+        height, width = sparse.shape[-2:]
+        assert distance(dense[..., ::2, ::2][..., :height, :width], sparse) > 1e-2
+        return
+    assert distance(dense[..., ::2, ::2], sparse) < 1e-5
+    assert distance(dilated(x)["c5"][..., ::4, ::4], plain(x)["c5"]) > 1e-2  # DeepLab's pool5 is not dilated
+    at16 = copy.deepcopy(plain).dilate_(16)(x)
+    assert distance(at16["c5"][..., ::2, ::2], plain(x)["c5"]) < 1e-5
+
+
+def test_dilation_by_layer():
+    """PSPNet: c4 d2 and c5 d4 in every 3x3; contracted: the first block one step behind; LargeFOV: conv5 d2."""
+
+    def dilations(net):
+        layers = [layer for stage in (net.c4, net.c5) for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
+        return [layer.dilation[0] for layer in layers if layer.kernel_size == (3, 3)]
+
+    assert dilations(meta("resnet50").dilate_(8, "full")) == [2] * 6 + [4] * 3
+    assert dilations(meta("resnet50").dilate_(8, "half")) == [1] + [2] * 5 + [2] + [4] * 2
+    assert dilations(meta("resnet101").dilate_(16, "full")) == [1] * 23 + [2] * 3
+    assert dilations(meta("vgg16").dilate_(8)) == [1] * 3 + [2] * 3
+    assert dilations(meta("vgg16").dilate_(16)) == [1] * 6
+    pools = [stage[-1] for stage in meta("vgg16", pool="deeplab").dilate_(8)._modules.values()]
+    assert [(pool.kernel_size, pool.stride, pool.padding) for pool in pools] == [(3, 2, 1)] * 3 + [(3, 1, 1)] * 2
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_impossible_dilation_is_refused(name):
+    net = copy.deepcopy(small(name))
+    with pytest.raises(ValueError, match="output_stride=4.*8, 16 or 32"):
+        net.dilate_(4, "full")
+    with pytest.raises(ValueError, match="first_block='whole'.*'full' or 'half'"):
+        net.dilate_(8, "whole")
+    state = net.state_dict()
+    assert net.dilate_(32, "full") is net
+    assert net.dilate_(16, "half").state_dict().keys() == state.keys()
+    with pytest.raises(ValueError, match=f"{name} already has output stride 16"):
+        net.dilate_(8, "half")
+
+
+# ---------------------------------------------------------------------------------------------- running a stretch
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+@torch.no_grad()
+def test_any_cut_equals_one_run(name):
+    net, x = copy.deepcopy(small(name)).dilate_(8), image(65, 50)
+    whole = net.run(x)
+    assert list(whole) == POINTS
+    for cut, start in zip(POINTS, STARTS[1:], strict=False):
+        head = net.run(x, last=cut)
+        tail = net.run(head[cut], first=start)
+        assert list(head) == POINTS[: POINTS.index(cut) + 1]
+        assert list(tail) == POINTS[POINTS.index(cut) + 1 :]
+        assert all(torch.equal(found, whole[point]) for point, found in (head | tail).items())
+
+
+@torch.no_grad()
+def test_inner_point():
+    net, x = build("resnet50", width=0.125), image(64, 64)
+    assert torch.equal(net.run(x, last="c3_1")["c3_1"], net.c3[0](net.run(x, last="c2")["c2"]))
+    assert net.run(x)["c3_1"].min() == 0  # after its ReLU
+    vgg = build("vgg16")
+    assert torch.equal(vgg.run(x)["c3_1"], vgg.run(x)["c3"])
+
+
+@pytest.mark.parametrize(("first", "last"), list(itertools.product(STARTS, POINTS)))
+def test_every_stretch_runs_or_is_refused(first, last):
+    net, x = build("resnet50", width=0.125), image(64, 64)
+    begin, end = STARTS.index(first), POINTS.index(last)
+    given = x if begin == 0 else net.run(x)[POINTS[begin - 1]]
+    if begin > end:
+        with pytest.raises(ValueError, match="ends before it begins"):
+            net.run(given, first, last)
+    else:
+        assert list(net.run(given, first, last)) == POINTS[begin : end + 1]
+
+
+@pytest.mark.parametrize(("word", "name"), [("first", "c6"), ("first", "c3_1"), ("last", "after_c3_1"), ("last", "layer4")])
+def test_unknown_stage_names_the_legal_ones(word, name):
+    legal = STARTS if word == "first" else POINTS
+    with pytest.raises(ValueError, match=f"{word}='{name}'.*Legal for {word}: {', '.join(legal)}"):
+        build("resnet50", width=0.125).run(image(64, 64), **{word: name})
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vgg16"])
+@given(sides=st.tuples(st.integers(32, 70), st.integers(32, 70)), output_stride=st.sampled_from([8, 16, 32]))
+@settings(max_examples=8, deadline=None)
+def test_one_pixel_is_refused_in_training_exactly_when_there_is_one(name, sides, output_stride):
+    net = copy.deepcopy(small(name)).dilate_(output_stride)
+    with torch.no_grad():
+        sizes = {point: found.shape[-2:] for point, found in net(image(*sides)).items()}
+        pixels = [point for point in POINTS if sizes[point].numel() == 1]
+        net.train()
+        if pixels:
+            with pytest.raises(ValueError, match=f"map {pixels[0]} would have one pixel.*{sides[0]}x{sides[1]}.*batch 1"):
+                net(image(*sides))
+        else:
+            net(image(*sides))
+
+
+def test_one_pixel_says_what_is_enough():
+    net = build("resnet50", width=0.125).train()
+    with pytest.raises(ValueError, match=r"resnet50.*c5.*'c1'.*32x32 \(batch 2\).*64 or more pixels"):
+        net(image(32, 32, batch=2))
+    net(image(32, 64, batch=1))
+    inner = net.run(image(64, 64), last="c3_1")["c3_1"]
+    with pytest.raises(ValueError, match=r"'after_c3_1'.*4x4 \(batch 1\).*8 or more pixels"):
+        net.run(inner[..., :4, :4], first="after_c3_1")
+    net.run(inner, first="after_c3_1")
+    with pytest.raises(ValueError, match="map c3 would have one pixel"):
+        net.run(inner[..., :1, :1], first="after_c3_1")
+    assert net.eval()(image(32, 32))["c5"].shape[-2:] == (1, 1)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_every_parameter_learns(name):
+    net = copy.deepcopy(small(name)).dilate_(16).train()
+    net(image(65, 65, batch=2))["c5"].square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert all(p.grad.abs().max() > 0 for p in net.parameters() if p.dim() == 4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("name", "given"), [("resnet50", {}), ("resnet50", {"stem": "deep"}), ("vgg16", {"batch_norm": True})])
+def test_initialisation(name, given):
+    torch.manual_seed(0)
+    for layer in BACKBONES.build(name, **given).modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.out_channels * layer.kernel_size[0] ** 2
+            assert layer.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.06)
+            assert layer.bias is None or not layer.bias.any()
+        elif isinstance(layer, nn.BatchNorm2d):
+            assert (layer.weight == 1).all()
+            assert not layer.bias.any()
+
+
+# ---------------------------------------------------------------------------------------------- settings and export
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "fault"),
+    [
+        ("resnet50", {"stem": "depp"}, "Did you mean 'deep'"),
+        ("resnet50", {"stride_at": "7x7"}, "one of 3x3, 1x1"),
+        ("resnet101", {"width": 0.0}, "0.125 to 2"),
+        ("vgg16", {"pool": "avg"}, "one of vgg, deeplab"),
+        ("vgg16", {"width": 0.5}, "no such setting"),
+    ],
+)
+def test_wrong_settings_are_refused(name, given, fault):
+    with pytest.raises(ConfigError, match=fault):
+        BACKBONES.build(name, **given)
+
+
+class Cascade(nn.Module):
+    """The way ICNet runs its trunk: up to c3_1, that map halved, then the rest."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x):
+        inner = self.backbone.run(x, last="c3_1")["c3_1"]
+        return inner, self.backbone.run(inner[..., ::2, ::2], first="after_c3_1")["c5"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: ResNet("tiny", (1, 2, 1, 1), "deep", "1x1", 0.125), lambda: copy.deepcopy(small("vgg16"))],
+    ids=["resnet", "vgg16"],
+)
+@torch.no_grad()
+def test_export_with_free_height_and_width(make):
+    net = Cascade(make().dilate_(8).eval())
+    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(net, (image(64, 96),), dynamic_shapes=(free,)).module()
+    for size in ((97, 65), (72, 128)):
+        for found, wanted in zip(exported(image(*size)), net(image(*size)), strict=True):
+            assert distance(found, wanted) < 1e-5
