@@ -1,0 +1,42 @@
+"""Batch norm for maps that pooling has left with very few pixels."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PooledBN(nn.BatchNorm2d):
+    """Batch norm that also trains where pooling leaves one value per channel (batch 1, a map of 1x1).
+
+    The variance of one value is zero, so ordinary batch norm refuses it. This layer then normalises with its running
+    statistics, leaves them as they are and warns once. With two values or more it is batch norm, and its state dict
+    always is that of ``nn.BatchNorm2d``.
+
+    Args:
+        channels: channels of the map.
+        role: what the layer does in the model, for the warning.
+
+    Shapes:
+        (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(self, channels: int, role: str = "a pooled map"):
+        super().__init__(channels)
+        self.role = role
+        self._warned = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or input.shape[0] * input.shape[2] * input.shape[3] > 1:
+            return super().forward(input)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The batch norm of {self.role} got one value per channel in training (batch 1, map 1x1). It uses its running "
+                "statistics and does not update them, for this and every such batch; train with at least 2 pictures a batch to "
+                "learn them.",
+                stacklevel=2,
+            )
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)

@@ -1,0 +1,118 @@
+"""What every model shares: its duties towards trainer and user, and the plain convolutional head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segzoo.backbones._base import Backbone
+from segzoo.layers.conv import ConvBN, Score
+from segzoo.layers.resize import grow_labels
+from segzoo.types import DataCard, Logits
+
+SMALLEST = 32  # pixels a side: what a trunk of stride 32 turns into one
+
+
+class SegModel(nn.Module, ABC):
+    """A segmentation model: a backbone, and a head that is everything else.
+
+    Args:
+        backbone: the trunk, dilated by the model as it needs.
+        num_classes: classes to score, K.
+        align_corners: how ``Logits.main`` grows to the size of the image.
+        aux: training-only heads, each with its factor in the loss, where the main logits have 1.
+
+    Attributes:
+        aux: the training-only heads; their parameters are named ``aux.0...``.
+        aux_weights: their factors in the loss.
+        card: the data card the model was trained with; ``predict`` takes mean and std from it.
+    """
+
+    card: DataCard | None = None
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        align_corners: bool,
+        aux: Sequence[tuple[nn.Module, float]] = (),
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.align_corners = align_corners
+        self.aux = nn.ModuleList(head for head, _ in aux)
+        self.aux_weights = tuple(weight for _, weight in aux)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Logits:
+        """Class scores of normalised pictures; begins with ``check_input``.
+
+        Shapes:
+            (N, 3, H, W) float -> main (N, K, h, w) float32 at the model's own stride, aux logits in training, none in eval
+
+        Raises:
+            ValueError: as ``check_input``; in training also when a map of the trunk would be one pixel.
+        """
+
+    def aux_logits(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        """The scores of the auxiliary heads, one map each, in training; nothing in eval or when the heads were left out."""
+        return tuple(head(features) for head, features in zip(self.aux, maps, strict=False)) if self.training else ()
+
+    def check_input(self, x: Tensor) -> None:
+        """Raises ValueError unless ``x`` is a float batch (N, 3, H, W) of 32 pixels or more a side."""
+        came = f"{type(self).__name__} was given {tuple(x.shape)} {x.dtype}".replace("torch.", "")
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise ValueError(f"{came}, wanted (N, 3, H, W): add the batch axis by x[None], put the channels second by x.permute")
+        if not x.is_floating_point():
+            raise ValueError(f"{came}, wanted normalised floats: subtract the mean and divide by the std, or call predict()")
+        if x.shape[2] < SMALLEST or x.shape[3] < SMALLEST:
+            raise ValueError(f"{came}, wanted at least {SMALLEST} x {SMALLEST} pixels: enlarge or pad the pictures")
+
+    @torch.no_grad()
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """Labels one picture, in eval mode, on the device of the model; every module is in its own mode again afterwards.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            (H, W) train ids, uint8 up to 255 classes, int32 above.
+
+        Raises:
+            ValueError: for any other array, for a picture below 32 x 32, and when the model has no data card.
+        """
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ValueError(f"predict() was given {came}, wanted a NumPy array (H, W, 3) uint8 RGB: convert the picture")
+        if self.card is None:
+            raise ValueError(
+                "predict() needs the mean and std the model was trained with, and model.card is None: set model.card to the "
+                "DataCard of the data, or load a checkpoint by segzoo.load, which sets it"
+            )
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            x = torch.from_numpy(image.copy()).to(next(self.parameters()).device).permute(2, 0, 1)[None].float()
+            mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std))
+            main = self((x - mean) / std).main
+            return grow_labels(main, image.shape[:2], self.align_corners)[0].cpu().numpy()
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+class FCNHead(nn.Sequential):
+    """3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout, 1x1 score.
+
+    Shapes:
+        (N, cin, H, W) -> (N, K, H, W) float32
+    """
+
+    def __init__(self, cin: int, num_classes: int, dropout: float):
+        super().__init__(ConvBN(cin, cin // 4, 3), nn.Dropout(dropout), Score(cin // 4, num_classes))

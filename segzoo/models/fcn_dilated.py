@@ -1,0 +1,95 @@
+"""FCN on a dilated trunk: what "FCN" has come to mean since ResNets.
+
+The network has no paper of its own: it is FCN's idea (Long et al., CVPR 2015, arXiv:1411.4038) on the dilated residual trunk
+(Yu et al., CVPR 2017, arXiv:1705.09914), in the forms of torchvision and mmsegmentation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from segzoo.backbones._base import Backbone
+from segzoo.layers.conv import ConvBN, Score
+from segzoo.models._base import FCNHead, SegModel
+from segzoo.registry import MODELS, Range
+from segzoo.types import Logits
+
+AUX_DROPOUT = 0.1
+
+
+@MODELS.register
+def fcn_dilated(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    output_stride: Literal[8, 16, 32] = 8,
+    first_block: Literal["full", "half"] = "half",
+    convs: Annotated[int, Range(1, None)] = 1,
+    concat_input: bool = False,
+    dropout: Annotated[float, Range(0, 0.95)] = 0.1,
+    aux_weight: Annotated[float, Range(0, None)] = 0.5,
+    align_corners: bool = False,
+) -> DilatedFCN:
+    """The dilated FCN: defaults are torchvision's ``fcn_resnet50``; mmsegmentation's has 2 convs and joins its input to them.
+
+    Args:
+        backbone: a fresh trunk; its strides become dilation here.
+        num_classes: classes to score, K.
+        output_stride: stride of the trunk's last map, and of the logits.
+        first_block: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``).
+        convs: 3x3 convolutions of the head, each to a quarter of the channels of c5.
+        concat_input: whether c5 is joined to their output and one more 3x3 convolution follows.
+        dropout: share of the values dropped before the score, in training.
+        aux_weight: loss weight of the auxiliary head at the end of c4; 0 leaves the head out.
+        align_corners: how the logits grow to the size of the image.
+    """
+    return DilatedFCN(
+        backbone.dilate_(output_stride, first_block),
+        num_classes,
+        convs=convs,
+        concat_input=concat_input,
+        dropout=dropout,
+        aux_weight=aux_weight,
+        align_corners=align_corners,
+    )
+
+
+class DilatedFCN(SegModel):
+    """The network that ``fcn_dilated`` builds.
+
+    Shapes:
+        (N, 3, H, W) -> main (N, K, H/8, W/8); aux, in training, one map of (N, K, H/8, W/8)
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        convs: int,
+        concat_input: bool,
+        dropout: float,
+        aux_weight: float,
+        align_corners: bool,
+    ):
+        aux = [(FCNHead(backbone.channels["c4"], num_classes, AUX_DROPOUT), aux_weight)] if aux_weight else []
+        super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
+        wide = backbone.channels["c5"]
+        sources = [wide] + [wide // 4] * (convs - 1)
+        self.convs = nn.Sequential(*(ConvBN(source, wide // 4, 3) for source in sources))
+        self.join = ConvBN(wide + wide // 4, wide // 4, 3) if concat_input else None
+        self.dropout = nn.Dropout(dropout)
+        self.score = Score(wide // 4, num_classes)
+
+    def forward(self, x: Tensor) -> Logits:
+        """Class scores at the trunk's output stride; see the class for shapes."""
+        self.check_input(x)
+        maps = self.backbone.run(x)
+        features = self.convs(maps["c5"])
+        if self.join is not None:
+            features = self.join(torch.cat([maps["c5"], features], 1))
+        main = self.score(self.dropout(features))
+        return Logits(main, self.aux_logits(maps["c4"]))

@@ -1,0 +1,126 @@
+"""ICNet: three resolutions in a cascade, the heavy trunk on the smallest.
+
+Zhao et al., ECCV 2018, arXiv:1704.08545. Layers as in the authors' released prototxt, which draws the trunk differently
+from the paper's figure: it runs once, on the half-size image, and the FEATURE after its first block of c3 is halved.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from segzoo.backbones._base import Backbone
+from segzoo.layers.conv import ConvBN, Score
+from segzoo.layers.pyramid import PyramidPool
+from segzoo.layers.resize import resize
+from segzoo.models._base import SegModel
+from segzoo.registry import MODELS, Range
+from segzoo.types import Logits
+
+Weight = Annotated[float, Range(0, None)]
+
+
+@MODELS.register
+def icnet(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    first_block: Literal["full", "half"] = "full",
+    bins: Annotated[tuple[int, ...], Range(1, None)] = (1, 2, 3, 6),
+    guidance: tuple[Weight, Weight] = (0.16, 0.4),
+    align_corners: bool = True,
+) -> ICNet:
+    """ICNet as released, on any trunk. The published network is the half-width one: a trunk of width 0.5.
+
+    Args:
+        backbone: a fresh trunk; its c4 and c5 become dilated here. The release has the ``deep`` stem and strides at the 1x1.
+        num_classes: classes to score, K.
+        first_block: dilation of the first block of c4 and c5: their own (``full``) or the one before (``half``).
+        bins: bins a side of each pooled map. Bins 3 and 6 of the release overlap at its 33x65 map; these are adaptive.
+        guidance: loss weights of the auxiliary scores at 1/16 and 1/8, the main one at 1/4 having 1.
+        align_corners: for every resize inside, and for the logits; true goes with sizes 32k+1.
+    """
+    return ICNet(backbone.dilate_(8, first_block), num_classes, bins=bins, guidance=guidance, align_corners=align_corners)
+
+
+class ICNet(SegModel):
+    """The network that ``icnet`` builds. Channel numbers follow c3: 256 in the half-width release.
+
+    Every resize aims at the map it is to meet, so any size works; at sizes 32k+1 all maps are the release's.
+
+    Shapes:
+        (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; aux, in training, (N, K, H/16, W/16) and (N, K, H/8, W/8)
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        bins: tuple[int, ...],
+        guidance: tuple[float, float],
+        align_corners: bool,
+    ):
+        low, deep = backbone.channels["c3"], backbone.channels["c5"]
+        fused = low // 2
+        aux = [(Score(wide, num_classes), weight) for wide, weight in zip((low, fused), guidance, strict=True)]
+        super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
+        self.pyramid = PyramidPool(bins)
+        self.conv5_4 = ConvBN(deep, low, 1)
+        self.high = nn.Sequential(
+            ConvBN(3, low // 8, 3, stride=2), ConvBN(low // 8, low // 8, 3, stride=2), ConvBN(low // 8, low // 4, 3, stride=2)
+        )
+        self.cff24 = CascadeFusion(low, low, fused)
+        self.cff12 = CascadeFusion(fused, low // 4, fused)
+        self.score = Score(fused, num_classes)
+
+    def forward(self, x: Tensor) -> Logits:
+        """Class scores at 1/4; see the class for shapes. Comments give the size of each map against the image's."""
+        self.check_input(x)
+        shared = self.backbone.run(self._resize(x, _shrunk(x, 2)), last="c3_1")["c3_1"]  # 1/16
+        self._check_low(x, shared)
+        low = self.backbone.run(self._resize(shared, _shrunk(shared, 2)), first="after_c3_1")["c5"]  # 1/32
+        low = low + sum(self._resize(pooled, low.shape[-2:]) for pooled in self.pyramid(low))
+        low = self._resize(self.conv5_4(low), shared.shape[-2:])  # 1/16
+        high = self.high(x)  # 1/8
+        middle = self._resize(self.cff24(low, shared), high.shape[-2:])  # 1/8
+        fine = self._resize(self.cff12(middle, high), _shrunk(x, 4))  # 1/4
+        return Logits(self.score(fine), self.aux_logits(low, middle))
+
+    def _resize(self, x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+        return resize(x, size, self.align_corners)
+
+    def _check_low(self, x: Tensor, shared: Tensor) -> None:
+        if self.training and _shrunk(shared, 2) == (1, 1):
+            raise ValueError(
+                f"ICNet in training was given {x.shape[2]}x{x.shape[3]} (batch {x.shape[0]}), of which its low branch at 1/32 would "
+                "see one pixel. Batch norm needs more: give at least 64 pixels on one side, or call eval()."
+            )
+
+
+class CascadeFusion(nn.Module):
+    """Cascade feature fusion (sec. 3.3): adds a coarse map, already grown, to a fine one, then a ReLU.
+
+    Args:
+        low: channels of the coarse map, read by a 3x3 convolution of dilation 2.
+        high: channels of the fine map, read by a 1x1 convolution.
+        cout: channels of the sum.
+
+    Shapes:
+        (N, low, H, W), (N, high, H, W) -> (N, cout, H, W)
+    """
+
+    def __init__(self, low: int, high: int, cout: int):
+        super().__init__()
+        self.low = ConvBN(low, cout, 3, dilation=2, relu=False)
+        self.high = ConvBN(high, cout, 1, relu=False)
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        return torch.relu(self.low(low) + self.high(high))
+
+
+def _shrunk(x: Tensor, factor: int) -> tuple[int, int]:
+    height, width = x.shape[-2:]
+    return (height - 1) // factor + 1, (width - 1) // factor + 1

@@ -1,0 +1,116 @@
+"""PSPNet: a dilated trunk and pyramid pooling.
+
+Zhao et al., CVPR 2017, arXiv:1612.01105. Layers as in the authors' Caffe release.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from segzoo.backbones._base import Backbone
+from segzoo.layers.conv import ConvBN, Score
+from segzoo.layers.norm import PooledBN
+from segzoo.layers.pyramid import PyramidPool
+from segzoo.layers.resize import resize
+from segzoo.models._base import FCNHead, SegModel
+from segzoo.registry import MODELS, Range
+from segzoo.types import Logits
+
+AUX_DROPOUT = 0.1
+
+
+@MODELS.register
+def pspnet(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    output_stride: Literal[8, 16, 32] = 8,
+    first_block: Literal["full", "half"] = "full",
+    bins: Annotated[tuple[int, ...], Range(1, None)] = (1, 2, 3, 6),
+    pool: Literal["avg", "max"] = "avg",
+    reduce: bool = True,
+    concat: Literal["descending", "ascending"] = "descending",
+    dropout: Annotated[float, Range(0, 0.95)] = 0.1,
+    aux_weight: Annotated[float, Range(0, None)] = 0.4,
+    align_corners: bool = True,
+) -> PSPNet:
+    """PSPNet as released; the ablations of the paper's table 1 and the forms of semseg and mmsegmentation are settings.
+
+    Args:
+        backbone: a fresh trunk; its strides become dilation here.
+        num_classes: classes to score, K.
+        output_stride: stride of the trunk's last map, and of the logits.
+        first_block: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``, mmseg).
+        bins: bins a side of each pooled map; none leaves the dilated trunk alone.
+        pool: ``avg`` or ``max`` over each bin.
+        reduce: whether a 1x1 convolution takes each pooled map to its share of the channels before they are joined.
+        concat: order in which pooled maps follow the trunk's: bins ``descending`` (release) or ``ascending`` (semseg, mmseg).
+        dropout: share of the channels' values dropped before the score, in training.
+        aux_weight: loss weight of the auxiliary head at the end of c4; 0 leaves the head out.
+        align_corners: for the pooled maps and for the logits; true goes with sizes 8k+1.
+    """
+    return PSPNet(
+        backbone.dilate_(output_stride, first_block),
+        num_classes,
+        bins=bins,
+        pool=pool,
+        reduce=reduce,
+        descending=concat == "descending",
+        dropout=dropout,
+        aux_weight=aux_weight,
+        align_corners=align_corners,
+    )
+
+
+class PSPNet(SegModel):
+    """The network that ``pspnet`` builds. Channel numbers follow the trunk: 512 in the paper is a quarter of c5.
+
+    In training with one picture a batch, the 1x1 bin's batch norm keeps its statistics (``PooledBN``).
+
+    Shapes:
+        (N, 3, H, W) -> main (N, K, H/8, W/8); aux, in training, one map of (N, K, H/8, W/8)
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        bins: tuple[int, ...],
+        pool: Literal["avg", "max"],
+        reduce: bool,
+        descending: bool,
+        dropout: float,
+        aux_weight: float,
+        align_corners: bool,
+    ):
+        aux = [(FCNHead(backbone.channels["c4"], num_classes, AUX_DROPOUT), aux_weight)] if aux_weight else []
+        super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
+        wide = backbone.channels["c5"]
+        self.descending = descending
+        self.pyramid = PyramidPool(sorted(bins), pool)
+        pooled = wide // len(bins) if bins and reduce else wide
+        self.reduce = nn.ModuleList(_reduction(wide, pooled, b) if reduce else nn.Identity() for b in self.pyramid.bins)
+        self.fuse = ConvBN(wide + len(bins) * pooled, wide // 4, 3)
+        self.dropout = nn.Dropout(dropout)
+        self.score = Score(wide // 4, num_classes)
+
+    def forward(self, x: Tensor) -> Logits:
+        """Class scores at the trunk's output stride; see the class for shapes."""
+        self.check_input(x)
+        maps = self.backbone.run(x)
+        features = maps["c5"]
+        pooled = [reduce(pool) for reduce, pool in zip(self.reduce, self.pyramid(features), strict=True)]
+        if self.descending:
+            pooled.reverse()
+        grown = [resize(context, features.shape[-2:], self.align_corners) for context in pooled]
+        main = self.score(self.dropout(self.fuse(torch.cat([features, *grown], 1))))
+        return Logits(main, self.aux_logits(maps["c4"]))
+
+
+def _reduction(cin: int, cout: int, bins: int) -> ConvBN:
+    return ConvBN(cin, cout, 1, norm=partial(PooledBN, role=f"PSPNet's {bins}x{bins} pyramid map"))

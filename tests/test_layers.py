@@ -1,0 +1,194 @@
+"""Layers against PyTorch's own: pooling, growing, batch norm, precision, and export with dynamic sizes."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.export import Dim
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from segzoo.layers.conv import ConvBN, Score
+from segzoo.layers.norm import PooledBN
+from segzoo.layers.pyramid import PyramidPool
+from segzoo.layers.resize import grow_labels, resize
+
+POOLS = {"avg": F.adaptive_avg_pool2d, "max": F.adaptive_max_pool2d}
+quick = settings(max_examples=40, deadline=None)
+sides = st.integers(1, 40)
+
+
+def assert_labels_equal(labels, logits, size, align_corners):
+    """Labels equal the arg-max of PyTorch's growing, but where its two best classes are equal up to rounding."""
+    grown = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+    differing = labels != grown.argmax(1)
+    if differing.any():
+        best, second = grown.topk(2, dim=1).values.unbind(1)
+        assert (best - second)[differing].max() < 1e-6 * grown.abs().max()
+
+
+# ConvBN, Score
+
+
+@pytest.mark.parametrize("kernel, stride, dilation", [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 4), (7, 2, 1)])
+def test_conv_bn_keeps_or_divides_the_size_rounding_up(kernel, stride, dilation):
+    layer = ConvBN(3, 5, kernel, stride=stride, dilation=dilation)
+    assert layer(torch.randn(2, 3, 17, 12)).shape == (2, 5, -(-17 // stride), -(-12 // stride))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_conv_bn_is_convolution_batch_norm_relu(relu):
+    layer, x = ConvBN(3, 5, 3, dilation=2, relu=relu), torch.randn(2, 3, 9, 8)
+    expected = F.batch_norm(F.conv2d(x, layer.conv.weight, padding=2, dilation=2), None, None, training=True)
+    torch.testing.assert_close(layer(x), F.relu(expected) if relu else expected)
+    assert set(dict(layer.named_parameters())) == {"conv.weight", "bn.weight", "bn.bias"}
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_score_is_full_precision_inside_autocast(kernel):
+    layer, x = Score(64, 5, kernel=kernel), torch.randn(2, 64, 6, 7).bfloat16()
+    expected = F.conv2d(x.float(), layer.weight, layer.bias, padding=kernel // 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = layer(x)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, expected, rtol=0, atol=0)
+
+
+def test_score_of_a_model_in_low_precision_is_float32():
+    assert Score(4, 2).bfloat16()(torch.randn(1, 4, 3, 3).bfloat16()).dtype == torch.float32
+
+
+# PooledBN
+
+
+def fitted(norm):
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.5, 2.0)
+    return norm
+
+
+def test_pooled_bn_uses_and_keeps_its_statistics_for_one_value_and_says_so_once():
+    norm = fitted(PooledBN(4, role="the 1x1 map"))
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    x = torch.randn(1, 4, 1, 1, requires_grad=True)
+    with pytest.warns(UserWarning, match="the 1x1 map"):
+        y = norm(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = norm(x)
+    y.sum().backward()
+    torch.testing.assert_close(y, fitted_copy(norm).eval()(x))
+    assert x.grad is not None and norm.weight.grad is not None
+    for key, value in norm.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def fitted_copy(norm):
+    plain = nn.BatchNorm2d(norm.num_features)
+    plain.load_state_dict(norm.state_dict())
+    return plain
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 1, 1), (1, 4, 1, 2), (3, 4, 5, 6)])
+def test_pooled_bn_is_batch_norm_for_more_values(shape):
+    norm = fitted(PooledBN(4))
+    plain, x = fitted_copy(norm), torch.randn(shape)
+    for mode in (True, False):
+        assert torch.equal(norm.train(mode)(x), plain.train(mode)(x))
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in norm.state_dict().items())
+
+
+# resize, grow_labels
+
+
+def test_resize_with_aligned_corners_keeps_every_second_pixel_at_odd_sizes():
+    x = torch.randn(1, 2, 9, 17)
+    torch.testing.assert_close(resize(x, (5, 9), True), x[:, :, ::2, ::2], rtol=0, atol=1e-6)
+
+
+@quick
+@given(st.tuples(sides, sides), st.tuples(sides, sides), st.integers(1, 6), st.booleans(), st.integers(1, 50), st.integers(0, 99))
+def test_grow_labels_is_the_arg_max_of_interpolate(small, size, classes, align_corners, rows, seed):
+    logits = torch.randn(2, classes, *small, generator=torch.Generator().manual_seed(seed))
+    labels = grow_labels(logits, size, align_corners, rows=rows)
+    assert labels.dtype == torch.uint8 and labels.shape == (2, *size)
+    assert_labels_equal(labels, logits, size, align_corners)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_grow_labels_at_a_real_size(align_corners):
+    logits = torch.randn(1, 19, 65, 129)
+    assert_labels_equal(grow_labels(logits, (513, 1025), align_corners), logits, (513, 1025), align_corners)
+
+
+def test_grow_labels_gives_ties_to_the_lower_class():
+    logits = torch.randn(1, 1, 5, 5).expand(1, 4, 5, 5)
+    assert not grow_labels(logits, (33, 20), False).any()
+
+
+def test_grow_labels_takes_more_classes_than_a_byte_holds():
+    logits = torch.zeros(1, 300, 2, 2)
+    logits[:, 299] = 1
+    labels = grow_labels(logits, (4, 4), True)
+    assert labels.dtype == torch.int32 and (labels == 299).all()
+
+
+def test_grow_labels_never_builds_the_grown_logits():
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out._base is None:
+                self.numel = max(self.numel, out.numel())
+            return out
+
+    logits = torch.randn(1, 19, 64, 64)
+    with Largest() as largest:
+        grow_labels(logits, (512, 512), True)
+    assert 0 < largest.numel <= 512 * 512 < logits.shape[1] * 512 * 512 / 16
+
+
+# PyramidPool
+
+
+@quick
+@given(sides, sides, st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from(sorted(POOLS)))
+def test_pyramid_pool_equals_adaptive_pooling_at_every_size(height, width, bins, pool):
+    x = torch.randn(2, 3, height, width)
+    for ours, b in zip(PyramidPool(bins, pool)(x), bins, strict=True):
+        torch.testing.assert_close(ours, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", sorted(POOLS))
+def test_pyramid_pool_has_the_gradient_of_adaptive_pooling(pool):
+    x = torch.randn(2, 3, 7, 10, requires_grad=True)
+    (ours,), theirs = PyramidPool((6,), pool)(x), POOLS[pool](x, 6)
+    upstream = torch.randn_like(theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours, x, upstream), torch.autograd.grad(theirs, x, upstream))
+
+
+@pytest.mark.parametrize("pool", sorted(POOLS))
+def test_pyramid_pool_computes_in_full_precision_inside_autocast(pool):
+    x = torch.rand(1, 4, 90, 90).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (ours,) = PyramidPool((3,), pool)(x)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, POOLS[pool](x.float(), 3).bfloat16(), rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("pool", sorted(POOLS))
+def test_pyramid_pool_exports_with_a_dynamic_size(pool):
+    layer = PyramidPool((1, 2, 3, 6), pool)
+    shapes = {"x": {0: Dim("batch", min=1, max=8), 2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}}
+    program = torch.export.export(layer, (torch.randn(2, 3, 24, 30),), dynamic_shapes=shapes).module()
+    for batch, height, width in ((1, 3, 3), (2, 33, 65), (3, 61, 17)):
+        x = torch.randn(batch, 3, height, width)
+        for ours, b in zip(program(x), layer.bins, strict=True):
+            torch.testing.assert_close(ours, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
