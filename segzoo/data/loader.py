@@ -1,0 +1,236 @@
+"""Batches for training and evaluation: one endless, seeded stream of samples that no worker count or restart can change.
+
+Position p of the training stream is picture ``permutation(seed, p // n)[p % n]``, augmented with a seed made of (seed, epoch, index).
+A run that goes on at step 1000 therefore starts reading there; nothing before it is opened again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import itertools
+import signal
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from segzoo.types import Batch, DataCard, DataError, Dataset, Sample
+
+Augment = Callable[[Sample, int], Sample]
+Draw = tuple[int, int]  # (epoch, data-set index)
+
+
+def mix(*numbers: int) -> int:
+    """A 64-bit seed made of whole numbers, the same on every machine and version: order and every digit count."""
+    text = "/".join(str(int(number)) for number in numbers)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def train_batches(
+    dataset: Dataset,
+    augment: Augment | None,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    start: int = 0,
+    stop: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> BatchStream:
+    """The training batches of steps ``start`` (inclusive) to ``stop`` (exclusive; None: for ever) of one rank.
+
+    A step holds ``batch_size * world`` consecutive positions of the sample stream, and rank r takes the r-th block of them. A batch may
+    straddle two epochs, so no picture is left out and a data set smaller than a batch repeats. Batches are pinned if this process has
+    used CUDA before the call, so move the model there first.
+
+    Args:
+        dataset: the data set; read in the workers.
+        augment: ``(sample, seed) -> sample``; None leaves samples as they are.
+        batch_size: pictures per batch and rank, at least 1.
+        workers: worker processes; 0 reads in this process.
+        seed: seed of order and augmentation.
+        start, stop: steps, counted from 0 over the whole run.
+        rank, world: this process and the number of processes.
+
+    Returns:
+        An iterator whose workers end when it is exhausted, dropped or closed with ``close()``.
+
+    Raises:
+        ValueError: batch_size, workers, start, stop or rank make no sense.
+        DataError: the data set is empty; while iterating: a file is faulty, or pictures of one batch differ in size.
+    """
+    _check(batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), world=(world, 1), rank=(rank, 0))
+    if rank >= world or (stop is not None and stop < start):
+        raise ValueError(f"wanted rank < world and start <= stop, got rank={rank} world={world} start={start} stop={stop}")
+    if len(dataset) == 0:
+        raise DataError(f"data set {dataset.card.name!r} holds no training sample; check its root and its list of files")
+    draws = _Draws(len(dataset), batch_size, seed, start, stop, rank, world)
+    return BatchStream(_Reader(dataset, augment, seed), draws, workers)
+
+
+def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world: int = 1) -> BatchStream:
+    """Every sample ``rank, rank + world, ...`` of the data set once, in order and unaugmented, in batches of one.
+
+    The shards of the ranks are disjoint and together the whole data set; pictures may differ in size.
+
+    Raises:
+        ValueError: workers, rank or world make no sense.
+        DataError: while iterating, a file is faulty.
+    """
+    _check(workers=(workers, 0), world=(world, 1), rank=(rank, 0))
+    if rank >= world:
+        raise ValueError(f"wanted rank < world, got rank={rank} world={world}")
+    draws = [[(0, index)] for index in range(rank, len(dataset), world)]
+    return BatchStream(_Reader(dataset, None, 0), draws, workers)
+
+
+class BatchStream(Iterator[Batch]):
+    """An iterator of batches that owns its worker processes and starts them at the first ``next``."""
+
+    def __init__(self, reader: _Reader, draws: Iterable[list[Draw]], workers: int):
+        loader = DataLoader(
+            reader,  # type: ignore[arg-type]
+            batch_sampler=draws,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_initialized(),
+            generator=torch.Generator().manual_seed(0),  # its own: the global generator must not move when a run restarts
+        )
+        self._loader: DataLoader | None = loader
+        self._batches: Iterator | None = None
+
+    def __next__(self) -> Batch:
+        if self._loader is None:
+            raise StopIteration
+        if self._batches is None:
+            self._batches = iter(self._loader)
+            _open.add(self)
+            atexit.unregister(_close_all)  # last registered runs first: before the exit handlers that wait for workers
+            atexit.register(_close_all)
+        try:
+            batch = next(self._batches)
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(batch, DataError):
+            self.close()
+            raise batch
+        return Batch(batch.image, batch.label, tuple(batch.names), tuple(batch.indices))  # pinning turns tuples into lists
+
+    def close(self) -> None:
+        """Ends the worker processes; further batches are not to be had."""
+        shut = getattr(self._batches, "_shutdown_workers", None)  # dropping the iterator is not enough while a traceback holds it
+        self._loader = self._batches = None
+        if shut is not None:
+            shut()
+
+
+_open: weakref.WeakSet[BatchStream] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Ends workers at interpreter exit: they ignore SIGTERM, so the exit handler of multiprocessing would wait for ever."""
+    for stream in list(_open):
+        stream.close()
+
+
+class _Draws:
+    """The (epoch, index) pairs of each step's batch on one rank; an epoch's permutation is made when it is reached."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int | None, rank: int, world: int):
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, order = -1, np.empty(0, int)
+        steps = itertools.count(self.start) if self.stop is None else range(self.start, self.stop)
+        for step in steps:
+            first = (step * self.world + self.rank) * self.batch_size
+            batch = []
+            for position in range(first, first + self.batch_size):
+                if position // self.count != epoch:
+                    epoch = position // self.count
+                    order = np.random.default_rng(mix(self.seed, epoch)).permutation(self.count)
+                batch.append((epoch, int(order[position % self.count])))
+            yield batch
+
+
+class _Reader:
+    """What the workers call: reads one picture, checks it, augments it. A fault is handed on as a value, without a worker's traceback."""
+
+    def __init__(self, dataset: Dataset, augment: Augment | None, seed: int):
+        self.dataset, self.augment, self.seed = dataset, augment, seed
+
+    def __getitem__(self, draw: Draw) -> tuple[Sample, int] | DataError:
+        epoch, index = draw
+        try:
+            sample = self.dataset[index]
+            check_sample(sample, self.dataset.card)
+            return (self.augment(sample, mix(self.seed, epoch, index)) if self.augment else sample), index
+        except DataError as error:
+            return error
+
+
+def check_sample(sample: Sample, card: DataCard) -> None:
+    """Refuses a sample that would fail later, where no file is known any more: on a CUDA device a wrong label halts the process.
+
+    Raises:
+        DataError: image and label are not (H, W, 3) uint8 and (H, W) uint8 or uint16; a label is neither a class nor ignore.
+    """
+    image, label = sample.image, sample.label
+    if image.dtype != np.uint8 or label.dtype not in (np.uint8, np.uint16) or label.ndim != 2 or image.shape != (*label.shape, 3):
+        raise DataError(
+            f"{sample.name}: wanted an image (H, W, 3) uint8 and a label (H, W) uint8 or uint16 of the same size, got "
+            f"{image.shape} {image.dtype} and {label.shape} {label.dtype}; check the data set's reader"
+        )
+    wrong = (label >= card.num_classes) & (label != card.ignore)
+    if wrong.any():
+        values, counts = np.unique(label[wrong], return_counts=True)
+        found = ", ".join(f"{value} ({count} pixels)" for value, count in zip(values[:8], counts[:8], strict=True))
+        raise DataError(
+            f"{sample.name}: the label holds {found}; wanted train ids 0..{card.num_classes - 1}, or {card.ignore} to ignore. "
+            "Map raw values to train ids in data.label_map"
+        )
+
+
+def collate(items: list[tuple[Sample, int] | DataError]) -> Batch | DataError:
+    """Stacks samples: image (N, H, W, 3) uint8, label (N, H, W) uint8, or int32 if any label is uint16. Hands on the first error."""
+    pairs = []
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+        pairs.append(item)
+    samples, indices = zip(*pairs, strict=True)
+    first = samples[0]
+    for sample in samples:
+        if sample.label.shape != first.label.shape:
+            sizes = [f"{one.name} is {one.label.shape[0]}x{one.label.shape[1]}" for one in (first, sample)]
+            return DataError(
+                f"pictures of one training batch differ in size (HxW): {', '.join(sizes)}; give all one size with augment.crop=[H,W], "
+                "or train with batch_size=1"
+            )
+    wide = any(sample.label.dtype != np.uint8 for sample in samples)
+    image = np.stack([sample.image for sample in samples])
+    label = np.stack([sample.label for sample in samples], dtype=np.int32 if wide else np.uint8)
+    return Batch(torch.from_numpy(image), torch.from_numpy(label), tuple(sample.name for sample in samples), indices)
+
+
+def _start_worker(worker: int) -> None:
+    """Makes a worker quiet and single-threaded. It ignores SIGTERM and SIGINT: the main process saves first, then ends it."""
+    import cv2
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _check(**numbers: tuple[int, int]) -> None:
+    faults = [f"{name}={value} (wanted at least {low})" for name, (value, low) in numbers.items() if value < low]
+    if faults:
+        raise ValueError("cannot make batches: " + ", ".join(faults))

@@ -1,0 +1,220 @@
+"""Files to arrays: pictures with OpenCV, masks with Pillow, each file read once; every failure is a DataError naming the file.
+
+``torchvision.io`` is not used on purpose: its PNG decoder has been seen to kill the process on a damaged file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segzoo.types import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
+
+MAX_PIXELS = 100_000_000
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+MASK_FORMATS = (*IMAGE_FORMATS, "GIF")
+JPEGS = ("JPEG", "MPO")  # what Pillow calls them once opened
+REMEDY = "Restore the file from its source, or take it out of the data set."
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow spreads grey PNGs of 2 and 4 bits over 0..255; ids are wanted back
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture as (H, W, 3) uint8 RGB.
+
+    Grey becomes three equal channels, palettes are expanded, alpha is dropped (the colour below it counts), 16 bits are scaled so
+    that 65535 becomes 255. The EXIF turn is ignored, so that picture and mask stay aligned as stored.
+
+    Args:
+        path: PNG, JPEG, BMP, TIFF, WebP or PNM file.
+        max_pixels: refuse larger pictures before decoding; at most about 178 million (Pillow's own limit).
+
+    Raises:
+        DataError: the file cannot be opened, is no picture, is damaged or cut short, is too large, or holds 32-bit samples.
+    """
+    import cv2
+
+    data = file_bytes(path)
+    header = _header(path, data, IMAGE_FORMATS, max_pixels)
+    if header.mode in ("I", "F"):
+        raise DataError(f"{shown(path)}: holds 32-bit samples (mode {header.mode}); wanted 8 or 16 bits. Convert it to 8-bit RGB.")
+    if header.format in JPEGS and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        _decode(path, header)  # OpenCV fills the missing part of a cut JPEG with grey; Pillow tells
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise DataError(f"{shown(path)}: damaged {header.format} file of {len(data)} bytes ({error.err}). {REMEDY}") from error
+    if image is None or image.shape[:2] != (header.height, header.width):
+        raise DataError(f"{shown(path)}: damaged {header.format} file of {len(data)} bytes; OpenCV cannot decode it. {REMEDY}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The numbers of an index mask as (H, W) uint8, uint16 or int32: palette indices, grey values or 0 and 1, never colours.
+
+    Args:
+        path: PNG, BMP, TIFF, PGM or GIF file of mode P, L, 1, I;16 or I.
+        max_pixels: refuse larger masks before decoding.
+
+    Raises:
+        DataError: the file cannot be opened, is no picture, is damaged, is too large, is a JPEG, or holds colours or fractions.
+    """
+    mask = _mask(path, max_pixels)
+    step = _grey_step(mask)
+    _decode(path, mask)
+    if mask.mode in ("L", "P"):
+        return np.array(mask) if step == 1 else np.array(mask) // step
+    if mask.mode == "1":
+        return np.array(mask).astype(np.uint8)
+    if mask.mode.startswith("I;16"):
+        return np.array(mask).astype(np.uint16)
+    if mask.mode == "I":
+        return np.array(mask)
+    raise DataError(f"{shown(path)}: {_no_index_mask(mask)}")
+
+
+def read_colour_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A colour mask as (H, W, 3) uint8 RGB; palettes and grey are expanded, a fully opaque alpha channel is dropped.
+
+    Raises:
+        DataError: as ``read_mask``, but for colours; and where alpha is below 255 or samples have more than 8 bits.
+    """
+    mask = _mask(path, max_pixels)
+    _decode(path, mask)
+    if mask.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
+        raise DataError(f"{shown(path)}: mode {mask.mode} is no colour mask. Save it as 8-bit RGB, or set data.masks=index.")
+    if mask.mode in ("RGBA", "LA", "PA") and (lowest := int(np.array(mask.getchannel("A")).min())) < 255:
+        raise DataError(
+            f"{shown(path)}: holds see-through pixels (alpha down to {lowest}), whose colour means nothing. Save it as RGB."
+        )
+    return np.array(mask.convert("RGB"))
+
+
+def count_colours(colours: np.ndarray) -> list[tuple[tuple[int, int, int], int]]:
+    """The colours of an (H, W, 3) array with their pixel counts, most frequent first."""
+    codes, counts = np.unique(colour_codes(colours), return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [((int(c) >> 16, int(c) >> 8 & 255, int(c) & 255), int(n)) for c, n in zip(codes[order], counts[order], strict=True)]
+
+
+def colour_codes(colours: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 RGB -> (...) int32, the 24-bit number of each colour."""
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def shown(path: str | Path) -> str:
+    """A path as printable text, also where its bytes are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def file_bytes(path: str | Path) -> bytes:
+    """The bytes of a file. Raises DataError if it cannot be opened, saying why."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if os.path.islink(path) and not os.path.exists(path):
+            reason = f"a link to {shown(os.readlink(path))}, which cannot be reached ({reason})"
+        raise DataError(f"{shown(path)}: cannot be read: {reason}. {REMEDY}") from error
+
+
+def _mask(path: str | Path, max_pixels: int) -> ImageFile.ImageFile:
+    data = file_bytes(path)
+    mask = _header(path, data, MASK_FORMATS, max_pixels)
+    if mask.format == "PNG" and not _whole_png(data):  # Pillow decodes flipped bits to other labels without a word
+        raise DataError(
+            f"{shown(path)}: damaged PNG file of {len(data)} bytes (a checksum does not match, or its end is missing). {REMEDY}"
+        )
+    if mask.format in JPEGS:
+        raise DataError(
+            f"{shown(path)}: a JPEG cannot hold labels: compression blurs their values. Save the masks as PNG from their source."
+        )
+    return mask
+
+
+def _whole_png(data: bytes) -> bool:
+    """Whether every critical chunk of a PNG matches its checksum, up to its end mark."""
+    view, position = memoryview(data), 8
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(view[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        if kind[:1].isupper() and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        position = end + 4
+    return False
+
+
+def _header(path: str | Path, data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageFile.ImageFile:
+    """The picture opened but not decoded, its size checked."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own size warning; the limit here is max_pixels
+        try:
+            picture = Image.open(io.BytesIO(data), formats=formats)
+        except Image.DecompressionBombError as error:
+            raise DataError(f"{shown(path)}: {error} Cut it into tiles.") from error
+        except Exception as error:  # damaged headers raise SyntaxError, struct.error, IndexError and more
+            raise DataError(f"{shown(path)}: {_no_picture(data, formats)} {REMEDY}") from error
+    width, height = picture.size
+    if width * height > max_pixels:
+        limit = f"{max_pixels / 1e6:g} megapixels"
+        raise DataError(f"{shown(path)}: {width}x{height} pixels (W x H) are more than the limit of {limit}. Cut it into tiles.")
+    return picture
+
+
+def _decode(path: str | Path, picture: Image.Image) -> None:
+    """Decodes in place, once the header was accepted."""
+    try:
+        picture.load()
+    except Exception as error:  # as above: a damaged file may raise nearly anything
+        raise DataError(f"{shown(path)}: damaged {picture.format} file ({error}). {REMEDY}") from error
+
+
+def _grey_step(mask: ImageFile.ImageFile) -> int:
+    """By how much Pillow spreads the grey values of an opened mask: 1 unless it has 2 or 4 bits."""
+    if not mask.tile:
+        return 1
+    args = mask.tile[0][3]
+    rawmode = args[0] if isinstance(args, tuple) and args else args
+    return _GREY_STEPS.get(rawmode, 1) if isinstance(rawmode, str) else 1
+
+
+def _no_picture(data: bytes, formats: tuple[str, ...]) -> str:
+    start = data[:256].lstrip().lower()
+    if not data:
+        return "is empty (0 bytes)."
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page, not a picture: its download has failed."
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not a picture: run `git lfs pull`."
+    return f"is no readable picture: begins with {data[:8]!r}, wanted {', '.join(formats)}."
+
+
+def _no_index_mask(mask: Image.Image) -> str:
+    """Why a decoded picture is no index mask, and what to do."""
+    if mask.mode == "F":
+        return "holds fractions (32-bit float), not class ids. Save it with whole numbers, as 8- or 16-bit PNG."
+    colours = count_colours(np.array(mask.convert("RGB")))
+    listed = ", ".join(str(list(colour)) for colour, _ in colours[:8]) + (", ..." if len(colours) > 8 else "")
+    came = (
+        f"is a picture of mode {mask.mode} with {len(colours)} colours ({listed}), wanted one number a pixel (mode P, L or I;16)."
+    )
+    if len(colours) > 1000:
+        return f"{came} So many colours are no labels: is it a photograph, or was the mask smoothed or blended?"
+    if all(red == green == blue for (red, green, blue), _ in colours):
+        return (
+            f"{came} It is grey stored as {mask.mode}: save it with one channel, `Image.open(path).convert('RGB').getchannel(0)`."
+        )
+    return f"{came} If the colours stand for classes, set data.masks=colour and give data.palette one [R, G, B] a class."

@@ -1,0 +1,78 @@
+"""A look at a split before a training starts: some pictures read and counted within a time limit, and what is odd about them in words."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from segzoo.types import Dataset
+
+MUCH_IGNORED = 1 / 3
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a look at one split found.
+
+    Attributes:
+        pictures: pictures in the split.
+        read: how many of them were read.
+        sizes: (H, W) -> pictures of that size among those read.
+        shares: class name -> share of the labelled pixels, 0 to 1; all 0 where nothing is labelled.
+        ignored: share of all pixels that count nowhere, 0 to 1.
+    """
+
+    pictures: int
+    read: int
+    sizes: dict[tuple[int, int], int]
+    shares: dict[str, float]
+    ignored: float
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The classes that no picture read holds."""
+        return tuple(name for name, share in self.shares.items() if share == 0 and name != "ignore")
+
+    def warnings(self) -> list[str]:
+        """What is odd but legal, one line each; empty if nothing is."""
+        looked = f"in {self.read} of {self.pictures} pictures"
+        lines = []
+        if self.ignored == 1:
+            lines.append(f"no pixel counts {looked}: all are ignored. Check data.label_map.")
+        elif self.absent:
+            lines.append(f"{looked}, {len(self.absent)} of {len(self.shares)} classes are absent: {', '.join(self.absent)}.")
+        if MUCH_IGNORED < self.ignored < 1:
+            lines.append(f"{self.ignored:.0%} of the pixels count nowhere ({looked}). Check data.label_map if that is not meant.")
+        return lines
+
+
+def verify(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
+    """Reads pictures of a split in a fixed shuffled order until the time is up or all are read, at least one.
+
+    Args:
+        dataset: the split.
+        seconds: time limit, above 0; the picture being read is finished.
+
+    Raises:
+        DataError: a file is missing or wrong, or the split is empty.
+    """
+    end = time.monotonic() + seconds
+    sizes: Counter[tuple[int, int]] = Counter()
+    pixels = np.zeros(dataset.card.num_classes, np.int64)
+    every = 0
+    for index in np.random.default_rng(0).permutation(len(dataset)):
+        label = dataset[int(index)].label
+        sizes[label.shape[0], label.shape[1]] += 1
+        counts = np.bincount(label.ravel(), minlength=dataset.card.ignore + 1)
+        counts[dataset.card.ignore] = 0
+        counts.resize(len(pixels), refcheck=False)
+        pixels += counts
+        every += label.size
+        if time.monotonic() > end:
+            break
+    labelled = int(pixels.sum())
+    shares = {name: int(n) / max(labelled, 1) for name, n in zip(dataset.card.classes, pixels, strict=True)}
+    return SplitReport(len(dataset), sizes.total(), dict(sizes), shares, 1 - labelled / max(every, 1))

@@ -1,0 +1,147 @@
+"""The embedded data set: the same to the bit everywhere, consistently labelled, with the class shares that it promises."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segzoo.data.parts import Parts
+from segzoo.data.parts_scene import BELT, DENT, SCRATCH, draw
+from segzoo.data.parts_shapes import KINDS
+from segzoo.registry import DATA, ConfigError
+
+PRINT_DIGEST = """
+import hashlib
+from segzoo.registry import DATA
+digest = hashlib.sha256()
+for split, index in (("val", 5), ("train", 11), ("train", 3)):
+    sample = DATA.build("parts", split)[index]
+    digest.update(sample.image.tobytes() + sample.label.tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def train() -> Parts:
+    return DATA.build("parts", "train")
+
+
+@pytest.fixture(scope="module")
+def labels(train: Parts) -> np.ndarray:
+    return np.stack([train.scene(index).label for index in range(len(train))])
+
+
+def digest(sample: Any) -> str:
+    return hashlib.sha256(sample.image.tobytes() + sample.label.tobytes()).hexdigest()
+
+
+def digest_elsewhere(**environment: str) -> str:
+    done = subprocess.run([sys.executable, "-c", PRINT_DIGEST], env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_pictures_are_equal_in_every_process_and_on_every_vector_unit(train: Parts):
+    """NumPy's sine and exponential differ between vector units; the pictures must not."""
+    dispatched = " ".join(getattr(np._core._multiarray_umath, "__cpu_dispatch__", []))  # type: ignore[attr-defined]
+    val = DATA.build("parts", "val")
+    here = hashlib.sha256()
+    for sample in (val[5], train[11], train[3]):
+        here.update(sample.image.tobytes() + sample.label.tobytes())
+    assert digest_elsewhere() == here.hexdigest()
+    assert digest_elsewhere(NPY_DISABLE_CPU_FEATURES=dispatched) == here.hexdigest()
+
+
+def test_a_picture_depends_on_seed_split_and_index_alone(train: Parts):
+    first = digest(train[3])
+    assert digest(train[3]) == first
+    assert digest(DATA.build("parts", "train", cache=False, train_images=4)[3]) == first
+    assert digest(pickle.loads(pickle.dumps(train))[3]) == first
+    others = [train[4], DATA.build("parts", "val")[3], DATA.build("parts", "train", seed=1)[3]]
+    assert len({first, *map(digest, others)}) == 4
+
+
+def test_no_picture_is_in_both_splits():
+    small: dict[str, int] = {"height": 64, "width": 96}
+    seen = [digest(data[i]) for data in (DATA.build("parts", split, **small) for split in ("train", "val")) for i in range(len(data))]
+    assert len(set(seen)) == len(seen) == 400
+
+
+def test_samples_are_grey_rgb_and_belong_to_the_caller(train: Parts):
+    sample = train[0]
+    assert sample.image.shape == (256, 320, 3) and sample.image.dtype == np.uint8
+    assert sample.label.shape == (256, 320) and sample.label.dtype == np.uint8
+    assert (sample.image == sample.image[..., :1]).all()
+    assert sample.name == train.name(0) == "train_00000"
+    sample.image[:], sample.label[:] = 0, 255
+    assert train[0].image.any() and (train[0].label < 255).all()
+    with pytest.raises(IndexError, match="320"):
+        train[320]
+    with pytest.raises(IndexError, match="numbered from 0"):
+        train[-1]
+
+
+def test_every_class_appears_early_and_in_its_share(train: Parts, labels: np.ndarray):
+    classes = train.card.num_classes
+    assert set(np.unique(labels[:40])) == set(np.unique(labels)) == set(range(classes))
+    share = np.bincount(labels.ravel(), minlength=classes) / labels.size
+    assert 0.6 < share[BELT] < 0.8
+    assert all(0.03 < part < 0.09 for part in share[1 : SCRATCH])
+    assert all(0.01 < defect < 0.03 for defect in share[[SCRATCH, DENT]])
+
+
+def test_the_card_states_the_statistics_of_the_training_split(train: Parts):
+    grey = np.stack([train.scene(index).grey for index in range(len(train))])
+    assert train.card.mean == pytest.approx((grey.mean(),) * 3, abs=0.05)
+    assert train.card.std == pytest.approx((grey.std(),) * 3, abs=0.05)
+    assert len(train.card.classes) == len(set(train.card.palette)) == 8
+    assert train.card.classes[SCRATCH] == "scratch" and train.card.classes[DENT] == "dent"
+    assert train.card.classes[1:SCRATCH] == tuple(kind.draw.__name__ for kind in KINDS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    height=st.integers(64, 300),
+    width=st.integers(64, 300),
+    objects=st.tuples(st.integers(1, 12), st.integers(0, 6)),
+)
+def test_defects_lie_on_parts_and_nothing_else_differs(seed: int, height: int, width: int, objects: tuple[int, int]):
+    scene = draw(np.random.Generator(np.random.PCG64(seed)), height, width, (objects[0], sum(objects)))
+    assert scene.grey.shape == scene.label.shape == scene.kind.shape == (height, width)
+    assert scene.grey.dtype == scene.label.dtype == scene.kind.dtype == np.uint8
+    assert scene.kind.max() < SCRATCH and scene.label.max() <= DENT
+    defect = scene.label >= SCRATCH
+    assert (scene.kind[defect] != BELT).all()
+    assert (scene.label[~defect] == scene.kind[~defect]).all()
+
+
+def test_defects_can_be_seen(train: Parts):
+    """Against the rest of their part, scratches are brighter and dents darker, in most pictures and by a margin."""
+    differences: dict[int, list[float]] = {SCRATCH: [], DENT: []}
+    for index in range(60):
+        scene = train.scene(index)
+        for defect, part in ((d, p) for d in differences for p in range(1, SCRATCH)):
+            on, off = scene.grey[(scene.label == defect) & (scene.kind == part)], scene.grey[scene.label == part]
+            if min(on.size, off.size) > 100:
+                differences[defect].append(float(on.mean()) - float(off.mean()))
+    assert np.median(differences[SCRATCH]) > 20 and np.median(differences[DENT]) < -12
+
+
+def test_bad_settings_are_refused_with_the_remedy():
+    with pytest.raises(ConfigError, match=r"write \[3, 8\]"):
+        DATA.build("parts", "train", objects=[8, 3])
+    with pytest.raises(ConfigError, match="Did you mean 'train'"):
+        DATA.build("parts", "trian")
+    with pytest.raises(ConfigError) as caught:
+        DATA.build("parts", "val", height=8, objects=[0, 4], seed=-1, val_images=0, widht=256)
+    assert len(caught.value.faults) == 5
