@@ -32,7 +32,7 @@ from segzoo.registry import (
 if TYPE_CHECKING:
     from segzoo.engine.train import Parts
     from segzoo.models._base import SegModel
-    from segzoo.types import DataCard, Dataset
+    from segzoo.types import Dataset
 
 SECTIONS: dict[str, Registry] = {
     "model": MODELS,
@@ -69,10 +69,10 @@ FRAMES = {
     "train": Frame(tuple(SECTIONS), ("segzoo.engine.train:train", "segzoo.engine.run:open_run")),
     "eval": Frame(
         ("model", "backbone", "data"),
-        ("segzoo.engine.evaluate:evaluate", "segzoo.engine.evaluate:report", "segzoo.zoo:load_with_config"),
+        ("segzoo.engine.evaluate:evaluate", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "predict": Frame((), ("segzoo.engine.predict:predict", "segzoo.zoo:load_with_config")),
+    "predict": Frame((), ("segzoo.engine.predict:predict", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config")),
 }
 
 

@@ -64,9 +64,12 @@ class Setting:
 
 def settings_of(function: Callable) -> dict[str, Setting]:
     """The settings of a builder: its keyword-only parameters, with types resolved and ``Annotated`` kept."""
-    hints = get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    typed = {p.name: p.annotation for p in keyword_only if p.annotation is not p.empty}
+    # only these: what stands before the * may be typed by names that exist for type checkers alone
+    names = getattr(inspect.unwrap(function), "__globals__", None)
+    hints = get_type_hints(types.SimpleNamespace(__annotations__=typed), globalns=names, include_extras=True)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         raise TypeError(f"{function.__qualname__} takes **kwargs; name its settings, so that a misspelt one can be refused")
     return {p.name: Setting(p.name, hints.get(p.name, Any), p.default) for p in keyword_only}

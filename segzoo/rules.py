@@ -89,7 +89,9 @@ def _class_faults(config: Mapping[str, Any], card: DataCard) -> list[str]:
     if weights is None or len(weights) == card.num_classes:
         return []
     names = ", ".join(card.classes)
-    return [f"loss.class_weights has {len(weights)} numbers, data={card.name} has {card.num_classes} classes ({names}): one weight each."]
+    return [
+        f"loss.class_weights has {len(weights)} numbers, data={card.name} has {card.num_classes} classes ({names}): one weight each."
+    ]
 
 
 def _size_faults(config: Mapping[str, Any], model: SegModel) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segzoo.config import build_model, section_faults
-from segzoo.registry import BACKBONES, MODELS, ConfigError
+from segzoo.config import build_data, build_model, section_faults, settings
+from segzoo.registry import BACKBONES, LOSSES, MODELS, ConfigError
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -81,9 +81,39 @@ def load_with_config(*, ckpt: str) -> tuple[SegModel, dict[str, Any]]:
     model = build_model({"model": config["model"], "backbone": trunk}, card.num_classes)
     missing, unexpected = model.load_state_dict(state, strict=False)
     if missing or unexpected:
-        raise ConfigError(f"ckpt={ckpt}: tensors do not fit its own configuration: {len(missing)} missing, {len(unexpected)} unknown.")
+        raise ConfigError(
+            f"ckpt={ckpt}: tensors do not fit its own configuration: {len(missing)} missing, {len(unexpected)} unknown."
+        )
     model.card = card
     return model.eval(), meta
+
+
+def title(meta: Mapping[str, Any]) -> str:
+    """``<model>-<backbone>-<data>`` of a checkpoint."""
+    return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["card"]["name"]))
+
+
+def loss_of(meta: Mapping[str, Any], model: SegModel) -> Any:
+    """The loss a checkpoint was trained with, so that a validation loss compares with the training's."""
+    section = meta["config"]["loss"]
+    return LOSSES.build(section["name"], model.aux_weights, model.align_corners, **settings(section))
+
+
+def refuse_other_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuses ``model`` or ``backbone`` words that contradict the checkpoint; null words and equal ones pass.
+
+    Raises:
+        ConfigError: naming every setting that differs.
+    """
+    own, faults = meta["config"], []
+    for section in ("model", "backbone"):
+        for key, value in (given.get(section) or {}).items():
+            if key != "weights" and key in own[section] and value != own[section][key]:
+                faults.append(
+                    f"{section}.{key}={value} contradicts the checkpoint, which has {own[section][key]}. Leave {section}= away."
+                )
+    if faults:
+        raise ConfigError(faults)
 
 
 def data_section(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -94,8 +124,6 @@ def data_section(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> di
     """
     if given is None:
         return {key: _resolve(value) for key, value in meta["config"]["data"].items()}
-    from segzoo.config import build_data
-
     own, card = tuple(meta["card"]["classes"]), build_data(given, "val").card
     if card.classes != own:
         raise ConfigError(

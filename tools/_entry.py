@@ -21,10 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from segzoo.tools._words import Reading, read_words
 
 from segzoo.registry import ConfigError
 from segzoo.report import write_json, write_sweep_table
-from segzoo.tools._words import Reading, read_words
 from segzoo.types import DataError
 
 
@@ -83,13 +83,17 @@ def plain(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         resolved = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"a setting has no value: {str(error).splitlines()[0]}. Give it on the command line as key=value.") from None
+        raise ConfigError(
+            f"a setting has no value: {str(error).splitlines()[0]}. Give it on the command line as key=value."
+        ) from None
     return resolved, _keep_environment(resolved, OmegaConf.to_container(bare))  # type: ignore[return-value]
 
 
 def _keep_environment(resolved: Any, raw: Any) -> Any:
     if isinstance(raw, dict):
-        return {key: _keep_environment(resolved[key], node) for key, node in raw.items()} if isinstance(resolved, dict) else resolved
+        return (
+            {key: _keep_environment(resolved[key], node) for key, node in raw.items()} if isinstance(resolved, dict) else resolved
+        )
     return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved
 
 

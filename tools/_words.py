@@ -65,6 +65,9 @@ def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_
         config_dir: the user's own folder of configs, as ``--config-dir`` takes it.
     """
     found = Reading()
+    if config_dir and not Path(config_dir).is_dir():
+        found.faults.append(f"--config-dir {config_dir}: there is no such folder.")
+        return found
     folders = [config_dir] if config_dir else []
     with composer(*folders) as hydra:
         loader = hydra.config_loader
@@ -192,7 +195,9 @@ def _combinations(words: list[Override]) -> list[list[str]]:
 def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict) or not tree:
         return {path: tree}
-    return {leaf: value for key, node in tree.items() for leaf, value in _leaves(node, f"{path}.{key}" if path else str(key)).items()}
+    return {
+        leaf: value for key, node in tree.items() for leaf, value in _leaves(node, f"{path}.{key}" if path else str(key)).items()
+    }
 
 
 def _differences(base: DictConfig, chosen: DictConfig, final: DictConfig) -> list[str]:

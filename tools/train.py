@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from segzoo.tools._entry import Job, run
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Trains one model and returns what a sweep's table shows of it."""
+    """Trains one model; returns what ``result.json`` holds and a sweep's table shows."""
     from segzoo import config
     from segzoo.engine.run import open_run
-    from segzoo.engine.train import train
+    from segzoo.engine.train import train as learn
 
     words = config.words_for(open_run, job.config)
     if job.folder is not None:
         words["out"] = str(job.folder)
     place = open_run("train", job.title, job.config, **words)
     if place.finished:
-        return place.result
+        return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
     try:
         parts = config.build_training(job.config, job.recorded)
-        result = train(parts, place, **config.words_for(train, job.config))
+        result = learn(parts, place, **config.words_for(learn, job.config))
     except BaseException as error:
         place.fail(error)
         raise
@@ -30,6 +31,7 @@ def train(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
+    """The console script ``segzoo-train``."""
     run(train, "train")
 
 

@@ -1,0 +1,143 @@
+"""Time per training step and per evaluated picture beside the peers, taken in turns in one process.
+
+    python benchmarks/peers.py                  # everything, about 20 minutes on two cores
+    python benchmarks/peers.py pspnet eval 1 bf16
+
+Both sides get the same weights' shapes, the same random picture, channels-last memory, the same optimiser and label size; each
+grows and scores its logits its own way. A ratio below 1 means ours is faster.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from segzoo import create_model
+from segzoo.layers.resize import grow_labels
+from segzoo.registry import LOSSES
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
+from benchmarks.results import ratio_interval, write_result
+
+HEIGHT, WIDTH, CLASSES = 360, 480, 19
+SECONDS, FEWEST, MOST = 25.0, 4, 10  # of each side: measured until one of the two is reached
+Step = Callable[[torch.Tensor, torch.Tensor], Any]
+
+
+def ours(name: str) -> torch.nn.Module:
+    """Our model in the peer's form."""
+    if name == "pspnet":
+        trunk = {"name": "resnet50", "stem": "v1c"}
+        return create_model(name, trunk, CLASSES, first_block="half", concat="ascending", align_corners=False)
+    return create_model(name, "resnet50", CLASSES)
+
+
+def peer(name: str) -> torch.nn.Module:
+    """mmsegmentation's PSPNet-R50-D8, or torchvision's fcn_resnet50."""
+    if name == "pspnet":
+        from peers import mmseg_model
+
+        return mmseg_model("pspnet_r50-d8_4xb2-40k_cityscapes-512x1024")
+    from torchvision.models.segmentation import fcn_resnet50
+
+    return fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=True)
+
+
+def peer_logits(name: str, model: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """The peer's logits, main first; the auxiliary ones only in training."""
+    if name == "pspnet":
+        features = model.extract_feat(x)  # type: ignore[operator]
+        return [model.decode_head(features)] + ([model.auxiliary_head(features)] if model.training else [])  # type: ignore[operator]
+    out = model(x)
+    return [out["out"], out["aux"]] if model.training else [out["out"]]
+
+
+def step_of(name: str, side: str, mode: str, precision: str) -> Step:
+    """One training step or one evaluated picture of a side, as a function of image and label."""
+    torch.manual_seed(0)
+    model = (ours if side == "ours" else peer)(name).to(memory_format=torch.channels_last)
+    model.train(mode == "train")
+    cast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    size = (HEIGHT, WIDTH)
+    weights = (0.4,) if name == "pspnet" else (0.5,)
+
+    def loss_of(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        with cast:
+            if side == "ours":
+                logits = model(x)
+            else:
+                heads = [F.interpolate(h, size, mode="bilinear", align_corners=False) for h in peer_logits(name, model, x)]
+        if side == "ours":
+            return loss(logits, label)
+        return sum(w * F.cross_entropy(h.float(), label, ignore_index=255) for w, h in zip((1.0, *weights), heads, strict=True))
+
+    loss = LOSSES.build("cross_entropy", weights, False)
+    optimiser = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
+
+    def train(x: torch.Tensor, label: torch.Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss_of(x, label).backward()
+        optimiser.step()
+
+    @torch.no_grad()
+    def evaluate(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        with cast:
+            if side == "ours":
+                return grow_labels(model(x).main, size, False)
+            return F.interpolate(peer_logits(name, model, x)[0], size, mode="bilinear", align_corners=False).argmax(1)
+
+    return train if mode == "train" else evaluate
+
+
+def measure(name: str, mode: str, batch: int, precision: str) -> dict[str, Any]:
+    """Seconds of both sides taken in turns, and the ratio with its interval."""
+    x = torch.randn(batch, 3, HEIGHT, WIDTH).contiguous(memory_format=torch.channels_last)
+    label = torch.randint(0, CLASSES, (batch, HEIGHT, WIDTH))
+    steps = {side: step_of(name, side, mode, precision) for side in ("ours", "peer")}
+    for step in steps.values():
+        step(x, label)
+    taken: dict[str, list[float]] = {"ours": [], "peer": []}
+    while len(taken["peer"]) < FEWEST or (sum(taken["peer"]) < SECONDS and len(taken["peer"]) < MOST):
+        for side in sorted(steps, reverse=len(taken["peer"]) % 2 == 1):  # who goes first alternates
+            start = time.perf_counter()
+            steps[side](x, label)
+            taken[side].append(time.perf_counter() - start)
+    medians = {f"{side}_ms": 1000 * statistics.median(seconds) for side, seconds in taken.items()}
+    row = {"model": name, "mode": mode, "batch": batch, "precision": precision, "hw": [HEIGHT, WIDTH], "pairs": len(taken["ours"])}
+    return row | medians | ratio_interval(taken["ours"], taken["peer"])
+
+
+def main(words: list[str]) -> None:
+    cases = [
+        (name, mode, batch, precision)
+        for name in ("pspnet", "fcn_dilated")
+        for mode in ("eval", "train")
+        for batch in (1, 8)
+        for precision in ("bf16", "fp32")
+        if set(words) <= {name, mode, str(batch), precision}
+    ]
+    rows = []
+    for case in cases:
+        rows.append(measure(*case))
+        gc.collect()
+        print(
+            "{model} {mode} batch {batch} {precision}: ours {ours_ms:.0f} ms, peer {peer_ms:.0f} ms, ratio {ratio:.3f}"
+            " [{low:.3f}, {high:.3f}]".format(**rows[-1]),
+            flush=True,
+        )
+    if not words:
+        found = {package: metadata.version(package) for package in ("mmsegmentation", "torchvision")}
+        print(write_result("peers_360x480", "python benchmarks/peers.py", rows, more_versions=found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

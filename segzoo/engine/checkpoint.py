@@ -1,0 +1,133 @@
+"""What a checkpoint holds, written so that a kill at any moment leaves the older ones whole, and checked before use.
+
+``model.safetensors``: weights, with configuration and data card as one JSON string of metadata. ``trainer.pt``: what only
+resuming needs. ``manifest.json``: checksums of both, later the scores (see steps.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from segzoo.engine import steps
+from segzoo.engine.files import plain, sha256, write_atomically
+from segzoo.engine.steps import CheckpointError
+from segzoo.types import DataCard
+
+MODEL, TRAINER = "model.safetensors", "trainer.pt"
+
+
+def save(
+    run: Path, step: int, model: nn.Module, trainer: dict[str, Any], config: dict[str, Any], card: DataCard, widths: dict[str, int]
+) -> Path:
+    """Writes the checkpoint of one step and points ``last`` at it.
+
+    Args:
+        run: the run folder.
+        step: optimiser steps done.
+        model: whose parameters and buffers are stored.
+        trainer: plain containers and tensors only, so that ``torch.load(weights_only=True)`` reads them.
+        config: the plain configuration that builds the model.
+        card: the card of the data it was trained on.
+        widths: output channels of layers a pruner changed, by module name; empty otherwise.
+
+    Returns:
+        The step folder.
+
+    Raises:
+        OSError: the disk is full or not writable; older checkpoints are untouched.
+        CheckpointError: what was read back differs from what was written.
+    """
+    folder = steps.step_folder(run, step)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / steps.MANIFEST).unlink(missing_ok=True)  # a damaged folder written again does not count until it is whole
+    meta = {"format": steps.FORMAT, "step": step, "config": plain(config), "card": plain(card.to_dict()), "widths": widths}
+    packed = io.BytesIO()
+    torch.save(trainer, packed)
+    contents = {MODEL: to_safetensors(_tensors(model), {"segzoo": json.dumps(meta)}), TRAINER: packed.getvalue()}
+    sums = {}
+    for name, content in contents.items():
+        write_atomically(folder / name, lambda file, content=content: file.write(content))
+        sums[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    steps.write_manifest(folder, {"format": steps.FORMAT, "step": step, "files": sums})
+    faults = steps.verify(folder)
+    if faults:
+        raise CheckpointError(f"{folder} reads back differently than it was written: {'; '.join(faults)}. Check the disk.")
+    steps.point(run, "last", step)
+    return folder
+
+
+def add_scores(folder: Path, scores: dict[str, Any]) -> None:
+    """Adds the scores of an evaluation to a step folder's manifest."""
+    steps.write_manifest(folder, steps.read_manifest(folder) | {"scores": plain(scores)})
+
+
+def scores_of(folder: Path | None) -> dict[str, Any] | None:
+    """The scores in a step folder's manifest; None without a folder or before its evaluation."""
+    return steps.read_manifest(folder).get("scores") if folder else None
+
+
+def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and metadata from a run folder (its best), a step folder or a ``.safetensors`` file; runs nothing the file names.
+
+    Returns:
+        The state dict on the CPU, and the metadata: ``format, step, config, card, widths``, and the file's ``sha256`` and ``path``.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is damaged, unfinished, newer than this code or not segzoo's.
+    """
+    file, checked = _model_file(Path(path))
+    faults = steps.verify(file.parent) if checked else []
+    if faults:
+        raise CheckpointError(f"{'; '.join(faults)}. Take another step folder of the run.")
+    try:
+        with safe_open(file, framework="pt") as stored:
+            text = (stored.metadata() or {}).get("segzoo")
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
+    if text is None:
+        raise CheckpointError(f"{file} holds bare weights without segzoo's metadata; give it as init.ckpt= or backbone.weights=")
+    meta = json.loads(text, object_hook=_whole_number_keys)
+    steps.check_format(file, meta)
+    return state, meta | {"sha256": sha256(file), "path": str(file)}
+
+
+def read_trainer(folder: Path) -> dict[str, Any]:
+    """The resuming part of a step folder that passed ``verify``."""
+    return torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
+
+
+def _model_file(path: Path) -> tuple[Path, bool]:
+    """The ``.safetensors`` file a path means, and whether there is a manifest it must agree with."""
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a run folder, a step folder or a .safetensors file")
+    if path.is_file():
+        return path, path.name == MODEL and (path.parent / steps.MANIFEST).is_file()
+    if (path / "checkpoints").is_dir():
+        best = steps.pointed(path, "best")
+        if best is None:
+            raise CheckpointError(f"{path} has no best checkpoint yet; give one of its steps: {path}/checkpoints/<step>")
+        return best / MODEL, True
+    if not (path / MODEL).exists() and not (path / steps.MANIFEST).exists():
+        raise CheckpointError(f"{path} is neither a run folder nor a step folder: it holds no checkpoints/ and no {MODEL}")
+    return path / MODEL, True
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    # safetensors refuses channels-last and shared memory: each tensor becomes a plain copy on the CPU
+    return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
+
+
+def _whole_number_keys(table: dict[str, Any]) -> dict[Any, Any]:
+    """JSON turns the keys of a ``label_map`` into strings; a table of nothing but whole numbers gets them back."""
+    numbers = bool(table) and all(key.lstrip("-").isdigit() for key in table)
+    return {int(key): value for key, value in table.items()} if numbers else table

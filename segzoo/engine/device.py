@@ -1,0 +1,58 @@
+"""Where and how precisely the arithmetic runs: device, autocast, and pictures made ready for a network."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from segzoo.registry import ConfigError
+from segzoo.types import DataCard
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is CUDA where there is a usable one, else the CPU.
+
+    Raises:
+        ConfigError: ``cuda`` was asked for and this machine has none.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ConfigError("device=cuda: this machine or this build of torch has no CUDA. Say device=cpu or device=auto.")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+class Precision:
+    """The number format of the layers, and the gradient scaler fp16 needs (a no-op in the others).
+
+    Args:
+        name: ``fp32``, or the format autocast uses where it is safe; weights and classifiers stay fp32.
+        device: where the model runs.
+    """
+
+    def __init__(self, name: PrecisionName, device: torch.device):
+        self.name = name
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")  # type: ignore[attr-defined]
+
+    def autocast(self) -> AbstractContextManager:
+        """The context of a forward pass; losses stay outside it, in fp32."""
+        dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.name != "fp32")
+
+
+def normalise(image: Tensor, card: DataCard, device: torch.device, channels_last: bool = True) -> Tensor:
+    """Brings pictures to the device as bytes and scales them there with the card's mean and standard deviation.
+
+    Shapes:
+        (N, H, W, 3) uint8 -> (N, 3, H, W) float32, channels last in memory unless told otherwise
+    """
+    x = image.to(device, non_blocking=True).permute(0, 3, 1, 2).float()  # a permuted NHWC block is channels last already
+    mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(card.std, device=device).view(1, 3, 1, 1)
+    return x.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -1,0 +1,143 @@
+"""How far a run is, what is due when, and what a checkpoint must hold so that a run goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.optim import Optimizer
+
+from segzoo.engine.checkpoint import MODEL, read_trainer
+from segzoo.engine.log import Means
+from segzoo.engine.run import Run
+from segzoo.engine.steps import discard_newer
+from segzoo.registry import ConfigError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a training, settled: nothing is None that needs a value."""
+
+    total: int
+    batch_size: int
+    accumulate: int
+    workers: int
+    channels_last: bool
+    clip: float | None
+    seed: int
+    eval_every: int
+    save_every: int
+    keep: int
+    log_every: int
+    val_pictures: int
+
+    def evaluates(self, step: int) -> bool:
+        return step > 0 and (step % self.eval_every == 0 or step == self.total)
+
+    def saves(self, step: int) -> bool:
+        """Before the first step, before every evaluation, and every ``save_every`` steps."""
+        return step % self.save_every == 0 or self.evaluates(step)
+
+    def logs(self, step: int) -> bool:
+        return step % self.log_every == 0 or step == self.total
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        step: optimiser steps done.
+        images: training pictures seen.
+        epoch_size: pictures in the training set.
+        seconds: spent before this process took over.
+        means: of the values since the last row of the log.
+        clock: seconds of steps, and of waiting for data in them, since the last row; not resumed.
+    """
+
+    epoch_size: int
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    means: Means = field(default_factory=Means)
+    clock: Means = field(default_factory=Means)
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def epoch(self) -> float:
+        return self.images / self.epoch_size
+
+    @property
+    def minutes(self) -> float:
+        """Minutes the run took so far, all its parts together."""
+        return (self.seconds + time.perf_counter() - self.began) / 60
+
+    def advance(self, values: Mapping[str, float], images: int, seconds: float, waited: float) -> None:
+        self.step += 1
+        self.images += images
+        self.means.add(values)
+        self.clock.add({"seconds": seconds, "waited": waited, "images": images})
+
+
+def run_length(steps: int | None, epochs: float | None, images: int, images_per_step: int) -> int:
+    """Optimiser steps of the whole run. Raises ConfigError unless exactly one of steps and epochs is given."""
+    if (steps is None) == (epochs is None):
+        came = "neither is" if steps is None else f"steps={steps} and epochs={epochs} are"
+        raise ConfigError(f"{came} given; say how long to train by one of them: steps=<number> or epochs=<number>, the other null")
+    return steps if steps is not None else max(1, math.ceil((epochs or 0) * images / images_per_step))
+
+
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Sets every group's learning rate to its ``base_lr`` times ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+
+
+def trainer_state(at: Progress, optimizer: Optimizer, scaler: Any) -> dict[str, Any]:
+    """Everything but the weights, in plain containers and tensors."""
+    return {
+        "step": at.step,
+        "images_seen": at.images,
+        "seconds": at.minutes * 60,
+        "means": at.means.state(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "rng": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []},
+    }
+
+
+def restore(run: Run, model: nn.Module, optimizer: Optimizer, scaler: Any, epoch_size: int, total: int) -> Progress:
+    """Brings a run back to the checkpoint it goes on from; without one, to its beginning.
+
+    Learning rates and the other settings of the optimiser are those of the configuration, its moments those of the checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint is of another model or optimiser, or of a later step than the run has.
+    """
+    if run.resume_from is None:
+        return Progress(epoch_size)
+    saved = read_trainer(run.resume_from)
+    if saved["step"] > total:
+        raise ConfigError(f"{run.resume_from} is beyond the end of this run of {total} steps; make steps or epochs larger")
+    try:
+        model.load_state_dict(load_file(run.resume_from / MODEL))
+    except RuntimeError as error:
+        raise ConfigError(f"{run.resume_from} is of another model, so this run cannot go on from it: {error}") from None
+    own = optimizer.state_dict()["param_groups"]
+    if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved["optimizer"]["param_groups"]]:
+        raise ConfigError(f"{run.resume_from}: its optimiser has other parameter groups; keep the optim settings to go on from it")
+    optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": own})
+    if saved["scaler"]:
+        scaler.load_state_dict(saved["scaler"])
+    torch.set_rng_state(saved["rng"]["cpu"])
+    if torch.cuda.is_initialized() and len(saved["rng"]["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(saved["rng"]["cuda"])
+    if run.resume_from.parent.parent == run.folder:
+        discard_newer(run.folder, saved["step"])
+    return Progress(epoch_size, saved["step"], saved["images_seen"], saved["seconds"], Means(saved["means"]))

@@ -1,0 +1,33 @@
+"""Whether two configurations compute the same, and where they differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+UNHASHED = ("resume", "workers", "device", "out")  # words that do not change what a run computes
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """A short hash of what a configuration computes; ``resume``, ``workers``, ``device`` and ``out`` are left aside."""
+    kept = {key: value for key, value in config.items() if key not in UNHASHED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """``key: old -> new`` of every setting in which two configurations compute something else."""
+    if config_hash(old) == config_hash(new):
+        return []
+    before, after = _leaves(old), _leaves(new)
+    keys = [key for key in before | after if key.split(".")[0] not in UNHASHED and before.get(key, ()) != after.get(key, ())]
+    return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or not tree:
+        return {path: tree}
+    return {
+        leaf: value for key, node in tree.items() for leaf, value in _leaves(node, f"{path}.{key}" if path else str(key)).items()
+    }

@@ -1,0 +1,131 @@
+"""A toy model, loss and data set for the engine's tests; run as a program it trains in a process of its own, to be killed."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segzoo.engine.run import Run
+from segzoo.engine.steps import latest_valid
+from segzoo.engine.train import Parts, train
+from segzoo.types import DataCard, Logits, Sample
+
+CARD = DataCard("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 128), (34, 139, 34)))
+
+
+class Toy(nn.Module):
+    """Two convolutions at stride 2 with batch norm and dropout, and a head for training only."""
+
+    align_corners = False
+    aux_weights = (0.4,)
+
+    def __init__(self, num_classes: int = 3, norm: bool = True, drop: float = 0.1):
+        super().__init__()
+        self.num_classes = num_classes
+        self.backbone = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU())
+        self.drop = nn.Dropout(drop)
+        self.head = nn.Conv2d(8, num_classes, 3, padding=1)
+        self.aux = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, x):
+        features = self.backbone(x)
+        main = self.head(self.drop(features)).float()
+        return Logits(main, (self.aux(features).float(),) if self.training else ())
+
+
+class ToyLoss:
+    """Cross-entropy at label size, divided by the weight it is given."""
+
+    def __init__(self, aux_weights=(0.4,)):
+        self.factors = (1.0, *aux_weights)
+
+    def weight(self, label, logits):
+        return (label != 255).sum().float().repeat(1 + len(logits.aux))
+
+    def __call__(self, logits, label, weight=None):
+        weight = self.weight(label, logits) if weight is None else weight
+        total = logits.main.new_zeros(())
+        for factor, head, share in zip(self.factors, (logits.main, *logits.aux), weight, strict=False):
+            grown = F.interpolate(head, label.shape[-2:], mode="bilinear", align_corners=False)
+            total = total + factor * F.cross_entropy(grown, label.long(), ignore_index=255, reduction="sum") / share.clamp(min=1)
+        return total
+
+
+class ToyData:
+    """Pictures of three coloured bands with noise; every third label is half ignored, and sizes vary if asked."""
+
+    def __init__(self, count: int = 10, first: int = 0, vary: bool = False):
+        self.card, self.count, self.first, self.vary = CARD, count, first, vary
+
+    def __len__(self):
+        return self.count
+
+    def name(self, index):
+        return f"toy{self.first + index}"
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(self.first + index)
+        height, width = (24 + 3 * (index % 3), 40 - index % 4) if self.vary else (24, 32)
+        label = np.sort(rng.integers(0, 3, height)).astype(np.uint8)[:, None].repeat(width, 1)
+        image = np.clip(np.array(CARD.palette)[label] + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8)
+        if index % 3 == 0:
+            label[: height // 2] = 255
+        return Sample(image, label, self.name(index))
+
+
+def mirror(sample: Sample, seed: int) -> Sample:
+    if np.random.default_rng(seed).random() < 0.5:
+        return sample
+    return Sample(sample.image[:, ::-1].copy(), sample.label[:, ::-1].copy(), sample.name)
+
+
+def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, loss=None, augment=mirror) -> Parts:
+    torch.manual_seed(7)
+    return Parts(
+        model=model or Toy(),
+        train_set=train_set or ToyData(10),
+        val_set=val_set or ToyData(3, first=100, vary=True),
+        augment=augment,
+        loss=loss or ToyLoss(),
+        make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9),
+        make_schedule=lambda total: lambda step: (1 - step / total) ** 0.9,
+        card=CARD,
+        config={"model": {"name": "toy"}, "data": {"label_map": {0: 255}}, "optim": {"lr": 0.05}},
+    )
+
+
+def run_in(folder: Path) -> Run:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder, latest_valid(folder)[0])
+
+
+def weights_hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+SETTINGS: dict[str, Any] = {
+    "steps": 12,
+    "batch_size": 4,
+    "eval_every": 4,
+    "save_every": 3,
+    "log_every": 5,
+    "val_pictures": 0,
+    "device": "cpu",
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    toy = make_parts()
+    settings: dict[str, Any] = SETTINGS | {"workers": int(sys.argv[2]), "steps": int(sys.argv[3])}
+    train(toy, run_in(Path(sys.argv[1])), **settings)
+    print("weights", weights_hash(toy.model))

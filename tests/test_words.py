@@ -1,0 +1,106 @@
+"""Command lines that cannot work: each is refused with every remedy, and never with the advice to write ``+word``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segzoo.registry import ConfigError
+from segzoo.tools._entry import _refuse
+from segzoo.tools._words import read_words
+
+ROOT = Path(__file__).parent.parent
+
+# words on the command line -> what the message must contain
+REFUSED = {
+    "a model that is not there": (["model=icnett"], ["icnett", "Did you mean 'icnet'", "pspnet"]),
+    "a backbone that is not there": (["backbone=resnet5"], ["Did you mean 'resnet50'", "resnet101"]),
+    "a group that is not there": (["modle=icnet"], ["Did you mean 'model'", "backbone"]),
+    "a misspelt setting": (["model.dropuot=0.2", "model=pspnet"], ["model.dropuot", "Did you mean 'model.dropout'"]),
+    "a misspelt frame word": (["batchsize=4"], ["Did you mean 'batch_size'", "steps"]),
+    "a setting in the wrong place": (["lr=0.1"], ["Did you mean 'optim.lr'"]),
+    "a key added by force": (["+model.bin=[1]"], ["Did you mean 'model.bins'"]),
+    "a plus before a setting that exists": (["+steps=20"], ["without the '+'"]),
+    "a word where a number is wanted": (["steps=abc"], ["steps='abc'", "whole number"]),
+    "a number out of range": (["optim.lr=-1"], ["optim.lr=-1", "above 0"]),
+    "an option that is not legal": (["precision=bf61"], ["Did you mean 'bf16'", "fp32", "fp16"]),
+    "a word of Hydra's, misspelt": (["hydra.ouput_subdir=null"], ["Did you mean 'hydra.output_subdir'"]),
+    "a launcher that is not there": (["hydra/launcher=basicc"], ["Did you mean 'basic'"]),
+    "several values without -m": (["model=fcn,pspnet"], ["Add -m"]),
+    "two lengths at once": (["epochs=5"], ["steps=", "epochs=5", "null"]),
+    "a width VGG does not have": (["model=icnet_half", "backbone=vgg16"], ["backbone.width", "vgg16"]),
+    "a crop too small to train on": (["augment.crop=[32,32]"], ["augment.crop", "one pixel"]),
+    "weights for other classes": (["loss.class_weights=[1,2,3]"], ["3 numbers", "8 classes"]),
+    "a file that is not there": (["init.ckpt=nowhere.safetensors"], ["init.ckpt=nowhere.safetensors", "no such file"]),
+    "many faults in one command": (
+        [
+            "model=pspnet",
+            "model.dropuot=0.2",
+            "backbone=resnet5",
+            "steps=abc",
+            "optim.lr=-1",
+            "hydra.ouput_subdir=null",
+            "+speed=9",
+        ],
+        ["model.dropout", "resnet50", "whole number", "above 0", "hydra.output_subdir", "speed"],
+    ),
+}
+
+
+def refusal(words: list[str], **more) -> str:
+    with pytest.raises(ConfigError) as error:
+        _refuse(read_words("train", words, **more), "train")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.replace(" ", "-"))
+def test_refused_with_every_remedy(case):
+    words, remedies = REFUSED[case]
+    message = refusal(words)
+    missing = [remedy for remedy in remedies if remedy not in message]
+    assert not missing, f"{missing} not in:\n{message}"
+    assert "+" not in message.replace("'+'", "").replace("+model.bin", "").replace("+steps", "").replace("+speed", "")
+
+
+def test_a_users_yaml_is_checked_too(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("defaults: [pspnet]\nname: pspnet\nbinz: [1, 2]\ndropout: lots\n")
+    message = refusal(["model=mine"], config_dir=str(tmp_path))
+    assert "model.binz" in message and "Did you mean 'bins'" in message
+    assert "model.dropout='lots'" in message and "number" in message
+
+
+def test_a_users_yaml_that_is_right_works(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("defaults: [pspnet]\ndropout: 0.3\n")
+    reading = read_words("train", ["model=mine"], config_dir=str(tmp_path))
+    _refuse(reading, "train")
+    assert reading.jobs[0].model.dropout == 0.3
+
+
+def test_a_folder_of_configs_that_is_not_there(tmp_path):
+    assert "nowhere" in refusal(["model=pspnet"], config_dir=str(tmp_path / "nowhere"))
+
+
+def test_names_alone_are_refused_without_torch():
+    code = "import sys; sys.argv = ['train.py', 'modle=icnet', 'batchsize=4']; import segzoo.tools.train as t\ntry:\n    t.main()\nexcept SystemExit as e:\n    print(e)\nassert 'torch' not in sys.modules"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ})
+    assert answer.returncode == 0 and "'model'" in answer.stdout and "'batch_size'" in answer.stdout, answer.stderr
+
+
+def test_start_prints_only_what_differs(capsys):
+    _refuse(read_words("train", ["model=pspnet", "batch_size=8", "seed=3"]), "train")
+    printed = capsys.readouterr().out
+    assert "model=pspnet" in printed and "seed=3" in printed
+    assert "optim" not in printed
+
+
+def test_a_sweep_is_refused_when_no_job_can_run_and_runs_when_one_can():
+    assert "whole number" in refusal(["model=fcn,pspnet", "steps=abc"], sweep=True)
+    reading = read_words("train", ["model=icnet_half", "backbone=vgg16,resnet50_deep"], sweep=True)
+    _refuse(reading, "train")
+    assert len(reading.jobs) == 2
