@@ -99,6 +99,10 @@ class Dataset(Protocol):
 
     card: DataCard
 
+    def scan(self) -> object:
+        """Finds, or draws, what the set holds; called once before pictures are asked for, and by the first ``len``."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...

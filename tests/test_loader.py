@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,8 +48,8 @@ class Numbers:
         return Sample(np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8), label, self.name(index))
 
 
-def train(count=10, **given):
-    words = {"batch_size": 4, "workers": 0, "seed": 1, "stop": 8, **given}
+def train(count: int | Numbers = 10, **given):
+    words: dict[str, Any] = {"batch_size": 4, "workers": 0, "seed": 1, "stop": 8, **given}
     return train_batches(count if isinstance(count, Numbers) else Numbers(count), words.pop("augment", None), **words)
 
 
@@ -72,7 +73,7 @@ def test_epochs_and_seeds_differ_in_order():
     assert stream[:50] != stream[50:] != order(train(50, batch_size=50, stop=2, seed=2))[50:]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_restarts_change_nothing(workers):
     augment = AUGMENTS.build("standard", CARD, crop=[9, 7], rotate=20.0, colour=0.4, blur=0.5)
     whole = list(train(Numbers(10), augment=augment))

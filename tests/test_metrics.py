@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +60,7 @@ def test_scores_equal_torchmetrics_where_every_class_is_labelled():
 
     pred, label = (torch.from_numpy(array.astype(np.int64)) for array in maps(11, 5, (2, 60, 80)))
     scores = counted(pred, label, 11).scores(NAMES[:11], images=2)
-    words = {"num_classes": 11, "ignore_index": 255}
+    words: Any = {"num_classes": 11, "ignore_index": 255}
     assert scores.miou == pytest.approx(float(MulticlassJaccardIndex(**words)(pred, label)), abs=1e-6)
     assert scores.macc == pytest.approx(float(MulticlassAccuracy(**words, average="macro")(pred, label)), abs=1e-6)
     assert scores.aacc == pytest.approx(float(MulticlassAccuracy(**words, average="micro")(pred, label)), abs=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from segzoo.models.fcn import Deconv, FCN
+from segzoo.models.fcn import FCN, Deconv
 from segzoo.registry import BACKBONES, MODELS, ConfigError
 from segzoo.types import DataCard
 
@@ -53,12 +54,36 @@ def picture(*shape, seed=0):
 def randomised(model):
     """The model with scores and running statistics that show an error: FCN's scores start at zero, statistics at 0 and 1."""
     for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
         elif isinstance(layer, nn.Conv2d) and not layer.weight.any():
             nn.init.normal_(layer.weight, 0, 0.1)
     return model
+
+
+def spy(model, **modules):
+    """A dict that fills with ``name -> (input, output)`` of the named modules, given as paths, at each call of the model."""
+    seen = {}
+
+    def remember(name):
+        def hook(module, given, output):
+            seen[name] = (given[0], output)
+
+        return hook
+
+    for name, path in modules.items():
+        model.get_submodule(path).register_forward_hook(remember(name))
+    return seen
+
+
+def assert_close_to_scale(found, expected):
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def total(logits):
+    """A scalar that every head has a part in."""
+    return torch.stack([scores.square().mean() for scores in (logits.main, *logits.aux)]).sum()
 
 
 # parameters, sizes and operations as published
@@ -106,30 +131,19 @@ def test_icnet_parts_have_the_released_counts(width, parts):
 
 def test_icnet_maps_and_operations_at_the_released_size():
     model = on_meta("icnet", "resnet50", 19, CAFFE | {"width": 0.5})
-    shapes = {}
-    for name in (
-        "backbone.c1.0",
-        "backbone.c3.0",
-        "backbone.c3.1",
-        "backbone.c5.2",
-        "cff24.low",
-        "cff24.high",
-        "cff12.low",
-        "high",
-        "score",
-    ):
-        model.get_submodule(name).register_forward_hook(lambda m, x, y, name=name: shapes.setdefault(name, tuple(y.shape[1:])))
+    trunk = {"c1": "backbone.c1.0", "c3_1": "backbone.c3.0", "c3_2": "backbone.c3.1", "c5": "backbone.c5.2"}
+    seen = spy(model, **trunk, low24="cff24.low", high24="cff24.high", low12="cff12.low", high="high", score="score")
     x = torch.randn(1, 3, 1025, 2049, device="meta")
     aux = model.train()(x).aux
     assert [tuple(logits.shape[1:]) for logits in aux] == [(19, 65, 129), (19, 129, 257)]
-    assert shapes == {
-        "backbone.c1.0": (32, 257, 513),
-        "backbone.c3.0": (256, 65, 129),
-        "backbone.c3.1": (256, 33, 65),
-        "backbone.c5.2": (1024, 33, 65),
-        "cff24.low": (128, 65, 129),
-        "cff24.high": (128, 65, 129),
-        "cff12.low": (128, 129, 257),
+    assert {name: tuple(output.shape[1:]) for name, (_, output) in seen.items()} == {
+        "c1": (32, 257, 513),
+        "c3_1": (256, 65, 129),
+        "c3_2": (256, 33, 65),
+        "c5": (1024, 33, 65),
+        "low24": (128, 65, 129),
+        "high24": (128, 65, 129),
+        "low12": (128, 129, 257),
         "high": (64, 129, 257),
         "score": (19, 257, 513),
     }
@@ -161,7 +175,7 @@ def test_a_batch_of_one_trains_every_parameter(model, backbone):
     built = randomised(build(model, backbone)).train()
     logits = built(picture(1, 3, 128, 128))
     assert len(logits.aux) == len(built.aux_weights) == len(built.aux)
-    (logits.main.square().mean() + sum(aux.square().mean() for aux in logits.aux)).backward()
+    total(logits).backward()
     for name, parameter in built.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -175,7 +189,7 @@ def test_autocast_leaves_logits_in_full_precision(model):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = built(picture(2, 3, 64, 64))
     assert {map.dtype for map in (logits.main, *logits.aux)} == {torch.float32}
-    sum(map.square().mean() for map in (logits.main, *logits.aux)).backward()
+    total(logits).backward()
 
 
 @pytest.mark.parametrize(
@@ -211,17 +225,22 @@ def test_bfloat16_backward_survives_narrow_scores(model, num_classes):
 # what is refused
 
 
-@pytest.mark.parametrize("model, message", [("fcn", r"32x32 \(batch 1\).*at least"), ("icnet", r"32x32 \(batch 1\).*at least 64")])
+@pytest.mark.parametrize("model", ["fcn", "icnet"])
 @pytest.mark.parametrize("backbone", BACKBONES.names())
-def test_one_pixel_in_training_is_refused(model, message, backbone):
+def test_one_pixel_in_training_is_refused(model, backbone):
     built = build(model, backbone).train()
-    with pytest.raises(ValueError, match=message) as refusal:
+    with pytest.raises(ValueError, match=r"32x32 \(batch 1\).*64") as refusal:
         built(picture(1, 3, 32, 32))
     assert "one pixel" in str(refusal.value)
 
 
 def test_two_pixels_in_training_are_enough():
     assert build("icnet").train()(picture(1, 3, 32, 33)).main.shape == (1, 5, 8, 9)
+
+
+@cache
+def checked(model):
+    return on_meta(model, "resnet50", 5, {})
 
 
 @models
@@ -237,7 +256,7 @@ def test_two_pixels_in_training_are_enough():
 )
 def test_input_is_checked(model, x, message):
     with pytest.raises(ValueError, match=message):
-        on_meta(model, "resnet50", 5, {})(x)
+        checked(model)(x)
 
 
 def test_learned_deconvolutions_need_a_skip():
@@ -283,19 +302,17 @@ def test_predict_refuses_what_is_no_picture_and_a_missing_card():
 # what is particular to each model
 
 
-def test_pspnet_joins_the_trunk_and_its_bins_in_the_order_asked_for():
-    for concat, order in (("descending", (6, 3, 2, 1)), ("ascending", (1, 2, 3, 6))):
-        model = randomised(build("pspnet", concat=concat)).eval()
-        seen = {}
-        model.backbone.c5[-1].register_forward_hook(lambda m, x, y, seen=seen: seen.setdefault("c5", y))
-        model.fuse.register_forward_pre_hook(lambda m, x, seen=seen: seen.setdefault("joined", x[0]))
-        with torch.no_grad():
-            model(picture(1, 3, 97, 129))
-            features = seen["c5"]
-            reduce = dict(zip((1, 2, 3, 6), model.reduce, strict=True))
-            pooled = [reduce[b](F.adaptive_avg_pool2d(features, b)) for b in order]
-        grown = [F.interpolate(p, size=(13, 17), mode="bilinear", align_corners=True) for p in pooled]
-        torch.testing.assert_close(seen["joined"], torch.cat([features, *grown], 1))
+@pytest.mark.parametrize("concat, order", [("descending", (6, 3, 2, 1)), ("ascending", (1, 2, 3, 6))])
+def test_pspnet_joins_the_trunk_and_its_bins_in_the_order_asked_for(concat, order):
+    model = randomised(build("pspnet", concat=concat)).eval()
+    seen = spy(model, c5="backbone.c5.2", fuse="fuse")
+    with torch.no_grad():
+        model(picture(1, 3, 97, 129))
+        features = seen["c5"][1]
+        reduce = {b: model.reduce[i] for i, b in enumerate((1, 2, 3, 6))}
+        pooled = [reduce[b](F.adaptive_avg_pool2d(features, b)) for b in order]
+    grown = [F.interpolate(p, size=(13, 17), mode="bilinear", align_corners=True) for p in pooled]
+    assert_close_to_scale(seen["fuse"][0], torch.cat([features, *grown], 1))
 
 
 @pytest.mark.parametrize("given, joined", [({"reduce": False}, 5), ({"bins": (1,)}, 2), ({"bins": ()}, 1), ({"pool": "max"}, 2)])
@@ -314,29 +331,26 @@ def test_pspnet_trains_one_picture_without_statistics_of_one_value():
 
 def test_icnet_runs_the_trunk_once_and_guides_by_the_grown_maps():
     model = build("icnet").train()
-    calls, read = [], {}
-    model.backbone.c1[0].register_forward_hook(lambda m, x, y: calls.append(tuple(x[0].shape[2:])))
-    for name in ("cff24.low", "cff12.low", "aux.0", "aux.1"):
-        model.get_submodule(name).register_forward_pre_hook(lambda m, x, name=name: read.setdefault(name, x[0]))
+    calls = []
+    model.backbone.c1[0].register_forward_hook(lambda module, given, output: calls.append(tuple(given[0].shape[2:])))
+    seen = spy(model, low24="cff24.low", low12="cff12.low", sixteenth="aux.0", eighth="aux.1")
     model(picture(1, 3, 129, 193))
     assert calls == [(65, 97)]
-    assert read["aux.0"] is read["cff24.low"] and read["aux.0"].shape[2:] == (9, 13)
-    assert read["aux.1"] is read["cff12.low"] and read["aux.1"].shape[2:] == (17, 25)
+    assert seen["sixteenth"][0] is seen["low24"][0] and seen["sixteenth"][1].shape[2:] == (9, 13)
+    assert seen["eighth"][0] is seen["low12"][0] and seen["eighth"][1].shape[2:] == (17, 25)
     assert model.aux_weights == (0.16, 0.4)
 
 
 def test_icnet_adds_its_pyramid_to_the_trunk():
     model = randomised(build("icnet")).eval()
-    seen = {}
-    model.backbone.c5[-1].register_forward_hook(lambda m, x, y: seen.setdefault("c5", y))
-    model.conv5_4.register_forward_pre_hook(lambda m, x: seen.setdefault("sum", x[0]))
+    seen = spy(model, c5="backbone.c5.2", conv5_4="conv5_4")
     with torch.no_grad():
         model(picture(1, 3, 225, 161))
-    features = seen["c5"]
+    features = seen["c5"][1]
     assert features.shape[2:] == (8, 6)
     pooled = [F.adaptive_avg_pool2d(features, b) for b in (1, 2, 3, 6)]
     grown = [F.interpolate(p, size=(8, 6), mode="bilinear", align_corners=True) for p in pooled]
-    torch.testing.assert_close(seen["sum"], features + sum(grown))
+    assert_close_to_scale(seen["conv5_4"][0], torch.stack([features, *grown]).sum(0))
 
 
 @pytest.mark.parametrize("stride", [2, 8, 16, 32])
@@ -352,10 +366,10 @@ def test_fcn_starts_at_zero_and_adds_the_scores_of_three_depths():
     model = build("fcn").eval()
     x = picture(1, 3, 64, 96)
     assert isinstance(model, FCN) and not model(x).main.any()
-    for score in (model.score, model.skips["c4"], model.skips["c3"]):
-        nn.init.ones_(score.bias)
+    for bias in (model.get_parameter(f"{name}.bias") for name in ("score", "skips.c4", "skips.c3")):
+        nn.init.ones_(bias)
         assert model(x).main[..., 32, 48].mean().item() == pytest.approx(1, abs=1e-5)
-        nn.init.zeros_(score.bias)
+        nn.init.zeros_(bias)
 
 
 @pytest.mark.parametrize("deconv, learned", [("frozen", set()), ("learned", {"ups.c4.weight", "ups.c3.weight"})])

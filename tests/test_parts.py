@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segzoo.data.parts import Parts
-from segzoo.data.parts_scene import BELT, DENT, SCRATCH, draw
+from segzoo.data.parts import Parts, parts
+from segzoo.data.parts_scene import BELT, DENT, SCRATCH, Scene, draw
 from segzoo.data.parts_shapes import KINDS
 from segzoo.registry import DATA, ConfigError
 
 PRINT_DIGEST = """
 import hashlib
-from segzoo.registry import DATA
+from segzoo.data.parts import parts
 digest = hashlib.sha256()
 for split, index in (("val", 5), ("train", 11), ("train", 3)):
-    sample = DATA.build("parts", split)[index]
+    sample = parts(split)[index]
     digest.update(sample.image.tobytes() + sample.label.tobytes())
 print(digest.hexdigest())
 """
@@ -32,12 +32,13 @@ print(digest.hexdigest())
 
 @pytest.fixture(scope="module")
 def train() -> Parts:
-    return DATA.build("parts", "train")
+    return parts("train")
 
 
 @pytest.fixture(scope="module")
-def labels(train: Parts) -> np.ndarray:
-    return np.stack([train.scene(index).label for index in range(len(train))])
+def scenes(train: Parts) -> list[Scene]:
+    """The first forty pictures, then every eighth: 75 of the 320, to keep the test quick."""
+    return [train.scene(index) for index in [*range(40), *range(40, len(train), 8)]]
 
 
 def digest(sample: Any) -> str:
@@ -53,7 +54,7 @@ def digest_elsewhere(**environment: str) -> str:
 def test_pictures_are_equal_in_every_process_and_on_every_vector_unit(train: Parts):
     """NumPy's sine and exponential differ between vector units; the pictures must not."""
     dispatched = " ".join(getattr(np._core._multiarray_umath, "__cpu_dispatch__", []))  # type: ignore[attr-defined]
-    val = DATA.build("parts", "val")
+    val = parts("val")
     here = hashlib.sha256()
     for sample in (val[5], train[11], train[3]):
         here.update(sample.image.tobytes() + sample.label.tobytes())
@@ -64,16 +65,16 @@ def test_pictures_are_equal_in_every_process_and_on_every_vector_unit(train: Par
 def test_a_picture_depends_on_seed_split_and_index_alone(train: Parts):
     first = digest(train[3])
     assert digest(train[3]) == first
-    assert digest(DATA.build("parts", "train", cache=False, train_images=4)[3]) == first
+    assert digest(parts("train", cache=False, train_images=4)[3]) == first
     assert digest(pickle.loads(pickle.dumps(train))[3]) == first
-    others = [train[4], DATA.build("parts", "val")[3], DATA.build("parts", "train", seed=1)[3]]
+    others = [train[4], parts("val")[3], parts("train", seed=1)[3]]
     assert len({first, *map(digest, others)}) == 4
 
 
 def test_no_picture_is_in_both_splits():
-    small: dict[str, int] = {"height": 64, "width": 96}
-    seen = [digest(data[i]) for data in (DATA.build("parts", split, **small) for split in ("train", "val")) for i in range(len(data))]
-    assert len(set(seen)) == len(seen) == 400
+    both = [parts(split, height=64, width=96) for split in ("train", "val")]
+    seen = {digest(data[index]) for data in both for index in range(40)}
+    assert len(seen) == 80
 
 
 def test_samples_are_grey_rgb_and_belong_to_the_caller(train: Parts):
@@ -90,22 +91,30 @@ def test_samples_are_grey_rgb_and_belong_to_the_caller(train: Parts):
         train[-1]
 
 
-def test_every_class_appears_early_and_in_its_share(train: Parts, labels: np.ndarray):
+def test_every_class_appears_early_and_in_its_share(train: Parts, scenes: list[Scene]):
+    labels = np.stack([scene.label for scene in scenes])
     classes = train.card.num_classes
     assert set(np.unique(labels[:40])) == set(np.unique(labels)) == set(range(classes))
     share = np.bincount(labels.ravel(), minlength=classes) / labels.size
     assert 0.6 < share[BELT] < 0.8
-    assert all(0.03 < part < 0.09 for part in share[1 : SCRATCH])
+    assert all(0.03 < part < 0.09 for part in share[1:SCRATCH])
     assert all(0.01 < defect < 0.03 for defect in share[[SCRATCH, DENT]])
 
 
-def test_the_card_states_the_statistics_of_the_training_split(train: Parts):
-    grey = np.stack([train.scene(index).grey for index in range(len(train))])
-    assert train.card.mean == pytest.approx((grey.mean(),) * 3, abs=0.05)
-    assert train.card.std == pytest.approx((grey.std(),) * 3, abs=0.05)
+def test_the_card_states_the_statistics_of_the_training_split(train: Parts, scenes: list[Scene]):
+    grey = np.stack([scene.grey for scene in scenes])
+    assert train.card.mean == pytest.approx((grey.mean(),) * 3, abs=3)
+    assert train.card.std == pytest.approx((grey.std(),) * 3, abs=3)
     assert len(train.card.classes) == len(set(train.card.palette)) == 8
     assert train.card.classes[SCRATCH] == "scratch" and train.card.classes[DENT] == "dent"
     assert train.card.classes[1:SCRATCH] == tuple(kind.draw.__name__ for kind in KINDS)
+
+
+@pytest.mark.slow
+def test_the_card_states_the_statistics_exactly(train: Parts):
+    grey = np.stack([train.scene(index).grey for index in range(len(train))])
+    assert train.card.mean == pytest.approx((grey.mean(),) * 3, abs=0.06)
+    assert train.card.std == pytest.approx((grey.std(),) * 3, abs=0.06)
 
 
 @settings(max_examples=25, deadline=None)
@@ -125,11 +134,10 @@ def test_defects_lie_on_parts_and_nothing_else_differs(seed: int, height: int, w
     assert (scene.label[~defect] == scene.kind[~defect]).all()
 
 
-def test_defects_can_be_seen(train: Parts):
+def test_defects_can_be_seen(scenes: list[Scene]):
     """Against the rest of their part, scratches are brighter and dents darker, in most pictures and by a margin."""
     differences: dict[int, list[float]] = {SCRATCH: [], DENT: []}
-    for index in range(60):
-        scene = train.scene(index)
+    for scene in scenes:
         for defect, part in ((d, p) for d in differences for p in range(1, SCRATCH)):
             on, off = scene.grey[(scene.label == defect) & (scene.kind == part)], scene.grey[scene.label == part]
             if min(on.size, off.size) > 100:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from engine_kit import SETTINGS, Toy, ToyData, ToyLoss, make_parts, mirror, run_in, weights_hash
+from engine_kit import SETTINGS, Toy, ToyData, ToyLoss, make_parts, mirror, run_in, train_in_child, weights_hash
 from torch import nn
 
 from segzoo.engine.checkpoint import read_model, read_trainer
@@ -23,8 +23,6 @@ from segzoo.engine.steps import latest_valid, pointed, steps
 from segzoo.engine.train import Diverged, train
 from segzoo.registry import ConfigError
 from segzoo.types import Sample
-
-KIT = Path(__file__).with_name("engine_kit.py")
 
 
 def rows(folder: Path, *splits: str) -> list[dict]:
@@ -102,42 +100,63 @@ def test_a_signal_during_evaluation_is_heeded_there_and_the_evaluation_made_up(t
     assert rows(tmp_path, "val") == rows(folder, "val")
 
 
-@pytest.mark.crash
-def test_sigterm_to_the_whole_group_saves_and_exits_143(tmp_path):
-    words = [sys.executable, str(KIT), str(tmp_path), "2", "4000"]
-    child = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    wait_for(lambda: steps(tmp_path) and steps(tmp_path)[-1] >= 3, child)
-    os.killpg(child.pid, signal.SIGTERM)
-    errors = child.communicate(timeout=60)[1]
-    assert child.returncode == 143, errors
-    assert "stopped at step" in errors and "Traceback" not in errors
-    assert latest_valid(tmp_path)[0] == pointed(tmp_path, "last")
+@pytest.fixture(scope="module")
+def start():
+    """Starts trainings in fresh processes, forked from a server that has imported torch once; ends what is left of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["engine_kit", "torch.utils.tensorboard", "tqdm", "yaml", "cv2", "torch._dynamo"])
+    started = []
 
+    def begin(folder: Path, workers: int, steps: int):
+        child = context.Process(target=train_in_child, args=(folder, workers, steps))
+        child.start()
+        started.append(child)
+        return child
 
-@pytest.mark.crash
-def test_killed_again_and_again_equals_unbroken(tmp_path):
-    """SIGKILL at random moments: every restart goes on from a valid checkpoint and the end is the unbroken run's."""
-    rng = np.random.default_rng(0)
-    whole = subprocess.run([sys.executable, str(KIT), str(tmp_path / "whole"), "0", "60"], capture_output=True, text=True, check=True)
-    for attempt in range(40):
-        child = subprocess.Popen([sys.executable, str(KIT), str(tmp_path / "parts"), str(attempt % 3), "60"], stdout=subprocess.PIPE, text=True)
-        before = steps(tmp_path / "parts")[-1:] or [-1]
-        wait_for(lambda before=before: steps(tmp_path / "parts")[-1:] > before, child)
-        time.sleep(rng.uniform(0, 0.6))
-        child.kill()
-        out = child.communicate()[0]
-        assert latest_valid(tmp_path / "parts")[0] is not None
-        if child.returncode == 0:
-            break
-    assert out.splitlines()[-1] == whole.stdout.splitlines()[-1] and attempt > 1
-    assert rows(tmp_path / "parts", "train", "val") == rows(tmp_path / "whole", "train", "val")
+    yield begin
+    for child in started:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def wait_for(ready, child, seconds=60):
     until = time.time() + seconds
-    while not ready() and child.poll() is None:
+    while not ready() and child.is_alive():
         assert time.time() < until, "the training process made no progress"
-        time.sleep(0.01)
+        time.sleep(0.005)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_to_the_whole_group_saves_and_exits_143(tmp_path, start, workers):
+    child = start(tmp_path, workers, 4000)
+    wait_for(lambda: steps(tmp_path) and steps(tmp_path)[-1] >= 6, child)
+    os.killpg(child.pid, signal.SIGTERM)
+    child.join(60)
+    assert child.exitcode == 143
+    last = latest_valid(tmp_path)[0]
+    assert last == pointed(tmp_path, "last") and last is not None and read_trainer(last)["step"] == int(last.name)
+
+
+@pytest.mark.crash
+def test_killed_again_and_again_equals_unbroken(tmp_path, start):
+    """SIGKILL at random moments: every restart goes on from a valid checkpoint and the end is the unbroken run's."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    child = start(whole, 0, 40)
+    child.join(120)
+    rng, kills = np.random.default_rng(0), 0
+    while not (broken / "hash").exists():
+        child = start(broken, kills % 3, 40)
+        before = steps(broken)[-1:] or [-1]
+        wait_for(lambda before=before: steps(broken)[-1:] > before, child)
+        time.sleep(rng.uniform(0, 0.8))
+        child.kill()
+        child.join(60)
+        kills += child.exitcode == -signal.SIGKILL
+        assert latest_valid(broken)[0] is not None
+    assert kills > 3
+    assert (broken / "hash").read_text() == (whole / "hash").read_text()
+    assert rows(broken, "train", "val") == rows(whole, "train", "val")
 
 
 def test_accumulated_parts_equal_the_joint_batch(tmp_path):

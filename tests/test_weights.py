@@ -11,9 +11,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from segzoo import weights as weights_module
 from segzoo.registry import BACKBONES, INITS, ConfigError
-from segzoo.weights import load_trunk, locate, read_metadata, read_state
+from segzoo.weights import load_trunk, locate, read_metadata, read_state, whole
 
 
 def fill(net):
@@ -132,6 +131,8 @@ def test_paths_that_lead_nowhere(tmp_path):
     with pytest.raises(ConfigError, match="neither model.safetensors nor checkpoints/best"):
         read_state(tmp_path)
     run = run_folder(tmp_path, {"w": torch.ones(2)})
+    (tmp_path / "secret").mkdir()
+    save_file({"w": torch.ones(1)}, tmp_path / "secret" / "model.safetensors")
     for step in ("0000300", "../../secret", ""):
         (run / "checkpoints" / "best").write_text(step)
         with pytest.raises(ConfigError, match="best names the step folder"):
@@ -314,7 +315,7 @@ def test_only_the_first_process_prints(tmp_path, monkeypatch, capsys, trunk):
 
 
 class Net(nn.Module):
-    """A model in small: trunk, head, score layer, a trunk layer that looks like a score layer, and an auxiliary score."""
+    """A model in small: trunk, head, score layers, and two layers that only look like one (in the trunk; without bias)."""
 
     def __init__(self, num_classes, wide=8):
         super().__init__()
@@ -322,6 +323,7 @@ class Net(nn.Module):
         self.backbone = nn.ModuleDict({"c1": nn.Conv2d(3, wide, 3), "c2": nn.Conv2d(wide, num_classes, 1)})
         self.head = nn.Sequential(nn.Conv2d(4, 6, 1, bias=False), nn.BatchNorm2d(6))
         self.score = nn.Conv2d(6, num_classes, 1)
+        self.mix = nn.Conv2d(6, num_classes, 1, bias=False)
         self.aux = nn.ModuleDict({"score": nn.Conv2d(6, num_classes, 1)})
 
 
@@ -349,7 +351,7 @@ def test_permuted_classes(tmp_path, match):
     for score in ("score", "aux.score"):
         for part in ("weight", "bias"):
             assert torch.equal(new.state_dict()[f"{score}.{part}"], old.state_dict()[f"{score}.{part}"][order])
-    assert same(old, new, [k for k in _kept(old) if k.startswith(("backbone.", "head."))])
+    assert same(old, new, [k for k in _kept(old) if k.startswith(("backbone.", "head.", "mix."))])
 
 
 @pytest.mark.parametrize(
@@ -372,7 +374,12 @@ def test_other_classes_fill_the_rows_they_share(tmp_path, capsys, match, pairs, 
             wanted[here] = old.state_dict()[f"score.{part}"][there]
         assert torch.equal(new.state_dict()[f"score.{part}"], wanted)
     assert note in capsys.readouterr().out
-    assert (report.share, report.reinitialised) == (1.0, ())
+    assert (report.share, report.reinitialised) == (1.0, ("mix.weight",))
+
+
+def test_card_that_contradicts_the_scores_fills_no_rows(tmp_path):
+    report = INITS.build("checkpoint", Net(3), ("a", "b", "c"), ckpt=saved(tmp_path, Net(3), "abcd"))
+    assert {"score.weight", "score.bias"} <= set(report.reinitialised)
 
 
 def test_no_class_in_common_leaves_the_scores_fresh(tmp_path):
@@ -416,7 +423,7 @@ def test_another_trunk_is_refused_and_changes_nothing(tmp_path):
 
 
 def test_no_checkpoint_is_no_step(monkeypatch):
-    monkeypatch.setattr(weights_module, "read_state", lambda path: pytest.fail("read a file"))
+    monkeypatch.setattr(whole, "read_state", lambda path: pytest.fail("read a file"))
     assert INITS.build("checkpoint", Net(2), None) is None
 
 

@@ -11,9 +11,11 @@ from segzoo.tools._entry import Job, run
 def train(job: Job) -> dict[str, Any]:
     """Trains one model; returns what ``result.json`` holds and a sweep's table shows."""
     from segzoo import config
+    from segzoo.engine.device import reuse_memory
     from segzoo.engine.run import open_run
     from segzoo.engine.train import train as learn
 
+    reuse_memory()
     words = config.words_for(open_run, job.config)
     if job.folder is not None:
         words["out"] = str(job.folder)

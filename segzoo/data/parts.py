@@ -1,4 +1,8 @@
-"""The data set `parts`: precision parts on a conveyor belt with scratches and dents, drawn by code, no file needed."""
+"""The data set `parts`: precision parts on a conveyor belt with scratches and dents, drawn by code, no file needed.
+
+Inspection in small: kinds that resemble one another (nut, washer, bushing; screw, pin), piles, uneven light, and defects of one
+or two per cent of the pixels. A picture is the same to the bit in every process and on every processor.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,8 @@ CARD = DataCard(
         (244, 67, 54),
         (255, 145, 215),
     ),
-    mean=(92.0, 92.0, 92.0),  # of the 320 training pictures at the default settings
-    std=(48.0, 48.0, 48.0),
+    mean=(82.3, 82.3, 82.3),  # of the 320 training pictures at the default settings
+    std=(45.0, 45.0, 45.0),
 )
 
 
@@ -44,8 +48,14 @@ class Parts:
     def __len__(self) -> int:
         return self.images
 
+    def scan(self) -> None:
+        """Draws every picture where they are kept, so that processes forked afterwards share them."""
+        if self._kept is not None:
+            for index in range(self.images):
+                self.scene(index)
+
     def __getitem__(self, index: int) -> Sample:
-        """Picture and label number ``index``: (H, W, 3) uint8 with three equal channels, (H, W) uint8. The arrays are the caller's own."""
+        """Picture (H, W, 3) uint8 with three equal channels and label (H, W) uint8; the arrays are the caller's own."""
         scene = self.scene(index)
         return Sample(np.repeat(scene.grey[..., None], 3, axis=2), scene.label.copy(), self.name(index))
 
@@ -92,7 +102,7 @@ def parts(
         val_images: number of validation pictures.
         objects: least and greatest number of parts in a picture.
         seed: other seed, other pictures.
-        cache: keep each picture in memory once it is drawn (2 bytes a pixel in each loading process); drawing takes about 10 ms.
+        cache: keep each picture in memory once it is drawn (2 bytes a pixel in each loading process); drawing takes 10 to 25 ms.
 
     Raises:
         ConfigError: the split is unknown, or the least number of objects is above the greatest.
@@ -100,5 +110,7 @@ def parts(
     if split not in SPLITS:
         raise ConfigError(unknown("split", split, SPLITS))
     if objects[0] > objects[1]:
-        raise ConfigError(f"data.objects={list(objects)}: the least number of parts comes first; write [{objects[1]}, {objects[0]}].")
+        raise ConfigError(
+            f"data.objects={list(objects)}: the least number of parts comes first; write [{objects[1]}, {objects[0]}]."
+        )
     return Parts(split, train_images if split == "train" else val_images, (height, width), objects, seed, cache)

@@ -1,7 +1,7 @@
 """The solids of the data set `parts`: five precision parts and two defects, each as signed distance and relief.
 
-Everything here is float32 and uses only +, -, *, / and square roots, which IEEE 754 rounds the same on every processor; sine, power and
-exponential of NumPy arrays and all of OpenCV's float filters depend on the vector unit and would cost the pictures their checksum.
+Arrays are float32 and see only +, -, *, / and square roots, which IEEE 754 rounds the same on every processor; sine, power
+and exponential of NumPy arrays and OpenCV's float filters depend on the vector unit and would cost the pictures their checksum.
 Lengths are pixels; ``u`` and ``v`` are a part's own coordinates (h, w), ``u`` along the axis of a lying part.
 """
 
@@ -77,9 +77,9 @@ def pin(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
     chamfer = radius * rng.uniform(0.25, 0.7)
     profile = radius - 0.8 * np.maximum(np.abs(u) - (half - chamfer), 0.0)
     if variant < 0.3:
-        profile = profile - 0.22 * radius * _ramp(2.5 - np.abs(u - rng.uniform(0.2, 0.3) * size), 1.5)
+        profile = profile - 0.22 * radius * _ramp(0.25 * radius - np.abs(u - rng.uniform(0.2, 0.3) * size), 0.15 * radius)
     elif variant < 0.55:
-        profile = profile + 0.55 * radius * _ramp(0.1 * size - half - u, 1.5)
+        profile = profile + 0.55 * radius * _ramp(0.1 * size - half - u, 0.15 * radius)
     return _lathed(u, v, profile, half)
 
 
@@ -87,22 +87,22 @@ def screw(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
     """Lying screw: hexagon, pan, countersunk or no head, plain shank of any share, thread, pointed tip."""
     half, radius = 0.5 * size, size * rng.uniform(0.085, 0.11)
     pitch = radius * rng.uniform(0.5, 0.68)
-    head = int(rng.integers(0, 5))
-    neck = -half + (0.0 if head == 4 else size * rng.uniform(0.13, 0.2))
-    thread = neck + (0.0 if head == 4 else (half - neck) * max(0.0, rng.uniform(-0.4, 0.35)))
+    head = ("hexagon", "pan", "pan", "countersunk", "none")[int(rng.integers(5))]
+    neck = -half + (0.0 if head == "none" else size * rng.uniform(0.13, 0.2))
+    thread = neck + (0.0 if head == "none" else (half - neck) * max(0.0, rng.uniform(-0.4, 0.35)))
     wave = np.abs(_fraction((u + 0.3 * v) / pitch) - 0.5) - 0.25
     on_thread = _ramp(u - thread, 2.0)
     profile = radius * (1.0 - 0.05 * on_thread) - 0.75 * np.maximum(u - (half - 0.8 * radius), 0.0)
     profile = profile + 0.34 * pitch * wave * on_thread
     along = np.clip((neck - u) / (neck + half + 1e-3), 0.0, 1.0)  # 0 at the neck, 1 at the crown
-    if head == 3:
+    if head == "countersunk":
         profile = np.maximum(profile, (radius + 0.85 * radius * along) * (u < neck))
-    elif head in (1, 2):
+    elif head == "pan":
         profile = np.maximum(profile, 1.85 * radius * np.sqrt(1.0 - 0.75 * along * along) * (u < neck))
-    elif head == 0:
+    elif head == "hexagon":
         profile = np.maximum(profile, 1.85 * radius * (u < neck))
     solid = _lathed(u, v, profile, half)
-    if head != 0:
+    if head != "hexagon":
         return solid._replace(relief=solid.relief + 2.0 * pitch * wave * on_thread)
     facet = 1.2 * radius - 0.9 * np.maximum(np.abs(v) - 0.8 * radius, 0.0) - 0.8 * np.maximum(along - 0.75, 0.0) * radius
     return solid._replace(relief=np.where(u < neck, facet, solid.relief + 2.0 * pitch * wave * on_thread))
@@ -118,8 +118,8 @@ def scratch(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple
 
 
 def dent(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Round to oval bowl 12 to 24 pixels across at scale 1: its mask and its depth profile, 0 at the rim and 1 at the bottom."""
-    radius = scale * rng.uniform(8.5, 12.0)
+    """Round to oval bowl 14 to 24 pixels across at scale 1: its mask and its depth profile, 0 at the rim and 1 at the bottom."""
+    radius = scale * rng.uniform(9.0, 12.0)
     stretch = rng.uniform(0.75, 1.0)
     square = (u * u + v * v / (stretch * stretch)) / (radius * radius)
     return square < 1.0, np.maximum(1.0 - square * square, 0.0)
@@ -150,7 +150,14 @@ Drawing = Callable[[Generator, np.ndarray, np.ndarray, float], Solid]
 
 
 class Kind(NamedTuple):
-    """How to draw a part, its least and greatest size at scale 1, its height as a share of its size, how dark and bright its metal is."""
+    """A kind of part.
+
+    Attributes:
+        draw: makes a solid of a given size.
+        least, greatest: its size at scale 1, pixels.
+        tall: its height above the belt as a share of its size.
+        dark, bright: the brightness of its metal; the ranges overlap, so that tone alone does not tell the kinds apart.
+    """
 
     draw: Drawing
     least: float
@@ -161,9 +168,9 @@ class Kind(NamedTuple):
 
 
 KINDS = (  # in the order of the train ids, from 1
-    Kind(nut, 56, 90, 0.13, 0.46, 0.8),
-    Kind(washer, 56, 92, 0.045, 0.55, 0.9),
-    Kind(screw, 92, 140, 0.1, 0.36, 0.75),
-    Kind(pin, 72, 118, 0.11, 0.5, 0.9),
-    Kind(bushing, 56, 92, 0.22, 0.28, 0.5),
+    Kind(nut, 58, 90, 0.13, 0.38, 0.62),
+    Kind(washer, 58, 92, 0.045, 0.58, 0.9),
+    Kind(screw, 92, 140, 0.1, 0.36, 0.65),
+    Kind(pin, 74, 118, 0.11, 0.54, 0.9),
+    Kind(bushing, 58, 92, 0.22, 0.25, 0.44),
 )

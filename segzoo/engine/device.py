@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -12,7 +14,7 @@ from segzoo.registry import ConfigError
 from segzoo.types import DataCard
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-PrecisionName = Literal["fp32", "bf16", "fp16"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -27,16 +29,38 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
+def pick_precision(name: PrecisionName, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """The number format of that name; ``auto`` is bf16 where the hardware multiplies in it, else fp32."""
+    if name != "auto":
+        return name
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    return "bf16" if able else "fp32"
+
+
+def reuse_memory() -> None:
+    """Lets this process keep freed memory instead of giving it back to the system, on glibc; elsewhere it does nothing.
+
+    A training step frees and takes hundreds of large maps. By default each goes back to the system and comes again page by page,
+    which costs a tenth of a step on a CPU. Must be called before the first large tensor is made to have its full effect.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mmap_max, trim_threshold = -4, -1
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, -1)
+
+
 class Precision:
     """The number format of the layers, and the gradient scaler fp16 needs (a no-op in the others).
 
     Args:
-        name: ``fp32``, or the format autocast uses where it is safe; weights and classifiers stay fp32.
+        wanted: ``fp32``, the format autocast uses where it is safe (weights and classifiers stay fp32), or ``auto``.
         device: where the model runs.
     """
 
-    def __init__(self, name: PrecisionName, device: torch.device):
-        self.name = name
+    def __init__(self, wanted: PrecisionName, device: torch.device):
+        self.name = name = pick_precision(wanted, device)
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")  # type: ignore[attr-defined]
 

@@ -46,7 +46,7 @@ def evaluate(
     between: Callable[[int], None] = lambda done: None,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
     workers: Annotated[int, Range(0)] = 2,
     mode: Literal["whole", "slide"] = "whole",
     crop: Annotated[tuple[int, int], Range(1)] | None = None,

@@ -29,7 +29,7 @@ def predict(
     *,
     source: str,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
     mode: Literal["whole", "slide"] = "whole",
     crop: Annotated[tuple[int, int], Range(1)] | None = None,
     stride: Annotated[tuple[int, int], Range(1)] | None = None,

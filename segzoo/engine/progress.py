@@ -37,6 +37,10 @@ class Plan:
     log_every: int
     val_pictures: int
 
+    def epochs(self, pictures: int) -> float:
+        """Passes over a training set of so many pictures."""
+        return self.total * self.batch_size * self.accumulate / pictures
+
     def evaluates(self, step: int) -> bool:
         return step > 0 and (step % self.eval_every == 0 or step == self.total)
 

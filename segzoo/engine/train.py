@@ -68,7 +68,7 @@ def train(
     accumulate: Annotated[int, Range(1)] = 1,
     workers: Annotated[int, Range(0)] = 2,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     channels_last: bool = True,
     clip: Annotated[float, Range(0, None, above=True)] | None = None,
     seed: Annotated[int, Range(0)] = 0,
@@ -105,6 +105,7 @@ def train(
     total = run_length(steps, epochs, len(parts.train_set), batch_size * accumulate)
     often = eval_every or max(1, round(total / 10)), save_every or total
     plan = Plan(total, batch_size, accumulate, workers, channels_last, clip, seed, *often, keep, log_every, val_pictures)
+    parts.train_set.scan(), parts.val_set.scan()  # once, so that the loaders' processes inherit what was found or drawn
     with StopRequest() as stop:
         return _train(parts, run, plan, Precision(precision, pick_device(device)), stop)
 
@@ -122,6 +123,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     )
     how: Any = {"device": formats.device.type, "precision": formats.name, "workers": plan.workers}
     with RunLog(run.folder, at.step, plan.total, parts.config) as log, closing(batches):
+        log.say(f"{plan.total} steps = {plan.epochs(len(parts.train_set)):.1f} epochs, on {formats.device.type} in {formats.name}")
         while True:
             folder, stopping = step_folder(run.folder, at.step), stop.requested
             if (plan.saves(at.step) or stopping) and folder != run.resume_from:

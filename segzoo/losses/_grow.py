@@ -7,7 +7,7 @@ the same numbers as bilinear interpolation, are faster on a CPU, and have a dete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def bilinear_matrix(small: int, large: int, align_corners: bool) -> Tensor:
     return (1 - distance).clamp(min=0).float()
 
 
-def grown_strips(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
+def grown_strips(logits: Tensor, size: Sequence[int], align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
     """Bilinearly grown logits in strips: (rows, logits of these rows), (N, K, h, w) -> (N, K, r, W)."""
     images, classes, height, width = logits.shape
     down = bilinear_matrix(height, size[0], align_corners).to(logits.device)
@@ -40,7 +40,7 @@ def grown_strips(logits: Tensor, size: tuple[int, int], align_corners: bool) -> 
 
 def grown_scores(logits: Tensor, label: Tensor, score: PixelScore, align_corners: bool) -> Tensor:
     """Each pixel's score (N, H, W) of logits (N, K, h, w) grown to the label's size; for use without gradients."""
-    strips = grown_strips(logits, (label.shape[1], label.shape[2]), align_corners)
+    strips = grown_strips(logits, label.shape[1:], align_corners)
     return torch.cat([score(grown, label[:, rows]) for rows, grown in strips], dim=1)
 
 
@@ -53,7 +53,7 @@ class GrownSum(torch.autograd.Function):
         small = logits.detach().requires_grad_(wanted)
         total = logits.new_zeros(())
         with torch.set_grad_enabled(wanted):
-            for rows, grown in grown_strips(small, (label.shape[1], label.shape[2]), align_corners):
+            for rows, grown in grown_strips(small, label.shape[1:], align_corners):
                 part = score(grown, label[:, rows]).sum()
                 if wanted:
                     part.backward()

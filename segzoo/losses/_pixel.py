@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -83,7 +84,7 @@ class PixelLoss:
     def _target(self, head: Tensor, label: Tensor) -> Tensor:
         if self.at == "label":
             return label
-        return shrink_labels(label, (head.shape[2], head.shape[3]), self.align_corners)
+        return shrink_labels(label, head.shape[2:], self.align_corners)
 
     def _sum(self, head: Tensor, target: Tensor) -> Tensor:
         """Weighted sum of the pixels' losses: head (N, K, h, w) fp32, target (N, h, w) or (N, H, W)."""
@@ -135,7 +136,7 @@ class PixelLoss:
         return (logits.main, *logits.aux)
 
 
-def shrink_labels(label: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def shrink_labels(label: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Labels at the size of logits by picking the pixel under each logit: (N, H, W) -> (N, h, w). Ids are never blended.
 
     With aligned corners logit i sits on pixel i * (H - 1) / (h - 1): 0, 8, 16, ... where that is whole. Otherwise it sits in the middle

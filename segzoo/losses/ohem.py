@@ -66,6 +66,6 @@ class HardPixelLoss(PixelLoss):
         most = math.ceil(self.min_kept * target[0].numel())  # no picture keeps more of its valid pixels by right
         if most > 0:
             hardest = hardness.flatten(1).topk(most).values
-            kept = (valid.flatten(1).sum(1, keepdim=True) * self.min_kept).ceil().long()
+            kept = (valid.flatten(1).sum(1, keepdim=True).double() * self.min_kept).ceil().long()
             bar = torch.minimum(bar, hardest.gather(1, (kept - 1).clamp(0, most - 1)).view(-1, 1, 1))
         return torch.where(valid & (hardness >= bar), target, self.ignore)

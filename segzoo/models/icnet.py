@@ -96,7 +96,7 @@ class ICNet(SegModel):
         if self.training and _shrunk(shared, 2) == (1, 1):
             raise ValueError(
                 f"ICNet in training was given {x.shape[2]}x{x.shape[3]} (batch {x.shape[0]}), of which its low branch at 1/32 would "
-                "see one pixel. Batch norm needs more: give at least 64 pixels on one side, or call eval()."
+                "see one pixel. Batch norm needs more: give 64 or more pixels on one side, or call eval()."
             )
 
 

@@ -1,28 +1,15 @@
-"""Starting points: loading weights into a trunk or into a whole model, with an account of what became of every tensor."""
+"""The starting point of a whole model: by parameter name, score layers by class."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Protocol
-from urllib.error import URLError
 
 from torch import Tensor, nn
 
 from segzoo.registry import INITS, ConfigError, Range
-from segzoo.weight_files import locate, read_metadata, read_state
-from segzoo.weight_report import TRUNK, Net, Report, fitting, tensors_of
-
-__all__ = ["Report", "checkpoint", "load_trunk", "locate", "read_metadata", "read_state"]
-
-TRUNK_SHARE = 0.5  # of a trunk's parameters that trunk-only weights must bring, else they are the wrong weights
-
-
-class Trunk(Net, Protocol):
-    """What loading needs of a backbone, beyond being a module; see ``segzoo.backbones``."""
-
-    def imagenet(self) -> tuple[str, str]: ...
-
-    def aliases(self, keys: Collection[str]) -> dict[str, str]: ...
+from segzoo.weights.files import read_metadata, read_state
+from segzoo.weights.report import TRUNK, Net, Report, fitting, tensors_of
 
 
 class WholeModel(Net, Protocol):
@@ -31,39 +18,6 @@ class WholeModel(Net, Protocol):
     num_classes: int
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
-
-
-def load_trunk(backbone: Trunk, weights: str) -> Report | None:
-    """Loads trunk-only weights into a backbone, in place, and prints the report.
-
-    Args:
-        backbone: the trunk; its ``aliases`` say what torchvision and timm call its layers.
-        weights: ``none``; ``imagenet`` (downloaded once through torchvision, hash checked); or a path as
-            ``segzoo.weight_files.locate`` takes it, to a state dict of torchvision, timm or segzoo, of a trunk or of a whole
-            model whose trunk is called ``backbone``.
-
-    Returns:
-        The report, or None for ``none``.
-
-    Raises:
-        ConfigError: if the weights cannot be had or read, or fit less than half of the trunk's parameters. The trunk is then
-            as it was.
-    """
-    if weights == "none":
-        return None
-    state, note = _imagenet(backbone) if weights == "imagenet" else (read_state(weights), "")
-    prefix = TRUNK if any(name.startswith(TRUNK) for name in state) else ""
-    inside = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
-    aliases = backbone.aliases(inside)
-    names = {_rename(name, aliases): prefix + name for name in inside}  # name here -> name in the file
-    own = tensors_of(backbone)
-    pairs = {name: names[name] for name in fitting(own, {name: state[theirs] for name, theirs in names.items()})}
-    report = Report.of(weights, backbone, state, pairs, "", note)
-    report.require(TRUNK_SHARE, f"backbone.weights={weights}", "Do the name, stem and width of the backbone match the file?")
-    for name, theirs in pairs.items():
-        own[name].copy_(state[theirs])
-    report.say()
-    return report
 
 
 @INITS.register
@@ -83,7 +37,7 @@ def checkpoint(
     Args:
         model: the model to fill; its trunk is called ``backbone``.
         classes: the model's class names; None if its data has none.
-        ckpt: a path as ``segzoo.weight_files.locate`` takes it; None does nothing.
+        ckpt: a path as ``segzoo.weights.locate`` takes it; None does nothing.
         match: which row of a score layer goes where: by equal class ``name``, or by ``index``.
         min_share: part of the trunk's parameters, 0 to 1, that has to fit.
 
@@ -114,24 +68,6 @@ def checkpoint(
             own[name][here] = state[name][there]
     report.say()
     return report
-
-
-def _imagenet(backbone: Trunk) -> tuple[Mapping[str, Tensor], str]:
-    from torchvision.models import get_weight
-
-    entry, note = backbone.imagenet()
-    weights = get_weight(entry)
-    try:
-        return weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True), note
-    except URLError as error:
-        raise ConfigError(
-            f"backbone.weights=imagenet: {weights.url} could not be downloaded ({error.reason}). "
-            "Fetch the file elsewhere and set backbone.weights=<path>, or set backbone.weights=none."
-        ) from error
-
-
-def _rename(name: str, aliases: Mapping[str, str]) -> str:
-    return next((new + name.removeprefix(old) for old, new in aliases.items() if name.startswith(old)), name)
 
 
 def _score_tensors(model: WholeModel) -> list[str]:

@@ -1,0 +1,126 @@
+"""Parameter groups of the optimisers, and the schedules against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, PolynomialLR, StepLR
+
+from segzoo.registry import OPTIMS, SCHEDULES, ConfigError
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Scale())
+        self.head = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+
+
+def groups(model, name="sgd", **given):
+    return {group["name"]: group for group in OPTIMS.build(name, model, **given).param_groups}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_every_parameter_is_in_its_group(name):
+    model = Net()
+    found = groups(model, name, lr=0.1, weight_decay=0.01, head_lr=10.0, bias_lr=2.0)
+    trunk, head = model.backbone, model.head
+    wanted = {
+        "trunk.weight": ([trunk[0].weight], 0.1, 0.01),
+        "trunk.norm": ([trunk[1].weight, trunk[1].bias, trunk[2].scale], 0.1, 0.0),
+        "trunk.bias": ([trunk[0].bias], 0.2, 0.0),
+        "head.weight": ([head[0].weight, head[2].weight], 1.0, 0.01),
+        "head.norm": ([head[1].weight, head[1].bias], 1.0, 0.0),
+        "head.bias": ([head[2].bias], 2.0, 0.0),
+    }
+    assert set(found) == set(wanted)
+    for group, (parameters, rate, decay) in wanted.items():
+        assert [id(one) for one in found[group]["params"]] == [id(one) for one in parameters]
+        assert found[group]["lr"] == found[group]["base_lr"] == pytest.approx(rate)
+        assert found[group]["weight_decay"] == decay
+
+
+def test_decay_everywhere_if_asked():
+    assert {group["weight_decay"] for group in groups(Net(), weight_decay=0.03, decay_norm_and_bias=True).values()} == {0.03}
+
+
+def test_frozen_parameters_are_left_out_and_shared_ones_are_counted_once():
+    model = Net()
+    model.backbone.requires_grad_(False)
+    model.head.append(model.head[0])
+    found = groups(model)
+    assert set(found) == {"head.weight", "head.norm", "head.bias"} and len(found["head.weight"]["params"]) == 2
+    with pytest.raises(ValueError, match="every parameter of the model is frozen"):
+        OPTIMS.build("sgd", model.requires_grad_(False))
+
+
+def test_settings_reach_the_optimiser():
+    sgd = OPTIMS.build("sgd", Net(), momentum=0.8, nesterov=True)
+    assert type(sgd) is torch.optim.SGD and sgd.param_groups[-1]["momentum"] == 0.8 and sgd.param_groups[-1]["nesterov"]
+    adamw = OPTIMS.build("adamw", Net(), betas=[0.8, 0.95], eps=1e-6)
+    assert (
+        type(adamw) is torch.optim.AdamW and adamw.param_groups[0]["betas"] == (0.8, 0.95) and adamw.param_groups[0]["eps"] == 1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "given", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"momentum": 1.5}, {"weight_decay": -1e-4}], ids=str
+)
+def test_senseless_numbers_are_refused(given):
+    with pytest.raises(ConfigError, match=next(iter(given))):
+        OPTIMS.build("sgd", Net(), **given)
+
+
+def test_groups_survive_a_checkpoint():
+    optimizer = OPTIMS.build("sgd", Net(), lr=0.1, head_lr=10.0)
+    other = OPTIMS.build("sgd", Net(), lr=0.1, head_lr=10.0)
+    other.load_state_dict(optimizer.state_dict())
+    assert [(g["name"], g["base_lr"]) for g in other.param_groups] == [(g["name"], g["base_lr"]) for g in optimizer.param_groups]
+
+
+TORCH = {
+    "poly": lambda optimizer: PolynomialLR(optimizer, 40, 0.9),
+    "cosine": lambda optimizer: CosineAnnealingLR(optimizer, 40),
+    "step": lambda optimizer: StepLR(optimizer, 15, 0.3),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_schedules_equal_torch(name):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = TORCH[name](optimizer)
+    ours = SCHEDULES.build(name, 40, **({"every": 15, "gamma": 0.3} if name == "step" else {}))
+    for step in range(41):
+        assert ours(step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-7)
+        optimizer.step()
+        theirs.step()
+
+
+@given(st.sampled_from(["poly", "cosine", "step", "fixed"]), st.integers(1, 300), st.floats(0, 1), st.data())
+@settings(max_examples=80, deadline=None)
+def test_schedules_warm_up_then_never_rise(name, total, low, data):
+    warmup = data.draw(st.integers(0, total))
+    floors = {"floor": data.draw(st.floats(0, 1))} if name in ("poly", "cosine") else {}
+    given = {"every": 7, **floors} if name == "step" else floors
+    factor = SCHEDULES.build(name, total, warmup=warmup, warmup_factor=low, **given)
+    plain = SCHEDULES.build(name, total, **given)
+    assert plain(0) == pytest.approx(1) and factor(0) == pytest.approx(low if warmup else 1)
+    values = [factor(step) for step in range(total + 5)]
+    assert values[warmup:] == [plain(step) for step in range(warmup, total + 5)]
+    assert all(later <= earlier + 1e-12 for earlier, later in zip(values[warmup:], values[warmup + 1 :], strict=False))
+    assert all(floors.get("floor", 0) - 1e-12 <= plain(step) <= 1 + 1e-12 for step in range(total + 5))
+    assert name in ("step", "fixed") or factor(total) == pytest.approx(floors["floor"], abs=1e-12)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused():
+    with pytest.raises(ConfigError, match=r"schedule.warmup=50: the run has only 20 steps"):
+        SCHEDULES.build("poly", 20, warmup=50)
