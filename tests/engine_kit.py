@@ -70,6 +70,9 @@ class ToyData:
     def __len__(self):
         return self.count
 
+    def scan(self):
+        return None
+
     def name(self, index):
         return f"toy{self.first + index}"
 
@@ -124,6 +127,7 @@ SETTINGS: dict[str, Any] = {
     "log_every": 5,
     "val_pictures": 0,
     "device": "cpu",
+    "precision": "fp32",
 }
 
 

@@ -207,3 +207,16 @@ def test_seeds_of_neighbours_differ():
     assert len(set(near)) == len(near) and all(0 <= value < 2**64 for value in near)
     assert mix(1, 23) != mix(12, 3) and mix(2**64, 1) != mix(0, 1) and mix(0, 0) != mix(0)
     assert mix(3, 1, 4) == 16257419454226508822, "stored runs rely on these numbers"
+
+
+@pytest.mark.filterwarnings("error")
+def test_views_and_read_only_arrays_are_stacked():
+    class Views(Numbers):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            image, label = sample.image[:, ::-1], sample.label[::-1].copy()
+            label.flags.writeable = False
+            return Sample(image, label, sample.name)
+
+    batch = next(train(Views(4), batch_size=2))
+    assert np.array_equal(batch.image[0], Numbers(4)[batch.indices[0]].image[:, ::-1])

@@ -41,7 +41,14 @@ def keep_scores(run: Path, at: Progress, result: Evaluation, log: RunLog) -> Non
     best = move_best(run) == at.step
     if best:
         write_summary(run / "eval", result, read_manifest(folder)["files"][MODEL]["sha256"])
-    means = {"loss": scores.loss, "mIoU": scores.miou, "mAcc": scores.macc, "aAcc": scores.aacc, "fwIoU": scores.fwiou, "minutes": round(at.minutes, 2)}
+    means = {
+        "loss": scores.loss,
+        "mIoU": scores.miou,
+        "mAcc": scores.macc,
+        "aAcc": scores.aacc,
+        "fwIoU": scores.fwiou,
+        "minutes": round(at.minutes, 2),
+    }
     log.write(at.step, at.epoch, "val", means | {f"IoU/{name}": entry["iou"] for name, entry in scores.per_class.items()})
     log.say(f"step {at.step}: {score_line(scores)}{'  (best)' if best else ''}")
 

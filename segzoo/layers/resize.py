@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CPU_ROWS, DEVICE_ROWS = 32, 512  # strips that fit a processor's cache; strips that keep an accelerator busy
-
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Bilinear resampling of (N, C, h, w) to (N, C, *size), without smoothing when it shrinks."""
@@ -17,18 +15,18 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
 
 
 @torch.no_grad()
-def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int | None = None) -> Tensor:
+def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 256) -> Tensor:
     """The arg-max over classes of bilinearly grown logits, strip by strip and class by class.
 
     Equals ``resize(logits, size, align_corners).argmax(1)``, ties going to the lower class, but needs memory for the logits,
     the labels and a strip only: the C x H x W map is never built. For 19 classes grown from 256x512 to 1024x2048 on a CPU it
-    takes about a third of the time. Logits must be finite; not meant for exported graphs, where strips would be unrolled.
+    took 0.4 of the time on one thread. Logits must be finite; not meant for exported graphs, where strips would be unrolled.
 
     Args:
         logits: (N, K, h, w).
         size: height and width of the labels in pixels.
         align_corners: whether the centres of the corner pixels of both maps meet.
-        rows: label rows a strip; by default 32 on the CPU and 512 on other devices.
+        rows: label rows a strip, 1 or more. More of them mean fewer, larger operations and more memory.
 
     Returns:
         (N, H, W) labels, uint8 up to 255 classes, int32 above.
@@ -36,7 +34,6 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     logits = logits.float()
     batch, classes, sources, _ = logits.shape
     height, width = size
-    rows = rows or (CPU_ROWS if logits.device.type == "cpu" else DEVICE_ROWS)
     low, high, share = (tap.to(logits.device) for tap in _taps(sources, height, align_corners))
     firsts, lasts = low.tolist()[::rows], high.tolist()[rows - 1 :: rows] + [sources - 1]
     labels = torch.zeros((batch, height, width), dtype=torch.uint8 if classes <= 255 else torch.int32, device=logits.device)

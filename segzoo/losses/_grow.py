@@ -2,7 +2,7 @@
 
 Growing 150 classes to 512x512 and back-propagating through it keeps several (N, K, H, W) copies alive. Here a strip of rows is grown,
 scored and differentiated before the next one, and only the gradient of the small logits stays. Growing is two matrix products, which give
-the same numbers as bilinear interpolation, are faster on a CPU, and have a deterministic backward pass on CUDA, where interpolation has none.
+the same numbers as bilinear interpolation, are faster on a CPU, and avoid its backward pass, which is not deterministic on CUDA.
 """
 
 from __future__ import annotations
