@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,6 @@ class ToyData:
     def __len__(self):
         return self.count
 
-    def scan(self):
-        return None
-
     def name(self, index):
         return f"toy{self.first + index}"
 
@@ -134,7 +132,9 @@ SETTINGS: dict[str, Any] = {
 def train_in_child(folder: Path, workers: int, steps: int) -> None:
     """What a process of its own runs: trains in a session of its own and leaves the hash of the weights."""
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # data workers start as in a program of its own
     torch.set_num_threads(1)
     parts = make_parts()
-    train(parts, run_in(folder), **SETTINGS | {"workers": workers, "steps": steps})
+    settings: dict[str, Any] = SETTINGS | {"workers": workers, "steps": steps}
+    train(parts, run_in(folder), **settings)
     (folder / "hash").write_text(weights_hash(parts.model))

@@ -33,6 +33,9 @@ class Numbers:
     def __init__(self, count: int, sizes=((6, 8),), dtype=np.uint8, wrong: dict | None = None):
         self.card, self.count, self.sizes, self.dtype, self.wrong, self.opened = CARD, count, sizes, dtype, wrong or {}, []
 
+    def scan(self):
+        pass
+
     def __len__(self):
         return self.count
 

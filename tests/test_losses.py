@@ -52,7 +52,7 @@ def gradients(loss, maps):
     "given", [{}, {"class_weights": WEIGHTS}, {"label_smoothing": 0.2}, {"class_weights": WEIGHTS, "label_smoothing": 0.1}], ids=str
 )
 def test_equals_torch_at_label_size(monkeypatch, strip, align_corners, given):
-    monkeypatch.setattr(_grow, "STRIP_ELEMENTS", strip)
+    monkeypatch.setattr(_grow, "CPU_ELEMENTS", strip)
     logits, label = scene(heads=2)
     loss = build(aux=(0.4,), align_corners=align_corners, **given)(logits, label)
     maps = (logits.main, *logits.aux)
@@ -153,7 +153,7 @@ def test_ohem_keeping_all_is_cross_entropy():
 
 @pytest.mark.parametrize(("at", "threshold", "min_kept"), list(itertools.product(["label", "logits"], [0.3, 0.0], [0.0, 0.1, 0.5])))
 def test_ohem_equals_its_definition(monkeypatch, at, threshold, min_kept):
-    monkeypatch.setattr(_grow, "STRIP_ELEMENTS", 700)
+    monkeypatch.setattr(_grow, "CPU_ELEMENTS", 700)
     logits, label = scene()
     got = build("ohem", at=at, align_corners=True, threshold=threshold, min_kept=min_kept)(
         logits, label
@@ -206,6 +206,6 @@ def test_faults_are_named():
 
 
 def test_strips_bound_the_memory(monkeypatch):
-    monkeypatch.setattr(_grow, "STRIP_ELEMENTS", 3 * CLASSES * 23 * 4)
+    monkeypatch.setattr(_grow, "CPU_ELEMENTS", 3 * CLASSES * 23 * 4)
     sizes = [rows.stop - rows.start for rows, _ in _grow.grown_strips(scene()[0].main, (17, 23), False)]
     assert sizes == [4, 4, 4, 4, 1]

@@ -15,7 +15,8 @@ from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from segzoo.models.fcn import FCN, Deconv
+from segzoo.models.fcn import FCN, Deconv, _cropped
+from segzoo.models.icnet import CascadeFusion
 from segzoo.registry import BACKBONES, MODELS, ConfigError
 from segzoo.types import DataCard
 
@@ -351,6 +352,39 @@ def test_icnet_adds_its_pyramid_to_the_trunk():
     pooled = [F.adaptive_avg_pool2d(features, b) for b in (1, 2, 3, 6)]
     grown = [F.interpolate(p, size=(8, 6), mode="bilinear", align_corners=True) for p in pooled]
     assert_close_to_scale(seen["conv5_4"][0], torch.stack([features, *grown]).sum(0))
+
+
+def test_cascade_fusion_adds_a_dilated_and_a_plain_convolution_before_its_relu():
+    fusion = CascadeFusion(4, 6, 8)
+    low, high = picture(2, 4, 9, 11), picture(2, 6, 9, 11, seed=1)
+    first = F.batch_norm(F.conv2d(low, fusion.low.conv.weight, padding=2, dilation=2), None, None, training=True)
+    second = F.batch_norm(F.conv2d(high, fusion.high.conv.weight), None, None, training=True)
+    torch.testing.assert_close(fusion(low, high), F.relu(first + second))
+
+
+@pytest.mark.parametrize(
+    "model, given, c4, c5",
+    [
+        ("pspnet", {}, [2] * 6, [4] * 3),
+        ("pspnet", {"first_block": "half"}, [1] + [2] * 5, [2, 4, 4]),
+        ("pspnet", {"output_stride": 16}, [1] * 6, [2] * 3),
+        ("icnet", {}, [2] * 6, [4] * 3),
+        ("icnet", {"first_block": "half"}, [1] + [2] * 5, [2, 4, 4]),
+        ("fcn_dilated", {}, [1] + [2] * 5, [2, 4, 4]),
+        ("fcn_dilated", {"first_block": "full"}, [2] * 6, [4] * 3),
+        ("fcn", {}, [1] * 6, [1] * 3),
+    ],
+)
+def test_dilations_of_the_trunk_are_those_asked_for(model, given, c4, c5):
+    backbone = on_meta(model, "resnet50", 5, {}, **given).backbone
+    for stage, dilations in (("c4", c4), ("c5", c5)):
+        layers = backbone.get_submodule(stage).modules()
+        assert [m.dilation[0] for m in layers if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)] == dilations
+
+
+def test_fcn_crops_the_middle():
+    grown = picture(1, 2, 8, 9)
+    assert torch.equal(_cropped(grown, torch.empty(1, 5, 4, 6)), grown[..., 2:6, 1:7])
 
 
 @pytest.mark.parametrize("stride", [2, 8, 16, 32])

@@ -108,6 +108,6 @@ def _damage(
         a, b = du * math.cos(turn) + dv * math.sin(turn), dv * math.cos(turn) - du * math.sin(turn)
         inside, depth = (scratch if is_scratch else dent)(rng, a, b, zoom)
         relief = relief - (3.0 if is_scratch else 3.4) * zoom * depth
-        glint[inside] = depth[inside] * (rng.uniform(0.35, 0.6) if is_scratch else rng.uniform(-0.75, -0.45))
+        glint[inside] = depth[inside] * (rng.uniform(0.55, 0.85) if is_scratch else rng.uniform(-0.95, -0.75))
         label[inside] = SCRATCH if is_scratch else DENT
     return relief, glint

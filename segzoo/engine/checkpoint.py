@@ -70,9 +70,9 @@ def add_scores(folder: Path, scores: dict[str, Any]) -> None:
     steps.write_manifest(folder, steps.read_manifest(folder) | {"scores": plain(scores)})
 
 
-def scores_of(folder: Path | None) -> dict[str, Any] | None:
-    """The scores in a step folder's manifest; None without a folder or before its evaluation."""
-    return steps.read_manifest(folder).get("scores") if folder else None
+def scores_of(folder: Path) -> dict[str, Any] | None:
+    """The scores in a step folder's manifest; None before its evaluation, or while there is no such checkpoint."""
+    return steps.read_manifest(folder).get("scores") if (folder / steps.MANIFEST).is_file() else None
 
 
 def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from segzoo.report import write_text
 
 QUIET = 15.0  # seconds between lines where there is no terminal
 
@@ -43,19 +44,20 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        step: optimiser steps done before; later rows of an interrupted earlier part are removed.
+        step: optimiser steps done before; rows that an interrupted earlier part wrote after them are removed.
+        evaluated: whether the evaluation of that step is complete; else its row is removed too.
         total: steps of the whole run.
         config: written to TensorBoard as text.
     """
 
-    def __init__(self, folder: Path, step: int, total: int, config: Mapping[str, Any]):
+    def __init__(self, folder: Path, step: int, evaluated: bool, total: int, config: Mapping[str, Any]):
         import yaml
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
         self.step, self.total = step, total
         self.started, self.spoke, self.first = time.perf_counter(), -math.inf, step
-        _forget_rows_after(folder / "metrics.jsonl", step)
+        _forget_rows_after(folder / "metrics.jsonl", step, evaluated)
         self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
         self.events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         self.events.add_text("config", "    " + yaml.safe_dump(dict(config), sort_keys=False).replace("\n", "\n    "), step)
@@ -109,7 +111,7 @@ class RunLog:
             print(text, flush=True)
 
 
-def _forget_rows_after(path: Path, step: int) -> None:
+def _forget_rows_after(path: Path, step: int, evaluated: bool) -> None:
     """Takes away rows written after the checkpoint a run goes on from, and a last line cut short."""
     if not path.exists():
         return
@@ -119,8 +121,6 @@ def _forget_rows_after(path: Path, step: int) -> None:
             row = json.loads(line)
         except ValueError:
             continue
-        if row["step"] <= step:
+        if row["step"] < step or (row["step"] == step and (evaluated or row["split"] != "val")):
             kept.append(line + "\n")
-    beside = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    beside.write_text("".join(kept), encoding="utf-8")
-    os.replace(beside, path)
+    write_text(path, "".join(kept))

@@ -18,7 +18,7 @@ from segzoo.engine.files import write_atomically
 from segzoo.engine.infer import Protocol, evaluating, label_map
 from segzoo.engine.log import RunLog
 from segzoo.engine.progress import Progress
-from segzoo.engine.steps import move_best, read_manifest, step_folder
+from segzoo.engine.steps import move_best, pointed, read_manifest, step_folder
 from segzoo.engine.summary import score_line, write_summary
 from segzoo.types import DataCard, Dataset
 
@@ -35,22 +35,22 @@ def log_step(log: RunLog, at: Progress, optimizer: Optimizer) -> None:
 
 
 def keep_scores(run: Path, at: Progress, result: Evaluation, log: RunLog) -> None:
-    """Adds an evaluation to its checkpoint and to the log; the best one so far is pointed at and written to ``eval/``."""
+    """Adds an evaluation to the log and to its checkpoint; the best one so far is written to ``eval/`` and pointed at.
+
+    The manifest comes last: until it holds the scores, a run that was killed here evaluates again and writes the same once more.
+    """
     folder, scores = step_folder(run, at.step), result.scores
-    add_scores(folder, scores.to_dict() | {"protocol": result.protocol, "protocol_id": result.protocol_id})
-    best = move_best(run) == at.step
+    leader = pointed(run, "best")
+    before = scores_of(leader) if leader else None
+    best = before is None or scores.miou > before["miou"]
     if best:
         write_summary(run / "eval", result, read_manifest(folder)["files"][MODEL]["sha256"])
-    means = {
-        "loss": scores.loss,
-        "mIoU": scores.miou,
-        "mAcc": scores.macc,
-        "aAcc": scores.aacc,
-        "fwIoU": scores.fwiou,
-        "minutes": round(at.minutes, 2),
-    }
-    log.write(at.step, at.epoch, "val", means | {f"IoU/{name}": entry["iou"] for name, entry in scores.per_class.items()})
+    means = {"loss": scores.loss, "mIoU": scores.miou, "mAcc": scores.macc, "aAcc": scores.aacc, "fwIoU": scores.fwiou}
+    ious = {f"IoU/{name}": entry["iou"] for name, entry in scores.per_class.items()}
+    log.write(at.step, at.epoch, "val", means | ious | {"minutes": round(at.minutes, 2)})
     log.say(f"step {at.step}: {score_line(scores)}{'  (best)' if best else ''}")
+    add_scores(folder, scores.to_dict() | {"protocol": result.protocol, "protocol_id": result.protocol_id})
+    move_best(run)
 
 
 def show_pictures(

@@ -105,7 +105,8 @@ def train(
     total = run_length(steps, epochs, len(parts.train_set), batch_size * accumulate)
     often = eval_every or max(1, round(total / 10)), save_every or total
     plan = Plan(total, batch_size, accumulate, workers, channels_last, clip, seed, *often, keep, log_every, val_pictures)
-    parts.train_set.scan(), parts.val_set.scan()  # once, so that the loaders' processes inherit what was found or drawn
+    for pictures in (parts.train_set, parts.val_set):
+        pictures.scan()  # once, so that the loaders' processes inherit what was found or drawn
     with StopRequest() as stop:
         return _train(parts, run, plan, Precision(precision, pick_device(device)), stop)
 
@@ -122,7 +123,8 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
         parts.train_set, parts.augment, batch_size=plan.batch_size, workers=plan.workers, seed=plan.seed, start=start
     )
     how: Any = {"device": formats.device.type, "precision": formats.name, "workers": plan.workers}
-    with RunLog(run.folder, at.step, plan.total, parts.config) as log, closing(batches):
+    evaluated = scores_of(step_folder(run.folder, at.step)) is not None
+    with RunLog(run.folder, at.step, evaluated, plan.total, parts.config) as log, closing(batches):
         log.say(f"{plan.total} steps = {plan.epochs(len(parts.train_set)):.1f} epochs, on {formats.device.type} in {formats.name}")
         while True:
             folder, stopping = step_folder(run.folder, at.step), stop.requested

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 PixelScore = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> score of each pixel (N, r, W)
-STRIP_ELEMENTS = 2**24  # of the grown logits alive at a time: 64 MiB a copy in fp32
+CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of the grown logits alive at a time: 8 MiB a copy is fastest on a CPU
 
 
 def bilinear_matrix(small: int, large: int, align_corners: bool) -> Tensor:
@@ -32,7 +32,8 @@ def grown_strips(logits: Tensor, size: Sequence[int], align_corners: bool) -> It
     images, classes, height, width = logits.shape
     down = bilinear_matrix(height, size[0], align_corners).to(logits.device)
     across = bilinear_matrix(width, size[1], align_corners).to(logits.device).T.contiguous()
-    rows = max(1, STRIP_ELEMENTS // (images * classes * size[1]))
+    elements = CPU_ELEMENTS if logits.device.type == "cpu" else DEVICE_ELEMENTS
+    rows = max(1, elements // (images * classes * size[1]))
     for top in range(0, size[0], rows):
         strip = slice(top, min(top + rows, size[0]))
         yield strip, (down[strip] @ logits) @ across

@@ -1,0 +1,65 @@
+"""Keeps a finished training as a result file: ``python benchmarks/keep_run.py runs/train/... camvid_icnet_half``.
+
+What stays is the command, the settings, the curve over the validation set and the score; data is named, never a path.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.results import RESULTS  # noqa: E402
+from segzoo.report import write_json  # noqa: E402
+
+
+def curve(run: Path) -> list[dict[str, Any]]:
+    """Validation scores over the run: step, epoch, minutes, mIoU, pixel accuracy and loss."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = ("minutes", "mIoU", "mAcc", "aAcc", "loss")
+    return [{"step": r["step"], "epoch": r["epoch"]} | {n: r.get(n) for n in names} for r in rows if r["split"] == "val"]
+
+
+def losses(run: Path, points: int = 40) -> list[dict[str, Any]]:
+    """The training loss, thinned to about ``points`` rows; the last one is kept."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [{"step": r["step"], "loss": r["loss"]} for r in rows if r["split"] == "train"]
+    return [*rows[:: max(1, len(rows) // points)], *rows[-1:]]
+
+
+def keep(run: Path, name: str) -> Path:
+    """Writes ``results/<name>.json`` from a run folder. Raises FileNotFoundError if the run is not finished."""
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
+    summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["data"].pop("root", None)
+    for word in ("out", "resume"):
+        config.pop(word, None)
+    words = [word for word in environment["command"][1:] if not word.startswith(("out=", "resume="))]
+    content = {
+        "command": " ".join(["python tools/train.py", *words]),
+        "git": environment["git"],
+        "machine": environment["machine"],
+        "versions": environment["versions"],
+        "protocol": summary["protocol"],
+        "protocol_id": summary["protocol_id"],
+        "checkpoint_sha256": summary["checkpoint_sha256"],
+        "result": result,
+        "per_class": summary["per_class"],
+        "curve": curve(run),
+        "train_loss": losses(run),
+        "config": config,
+    }
+    write_json(RESULTS / f"{name}.json", content)
+    return RESULTS / f"{name}.json"
+
+
+if __name__ == "__main__":
+    print(keep(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,49 @@
+"""No orphan numbers: what README and benchmarks/ claim to have measured stands in a result file, or the test fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import tables  # noqa: E402
+
+MEASURED = re.compile(r"\d+(?:\.\d+)?\s*(?:%|ms\b|mIoU|img/s|images/s|fps|minutes|seconds)|mIoU\s*(?:of\s*)?\d|\b0\.\d{2,}\b")
+PROVENANCE = ("command", "git", "machine", "versions")
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.parent.name + "/" + page.name)
+def test_tables_are_what_the_result_files_say(page):
+    text = page.read_text(encoding="utf-8")
+    assert text == tables.filled(text), "run python benchmarks/tables.py"
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.parent.name + "/" + page.name)
+def test_no_figure_stands_outside_a_table(page):
+    prose = re.sub(r"```.*?```", "", tables.BLOCK.sub("", page.read_text(encoding="utf-8")), flags=re.DOTALL)
+    assert MEASURED.findall(prose) == []
+
+
+def test_the_search_for_orphans_finds_one():
+    for orphan in ("it takes 12 ms", "mIoU 71.2", "a score of 0.83", "in 40 minutes", "30 fps"):
+        assert MEASURED.search(orphan)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_results_carry_their_provenance(path):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert all(found.get(key) for key in PROVENANCE)
+    assert re.fullmatch(r"[0-9a-f]{40}", found["git"]["commit"])
+    assert "/work" not in path.read_text(encoding="utf-8") and "/root" not in path.read_text(encoding="utf-8")
+
+
+def test_links_lead_somewhere():
+    for page in tables.PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
