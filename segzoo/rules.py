@@ -34,7 +34,7 @@ def training_faults(config: Mapping[str, Any]) -> list[str]:
     faults += _class_faults(config, card)
     if model is not None:
         loss = config["loss"]
-        _try(lambda: LOSSES.build(loss["name"], model.aux_weights, model.align_corners, card.ignore, **settings(loss)), "loss", faults)
+        _try(lambda: LOSSES.build(loss["name"], model.aux_weights, model.align_corners, card.ignore, model.loss_at, **settings(loss)), "loss", faults)
         _try(lambda: OPTIMS.build(config["optim"]["name"], model, **settings(config["optim"])), "optim", faults)
         if config["backbone"].get("weights") == "imagenet":
             _try(model.backbone.imagenet, "backbone.weights", faults)

@@ -96,7 +96,7 @@ def title(meta: Mapping[str, Any]) -> str:
 def loss_of(meta: Mapping[str, Any], model: SegModel) -> Any:
     """The loss a checkpoint was trained with, so that a validation loss compares with the training's."""
     section = meta["config"]["loss"]
-    return LOSSES.build(section["name"], model.aux_weights, model.align_corners, meta["card"]["ignore"], **settings(section))
+    return LOSSES.build(section["name"], model.aux_weights, model.align_corners, meta["card"]["ignore"], model.loss_at, **settings(section))
 
 
 def refuse_other_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:

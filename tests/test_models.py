@@ -354,7 +354,7 @@ def test_icnet_adds_its_pyramid_to_the_trunk():
     assert_close_to_scale(seen["conv5_4"][0], torch.stack([features, *grown]).sum(0))
 
 
-def test_cascade_fusion_adds_a_dilated_and_a_plain_convolution_before_its_relu():
+def test_icnet_fusion_adds_a_dilated_and_a_plain_convolution_before_its_relu():
     fusion = CascadeFusion(4, 6, 8)
     low, high = picture(2, 4, 9, 11), picture(2, 6, 9, 11, seed=1)
     first = F.batch_norm(F.conv2d(low, fusion.low.conv.weight, padding=2, dilation=2), None, None, training=True)

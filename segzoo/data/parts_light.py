@@ -59,7 +59,7 @@ def shadow(distance: np.ndarray, tall: float, lamp: Lamp) -> np.ndarray:
 
 def belt(rng: Generator, height: int, width: int, scale: float) -> np.ndarray:
     """Rubber or woven belt running along x: grain, weave, wear in the running direction, stains, dust."""
-    tone = rng.uniform(0.11, 0.36)
+    tone = rng.uniform(0.07, 0.13)
     grain = _grain(rng, height, width)
     wear = _cloud(rng, height, width, 3 * scale, 70 * scale)
     stain = _cloud(rng, height, width, 26 * scale, 34 * scale)
@@ -80,7 +80,7 @@ def camera(rng: Generator, scene: np.ndarray) -> np.ndarray:
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     spot_x, spot_y = rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8)
     spot = 1.0 / (1.0 + 1.6 * ((x - spot_x) ** 2 + (y - spot_y) ** 2))
-    light = rng.uniform(0.95, 1.25) * (0.75 + 0.5 * spot - 0.1 * (x * x + y * y))
+    light = rng.uniform(0.95, 1.25) * (0.85 + 0.3 * spot - 0.1 * (x * x + y * y))
     lit = scene * light
     blur = rng.uniform(0.35, 1.0)
     soft = np.pad(lit, 1, "edge")

@@ -107,7 +107,7 @@ def _damage(
         du, dv = u - u[np.unravel_index(spot, u.shape)], v - v[np.unravel_index(spot, u.shape)]
         a, b = du * math.cos(turn) + dv * math.sin(turn), dv * math.cos(turn) - du * math.sin(turn)
         inside, depth = (scratch if is_scratch else dent)(rng, a, b, zoom)
-        relief = relief - (3.0 if is_scratch else 3.4) * zoom * depth
-        glint[inside] = depth[inside] * (rng.uniform(0.55, 0.85) if is_scratch else rng.uniform(-0.95, -0.75))
+        relief = relief - (3.0 if is_scratch else 4.6) * zoom * depth
+        glint[inside] = depth[inside] * (rng.uniform(0.7, 1.0) if is_scratch else rng.uniform(-0.85, -0.65))
         label[inside] = SCRATCH if is_scratch else DENT
     return relief, glint

@@ -29,8 +29,8 @@ class Solid(NamedTuple):
 
 
 def nut(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
-    """Hexagon nut, corners chamfered to a cone; one in eight stands on a round flange."""
-    flanged = rng.random() < 0.125
+    """Hexagon nut, corners chamfered to a cone; one in sixteen stands on a round flange."""
+    flanged = rng.random() < 0.0625
     flat = size * (0.36 if flanged else 0.433)
     bore = flat * rng.uniform(0.46, 0.62)
     rho = np.sqrt(u * u + v * v)
@@ -168,9 +168,9 @@ class Kind(NamedTuple):
 
 
 KINDS = (  # in the order of the train ids, from 1
-    Kind(nut, 58, 90, 0.13, 0.38, 0.62),
-    Kind(washer, 58, 92, 0.045, 0.58, 0.9),
-    Kind(screw, 92, 140, 0.1, 0.36, 0.65),
-    Kind(pin, 74, 118, 0.11, 0.54, 0.9),
-    Kind(bushing, 58, 92, 0.22, 0.25, 0.44),
+    Kind(nut, 58, 90, 0.13, 0.38, 0.48),
+    Kind(washer, 58, 92, 0.045, 0.58, 0.72),
+    Kind(screw, 92, 140, 0.1, 0.36, 0.5),
+    Kind(pin, 74, 118, 0.11, 0.54, 0.68),
+    Kind(bushing, 58, 92, 0.22, 0.24, 0.31),
 )

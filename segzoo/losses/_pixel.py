@@ -13,6 +13,7 @@ from segzoo.losses._grow import GrownSum, grown_scores
 from segzoo.types import Logits
 
 At = Literal["label", "logits"]
+Where = Literal["model", "label", "logits"]  # as a setting: ``model`` leaves it to the model's paper
 
 
 class PixelLoss:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.losses._pixel import At, PixelLoss
+from segzoo.losses._pixel import At, PixelLoss, Where
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 
@@ -14,8 +14,9 @@ def cross_entropy(
     aux_weights: tuple[float, ...],
     align_corners: bool,
     ignore: int = IGNORE,
+    own: At = "label",
     *,
-    at: At = "label",
+    at: Where = "model",
     class_weights: Annotated[tuple[float, ...], Range(0, None)] | None = None,
     label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
 ) -> PixelLoss:
@@ -28,8 +29,9 @@ def cross_entropy(
         aux_weights: factors of the auxiliary heads; the main head's is 1.
         align_corners: how the model's logits relate to the picture.
         ignore: the train id that counts nowhere.
-        at: where logits and labels meet.
+        own: where the model's paper takes the loss.
+        at: where logits and labels meet: at the label's size, at the logits', or where the model's paper has it.
         class_weights: one weight a class, at least 0; None: all 1.
         label_smoothing: share of the target spread evenly over all classes, 0 to 1.
     """
-    return PixelLoss(aux_weights, align_corners, ignore, at, class_weights, label_smoothing)
+    return PixelLoss(aux_weights, align_corners, ignore, own if at == "model" else at, class_weights, label_smoothing)

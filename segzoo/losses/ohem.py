@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from segzoo.losses._pixel import At, PixelLoss
+from segzoo.losses._pixel import At, PixelLoss, Where
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 
@@ -18,8 +18,9 @@ def ohem(
     aux_weights: tuple[float, ...],
     align_corners: bool,
     ignore: int = IGNORE,
+    own: At = "label",
     *,
-    at: At = "label",
+    at: Where = "model",
     threshold: Annotated[float, Range(0, 1)] = 0.7,
     min_kept: Annotated[float, Range(0, 1)] = 0.0625,
     class_weights: Annotated[tuple[float, ...], Range(0, None)] | None = None,
@@ -34,12 +35,13 @@ def ohem(
         aux_weights: factors of the auxiliary heads; the main head's is 1. Each head chooses its own pixels.
         align_corners: how the model's logits relate to the picture.
         ignore: the train id that counts nowhere.
-        at: where logits and labels meet.
+        own: where the model's paper takes the loss.
+        at: where logits and labels meet: at the label's size, at the logits', or where the model's paper has it.
         threshold: probability above which a pixel counts as easy; 1 keeps all.
         min_kept: share of a picture's valid pixels that is kept at least, the hardest first.
         class_weights: one weight a class, at least 0; None: all 1. They do not change which pixels are hard.
     """
-    return HardPixelLoss(aux_weights, align_corners, ignore, at, class_weights, threshold, min_kept)
+    return HardPixelLoss(aux_weights, align_corners, ignore, own if at == "model" else at, class_weights, threshold, min_kept)
 
 
 class HardPixelLoss(PixelLoss):

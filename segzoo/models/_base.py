@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,10 +30,12 @@ class SegModel(nn.Module, ABC):
     Attributes:
         aux: the training-only heads; their parameters are named ``aux.0...``.
         aux_weights: their factors in the loss.
+        loss_at: where its paper takes the loss: logits grown to the label, or labels shrunk to the logits.
         card: the data card the model was trained with; ``predict`` takes mean and std from it.
     """
 
     card: DataCard | None = None
+    loss_at: Literal["label", "logits"] = "label"
 
     def __init__(
         self,

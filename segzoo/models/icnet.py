@@ -54,6 +54,8 @@ class ICNet(SegModel):
         (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; aux, in training, (N, K, H/16, W/16) and (N, K, H/8, W/8)
     """
 
+    loss_at = "logits"
+
     def __init__(
         self,
         backbone: Backbone,
