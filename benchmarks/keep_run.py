@@ -1,4 +1,4 @@
-"""Keeps a finished training as a result file: ``python benchmarks/keep_run.py runs/train/... camvid_icnet_half``.
+"""Keeps a finished training as a result file: ``python -m benchmarks.keep_run runs/train/... camvid_icnet_half``.
 
 What stays is the command, the settings, the curve over the validation set and the score; data is named, never a path.
 """
@@ -13,10 +13,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
-from benchmarks.results import RESULTS  # noqa: E402
-from segzoo.report import write_json  # noqa: E402
+from benchmarks.results import RESULTS
+from segzoo.report import write_json
 
 
 def curve(run: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Writes every table of README.md and benchmarks/README.md from the result files and the models: ``python benchmarks/tables.py``.
+"""Writes every table of README.md and benchmarks/README.md from the result files and the models: ``python -m benchmarks.tables``.
 
 A table stands between ``<!-- table: name -->`` and ``<!-- end -->``; a test fails when one is not what its result files say.
 """
@@ -6,16 +6,14 @@ A table stands between ``<!-- table: name -->`` and ``<!-- end -->``; a test fai
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
-from benchmarks.results import RESULTS, read_result  # noqa: E402
-from segzoo.report import markdown_table, write_text  # noqa: E402
+from benchmarks.results import RESULTS, read_result
+from segzoo.report import markdown_table, write_text
 
 PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -42,7 +40,16 @@ def camvid() -> str:
         result, config = found["result"], found["config"]
         model = f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}"
         marks = " / ".join(f"{at} min {100 * score:.1f}" for at, score in marks_of(found["curve"]))
-        rows.append((model, f"{result['params'] / 1e6:.2f} M", f"{result['train_minutes']:.0f}", f"{100 * result['miou']:.2f}", marks, source(path)))
+        rows.append(
+            (
+                model,
+                f"{result['params'] / 1e6:.2f} M",
+                f"{result['train_minutes']:.0f}",
+                f"{100 * result['miou']:.2f}",
+                marks,
+                source(path),
+            )
+        )
     return markdown_table(("model", "params with aux", "minutes", "best mIoU %", "on the way", "result"), rows)
 
 
@@ -61,7 +68,9 @@ def peers() -> str:
     for row in read_result("peers_360x480")["rows"]:
         what = "picture" if row["mode"] == "eval" else "training step"
         interval = f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        rows.append((row["model"], what, row["batch"], row["precision"], f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", interval))
+        rows.append(
+            (row["model"], what, row["batch"], row["precision"], f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", interval)
+        )
     note = "The peer of pspnet is mmsegmentation's PSPNet-R50-D8, that of fcn_dilated torchvision's fcn_resnet50; times in ms a batch at 480x360.\n\n"
     return note + markdown_table(("model", "of a", "batch", "precision", "ours", "peer", "ratio [95 %]"), rows)
 
@@ -76,7 +85,15 @@ def models() -> str:
     listed: list[tuple[str, str, dict[str, Any], dict[str, Any], int, str, str]] = [
         ("fcn", "vgg16", {}, {}, 21, "[Long 2015](https://arxiv.org/abs/1411.4038)", "class scores of three depths, added"),
         ("fcn_dilated", "resnet50", {}, {}, 21, "as in torchvision", "a dilated trunk and a plain head"),
-        ("pspnet", "resnet50", {"stem": "deep"}, {}, 21, "[Zhao 2017](https://arxiv.org/abs/1612.01105)", "context pooled over a pyramid of bins"),
+        (
+            "pspnet",
+            "resnet50",
+            {"stem": "deep"},
+            {},
+            21,
+            "[Zhao 2017](https://arxiv.org/abs/1612.01105)",
+            "context pooled over a pyramid of bins",
+        ),
         ("icnet", "resnet50", caffe, {}, 19, "[Zhao 2018](https://arxiv.org/abs/1704.08545)", "three resolutions in a cascade"),
         ("icnet_half", "resnet50", {**caffe, "width": 0.5}, {}, 19, "the same, as released", "half the channels"),
     ]

@@ -140,7 +140,9 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
         train_set=train_set,
         val_set=val_set,
         augment=AUGMENTS.build(config["augment"]["name"], card, **settings(config["augment"])),
-        loss=LOSSES.build(config["loss"]["name"], model.aux_weights, model.align_corners, card.ignore, model.loss_at, **settings(config["loss"])),
+        loss=LOSSES.build(
+            config["loss"]["name"], model.aux_weights, model.align_corners, card.ignore, model.loss_at, **settings(config["loss"])
+        ),
         make_optimizer=lambda net: OPTIMS.build(optim["name"], net, **settings(optim)),
         make_schedule=lambda total: SCHEDULES.build(schedule["name"], total, **settings(schedule)),
         card=card,

@@ -41,7 +41,9 @@ def write_sweep_table(folder: Path) -> str:
     found = (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/result.json"))
     rows = sorted(found, key=lambda row: row.get("job", 0))
     write_json(folder / "table.json", rows)
-    table = markdown_table(("job", "model", "backbone", "data", "overrides", "mIoU", "params", "train min", "error"), map(_cells, rows))
+    table = markdown_table(
+        ("job", "model", "backbone", "data", "overrides", "mIoU", "params", "train min", "error"), map(_cells, rows)
+    )
     write_text(folder / "table.md", table)
     return table
 

@@ -30,11 +30,21 @@ def training_faults(config: Mapping[str, Any]) -> list[str]:
     card = data.card
     model = _try(lambda: _on_meta(config, card.num_classes), "model", faults)
     _try(lambda: AUGMENTS.build(config["augment"]["name"], card, **settings(config["augment"])), "augment", faults)
-    _try(lambda: SCHEDULES.build(config["schedule"]["name"], config["steps"] or EPOCHS_ONLY, **settings(config["schedule"])), "schedule", faults)
+    _try(
+        lambda: SCHEDULES.build(config["schedule"]["name"], config["steps"] or EPOCHS_ONLY, **settings(config["schedule"])),
+        "schedule",
+        faults,
+    )
     faults += _class_faults(config, card)
     if model is not None:
         loss = config["loss"]
-        _try(lambda: LOSSES.build(loss["name"], model.aux_weights, model.align_corners, card.ignore, model.loss_at, **settings(loss)), "loss", faults)
+        _try(
+            lambda: LOSSES.build(
+                loss["name"], model.aux_weights, model.align_corners, card.ignore, model.loss_at, **settings(loss)
+            ),
+            "loss",
+            faults,
+        )
         _try(lambda: OPTIMS.build(config["optim"]["name"], model, **settings(config["optim"])), "optim", faults)
         if config["backbone"].get("weights") == "imagenet":
             _try(model.backbone.imagenet, "backbone.weights", faults)

@@ -12,6 +12,7 @@ from segzoo.registry import BACKBONES, LOSSES, MODELS, ConfigError
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
+    from segzoo.types import DataCard
 
 
 def list_models() -> list[str]:
@@ -64,8 +65,8 @@ def load(ckpt: str | Path) -> SegModel:
     return load_with_config(ckpt=str(ckpt))[0]
 
 
-def load_with_config(*, ckpt: str) -> tuple[SegModel, dict[str, Any]]:
-    """Like ``load``, with the checkpoint's metadata: ``config, card, step, sha256, path``."""
+def load_with_config(*, ckpt: str) -> tuple[SegModel, DataCard, dict[str, Any]]:
+    """Like ``load``, with the data card and the checkpoint's metadata: ``config, card, step, sha256, path``."""
     from segzoo.engine.checkpoint import CheckpointError, read_model
     from segzoo.types import DataCard
 
@@ -85,7 +86,7 @@ def load_with_config(*, ckpt: str) -> tuple[SegModel, dict[str, Any]]:
             f"ckpt={ckpt}: tensors do not fit its own configuration: {len(missing)} missing, {len(unexpected)} unknown."
         )
     model.card = card
-    return model.eval(), meta
+    return model.eval(), card, meta
 
 
 def title(meta: Mapping[str, Any]) -> str:
@@ -96,7 +97,9 @@ def title(meta: Mapping[str, Any]) -> str:
 def loss_of(meta: Mapping[str, Any], model: SegModel) -> Any:
     """The loss a checkpoint was trained with, so that a validation loss compares with the training's."""
     section = meta["config"]["loss"]
-    return LOSSES.build(section["name"], model.aux_weights, model.align_corners, meta["card"]["ignore"], model.loss_at, **settings(section))
+    return LOSSES.build(
+        section["name"], model.aux_weights, model.align_corners, meta["card"]["ignore"], model.loss_at, **settings(section)
+    )
 
 
 def refuse_other_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:

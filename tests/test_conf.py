@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from segzoo.tools._entry import plain
+from segzoo.tools._words import read_words
 
 from segzoo.config import FRAMES, SECTIONS, faults_of
 from segzoo.registry import misfit
-from segzoo.tools._entry import plain
-from segzoo.tools._words import read_words
 
 CONF = Path(__file__).parent.parent / "conf"
 OPTIONS = [(group, path.stem) for group in SECTIONS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -35,7 +35,7 @@ def test_yaml_shows_every_setting(group, option):
     words = [f"{group}={option}"] + (["model=pspnet"] if group == "backbone" else [])  # a model that changes no backbone setting
     reading = read_words("train", words)
     assert not reading.faults
-    section = OmegaConf.to_container(reading.jobs[0])[group]
+    section: dict = OmegaConf.to_container(reading.jobs[0][group])  # type: ignore[assignment]
     known = SECTIONS[group].settings(section["name"])
     assert set(section) == {"name", *known}
     for key, setting in known.items():

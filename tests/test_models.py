@@ -303,6 +303,23 @@ def test_predict_refuses_what_is_no_picture_and_a_missing_card():
 # what is particular to each model
 
 
+@pytest.mark.parametrize(
+    "model, given, weights",
+    [
+        ("pspnet", {}, (0.4,)),
+        ("pspnet", {"aux_weight": 0}, ()),
+        ("icnet", {}, (0.16, 0.4)),
+        ("icnet", {"guidance": (0.4, 1)}, (0.4, 1.0)),
+        ("fcn_dilated", {}, (0.5,)),
+        ("fcn_dilated", {"aux_weight": 0}, ()),
+        ("fcn", {}, ()),
+    ],
+)
+def test_auxiliary_weights_are_those_asked_for(model, given, weights):
+    built = on_meta(model, "resnet50", 5, {}, **given)
+    assert built.aux_weights == weights and len(built.aux) == len(weights)
+
+
 @pytest.mark.parametrize("concat, order", [("descending", (6, 3, 2, 1)), ("ascending", (1, 2, 3, 6))])
 def test_pspnet_joins_the_trunk_and_its_bins_in_the_order_asked_for(concat, order):
     model = randomised(build("pspnet", concat=concat)).eval()
@@ -339,7 +356,6 @@ def test_icnet_runs_the_trunk_once_and_guides_by_the_grown_maps():
     assert calls == [(65, 97)]
     assert seen["sixteenth"][0] is seen["low24"][0] and seen["sixteenth"][1].shape[2:] == (9, 13)
     assert seen["eighth"][0] is seen["low12"][0] and seen["eighth"][1].shape[2:] == (17, 25)
-    assert model.aux_weights == (0.16, 0.4)
 
 
 def test_icnet_adds_its_pyramid_to_the_trunk():

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
-from benchmarks import tables  # noqa: E402
+from benchmarks import tables
 
 MEASURED = re.compile(r"\d+(?:\.\d+)?\s*(?:%|ms\b|mIoU|img/s|images/s|fps|minutes|seconds)|mIoU\s*(?:of\s*)?\d|\b0\.\d{2,}\b")
 PROVENANCE = ("command", "git", "machine", "versions")
@@ -21,7 +19,7 @@ PROVENANCE = ("command", "git", "machine", "versions")
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.parent.name + "/" + page.name)
 def test_tables_are_what_the_result_files_say(page):
     text = page.read_text(encoding="utf-8")
-    assert text == tables.filled(text), "run python benchmarks/tables.py"
+    assert text == tables.filled(text), "run python -m benchmarks.tables"
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.parent.name + "/" + page.name)

@@ -74,5 +74,7 @@ def test_tools_run_from_the_wheel_in_another_folder(installed, tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 2
     tool("eval", "ckpt=run", "out=scores", "workers=0")
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["images"] == 2
-    where = subprocess.run([str(installed), "-c", "import segzoo; print(segzoo.__file__)"], capture_output=True, text=True, cwd=tmp_path)
+    where = subprocess.run(
+        [str(installed), "-c", "import segzoo; print(segzoo.__file__)"], capture_output=True, text=True, cwd=tmp_path
+    )
     assert str(installed.parent.parent) in where.stdout

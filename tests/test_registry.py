@@ -51,7 +51,15 @@ def test_reports_every_fault_at_once(things):
     with pytest.raises(ConfigError) as error:
         things.build("thing", None, rte=0.1, rate=2, mode="slid", bins=["a"], crop=[1])
     text = str(error.value)
-    for remedy in ("rte", "Did you mean 'rate'?", "0 to 1", "whole, slide", "Did you mean 'slide'?", "list of 2", "needed is missing"):
+    for remedy in (
+        "rte",
+        "Did you mean 'rate'?",
+        "0 to 1",
+        "whole, slide",
+        "Did you mean 'slide'?",
+        "list of 2",
+        "needed is missing",
+    ):
         assert remedy in text
     assert len(error.value.faults) == 6
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from segzoo.registry import ConfigError
 from segzoo.tools._entry import _refuse
 from segzoo.tools._words import read_words
+
+from segzoo.registry import ConfigError
 
 ROOT = Path(__file__).parent.parent
 

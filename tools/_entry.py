@@ -79,7 +79,7 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> None:
 
 def plain(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration as containers: resolved, and with ``${oc.env:...}`` words left standing."""
-    bare = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
         resolved = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

@@ -75,7 +75,7 @@ def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_
         base = _compose(hydra, frame, [], found.faults)
         if base is None:
             return found
-        choices = OmegaConf.to_container(base.hydra.runtime.choices)
+        choices = _table(base.hydra.runtime.choices)
         groups, values = [], []
         for word in parsed:
             if word.is_sweep_override() and not sweep:
@@ -88,7 +88,7 @@ def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_
         chosen = _compose(hydra, frame, [_first(word) for word in groups], found.faults)
         if chosen is None:
             return found
-        tree = OmegaConf.to_container(chosen)
+        tree = _table(chosen)
         good = []
         for word in values:
             fault = _value_fault(word, tree, choices, loader)
@@ -192,6 +192,10 @@ def _combinations(words: list[Override]) -> list[list[str]]:
     return BasicSweeper.split_arguments(words, max_batch_size=None)[0]
 
 
+def _table(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config)  # type: ignore[return-value]
+
+
 def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict) or not tree:
         return {path: tree}
@@ -204,9 +208,7 @@ def _differences(base: DictConfig, chosen: DictConfig, final: DictConfig) -> lis
     """``key=value`` for what ``final`` has other than the defaults: options picked, then values beside those options' own."""
     before, after = base.hydra.runtime.choices, final.hydra.runtime.choices
     picked = [f"{group}={after[group]}" for group in after if after[group] != before.get(group)]
-    plain, own = OmegaConf.to_container(final), OmegaConf.to_container(chosen)
-    if not isinstance(plain, dict) or not isinstance(own, dict):
-        return picked
+    plain, own = _table(final), _table(chosen)
     default = _leaves({key: node for key, node in own.items() if key != "hydra"})
     leaves = _leaves({key: node for key, node in plain.items() if key != "hydra"})
     return picked + [f"{path}={value}" for path, value in leaves.items() if path not in default or default[path] != value]

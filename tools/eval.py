@@ -14,11 +14,11 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.engine.run import open_result
     from segzoo.engine.summary import score_table, write_summary
 
-    model, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
+    model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
     zoo.refuse_other_model(meta, job.config)
     dataset = config.build_data(zoo.data_section(meta, job.config["data"]), "val")
     folder = open_result("eval", zoo.title(meta), job.config, **config.words_for(open_result, job.config))
-    result = score(model, dataset, model.card, zoo.loss_of(meta, model), **config.words_for(score, job.config))
+    result = score(model, dataset, card, zoo.loss_of(meta, model), **config.words_for(score, job.config))
     print(score_table(result))
     return write_summary(folder, result, meta["sha256"])
 

@@ -13,9 +13,9 @@ def predict(job: Job) -> dict[str, Any]:
     from segzoo.engine.predict import predict as label
     from segzoo.engine.run import open_result
 
-    model, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
+    model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
     folder = open_result("predict", zoo.title(meta), job.config, **config.words_for(open_result, job.config))
-    done = label(model, model.card, folder, **config.words_for(label, job.config))
+    done = label(model, card, folder, **config.words_for(label, job.config))
     print(f"{done['pictures']} pictures in {done['seconds']} s: {done['folder']}")
     return done
 

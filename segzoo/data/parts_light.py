@@ -31,7 +31,7 @@ def metal(rng: Generator, relief: np.ndarray, lamp: Lamp, zoom: float) -> np.nda
     toward = -(slope_x * lamp.x + slope_y * lamp.y) * steep
     key = (toward - lamp.tilt) / lamp.width
     fill = (toward + 0.62) / (0.7 * lamp.width)
-    tarnish = 1.0 + 0.35 * _cloud(rng, relief.shape[0], relief.shape[1], 13 * zoom, 17 * zoom)
+    tarnish = 1.0 + 0.22 * _cloud(rng, relief.shape[0], relief.shape[1], 13 * zoom, 17 * zoom)
     return tarnish * (0.16 + 0.4 * steep + 0.75 / (1.0 + key * key) + 0.3 / (1.0 + fill * fill) + 0.12 * toward)
 
 

@@ -28,7 +28,7 @@ class Scene(NamedTuple):
 def draw(rng: Generator, height: int, width: int, objects: tuple[int, int]) -> Scene:
     """Draws one scene: belt, then part over part with shadows and defects, then the camera's light, blur and noise."""
     scale = min(height, width) / 192
-    turn = rng.uniform(0, 2 * math.pi)
+    turn = rng.uniform(-2.6, -1.8)  # the lamp is fixed to the machine, above left of the camera
     lamp = Lamp(math.cos(turn), math.sin(turn), rng.uniform(0.25, 0.5), rng.uniform(0.16, 0.3), rng.uniform(0.5, 1.2))
     canvas = belt(rng, height, width, scale)
     label = np.zeros((height, width), np.uint8)
@@ -107,7 +107,7 @@ def _damage(
         du, dv = u - u[np.unravel_index(spot, u.shape)], v - v[np.unravel_index(spot, u.shape)]
         a, b = du * math.cos(turn) + dv * math.sin(turn), dv * math.cos(turn) - du * math.sin(turn)
         inside, depth = (scratch if is_scratch else dent)(rng, a, b, zoom)
-        relief = relief - (3.0 if is_scratch else 4.6) * zoom * depth
-        glint[inside] = depth[inside] * (rng.uniform(0.7, 1.0) if is_scratch else rng.uniform(-0.85, -0.65))
+        relief = relief - (3.0 if is_scratch else 6.0) * zoom * depth
+        glint[inside] = depth[inside] * (rng.uniform(0.7, 1.0) if is_scratch else rng.uniform(-0.65, -0.45))
         label[inside] = SCRATCH if is_scratch else DENT
     return relief, glint

@@ -118,8 +118,8 @@ def scratch(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple
 
 
 def dent(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Round to oval bowl 14 to 24 pixels across at scale 1: its mask and its depth profile, 0 at the rim and 1 at the bottom."""
-    radius = scale * rng.uniform(9.0, 12.0)
+    """Round to oval bowl 16 to 30 pixels across at scale 1: its mask and its depth profile, 0 at the rim and 1 at the bottom."""
+    radius = scale * rng.uniform(11.0, 15.0)
     stretch = rng.uniform(0.75, 1.0)
     square = (u * u + v * v / (stretch * stretch)) / (radius * radius)
     return square < 1.0, np.maximum(1.0 - square * square, 0.0)

@@ -1,7 +1,7 @@
 """Time per training step and per evaluated picture beside the peers, taken in turns in one process.
 
-    python benchmarks/peers.py                  # everything, about 20 minutes on two cores
-    python benchmarks/peers.py pspnet eval 1 bf16
+    python -m benchmarks.beside_peers                  # everything, about 20 minutes on two cores
+    python -m benchmarks.beside_peers pspnet eval 1 bf16
 
 Both sides get the same weights' shapes, the same random picture, channels-last memory, the same optimiser and label size; each
 grows and scores its logits its own way. A ratio below 1 means ours is faster.
@@ -15,18 +15,15 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.results import ratio_interval, write_result
 from segzoo import create_model
 from segzoo.layers.resize import grow_labels
 from segzoo.registry import LOSSES
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1])]
-from benchmarks.results import ratio_interval, write_result
 
 HEIGHT, WIDTH, CLASSES = 360, 480, 19
 SECONDS, FEWEST, MOST = 25.0, 4, 10  # of each side: measured until one of the two is reached
@@ -44,7 +41,7 @@ def ours(name: str) -> torch.nn.Module:
 def peer(name: str) -> torch.nn.Module:
     """mmsegmentation's PSPNet-R50-D8, or torchvision's fcn_resnet50."""
     if name == "pspnet":
-        from peers import mmseg_model
+        from tests.peers import mmseg_model
 
         return mmseg_model("pspnet_r50-d8_4xb2-40k_cityscapes-512x1024")
     from torchvision.models.segmentation import fcn_resnet50
@@ -78,7 +75,8 @@ def step_of(name: str, side: str, mode: str, precision: str) -> Step:
                 heads = [F.interpolate(h, size, mode="bilinear", align_corners=False) for h in peer_logits(name, model, x)]
         if side == "ours":
             return loss(logits, label)
-        return sum(w * F.cross_entropy(h.float(), label, ignore_index=255) for w, h in zip((1.0, *weights), heads, strict=True))
+        terms = [w * F.cross_entropy(h.float(), label, ignore_index=255) for w, h in zip((1.0, *weights), heads, strict=True)]
+        return torch.stack(terms).sum()
 
     loss = LOSSES.build("cross_entropy", weights, False)
     optimiser = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
@@ -136,7 +134,7 @@ def main(words: list[str]) -> None:
         )
     if not words:
         found = {package: metadata.version(package) for package in ("mmsegmentation", "torchvision")}
-        print(write_result("peers_360x480", "python benchmarks/peers.py", rows, more_versions=found))
+        print(write_result("peers_360x480", "python -m benchmarks.beside_peers", rows, more_versions=found))
 
 
 if __name__ == "__main__":
