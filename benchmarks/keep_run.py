@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
-
 from benchmarks.results import RESULTS
 from segzoo.report import write_json
+
+ROOT = Path(__file__).parents[1]
 
 
 def curve(run: Path) -> list[dict[str, Any]]:
