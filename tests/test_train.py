@@ -139,8 +139,16 @@ def start():
 
     yield begin
     for child in started:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        if child.is_alive():
+            end(child)
+
+
+def end(child):
+    """Kills a training, then its data workers, which outlive it by seconds and would keep ``join`` waiting."""
+    child.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.join(60)
 
 
 def wait_for(ready, child, seconds=60):
@@ -174,10 +182,7 @@ def test_killed_again_and_again_equals_unbroken(tmp_path, start):
         before = steps(broken)[-1:] or [-1]
         wait_for(lambda before=before: steps(broken)[-1:] > before, child)
         time.sleep(rng.uniform(0, 0.5))
-        child.kill()
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # data workers outlive it by seconds and would keep join() waiting
-        child.join(60)
+        end(child)
         kills += child.exitcode == -signal.SIGKILL
         assert latest_valid(broken)[0] is not None
     assert kills > 3

@@ -33,7 +33,7 @@ def draw(rng: Generator, height: int, width: int, objects: tuple[int, int]) -> S
     canvas = belt(rng, height, width, scale)
     label = np.zeros((height, width), np.uint8)
     kind = np.zeros((height, width), np.uint8)
-    zoom = scale * rng.uniform(0.9, 1.15)
+    zoom = scale * rng.uniform(1.2, 1.5)
     for number, size, x, y in _arrange(rng, height, width, zoom, int(rng.integers(objects[0], objects[1] + 1))):
         _place(rng, Scene(canvas, label, kind), number, size, (x, y), zoom, lamp)
     return Scene(camera(rng, canvas), label, kind)
