@@ -32,7 +32,8 @@ def test_every_builder_has_its_yaml(group):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: x)
 def test_yaml_shows_every_setting(group, option):
-    words = [f"{group}={option}", "recipe=null"] + (["model=pspnet"] if group == "backbone" else [])  # a model that changes no backbone setting
+    plain_data = [] if group == "data" else ["data=voc"]  # no recipe goes with it
+    words = [f"{group}={option}", *plain_data] + (["model=pspnet"] if group == "backbone" else [])  # changes no backbone setting
     reading = read_words("train", words)
     assert not reading.faults
     section: dict = OmegaConf.to_container(reading.jobs[0][group])  # type: ignore[assignment]

@@ -20,6 +20,7 @@ REFUSED = {
     "a model that is not there": (["model=icnett"], ["icnett", "Did you mean 'icnet'", "pspnet"]),
     "a backbone that is not there": (["backbone=resnet5"], ["Did you mean 'resnet50'", "resnet101"]),
     "a group that is not there": (["modle=icnet"], ["Did you mean 'model'", "backbone"]),
+    "a group set to nothing": (["model=null"], ["model=null", "Leave the word away", "icnet"]),
     "a misspelt setting": (["model.dropuot=0.2", "model=pspnet"], ["model.dropuot", "Did you mean 'model.dropout'"]),
     "a misspelt frame word": (["batchsize=4"], ["Did you mean 'batch_size'", "steps"]),
     "a setting in the wrong place": (["lr=0.1"], ["Did you mean 'optim.lr'"]),

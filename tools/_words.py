@@ -140,8 +140,10 @@ def _group_fault(word: Override, choices: dict[str, Any], loader: ConfigLoader) 
         return f"{word.input_line}: this tool has no group {group!r}.{nearest(group, choices)} Legal: {_words(choices)}."
     if word.is_add() or word.is_force_add() or word.is_delete():
         return f"{word.input_line}: write {group}=<name>, without a prefix. Legal: {', '.join(options)}."
+    if word.value() is None:
+        return f"{word.input_line}: a group takes the name of an option. Leave the word away, or choose: {', '.join(options)}."
     picked = list(word.sweep_string_iterator()) if word.is_discrete_sweep() else [word.get_value_element_as_str()]
-    wrong = [name for name in picked if name not in options and name != "null"]
+    wrong = [name for name in picked if name not in options]
     return " ".join(unknown(group, name, options) for name in wrong) or None
 
 

@@ -12,6 +12,7 @@ import itertools
 import signal
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
 Draw = tuple[int, int]  # (epoch, data-set index)
+HELD = (signal.SIGTERM, signal.SIGINT)
 
 
 def mix(*numbers: int) -> int:
@@ -109,7 +111,8 @@ class BatchStream(Iterator[Batch]):
         if self._loader is None:
             raise StopIteration
         if self._batches is None:
-            self._batches = iter(self._loader)
+            with _signals_held():
+                self._batches = iter(self._loader)
             _open.add(self)
             atexit.unregister(_close_all)  # last registered runs first: before the exit handlers that wait for workers
             atexit.register(_close_all)
@@ -177,12 +180,23 @@ class _Reader:
             return error
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Holds SIGTERM and SIGINT back while workers are started: they inherit that, so none can be hit before it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(worker: int) -> None:
     """Makes a worker quiet and single-threaded. It ignores SIGTERM and SIGINT: the main process saves first, then ends it."""
     import cv2
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in HELD:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
