@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from segzoo.files import write_atomically
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -15,16 +16,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` as UTF-8, all of it or nothing: temporary file, fsync, replace."""
-    beside = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Writes ``text`` as UTF-8, all of it or nothing."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

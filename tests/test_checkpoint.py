@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from segzoo.engine import checkpoint, files, steps
+from segzoo import files
+from segzoo.engine import checkpoint, steps
 from segzoo.engine.checkpoint import MODEL, TRAINER, add_scores, read_model, read_trainer, save, scores_of
 from segzoo.engine.steps import MANIFEST, CheckpointError, drop_old, latest_valid, move_best, point, verify
 from segzoo.types import DataCard

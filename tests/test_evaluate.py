@@ -112,8 +112,10 @@ def test_a_window_larger_than_the_picture_pads_with_the_mean(model):
     model.eval()
     with torch.no_grad():
         found = class_probabilities(model, x, Protocol("slide", (50, 60)), Precision("fp32", CPU))
-    model.train()
+        overlapping = class_probabilities(model, x, Protocol("slide", (12, 14), (5, 5), (1.0, 1.3), True), Precision("fp32", CPU))
     assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.allclose(overlapping.sum(1), torch.ones(1, *image.shape[:2]), atol=1e-5)  # a mean over windows, scales and sides
+    model.train()
 
 
 def test_order_workers_and_channel_layout_change_nothing(model):

@@ -62,10 +62,10 @@ def unbroken(tmp_path_factory):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_resumed_equals_unbroken(tmp_path, unbroken, number):
     folder, wanted, result = unbroken
-    parts = make_parts(train_set=Signalling(number, when=18))  # in the fifth batch of four
-    with pytest.raises((KeyboardInterrupt, SystemExit), match="step 5" if number == signal.SIGINT else "143"):
+    parts = make_parts(train_set=Signalling(number, when=26))  # in the seventh batch of four, between two rows of the log
+    with pytest.raises((KeyboardInterrupt, SystemExit), match="step 7" if number == signal.SIGINT else "143"):
         train(parts, run_in(tmp_path), **settings())
-    assert steps(tmp_path)[-1] == 5 and pointed(tmp_path, "last") == latest_valid(tmp_path)[0]
+    assert steps(tmp_path)[-1] == 7 and pointed(tmp_path, "last") == latest_valid(tmp_path)[0]
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
     torch.manual_seed(999)  # whatever the new process did with its generator does not matter
@@ -88,6 +88,8 @@ def test_resumed_twice_in_fp16_with_adam_and_accumulation(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "parts", Signalling(signal.SIGINT, when))
     assert run(tmp_path / "parts") == wanted
+    last = latest_valid(tmp_path / "parts")[0]
+    assert last is not None and read_trainer(last)["scaler"]["_growth_tracker"] == 12
 
 
 def test_a_signal_during_evaluation_is_heeded_there_and_the_evaluation_made_up(tmp_path, unbroken):

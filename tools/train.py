@@ -11,6 +11,7 @@ from segzoo.tools._entry import Job, run
 def train(job: Job) -> dict[str, Any]:
     """Trains one model; returns what ``result.json`` holds and a sweep's table shows."""
     from segzoo import config
+    from segzoo.data.verify import verify
     from segzoo.engine.device import reuse_memory
     from segzoo.engine.run import open_run
     from segzoo.engine.train import train as learn
@@ -24,6 +25,9 @@ def train(job: Job) -> dict[str, Any]:
         return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
     try:
         parts = config.build_training(job.config, job.recorded)
+        for split, dataset in (("train", parts.train_set), ("val", parts.val_set)):
+            for line in verify(dataset).warnings():
+                print(f"{split}: {line}", flush=True)
         result = learn(parts, place, **config.words_for(learn, job.config))
     except BaseException as error:
         place.fail(error)

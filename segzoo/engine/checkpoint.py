@@ -18,8 +18,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from segzoo.engine import steps
-from segzoo.engine.files import plain, sha256, write_atomically
 from segzoo.engine.steps import CheckpointError
+from segzoo.files import plain, sha256, write_atomically
 from segzoo.types import DataCard
 
 MODEL, TRAINER = "model.safetensors", "trainer.pt"
@@ -48,7 +48,6 @@ def save(
     """
     folder = steps.step_folder(run, step)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / steps.MANIFEST).unlink(missing_ok=True)  # a damaged folder written again does not count until it is whole
     meta = {"format": steps.FORMAT, "step": step, "config": plain(config), "card": plain(card.to_dict()), "widths": widths}
     packed = io.BytesIO()
     torch.save(trainer, packed)

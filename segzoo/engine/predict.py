@@ -14,9 +14,9 @@ from torch import nn
 from segzoo.data.read import read_image
 from segzoo.engine.device import Precision, normalise, pick_device
 from segzoo.engine.draw import IGNORED, overlay, with_legend
-from segzoo.engine.files import write_atomically
 from segzoo.engine.infer import Protocol, evaluating, label_map
 from segzoo.engine.sources import find_pictures
+from segzoo.files import write_atomically
 from segzoo.registry import Range
 from segzoo.types import DataCard, DataError
 

@@ -14,12 +14,12 @@ from segzoo.engine.checkpoint import MODEL, add_scores, scores_of
 from segzoo.engine.device import Precision, normalise
 from segzoo.engine.draw import sheet, triptych
 from segzoo.engine.evaluate import Evaluation
-from segzoo.engine.files import write_atomically
 from segzoo.engine.infer import Protocol, evaluating, label_map
 from segzoo.engine.log import RunLog
 from segzoo.engine.progress import Progress
 from segzoo.engine.steps import move_best, pointed, read_manifest, step_folder
 from segzoo.engine.summary import score_line, write_summary
+from segzoo.files import write_atomically
 from segzoo.types import DataCard, Dataset
 
 

@@ -11,10 +11,10 @@ from typing import IO, Any
 import yaml
 
 from segzoo.engine.env import describe_environment
-from segzoo.engine.files import plain, sweep_temporaries
 from segzoo.engine.lock import lock_folder
 from segzoo.engine.settings import differences
 from segzoo.engine.steps import latest_valid, steps, verify
+from segzoo.files import plain, sweep_temporaries
 from segzoo.registry import ConfigError
 from segzoo.report import write_json, write_text
 

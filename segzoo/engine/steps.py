@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segzoo.engine.files import sha256, write_atomically
+from segzoo.files import sha256, write_atomically
 
 FORMAT = 1
 MANIFEST = "manifest.json"
