@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segzoo.engine.settings import leaves
 from segzoo.registry import nearest, unknown
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -172,7 +173,7 @@ def _remedy(part: str, here: str, node: Any, tree: dict[str, Any], choices: dict
     beside = [name for name in node if name != "name"] + (list(choices) if not here else [])
     beside = [name for name in beside if not name.startswith("hydra/") or here.startswith("hydra")]
     dotted = f"{here}." if here else ""
-    elsewhere = [path for path in _leaves(tree) if path.split(".")[-1] == part and not path.startswith("hydra.")]
+    elsewhere = [path for path in leaves(tree) if path.split(".")[-1] == part and not path.startswith("hydra.")]
     hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else nearest(part, beside).replace("mean '", f"mean '{dotted}")
     return f"{hint} Legal{' below ' + here if here else ''}: {_words(beside)}."
 
@@ -198,19 +199,11 @@ def _table(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config)  # type: ignore[return-value]
 
 
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree}
-    return {
-        leaf: value for key, node in tree.items() for leaf, value in _leaves(node, f"{path}.{key}" if path else str(key)).items()
-    }
-
-
 def _differences(base: DictConfig, chosen: DictConfig, final: DictConfig) -> list[str]:
     """``key=value`` for what ``final`` has other than the defaults: options picked, then values beside those options' own."""
     before, after = base.hydra.runtime.choices, final.hydra.runtime.choices
     picked = [f"{group}={after[group]}" for group in after if after[group] != before.get(group)]
     plain, own = _table(final), _table(chosen)
-    default = _leaves({key: node for key, node in own.items() if key != "hydra"})
-    leaves = _leaves({key: node for key, node in plain.items() if key != "hydra"})
-    return picked + [f"{path}={value}" for path, value in leaves.items() if path not in default or default[path] != value]
+    default = leaves({key: node for key, node in own.items() if key != "hydra"})
+    values = leaves({key: node for key, node in plain.items() if key != "hydra"})
+    return picked + [f"{path}={value}" for path, value in values.items() if path not in default or default[path] != value]

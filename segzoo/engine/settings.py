@@ -20,14 +20,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """``key: old -> new`` of every setting in which two configurations compute something else."""
     if config_hash(old) == config_hash(new):
         return []
-    before, after = _leaves(old), _leaves(new)
+    before, after = leaves(old), leaves(new)
     keys = [key for key in before | after if key.split(".")[0] not in UNHASHED and before.get(key, ()) != after.get(key, ())]
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
 
 
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+def leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """Every value of a nested table by its dotted path; an empty table counts as a value."""
     if not isinstance(tree, Mapping) or not tree:
         return {path: tree}
     return {
-        leaf: value for key, node in tree.items() for leaf, value in _leaves(node, f"{path}.{key}" if path else str(key)).items()
+        leaf: value for key, node in tree.items() for leaf, value in leaves(node, f"{path}.{key}" if path else str(key)).items()
     }
