@@ -65,6 +65,9 @@ class ResNet(Backbone):
         super().__init__(name, layers, channels, inner=1)
         self.stem, self.stride_at, self.width = stem, stride_at, width
         init_weights(self)
+        for block in self.modules():
+            if isinstance(block, Bottleneck):
+                nn.init.zeros_(block.bn3.weight)  # starts as the identity; Goyal et al., arXiv:1706.02677, sec. 5.1
 
     def imagenet(self) -> tuple[str, str]:
         """Torchvision's IMAGENET1K_V1 entry and what this trunk does differently; ConfigError if the width is not 1."""

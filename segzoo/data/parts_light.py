@@ -32,7 +32,7 @@ def metal(rng: Generator, relief: np.ndarray, lamp: Lamp, zoom: float) -> np.nda
     key = (toward - lamp.tilt) / lamp.width
     fill = (toward + 0.62) / (0.7 * lamp.width)
     tarnish = 1.0 + 0.22 * _cloud(rng, relief.shape[0], relief.shape[1], 13 * zoom, 17 * zoom)
-    return tarnish * (0.16 + 0.4 * steep + 0.75 / (1.0 + key * key) + 0.3 / (1.0 + fill * fill) + 0.12 * toward)
+    return tarnish * (0.16 + 0.4 * steep + 0.55 / (1.0 + key * key) + 0.3 / (1.0 + fill * fill) + 0.12 * toward)
 
 
 def finish(rng: Generator, turned: bool, u: np.ndarray, v: np.ndarray, light: tuple[float, float]) -> np.ndarray:
@@ -43,7 +43,7 @@ def finish(rng: Generator, turned: bool, u: np.ndarray, v: np.ndarray, light: tu
     square = u * u + v * v + 1e-3
     gleam = u * light[0] + v * light[1]
     gleam = gleam * gleam / square
-    return 0.82 + marks[(1.4 * np.sqrt(square)).astype(np.int32) % 1024] + 0.45 * gleam * gleam
+    return 0.9 + marks[(1.4 * np.sqrt(square)).astype(np.int32) % 1024] + 0.25 * gleam * gleam
 
 
 def shadow(distance: np.ndarray, tall: float, lamp: Lamp) -> np.ndarray:
@@ -54,7 +54,7 @@ def shadow(distance: np.ndarray, tall: float, lamp: Lamp) -> np.ndarray:
         swept = np.minimum(swept, np.roll(distance, (round(-lamp.y * far * share), round(-lamp.x * far * share)), (0, 1)))
     cast = np.clip(0.5 - swept / (3.0 + 0.7 * far), 0.0, 1.0)
     seam = np.clip(1.0 - distance / (2.0 + 0.6 * tall), 0.0, 1.0)
-    return (1.0 - 0.55 * cast * cast * (3.0 - 2.0 * cast)) * (1.0 - 0.4 * seam * seam)
+    return (1.0 - 0.45 * cast * cast * (3.0 - 2.0 * cast)) * (1.0 - 0.4 * seam * seam)
 
 
 def belt(rng: Generator, height: int, width: int, scale: float) -> np.ndarray:
@@ -80,7 +80,7 @@ def camera(rng: Generator, scene: np.ndarray) -> np.ndarray:
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     spot_x, spot_y = rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8)
     spot = 1.0 / (1.0 + 1.6 * ((x - spot_x) ** 2 + (y - spot_y) ** 2))
-    light = rng.uniform(0.95, 1.25) * (0.85 + 0.3 * spot - 0.1 * (x * x + y * y))
+    light = rng.uniform(1.05, 1.2) * (0.85 + 0.3 * spot - 0.1 * (x * x + y * y))
     lit = scene * light
     blur = rng.uniform(0.35, 1.0)
     soft = np.pad(lit, 1, "edge")

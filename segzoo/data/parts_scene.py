@@ -33,21 +33,21 @@ def draw(rng: Generator, height: int, width: int, objects: tuple[int, int]) -> S
     canvas = belt(rng, height, width, scale)
     label = np.zeros((height, width), np.uint8)
     kind = np.zeros((height, width), np.uint8)
-    zoom = scale * rng.uniform(1.2, 1.5)
+    zoom = scale * rng.uniform(1.25, 1.55)
     for number, size, x, y in _arrange(rng, height, width, zoom, int(rng.integers(objects[0], objects[1] + 1))):
         _place(rng, Scene(canvas, label, kind), number, size, (x, y), zoom, lamp)
     return Scene(camera(rng, canvas), label, kind)
 
 
 def _arrange(rng: Generator, height: int, width: int, zoom: float, count: int) -> list[tuple[int, float, float, float]]:
-    """Kind, size and centre of each part: mostly the freest of eight spots, sometimes a blind throw that makes a pile."""
+    """Kind, size and centre of each part: mostly the freest of sixteen spots, sometimes a blind throw that makes a pile."""
     placed: list[tuple[int, float, float, float]] = []
     for _ in range(count):
         number = int(rng.integers(len(KINDS)))
         size = zoom * rng.uniform(KINDS[number].least, KINDS[number].greatest)
-        spots = [(width * rng.uniform(0.08, 0.92), height * rng.uniform(0.1, 0.9)) for _ in range(8)]
+        spots = [(width * rng.uniform(0.08, 0.92), height * rng.uniform(0.1, 0.9)) for _ in range(16)]
         room = [min([math.hypot(x - p[2], y - p[3]) - 0.45 * p[1] for p in placed], default=0.0) for x, y in spots]
-        x, y = spots[0] if rng.random() < 0.12 else spots[room.index(max(room))]
+        x, y = spots[0] if rng.random() < 0.06 else spots[room.index(max(room))]
         placed.append((number, size, x, y))
     return placed
 
@@ -93,13 +93,13 @@ def _overlap(shape: tuple[int, ...], left: int, top: int, side: int) -> tuple[tu
 def _damage(
     rng: Generator, solid: Solid, label: np.ndarray, u: np.ndarray, v: np.ndarray, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts up to three defects into a part: writes their ids to ``label``; the new relief and the glint.
+    """Cuts up to two defects into a part: writes their ids to ``label``; the new relief and the glint.
 
     A positive glint is light that bare metal in a scratch adds, a negative one the share that a dent swallows.
     """
     relief, glint = solid.relief, np.zeros_like(solid.relief)
-    surface = np.flatnonzero(solid.distance < -4 * zoom)
-    count = (0, 0, 1, 2, 3)[int(rng.integers(5))] if surface.size else 0
+    surface = np.flatnonzero(solid.distance < -5 * zoom)
+    count = (0, 1, 1, 2)[int(rng.integers(4))] if surface.size else 0
     for _ in range(count):
         spot = int(surface[int(rng.integers(surface.size))])
         is_scratch = rng.random() < 0.42
@@ -108,6 +108,6 @@ def _damage(
         a, b = du * math.cos(turn) + dv * math.sin(turn), dv * math.cos(turn) - du * math.sin(turn)
         inside, depth = (scratch if is_scratch else dent)(rng, a, b, zoom)
         relief = relief - (3.0 if is_scratch else 6.0) * zoom * depth
-        glint[inside] = depth[inside] * (rng.uniform(0.7, 1.0) if is_scratch else rng.uniform(-0.65, -0.45))
+        glint[inside] = depth[inside] * (rng.uniform(0.9, 1.2) if is_scratch else rng.uniform(-0.9, -0.8))
         label[inside] = SCRATCH if is_scratch else DENT
     return relief, glint

@@ -72,7 +72,7 @@ def bushing(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
 
 def pin(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
     """Lying dowel pin with chamfered ends; some have a groove, some a flat head as a clevis pin has."""
-    half, radius = 0.5 * size, size * rng.uniform(0.095, 0.14)
+    half, radius = 0.5 * size, size * rng.uniform(0.12, 0.16)
     variant = rng.random()
     chamfer = radius * rng.uniform(0.25, 0.7)
     profile = radius - 0.8 * np.maximum(np.abs(u) - (half - chamfer), 0.0)
@@ -85,7 +85,7 @@ def pin(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
 
 def screw(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
     """Lying screw: hexagon, pan, countersunk or no head, plain shank of any share, thread, pointed tip."""
-    half, radius = 0.5 * size, size * rng.uniform(0.085, 0.11)
+    half, radius = 0.5 * size, size * rng.uniform(0.1, 0.125)
     pitch = radius * rng.uniform(0.5, 0.68)
     head = ("hexagon", "pan", "pan", "countersunk", "none")[int(rng.integers(5))]
     neck = -half + (0.0 if head == "none" else size * rng.uniform(0.13, 0.2))
@@ -118,8 +118,8 @@ def scratch(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple
 
 
 def dent(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Round to oval bowl 16 to 30 pixels across at scale 1: its mask and its depth profile, 0 at the rim and 1 at the bottom."""
-    radius = scale * rng.uniform(11.0, 15.0)
+    """Round to oval bowl 20 to 34 pixels across at scale 1: its mask and its depth profile, 0 at the rim and 1 at the bottom."""
+    radius = scale * rng.uniform(13.0, 17.0)
     stretch = rng.uniform(0.75, 1.0)
     square = (u * u + v * v / (stretch * stretch)) / (radius * radius)
     return square < 1.0, np.maximum(1.0 - square * square, 0.0)
@@ -168,9 +168,9 @@ class Kind(NamedTuple):
 
 
 KINDS = (  # in the order of the train ids, from 1
-    Kind(nut, 58, 90, 0.13, 0.38, 0.48),
-    Kind(washer, 58, 92, 0.045, 0.58, 0.72),
-    Kind(screw, 92, 140, 0.1, 0.36, 0.5),
-    Kind(pin, 74, 118, 0.11, 0.54, 0.68),
-    Kind(bushing, 58, 92, 0.22, 0.24, 0.31),
+    Kind(nut, 62, 90, 0.13, 0.42, 0.47),
+    Kind(washer, 62, 92, 0.045, 0.58, 0.66),
+    Kind(screw, 96, 140, 0.1, 0.44, 0.49),
+    Kind(pin, 84, 124, 0.11, 0.62, 0.7),
+    Kind(bushing, 62, 92, 0.22, 0.24, 0.28),
 )

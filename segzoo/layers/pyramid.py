@@ -14,9 +14,9 @@ from segzoo.layers.conv import outside_autocast
 class PyramidPool(nn.Module):
     """Pools a map to b x b bins for each b: equal to ``F.adaptive_avg_pool2d`` or ``F.adaptive_max_pool2d`` at every size.
 
-    Averages are two small matrix products, maxima are taken over gathered pixels, so that the size of the map stays a variable in
-    exported graphs; PyTorch's own adaptive pooling exports with the bins of the traced size. It also keeps the backward pass
-    deterministic on CUDA. Computed in fp32, outside autocast. Bins may outnumber the pixels of the map; they then overlap.
+    All averages are one matrix product with the pixels, maxima are taken over gathered pixels, so that the size of the map stays a
+    variable in exported graphs; PyTorch's own adaptive pooling exports with the bins of the traced size. It also keeps the backward
+    pass deterministic on CUDA. Computed in fp32, outside autocast. Bins may outnumber the pixels of the map; they then overlap.
 
     Args:
         bins: bins along each side, one pooled map each; 1 or more.
@@ -31,10 +31,10 @@ class PyramidPool(nn.Module):
         self.bins, self.pool = tuple(bins), pool
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        pool = average_bins if self.pool == "avg" else max_bins
         with outside_autocast(x):
-            wide = x.to(torch.float32, memory_format=torch.contiguous_format)  # the products crawl over channels-last maps
-            return [pool(wide, bins).to(x.dtype) for bins in self.bins]
+            wide = x.float()
+            pooled = average_bins(wide, self.bins) if self.pool == "avg" else [max_bins(wide, bins) for bins in self.bins]
+            return [grid.to(x.dtype) for grid in pooled]
 
     def extra_repr(self) -> str:
         return f"bins={self.bins}, pool={self.pool}"
@@ -61,13 +61,16 @@ def bin_pixels(size: int, bins: int, device: torch.device) -> Tensor:
     return torch.minimum(first[:, None] + torch.arange(longest, device=device), end[:, None] - 1)
 
 
-def average_bins(x: Tensor, bins: int) -> Tensor:
-    """Mean of (N, C, H, W) float32 over bins x bins."""
-    batch, channels, height, width = x.shape
-    maps = batch * channels
-    rows = bin_matrix(height, bins, x.device).expand(maps, bins, height)
-    columns = bin_matrix(width, bins, x.device).T.expand(maps, width, bins)
-    return torch.bmm(rows, torch.bmm(x.flatten(0, 1), columns)).unflatten(0, (batch, channels))
+def average_bins(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
+    """Means of (N, C, H, W) float32 over b x b bins for each b; a channels-last map is read in place."""
+    height, width = x.shape[-2:]
+    grids = []
+    for side in bins:
+        rows, columns = bin_matrix(height, side, x.device), bin_matrix(width, side, x.device)
+        grids.append((rows[:, None, :, None] * columns[:, None, :]).reshape(side * side, height * width))
+    means = torch.matmul(torch.cat(grids), x.flatten(2).transpose(1, 2)).transpose(1, 2)  # (N, C, bins of all grids)
+    parts = means.split([side * side for side in bins], dim=2)
+    return [part.unflatten(2, (side, side)) for part, side in zip(parts, bins, strict=True)]
 
 
 def max_bins(x: Tensor, bins: int) -> Tensor:
