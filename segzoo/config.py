@@ -19,6 +19,7 @@ from segzoo.registry import (
     LOSSES,
     MODELS,
     OPTIMS,
+    POSTS,
     SCHEDULES,
     ConfigError,
     Registry,
@@ -43,7 +44,9 @@ SECTIONS: dict[str, Registry] = {
     "optim": OPTIMS,
     "schedule": SCHEDULES,
     "init": INITS,
+    "post": POSTS,
 }
+TRAINING = tuple(name for name in SECTIONS if name != "post")
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,13 @@ class Frame:
 
 
 FRAMES = {
-    "train": Frame(tuple(SECTIONS), ("segzoo.engine.train:train", "segzoo.engine.run:open_run")),
+    "train": Frame(TRAINING, ("segzoo.engine.train:train", "segzoo.engine.run:open_run")),
     "eval": Frame(
-        ("model", "backbone", "data"),
+        ("model", "backbone", "data", "post"),
         ("segzoo.engine.evaluate:evaluate", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "predict": Frame((), ("segzoo.engine.predict:predict", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config")),
+    "predict": Frame(("post",), ("segzoo.engine.predict:predict", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config")),
 }
 
 
@@ -148,6 +151,11 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
         card=card,
         config=dict(recorded),
     )
+
+
+def build_post(section: Mapping[str, Any]) -> Any:
+    """What makes labels of class probabilities, or None for their arg-max."""
+    return POSTS.build(section["name"], **settings(section))
 
 
 def words_for(function: Callable, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,13 +50,19 @@ class ToyLoss:
     def weight(self, label, logits):
         return (label != 255).sum().float().repeat(1 + len(logits.aux))
 
-    def __call__(self, logits, label, weight=None):
+    def terms(self, logits, label, weight=None):
         weight = self.weight(label, logits) if weight is None else weight
-        total = logits.main.new_zeros(())
-        for factor, head, share in zip(self.factors, (logits.main, *logits.aux), weight, strict=False):
+        sums = []
+        for head in (logits.main, *logits.aux):
             grown = F.interpolate(head, label.shape[-2:], mode="bilinear", align_corners=False)
-            total = total + factor * F.cross_entropy(grown, label.long(), ignore_index=255, reduction="sum") / share.clamp(min=1)
-        return total
+            sums.append(F.cross_entropy(grown, label.long(), ignore_index=255, reduction="sum"))
+        return torch.stack(sums) / weight[: len(sums)].clamp(min=1)
+
+    def total(self, terms):
+        return (terms * terms.new_tensor(self.factors[: len(terms)])).sum()
+
+    def __call__(self, logits, label, weight=None):
+        return self.total(self.terms(logits, label, weight))
 
 
 class ToyData:

@@ -349,7 +349,7 @@ def test_initialisation(name, given):
         ("resnet50", {"stem": "depp"}, "Did you mean 'deep'"),
         ("resnet50", {"stride_at": "7x7"}, "one of 3x3, 1x1"),
         ("resnet101", {"width": 0.0}, "0.125 to 2"),
-        ("vgg16", {"pool": "avg"}, "one of vgg, deeplab"),
+        ("vgg16", {"pool": "avg"}, "one of vgg, caffe, deeplab"),
         ("vgg16", {"width": 0.5}, "no such setting"),
     ],
 )

@@ -33,7 +33,7 @@ one_value = pytest.mark.filterwarnings("ignore:The batch norm of PSPNet's 1x1 py
 
 
 def build(model, backbone="resnet50", num_classes=5, trunk=None, **given):
-    if model == "fcn" and backbone == "vgg16":
+    if (model == "fcn" and backbone == "vgg16") or model in ("parsenet", "deeplab_largefov"):
         given.setdefault("fc_channels", 16)
     trunk = TINY.get(backbone, {}) if trunk is None else trunk
     return MODELS.build(model, BACKBONES.build(backbone, **trunk), num_classes, **given)
@@ -53,11 +53,12 @@ def picture(*shape, seed=0):
 
 
 def randomised(model):
-    """The model with scores and running statistics that show an error: FCN's scores start at zero, statistics at 0 and 1."""
+    """The model with weights and statistics that show an error: FCN's scores and bottlenecks' last scales start at zero."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None:
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
         elif isinstance(layer, nn.Conv2d) and not layer.weight.any():
             nn.init.normal_(layer.weight, 0, 0.1)
     return model
@@ -108,6 +109,14 @@ def total(logits):
         ("fcn", "vgg16", 21, {}, {"stride": 16}, 134_815_994, 0),
         ("fcn", "vgg16", 21, {}, {"stride": 8}, 134_489_759, 0),
         ("fcn", "vgg16", 150, {}, {}, 141_470_594, 0),
+        ("parsenet", "vgg16", 21, {}, {}, 20_529_002, 0),
+        ("parsenet", "vgg16", 21, {}, {"fusion": "early"}, 20_528_981, 0),
+        ("parsenet", "vgg16", 59, {}, {}, 20_606_902, 0),
+        ("deeplab_largefov", "vgg16", 21, {"pool": "deeplab"}, {}, 20_505_429, 0),
+        ("deeplab_largefov", "vgg16", 21, {"pool": "deeplab"}, {"msc": "frozen"}, 21_711_550, 0),
+        ("deeplab_largefov", "vgg16", 21, {}, {"kernel": 4, "dilation": 4, "fc_channels": 4096}, 65_140_565, 0),
+        ("deeplab_largefov", "resnet50", 21, {}, {}, 43_454_549, 0),
+        ("deeplab_largefov", "resnet101", 21, {}, {}, 62_446_677, 0),
         ("fcn_dilated", "resnet50", 21, {}, {}, 32_957_013, 2_365_205),
         ("fcn_dilated", "resnet101", 21, {}, {}, 51_949_141, 2_365_205),
         ("fcn_dilated", "resnet50", 19, {"stem": "v1c"}, {"convs": 2, "concat_input": True}, 47_133_043, 2_364_691),
@@ -368,6 +377,20 @@ def test_icnet_adds_its_pyramid_to_the_trunk():
     pooled = [F.adaptive_avg_pool2d(features, b) for b in (1, 2, 3, 6)]
     grown = [F.interpolate(p, size=(8, 6), mode="bilinear", align_corners=True) for p in pooled]
     assert_close_to_scale(seen["conv5_4"][0], torch.stack([features, *grown]).sum(0))
+
+
+@pytest.mark.parametrize("branches, head, step", [(4, 0, 16), (24, 1, 8)])
+def test_icnet_with_fewer_branches_answers_from_its_guidance(branches, head, step):
+    whole, fewer = randomised(build("icnet")), build("icnet", branches=branches)
+    fewer.load_state_dict(whole.state_dict())
+    whole.eval().branches = branches  # a trained network may be asked what its branches are worth
+    with torch.no_grad():
+        assert torch.equal(fewer.eval()(picture(1, 3, 65, 97)).main, whole(picture(1, 3, 65, 97)).main)
+    short = fewer.train()(picture(2, 3, 65, 97))
+    assert len(short.aux) == len(fewer.aux_weights) == head and fewer.aux_weights == whole.aux_weights[:head]
+    assert short.main.shape[-2:] == (-(-65 // step), -(-97 // step))
+    total(short).backward()
+    assert all((p.grad is not None) == p.requires_grad for p in fewer.parameters())
 
 
 def test_icnet_fusion_adds_a_dilated_and_a_plain_convolution_before_its_relu():

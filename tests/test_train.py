@@ -214,8 +214,8 @@ def test_accumulated_parts_equal_the_joint_batch(tmp_path):
     assert torch.allclose(weights("single", batch_size=1, accumulate=6), joint, atol=1e-6)
 
     class MeanOfMeans(ToyLoss):
-        def __call__(self, logits, label, weight=None):
-            return super().__call__(logits, label) / (1 if weight is None else 3)
+        def terms(self, logits, label, weight=None):
+            return super().terms(logits, label) / (1 if weight is None else 3)
 
     parts = make_parts(train_set=Uneven(9), loss=MeanOfMeans())
     torch.manual_seed(3)
@@ -239,9 +239,9 @@ class BadLoss(ToyLoss):
         super().__init__()
         self.when, self.calls = when, 0
 
-    def __call__(self, logits, label, weight=None):
+    def terms(self, logits, label, weight=None):
         self.calls += 1
-        return super().__call__(logits, label, weight) * (float("nan") if self.calls >= self.when else 1.0)
+        return super().terms(logits, label, weight) * (float("nan") if self.calls >= self.when else 1.0)
 
 
 def test_a_loss_that_is_not_finite_names_the_pictures_and_touches_no_weight(tmp_path):

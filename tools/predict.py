@@ -15,7 +15,7 @@ def predict(job: Job) -> dict[str, Any]:
 
     model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
     folder = open_result("predict", zoo.title(meta), job.config, **config.words_for(open_result, job.config))
-    done = label(model, card, folder, **config.words_for(label, job.config))
+    done = label(model, card, folder, config.build_post(job.config["post"]), **config.words_for(label, job.config))
     print(f"{done['pictures']} pictures in {done['seconds']} s: {done['folder']}")
     return done
 

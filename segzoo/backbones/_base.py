@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, Self
 
 from torch import Tensor, nn
@@ -28,7 +29,10 @@ class Backbone(nn.Module, ABC):
         stages: name, channels and stride before dilation of each stage.
         channels: channels by name, ``c3_1`` included.
         output_stride: the stride of c5 as it stands: 32, or what ``dilate_`` made of it.
+        classifier: the fully connected layers of the weights that were loaded, for heads that go on from them; mostly empty.
     """
+
+    classifier: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, name: str, layers: Sequence[nn.Sequential], channels: Sequence[int], *, inner: int):
         super().__init__()
@@ -109,6 +113,9 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def aliases(self, keys: Collection[str]) -> dict[str, str]:
         """Prefixes of parameter names in files of others -> the same layer's prefix here, for a file holding ``keys``."""
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
+        """Keeps what heads may want of loaded weights beyond the trunk; here: nothing."""
 
     @abstractmethod
     def _unstride(self, stage: str, dilation: int, first_block: str) -> int:

@@ -5,16 +5,16 @@ Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556, configuration D. Every convo
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone, init_weights
 from segzoo.registry import BACKBONES
 from segzoo.weights import load_trunk
 
-Pool = Literal["vgg", "deeplab"]
+Pool = Literal["vgg", "caffe", "deeplab"]
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of c1 to c5
 
@@ -25,7 +25,8 @@ def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none"
 
     Args:
         batch_norm: whether a batch norm follows each convolution.
-        pool: ``vgg`` (2x2 stride 2) or ``deeplab`` (3x3 stride 2 padding 1, which aligns the corners at sizes 8k+1).
+        pool: ``vgg`` (2x2 stride 2, odd sides rounded down), ``caffe`` (the same, rounded up) or ``deeplab`` (3x3 stride 2 padding 1,
+            which aligns the corners at sizes 8k+1).
         weights: ``none``, ``imagenet`` (torchvision's) or a file; see ``segzoo.weights.load_trunk``.
     """
     backbone = VGG("vgg16", batch_norm, pool)
@@ -44,7 +45,7 @@ class VGG(Backbone):
 
     Shapes:
         (N, 3, H, W) -> c1 (N, 64, H/2, W/2), c2 (N, 128, H/4, W/4), c3 (N, 256, H/8, W/8), c4 (N, 512, H/16, W/16),
-        c5 (N, 512, H/32, W/32), each side halved rounding down with pool ``vgg`` and up with ``deeplab``.
+        c5 (N, 512, H/32, W/32), each side halved, rounding down with pool ``vgg`` and up with the others.
     """
 
     def __init__(self, name: str, batch_norm: bool, pool: Pool):
@@ -59,12 +60,18 @@ class VGG(Backbone):
     def imagenet(self) -> tuple[str, str]:
         """Torchvision's IMAGENET1K_V1 entry, with or without batch norm, and what this trunk does differently."""
         entry = "VGG16_BN_Weights.IMAGENET1K_V1" if self.batch_norm else "VGG16_Weights.IMAGENET1K_V1"
-        return entry, "" if self.pool == "vgg" else "trained with 2x2 pools"
+        return entry, "trained with 2x2 pools" if self.pool == "deeplab" else ""
 
     def aliases(self, keys: Collection[str]) -> dict[str, str]:
         """Torchvision's and timm's ``features.N``, which count through the stages."""
         own = [f"{stage.name}.{i}." for stage in self.stages for i, _ in enumerate(self.get_submodule(stage.name).children())]
         return {f"features.{i}.": prefix for i, prefix in enumerate(own)}
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
+        """Keeps fc6 and fc7 of torchvision's file in ``classifier``."""
+        names = {f"fc{6 + i}.{part}": f"classifier.{3 * i}.{part}" for i in range(2) for part in ("weight", "bias")}
+        if all(name in state for name in names.values()):
+            self.classifier = {name: state[theirs] for name, theirs in names.items()}
 
     def _unstride(self, stage: str, dilation: int, first_block: str) -> int:
         for layer in self.get_submodule(stage).children():
@@ -86,5 +93,5 @@ def _stage(cin: int, channels: int, convs: int, batch_norm: bool, pool: Pool) ->
             layers.append(nn.BatchNorm2d(channels))
         layers.append(nn.ReLU(inplace=True))
         cin = channels
-    layers.append(nn.MaxPool2d(2, stride=2) if pool == "vgg" else nn.MaxPool2d(3, stride=2, padding=1))
+    layers.append(nn.MaxPool2d(3, stride=2, padding=1) if pool == "deeplab" else nn.MaxPool2d(2, 2, ceil_mode=pool == "caffe"))
     return nn.Sequential(*layers)

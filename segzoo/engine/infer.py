@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from segzoo.layers.resize import grow_labels
 from segzoo.registry import ConfigError
 from segzoo.types import Logits
 
+Post = Callable[[Any, Tensor], Tensor]  # image and class probabilities -> labels; with ``describe()``
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -30,6 +32,7 @@ class Protocol:
         stride: step (H, W) from window to window; None is two thirds of the crop.
         scales: factors of the picture's size; probabilities are averaged over them.
         flip: averages over the mirrored picture too.
+        post: what makes labels of the probabilities, in words; ``none`` is their arg-max.
 
     Raises:
         ConfigError: the settings contradict each other.
@@ -40,6 +43,7 @@ class Protocol:
     stride: tuple[int, int] | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    post: str = "none"
 
     def __post_init__(self) -> None:
         faults = []
@@ -59,14 +63,14 @@ class Protocol:
     @property
     def single(self) -> bool:
         """One pass over the whole picture: labels come straight from the logits, and a loss can be taken from them."""
-        return self.mode == "whole" and self.scales == (1.0,) and not self.flip
+        return self.mode == "whole" and self.scales == (1.0,) and not self.flip and self.post == "none"
 
     def to_dict(self) -> dict[str, Any]:
         """The protocol as others read it, with what never varies here spelt out."""
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         if self.crop:
             own["stride"] = list(self.step)
-        return own | {"label_resolution": "original", "absent_classes": "left out of the mean", "post": "none"}
+        return own | {"label_resolution": "original", "absent_classes": "left out of the mean"}
 
     @property
     def id(self) -> str:
@@ -99,15 +103,28 @@ def forward(model: nn.Module, x: Tensor, precision: Precision) -> Logits:
 
 
 @torch.no_grad()
-def label_map(model: nn.Module, x: Tensor, protocol: Protocol, precision: Precision) -> Tensor:
+def label_map(
+    model: nn.Module, x: Tensor, protocol: Protocol, precision: Precision, image: Tensor | None = None, post: Post | None = None
+) -> Tensor:
     """Class ids of a normalised picture at its own size. A single pass never holds K x H x W numbers; every other protocol does.
+
+    Args:
+        model, x, protocol, precision: what labels which picture how.
+        image: (1, H, W, 3) uint8, the picture itself; for ``post`` alone.
+        post: makes labels of image and probabilities; None takes the arg-max.
 
     Shapes:
         (1, 3, H, W) -> (1, H, W)
     """
     if protocol.single:
         return labels_of(model, forward(model, x, precision), x.shape[-2:])
-    return class_probabilities(model, x, protocol, precision).argmax(1)
+    probabilities = class_probabilities(model, x, protocol, precision)
+    return probabilities.argmax(1) if post is None else post(image, probabilities)
+
+
+def words_of(post: Any) -> str:
+    """How a protocol calls what makes labels of probabilities."""
+    return "none" if post is None else post.describe()
 
 
 def labels_of(model: nn.Module, logits: Logits, size: torch.Size | tuple[int, int]) -> Tensor:

@@ -25,7 +25,7 @@ from segzoo.engine.run import Run
 from segzoo.engine.steps import drop_old, step_folder
 from segzoo.engine.stop import StopRequest
 from segzoo.registry import ConfigError, Range
-from segzoo.types import Batch, DataCard, Dataset, Logits
+from segzoo.types import Batch, DataCard, Dataset
 
 
 class Diverged(RuntimeError):
@@ -40,7 +40,7 @@ class Parts:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
         train_set, val_set: labelled pictures.
         augment: ``(sample, seed) -> sample``, or None.
-        loss: ``loss(logits, label, weight)`` and ``loss.weight(label, logits)``.
+        loss: ``loss.terms(logits, label, weight)`` of each head, ``loss.total(terms)`` and ``loss.weight(label, logits)``.
         make_optimizer: called with the model once it is on its device; groups may carry ``name`` and ``base_lr``.
         make_schedule: called with the number of steps; gives ``step -> factor`` of each group's ``base_lr``.
         card: classes and normalisation; written into checkpoints.
@@ -168,13 +168,14 @@ def _step(
         logits = forward(model, x, formats)
         if weight is None:  # of all parts, so that their gradients add up to the whole's; the logits only lend their size
             weight = torch.stack([parts.loss.weight(other, logits) for other in labels]).sum(0)
-        loss = parts.loss(logits, label, weight)
+        terms = parts.loss.terms(logits, label, weight)
+        loss = parts.loss.total(terms)
         total += float(loss.detach())
         if not math.isfinite(total):
             raise Diverged(_advice(f"the loss is {total}", step, [batch]))
         formats.scaler.scale(loss).backward()
         if plan.logs(step):
-            main += float(parts.loss(Logits(logits.main.detach()), label, weight[:1])) if logits.aux else float(loss.detach())
+            main += float(terms[0].detach())
     formats.scaler.unscale_(optimizer)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)

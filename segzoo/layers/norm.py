@@ -1,9 +1,10 @@
-"""Batch norm for maps that pooling has left with very few pixels."""
+"""Norms that PyTorch lacks: batch norm for maps of one pixel, and unit length over channels."""
 
 from __future__ import annotations
 
 import warnings
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,3 +41,27 @@ class PooledBN(nn.BatchNorm2d):
                 stacklevel=2,
             )
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+class L2Norm(nn.Module):
+    """Scales the channels of every pixel to unit length, then each channel by a learned factor.
+
+    Liu et al., ParseNet, arXiv:1506.04579, sec. 3.3: ``y_c = scale_c x_c / sqrt(sum_k x_k^2 + 1e-10)``, so a pixel of zeros stays
+    zero. Computed in fp32.
+
+    Args:
+        channels: channels of the map.
+        scale: where every factor starts.
+
+    Shapes:
+        (N, C, H, W) -> (N, C, H, W) of the type of the input
+    """
+
+    def __init__(self, channels: int, scale: float = 10.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        length = (wide.square().sum(1, keepdim=True) + 1e-10).sqrt()
+        return (self.scale.float().view(1, -1, 1, 1) * wide / length).to(x.dtype)

@@ -63,6 +63,8 @@ def bin_pixels(size: int, bins: int, device: torch.device) -> Tensor:
 
 def average_bins(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
     """Means of (N, C, H, W) float32 over b x b bins for each b; a channels-last map is read in place."""
+    if not bins:
+        return []
     height, width = x.shape[-2:]
     grids = []
     for side in bins:

@@ -56,7 +56,10 @@ class PixelLoss:
             ValueError: heads, class weights or sizes do not match; on a CPU, a label is neither a class nor ``ignore``. On CUDA that
                 check would halt the device, so the loader makes it before the upload.
         """
-        terms = self.terms(logits, label, weight)
+        return self.total(self.terms(logits, label, weight))
+
+    def total(self, terms: Tensor) -> Tensor:
+        """The heads' means (heads,) times their factors, summed."""
         return (terms * terms.new_tensor(self.factors[: len(terms)])).sum()
 
     def terms(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -9,15 +9,26 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segzoo.backbones._base import Backbone
 from segzoo.backbones.vgg import VGG
 from segzoo.layers.conv import Score, outside_autocast
 from segzoo.models._base import SegModel
+from segzoo.models._fully_connected import FullyConnected
 from segzoo.registry import MODELS, ConfigError, Range
 from segzoo.types import Logits
 
 SKIPS: dict[int, tuple[str, ...]] = {32: (), 16: ("c4",), 8: ("c4", "c3")}  # stages whose scores are added, coarse to fine
+PAD = 100  # zeros around the image in the release, of which the first convolution brings one
+OFFSETS = {
+    "c4": 5,
+    "c3": 9,
+    32: 19,
+    16: 27,
+    8: 31,
+}  # pixels cut off at the top and left of a skip's scores, and of the last growing
+AT_ONCE = {"c4": 0.01, "c3": 0.0001}  # factors that take the place of the stages' falling rates
 
 
 @MODELS.register
@@ -29,6 +40,8 @@ def fcn(
     fc_channels: Annotated[int, Range(0, None)] | None = None,
     dropout: Annotated[float, Range(0, 0.95)] = 0.5,
     deconv: Literal["frozen", "learned"] = "frozen",
+    geometry: Literal["same", "pad100"] = "same",
+    at_once: bool = False,
 ) -> FCN:
     """FCN-8s, FCN-16s or FCN-32s. On VGG-16 without batch norm it needs pre-trained weights.
 
@@ -40,9 +53,13 @@ def fcn(
         dropout: share of the values dropped after fc6 and after fc7, in training.
         deconv: whether all deconvolutions stay bilinear (``frozen``, the release), or those before a sum are learned from
             there (``learned``, sec. 4.3); the last one always stays.
+        geometry: ``same``: maps keep their size and grown scores are cropped around their middle; ``pad100``: the release's, an image
+            padded by 100 pixels, a fc6 that keeps none of the border, and crops at fixed offsets.
+        at_once: whether c4 and c3 are damped by 0.01 and 0.0001 before they are scored, to train all at once and not 32s, 16s, 8s.
 
     Raises:
-        ConfigError: if ``learned`` is asked for at stride 32, where the last deconvolution is the only one.
+        ConfigError: if ``learned`` is asked for at stride 32, where the last deconvolution is the only one, or ``pad100`` on any other
+            trunk than a VGG with ``caffe`` pools, or without fc6.
     """
     if deconv == "learned" and stride == 32:
         raise ConfigError(
@@ -50,25 +67,31 @@ def fcn(
         )
     if fc_channels is None:
         fc_channels = 4096 if isinstance(backbone, VGG) else 0
-    return FCN(backbone, num_classes, SKIPS[stride], stride, fc_channels, dropout, learned=deconv == "learned")
+    padded = geometry == "pad100"
+    if padded and not (isinstance(backbone, VGG) and backbone.pool == "caffe" and fc_channels):
+        raise ConfigError(
+            "model.geometry='pad100' belongs to VGG-16 with pools that round up and with fc6: set backbone=vgg16 backbone.pool=caffe "
+            "and leave model.fc_channels, or take model.geometry=same"
+        )
+    return FCN(backbone, num_classes, stride, fc_channels, dropout, learned=deconv == "learned", padded=padded, at_once=at_once)
 
 
 class FCN(SegModel):
     """The network that ``fcn`` builds.
 
     The deconvolutions are layers of the published network with parameters of their own, so they are part of the model, and its
-    logits have the size of the image. Deviation: the release pads the image by 100 pixels and crops by fixed offsets; here the
-    convolutions keep the size of their map, and each deconvolution is cropped, centred, to the map or image it must meet.
-    All scores start at zero and all arithmetic on scores is fp32.
+    logits have the size of the image. Deviation, unless padded: the convolutions keep the size of their map, and each deconvolution
+    is cropped, centred, to the map or image it must meet. All scores start at zero and all arithmetic on scores is fp32.
 
     Args:
         backbone: the trunk.
         num_classes: classes to score, K.
-        skips: stages whose scores are added, coarse to fine.
-        stride: stride of the last of them, which the last deconvolution makes up for.
+        stride: stride of the finest scores, which the last deconvolution makes up for.
         fc_channels: width of fc6 and fc7, 0 for none.
         dropout: after fc6 and fc7.
         learned: whether the deconvolutions before a sum are learned.
+        padded: whether image and crops are the release's.
+        at_once: whether c4 and c3 are damped.
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H, W); no auxiliary logits
@@ -78,30 +101,34 @@ class FCN(SegModel):
         self,
         backbone: Backbone,
         num_classes: int,
-        skips: tuple[str, ...],
         stride: int,
         fc_channels: int,
         dropout: float,
         *,
         learned: bool,
+        padded: bool,
+        at_once: bool,
     ):
         super().__init__(backbone, num_classes, align_corners=False)
         deep = backbone.channels["c5"]
-        self.fc = _fully_connected(deep, fc_channels, dropout) if fc_channels else nn.Identity()
+        self.fc = nn.Identity()
+        if fc_channels:
+            self.fc = FullyConnected(deep, fc_channels, 7, 1, dropout, padded=not padded).adopt(backbone)
         self.score = _zero_score(fc_channels or deep, num_classes)
-        self.skips = nn.ModuleDict({name: _zero_score(backbone.channels[name], num_classes) for name in skips})
-        self.ups = nn.ModuleDict({name: Deconv(num_classes, 2, learned=learned) for name in skips})
+        self.skips = nn.ModuleDict({name: _zero_score(backbone.channels[name], num_classes) for name in SKIPS[stride]})
+        self.ups = nn.ModuleDict({name: Deconv(num_classes, 2, learned=learned) for name in SKIPS[stride]})
         self.last_up = Deconv(num_classes, stride, learned=False)
+        self.stride, self.padded, self.at_once = stride, padded, at_once
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the size of the image; see the class for shapes."""
         self.check_input(x)
-        maps = self.backbone.run(x)
+        maps = self.backbone.run(F.pad(x, [PAD - 1] * 4) if self.padded else x)
         scores = self.score(self.fc(maps["c5"]))
         for name, score in self.skips.items():
-            skip = score(maps[name])
-            scores = skip + _cropped(self.ups[name](scores), skip)
-        return Logits(_cropped(self.last_up(scores), x))
+            skip, grown = score(maps[name] * AT_ONCE[name] if self.at_once else maps[name]), self.ups[name](scores)
+            scores = _cropped(skip, grown, OFFSETS[name]) + grown if self.padded else skip + _cropped(grown, skip)
+        return Logits(_cropped(self.last_up(scores), x, OFFSETS[self.stride] if self.padded else None))
 
 
 class Deconv(nn.ConvTranspose2d):
@@ -129,17 +156,6 @@ class Deconv(nn.ConvTranspose2d):
             return super().forward(input.float(), output_size)
 
 
-def _fully_connected(cin: int, channels: int, dropout: float) -> nn.Sequential:
-    """fc6 and fc7 as convolutions; fc6 is padded so that the map keeps its size."""
-    layers = []
-    for source, kernel in ((cin, 7), (channels, 1)):
-        conv = nn.Conv2d(source, channels, kernel, padding=kernel // 2)
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        layers += [conv, nn.ReLU(inplace=True), nn.Dropout(dropout)]
-    return nn.Sequential(*layers)
-
-
 def _zero_score(cin: int, num_classes: int) -> Score:
     score = Score(cin, num_classes)
     for parameter in score.parameters():
@@ -147,10 +163,10 @@ def _zero_score(cin: int, num_classes: int) -> Score:
     return score
 
 
-def _cropped(grown: Tensor, partner: Tensor) -> Tensor:
-    """The middle of ``grown`` that has the height and width of ``partner``."""
+def _cropped(large: Tensor, partner: Tensor, first: int | None = None) -> Tensor:
+    """The part of ``large`` with the height and width of ``partner``: its middle, or what begins at row and column ``first``."""
     for axis in (2, 3):  # by index: an export with dynamic size cannot prove that a slice stays inside
         side = partner.shape[axis]
-        first = (grown.shape[axis] - side) // 2
-        grown = grown.index_select(axis, first + torch.arange(side, device=grown.device))
-    return grown
+        begin = (large.shape[axis] - side) // 2 if first is None else first
+        large = large.index_select(axis, begin + torch.arange(side, device=large.device))
+    return large

@@ -20,6 +20,7 @@ from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
 
 Weight = Annotated[float, Range(0, None)]
+Branches = Literal[4, 24, 124]
 
 
 @MODELS.register
@@ -30,6 +31,7 @@ def icnet(
     first_block: Literal["full", "half"] = "full",
     bins: Annotated[tuple[int, ...], Range(1, None)] = (1, 2, 3, 6),
     guidance: tuple[Weight, Weight] = (0.16, 0.4),
+    branches: Branches = 124,
     align_corners: bool = True,
 ) -> ICNet:
     """ICNet as released, on any trunk. The published network is the half-width one: a trunk of width 0.5.
@@ -40,9 +42,12 @@ def icnet(
         first_block: dilation of the first block of c4 and c5: their own (``full``) or the one before (``half``).
         bins: bins a side of each pooled map. Bins 3 and 6 of the release overlap at its 33x65 map; these are adaptive.
         guidance: loss weights of the auxiliary scores at 1/16 and 1/8, the main one at 1/4 having 1.
+        branches: which resolutions answer (table 3 of the paper): 124 all; 24 without the one at 1; 4 the low one alone. The last two
+            answer by the auxiliary scores of their depth, and what they leave out is neither run nor trained.
         align_corners: for every resize inside, and for the logits; true goes with sizes 32k+1.
     """
-    return ICNet(backbone.dilate_(8, first_block), num_classes, bins=bins, guidance=guidance, align_corners=align_corners)
+    trunk = backbone.dilate_(8, first_block)
+    return ICNet(trunk, num_classes, bins=bins, guidance=guidance, branches=branches, align_corners=align_corners)
 
 
 class ICNet(SegModel):
@@ -50,8 +55,12 @@ class ICNet(SegModel):
 
     Every resize aims at the map it is to meet, so any size works; at sizes 32k+1 all maps are the release's.
 
+    Attributes:
+        branches: which resolutions answer; a trained network of all three may be set to fewer to see what they are worth.
+
     Shapes:
-        (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; aux, in training, (N, K, H/16, W/16) and (N, K, H/8, W/8)
+        (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; aux, in training, (N, K, H/16, W/16) and (N, K, H/8, W/8). With branches 24
+        the second of these is main, with 4 the first.
     """
 
     loss_at = "logits"
@@ -63,6 +72,7 @@ class ICNet(SegModel):
         *,
         bins: tuple[int, ...],
         guidance: tuple[float, float],
+        branches: Branches,
         align_corners: bool,
     ):
         low, deep = backbone.channels["c3"], backbone.channels["c5"]
@@ -77,6 +87,8 @@ class ICNet(SegModel):
         self.cff24 = CascadeFusion(low, low, fused)
         self.cff12 = CascadeFusion(fused, low // 4, fused)
         self.score = Score(fused, num_classes)
+        self.branches = branches
+        self._leave_out()
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at 1/4; see the class for shapes. Comments give the size of each map against the image's."""
@@ -86,10 +98,24 @@ class ICNet(SegModel):
         low = self.backbone.run(self._resize(shared, _shrunk(shared, 2)), first="after_c3_1")["c5"]  # 1/32
         low = low + sum(self._resize(pooled, low.shape[-2:]) for pooled in self.pyramid(low))
         low = self._resize(self.conv5_4(low), shared.shape[-2:])  # 1/16
+        if self.branches == 4:
+            return Logits(self.aux[0](low))
+        if self.branches == 24:
+            middle = self._resize(self.cff24(low, shared), _shrunk(x, 8))
+            return Logits(self.aux[1](middle), self.aux_logits(low))
         high = self.high(x)  # 1/8
         middle = self._resize(self.cff24(low, shared), high.shape[-2:])  # 1/8
         fine = self._resize(self.cff12(middle, high), _shrunk(x, 4))  # 1/4
         return Logits(self.score(fine), self.aux_logits(low, middle))
+
+    def _leave_out(self) -> None:
+        """Freezes what the branches asked for do not run, so that no optimiser waits for its gradients."""
+        if self.branches == 124:
+            return
+        self.aux_weights = self.aux_weights[: 1 if self.branches == 24 else 0]
+        idle = [self.high, self.cff12, self.score] + ([self.cff24, self.aux[1]] if self.branches == 4 else [])
+        for module in idle:
+            module.requires_grad_(False)
 
     def _resize(self, x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         return resize(x, size, self.align_corners)

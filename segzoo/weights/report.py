@@ -68,9 +68,8 @@ class Report:
             raise ConfigError(f"{came} Nothing was loaded; this is what would have been:\n{self}")
 
     def say(self) -> None:
-        """Prints the report: once, not once a process."""
-        if os.environ.get("RANK", "0") == "0":
-            print(self, flush=True)
+        """Prints the report."""
+        say(str(self))
 
     def __str__(self) -> str:
         columns = [Counter(map(_part, names)) for names in (self.loaded, self.reinitialised, self.left_over)]
@@ -84,6 +83,12 @@ class Report:
             more = len(self.reinitialised) - SHOWN
             lines.append(f"re-initialised: {', '.join(self.reinitialised[:SHOWN])}" + (f" and {more} more" if more > 0 else ""))
         return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    """Prints once, not once a process."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
 
 
 def tensors_of(net: Net) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ class Trunk(Net, Protocol):
 
     def aliases(self, keys: Collection[str]) -> dict[str, str]: ...
 
+    def keep(self, state: Mapping[str, Tensor]) -> None: ...
+
 
 def load_trunk(backbone: Trunk, weights: str) -> Report | None:
     """Loads trunk-only weights into a backbone, in place, and prints the report.
@@ -52,6 +54,7 @@ def load_trunk(backbone: Trunk, weights: str) -> Report | None:
     report.require(TRUNK_SHARE, f"backbone.weights={weights}", "Do the name, stem and width of the backbone match the file?")
     for name, theirs in pairs.items():
         own[name].copy_(state[theirs])
+    backbone.keep(state)
     report.say()
     return report
 
