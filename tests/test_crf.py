@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from segzoo.post import CRF
 from segzoo.registry import POSTS
 
 DATA_ROOT = os.environ.get("SEGZOO_DATA", "")
-DEFAULTS = dict(bilateral=(4.0, 9.0, 20.0), gaussian=(3.0, 3.0))
+DEFAULTS: dict[str, Any] = {"bilateral": (4.0, 9.0, 20.0), "gaussian": (3.0, 3.0)}
 
 
 def noise(*shape, seed=0):

@@ -25,6 +25,9 @@ class FullyConnected(nn.Sequential):
         dropout: share of the values dropped after each layer, in training.
         padded: whether the map keeps its size; else it loses ``dilation * (kernel - 1)`` pixels a side.
 
+    Attributes:
+        channels: width of both layers.
+
     Shapes:
         (N, cin, H, W) -> (N, channels, H, W) if padded
 
@@ -44,6 +47,7 @@ class FullyConnected(nn.Sequential):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         super().__init__(fc6, nn.ReLU(inplace=True), nn.Dropout(dropout), fc7, nn.ReLU(inplace=True), nn.Dropout(dropout))
+        self.channels = channels
 
     @torch.no_grad()
     def adopt(self, backbone: Backbone) -> Self:
@@ -53,7 +57,7 @@ class FullyConnected(nn.Sequential):
         of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1; the network that was sub-sampled is fine-tuned afterwards).
         """
         whole, backbone.classifier = backbone.classifier, {}
-        fc6, fc7 = self[0], self[3]
+        fc6, fc7 = (layer for layer in self if isinstance(layer, nn.Conv2d))
         cout, cin, kernel, _ = fc6.weight.shape
         if not whole:
             return self
@@ -65,8 +69,8 @@ class FullyConnected(nn.Sequential):
         taps = torch.linspace(0, SIDE - 1, kernel).round().long()
         every = slice(None, None, WIDE // cout)
         fc6.weight.copy_(whole["fc6.weight"].view(WIDE, cin, SIDE, SIDE)[every][:, :, taps][..., taps])
-        fc6.bias.copy_(whole["fc6.bias"][every])
+        fc6.get_parameter("bias").copy_(whole["fc6.bias"][every])
         fc7.weight.copy_(whole["fc7.weight"][every, every, None, None])
-        fc7.bias.copy_(whole["fc7.bias"][every])
+        fc7.get_parameter("bias").copy_(whole["fc7.bias"][every])
         say(f"fc6 and fc7 from the file's classifier: {kernel}x{kernel} of {SIDE}x{SIDE} taps, {cout} of {WIDE} channels")
         return self

@@ -90,7 +90,7 @@ class LargeFOV(SegModel):
         super().__init__(backbone, num_classes, align_corners=align_corners)
         self.pool = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
         self.fc = fc
-        self.score = Score(fc[0].out_channels, num_classes)
+        self.score = Score(fc.channels, num_classes)
         nn.init.normal_(self.score.weight, std=0.01)
         nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
         self.frozen = msc == "frozen"

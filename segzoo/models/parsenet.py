@@ -68,7 +68,7 @@ class ParseNet(SegModel):
         self, backbone: Backbone, num_classes: int, fc: FullyConnected | None, *, early: bool, scale: float, dropout: float
     ):
         super().__init__(backbone, num_classes, align_corners=False)
-        wide = backbone.channels["c5"] if fc is None else fc[0].out_channels
+        wide = backbone.channels["c5"] if fc is None else fc.channels
         self.fc = nn.Identity() if fc is None else fc
         self.local_norm, self.global_norm = L2Norm(wide, scale), L2Norm(wide, scale)
         self.dropout = nn.Dropout(dropout)
