@@ -75,6 +75,7 @@ FRAMES = {
         ("segzoo.engine.evaluate:evaluate", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),
         from_checkpoint=("model", "backbone", "data"),
     ),
+    "describe": Frame(("model", "backbone"), ("segzoo.describe:describe", "segzoo.zoo:blank_model")),
     "predict": Frame(("post",), ("segzoo.engine.predict:predict", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config")),
 }
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segzoo.config import build_data, build_model, settings
+from segzoo.config import build_data, settings
 from segzoo.registry import AUGMENTS, LOSSES, OPTIMS, SCHEDULES, ConfigError
+from segzoo.zoo import blank_model
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -28,7 +29,7 @@ def training_faults(config: Mapping[str, Any]) -> list[str]:
     if data is None:
         return faults
     card = data.card
-    model = _try(lambda: _on_meta(config, card.num_classes), "model", faults)
+    model = _try(lambda: blank_model(config, classes=card.num_classes), "model", faults)
     _try(lambda: AUGMENTS.build(config["augment"]["name"], card, **settings(config["augment"])), "augment", faults)
     _try(
         lambda: SCHEDULES.build(config["schedule"]["name"], config["steps"] or EPOCHS_ONLY, **settings(config["schedule"])),
@@ -61,14 +62,6 @@ def _try(build: Callable[[], Any], section: str, faults: list[str]) -> Any:
     except ValueError as error:
         faults.append(f"{section}: {error}")
     return None
-
-
-def _on_meta(config: Mapping[str, Any], num_classes: int) -> SegModel:
-    import torch
-
-    bare = {**config, "backbone": {**config["backbone"], "weights": "none"}}
-    with torch.device("meta"):
-        return build_model(bare, num_classes)
 
 
 def _length_faults(config: Mapping[str, Any]) -> list[str]:

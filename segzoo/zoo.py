@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segzoo.config import build_data, build_model, section_faults, settings
-from segzoo.registry import BACKBONES, LOSSES, MODELS, ConfigError
+from segzoo.registry import BACKBONES, LOSSES, MODELS, ConfigError, Range
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -51,6 +51,20 @@ def create_model(
     if faults := section_faults("model", model) + section_faults("backbone", trunk):
         raise ConfigError(faults)
     return build_model({"model": model, "backbone": trunk}, num_classes)
+
+
+def blank_model(config: Mapping[str, Any], *, classes: Annotated[int, Range(1, None)] = 19) -> SegModel:
+    """The model of a configuration on the meta device, which has shapes and no memory.
+
+    Args:
+        config: its ``model`` and ``backbone`` sections; trunk weights are not read.
+        classes: how many classes it tells apart.
+    """
+    import torch
+
+    bare = {**config, "backbone": {**config["backbone"], "weights": "none"}}
+    with torch.device("meta"):
+        return build_model(bare, classes)
 
 
 def load(ckpt: str | Path) -> SegModel:

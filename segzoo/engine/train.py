@@ -90,7 +90,7 @@ def train(
         channels_last: keep activations in NHWC order.
         clip: largest norm of the gradient; None does not clip.
         seed: of data order, augmentation and dropout.
-        eval_every: steps between evaluations; None makes about ten. The last step is always evaluated.
+        eval_every: steps between evaluations; None makes about ten, an epoch or more apart. The last step is always evaluated.
         save_every: steps between further checkpoints; None saves before the first step and before each evaluation only.
         keep: newest checkpoints kept besides the best.
         log_every: steps between rows of the log.
@@ -103,7 +103,8 @@ def train(
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written.
     """
     total = run_length(steps, epochs, len(parts.train_set), batch_size * accumulate)
-    often = eval_every or max(1, round(total / 10)), save_every or total
+    epoch = len(parts.train_set) // (batch_size * accumulate)
+    often = eval_every or max(1, round(total / 10), min(epoch, total)), save_every or total
     plan = Plan(total, batch_size, accumulate, workers, channels_last, clip, seed, *often, keep, log_every, val_pictures)
     for pictures in (parts.train_set, parts.val_set):
         pictures.scan()  # once, so that the loaders' processes inherit what was found or drawn
