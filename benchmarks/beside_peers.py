@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,8 +41,7 @@ def ours(name: str) -> torch.nn.Module:
 def peer(name: str) -> torch.nn.Module:
     """mmsegmentation's PSPNet-R50-D8, or torchvision's fcn_resnet50."""
     if name == "pspnet":
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # by folder: an installed package may be called tests too
-        from peers import mmseg_model
+        from benchmarks.peers import mmseg_model
 
         return mmseg_model("pspnet_r50-d8_4xb2-40k_cityscapes-512x1024")
     from torchvision.models.segmentation import fcn_resnet50

@@ -50,7 +50,7 @@ class Lattice:
         self._starts = first.nonzero().flatten()
         self._points = order // (dims + 1)  # by vertex
         self._point_shares = self._shares.flatten()[order]
-        self._blur = [_neighbours(ordered[self._starts], step) for step in _directions(factors)]
+        self._blur = [_neighbours(ordered[self._starts], step) for step in _directions(dims)]
         self._gain = 1 / (1 + 2.0**-dims)
 
     def filter(self, values: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ def _simplices(features: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     return sums, shares
 
 
-def _directions(factors: Tensor) -> list[int]:
+def _directions(dims: int) -> list[int]:
     """What a vertex's sum changes by along each of the d + 1 directions of the lattice."""
-    total, dims = int(factors.sum()), len(factors)
-    return [_wrapped((dims + 1) * int(factor) - total) for factor in [*factors, 0]]
+    factors = FACTORS[:dims]
+    return [_wrapped((dims + 1) * factor - sum(factors)) for factor in (*factors, 0)]
 
 
 def _wrapped(number: int) -> int:

@@ -47,6 +47,7 @@ class SegModel(nn.Module, ABC):
     ):
         super().__init__()
         self.backbone = backbone
+        backbone.classifier = {}  # half a gigabyte that only a head made before this could want
         self.num_classes = num_classes
         self.align_corners = align_corners
         self.aux = nn.ModuleList(head for head, _ in aux)

@@ -51,12 +51,12 @@ class FullyConnected(nn.Sequential):
 
     @torch.no_grad()
     def adopt(self, backbone: Backbone) -> Self:
-        """Takes the classifier that came with the trunk's weights, says so, and frees it; does nothing where there is none.
+        """Takes the classifier that came with the trunk's weights and says so; does nothing where there is none.
 
         Fewer taps are those evenly spread over the seven, the outermost included; fewer channels are every second, fourth, ...
         of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1; the network that was sub-sampled is fine-tuned afterwards).
         """
-        whole, backbone.classifier = backbone.classifier, {}
+        whole = backbone.classifier
         fc6, fc7 = (layer for layer in self if isinstance(layer, nn.Conv2d))
         cout, cin, kernel, _ = fc6.weight.shape
         if not whole:

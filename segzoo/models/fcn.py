@@ -21,13 +21,7 @@ from segzoo.types import Logits
 
 SKIPS: dict[int, tuple[str, ...]] = {32: (), 16: ("c4",), 8: ("c4", "c3")}  # stages whose scores are added, coarse to fine
 PAD = 100  # zeros around the image in the release, of which the first convolution brings one
-OFFSETS = {
-    "c4": 5,
-    "c3": 9,
-    32: 19,
-    16: 27,
-    8: 31,
-}  # pixels cut off at the top and left of a skip's scores, and of the last growing
+OFFSETS = {"c4": 5, "c3": 9, 32: 19, 16: 27, 8: 31}  # pixels cut off above and left of a skip's scores, or of the last growing
 AT_ONCE = {"c4": 0.01, "c3": 0.0001}  # factors that take the place of the stages' falling rates
 
 
@@ -73,7 +67,10 @@ def fcn(
             "model.geometry='pad100' belongs to VGG-16 with pools that round up and with fc6: set backbone=vgg16 backbone.pool=caffe "
             "and leave model.fc_channels, or take model.geometry=same"
         )
-    return FCN(backbone, num_classes, stride, fc_channels, dropout, learned=deconv == "learned", padded=padded, at_once=at_once)
+    fc = None
+    if fc_channels:
+        fc = FullyConnected(backbone.channels["c5"], fc_channels, 7, 1, dropout, padded=not padded).adopt(backbone)
+    return FCN(backbone, num_classes, fc, stride, learned=deconv == "learned", padded=padded, at_once=at_once)
 
 
 class FCN(SegModel):
@@ -86,9 +83,8 @@ class FCN(SegModel):
     Args:
         backbone: the trunk.
         num_classes: classes to score, K.
+        fc: fc6 and fc7, or None to score c5 itself.
         stride: stride of the finest scores, which the last deconvolution makes up for.
-        fc_channels: width of fc6 and fc7, 0 for none.
-        dropout: after fc6 and fc7.
         learned: whether the deconvolutions before a sum are learned.
         padded: whether image and crops are the release's.
         at_once: whether c4 and c3 are damped.
@@ -101,20 +97,16 @@ class FCN(SegModel):
         self,
         backbone: Backbone,
         num_classes: int,
+        fc: FullyConnected | None,
         stride: int,
-        fc_channels: int,
-        dropout: float,
         *,
         learned: bool,
         padded: bool,
         at_once: bool,
     ):
         super().__init__(backbone, num_classes, align_corners=False)
-        deep = backbone.channels["c5"]
-        self.fc = nn.Identity()
-        if fc_channels:
-            self.fc = FullyConnected(deep, fc_channels, 7, 1, dropout, padded=not padded).adopt(backbone)
-        self.score = _zero_score(fc_channels or deep, num_classes)
+        self.fc = nn.Identity() if fc is None else fc
+        self.score = _zero_score(backbone.channels["c5"] if fc is None else fc.channels, num_classes)
         self.skips = nn.ModuleDict({name: _zero_score(backbone.channels[name], num_classes) for name in SKIPS[stride]})
         self.ups = nn.ModuleDict({name: Deconv(num_classes, 2, learned=learned) for name in SKIPS[stride]})
         self.last_up = Deconv(num_classes, stride, learned=False)

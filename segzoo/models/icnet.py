@@ -100,12 +100,10 @@ class ICNet(SegModel):
         low = self._resize(self.conv5_4(low), shared.shape[-2:])  # 1/16
         if self.branches == 4:
             return Logits(self.aux[0](low))
+        middle = self._resize(self.cff24(low, shared), _shrunk(x, 8))  # 1/8
         if self.branches == 24:
-            middle = self._resize(self.cff24(low, shared), _shrunk(x, 8))
             return Logits(self.aux[1](middle), self.aux_logits(low))
-        high = self.high(x)  # 1/8
-        middle = self._resize(self.cff24(low, shared), high.shape[-2:])  # 1/8
-        fine = self._resize(self.cff12(middle, high), _shrunk(x, 4))  # 1/4
+        fine = self._resize(self.cff12(middle, self.high(x)), _shrunk(x, 4))  # 1/4
         return Logits(self.score(fine), self.aux_logits(low, middle))
 
     def _leave_out(self) -> None:
