@@ -28,7 +28,7 @@ def sgd(
     """Stochastic gradient descent with momentum: what all five papers train with.
 
     Args:
-        model: a model whose trunk is ``model.backbone``; frozen parameters are left out.
+        model: a model with a trunk (see ``parameter_groups``); frozen parameters are left out.
         lr: base learning rate, above 0.
         momentum: share of the last step that is kept, 0 to 1.
         weight_decay: L2 penalty, at least 0.
@@ -59,7 +59,7 @@ def adamw(
     """Adam with decoupled weight decay. Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101.
 
     Args:
-        model: a model whose trunk is ``model.backbone``; frozen parameters are left out.
+        model: a model with a trunk (see ``parameter_groups``); frozen parameters are left out.
         lr: base learning rate, above 0.
         betas: decay rates of the two running means, 0 to below 1.
         eps: added to the denominator, above 0.
@@ -82,11 +82,13 @@ def parameter_groups(
 
     Each group has ``name``, ``base_lr`` (the trainer sets ``lr = base_lr * schedule(step)``), ``lr`` and ``weight_decay``. A norm
     is any parameter of at most one dimension outside convolutions and linear layers: the scale and shift of a norm, or a learnt scale.
+    The trunk is ``model.backbone`` and every module whose ``of_trunk`` is true: layers of a head that the trunk was trained with.
 
     Raises:
         ValueError: nothing is trainable.
     """
-    trunk = {id(parameter) for parameter in model.get_submodule("backbone").parameters()}
+    trunks = [model.get_submodule("backbone"), *(module for module in model.modules() if getattr(module, "of_trunk", False))]
+    trunk = {id(parameter) for module in trunks for parameter in module.parameters()}
     groups: dict[str, list[nn.Parameter]] = {
         f"{part}.{kind}": [] for part in ("trunk", "head") for kind in ("weight", "norm", "bias")
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,13 @@ def _device_faults(config: Mapping[str, Any]) -> list[str]:
 
 def _path_faults(config: Mapping[str, Any]) -> list[str]:
     """Files a command names must be there; ``init.ckpt`` and a trunk's weight file are read long after this check."""
-    faults = []
+    from segzoo.weights import is_published, published
+
+    faults: list[str] = []
     for word, path in (("init.ckpt", config["init"].get("ckpt")), ("backbone.weights", config["backbone"].get("weights"))):
+        if word == "init.ckpt" and path is not None and is_published(path):
+            _try(partial(published, path), "init.ckpt", faults)
+            continue
         if path not in (None, "none", "imagenet") and not Path(path).exists():
             faults.append(f"{word}={path}: there is no such file or folder (looked from {os.path.basename(os.getcwd())}/).")
     resume = config.get("resume", "none")

@@ -114,6 +114,10 @@ class Backbone(nn.Module, ABC):
     def aliases(self, keys: Collection[str]) -> dict[str, str]:
         """Prefixes of parameter names in files of others -> the same layer's prefix here, for a file holding ``keys``."""
 
+    def names_in(self, layout: str) -> dict[str, str]:
+        """What another project calls the layers inside a whole model, ours -> theirs; empty if it has no such trunk."""
+        return {}
+
     def keep(self, state: Mapping[str, Tensor]) -> None:
         """Keeps what heads may want of loaded weights beyond the trunk; here: nothing."""
 

@@ -91,6 +91,28 @@ class ResNet(Backbone):
             return body
         return body | ({"conv1.": "c1.", "bn1.": "c1.7."} if deep else {"conv1.": "c1.0.", "bn1.": "c1.1."})
 
+    def names_in(self, layout: str) -> dict[str, str]:
+        """Torchvision's and mmsegmentation's prefixes, ours -> theirs; every layer of the deep stem and the blocks in Caffe's."""
+        if layout == "caffe":
+            return self._caffe_names() if self.stem == "deep" else {}
+        if layout == "torchvision" and self.stem != "basic":
+            return {}
+        stem = {"c1.0": "backbone.conv1", "c1.1": "backbone.bn1"} if self.stem == "basic" else {"c1": "backbone.stem"}
+        return stem | {f"c{i + 1}": f"backbone.layer{i}" for i in range(1, 5)}
+
+    def _caffe_names(self) -> dict[str, str]:
+        convs = {f"c1.{3 * i}": f"conv1_{i + 1}_3x3{'_s2' * (i == 0)}" for i in range(3)}
+        norms = {f"c1.{3 * i + 1}": f"conv1_{i + 1}_3x3{'_s2' * (i == 0)}/bn" for i in range(3)}
+        for stage in self.stages[1:]:
+            for index, _ in enumerate(m for m in self.get_submodule(stage.name) if isinstance(m, Bottleneck)):
+                ours, theirs = f"{stage.name}.{index}", f"conv{stage.name[1]}_{index + 1}"
+                for number, part in enumerate(("1x1_reduce", "3x3", "1x1_increase"), 1):
+                    convs[f"{ours}.conv{number}"] = f"{theirs}_{part}"
+                    norms[f"{ours}.bn{number}"] = f"{theirs}_{part}/bn"
+                convs[f"{ours}.downsample.0"] = f"{theirs}_1x1_proj"
+                norms[f"{ours}.downsample.1"] = f"{theirs}_1x1_proj/bn"
+        return convs | norms
+
     def _unstride(self, stage: str, dilation: int, first_block: str) -> int:
         blocks = [block for block in self.get_submodule(stage).children() if isinstance(block, Bottleneck)]
         for index, block in enumerate(blocks):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -64,6 +64,23 @@ class SegModel(nn.Module, ABC):
             ValueError: as ``check_input``; in training also when a map of the trunk would be one pixel.
         """
 
+    def names_in(self, layout: str) -> Mapping[str, str]:
+        """What another project calls this network's layers, ours -> theirs; empty if it has no such network.
+
+        Args:
+            layout: ``torchvision``, ``mmseg`` or ``caffe``; see ``segzoo.weights.layouts``.
+        """
+        trunk = {f"backbone.{ours}": theirs for ours, theirs in self.backbone.names_in(layout).items()}
+        return trunk | self.head_names(layout) if trunk and self.head_names(layout) else {}
+
+    def head_names(self, layout: str) -> dict[str, str]:
+        """``names_in`` for all that is not the trunk; here: no other project has this head."""
+        return {}
+
+    def reorder(self, layout: str, name: str, tensor: Tensor) -> Tensor:
+        """A tensor of another layout in the order of channels that this network has, or back; here: the same order."""
+        return tensor
+
     def aux_logits(self, *maps: Tensor) -> tuple[Tensor, ...]:
         """The scores of the auxiliary heads, one map each, in training; nothing in eval or when the heads were left out."""
         return tuple(head(features) for head, features in zip(self.aux, maps, strict=False)) if self.training else ()
@@ -120,3 +137,9 @@ class FCNHead(nn.Sequential):
 
     def __init__(self, cin: int, num_classes: int, dropout: float):
         super().__init__(ConvBN(cin, cin // 4, 3), nn.Dropout(dropout), Score(cin // 4, num_classes))
+
+
+def with_norms(names: Mapping[str, str]) -> dict[str, str]:
+    """Caffe's names of both parts of each ``ConvBN``, from our name -> the name of Caffe's convolution."""
+    convs = {f"{ours}.conv": theirs for ours, theirs in names.items()}
+    return convs | {f"{ours}.bn": f"{theirs}/bn" for ours, theirs in names.items()}

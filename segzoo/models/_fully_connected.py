@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from segzoo.backbones._base import Backbone
+from segzoo.backbones.vgg import VGG
 from segzoo.registry import ConfigError
 from segzoo.weights import say
 
@@ -27,6 +28,7 @@ class FullyConnected(nn.Sequential):
 
     Attributes:
         channels: width of both layers.
+        of_trunk: whether the trunk's weights were trained with these layers, so that they learn at its rate: on VGG-16 only.
 
     Shapes:
         (N, cin, H, W) -> (N, channels, H, W) if padded
@@ -48,14 +50,16 @@ class FullyConnected(nn.Sequential):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         super().__init__(fc6, nn.ReLU(inplace=True), nn.Dropout(dropout), fc7, nn.ReLU(inplace=True), nn.Dropout(dropout))
         self.channels = channels
+        self.of_trunk = False
 
     @torch.no_grad()
     def adopt(self, backbone: Backbone) -> Self:
-        """Takes the classifier that came with the trunk's weights and says so; does nothing where there is none.
+        """Takes the classifier that came with the trunk's weights and says so; leaves the values where there is none.
 
         Fewer taps are those evenly spread over the seven, the outermost included; fewer channels are every second, fourth, ...
         of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1; the network that was sub-sampled is fine-tuned afterwards).
         """
+        self.of_trunk = isinstance(backbone, VGG)
         whole = backbone.classifier
         fc6, fc7 = (layer for layer in self if isinstance(layer, nn.Conv2d))
         cout, cin, kernel, _ = fc6.weight.shape

@@ -93,3 +93,14 @@ class DilatedFCN(SegModel):
             features = self.join(torch.cat([maps["c5"], features], 1))
         main = self.score(self.dropout(features))
         return Logits(main, self.aux_logits(maps["c4"]))
+
+    def head_names(self, layout: str) -> dict[str, str]:
+        """Torchvision's head has one convolution and does not join its input; mmsegmentation's has any form."""
+        if layout == "torchvision" and len(self.convs) == 1 and self.join is None:
+            main = {"convs.0.conv": "classifier.0", "convs.0.bn": "classifier.1", "score": "classifier.4"}
+            aux = {"aux.0.0.conv": "aux_classifier.0", "aux.0.0.bn": "aux_classifier.1", "aux.0.2": "aux_classifier.4"}
+            return main | aux
+        if layout == "mmseg":
+            main = {"convs": "decode_head.convs", "join": "decode_head.conv_cat", "score": "decode_head.conv_seg"}
+            return main | {"aux.0.0": "auxiliary_head.convs.0", "aux.0.2": "auxiliary_head.conv_seg"}
+        return {}

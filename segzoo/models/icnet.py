@@ -15,7 +15,7 @@ from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.pyramid import PyramidPool
 from segzoo.layers.resize import resize
-from segzoo.models._base import SegModel
+from segzoo.models._base import SegModel, with_norms
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
 
@@ -105,6 +105,15 @@ class ICNet(SegModel):
             return Logits(self.aux[1](middle), self.aux_logits(low))
         fine = self._resize(self.cff12(middle, self.high(x)), _shrunk(x, 4))  # 1/4
         return Logits(self.score(fine), self.aux_logits(low, middle))
+
+    def head_names(self, layout: str) -> dict[str, str]:
+        """The names of the Caffe release, whose files hold no auxiliary scores."""
+        if layout != "caffe":
+            return {}
+        high = {f"high.{i}": f"conv{i + 1}_sub1" for i in range(3)}
+        middle = {"cff24.low": "conv_sub4", "cff24.high": "conv3_1_sub2_proj"}
+        fine = {"cff12.low": "conv_sub2", "cff12.high": "conv3_sub1_proj"}
+        return with_norms({"conv5_4": "conv5_4_k1"} | high | middle | fine) | {"score": "conv6_cls"}
 
     def _leave_out(self) -> None:
         """Freezes what the branches asked for do not run, so that no optimiser waits for its gradients."""

@@ -16,7 +16,7 @@ from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.norm import PooledBN
 from segzoo.layers.pyramid import PyramidPool
 from segzoo.layers.resize import resize
-from segzoo.models._base import FCNHead, SegModel
+from segzoo.models._base import FCNHead, SegModel, with_norms
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
 
@@ -110,6 +110,26 @@ class PSPNet(SegModel):
         grown = [resize(context, features.shape[-2:], self.align_corners) for context in pooled]
         main = self.score(self.dropout(self.fuse(torch.cat([features, *grown], 1))))
         return Logits(main, self.aux_logits(maps["c4"]))
+
+    def head_names(self, layout: str) -> dict[str, str]:
+        """The names of mmsegmentation's PSPHead and of the Caffe release, whose auxiliary head is not in its files."""
+        if layout == "mmseg":
+            pools = {f"reduce.{i}": f"decode_head.psp_modules.{i}.1" for i in range(len(self.reduce))}
+            main = {"fuse": "decode_head.bottleneck", "score": "decode_head.conv_seg"}
+            return pools | main | {"aux.0.0": "auxiliary_head.convs.0", "aux.0.2": "auxiliary_head.conv_seg"}
+        if layout == "caffe":
+            pools = {f"reduce.{i}": f"conv5_3_pool{bins}_conv" for i, bins in enumerate(self.pyramid.bins)}
+            return with_norms(pools | {"fuse": "conv5_4"}) | {"score": "conv6"}
+        return {}
+
+    def reorder(self, layout: str, name: str, tensor: Tensor) -> Tensor:
+        """The inputs of ``fuse`` in this network's order of bins: the release joins them descending, mmsegmentation ascending."""
+        if name != "fuse.conv.weight" or not len(self.reduce) or self.descending == (layout == "caffe"):
+            return tensor
+        wide = self.backbone.channels["c5"]
+        pooled = (tensor.shape[1] - wide) // len(self.reduce)
+        features, *maps = tensor.split([wide] + [pooled] * len(self.reduce), 1)
+        return torch.cat([features, *reversed(maps)], 1)
 
 
 def _reduction(cin: int, cout: int, bins: int) -> ConvBN:

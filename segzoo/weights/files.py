@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor
@@ -80,6 +82,44 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise ConfigError(f"{file} holds no tensors by name; wanted a state dict, bare or under {' or '.join(WRAPPERS)!r}")
     return dict(zip(_clean(tensors), tensors.values(), strict=True))
+
+
+def is_published(word: str) -> bool:
+    """Whether ``word`` is the name of an entry of torchvision's weights rather than a path."""
+    return re.fullmatch(r"\w+_Weights\.\w+", word) is not None
+
+
+def published(entry: str) -> Any:
+    """Torchvision's weights of that name. Raises ConfigError when there are none."""
+    from torchvision.models import get_weight
+
+    try:
+        return get_weight(entry)
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"{entry}: torchvision publishes no such weights; one of its names is FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
+        ) from None
+
+
+def read_published(entry: str, asked: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Weights that torchvision publishes, downloaded once with their hash checked, and the names of their classes.
+
+    Args:
+        entry: such as ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``.
+        asked: the word that asked for them, ``setting=value``, for messages.
+
+    Raises:
+        ConfigError: torchvision has no such entry, or it could not be downloaded.
+    """
+    weights = published(entry)
+    try:
+        state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+    except URLError as error:
+        setting = asked.partition("=")[0]
+        raise ConfigError(
+            f"{asked}: {weights.url} could not be downloaded ({error.reason}). Fetch the file elsewhere and set {setting}=<path>."
+        ) from error
+    return dict(state), tuple(name.strip("_") for name in weights.meta.get("categories", ()))
 
 
 def _read(file: Path) -> Any:

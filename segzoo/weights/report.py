@@ -28,7 +28,8 @@ class Net(Protocol):
 class Report:
     """What became of the tensors: loaded and re-initialised by their names in the net, left over by their names in the file.
 
-    ``share`` is the part of the trunk's parameters that was loaded, 0 to 1, counted in numbers, not in tensors.
+    ``share`` is the part of the trunk's parameters that was loaded, 0 to 1, counted in numbers, not in tensors; ``misfits``
+    tells of layers that both sides have in different shapes.
     """
 
     source: str
@@ -36,6 +37,7 @@ class Report:
     reinitialised: tuple[str, ...]
     left_over: tuple[str, ...]
     share: float
+    misfits: tuple[str, ...] = ()
     note: str = ""
 
     @classmethod
@@ -57,6 +59,7 @@ class Report:
             loaded=tuple(pairs),
             reinitialised=tuple(name for name in tensors_of(net) if name not in pairs),
             left_over=tuple(name for name in state if name not in taken and _counts(name)),
+            misfits=tuple(_misfits(net, state, pairs)),
             share=sum(sizes[name] for name in sizes if name in pairs) / max(sum(sizes.values()), 1),
             note=note,
         )
@@ -82,7 +85,14 @@ class Report:
         if self.reinitialised:
             more = len(self.reinitialised) - SHOWN
             lines.append(f"re-initialised: {', '.join(self.reinitialised[:SHOWN])}" + (f" and {more} more" if more > 0 else ""))
+        lines += [f"other shape: {misfit}" for misfit in self.misfits]
         return "\n".join(lines)
+
+
+def _misfits(net: Net, state: Mapping[str, Tensor], pairs: Mapping[str, str]) -> Iterator[str]:
+    for name, tensor in tensors_of(net).items():
+        if name not in pairs and name in state and state[name].shape != tensor.shape:
+            yield f"{name} {tuple(tensor.shape)} here, {tuple(state[name].shape)} in the file"
 
 
 def say(text: str) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Protocol
-from urllib.error import URLError
 
 from torch import Tensor
 
-from segzoo.registry import ConfigError
-from segzoo.weights.files import read_state
+from segzoo.weights.files import read_published, read_state
 from segzoo.weights.report import TRUNK, Net, Report, fitting, tensors_of
 
 TRUNK_SHARE = 0.5  # of a trunk's parameters that trunk-only weights must bring, else they are the wrong weights
@@ -60,17 +58,8 @@ def load_trunk(backbone: Trunk, weights: str) -> Report | None:
 
 
 def _imagenet(backbone: Trunk) -> tuple[Mapping[str, Tensor], str]:
-    from torchvision.models import get_weight
-
     entry, note = backbone.imagenet()
-    weights = get_weight(entry)
-    try:
-        return weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True), note
-    except URLError as error:
-        raise ConfigError(
-            f"backbone.weights=imagenet: {weights.url} could not be downloaded ({error.reason}). "
-            "Fetch the file elsewhere and set backbone.weights=<path>, or set backbone.weights=none."
-        ) from error
+    return read_published(entry, "backbone.weights=imagenet")[0], note
 
 
 def _rename(name: str, aliases: Mapping[str, str]) -> str:

@@ -8,11 +8,12 @@ from typing import Annotated, Literal, Protocol
 from torch import Tensor, nn
 
 from segzoo.registry import INITS, ConfigError, Range
-from segzoo.weights.files import read_metadata, read_state
-from segzoo.weights.report import TRUNK, Net, Report, fitting, tensors_of
+from segzoo.weights.files import is_published, read_metadata, read_published, read_state
+from segzoo.weights.layouts import Named, to_own
+from segzoo.weights.report import TRUNK, Report, fitting, tensors_of
 
 
-class WholeModel(Net, Protocol):
+class WholeModel(Named, Protocol):
     """What loading needs of a model, beyond being a module."""
 
     num_classes: int
@@ -37,7 +38,8 @@ def checkpoint(
     Args:
         model: the model to fill; its trunk is called ``backbone``.
         classes: the model's class names; None if its data has none.
-        ckpt: a path as ``segzoo.weights.locate`` takes it; None does nothing.
+        ckpt: a path as ``segzoo.weights.locate`` takes it, in one of the layouts of ``segzoo.weights.layouts``; or the name of
+            weights that torchvision publishes, such as ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``; None does nothing.
         match: which row of a score layer goes where: by equal class ``name``, or by ``index``.
         min_share: part of the trunk's parameters, 0 to 1, that has to fit.
 
@@ -50,15 +52,15 @@ def checkpoint(
     """
     if ckpt is None:
         return None
-    state, own = read_state(ckpt), tensors_of(model)
-    theirs = tuple(read_metadata(ckpt).get("card", {}).get("classes", ()))
+    state, theirs = _read(ckpt)
+    (state, layout), own = to_own(model, state), tensors_of(model)
     if match == "name" and not (classes and theirs):
         side = f"{ckpt} holds no class names" if classes else "the data set has no class names"
         raise ConfigError(f"init.match=name: {side}. Set init.match=index to keep the order of the classes.")
     rows = {name: _rows(name, own, state, classes, theirs, match) for name in _score_tensors(model)}
     plain = [name for name in fitting(own, state) if name not in rows]
     loaded = plain + [name for name in rows if rows[name]]
-    note = _class_note(classes, theirs, match)
+    note = _class_note(classes, theirs, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
     report = Report.of(ckpt, model, state, {name: name for name in loaded}, TRUNK, note)
     report.require(min_share, f"init.ckpt={ckpt} init.min_share={min_share:g}", "Is it a checkpoint of the same backbone?")
     for name in plain:
@@ -68,6 +70,13 @@ def checkpoint(
             own[name][here] = state[name][there]
     report.say()
     return report
+
+
+def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors and class names, of which a file of others has none."""
+    if is_published(ckpt):
+        return read_published(ckpt, f"init.ckpt={ckpt}")
+    return read_state(ckpt), tuple(read_metadata(ckpt).get("card", {}).get("classes", ()))
 
 
 def _score_tensors(model: WholeModel) -> list[str]:
