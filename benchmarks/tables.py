@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.model_table import models
 from benchmarks.results import RESULTS, read_result
 from segzoo.report import markdown_table, write_text
 
@@ -73,37 +74,6 @@ def peers() -> str:
         )
     note = "The peer of pspnet is mmsegmentation's PSPNet-R50-D8, that of fcn_dilated torchvision's fcn_resnet50; times in ms a batch at 480x360.\n\n"
     return note + markdown_table(("model", "of a", "batch", "precision", "ours", "peer", "ratio [95 %]"), rows)
-
-
-def models() -> str:
-    """Name, paper, idea, and parameters counted on the meta device."""
-    import torch
-
-    from segzoo.registry import BACKBONES, MODELS
-
-    caffe = {"stem": "deep", "stride_at": "1x1"}
-    listed: list[tuple[str, str, dict[str, Any], dict[str, Any], int, str, str]] = [
-        ("fcn", "vgg16", {}, {}, 21, "[Long 2015](https://arxiv.org/abs/1411.4038)", "class scores of three depths, added"),
-        ("fcn_dilated", "resnet50", {}, {}, 21, "as in torchvision", "a dilated trunk and a plain head"),
-        (
-            "pspnet",
-            "resnet50",
-            {"stem": "deep"},
-            {},
-            21,
-            "[Zhao 2017](https://arxiv.org/abs/1612.01105)",
-            "context pooled over a pyramid of bins",
-        ),
-        ("icnet", "resnet50", caffe, {}, 19, "[Zhao 2018](https://arxiv.org/abs/1704.08545)", "three resolutions in a cascade"),
-        ("icnet_half", "resnet50", {**caffe, "width": 0.5}, {}, 19, "the same, as released", "half the channels"),
-    ]
-    rows = []
-    for name, trunk, trunk_words, words, classes, paper, idea in listed:
-        with torch.device("meta"):
-            model = MODELS.build(name.removesuffix("_half"), BACKBONES.build(trunk, **trunk_words), classes, **words)
-        count = sum(p.numel() for key, p in model.named_parameters() if not key.startswith("aux."))
-        rows.append((f"`{name}`", paper, idea, trunk, classes, f"{count:,}"))
-    return markdown_table(("model", "paper", "idea", "trunk", "classes", "parameters"), rows)
 
 
 def source(path: Path) -> str:

@@ -64,6 +64,19 @@ def describe(
     return rows
 
 
+def sums(rows: list[Row]) -> dict[str, Any]:
+    """Parameters, 10^9 multiply-adds, and the receptive field of the scores in pixels (``image``: all of it), as results hold them."""
+    return {
+        "params": sum(row.params for row in rows),
+        "gmacs": sum(row.macs for row in rows) / 1e9,
+        "receptive_field": _pixels(max(row.field for row in rows)),
+    }
+
+
+def _pixels(field: float) -> int | str:
+    return "image" if math.isinf(field) else round(field)
+
+
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table, with a line of sums."""
     lines = [
@@ -74,12 +87,12 @@ def table(rows: list[Row]) -> str:
             "x".join(map(str, row.output)),
             f"{row.params:,}" if row.params else "",
             f"{row.macs / 1e6:,.1f}" if row.macs else "",
-            "image" if math.isinf(row.field) else f"{row.field:.0f}",
+            _pixels(row.field),
         )
         for row in rows
     ]
-    params, macs = sum(row.params for row in rows), sum(row.macs for row in rows)
-    lines.append(("sum", "", "", "", f"{params:,}", f"{macs / 1e6:,.1f}", ""))
+    total = sums(rows)
+    lines.append(("sum", "", "", "", f"{total['params']:,}", f"{1000 * total['gmacs']:,.1f}", total["receptive_field"]))
     return markdown_table(("layer", "kind", "kernel/stride/dilation", "output", "parameters", "MMACs", "receptive field"), lines)
 
 

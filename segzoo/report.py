@@ -35,7 +35,7 @@ def write_sweep_table(folder: Path) -> str:
     rows = sorted(found, key=lambda row: row.get("job", 0))
     write_json(folder / "table.json", rows)
     table = markdown_table(
-        ("job", "model", "backbone", "data", "overrides", "mIoU", "params", "train min", "error"), map(_cells, rows)
+        ("job", "model", "backbone", "data", "overrides", "mIoU", "params", "receptive field", "train min", "error"), map(_cells, rows)
     )
     write_text(folder / "table.md", table)
     return table
@@ -52,6 +52,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         " ".join(others) or None,
         None if miou is None else f"{miou:.4f}",
         None if params is None else f"{params:,}",
+        row.get("receptive_field"),
         row.get("train_minutes"),
         error,
     ]

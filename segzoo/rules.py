@@ -54,6 +54,17 @@ def training_faults(config: Mapping[str, Any]) -> list[str]:
     return faults
 
 
+def doubts(config: Mapping[str, Any], model: SegModel) -> list[str]:
+    """What a training's settings allow but its user will seldom mean, one line each."""
+    given = config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
+    if given or model.backbone.trains_from_scratch:
+        return []
+    return [
+        f"{model.backbone.name} without batch norm hardly trains from scratch. Set backbone=vgg16_bn, backbone.weights=imagenet, "
+        "or init.ckpt=<run>."
+    ]
+
+
 def _try(build: Callable[[], Any], section: str, faults: list[str]) -> Any:
     """What ``build`` makes, or None with its complaint among the faults."""
     try:

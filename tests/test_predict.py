@@ -44,9 +44,10 @@ def run(model, out, source, **words):
 
 
 def wanted(model, image):
-    x = normalise(torch.from_numpy(image)[None], CARD, torch.device("cpu"))
+    picture = torch.from_numpy(image)[None]
+    x = normalise(picture, CARD, torch.device("cpu"))
     with evaluating(model):
-        return label_map(model, x, Protocol(), Precision("fp32", torch.device("cpu")))[0].numpy()
+        return label_map(model, x, picture, Protocol(), Precision("fp32", torch.device("cpu")))[0].numpy()
 
 
 def test_every_picture_gets_an_index_map_and_an_overlay(model, tmp_path, drive):

@@ -11,13 +11,13 @@ def describe(job: Job) -> dict[str, Any]:
     """Prints the layer table; returns its sums."""
     from segzoo import config, zoo
     from segzoo.describe import describe as layers
-    from segzoo.describe import table
+    from segzoo.describe import sums, table
 
     rows = layers(
         zoo.blank_model(job.config, **config.words_for(zoo.blank_model, job.config)), **config.words_for(layers, job.config)
     )
     print(table(rows), end="")
-    return {"params": sum(row.params for row in rows), "gmacs": sum(row.macs for row in rows) / 1e9}
+    return sums(rows)
 
 
 def main() -> None:

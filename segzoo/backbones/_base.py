@@ -30,9 +30,11 @@ class Backbone(nn.Module, ABC):
         channels: channels by name, ``c3_1`` included.
         output_stride: the stride of c5 as it stands: 32, or what ``dilate_`` made of it.
         classifier: the fully connected layers of the weights that were loaded, for heads that go on from them; mostly empty.
+        trains_from_scratch: whether random weights lead anywhere within a usual training.
     """
 
     classifier: Mapping[str, Tensor] = MappingProxyType({})
+    trains_from_scratch = True
 
     def __init__(self, name: str, layers: Sequence[nn.Sequential], channels: Sequence[int], *, inner: int):
         super().__init__()

@@ -55,6 +55,7 @@ class VGG(Backbone):
             cin = channels
         super().__init__(name, layers, [channels for channels, _ in STAGES], inner=len(layers[2]))
         self.batch_norm, self.pool = batch_norm, pool
+        self.trains_from_scratch = batch_norm
         init_weights(self)
 
     def imagenet(self) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segzoo.data.loader import eval_batches
 from segzoo.engine.device import Precision, normalise, pick_device
-from segzoo.engine.infer import Protocol, evaluating, forward, label_map, labels_of, words_of
+from segzoo.engine.infer import Post, Protocol, evaluating, forward, label_map, labels_of
 from segzoo.metrics import ConfusionMatrix
 from segzoo.registry import Range
 from segzoo.types import Batch, DataCard, DataError, Dataset, Scores
@@ -44,7 +44,7 @@ def evaluate(
     card: DataCard,
     loss: Any = None,
     between: Callable[[int], None] = lambda done: None,
-    post: Any = None,
+    post: Post | None = None,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
@@ -80,7 +80,7 @@ def evaluate(
         ConfigError: settings that contradict each other, or no CUDA for ``device=cuda``.
         DataError: a file is faulty or its label does not fit the classes; the message names it.
     """
-    protocol = Protocol(mode, crop, stride, tuple(scales), flip, words_of(post))
+    protocol = Protocol(mode, crop, stride, tuple(scales), flip, post)
     place = pick_device(device)
     formats = Precision(precision, place)
     matrix, losses = ConfusionMatrix(card.num_classes, card.ignore), _MeanLoss(loss if protocol.single else None)
@@ -89,7 +89,7 @@ def evaluate(
     with evaluating(model), closing(eval_batches(dataset, workers=workers)) as batches:
         for batch in _shown(batches, len(dataset)):
             try:
-                matrix.update(_labels(model, batch, card, protocol, formats, losses, post), batch.label)
+                matrix.update(_labels(model, batch, card, protocol, formats, losses), batch.label)
             except ValueError as error:
                 raise DataError(f"{', '.join(batch.names)}: {error}") from error
             done += 1
@@ -114,12 +114,12 @@ class _MeanLoss:
 
 
 def _labels(
-    model: nn.Module, batch: Batch, card: DataCard, protocol: Protocol, formats: Precision, losses: _MeanLoss, post: Any
+    model: nn.Module, batch: Batch, card: DataCard, protocol: Protocol, formats: Precision, losses: _MeanLoss
 ) -> Tensor:
     """The label map of a picture, on the CPU; its loss is taken on the way."""
     x = normalise(batch.image, card, formats.device)
     if not protocol.single:
-        return label_map(model, x, protocol, formats, batch.image, post).to(torch.int32).cpu()
+        return label_map(model, x, batch.image, protocol, formats).to(torch.int32).cpu()
     logits = forward(model, x, formats)
     losses.add(logits, batch.label.to(formats.device))
     return labels_of(model, logits, batch.label.shape[-2:]).cpu()

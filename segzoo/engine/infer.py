@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
+from typing import Protocol as Interface
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,15 @@ from segzoo.layers.resize import grow_labels
 from segzoo.registry import ConfigError
 from segzoo.types import Logits
 
-Post = Callable[[Any, Tensor], Tensor]  # image and class probabilities -> labels; with ``describe()``
+
+class Post(Interface):
+    """Makes labels (N, H, W) of pictures (N, H, W, 3) uint8 and class probabilities (N, K, H, W)."""
+
+    def __call__(self, image: Tensor, probabilities: Tensor) -> Tensor: ...
+
+    def describe(self) -> str:
+        """Name and parameters in words, by which protocols differ."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Protocol:
         stride: step (H, W) from window to window; None is two thirds of the crop.
         scales: factors of the picture's size; probabilities are averaged over them.
         flip: averages over the mirrored picture too.
-        post: what makes labels of the probabilities, in words; ``none`` is their arg-max.
+        post: what makes labels of the probabilities, such as a CRF; None is their arg-max.
 
     Raises:
         ConfigError: the settings contradict each other.
@@ -43,7 +52,7 @@ class Protocol:
     stride: tuple[int, int] | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-    post: str = "none"
+    post: Post | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -63,11 +72,13 @@ class Protocol:
     @property
     def single(self) -> bool:
         """One pass over the whole picture: labels come straight from the logits, and a loss can be taken from them."""
-        return self.mode == "whole" and self.scales == (1.0,) and not self.flip and self.post == "none"
+        return self.mode == "whole" and self.scales == (1.0,) and not self.flip and self.post is None
 
     def to_dict(self) -> dict[str, Any]:
         """The protocol as others read it, with what never varies here spelt out."""
-        own = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+        own["post"] = "none" if self.post is None else self.post.describe()
         if self.crop:
             own["stride"] = list(self.step)
         return own | {"label_resolution": "original", "absent_classes": "left out of the mean"}
@@ -103,28 +114,23 @@ def forward(model: nn.Module, x: Tensor, precision: Precision) -> Logits:
 
 
 @torch.no_grad()
-def label_map(
-    model: nn.Module, x: Tensor, protocol: Protocol, precision: Precision, image: Tensor | None = None, post: Post | None = None
-) -> Tensor:
+def label_map(model: nn.Module, x: Tensor, image: Tensor, protocol: Protocol, precision: Precision) -> Tensor:
     """Class ids of a normalised picture at its own size. A single pass never holds K x H x W numbers; every other protocol does.
 
     Args:
-        model, x, protocol, precision: what labels which picture how.
-        image: (1, H, W, 3) uint8, the picture itself; for ``post`` alone.
-        post: makes labels of image and probabilities; None takes the arg-max.
+        model: gives the scores.
+        x: (1, 3, H, W), the normalised picture.
+        image: (1, H, W, 3) uint8, the picture as it was, for the protocol's ``post``.
+        protocol: windows, scales and what makes labels of the probabilities.
+        precision: number format of the layers.
 
     Shapes:
-        (1, 3, H, W) -> (1, H, W)
+        -> (1, H, W)
     """
     if protocol.single:
         return labels_of(model, forward(model, x, precision), x.shape[-2:])
     probabilities = class_probabilities(model, x, protocol, precision)
-    return probabilities.argmax(1) if post is None else post(image, probabilities)
-
-
-def words_of(post: Any) -> str:
-    """How a protocol calls what makes labels of probabilities."""
-    return "none" if post is None else post.describe()
+    return probabilities.argmax(1) if protocol.post is None else protocol.post(image, probabilities)
 
 
 def labels_of(model: nn.Module, logits: Logits, size: torch.Size | tuple[int, int]) -> Tensor:

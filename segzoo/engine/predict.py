@@ -14,7 +14,7 @@ from torch import nn
 from segzoo.data.read import read_image
 from segzoo.engine.device import Precision, normalise, pick_device
 from segzoo.engine.draw import IGNORED, overlay, with_legend
-from segzoo.engine.infer import Protocol, evaluating, label_map, words_of
+from segzoo.engine.infer import Post, Protocol, evaluating, label_map
 from segzoo.engine.sources import find_pictures
 from segzoo.files import write_atomically
 from segzoo.registry import Range
@@ -26,7 +26,7 @@ def predict(
     model: nn.Module,
     card: DataCard,
     folder: Path,
-    post: Any = None,
+    post: Post | None = None,
     *,
     source: str,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -61,7 +61,7 @@ def predict(
         ConfigError: the source holds no picture, or settings contradict each other.
         DataError: pictures could not be labelled; names them all.
     """
-    protocol = Protocol(mode, crop, stride, tuple(scales), flip, words_of(post))
+    protocol = Protocol(mode, crop, stride, tuple(scales), flip, post)
     place = pick_device(device)
     formats = Precision(precision, place)
     pictures = find_pictures(source, folder)
@@ -71,7 +71,7 @@ def predict(
         for path, name in _shown(pictures):
             try:
                 image = read_image(path)
-                label = _labelled(model, image, card, protocol, formats, post)
+                label = _labelled(model, image, card, protocol, formats)
             except ValueError as error:  # unreadable, or too small for the model
                 faults.append(str(error) if isinstance(error, DataError) else f"{path}: {error}")
                 continue
@@ -84,10 +84,10 @@ def predict(
     return {"pictures": len(pictures), "folder": str(folder), "seconds": round(time.perf_counter() - began, 2)}
 
 
-def _labelled(model: nn.Module, image: np.ndarray, card: DataCard, protocol: Protocol, formats: Precision, post: Any) -> np.ndarray:
+def _labelled(model: nn.Module, image: np.ndarray, card: DataCard, protocol: Protocol, formats: Precision) -> np.ndarray:
     picture = torch.from_numpy(image)[None]
     x = normalise(picture, card, formats.device)
-    return label_map(model, x, protocol, formats, picture, post)[0].cpu().numpy()
+    return label_map(model, x, picture, protocol, formats)[0].cpu().numpy()
 
 
 def write_labels(path: Path, label: np.ndarray, card: DataCard) -> None:

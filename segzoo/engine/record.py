@@ -78,8 +78,8 @@ def predictions(model: nn.Module, dataset: Dataset, card: DataCard, count: int, 
     with evaluating(model):
         for index in sorted({number * len(dataset) // count for number in range(count)}):
             sample = dataset[index]
-            x = normalise(torch.from_numpy(sample.image)[None], card, formats.device)
-            label = label_map(model, x, Protocol(), formats)[0].cpu().numpy()
+            picture = torch.from_numpy(sample.image)[None]
+            label = label_map(model, normalise(picture, card, formats.device), picture, Protocol(), formats)[0].cpu().numpy()
             found.append((sample.name, triptych(sample.image, sample.label, label, card, sample.name)))
     return found
 

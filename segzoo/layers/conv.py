@@ -72,6 +72,13 @@ class Score(nn.Conv2d):
             return self._conv_forward(input.float(), self.weight.float(), bias)
 
 
+def gaussian_(conv: nn.Conv2d, std: float) -> None:
+    """Starts a convolution normal with deviation ``std`` and without bias, as the Caffe recipes start new layers."""
+    nn.init.normal_(conv.weight, std=std)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 def outside_autocast(x: Tensor) -> AbstractContextManager:
     """The context in which arithmetic keeps the type of ``x``. The meta device has no autocast to leave."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import Score
+from segzoo.layers.conv import Score, gaussian_
 from segzoo.layers.resize import resize
 from segzoo.models._base import SegModel
 from segzoo.models._fully_connected import FullyConnected
@@ -91,8 +91,7 @@ class LargeFOV(SegModel):
         self.pool = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
         self.fc = fc
         self.score = Score(fc.channels, num_classes)
-        nn.init.normal_(self.score.weight, std=0.01)
-        nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
+        gaussian_(self.score, 0.01)
         self.frozen = msc == "frozen"
         if self.frozen:
             self.requires_grad_(False)
@@ -148,8 +147,7 @@ class Branch(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.score = Score(BRANCH, num_classes)
         for conv, std in ((self.wide, 0.001), (self.mix, 0.001), (self.score, 0.01)):
-            nn.init.normal_(conv.weight, std=std)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            gaussian_(conv, std)
 
     def forward(self, x: Tensor) -> Tensor:
         step = self.stride if self.training else 1

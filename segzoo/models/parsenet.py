@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import Score
+from segzoo.layers.conv import Score, gaussian_
 from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
 from segzoo.models._fully_connected import FullyConnected
@@ -76,8 +76,7 @@ class ParseNet(SegModel):
         self.global_score = None if early else Score(wide, num_classes)
         for score in (self.score, self.global_score):
             if score is not None:
-                nn.init.normal_(score.weight, std=0.01)
-                nn.init.zeros_(score.bias)  # type: ignore[arg-type]
+                gaussian_(score, 0.01)
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the trunk's output stride; see the class for shapes."""
