@@ -63,7 +63,11 @@ def search(cases: list[Picture], card: Any, grid: Iterable[tuple[float, float, f
 
 def around(best: dict[str, float]) -> list[tuple[float, float, float]]:
     """The fine grid: one step to either side of each value, the best itself left out."""
-    steps = [(best["w1"] * f for f in (0.7, 1.0, 1.4)), (best["alpha"] * f for f in (0.8, 1.0, 1.25)), (best["beta"] + d for d in (-1, 0, 1))]
+    steps = [
+        (best["w1"] * f for f in (0.7, 1.0, 1.4)),
+        (best["alpha"] * f for f in (0.8, 1.0, 1.25)),
+        (best["beta"] + d for d in (-1, 0, 1)),
+    ]
     points = itertools.product(*[list(values) for values in steps])
     return [point for point in points if point != (best["w1"], best["alpha"], best["beta"])]
 

@@ -69,7 +69,11 @@ def main() -> None:
     row = {"hw": list(image.shape[:2]), "classes": CLASSES, "iterations": STEPS, "agreement": agreement, **medians}
     row |= ratio_interval(taken["ours"], taken["peer"])
     print(row)
-    print(write_result("crf_360x480", "python -m benchmarks.crf_time", [row], more_versions={"pydensecrf2": metadata.version("pydensecrf2")}))
+    print(
+        write_result(
+            "crf_360x480", "python -m benchmarks.crf_time", [row], more_versions={"pydensecrf2": metadata.version("pydensecrf2")}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from segzoo.registry import (
     DATA,
     INITS,
     LOSSES,
+    MIXES,
     MODELS,
     OPTIMS,
     POSTS,
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Registry] = {
     "backbone": BACKBONES,
     "data": DATA,
     "augment": AUGMENTS,
+    "mix": MIXES,
     "loss": LOSSES,
     "optim": OPTIMS,
     "schedule": SCHEDULES,
@@ -151,6 +153,7 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
         make_schedule=lambda total: SCHEDULES.build(schedule["name"], total, **settings(schedule)),
         card=card,
         config=dict(recorded),
+        mix=MIXES.build(config["mix"]["name"], **settings(config["mix"])),
     )
 
 

@@ -35,7 +35,8 @@ def write_sweep_table(folder: Path) -> str:
     rows = sorted(found, key=lambda row: row.get("job", 0))
     write_json(folder / "table.json", rows)
     table = markdown_table(
-        ("job", "model", "backbone", "data", "overrides", "mIoU", "params", "receptive field", "train min", "error"), map(_cells, rows)
+        ("job", "model", "backbone", "data", "overrides", "mIoU", "params", "receptive field", "train min", "error"),
+        map(_cells, rows),
     )
     write_text(folder / "table.md", table)
     return table

@@ -132,6 +132,7 @@ SETTINGS: dict[str, Any] = {
     "val_pictures": 0,
     "device": "cpu",
     "precision": "fp32",
+    "bad_steps": 0,
 }
 
 

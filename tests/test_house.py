@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 FLOOR = {
     **dict.fromkeys(("registry", "types", "files", "report"), 0),  # the ground: standard library only, everyone stands on it
     **dict.fromkeys(("weights", "crf", "describe", "export", "layers"), 1),
-    **dict.fromkeys(("backbones", "losses", "data", "augment", "pruners", "runtimes", "optim", "schedules", "post", "metrics"), 2),
+    **dict.fromkeys(
+        ("backbones", "losses", "data", "augment", "mix", "pruners", "runtimes", "optim", "schedules", "post", "metrics"), 2
+    ),
     **dict.fromkeys(("models", "engine"), 3),
     **dict.fromkeys(("config", "rules", "zoo"), 4),
 }
@@ -84,4 +86,5 @@ def test_rooms_and_functions_stay_small():
         assert text.count("\n") <= 260, f"{path.name} has {text.count(chr(10))} lines"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name} is too long for one screen"
+                prose = (ast.get_docstring(node, clean=False) or "").count("\n")  # a signature that is a schema needs its page
+                assert (node.end_lineno or 0) - node.lineno - prose < 60, f"{path.name}: {node.name} is too long for one screen"

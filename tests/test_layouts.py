@@ -80,7 +80,9 @@ def test_caffe_pspnet_reads_bgr_and_joins_bins_descending():
 @pytest.mark.parametrize("name", ["fcn_resnet50", "fcn_resnet101"])
 @torch.no_grad()
 def test_torchvisions_fcn_gives_its_logits(name, tmp_path, capsys):
-    theirs = shaken(getattr(torchvision.models.segmentation, name)(weights=None, weights_backbone=None, num_classes=5, aux_loss=True))
+    theirs = shaken(
+        getattr(torchvision.models.segmentation, name)(weights=None, weights_backbone=None, num_classes=5, aux_loss=True)
+    )
     ours = create_model("fcn_dilated", backbone=name.removeprefix("fcn_"), num_classes=5)
     report = take(ours, theirs.state_dict(), tmp_path)
     assert not report.left_over

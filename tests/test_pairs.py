@@ -75,4 +75,3 @@ def test_a_pair_learns_one_batch_and_survives_its_checkpoint(model, trunk, tmp_p
             found, wanted = again(x).main, built(x).main
         assert torch.equal(found, wanted)
         assert wanted.isfinite().all()
-

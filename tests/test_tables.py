@@ -18,7 +18,10 @@ def on_meta(name, trunk, classes, **given):
 
 
 def counts(model, parts):
-    return {part: sum(p.numel() for path in paths.split() for p in model.get_submodule(path).parameters()) for part, paths in parts.items()}
+    return {
+        part: sum(p.numel() for path in paths.split() for p in model.get_submodule(path).parameters())
+        for part, paths in parts.items()
+    }
 
 
 def sizes(model, height, width, *paths):

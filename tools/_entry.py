@@ -65,6 +65,11 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> None:
         start()
         return
     try:
+        if arguments.multirun and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "-m under torchrun: every rank would run the whole sweep. Start one torchrun a job, or give the sweep a launcher: "
+                "hydra/launcher=submitit_slurm"
+            )
         _refuse(read_words(frame, arguments.overrides, sweep=arguments.multirun, config_dir=arguments.config_dir), frame)
         if arguments.multirun:
             _sweep(start, arguments.overrides)
@@ -107,7 +112,7 @@ def _refuse(reading: Reading, frame: str) -> None:
         faults += [] if not all(checked) else checked[0]
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    if reading.differs:
+    if reading.differs and os.environ.get("RANK", "0") == "0":
         print("differs from the defaults: " + "  ".join(reading.differs), flush=True)
 
 

@@ -31,10 +31,12 @@ class Backbone(nn.Module, ABC):
         output_stride: the stride of c5 as it stands: 32, or what ``dilate_`` made of it.
         classifier: the fully connected layers of the weights that were loaded, for heads that go on from them; mostly empty.
         trains_from_scratch: whether random weights lead anywhere within a usual training.
+        frozen: the stages that training leaves alone.
     """
 
     classifier: Mapping[str, Tensor] = MappingProxyType({})
     trains_from_scratch = True
+    frozen: tuple[str, ...] = ()
 
     def __init__(self, name: str, layers: Sequence[nn.Sequential], channels: Sequence[int], *, inner: int):
         super().__init__()
@@ -102,6 +104,24 @@ class Backbone(nn.Module, ABC):
             if stage.stride > output_stride:
                 dilation = self._unstride(stage.name, dilation, first_block)
         self.output_stride = output_stride
+        return self
+
+    def freeze_(self, stages: Collection[str]) -> Self:
+        """Keeps stages as they are, in place: their parameters have no gradient, their norms keep and use their statistics.
+
+        Args:
+            stages: names among ``c1`` to ``c5``.
+        """
+        for name in stages:
+            self.get_submodule(name).requires_grad_(False)
+        self.frozen = tuple(stages)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for every stage that is not frozen."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
         return self
 
     @abstractmethod

@@ -23,7 +23,7 @@ from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
 Draw = tuple[int, int]  # (epoch, data-set index)
-HELD = (signal.SIGTERM, signal.SIGINT)
+HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def mix(*numbers: int) -> int:
@@ -41,6 +41,7 @@ def train_batches(
     seed: int,
     start: int = 0,
     stop: int | None = None,
+    seen: int = 0,
     rank: int = 0,
     world: int = 1,
 ) -> BatchStream:
@@ -57,6 +58,7 @@ def train_batches(
         workers: worker processes; 0 reads in this process.
         seed: seed of order and augmentation.
         start, stop: steps, counted from 0 over the whole run.
+        seen: positions of the sample stream before step 0, taken by an earlier part of the run that had batches of another size.
         rank, world: this process and the number of processes.
 
     Returns:
@@ -66,12 +68,12 @@ def train_batches(
         ValueError: batch_size, workers, start, stop or rank make no sense.
         DataError: the data set is empty; while iterating: a file is faulty, or pictures of one batch differ in size.
     """
-    _check(batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), world=(world, 1), rank=(rank, 0))
+    _check(batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), seen=(seen, 0), world=(world, 1), rank=(rank, 0))
     if rank >= world or (stop is not None and stop < start):
         raise ValueError(f"wanted rank < world and start <= stop, got rank={rank} world={world} start={start} stop={stop}")
     if len(dataset) == 0:
         raise DataError(f"data set {dataset.card.name!r} holds no training sample; check its root and its list of files")
-    draws = _Draws(len(dataset), batch_size, seed, start, stop, rank, world)
+    draws = _Draws(len(dataset), batch_size, seed, start, stop, seen, rank, world)
     return BatchStream(_Reader(dataset, augment, seed), draws, workers)
 
 
@@ -146,15 +148,15 @@ def _close_all() -> None:
 class _Draws:
     """The (epoch, index) pairs of each step's batch on one rank; an epoch's permutation is made when it is reached."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int | None, rank: int, world: int):
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int | None, seen: int, rank: int, world: int):
+        self.count, self.batch_size, self.seed, self.seen = count, batch_size, seed, seen
         self.start, self.stop, self.rank, self.world = start, stop, rank, world
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, order = -1, np.empty(0, int)
         steps = itertools.count(self.start) if self.stop is None else range(self.start, self.stop)
         for step in steps:
-            first = (step * self.world + self.rank) * self.batch_size
+            first = self.seen + (step * self.world + self.rank) * self.batch_size
             batch = []
             for position in range(first, first + self.batch_size):
                 if position // self.count != epoch:
@@ -182,7 +184,7 @@ class _Reader:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Holds SIGTERM and SIGINT back while workers are started: they inherit that, so none can be hit before it ignores them."""
+    """Holds stop signals back while workers are started: they inherit that, so none can be hit before it ignores them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
         yield
@@ -191,7 +193,7 @@ def _signals_held() -> Iterator[None]:
 
 
 def _start_worker(worker: int) -> None:
-    """Makes a worker quiet and single-threaded. It ignores SIGTERM and SIGINT: the main process saves first, then ends it."""
+    """Makes a worker quiet and single-threaded. It ignores stop signals: the main process saves first, then ends it."""
     import cv2
 
     for number in HELD:

@@ -64,6 +64,9 @@ class Precision:
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")  # type: ignore[attr-defined]
 
+    def __str__(self) -> str:
+        return f"{self.device.type} in {self.name}"
+
     def autocast(self) -> AbstractContextManager:
         """The context of a forward pass; losses stay outside it, in fp32."""
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from segzoo.data.loader import eval_batches
 from segzoo.engine.device import Precision, normalise, pick_device
 from segzoo.engine.infer import Post, Protocol, evaluating, forward, label_map, labels_of
+from segzoo.engine.world import ALONE, World
 from segzoo.metrics import ConfusionMatrix
 from segzoo.registry import Range
 from segzoo.types import Batch, DataCard, DataError, Dataset, Scores
@@ -45,6 +46,7 @@ def evaluate(
     loss: Any = None,
     between: Callable[[int], None] = lambda done: None,
     post: Post | None = None,
+    world: World = ALONE,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
@@ -65,8 +67,9 @@ def evaluate(
         dataset: labelled pictures; their sizes may differ.
         card: classes, normalisation and ignore id the model was trained with.
         loss: taken on the same pass, as the mean over all valid pixels of the data set; None, or any protocol but a single pass: no loss.
-        between: called after each picture with the number done; may raise to stop.
+        between: called after each picture with its number, counted from 1; may raise to stop.
         post: ``post(image, probabilities) -> labels`` with ``describe()``, such as a CRF; None takes the most probable class.
+        world: ranks that each take their share of the pictures; all of them get the scores of the whole set.
         device: where the model runs.
         precision: number format of the layers.
         workers: processes that read pictures; 0 reads in this one.
@@ -85,16 +88,17 @@ def evaluate(
     formats = Precision(precision, place)
     matrix, losses = ConfusionMatrix(card.num_classes, card.ignore), _MeanLoss(loss if protocol.single else None)
     model.to(place)
-    done = 0
-    with evaluating(model), closing(eval_batches(dataset, workers=workers)) as batches:
-        for batch in _shown(batches, len(dataset)):
+    share = eval_batches(dataset, workers=workers, rank=world.rank, world=world.size)
+    with evaluating(model), closing(share) as batches:
+        for batch in _shown(batches, len(dataset) // world.size):
             try:
                 matrix.update(_labels(model, batch, card, protocol, formats, losses), batch.label)
             except ValueError as error:
                 raise DataError(f"{', '.join(batch.names)}: {error}") from error
-            done += 1
-            between(done)
-    return Evaluation(matrix.scores(card.classes, done, losses.mean()), matrix.matrix, protocol.to_dict(), protocol.id)
+            between(batch.indices[0] + 1)
+    matrix.matrix = world.sum(torch.from_numpy(matrix.matrix).to(place)).cpu().numpy()
+    scores = matrix.scores(card.classes, len(dataset), losses.mean(world))
+    return Evaluation(scores, matrix.matrix, protocol.to_dict(), protocol.id)
 
 
 class _MeanLoss:
@@ -109,13 +113,12 @@ class _MeanLoss:
             self.total += float(self.loss(logits, label)) * weight
             self.weight += weight
 
-    def mean(self) -> float | None:
-        return self.total / self.weight if self.weight else None
+    def mean(self, world: World) -> float | None:
+        total, weight = (sum(values) for values in zip(*world.gather((self.total, self.weight)), strict=True))
+        return total / weight if weight else None
 
 
-def _labels(
-    model: nn.Module, batch: Batch, card: DataCard, protocol: Protocol, formats: Precision, losses: _MeanLoss
-) -> Tensor:
+def _labels(model: nn.Module, batch: Batch, card: DataCard, protocol: Protocol, formats: Precision, losses: _MeanLoss) -> Tensor:
     """The label map of a picture, on the CPU; its loss is taken on the way."""
     x = normalise(batch.image, card, formats.device)
     if not protocol.single:

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from segzoo.engine.checkpoint import scores_of
+from segzoo.engine.run import Run
+from segzoo.engine.steps import step_folder
+from segzoo.engine.world import World
 from segzoo.report import write_text
 
 QUIET = 15.0  # seconds between lines where there is no terminal
@@ -109,6 +113,38 @@ class RunLog:
             self.bar.write(text)
         else:
             print(text, flush=True)
+
+
+class Silence(RunLog):
+    """The log of the ranks that do not write: it takes everything and tells nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:
+        pass
+
+    def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def status(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def open_log(run: Run, step: int, total: int, config: Mapping[str, Any], world: World) -> RunLog:
+    """The log of a run that goes on after ``step``; a silent one on ranks above 0."""
+    if not world.is_main:
+        return Silence()
+    return RunLog(run.folder, step, scores_of(step_folder(run.folder, step)) is not None, total, config)
 
 
 def _forget_rows_after(path: Path, step: int, evaluated: bool) -> None:

@@ -13,11 +13,19 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.optim import Optimizer
 
-from segzoo.engine.checkpoint import MODEL, read_trainer
-from segzoo.engine.log import Means
+from segzoo.engine.average import Average
+from segzoo.engine.checkpoint import MODEL, read_trainer, save
+from segzoo.engine.device import Precision
+from segzoo.engine.log import Means, RunLog
 from segzoo.engine.run import Run
 from segzoo.engine.steps import discard_newer
+from segzoo.engine.world import World
 from segzoo.registry import ConfigError
+from segzoo.types import DataCard
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient that is not finite; the message names the step and the pictures."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,18 @@ class Plan:
     keep: int
     log_every: int
     val_pictures: int
+    ema: float | None
+    early_stop: int | None
+    bad_steps: int
 
-    def epochs(self, pictures: int) -> float:
+    @property
+    def images(self) -> int:
+        """Pictures a step on each rank."""
+        return self.batch_size * self.accumulate
+
+    def epochs(self, pictures: int, ranks: int) -> float:
         """Passes over a training set of so many pictures."""
-        return self.total * self.batch_size * self.accumulate / pictures
+        return self.total * self.images * ranks / pictures
 
     def evaluates(self, step: int) -> bool:
         return step > 0 and (step % self.eval_every == 0 or step == self.total)
@@ -61,6 +77,7 @@ class Progress:
         images: training pictures seen.
         epoch_size: pictures in the training set.
         seconds: spent before this process took over.
+        bad: steps in a row, the last one included, whose numbers were not finite.
         means: of the values since the last row of the log.
         clock: seconds of steps, and of waiting for data in them, since the last row; not resumed.
     """
@@ -69,6 +86,7 @@ class Progress:
     step: int = 0
     images: int = 0
     seconds: float = 0.0
+    bad: int = 0
     means: Means = field(default_factory=Means)
     clock: Means = field(default_factory=Means)
     began: float = field(default_factory=time.perf_counter)
@@ -82,8 +100,17 @@ class Progress:
         """Minutes the run took so far, all its parts together."""
         return (self.seconds + time.perf_counter() - self.began) / 60
 
+    def leave_out(self, error: Diverged, allowed: int, log: RunLog) -> dict[str, float]:
+        """Counts a step that changed nothing, and says so; raises its error once there are more in a row than allowed."""
+        self.bad += 1
+        if self.bad > allowed:
+            raise Diverged(f"{error}, and go on with resume=<run folder>") from None
+        log.say(f"left out, {self.bad} of {allowed} in a row allowed: {error}")
+        return {}
+
     def advance(self, values: Mapping[str, float], images: int, seconds: float, waited: float) -> None:
         self.step += 1
+        self.bad = 0 if values else self.bad
         self.images += images
         self.means.add(values)
         self.clock.add({"seconds": seconds, "waited": waited, "images": images})
@@ -103,20 +130,36 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
 
 
-def trainer_state(at: Progress, optimizer: Optimizer, scaler: Any) -> dict[str, Any]:
-    """Everything but the weights, in plain containers and tensors."""
+def store(
+    run: Run, at: Progress, model: nn.Module, optimizer: Optimizer, average: Average, formats: Precision, config: dict[str, Any],
+    card: DataCard, world: World,
+) -> None:  # fmt: skip
+    """Writes the checkpoint of a step, on rank 0; every rank adds its random state. The model holds what is to be evaluated."""
+    world.share_buffers(model)
+    state = trainer_state(at, optimizer, formats.scaler, average, world)
+    if world.is_main:
+        save(run.folder, at.step, model, state, config, card, {})
+
+
+def trainer_state(at: Progress, optimizer: Optimizer, scaler: Any, average: Average, world: World) -> dict[str, Any]:
+    """Everything but the weights, in plain containers and tensors; called on every rank."""
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
     return {
         "step": at.step,
         "images_seen": at.images,
         "seconds": at.minutes * 60,
+        "bad": at.bad,
         "means": at.means.state(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "rng": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []},
+        "average": average.state(),
+        "rng": world.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),  # of each rank
     }
 
 
-def restore(run: Run, model: nn.Module, optimizer: Optimizer, scaler: Any, epoch_size: int, total: int) -> Progress:
+def restore(
+    run: Run, model: nn.Module, optimizer: Optimizer, scaler: Any, average: Average, epoch_size: int, total: int, world: World
+) -> Progress:
     """Brings a run back to the checkpoint it goes on from; without one, to its beginning.
 
     Learning rates and the other settings of the optimiser are those of the configuration, its moments those of the checkpoint.
@@ -133,15 +176,25 @@ def restore(run: Run, model: nn.Module, optimizer: Optimizer, scaler: Any, epoch
         model.load_state_dict(load_file(run.resume_from / MODEL))
     except RuntimeError as error:
         raise ConfigError(f"{run.resume_from} is of another model, so this run cannot go on from it: {error}") from None
+    average.restore(saved["average"])
     own = optimizer.state_dict()["param_groups"]
     if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved["optimizer"]["param_groups"]]:
         raise ConfigError(f"{run.resume_from}: its optimiser has other parameter groups; keep the optim settings to go on from it")
     optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": own})
     if saved["scaler"]:
         scaler.load_state_dict(saved["scaler"])
-    torch.set_rng_state(saved["rng"]["cpu"])
-    if torch.cuda.is_initialized() and len(saved["rng"]["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(saved["rng"]["cuda"])
-    if run.resume_from.parent.parent == run.folder:
+    _restore_randomness(saved["rng"], saved["images_seen"], world)
+    if world.is_main and run.resume_from.parent.parent == run.folder:
         discard_newer(run.folder, saved["step"])
-    return Progress(epoch_size, saved["step"], saved["images_seen"], saved["seconds"], Means(saved["means"]))
+    return Progress(epoch_size, saved["step"], saved["images_seen"], saved["seconds"], saved["bad"], Means(saved["means"]))
+
+
+def _restore_randomness(states: list[dict[str, Any]], images: int, world: World) -> None:
+    if len(states) != world.size:
+        if world.is_main:
+            print(f"{len(states)} processes wrote the checkpoint, {world.size} go on from it, after {images} pictures", flush=True)
+        return
+    own = states[world.rank]
+    torch.set_rng_state(own["cpu"])
+    if torch.cuda.is_initialized() and own["cuda"]:
+        torch.cuda.set_rng_state(own["cuda"][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ from segzoo.engine.draw import sheet, triptych
 from segzoo.engine.evaluate import Evaluation
 from segzoo.engine.infer import Protocol, evaluating, label_map
 from segzoo.engine.log import RunLog
-from segzoo.engine.progress import Progress
+from segzoo.engine.progress import Plan, Progress
+from segzoo.engine.run import Run
 from segzoo.engine.steps import move_best, pointed, read_manifest, step_folder
 from segzoo.engine.summary import score_line, write_summary
+from segzoo.engine.watch import Watch
+from segzoo.engine.world import World
 from segzoo.files import write_atomically
 from segzoo.types import DataCard, Dataset
 
 
-def log_step(log: RunLog, at: Progress, optimizer: Optimizer) -> None:
+def log_step(log: RunLog, at: Progress, optimizer: Optimizer, watch: Watch) -> None:
     """The row of a training step: means since the last row, the rates of this step, and where the time went."""
     rates = {f"lr/{group.get('name', number)}": group["lr"] for number, group in enumerate(optimizer.param_groups)}
     values, clock = at.means.take(), at.clock.take()
@@ -31,7 +35,8 @@ def log_step(log: RunLog, at: Progress, optimizer: Optimizer) -> None:
     images_per_s = clock["images"] / max(clock["seconds"], 1e-9)
     log.write(at.step, at.epoch, "train", values | rates)
     log.write(at.step, at.epoch, "time", {"step_s": clock["seconds"], "data_share": waiting, "images_per_s": images_per_s})
-    log.status(at.step, at.epoch, values["loss"], max(rates.values()), images_per_s, waiting)
+    log.status(at.step, at.epoch, values.get("loss", math.nan), max(rates.values()), images_per_s, waiting)
+    watch.row(values.get("loss", math.nan), waiting)
 
 
 def keep_scores(run: Path, at: Progress, result: Evaluation, log: RunLog) -> None:
@@ -82,6 +87,26 @@ def predictions(model: nn.Module, dataset: Dataset, card: DataCard, count: int, 
             label = label_map(model, normalise(picture, card, formats.device), picture, Protocol(), formats)[0].cpu().numpy()
             found.append((sample.name, triptych(sample.image, sample.label, label, card, sample.name)))
     return found
+
+
+def out_of_patience(run: Path, step: int, plan: Plan, log: RunLog) -> bool:
+    """Whether the last ``early_stop`` evaluations brought no better score."""
+    leader = pointed(run, "best")
+    if plan.early_stop is None or leader is None or not plan.evaluates(step):
+        return False
+    since = step // plan.eval_every - int(leader.name) // plan.eval_every
+    if since >= plan.early_stop:
+        log.say(f"no better mIoU in {since} evaluations, ending at step {step}; early_stop=null runs to the end")
+    return since >= plan.early_stop
+
+
+def finish(
+    run: Run, at: Progress, model: nn.Module, val_set: Dataset, card: DataCard, plan: Plan, formats: Precision, world: World
+) -> dict[str, Any]:
+    """The last pictures, and what the run came to, the same on every rank."""
+    if world.is_main:
+        write_sheet(run.folder / "vis" / "val.png", model, val_set, card, plan.val_pictures, formats)
+    return world.first(lambda: result_of(run.folder, at, model))
 
 
 def result_of(run: Path, at: Progress, model: nn.Module) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, heeded between steps: the run finishes what it is doing, saves, and ends with exit code 130 or 143."""
+"""Ctrl-C, SIGTERM and a scheduler's SIGUSR1, heeded between steps: the run saves, and ends with exit code 130 or 143."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+
+HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """A ``with`` block in which SIGINT and SIGTERM only raise a flag; a second SIGINT interrupts at once.
+    """A ``with`` block in which SIGINT, SIGTERM and SIGUSR1 only raise a flag; a second SIGINT interrupts at once.
 
     Outside the main thread Python cannot catch signals; the flag then stays down.
     """
@@ -21,7 +24,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in HEEDED:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -38,13 +41,19 @@ class StopRequest:
 
         Raises:
             KeyboardInterrupt: after SIGINT, carrying ``message``.
-            SystemExit: after SIGTERM, with code 143; ``message`` goes to standard error.
+            SystemExit: after SIGTERM or SIGUSR1, with code 143; ``message`` goes to standard error.
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt(message)
-        if self.signal == signal.SIGTERM:
+        if self.requested:
             print(message, file=sys.stderr, flush=True)
             raise SystemExit(128 + signal.SIGTERM)
+
+    def leave(self, message: str) -> NoReturn:
+        """Leaves the run as ``check`` does, also where the signal came to another rank."""
+        self.check(message)
+        print(message, file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:

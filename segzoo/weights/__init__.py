@@ -8,4 +8,16 @@ from segzoo.weights.report import Report, say
 from segzoo.weights.trunk import load_trunk
 from segzoo.weights.whole import checkpoint
 
-__all__ = ["Report", "checkpoint", "is_published", "load_trunk", "locate", "published", "read_metadata", "read_state", "say", "to_caffe", "to_own"]
+__all__ = [
+    "Report",
+    "checkpoint",
+    "is_published",
+    "load_trunk",
+    "locate",
+    "published",
+    "read_metadata",
+    "read_state",
+    "say",
+    "to_caffe",
+    "to_own",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -18,6 +18,9 @@ class WholeModel(Named, Protocol):
 
     num_classes: int
 
+    @property
+    def backbone(self) -> Any: ...
+
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
 
 
@@ -29,8 +32,9 @@ def checkpoint(
     ckpt: str | None = None,
     match: Literal["name", "index"] = "name",
     min_share: Annotated[float, Range(0, 1)] = 0.5,
+    freeze: tuple[Literal["c1", "c2", "c3", "c4", "c5"], ...] = (),
 ) -> Report | None:
-    """Loads a whole model's starting point by parameter name, in place, and prints the report.
+    """Loads a whole model's starting point by parameter name, in place, and prints the report; freezes stages of the trunk.
 
     Score layers (convolutions with bias outside the trunk, one output a class) are filled row by row; rows of classes that
     the checkpoint does not know keep their fresh values.
@@ -42,6 +46,7 @@ def checkpoint(
             weights that torchvision publishes, such as ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``; None does nothing.
         match: which row of a score layer goes where: by equal class ``name``, or by ``index``.
         min_share: part of the trunk's parameters, 0 to 1, that has to fit.
+        freeze: stages of the trunk that keep their weights, and whose norms keep their statistics.
 
     Returns:
         The report, or None without ``ckpt``.
@@ -50,8 +55,12 @@ def checkpoint(
         ConfigError: if the file cannot be read, less than ``min_share`` of the trunk fits, or names are to match and one
             side has none. The model is then as it was.
     """
-    if ckpt is None:
-        return None
+    report = None if ckpt is None else _load(model, classes, ckpt, match, min_share)
+    model.backbone.freeze_(freeze)
+    return report
+
+
+def _load(model: WholeModel, classes: tuple[str, ...] | None, ckpt: str, match: str, min_share: float) -> Report:
     state, theirs = _read(ckpt)
     (state, layout), own = to_own(model, state), tensors_of(model)
     if match == "name" and not (classes and theirs):
