@@ -12,7 +12,6 @@ from importlib import metadata
 
 import numpy as np
 import torch
-
 from segzoo.tools._entry import plain
 from segzoo.tools._words import read_words
 

@@ -71,7 +71,7 @@ class Frame:
 
 
 FRAMES = {
-    "train": Frame(TRAINING, ("segzoo.engine.train:train", "segzoo.engine.run:open_run")),
+    "train": Frame(TRAINING, ("segzoo.engine.train:train", "segzoo.engine.run:open_run", "segzoo.engine.slots:claim_gpu")),
     "eval": Frame(
         ("model", "backbone", "data", "post"),
         ("segzoo.engine.evaluate:evaluate", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),

@@ -21,6 +21,7 @@ def train(job: Job) -> dict[str, Any]:
     words = config.words_for(open_run, job.config)
     if job.folder is not None:  # a job of a sweep that is started again goes on, or has nothing to do
         words = {"out": str(job.folder), "resume": "auto" if words["resume"] == "none" else words["resume"]}
+        _take_gpu(job.config)
     with joined(job.config["device"]) as world:
         if job.config["dry"]:
             needs = learn(config.build_training(job.config, job.recorded), Run(Path()), **config.words_for(learn, job.config))
@@ -40,6 +41,18 @@ def train(job: Job) -> dict[str, Any]:
         if world.is_main:
             place.finish(result)
         return result
+
+
+def _take_gpu(given: dict[str, Any]) -> None:
+    """Gives a job of a sweep a GPU of its own where there are several."""
+    import torch
+
+    from segzoo import config
+    from segzoo.engine.slots import claim_gpu
+
+    count = torch.cuda.device_count() if given["device"] != "cpu" else 0
+    if count > 1:
+        torch.cuda.set_device(claim_gpu(count, **config.words_for(claim_gpu, given)))
 
 
 def _introduce(job: Job, parts: Any) -> dict[str, Any]:

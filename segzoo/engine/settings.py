@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-UNHASHED = ("resume", "workers", "device", "out")  # words that do not change what a run computes
+UNHASHED = ("resume", "workers", "device", "out", "jobs_per_gpu", "dry")  # words that do not change what a run computes
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """A short hash of what a configuration computes; ``resume``, ``workers``, ``device`` and ``out`` are left aside."""
+    """A short hash of what a configuration computes; those that decide where and how fast are left aside."""
     kept = {key: value for key, value in config.items() if key not in UNHASHED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -8,7 +8,6 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn
 
-
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
