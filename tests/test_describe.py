@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from segzoo.tools._entry import plain
+from segzoo.tools._words import read_words
 from torch import nn
 
-from segzoo.describe import describe, table
+from segzoo.describe import describe, sums, table
 from segzoo.registry import BACKBONES, MODELS
+from segzoo.zoo import blank_model
 
 ROOT = Path(__file__).parent.parent
 CAFFE = {"stem": "deep", "stride_at": "1x1"}
@@ -97,6 +100,14 @@ def test_fields_are_those_that_gradients_see():
         lines = x.grad[0, 0].abs().sum(1).nonzero().flatten()
         reached = max(reached, int(lines[-1] - lines[0]) + 1)
     assert reached <= stated <= reached + 8  # a deconvolution's outputs see up to ceil(k/s) inputs, not each of them all
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml")))
+def test_every_parameter_of_every_model_is_in_the_table(model):
+    config = plain(read_words("describe", [f"model={model}"]).jobs[0])[0]
+    built = blank_model(config, classes=21)
+    wanted = sum(p.numel() for name, p in built.named_parameters() if not name.startswith("aux."))
+    assert sums(describe(built, hw=(128, 160)))["params"] == wanted
 
 
 def test_the_tool_prints_the_table():

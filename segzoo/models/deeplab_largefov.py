@@ -141,8 +141,7 @@ class Branch(nn.Module):
 
     def __init__(self, cin: int, num_classes: int, stride: int, dropout: float):
         super().__init__()
-        self.stride = stride
-        self.wide = nn.Conv2d(cin, BRANCH, 3, padding=1)
+        self.wide = TrainingStride(cin, BRANCH, stride)
         self.mix = nn.Conv2d(BRANCH, BRANCH, 1)
         self.dropout = nn.Dropout(dropout)
         self.score = Score(BRANCH, num_classes)
@@ -150,6 +149,20 @@ class Branch(nn.Module):
             gaussian_(conv, std)
 
     def forward(self, x: Tensor) -> Tensor:
-        step = self.stride if self.training else 1
-        x = self.dropout(F.relu(F.conv2d(x, self.wide.weight, self.wide.bias, step, 1)))
+        x = self.dropout(F.relu(self.wide(x)))
         return self.score(self.dropout(F.relu(self.mix(x))))
+
+
+class TrainingStride(nn.Conv2d):
+    """A 3x3 convolution that strides in training and keeps the size of its map in evaluation.
+
+    Shapes:
+        (N, cin, H, W) -> (N, cout, H, W), in training (N, cout, ceil(H/step), ceil(W/step))
+    """
+
+    def __init__(self, cin: int, cout: int, step: int):
+        super().__init__(cin, cout, 3, padding=1)
+        self.step = step
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight, self.bias, self.step if self.training else 1, self.padding)
