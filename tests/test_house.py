@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,13 @@ def test_rooms_and_functions_stay_small():
             if isinstance(node, ast.FunctionDef):
                 prose = (ast.get_docstring(node, clean=False) or "").count("\n")  # a signature that is a schema needs its page
                 assert (node.end_lineno or 0) - node.lineno - prose < 60, f"{path.name}: {node.name} is too long for one screen"
+
+
+def test_every_fault_in_the_table_has_its_test():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8")))
+    there = {
+        name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert named and named <= there, sorted(named - there)

@@ -59,7 +59,7 @@ def unbroken(tmp_path_factory):
     return folder, weights_hash(parts.model), result
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_stopped_and_resumed_equals_unbroken(tmp_path, unbroken, number):
     folder, wanted, result = unbroken
     parts = make_parts(train_set=Signalling(number, when=26))  # in the seventh batch of four, between two rows of the log

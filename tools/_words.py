@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from segzoo.tools._bombs import oversized
 
 from segzoo.engine.settings import leaves
 from segzoo.registry import nearest, unknown
@@ -69,6 +70,10 @@ def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_
     if config_dir and not Path(config_dir).is_dir():
         found.faults.append(f"--config-dir {config_dir}: there is no such folder.")
         return found
+    if config_dir:
+        found.faults += oversized(Path(config_dir))
+        if found.faults:
+            return found
     folders = [config_dir] if config_dir else []
     with composer(*folders) as hydra:
         loader = hydra.config_loader
