@@ -107,7 +107,7 @@ def test_fewer_ranks_go_on_where_more_stopped(tmp_path, capsys):
 
 OPEN = """
 from pathlib import Path
-from segzoo.engine.run import open_together
+from segzoo.engine.together import open_together
 from segzoo.engine.world import joined
 with joined("cpu") as world:
     try:

@@ -13,7 +13,8 @@ def train(job: Job) -> dict[str, Any]:
     """Trains one model on all ranks; returns what ``result.json`` holds and a sweep's table shows."""
     from segzoo import config
     from segzoo.engine.device import reuse_memory
-    from segzoo.engine.run import Run, open_run, open_together
+    from segzoo.engine.run import Run, open_run
+    from segzoo.engine.together import open_together
     from segzoo.engine.train import train as learn
     from segzoo.engine.world import joined
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,9 +12,8 @@ import yaml
 
 from segzoo.engine.env import describe_environment
 from segzoo.engine.lock import lock_folder
-from segzoo.engine.settings import config_hash, differences
+from segzoo.engine.settings import differences
 from segzoo.engine.steps import latest_valid, steps, verify
-from segzoo.engine.world import World
 from segzoo.files import plain, sweep_temporaries
 from segzoo.registry import ConfigError
 from segzoo.report import write_json, write_text
@@ -94,37 +93,6 @@ def open_run(
         (run.folder / "result.json").unlink(missing_ok=True)
     print(run.message, flush=True)
     return run
-
-
-def open_together(
-    world: World,
-    tool: str,
-    title: str,
-    config: dict[str, Any],
-    root: Path = Path("runs"),
-    *,
-    out: str | None = None,
-    resume: str = "none",
-) -> Run:
-    """``open_run`` on rank 0, and its answer or error on every rank. A training that torchrun started again resumes by itself.
-
-    Raises:
-        ConfigError: as ``open_run``; or the ranks were started with different settings.
-    """
-    hashes = world.gather(config_hash(plain(config)))
-    if len(set(hashes)) > 1:
-        other = next(rank for rank, found in enumerate(hashes) if found != hashes[0])
-        raise ConfigError(f"rank {other} was started with other settings than rank 0; give every rank the same words")
-    opened: list[Run] = []
-
-    def here() -> Run:
-        opened.append(
-            open_run(tool, title, config, root, out=out, resume="auto" if world.restarts and resume == "none" else resume)
-        )
-        return replace(opened[0], lock=None)  # a lock cannot travel
-
-    run = world.first(here)
-    return opened[0] if opened else run
 
 
 def open_result(tool: str, title: str, config: dict[str, Any], root: Path = Path("runs"), *, out: str | None = None) -> Path:
