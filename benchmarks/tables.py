@@ -76,11 +76,71 @@ def peers() -> str:
     return note + markdown_table(("model", "of a", "batch", "precision", "ours", "peer", "ratio [95 %]"), rows)
 
 
+def kept(name: str, columns: tuple[str, ...], row: Callable[[dict[str, Any]], tuple[Any, ...]]) -> str:
+    """A table of a result file's rows; what stands there until it is measured."""
+    if not (RESULTS / f"{name}.json").exists():
+        return "Not measured yet.\n"
+    return markdown_table(columns, map(row, read_result(name)["rows"]))
+
+
+def crf() -> str:
+    """The CRF's time beside pydensecrf2's."""
+    return kept(
+        "crf_360x480",
+        ("ours ms", "pydensecrf2 ms", "ratio [95 %]", "equal labels %"),
+        lambda r: (
+            f"{r['ours_ms']:.0f}",
+            f"{r['peer_ms']:.0f}",
+            f"{r['ratio']:.2f} [{r['low']:.2f}, {r['high']:.2f}]",
+            f"{100 * r['agreement']:.2f}",
+        ),
+    )
+
+
+def crf_effect() -> str:
+    """mIoU and milliseconds with and without the CRF."""
+    return kept(
+        "crf_effect",
+        ("model", "mIoU %", "with CRF", "network ms", "CRF ms"),
+        lambda r: (
+            r["model"],
+            f"{100 * r['miou']:.2f}",
+            f"{100 * r['miou_crf']:.2f}",
+            f"{r['network_ms']:.0f}",
+            f"{r['crf_ms']:.0f}",
+        ),
+    )
+
+
+def branches() -> str:
+    """ICNet's resolutions: mIoU and milliseconds."""
+    return kept(
+        "icnet_branches",
+        ("branches", "mIoU %", "ms fp32", "ms bf16"),
+        lambda r: (r["branches"], f"{100 * r['miou']:.2f}", f"{r['ms_fp32']:.0f}", f"{r['ms_bf16']:.0f}"),
+    )
+
+
+def transfer() -> str:
+    """Forty pictures with and without a trained start."""
+    return kept(
+        "transfer",
+        ("variant", "seeds", "mIoU %", "spread"),
+        lambda r: (
+            r["variant"],
+            r["seeds"],
+            f"{100 * sum(r['miou']) / len(r['miou']):.2f}",
+            f"{100 * r['spread']:.2f}" if r.get("spread") is not None else None,
+        ),
+    )
+
+
 def source(path: Path) -> str:
     return f"[json](benchmarks/results/{path.name})"
 
 
-TABLES: dict[str, Callable[[], str]] = {"first_run": first_run, "camvid": camvid, "peers": peers, "models": models}
+MAKERS = (first_run, camvid, peers, models, crf, crf_effect, branches, transfer)
+TABLES: dict[str, Callable[[], str]] = {maker.__name__: maker for maker in MAKERS}
 
 
 def filled(text: str) -> str:
