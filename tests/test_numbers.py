@@ -24,7 +24,9 @@ def test_tables_are_what_the_result_files_say(page):
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.parent.name + "/" + page.name)
 def test_no_figure_stands_outside_a_table(page):
-    prose = re.sub(r"```.*?```|`[^`\n]*`", "", tables.BLOCK.sub("", page.read_text(encoding="utf-8")), flags=re.DOTALL)  # no commands
+    prose = re.sub(
+        r"```.*?```|`[^`\n]*`", "", tables.BLOCK.sub("", page.read_text(encoding="utf-8")), flags=re.DOTALL
+    )  # no commands
     assert MEASURED.findall(prose) == []
 
 

@@ -14,14 +14,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from segzoo.engine.average import Average
-from segzoo.engine.checkpoint import MODEL, read_trainer, save
-from segzoo.engine.device import Precision
+from segzoo.engine.checkpoint import MODEL, read_trainer
 from segzoo.engine.log import Means, RunLog
 from segzoo.engine.run import Run
 from segzoo.engine.steps import discard_newer
 from segzoo.engine.world import World
 from segzoo.registry import ConfigError
-from segzoo.types import DataCard
 
 
 class Diverged(RuntimeError):
@@ -128,17 +126,6 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
     """Sets every group's learning rate to its ``base_lr`` times ``factor``."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
-
-
-def store(
-    run: Run, at: Progress, model: nn.Module, optimizer: Optimizer, average: Average, formats: Precision, config: dict[str, Any],
-    card: DataCard, world: World,
-) -> None:  # fmt: skip
-    """Writes the checkpoint of a step, on rank 0; every rank adds its random state. The model holds what is to be evaluated."""
-    world.share_buffers(model)
-    state = trainer_state(at, optimizer, formats.scaler, average, world)
-    if world.is_main:
-        save(run.folder, at.step, model, state, config, card, {})
 
 
 def trainer_state(at: Progress, optimizer: Optimizer, scaler: Any, average: Average, world: World) -> dict[str, Any]:

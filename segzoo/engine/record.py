@@ -17,12 +17,10 @@ from segzoo.engine.draw import sheet, triptych
 from segzoo.engine.evaluate import Evaluation
 from segzoo.engine.infer import Protocol, evaluating, label_map
 from segzoo.engine.log import RunLog
-from segzoo.engine.progress import Plan, Progress
-from segzoo.engine.run import Run
+from segzoo.engine.progress import Progress
 from segzoo.engine.steps import move_best, pointed, read_manifest, step_folder
 from segzoo.engine.summary import score_line, write_summary
 from segzoo.engine.watch import Watch
-from segzoo.engine.world import World
 from segzoo.files import write_atomically
 from segzoo.types import DataCard, Dataset
 
@@ -87,26 +85,6 @@ def predictions(model: nn.Module, dataset: Dataset, card: DataCard, count: int, 
             label = label_map(model, normalise(picture, card, formats.device), picture, Protocol(), formats)[0].cpu().numpy()
             found.append((sample.name, triptych(sample.image, sample.label, label, card, sample.name)))
     return found
-
-
-def out_of_patience(run: Path, step: int, plan: Plan, log: RunLog) -> bool:
-    """Whether the last ``early_stop`` evaluations brought no better score."""
-    leader = pointed(run, "best")
-    if plan.early_stop is None or leader is None or not plan.evaluates(step):
-        return False
-    since = step // plan.eval_every - int(leader.name) // plan.eval_every
-    if since >= plan.early_stop:
-        log.say(f"no better mIoU in {since} evaluations, ending at step {step}; early_stop=null runs to the end")
-    return since >= plan.early_stop
-
-
-def finish(
-    run: Run, at: Progress, model: nn.Module, val_set: Dataset, card: DataCard, plan: Plan, formats: Precision, world: World
-) -> dict[str, Any]:
-    """The last pictures, and what the run came to, the same on every rank."""
-    if world.is_main:
-        write_sheet(run.folder / "vis" / "val.png", model, val_set, card, plan.val_pictures, formats)
-    return world.first(lambda: result_of(run.folder, at, model))
 
 
 def result_of(run: Path, at: Progress, model: nn.Module) -> dict[str, Any]:

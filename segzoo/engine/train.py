@@ -14,16 +14,14 @@ from torch.optim import Optimizer
 
 from segzoo.data.loader import Augment, train_batches
 from segzoo.engine.average import Average
-from segzoo.engine.checkpoint import scores_of
 from segzoo.engine.device import Precision, pick_device
-from segzoo.engine.evaluate import evaluate
-from segzoo.engine.log import RunLog, open_log
+from segzoo.engine.log import open_log
 from segzoo.engine.memory import explained, rehearse
-from segzoo.engine.progress import Diverged, Plan, Progress, restore, run_length, set_rates, store
-from segzoo.engine.record import finish, keep_scores, log_step, out_of_patience, show_pictures
+from segzoo.engine.progress import Diverged, Plan, restore, run_length, set_rates
+from segzoo.engine.record import log_step
 from segzoo.engine.run import Run
+from segzoo.engine.session import Session
 from segzoo.engine.step import Stepper
-from segzoo.engine.steps import drop_old, step_folder
 from segzoo.engine.stop import StopRequest
 from segzoo.engine.watch import Watch
 from segzoo.engine.world import ALONE, World
@@ -147,22 +145,20 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     with open_log(run, at.step, plan.total, parts.config, world) as log, closing(batches):
         log.say(f"{plan.total} steps = {plan.epochs(at.epoch_size, world.size):.1f} epochs, on {world.size}x {formats}")
         watch = Watch(log.say, plan.workers)
+        session = Session(parts, run, plan, formats, world, stop, model, optimizer, average, at, log, watch)
         while True:
-            stopping, over = world.any(stop.requested, formats.device), at.step == plan.total
+            stopping = world.any(stop.requested, formats.device)
             if stopping or plan.saves(at.step):
                 world.share_buffers(model)
                 with average.in_place():
-                    if step_folder(run.folder, at.step) != run.resume_from:
-                        store(run, at, model, optimizer, average, formats, parts.config, parts.card, world)
+                    session.store()
                     if stopping:
                         stop.leave(f"stopped at step {at.step} of {plan.total}; go on with resume=auto or resume={run.folder}")
-                    if plan.evaluates(at.step) and not world.first(lambda: scores_of(step_folder(run.folder, at.step))):
-                        _evaluate(parts, run, at, plan, model, formats, stop, world, log, watch)
-                over = over or world.first(lambda: out_of_patience(run.folder, at.step, plan, log))
-                if world.is_main:
-                    drop_old(run.folder, plan.keep)
-            if over:
-                break
+                    if plan.evaluates(at.step):
+                        session.score()
+                session.drop_old()
+                if session.is_over():
+                    break
             set_rates(optimizer, factor(at.step))
             began = time.perf_counter()
             group = [next(batches) for _ in range(plan.accumulate)]
@@ -178,18 +174,4 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
             if plan.logs(at.step):
                 log_step(log, at, optimizer, watch)
     with average.in_place():
-        return finish(run, at, model, parts.val_set, parts.card, plan, formats, world)
-
-
-def _evaluate(
-    parts: Parts, run: Run, at: Progress, plan: Plan, model: nn.Module, formats: Precision, stop: StopRequest, world: World,
-    log: RunLog, watch: Watch,
-) -> None:  # fmt: skip
-    """Scores the validation set, every rank its share; rank 0 keeps the scores and shows pictures."""
-    goodbye = f"stopped while evaluating step {at.step}; go on with resume=auto or resume={run.folder}"
-    how: Any = {"device": formats.device.type, "precision": formats.name, "workers": plan.workers}
-    result = evaluate(model, parts.val_set, parts.card, parts.loss, lambda done: stop.check(goodbye), world=world, **how)
-    watch.evaluation(result.confusion, parts.card.classes)
-    if world.is_main:
-        keep_scores(run.folder, at, result, log)
-        show_pictures(log, at.step, model, parts.val_set, parts.card, plan.val_pictures, formats)
+        return session.finish()
