@@ -45,6 +45,7 @@ class Plan:
     ema: float | None
     early_stop: int | None
     bad_steps: int
+    joint_norm: bool
 
     @property
     def images(self) -> int:

@@ -80,6 +80,7 @@ def train(
     ema: Annotated[float, Range(0, 1)] | None = None,
     early_stop: Annotated[int, Range(1)] | None = None,
     bad_steps: Annotated[int, Range(0)] = 3,
+    joint_norm: bool = True,
     deterministic: bool = False,
     dry: bool = False,
 ) -> dict[str, Any]:
@@ -104,6 +105,7 @@ def train(
         ema: share of a running average of the weights that a step keeps; the average is then evaluated and stored. None keeps none.
         early_stop: evaluations without a better mIoU after which the run ends; None runs to the last step.
         bad_steps: steps in a row with a loss or gradient that is not finite that are left out before the run stops.
+        joint_norm: batch norm over the pictures of all ranks, where every rank has CUDA.
         deterministic: use only operations that give the same bits again; one that cannot is an error that names it.
         dry: take two small steps instead, and return what a step will need; see ``memory.rehearse``.
 
@@ -117,7 +119,7 @@ def train(
     total = run_length(steps, epochs, len(parts.train_set), batch_size * accumulate * world.size)
     epoch = len(parts.train_set) // (batch_size * accumulate * world.size)
     often = eval_every or max(1, round(total / 10), min(epoch, total)), save_every or total
-    shown = keep, log_every, val_pictures, ema, early_stop, bad_steps
+    shown = keep, log_every, val_pictures, ema, early_stop, bad_steps, joint_norm
     plan = Plan(total, batch_size, accumulate, workers, channels_last, clip, seed, *often, *shown)
     torch.use_deterministic_algorithms(deterministic)
     for pictures in (parts.train_set, parts.val_set):
@@ -134,7 +136,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     torch.manual_seed(plan.seed + world.rank)
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = parts.model.to(formats.device, memory_format=layout).train()  # type: ignore[call-overload]
-    net = world.wrap(model)
+    net = world.wrap(model, plan.joint_norm)
     optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), Average(model, plan.ema)
     at = restore(run, model, optimizer, formats.scaler, average, len(parts.train_set), plan.total, world)
     stepper = Stepper(net, model, optimizer, parts, plan, formats, world)

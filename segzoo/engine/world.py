@@ -76,12 +76,12 @@ class World:
             raise answer[1]
         return answer[0]
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as it is trained: itself alone; among ranks with its gradients averaged, and its norms joint on CUDA."""
+    def wrap(self, model: nn.Module, joint_norm: bool) -> nn.Module:
+        """The model as it is trained: itself alone; among ranks with its gradients averaged, and on CUDA its norms joint if asked."""
         if self.size == 1:
             return model
         place = next(model.parameters()).device
-        if place.type == "cuda":
+        if joint_norm and place.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return DistributedDataParallel(model, device_ids=[place.index] if place.type == "cuda" else None, broadcast_buffers=False)
 
