@@ -1,6 +1,7 @@
-"""Keeps a finished training as a result file: ``python -m benchmarks.keep_run runs/train/... camvid_icnet_half``.
+"""Keeps a training as a result file: ``python -m benchmarks.keep_run runs/train/... camvid_icnet_half``.
 
-What stays is the command, the settings, the curve over the validation set and the score; data is named, never a path.
+What stays is the command, the settings, the curve over the validation set and the score; data is named, never a path. A run that was
+stopped before its last step is kept with its best checkpoint, and says so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 import yaml
 
 from benchmarks.results import RESULTS
+from segzoo.engine.checkpoint import read_trainer
 from segzoo.report import write_json
+from segzoo.zoo import load
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,9 +35,23 @@ def losses(run: Path, points: int = 40) -> list[dict[str, Any]]:
     return [*rows[:: max(1, len(rows) // points)], *rows[-1:]]
 
 
-def keep(run: Path, name: str) -> Path:
-    """Writes ``results/<name>.json`` from a run folder. Raises FileNotFoundError if the run is not finished."""
+def outcome(run: Path) -> dict[str, Any]:
+    """``result.json`` of a finished run; the same fields for one that was stopped."""
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    if result.get("finished"):
+        return result
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    scores = [row for row in rows if row["split"] == "val"]
+    best, step = max(scores, key=lambda row: row["mIoU"]), int((run / "checkpoints" / "last").read_text())
+    minutes = read_trainer(run / "checkpoints" / str(step))["seconds"] / 60
+    ours = {"finished": False, "miou": best["mIoU"], "best_step": best["step"], "last_miou": scores[-1]["mIoU"]}
+    params = sum(parameter.numel() for parameter in load(run).parameters())
+    return ours | {"steps": step, "train_minutes": round(minutes, 2), "params": params}
+
+
+def keep(run: Path, name: str) -> Path:
+    """Writes ``results/<name>.json`` from a run folder. Raises FileNotFoundError if the run never ended."""
+    result = outcome(run)
     environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
     summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))

@@ -45,7 +45,8 @@ def camvid() -> str:
             (
                 model,
                 f"{result['params'] / 1e6:.2f} M",
-                f"{result['train_minutes']:.0f}",
+                f"{result['train_minutes']:.0f}"
+                + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
                 f"{100 * result['miou']:.2f}",
                 marks,
                 source(path),

@@ -71,6 +71,14 @@ def test_ranks_and_batch_size_share_one_stream(count, batch_size, world, first, 
         assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
+@given(st.integers(1, 12), st.integers(1, 7), st.integers(0, 60), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_a_run_goes_on_after_the_pictures_seen_whatever_its_batches_were(count, batch_size, seen, world):
+    stream = order(train(count, batch_size=1, stop=seen + 2 * batch_size * world))
+    ranks = [train(count, batch_size=batch_size, stop=2, seen=seen, rank=r, world=world) for r in range(world)]
+    assert [i for step in zip(*ranks, strict=True) for batch in step for i in batch.indices] == stream[seen:]
+
+
 def test_epochs_and_seeds_differ_in_order():
     stream = order(train(50, batch_size=50, stop=2))
     assert stream[:50] != stream[50:] != order(train(50, batch_size=50, stop=2, seed=2))[50:]

@@ -1,0 +1,121 @@
+"""A trained network as one file that other programs run: bytes of a picture in, labels or scores out, sizes free.
+
+Normalisation and the growing of scores are inside, so that nobody has to repeat them. What the file needs to be understood (classes,
+palette, mean, std, checksum of the weights) travels in its metadata under the key ``segzoo``, as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Takes = Literal["uint8", "float"]
+Gives = Literal["labels", "logits", "both"]
+SMALLEST, LARGEST = 33, 8192  # pixels a side that an exported network with free sizes takes
+
+
+class Deployed(nn.Module):
+    """A network with what stands before and behind it.
+
+    Args:
+        model: in evaluation mode, with ``align_corners``.
+        mean, std: RGB statistics on the 0..255 scale that it was trained with.
+        takes: ``uint8``: (N, H, W, 3) bytes as decoders give them; ``float``: (N, 3, H, W) of 0 to 255. RGB either way.
+        gives: ``labels``: (N, H, W) uint8, int32 above 255 classes; ``logits``: (N, K, h, w) float32 at the network's own stride; ``both``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, takes: Takes, gives: Gives):
+        super().__init__()
+        self.model, self.takes, self.gives = model, takes, gives
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what ``forward`` gives, in order."""
+        return ["labels", "logits"] if self.gives == "both" else [self.gives]
+
+    def example(self, height: int, width: int) -> Tensor:
+        """A batch of two pictures of noise, as ``forward`` takes it."""
+        pictures = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+        return pictures if self.takes == "uint8" else pictures.permute(0, 3, 1, 2).float()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        x = image.permute(0, 3, 1, 2).float() if self.takes == "uint8" else image
+        logits = self.model((x - self.mean) / self.std).main
+        if self.gives == "logits":
+            return (logits,)
+        grown = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=bool(self.model.align_corners))
+        labels = grown.argmax(1).to(torch.uint8 if logits.shape[1] <= 255 else torch.int32)
+        return (labels, logits) if self.gives == "both" else (labels,)
+
+
+def to_onnx(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+    """Writes one ``.onnx`` file, all of it or nothing.
+
+    Args:
+        deployed: in evaluation mode.
+        path: where it goes.
+        facts: plain JSON-able containers for the metadata.
+        hw: height and width that the file is fixed to; None leaves batch and size free.
+
+    Raises:
+        ImportError: the packages of ``segzoo[export]`` are not installed.
+    """
+    import onnx
+
+    height, width = hw or (160, 224)
+    program = _program(deployed, height, width, fixed=hw is not None)
+    with contextlib.redirect_stdout(io.StringIO()):  # the exporter talks
+        made = torch.onnx.export(
+            program, dynamo=True, external_data=False, input_names=["image"], output_names=deployed.outputs, verbose=False
+        )
+    assert made is not None
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        made.save(str(draft), external_data=False)
+        graph = onnx.load(draft)
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = "segzoo", json.dumps(dict(facts))
+        onnx.save(graph, draft)
+        onnx.checker.check_model(str(draft), full_check=True)
+        os.replace(draft, path)
+
+
+def to_torch_export(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+    """Writes a ``.pt2`` file for ``torch.export.load``; arguments as in ``to_onnx``."""
+    height, width = hw or (160, 224)
+    program = _program(deployed, height, width, fixed=hw is not None)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        torch.export.save(program, draft, extra_files={"segzoo": json.dumps(dict(facts))})
+        os.replace(draft, path)
+
+
+def _program(deployed: Deployed, height: int, width: int, *, fixed: bool) -> torch.export.ExportedProgram:
+    """The graph of the network, traced at one size and free in batch, height and width unless fixed."""
+    image = deployed.example(height, width)
+    rows, columns = (1, 2) if deployed.takes == "uint8" else (2, 3)
+    side = {"min": SMALLEST, "max": LARGEST}
+    free = {
+        0: torch.export.Dim("batch", min=1, max=64),
+        rows: torch.export.Dim("height", **side),
+        columns: torch.export.Dim("width", **side),
+    }
+    if fixed:
+        free = {0: torch.export.Dim("batch", min=1, max=64)}
+    with torch.no_grad():
+        return torch.export.export(deployed.eval(), (image,), dynamic_shapes={"image": free})

@@ -1,0 +1,38 @@
+"""Folded networks answer what they answered before, and no norm is left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from segzoo.layers.fold import fold_norms_
+from segzoo.registry import MODELS
+from segzoo.zoo import create_model
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize(
+    "trunk", [{"name": "resnet50", "width": 0.125, "stem": "deep"}, {"name": "vgg16", "batch_norm": True}], ids=["resnet", "vgg"]
+)
+@torch.no_grad()
+def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk):
+    torch.manual_seed(0)
+    small = {"fc_channels": 16} if name in ("parsenet", "deeplab_largefov") or (name == "fcn" and trunk["name"] == "vgg16") else {}
+    model = create_model(name, backbone=trunk, num_classes=4, **small)
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.6, 1.4)  # type: ignore[union-attr]
+    if name == "fcn":
+        nn.init.normal_(model.score.weight)  # type: ignore[arg-type]
+    x = torch.randn(1, 3, 64, 80)
+    wanted = model.eval()(x).main
+    assert fold_norms_(model) == len(norms)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+    torch.testing.assert_close(model(x).main, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+
+
+def test_a_training_model_is_refused():
+    with pytest.raises(ValueError, match="wanted evaluation"):
+        fold_norms_(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
