@@ -40,7 +40,7 @@ def camvid() -> str:
         found = read_result(path.stem)
         result, config = found["result"], found["config"]
         model = f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}"
-        marks = " / ".join(f"{at} min {100 * score:.1f}" for at, score in marks_of(found["curve"]))
+        marks = " / ".join(f"{at} min {100 * score:.1f}" for at, score in marks_of(found["curve"], result["train_minutes"]))
         rows.append(
             (
                 model,
@@ -55,9 +55,8 @@ def camvid() -> str:
     return markdown_table(("model", "params with aux", "minutes", "best mIoU %", "on the way", "result"), rows)
 
 
-def marks_of(curve: list[dict[str, Any]], every: int = 30) -> list[tuple[int, float]]:
-    """The best score seen by 30, 60, 90 minutes."""
-    last = curve[-1]["minutes"]
+def marks_of(curve: list[dict[str, Any]], last: float, every: int = 30) -> list[tuple[int, float]]:
+    """The best score seen by 30, 60, 90 minutes of a run of ``last`` minutes."""
     marks = [at for at in range(every, int(last) + every + 1, every) if at <= last + 1]
     return [(at, max(row["mIoU"] for row in curve if row["minutes"] <= at + 1)) for at in marks]
 
