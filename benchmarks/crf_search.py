@@ -23,7 +23,8 @@ from segzoo.metrics import ConfusionMatrix
 from segzoo.post import CRF
 from segzoo.zoo import data_section, load_with_config
 
-COARSE = {"w1": (2.0, 4.0, 8.0), "alpha": (30.0, 49.0, 80.0), "beta": (3.0, 5.0, 10.0)}
+Point = tuple[float, float, float]  # w1, alpha, beta
+COARSE: list[Point] = list(itertools.product((2.0, 4.0, 8.0), (30.0, 49.0, 80.0), (3.0, 5.0, 10.0)))
 Picture = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # image, probabilities, label
 
 
@@ -51,7 +52,7 @@ def score(cases: list[Picture], card: Any, post: CRF | None) -> float:
     return matrix.scores(card.classes, len(cases), None).miou
 
 
-def search(cases: list[Picture], card: Any, grid: Iterable[tuple[float, float, float]]) -> list[dict[str, float]]:
+def search(cases: list[Picture], card: Any, grid: Iterable[Point]) -> list[dict[str, float]]:
     """One row a point of the grid: w1, alpha, beta and mIoU."""
     rows = []
     for w1, alpha, beta in grid:
@@ -61,14 +62,10 @@ def search(cases: list[Picture], card: Any, grid: Iterable[tuple[float, float, f
     return rows
 
 
-def around(best: dict[str, float]) -> list[tuple[float, float, float]]:
+def around(best: dict[str, float]) -> list[Point]:
     """The fine grid: one step to either side of each value, the best itself left out."""
-    steps = [
-        (best["w1"] * f for f in (0.7, 1.0, 1.4)),
-        (best["alpha"] * f for f in (0.8, 1.0, 1.25)),
-        (best["beta"] + d for d in (-1, 0, 1)),
-    ]
-    points = itertools.product(*[list(values) for values in steps])
+    weights, reaches = [best["w1"] * f for f in (0.7, 1.0, 1.4)], [best["alpha"] * f for f in (0.8, 1.0, 1.25)]
+    points = [(w1, alpha, best["beta"] + step) for w1 in weights for alpha in reaches for step in (-1, 0, 1)]
     return [point for point in points if point != (best["w1"], best["alpha"], best["beta"])]
 
 
@@ -77,7 +74,7 @@ def main(ckpt: str, count: int = 12) -> dict[str, Any]:
     cases, card = pictures(ckpt, count)
     plain = score(cases, card, None)
     print(json.dumps({"pictures": len(cases), "without": plain}), flush=True)
-    coarse = search(cases, card, itertools.product(*COARSE.values()))
+    coarse = search(cases, card, COARSE)
     fine = search(cases, card, around(max(coarse, key=lambda row: row["miou"])))
     best = max([*coarse, *fine], key=lambda row: row["miou"])
     print(json.dumps({"best": best}))

@@ -136,12 +136,16 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def settings(**changed: Any) -> dict[str, Any]:
+    """The settings with some changed, pictures being read in this process."""
+    return SETTINGS | {"workers": 0} | changed
+
+
 def train_in_child(folder: Path, workers: int, steps: int) -> None:
     """What a process of its own runs: trains in a session of its own and leaves the hash of the weights."""
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # data workers start as in a program of its own
     torch.set_num_threads(1)
     parts = make_parts()
-    settings: dict[str, Any] = SETTINGS | {"workers": workers, "steps": steps}
-    train(parts, run_in(folder), **settings)
+    train(parts, run_in(folder), **settings(workers=workers, steps=steps))
     (folder / "hash").write_text(weights_hash(parts.model))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_kit import SETTINGS, ToyData, make_parts, run_in, weights_hash
+from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
 from segzoo.engine.steps import latest_valid
 from segzoo.engine.train import train
@@ -30,7 +30,7 @@ from segzoo.zoo import create_model
 KILLS = 10  # of each case
 CASES = [("toy", 0), ("toy", 2), ("icnet", 1), ("pspnet", 0), ("fcn", 2)]
 STEPS = {"toy": 1500}  # long enough for ten kills; the others take 240
-WORDS: dict[str, Any] = SETTINGS | {"save_every": 2, "eval_every": 6, "keep": 2}
+WORDS: dict[str, Any] = {"save_every": 2, "eval_every": 6, "keep": 2}
 
 
 class Large(ToyData):
@@ -57,7 +57,7 @@ def run_child(folder: Path, model: str, workers: int) -> None:
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     parts = parts_of(model)
-    train(parts, run_in(folder), **WORDS | {"workers": workers, "steps": STEPS.get(model, 240)})
+    train(parts, run_in(folder), **settings(**WORDS, workers=workers, steps=STEPS.get(model, 240)))
     (folder / "hash").write_text(weights_hash(parts.model))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ pytest.importorskip("onnxscript", reason='pip install -e ".[export]"')
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 57.0)
 
 
-def deployed(name="icnet", takes="uint8", gives="both"):
+def deployed(name="icnet", takes: Any = "uint8", gives: Any = "both"):
     torch.manual_seed(0)
     model = create_model(name, backbone={"name": "resnet50", "width": 0.125}, num_classes=5).eval()
     for layer in model.modules():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -18,14 +20,17 @@ from segzoo.zoo import create_model
 @torch.no_grad()
 def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk):
     torch.manual_seed(0)
-    small = {"fc_channels": 16} if name in ("parsenet", "deeplab_largefov") or (name == "fcn" and trunk["name"] == "vgg16") else {}
-    model = create_model(name, backbone=trunk, num_classes=4, **small)
+    small: dict[str, Any] = (
+        {"fc_channels": 16} if name in ("parsenet", "deeplab_largefov") or (name == "fcn" and trunk["name"] == "vgg16") else {}
+    )
+    model: Any = create_model(name, backbone=trunk, num_classes=4, **small)
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            tensor.uniform_(0.6, 1.4)  # type: ignore[union-attr]
+            assert tensor is not None
+            tensor.uniform_(0.6, 1.4)
     if name == "fcn":
-        nn.init.normal_(model.score.weight)  # type: ignore[arg-type]
+        nn.init.normal_(model.score.weight)
     x = torch.randn(1, 3, 64, 80)
     wanted = model.eval()(x).main
     assert fold_norms_(model) == len(norms)

@@ -24,6 +24,7 @@ def shaken(model):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert tensor is not None
                 tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 0.4 + 0.6)
     return model.eval()
 

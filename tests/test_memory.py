@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from engine_kit import SETTINGS, Toy, make_parts, run_in
+from engine_kit import Toy, make_parts, run_in, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ ERRORS = [
 def test_the_message_names_the_settings_and_proposes_smaller_ones(tmp_path, error):
     parts = make_parts(model=Greedy(error))
     with pytest.raises(OutOfMemory, match=r"batch_size=4.*crop=None.*accumulate=1.*Try batch_size=2 accumulate=2") as stopped:
-        train(parts, run_in(tmp_path), **SETTINGS | {"workers": 0, "save_every": 2})
+        train(parts, run_in(tmp_path), **settings(save_every=2))
     assert "dry=true" in str(stopped.value) and steps(tmp_path) == [0, 2]
 
 
@@ -48,13 +48,13 @@ def test_one_picture_that_does_not_fit_needs_a_smaller_crop(tmp_path):
     parts = make_parts(model=Greedy(ERRORS[0]))
     parts.config["augment"] = {"crop": [713, 713]}
     with pytest.raises(OutOfMemory, match=r"Try augment.crop=\[481,481\]"):
-        train(parts, run_in(tmp_path), **SETTINGS | {"workers": 0, "batch_size": 1})
+        train(parts, run_in(tmp_path), **settings(batch_size=1))
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
     parts = make_parts(model=Greedy(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="^shapes do not match$"):
-        train(parts, run_in(tmp_path), **SETTINGS | {"workers": 0})
+        train(parts, run_in(tmp_path), **settings())
 
 
 @given(batch=st.integers(1, 64), each=st.floats(0, 1e10), base=st.floats(0, 1e11), have=st.floats(1e9, 1e11))
@@ -70,14 +70,14 @@ def test_a_proposed_batch_fits_and_one_more_does_not(batch, each, base, have):
 
 def test_a_rehearsal_predicts_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    needs = train(make_parts(), Run(tmp_path / "none"), **SETTINGS | {"workers": 0, "dry": True})
+    needs = train(make_parts(), Run(tmp_path / "none"), **settings(dry=True))
     assert needs["fits"] and needs["batch_size"] == 4 and 0 < needs["peak_gb"] < needs["have_gb"] and needs["step_s"] > 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_deterministic_is_switched_on_and_off(tmp_path):
-    train(make_parts(), run_in(tmp_path / "a"), **SETTINGS | {"workers": 0, "steps": 1, "deterministic": True})
+    train(make_parts(), run_in(tmp_path / "a"), **settings(steps=1, deterministic=True))
     assert torch.are_deterministic_algorithms_enabled()
-    train(make_parts(), run_in(tmp_path / "b"), **SETTINGS | {"workers": 0, "steps": 1})
+    train(make_parts(), run_in(tmp_path / "b"), **settings(steps=1))
     assert not torch.are_deterministic_algorithms_enabled()
     assert re.fullmatch(r"\d+", (tmp_path / "a/checkpoints/last").read_text().strip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ def test_pyramid_is_that_of_segmentation_models_pytorch(size):
 
     theirs = PSPModule(32, (1, 2, 3, 6)).eval()
     x = torch.randn(2, 32, *size)
-    blocks = list(theirs.blocks)
+    blocks: list[Any] = list(theirs.blocks)
     pooled = PyramidPool((1, 2, 3, 6))(x)
     ours = [resize(block.pool[1](grid), size, True) for block, grid in zip(blocks, pooled, strict=True)]  # with their convolution
     torch.testing.assert_close(torch.cat([*ours, x], 1), theirs(x), rtol=1e-4, atol=1e-5)
@@ -34,8 +36,8 @@ def test_cascade_fusion_is_that_of_mmsegmentation_without_its_inner_relus():
     import_mmseg()
     from mmseg.models.necks.ic_neck import CascadeFeatureFusion
 
-    theirs = CascadeFeatureFusion(16, 8, 12, act_cfg=None, align_corners=True).eval()
-    ours = CascadeFusion(16, 8, 12).eval()
+    theirs: Any = CascadeFeatureFusion(16, 8, 12, act_cfg=None, align_corners=True).eval()
+    ours: Any = CascadeFusion(16, 8, 12).eval()
     for mine, other in ((ours.low, theirs.conv_low), (ours.high, theirs.conv_high)):
         for tensor in (other.bn.running_mean, other.bn.running_var, other.bn.weight, other.bn.bias):
             tensor.uniform_(0.5, 1.5)

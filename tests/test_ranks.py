@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from engine_kit import SETTINGS, Toy, make_parts, run_in
+from engine_kit import Toy, make_parts, run_in, settings
 
 from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.train import train
@@ -67,11 +68,11 @@ def train_on(folder: Path, given: dict, norm: bool = False, drop: float = 0.0) -
 def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate):
     """Labels ignore unequal shares of their pictures, so a mean of the ranks' means would end elsewhere. Without batch norm, whose
     statistics are each rank's own, and dropout, whose numbers are."""
-    words = {"steps": 8, "workers": 0, "eval_every": 4, "accumulate": accumulate}
-    printed = train_on(tmp_path / "two", words | {"batch_size": 2})
+    words: dict[str, Any] = {"steps": 8, "eval_every": 4, "accumulate": accumulate}
+    printed = train_on(tmp_path / "two", words | {"batch_size": 2, "workers": 0})
     torch.manual_seed(3)
     alone = make_parts(model=Toy(norm=False, drop=0.0))
-    result = train(alone, run_in(tmp_path / "one"), **SETTINGS | words | {"batch_size": 4})
+    result = train(alone, run_in(tmp_path / "one"), **settings(**words, batch_size=4))
     assert {line.split()[1] for text in printed for line in text.splitlines() if line[0] in "01" and len(line.split()) == 2} == {
         str(result["miou"])
     }
@@ -100,7 +101,7 @@ def test_two_ranks_resume_bit_for_bit_and_keep_every_ranks_random_numbers(tmp_pa
 def test_fewer_ranks_go_on_where_more_stopped(tmp_path, capsys):
     train_on(tmp_path, {"steps": 4, "eval_every": 4, "workers": 0, "batch_size": 2})
     parts = make_parts(model=Toy(norm=False, drop=0.0))
-    train(parts, run_in(tmp_path), **SETTINGS | {"steps": 6, "workers": 0})
+    train(parts, run_in(tmp_path), **settings(steps=6))
     assert "2 processes wrote the checkpoint, 1 go on from it, after 16 pictures" in capsys.readouterr().out
     assert read_trainer(tmp_path / "checkpoints/6")["images_seen"] == 24
 
@@ -132,7 +133,7 @@ def test_one_folder_for_all_and_one_error_for_all(tmp_path):
 BAD = """
 from pathlib import Path
 import torch
-from engine_kit import SETTINGS, Toy, ToyLoss, make_parts, run_in
+from engine_kit import Toy, ToyLoss, make_parts, run_in, settings
 from segzoo.engine.train import train
 from segzoo.engine.world import joined
 class Bad(ToyLoss):
@@ -147,7 +148,7 @@ with joined("cpu") as world:
     folder = Path({folder!r})
     if world.is_main: run_in(folder)
     world.first(lambda: None)
-    train(parts, run_in(folder), world, **SETTINGS | {{"steps": 3, "workers": 0, "batch_size": 2, "bad_steps": 1}})
+    train(parts, run_in(folder), world, **settings(steps=3, batch_size=2, bad_steps=1))
 """
 
 

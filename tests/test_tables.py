@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -102,11 +104,11 @@ def test_stages_of_fcn_start_from_the_one_before(tmp_path):
     torch.manual_seed(0)
     trunk = {"name": "resnet50", "width": 0.125}
     x = torch.randn(1, 3, 192, 256)
-    before = create_model("fcn", backbone=trunk, num_classes=3, stride=32)
+    before: Any = create_model("fcn", backbone=trunk, num_classes=3, stride=32)
     torch.nn.init.normal_(before.score.weight, std=0.1)  # as if trained
     for stride, skip in ((16, "c4"), (8, "c3")):
         torch.save(before.state_dict(), tmp_path / "stage.pth")
-        after = create_model("fcn", backbone=trunk, num_classes=3, stride=stride)
+        after: Any = create_model("fcn", backbone=trunk, num_classes=3, stride=stride)
         report = INITS.build("checkpoint", after, None, ckpt=str(tmp_path / "stage.pth"), match="index")
         assert {name for name in report.reinitialised if "skips" in name} == {f"skips.{skip}.weight", f"skips.{skip}.bias"}
         assert torch.equal(after.score.weight, before.score.weight)

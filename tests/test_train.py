@@ -11,12 +11,11 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_kit import SETTINGS, Toy, ToyData, ToyLoss, make_parts, mirror, run_in, train_in_child, weights_hash
+from engine_kit import Toy, ToyData, ToyLoss, make_parts, mirror, run_in, settings, train_in_child, weights_hash
 from torch import nn
 
 from segzoo.engine import record
@@ -31,10 +30,6 @@ def rows(folder: Path, *splits: str) -> list[dict]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     found = [row for row in map(json.loads, lines) if row["split"] in splits]
     return [{key: value for key, value in row.items() if key != "minutes"} for row in found]
-
-
-def settings(**changed: Any) -> dict[str, Any]:
-    return SETTINGS | {"workers": 0} | changed
 
 
 class Signalling(ToyData):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
-from engine_kit import SETTINGS, Toy, ToyLoss, make_parts, run_in, weights_hash
+from engine_kit import Toy, ToyLoss, make_parts, run_in, settings, weights_hash
 from safetensors.torch import load_file
 from torch import nn
 
@@ -17,10 +18,6 @@ from segzoo.engine.steps import pointed, steps
 from segzoo.engine.train import train
 from segzoo.registry import BACKBONES, INITS, MIXES
 from segzoo.zoo import create_model
-
-
-def settings(**changed):
-    return SETTINGS | {"workers": 0} | changed
 
 
 class BadAt(ToyLoss):
@@ -106,7 +103,8 @@ def test_a_run_without_better_scores_ends_early(tmp_path, capsys):
 
 @pytest.mark.parametrize("name, words", [("resnet50", {"width": 0.125}), ("vgg16", {"batch_norm": True})])
 def test_frozen_stages_keep_weights_and_statistics(name, words):
-    model = create_model("fcn", backbone={"name": name} | words, num_classes=3, **({"fc_channels": 8} if name == "vgg16" else {}))
+    small: dict[str, Any] = {"fc_channels": 8} if name == "vgg16" else {}
+    model: Any = create_model("fcn", backbone={"name": name} | words, num_classes=3, **small)
     INITS.build("checkpoint", model, None, freeze=("c1", "c2"))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)

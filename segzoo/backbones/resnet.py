@@ -104,7 +104,7 @@ class ResNet(Backbone):
         convs = {f"c1.{3 * i}": f"conv1_{i + 1}_3x3{'_s2' * (i == 0)}" for i in range(3)}
         norms = {f"c1.{3 * i + 1}": f"conv1_{i + 1}_3x3{'_s2' * (i == 0)}/bn" for i in range(3)}
         for stage in self.stages[1:]:
-            for index, _ in enumerate(m for m in self.get_submodule(stage.name) if isinstance(m, Bottleneck)):
+            for index, _ in enumerate(m for m in self.get_submodule(stage.name).children() if isinstance(m, Bottleneck)):
                 ours, theirs = f"{stage.name}.{index}", f"conv{stage.name[1]}_{index + 1}"
                 for number, part in enumerate(("1x1_reduce", "3x3", "1x1_increase"), 1):
                     convs[f"{ours}.conv{number}"] = f"{theirs}_{part}"

@@ -63,7 +63,7 @@ class Stepper:
         """
         _check_sizes(group, self.parts.loss)
         if self._buffers:
-            torch._foreach_copy_(self._kept, self._buffers)
+            torch._foreach_copy_(self._kept, self._buffers)  # type: ignore[attr-defined]
         try:
             values, losses = self._backward(group, number)
             if not math.isfinite(values["loss"]):
@@ -72,7 +72,7 @@ class Stepper:
         except Diverged:
             self.optimizer.zero_grad(set_to_none=True)
             if self._buffers:
-                torch._foreach_copy_(self._buffers, self._kept)
+                torch._foreach_copy_(self._buffers, self._kept)  # type: ignore[attr-defined]
             raise
         return values
 

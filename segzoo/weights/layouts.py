@@ -37,7 +37,10 @@ def recognise(names: Iterable[str]) -> Layout:
     names = list(names)
     if any(name.startswith("backbone.c1.") for name in names):
         return "segzoo"
-    return next((layout for layout, mark in MARKS.items() if any(name.startswith(mark) for name in names)), "segzoo")
+    for layout, mark in MARKS.items():
+        if any(name.startswith(mark) for name in names):
+            return layout
+    return "segzoo"
 
 
 def to_own(model: Named, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
