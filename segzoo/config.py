@@ -78,6 +78,11 @@ FRAMES = {
         from_checkpoint=("model", "backbone", "data"),
     ),
     "describe": Frame(("model", "backbone"), ("segzoo.describe:describe", "segzoo.zoo:blank_model")),
+    "export": Frame(
+        ("data",),
+        ("segzoo.engine.deliver:deliver", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),
+        from_checkpoint=("data",),
+    ),
     "predict": Frame(("post",), ("segzoo.engine.predict:predict", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config")),
 }
 

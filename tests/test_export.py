@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from segzoo.data.card import make_card
+from segzoo.engine import deliver as deliver_room
+from segzoo.engine.deliver import deliver
+from segzoo.engine.gate import GateError
 from segzoo.export import Deployed, to_onnx, to_torch_export
+from segzoo.types import Sample
 from segzoo.zoo import create_model
 
 onnxruntime = pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
@@ -68,3 +73,49 @@ def test_torch_export_gives_the_networks_labels(tmp_path):
     image = torch.from_numpy(picture(1, 70, 99))
     with torch.no_grad():
         assert (program(image)[0] == net(image)[0]).float().mean() > 0.999
+
+
+class Pictures:
+    """Noise with some structure, of several sizes."""
+
+    card = make_card("noise", tuple("abcde"), None, MEAN, STD)
+
+    def scan(self):
+        """Nothing to find."""
+
+    def __len__(self):
+        return 5
+
+    def name(self, index):
+        return str(index)
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        coarse = rng.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        return Sample(coarse, np.zeros(coarse.shape[:2], np.uint8), str(index))
+
+
+@pytest.mark.parametrize(
+    "words", [{}, {"gives": "logits", "takes": "float"}, {"hw": (65, 97)}, {"format": "torch_export"}], ids=str
+)
+def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
+    model = deployed().model
+    done = deliver(model, Pictures.card, {"model": "icnet"}, Pictures(), tmp_path, **words)
+    assert len(done["gate"]) == 8 and min(row["agreement"] for row in done["gate"]) >= 0.999
+    assert len({tuple(row["hw"]) for row in done["gate"]}) == (1 if "hw" in words else 6)
+    assert [path.name for path in tmp_path.iterdir()] == [f"model.{'pt2' if 'format' in words else 'onnx'}"]
+    assert done["norms_merged"] > 50 and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
+
+
+def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch):
+    real = deliver_room.fold_norms_
+
+    def wrong(model):
+        merged = real(model)
+        torch.nn.init.normal_(model.score.weight)
+        return merged
+
+    monkeypatch.setattr(deliver_room, "fold_norms_", wrong)
+    with pytest.raises(GateError, match=r"only .*% of the labels are the network's, wanted 99.90%"):
+        deliver(deployed().model, Pictures.card, {}, Pictures(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["where.png"]

@@ -28,7 +28,7 @@ class OutOfMemory(RuntimeError):
 
 
 def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
-    """Takes a step with one picture and one with two, and says what a step of the whole batch will need.
+    """Takes steps with few pictures and with twice as many, and says what a step of the whole batch will need.
 
     The weights are changed by it, so the run must not go on with them. On CUDA memory is what torch allocates, on a CPU what the
     process holds at its largest.
@@ -42,16 +42,17 @@ def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
     stepper = Stepper(model, model, parts.make_optimizer(model), parts, plan, formats, ALONE)
     peaks, seconds = [], []
-    for size in (1, 2):
+    few = 2 if plan.batch_size >= 4 else 1
+    for size in (few, 2 * few):
         stream = train_batches(parts.train_set, parts.augment, batch_size=size, workers=0, seed=plan.seed)
         for _ in range(2):  # the first one also makes the optimiser's moments and compiles kernels
             began = time.perf_counter()
             stepper([next(stream)], plan.log_every)
             seconds.append(time.perf_counter() - began)
         peaks.append(peak(formats.device))
-    each = max(0.0, peaks[1] - peaks[0])
-    predicted, have = peaks[0] + each * (plan.batch_size - 1), capacity(formats.device)
-    step = max(seconds[3] * plan.batch_size / 2, seconds[3]) * plan.accumulate
+    each = max(0.0, peaks[1] - peaks[0]) / few
+    predicted, have = max(peaks[0], peaks[1] + each * (plan.batch_size - 2 * few)), capacity(formats.device)
+    step = seconds[3] * plan.batch_size / (2 * few) * plan.accumulate
     return {
         "peak_gb": predicted / 1e9,
         "have_gb": have / 1e9,
