@@ -36,6 +36,7 @@ def picture(*shape):
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("takes, gives", [("uint8", "both"), ("float", "labels")])
 def test_onnx_runtime_gives_the_networks_labels_at_other_sizes(tmp_path, takes, gives):
     net = deployed(takes=takes, gives=gives)
@@ -55,6 +56,7 @@ def test_onnx_runtime_gives_the_networks_labels_at_other_sizes(tmp_path, takes, 
             np.testing.assert_allclose(found[1], wanted[1].numpy(), rtol=1e-3, atol=1e-3 * np.abs(wanted[1].numpy()).max())
 
 
+@pytest.mark.slow
 def test_a_fixed_size_is_fixed(tmp_path):
     to_onnx(deployed(gives="labels"), tmp_path / "net.onnx", {}, hw=(64, 96))
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
@@ -64,6 +66,7 @@ def test_a_fixed_size_is_fixed(tmp_path):
         session.run(None, {"image": picture(1, 65, 96)})
 
 
+@pytest.mark.slow
 def test_torch_export_gives_the_networks_labels(tmp_path):
     net = deployed(gives="labels")
     to_torch_export(net, tmp_path / "net.pt2", {"classes": ["a"]})
@@ -107,6 +110,7 @@ def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
     assert done["norms_merged"] > 50 and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
 
 
+@pytest.mark.slow
 def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch):
     real = deliver_room.fold_norms_
 

@@ -64,7 +64,7 @@ def train_on(folder: Path, given: dict, norm: bool = False, drop: float = 0.0) -
     return ranks(TRAIN.format(folder=str(folder), given=given, norm=norm, drop=drop))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.crash), 2])
 def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate):
     """Labels ignore unequal shares of their pictures, so a mean of the ranks' means would end elsewhere. Without batch norm, whose
     statistics are each rank's own, and dropout, whose numbers are."""
@@ -84,6 +84,7 @@ def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate)
     assert scores[0]["loss"] == pytest.approx(scores[1]["loss"], rel=1e-5)
 
 
+@pytest.mark.crash
 def test_two_ranks_resume_bit_for_bit_and_keep_every_ranks_random_numbers(tmp_path):
     words = {"workers": 0, "batch_size": 2}
     train_on(tmp_path / "whole", words | {"steps": 6, "eval_every": 3, "save_every": 3}, norm=True, drop=0.2)
@@ -98,6 +99,7 @@ def test_two_ranks_resume_bit_for_bit_and_keep_every_ranks_random_numbers(tmp_pa
     assert len(states) == 2 and not torch.equal(states[0]["cpu"], states[1]["cpu"])
 
 
+@pytest.mark.crash
 def test_fewer_ranks_go_on_where_more_stopped(tmp_path, capsys):
     train_on(tmp_path, {"steps": 4, "eval_every": 4, "workers": 0, "batch_size": 2})
     parts = make_parts(model=Toy(norm=False, drop=0.0))
@@ -119,6 +121,7 @@ with joined("cpu") as world:
 """
 
 
+@pytest.mark.crash
 def test_one_folder_for_all_and_one_error_for_all(tmp_path):
     zero, one = ranks(OPEN.format(differ=0, root=str(tmp_path), out=None))
     assert zero.splitlines()[-1].split()[1] == one.splitlines()[-1].split()[1]
@@ -152,6 +155,7 @@ with joined("cpu") as world:
 """
 
 
+@pytest.mark.crash
 def test_a_bad_number_on_one_rank_is_left_out_on_all(tmp_path):
     zero, one = ranks(BAD.format(folder=str(tmp_path)))
     line = next(line for line in zero.splitlines() if "left out, 1 of 1" in line)

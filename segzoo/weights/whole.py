@@ -56,7 +56,8 @@ def checkpoint(
             side has none. The model is then as it was.
     """
     report = None if ckpt is None else _load(model, classes, ckpt, match, min_share)
-    model.backbone.freeze_(freeze)
+    if freeze:
+        model.backbone.freeze_(freeze)
     return report
 
 
