@@ -48,7 +48,7 @@ def theirs(image: np.ndarray, energy: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     field = densecrf.DenseCRF2D(width, height, CLASSES)
     field.setUnaryEnergy(np.ascontiguousarray(energy.reshape(CLASSES, -1)))
-    rows = {"kernel": densecrf.DIAG_KERNEL, "normalization": densecrf.NORMALIZE_BEFORE}
+    rows = {"kernel": densecrf.DIAG_KERNEL, "normalization": densecrf.NORMALIZE_AFTER}
     field.addPairwiseGaussian(sxy=GAUSSIAN[1], compat=GAUSSIAN[0], **rows)
     field.addPairwiseBilateral(sxy=BILATERAL[1], srgb=BILATERAL[2], rgbim=np.ascontiguousarray(image), compat=BILATERAL[0], **rows)
     return np.argmax(field.inference(STEPS), 0).reshape(height, width)
