@@ -160,7 +160,7 @@ class DenseCRF:
             (B, K, H, W) float32 that adds up to 1 over the classes.
         """
         batch, classes, height, width = unary.shape
-        energy = -unary.float().permute(0, 2, 3, 1).reshape(-1, classes)
+        energy = -unary.float().permute(0, 2, 3, 1).reshape(-1, classes).contiguous()  # a view of one picture is not
         belief = _softmax(energy)
         for _ in range(iterations):
             message = energy.clone()
