@@ -75,7 +75,7 @@ def to_onnx(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tup
     Raises:
         ImportError: the packages of ``segzoo[export]`` are not installed.
     """
-    import onnx
+    import onnx  # type: ignore[import-not-found]
 
     height, width = hw or (160, 224)
     program = _program(deployed, height, width, fixed=hw is not None)

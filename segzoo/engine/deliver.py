@@ -75,10 +75,10 @@ def deliver(
 
 
 def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-not-found]
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: session.run(None, {"image": image})
+    return lambda image: [np.asarray(output) for output in session.run(None, {"image": image})]
 
 
 def _program(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
