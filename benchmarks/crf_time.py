@@ -43,7 +43,7 @@ def ours(image: np.ndarray, energy: np.ndarray) -> np.ndarray:
 
 def theirs(image: np.ndarray, energy: np.ndarray) -> np.ndarray:
     """Labels by pydensecrf2, with the same kernels and row normalisation."""
-    from pydensecrf import densecrf
+    from pydensecrf import densecrf  # type: ignore[attr-defined]
 
     height, width = image.shape[:2]
     field = densecrf.DenseCRF2D(width, height, CLASSES)
