@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from segzoo.files import write_atomically
 
 Takes = Literal["uint8", "float"]
 Gives = Literal["labels", "logits", "both"]
@@ -84,25 +84,19 @@ def to_onnx(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tup
             program, dynamo=True, external_data=False, input_names=["image"], output_names=deployed.outputs, verbose=False
         )
     assert made is not None
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        made.save(str(draft), external_data=False)
-        graph = onnx.load(draft)
-        entry = graph.metadata_props.add()
-        entry.key, entry.value = "segzoo", json.dumps(dict(facts))
-        onnx.save(graph, draft)
-        onnx.checker.check_model(str(draft), full_check=True)
-        os.replace(draft, path)
+    graph = made.model_proto
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = "segzoo", json.dumps(dict(facts))
+    onnx.checker.check_model(graph, full_check=True)
+    write_atomically(path, lambda file: file.write(graph.SerializeToString()))
 
 
 def to_torch_export(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
     """Writes a ``.pt2`` file for ``torch.export.load``; arguments as in ``to_onnx``."""
     height, width = hw or (160, 224)
     program = _program(deployed, height, width, fixed=hw is not None)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        torch.export.save(program, draft, extra_files={"segzoo": json.dumps(dict(facts))})
-        os.replace(draft, path)
+    extra = {"segzoo": json.dumps(dict(facts))}
+    write_atomically(path, lambda file: torch.export.save(program, file, extra_files=extra))
 
 
 def _program(deployed: Deployed, height: int, width: int, *, fixed: bool) -> torch.export.ExportedProgram:

@@ -114,7 +114,7 @@ class Backbone(nn.Module, ABC):
         """
         for name in stages:
             self.get_submodule(name).requires_grad_(False)
-        self.frozen = tuple(stages)
+        self.frozen = tuple(dict.fromkeys((*self.frozen, *stages)))
         return self
 
     def train(self, mode: bool = True) -> Self:

@@ -67,8 +67,9 @@ class Average:
 
     @torch.no_grad()
     def _swap(self) -> None:
+        if self.decay is None:
+            return
         for name, tensor in self.model.state_dict().items():
-            if self.decay is not None:
-                kept = tensor.clone()
-                tensor.copy_(self.tensors[name])
-                self.tensors[name].copy_(kept)
+            kept = tensor.clone()
+            tensor.copy_(self.tensors[name])
+            self.tensors[name].copy_(kept)

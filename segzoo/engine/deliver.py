@@ -19,7 +19,6 @@ from segzoo.registry import ConfigError, Range
 from segzoo.types import DataCard, Dataset
 
 Side = Annotated[int, Range(33, 8192)]
-ENDINGS = {"onnx": "onnx", "torch_export": "pt2"}
 
 
 def deliver(
@@ -59,17 +58,16 @@ def deliver(
     lean = copy.deepcopy(model)
     merged = fold_norms_(lean)
     deployed = Deployed(lean, card.mean, card.std, takes=takes, gives=gives).eval()
-    path = folder / f"model.{ENDINGS[format]}"
-    try:
-        {"onnx": to_onnx, "torch_export": to_torch_export}[format](deployed, path, facts | {"card": card.to_dict()}, hw=hw)
-        run = _labels({"onnx": _onnx, "torch_export": _program}[format](path), deployed)
-    except ImportError as error:
-        raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export]"') from None
+    ending, write, read = FORMATS[format]
+    path = folder / f"model.{ending}"
     reference = Deployed(model, card.mean, card.std, takes="uint8", gives="labels").eval()
     try:
-        gate = compare(run, reference, pictures_of(dataset, hw), card, folder, least=least)
-    except BaseException:
+        write(deployed, path, facts | {"card": card.to_dict()}, hw=hw)
+        gate = compare(_labels(read(path), deployed), reference, pictures_of(dataset, hw), card, folder, least=least)
+    except BaseException as error:  # nothing stays that was not shown to agree
         path.unlink(missing_ok=True)
+        if isinstance(error, ImportError):
+            raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export]"') from None
         raise
     return {"file": str(path), "bytes": path.stat().st_size, "norms_merged": merged, "gate": gate}
 
@@ -84,6 +82,9 @@ def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
 def _program(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
     program = torch.export.load(path).module()
     return lambda image: [output.detach().numpy() for output in program(torch.from_numpy(image))]
+
+
+FORMATS = {"onnx": ("onnx", to_onnx, _onnx), "torch_export": ("pt2", to_torch_export, _program)}  # ending, writer, reader
 
 
 def _labels(call: Callable[[np.ndarray], list[np.ndarray]], deployed: Deployed) -> Run:

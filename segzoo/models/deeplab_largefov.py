@@ -92,9 +92,9 @@ class LargeFOV(SegModel):
         self.fc = fc
         self.score = Score(fc.channels, num_classes)
         gaussian_(self.score, 0.01)
-        self.frozen = msc == "frozen"
-        if self.frozen:
+        if msc == "frozen":
             self.requires_grad_(False)
+            backbone.freeze_([stage.name for stage in backbone.stages])
         self.branches = nn.ModuleDict()
         if msc != "none":
             steps = {stage.name: max(1, backbone.output_stride // stage.stride) for stage in backbone.stages}
@@ -112,15 +112,6 @@ class LargeFOV(SegModel):
         size = main.shape[-2:] if self.training else x.shape[-2:]
         scores = [main, *(branch(x if name == "image" else maps[name]) for name, branch in self.branches.items())]
         return Logits(sum(self._grown(score, size) for score in scores))  # type: ignore[arg-type]
-
-    def train(self, mode: bool = True) -> LargeFOV:
-        """Training mode for everything but the norms of a frozen trunk."""
-        super().train(mode)
-        if self.frozen:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
     def _grown(self, score: Tensor, size: tuple[int, int]) -> Tensor:
         return score if score.shape[-2:] == size else resize(score, size, self.align_corners)
