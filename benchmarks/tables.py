@@ -68,6 +68,9 @@ def peers() -> str:
     rows = []
     for row in read_result("peers_360x480")["rows"]:
         what = "picture" if row["mode"] == "eval" else "training step"
+        if "peer_refuses" in row:
+            rows.append((row["model"], what, row["batch"], row["precision"], None, None, "the peer's norms refuse this batch"))
+            continue
         interval = f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         rows.append(
             (row["model"], what, row["batch"], row["precision"], f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", interval)

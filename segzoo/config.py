@@ -21,6 +21,7 @@ from segzoo.registry import (
     MODELS,
     OPTIMS,
     POSTS,
+    RUNTIMES,
     SCHEDULES,
     ConfigError,
     Registry,
@@ -47,8 +48,9 @@ SECTIONS: dict[str, Registry] = {
     "schedule": SCHEDULES,
     "init": INITS,
     "post": POSTS,
+    "runtime": RUNTIMES,
 }
-TRAINING = tuple(name for name in SECTIONS if name != "post")
+TRAINING = tuple(name for name in SECTIONS if name not in ("post", "runtime"))
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ FRAMES = {
         ("data",),
         ("segzoo.engine.deliver:deliver", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),
         from_checkpoint=("data",),
+    ),
+    "bench": Frame(
+        ("model", "backbone", "data", "runtime"),
+        (
+            "segzoo.engine.bench:bench",
+            "segzoo.engine.run:open_result",
+            "segzoo.subject:subject",
+            "segzoo.subject:bench_pictures",
+            "segzoo.measured:measured_row",
+        ),
+        from_checkpoint=("model", "backbone", "data"),
     ),
     "predict": Frame(("post",), ("segzoo.engine.predict:predict", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config")),
 }

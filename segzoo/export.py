@@ -44,6 +44,11 @@ class Deployed(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     @property
+    def classes(self) -> int:
+        """Number of classes scored."""
+        return self.model.num_classes  # type: ignore[return-value]
+
+    @property
     def outputs(self) -> list[str]:
         """Names of what ``forward`` gives, in order."""
         return ["labels", "logits"] if self.gives == "both" else [self.gives]

@@ -32,8 +32,8 @@ def test_every_builder_has_its_yaml(group):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: x)
 def test_yaml_shows_every_setting(group, option):
-    frame = "eval" if group == "post" else "train"
-    plain_data = [] if group in ("data", "post") else ["data=voc"]  # no recipe goes with it
+    frame = {"post": "eval", "runtime": "bench"}.get(group, "train")
+    plain_data = [] if group in ("data", "post", "runtime") else ["data=voc"]  # no recipe goes with it
     words = [f"{group}={option}", *plain_data] + (["model=pspnet"] if group == "backbone" else [])  # changes no backbone setting
     reading = read_words(frame, [*words, "ckpt=any"] if frame == "eval" else words)
     assert not reading.faults

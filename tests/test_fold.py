@@ -17,8 +17,9 @@ from segzoo.zoo import create_model
 @pytest.mark.parametrize(
     "trunk", [{"name": "resnet50", "width": 0.125, "stem": "deep"}, {"name": "vgg16", "batch_norm": True}], ids=["resnet", "vgg"]
 )
+@pytest.mark.parametrize("way", ["fold", "lean"])
 @torch.no_grad()
-def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk):
+def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk, way):
     torch.manual_seed(0)
     small: dict[str, Any] = (
         {"fc_channels": 16} if name in ("parsenet", "deeplab_largefov") or (name == "fcn" and trunk["name"] == "vgg16") else {}
@@ -33,7 +34,7 @@ def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk):
         nn.init.normal_(model.score.weight)
     x = torch.randn(1, 3, 64, 80)
     wanted = model.eval()(x).main
-    assert fold_norms_(model) == len(norms)
+    assert (fold_norms_(model) if way == "fold" else model.lean_()) == len(norms)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
     torch.testing.assert_close(model(x).main, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
 

@@ -50,12 +50,13 @@ class Job:
         return "-".join(str(self.picked[group]) for group in ("model", "backbone", "data") if self.picked.get(group))
 
 
-def run(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> None:
+def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callable[[Path], str] = write_sweep_table) -> None:
     """Runs a tool from the command line: ``tool(job)`` once, or once a combination under ``-m``.
 
     Args:
         tool: the tool's function; what it returns becomes ``result.json`` in a sweep.
         frame: the file in ``conf/`` that shows every setting of the tool.
+        gather: makes the table over the jobs of a sweep, in its folder, and returns it as Markdown.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that Hydra raises instead of printing and exiting
     arguments = get_args_parser().parse_args()
@@ -72,7 +73,7 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> None:
             )
         _refuse(read_words(frame, arguments.overrides, sweep=arguments.multirun, config_dir=arguments.config_dir), frame)
         if arguments.multirun:
-            _sweep(start, arguments.overrides)
+            _sweep(start, arguments.overrides, gather)
         else:
             start()
     except (ConfigError, DataError) as error:
@@ -149,7 +150,7 @@ def _job_of(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> Callabl
     return job
 
 
-def _sweep(start: Callable[[], None], words: list[str]) -> None:
+def _sweep(start: Callable[[], None], words: list[str], gather: Callable[[Path], str]) -> None:
     """Runs a sweep and writes its table also when jobs failed: Hydra raises the first failure only after the last job."""
     given = [word.partition("=")[2] for word in words if word.startswith("hydra.sweep.dir=")]
     folder = Path(given[-1] if given else f"runs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S}")
@@ -159,4 +160,4 @@ def _sweep(start: Callable[[], None], words: list[str]) -> None:
         start()
     finally:
         if folder.is_dir():
-            print(f"\n{write_sweep_table(folder)}\nwritten to {folder}/table.md and table.json", flush=True)
+            print(f"\n{gather(folder)}\nwritten to {folder}", flush=True)

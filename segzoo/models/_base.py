@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import ConvBN, Score
+from segzoo.layers.fold import fold_norms_
 from segzoo.layers.resize import grow_labels
 from segzoo.types import DataCard, Logits
 
@@ -63,6 +64,20 @@ class SegModel(nn.Module, ABC):
         Raises:
             ValueError: as ``check_input``; in training also when a map of the trunk would be one pixel.
         """
+
+    def lean_(self) -> int:
+        """Makes the network cheaper to run and unfit to train, in place; it scores as before, up to rounding.
+
+        Norms are merged into their convolutions; a model that can do more overrides this.
+
+        Returns:
+            How many norms were merged.
+
+        Raises:
+            ValueError: the network is in training mode.
+        """
+        self.aux_weights = ()
+        return fold_norms_(self)
 
     def names_in(self, layout: str) -> Mapping[str, str]:
         """What another project calls this network's layers, ours -> theirs; empty if it has no such network.

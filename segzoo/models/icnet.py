@@ -57,6 +57,7 @@ class ICNet(SegModel):
 
     Attributes:
         branches: which resolutions answer; a trained network of all three may be set to fewer to see what they are worth.
+        scores_first: score before the last growing instead of after it, as ``lean_`` sets it.
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; aux, in training, (N, K, H/16, W/16) and (N, K, H/8, W/8). With branches 24
@@ -88,6 +89,7 @@ class ICNet(SegModel):
         self.cff12 = CascadeFusion(fused, low // 4, fused)
         self.score = Score(fused, num_classes)
         self.branches = branches
+        self.scores_first = False
         self._leave_out()
 
     def forward(self, x: Tensor) -> Logits:
@@ -103,8 +105,15 @@ class ICNet(SegModel):
         middle = self._resize(self.cff24(low, shared), _shrunk(x, 8))  # 1/8
         if self.branches == 24:
             return Logits(self.aux[1](middle), self.aux_logits(low))
-        fine = self._resize(self.cff12(middle, self.high(x)), _shrunk(x, 4))  # 1/4
-        return Logits(self.score(fine), self.aux_logits(low, middle))
+        fine = self.cff12(middle, self.high(x))  # 1/8
+        if self.scores_first:
+            return Logits(self._resize(self.score(fine), _shrunk(x, 4)))
+        return Logits(self.score(self._resize(fine, _shrunk(x, 4))), self.aux_logits(low, middle))  # 1/4
+
+    def lean_(self) -> int:
+        """Also scores before the last growing: both are linear, and classes are fewer than channels."""
+        self.scores_first = True
+        return super().lean_()
 
     def head_names(self, layout: str) -> dict[str, str]:
         """The names of the Caffe release, whose files hold no auxiliary scores."""

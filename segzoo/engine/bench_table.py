@@ -1,0 +1,113 @@
+"""The rows of a bench as JSON, as a Markdown table, and as a page with a plot; published figures beside them, marked as claims."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segzoo.report import markdown_table, write_json, write_text
+
+COLUMNS = (
+    "model",
+    "backbone",
+    "runtime",
+    "precision",
+    "device",
+    "size",
+    "batch",
+    "scope",
+    "ms/image",
+    "p90",
+    "images/s",
+    "agreement",
+    "of peak",
+    "peak memory MB",
+    "remarks",
+)
+# what others have published for the network alone at 1024x2048: (model, milliseconds, where)
+CLAIMS = (
+    ("icnet_half (Caffe)", 33.0, "Titan X (Maxwell), Zhao et al., ECCV 2018, table 5"),
+    ("PSPNet (Caffe, 713x713 windows)", 1288.0, "Titan X (Maxwell), the same table"),
+    ("ICNet ResNet-18 (mmsegmentation)", 36.9, "V100, fp32, its README: 27.1 frames a second"),
+    ("ICNet ResNet-50 (mmsegmentation)", 49.8, "V100, fp32, its README: 20.1 frames a second"),
+    ("PSPNet ResNet-50 D8 (mmsegmentation)", 245.7, "V100, fp32, its README: 4.07 frames a second"),
+    ("FCN ResNet-50 D8 (mmsegmentation)", 239.8, "V100, fp32, its README: 4.17 frames a second"),
+)
+
+
+def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Writes ``bench.json``, ``bench.md`` and ``bench.html`` into a folder; returns the Markdown."""
+    table = markdown_table(COLUMNS, map(_cells, rows))
+    write_json(folder / "bench.json", list(rows))
+    write_text(folder / "bench.md", table)
+    write_text(folder / "bench.html", page(rows))
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    remarks = row.get("unable") or "; ".join(row.get("warnings", []))
+    size = "x".join(map(str, row["hw"])) if row.get("hw") else None
+    first = [row.get(key) for key in ("model", "backbone", "runtime", "precision", "device")] + [
+        size,
+        row.get("batch"),
+        row.get("scope"),
+    ]
+    if "ms_per_image" not in row:
+        return [*first, *[None] * 6, _inline(remarks)]
+    return [
+        *first,
+        f"{row['ms_per_image']['p50']:.1f}",
+        f"{row['ms_per_image']['p90']:.1f}",
+        f"{row['images_per_s']:.2f}",
+        f"{row['agreement']:.2%}",
+        f"{row['share_of_peak']:.0%}",
+        f"{row['peak_memory_mb']:.0f}",
+        _inline(remarks) or None,
+    ]
+
+
+def _inline(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A page by itself: a bar a row, the table, the machine, and what others claim."""
+    able = [row for row in rows if "ms_per_image" in row]
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in _cells(row)) + "</tr>" for row in rows)
+    claims = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{ms:g}</td><td>{html.escape(where)}</td></tr>" for name, ms, where in CLAIMS
+    )
+    machine = able[0]["machine"] if able else {}
+    facts = f"{machine.get('cpu', '')}, {machine.get('threads', '?')} threads, GPU: {machine.get('gpu') or 'none'}"
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>segzoo bench</title><style>"
+        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1c2430}"
+        "table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{border-bottom:1px solid #d7dce3;padding:.3rem .6rem;"
+        "text-align:left}th{background:#f2f4f7}svg{width:100%;height:auto}.wide{overflow-x:auto}</style>"
+        f"<h1>Milliseconds a picture</h1><p>{html.escape(facts)}. Median and, as the thin line, the 90th percentile.</p>{_bars(able)}"
+        f"<div class=wide><table><tr>{head}</tr>{body}</table></div><h2>What others have published</h2><p>Claims, not measured here; "
+        "1024x2048 pixels, the network alone.</p><table><tr><th>model</th><th>ms/image</th><th>on</th></tr>"
+        f"{claims}</table></html>\n"
+    )
+
+
+def _bars(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One horizontal bar a row, as SVG."""
+    if not rows:
+        return ""
+    longest = max(row["ms_per_image"]["p90"] for row in rows)
+    drawn = []
+    for number, row in enumerate(rows):
+        y = 26 * number
+        middle, late = (560 * row["ms_per_image"][p] / longest for p in ("p50", "p90"))
+        name = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
+        drawn.append(
+            f'<text x="255" y="{y + 17}" text-anchor="end">{html.escape(name)}</text>'
+            f'<rect x="265" y="{y + 5}" width="{middle:.1f}" height="16" fill="#3b6fb6"/>'
+            f'<line x1="265" x2="{265 + late:.1f}" y1="{y + 13}" y2="{y + 13}" stroke="#1c2430"/>'
+            f'<text x="{272 + max(middle, late):.1f}" y="{y + 17}">{row["ms_per_image"]["p50"]:.1f}</text>'
+        )
+    return f'<svg viewBox="0 0 900 {26 * len(rows) + 8}" font-size="12" font-family="system-ui,sans-serif">{"".join(drawn)}</svg>'

@@ -1,0 +1,113 @@
+"""One row of a bench: what a configuration asks for is built in its runtime, measured, and described."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from segzoo.config import settings, words_for
+from segzoo.registry import RUNTIMES, Range
+from segzoo.subject import Subject, bench_pictures, subject
+from segzoo.zoo import blank_model
+
+if TYPE_CHECKING:
+    import torch
+
+    from segzoo.export import Deployed
+
+EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
+
+
+def measured_row(
+    config: Mapping[str, Any],
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: Annotated[int, Range(1, None)] | None = None,
+    check: Annotated[int, Range(1, None)] = 2,
+) -> dict[str, Any]:
+    """Builds what a configuration asks for, measures it, and says on what it was measured.
+
+    Args:
+        config: a whole, checked configuration of the bench.
+        device: where it runs.
+        threads: processor threads; null leaves torch's choice.
+        check: pictures on which labels are compared with those of eager fp32.
+
+    Returns:
+        A row of ``bench.json``; with ``unable`` instead of times where the runtime cannot run it here.
+    """
+    import numpy as np
+    import torch
+
+    from segzoo.engine.bench import bench
+    from segzoo.engine.device import pick_device
+    from segzoo.engine.env import machine, versions
+    from segzoo.layers.resize import grow_labels
+    from segzoo.runtimes._base import Order, Unable
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    place, words, size = pick_device(device), words_for(bench, config), words_for(bench_pictures, config)
+    chosen = subject(config, **words_for(subject, config))
+    calibrating = config["runtime"].get("calibrate", 0) if words["precision"] == "int8" else 0
+    pictures = bench_pictures(chosen.data, max(check, words["batch"], calibrating), **size)
+    chosen.model.card = chosen.card
+    truth = [chosen.model.predict(picture) for picture in pictures[:check]]
+    example = torch.from_numpy(np.stack([pictures[0]] * words["batch"])).to(place)
+    row = _identity(chosen, config, size, place)
+    start = time.perf_counter()
+    try:
+        order = Order(_deployed(chosen, place), example, words["precision"], pictures)
+        call = RUNTIMES.build(config["runtime"]["name"], order, **settings(config["runtime"]))
+    except (Unable, ImportError) as error:
+        lacks = f': pip install "segzoo[{EXTRAS[row["runtime"]]}]"' if isinstance(error, ImportError) else ""
+        return row | {"unable": f"{error}{lacks}"}
+    built = time.perf_counter() - start
+    align = bool(chosen.model.align_corners)
+    found = bench(call, lambda logits: grow_labels(logits, size["hw"], align), pictures, truth, place, row["gmacs"], **words)
+    return row | found | {"build_s": built, "peak_memory_mb": _memory(place), "versions": versions(), "machine": machine()}
+
+
+def _deployed(chosen: Subject, place: torch.device) -> Deployed:
+    """A copy of the network made lean, with normalisation before it."""
+    from segzoo.export import Deployed
+
+    lean = copy.deepcopy(chosen.model)
+    lean.lean_()
+    return Deployed(lean, chosen.card.mean, chosen.card.std, takes="uint8", gives="logits").eval().to(place)
+
+
+def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
+    """What was measured: the keys of a row that name it."""
+    import torch
+
+    from segzoo.describe import describe, sums
+
+    totals = sums(describe(blank_model(chosen.config, classes=chosen.model.num_classes), **size))
+    return {
+        "model": chosen.config["model"]["name"],
+        "backbone": chosen.config["backbone"]["name"],
+        "params": totals["params"],
+        "gmacs": totals["gmacs"],
+        "weights": chosen.weights,
+        "runtime": config["runtime"]["name"],
+        "settings": settings(config["runtime"]),
+        "precision": config["precision"],
+        "device": place.type,
+        "threads": torch.get_num_threads(),
+        "hw": list(size["hw"]),
+        "batch": config["batch"],
+        "scope": config["scope"],
+    }
+
+
+def _memory(place: torch.device) -> float:
+    """The most memory this process has held, in 10^6 bytes: of the GPU where it used one, else resident."""
+    import resource
+
+    import torch
+
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

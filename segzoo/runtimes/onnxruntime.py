@@ -1,0 +1,89 @@
+"""ONNX Runtime on the CPU or on CUDA, in fp32 or, calibrated on pictures, in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segzoo.registry import RUNTIMES
+from segzoo.runtimes._base import Call, Order, Unable, as_tensor, onnx_file, refuse_other_precision
+
+
+@RUNTIMES.register
+def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
+    """Runs the exported network.
+
+    Args:
+        order: what to run; fp32 or int8 (static, per channel, score layers left in fp32).
+        calibrate: pictures from which int8 takes the ranges of its maps.
+
+    Raises:
+        ImportError: the packages of ``segzoo[export]`` are not installed.
+        Unable: for other precisions, and on CUDA where ONNX Runtime was built without it.
+    """
+    import onnxruntime as ort  # type: ignore[import-not-found]
+
+    refuse_other_precision(order, "onnxruntime", ("fp32", "int8"))
+    provider = "CUDAExecutionProvider" if order.example.is_cuda else "CPUExecutionProvider"
+    if provider not in ort.get_available_providers():
+        raise Unable("onnxruntime was built without CUDA: pip install onnxruntime-gpu, or say device=cpu")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    with onnx_file(order) as path:
+        if order.precision == "int8":
+            path = _quantised(path, order, calibrate)
+        session = ort.InferenceSession(path, options, providers=[provider])
+
+    def call(pictures: Tensor) -> Tensor:
+        return as_tensor(session.run(None, {"image": pictures.cpu().numpy()})[0])
+
+    return call
+
+
+def _quantised(path: Path, order: Order, calibrate: int) -> Path:
+    """The file with its convolutions in int8, beside the one given."""
+    from onnxruntime.quantization import (  # type: ignore[import-not-found]
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quant_pre_process,
+        quantize_static,
+    )
+
+    class Pictures(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left: Iterator[np.ndarray] = iter(order.pictures[:calibrate])
+
+        def get_next(self) -> dict[str, Any] | None:
+            picture = next(self.left, None)
+            return None if picture is None else {"image": picture[None]}
+
+    clean, done = path.with_name("clean.onnx"), path.with_name("int8.onnx")
+    quant_pre_process(str(path), str(clean))
+    quantize_static(
+        str(clean),
+        str(done),
+        Pictures(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv"],
+        nodes_to_exclude=_scores(clean, order.deployed.classes),
+        per_channel=True,
+    )
+    return done
+
+
+def _scores(path: Path, classes: int) -> list[str]:
+    """Names of the convolutions that give class scores."""
+    import onnx  # type: ignore[import-not-found]
+
+    graph = onnx.load(str(path)).graph
+    shapes = {tensor.name: tensor.dims for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "Conv" and shapes.get(node.input[1], [0])[0] == classes]

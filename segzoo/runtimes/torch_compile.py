@@ -1,0 +1,40 @@
+"""PyTorch through its compiler: C++ on CPUs, Triton kernels on CUDA, there as one captured graph if wanted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segzoo.registry import RUNTIMES
+from segzoo.runtimes._base import Call, Order, Unable, refuse_other_precision
+from segzoo.runtimes.eager import DTYPES, autocast, lowered
+
+
+@RUNTIMES.register
+def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool = True) -> Call:
+    """Compiles the network for the order's size; the first call takes half a minute or more.
+
+    Args:
+        order: what to run; fp32, bf16 or fp16.
+        channels_last: keep maps as (N, H, W, C) in memory.
+        cuda_graphs: on CUDA, start all kernels of a call at once.
+
+    Raises:
+        Unable: there is no compiler on this machine.
+    """
+    refuse_other_precision(order, "torch_compile", tuple(DTYPES))
+    net = lowered(order, channels_last)
+    graphs = cuda_graphs and order.example.is_cuda
+    with torch._inductor.config.patch(freezing=True):  # weights become constants in the layout that each kernel likes
+        compiled = torch.compile(net, dynamic=False, mode="reduce-overhead" if graphs else None)
+
+        @torch.no_grad()
+        def call(pictures: Tensor) -> Tensor:
+            with autocast(order), torch._inductor.config.patch(freezing=True):
+                return compiled(pictures)[0].float().clone() if graphs else compiled(pictures)[0].float()
+
+        try:
+            call(order.example)
+        except torch._inductor.exc.InductorError as error:
+            raise Unable(f"torch_compile: {str(error).splitlines()[0]}; on a CPU it needs a C++ compiler such as g++") from None
+    return call

@@ -1,0 +1,75 @@
+"""Measure milliseconds a picture: ``python tools/bench.py model=icnet_half runtime=openvino precision=bf16``."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from segzoo.tools._entry import Job, run
+
+
+def bench(job: Job) -> dict[str, Any]:
+    """Measures one job in a process of its own; returns its row, which says why if the runtime was not able."""
+    from segzoo import config
+    from segzoo.engine.bench_table import write_tables
+    from segzoo.engine.run import open_result
+
+    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=_measured, args=(job.config, theirs))
+    process.start()
+    theirs.close()
+    try:
+        row = ours.recv()
+    except EOFError:
+        process.join()
+        row = {
+            "unable": f"the process ended with code {process.exitcode} (-9: out of memory or killed, -11: a crash in the runtime)"
+        }
+    process.join()
+    if isinstance(row, BaseException):
+        raise row
+    row = {"model": job.picked.get("model") or row.get("model"), "runtime": job.config["runtime"]["name"]} | row
+    if job.folder is None:
+        words = config.words_for(open_result, job.config)
+        write_tables(open_result("bench", f"{row['model']}-{row['runtime']}", job.config, **words), [row])
+    return {"row": row}
+
+
+def gather(folder: Path) -> str:
+    """The table over a sweep's jobs; also writes ``bench.json`` and a page."""
+    import json
+
+    from segzoo.engine.bench_table import write_tables
+
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/result.json")]
+    jobs = sorted(found, key=lambda result: result["job"])
+    return write_tables(folder, [job.get("row") or {"unable": job.get("error"), **job} for job in jobs])
+
+
+def _measured(config: dict[str, Any], answer: Connection) -> None:
+    """The child's whole life: sends the row, or the error that a user should see."""
+    from segzoo.registry import ConfigError
+    from segzoo.types import DataError
+
+    try:
+        answer.send(_row(config))
+    except (ConfigError, DataError) as error:
+        answer.send(error)
+
+
+def _row(config: dict[str, Any]) -> dict[str, Any]:
+    from segzoo.config import words_for
+    from segzoo.measured import measured_row
+
+    return measured_row(config, **words_for(measured_row, config))
+
+
+def main() -> None:
+    """The console script ``segzoo-bench``."""
+    run(bench, "bench", gather)
+
+
+if __name__ == "__main__":
+    main()
