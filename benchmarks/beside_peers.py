@@ -10,9 +10,7 @@ grows and scores its logits its own way. A ratio below 1 means ours is faster.
 from __future__ import annotations
 
 import gc
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -20,7 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.results import ratio_interval, write_result
+from benchmarks.results import write_result
+from benchmarks.turns import compared, in_turns
 from segzoo import create_model
 from segzoo.layers.resize import grow_labels
 from segzoo.registry import LOSSES
@@ -107,14 +106,8 @@ def measure(name: str, mode: str, batch: int, precision: str) -> dict[str, Any]:
         steps["peer"](x, label)
     except ValueError as error:  # mmsegmentation's PSPNet has no norm for one pooled value
         return row | {"peer_refuses": str(error)}
-    taken: dict[str, list[float]] = {"ours": [], "peer": []}
-    while len(taken["peer"]) < FEWEST or (sum(taken["peer"]) < SECONDS and len(taken["peer"]) < MOST):
-        for side in sorted(steps, reverse=len(taken["peer"]) % 2 == 1):  # who goes first alternates
-            start = time.perf_counter()
-            steps[side](x, label)
-            taken[side].append(time.perf_counter() - start)
-    medians = {f"{side}_ms": 1000 * statistics.median(seconds) for side, seconds in taken.items()}
-    return row | {"pairs": len(taken["ours"])} | medians | ratio_interval(taken["ours"], taken["peer"])
+    calls = {side: lambda step=step: step(x, label) for side, step in steps.items()}
+    return row | compared(in_turns(calls, seconds=SECONDS, least=FEWEST, most=MOST, warm=0))
 
 
 def main(words: list[str]) -> None:

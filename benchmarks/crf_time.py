@@ -6,8 +6,6 @@ Needs SEGZOO_DATA with CamVid, and ``pip install pydensecrf2``, which compiles.
 
 from __future__ import annotations
 
-import statistics
-import time
 from importlib import metadata
 
 import numpy as np
@@ -15,7 +13,8 @@ import torch
 from segzoo.tools._entry import plain
 from segzoo.tools._words import read_words
 
-from benchmarks.results import ratio_interval, write_result
+from benchmarks.results import write_result
+from benchmarks.turns import compared, in_turns
 from segzoo.config import build_data
 from segzoo.crf import DenseCRF
 from segzoo.types import IGNORE
@@ -58,15 +57,9 @@ def main() -> None:
     image, energy = case()
     sides = {"ours": ours, "peer": theirs}
     agreement = float((ours(image, energy) == theirs(image, energy)).mean())
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(PAIRS):
-        for name in sorted(sides, reverse=turn % 2 == 1):
-            start = time.perf_counter()
-            sides[name](image, energy)
-            taken[name].append(time.perf_counter() - start)
-    medians = {f"{name}_ms": 1000 * statistics.median(seconds) for name, seconds in taken.items()}
-    row = {"hw": list(image.shape[:2]), "classes": CLASSES, "iterations": STEPS, "agreement": agreement, **medians}
-    row |= ratio_interval(taken["ours"], taken["peer"])
+    calls = {name: lambda side=side: side(image, energy) for name, side in sides.items()}
+    row = {"hw": list(image.shape[:2]), "classes": CLASSES, "iterations": STEPS, "agreement": agreement}
+    row |= compared(in_turns(calls, seconds=PAIRS, least=PAIRS, warm=0))
     print(row)
     print(
         write_result(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.results import write_result
+from benchmarks.turns import in_turns
 from segzoo.config import build_data
 from segzoo.engine.evaluate import evaluate
 from segzoo.layers.resize import grow_labels
@@ -28,16 +28,15 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def times(model: Any, size: tuple[int, int], precision: str) -> dict[int, float]:
     """Median milliseconds of a picture by branches."""
     x = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
-    taken: dict[int, list[float]] = {branches: [] for branches in BRANCHES}
+
+    def answer(branches: int) -> None:
+        model.branches = branches
+        grow_labels(model(x).main, size, model.align_corners)
+
+    calls = {str(branches): lambda branches=branches: answer(branches) for branches in BRANCHES}
     with torch.autocast("cpu", PRECISIONS[precision], enabled=precision != "fp32"):
-        for turn in range(TURNS + 3):
-            for branches in BRANCHES:
-                model.branches = branches
-                start = time.perf_counter()
-                grow_labels(model(x).main, size, model.align_corners)
-                if turn >= 3:  # the first ones warm up
-                    taken[branches].append(time.perf_counter() - start)
-    return {branches: 1000 * statistics.median(seconds) for branches, seconds in taken.items()}
+        taken = in_turns(calls, seconds=60, least=TURNS, most=TURNS, warm=3)
+    return {int(branches): 1000 * statistics.median(seconds) for branches, seconds in taken.items()}
 
 
 def main(ckpt: str) -> None:

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.results import ratio_interval, write_result
+from benchmarks.results import write_result
+from benchmarks.turns import compared, in_turns
 from segzoo.data.card import make_card
 from segzoo.engine.checkpoint import save
 from segzoo.zoo import create_model
@@ -38,19 +40,19 @@ def saving(name: str) -> dict[str, Any]:
     sum(p.sum() for p in model.parameters()).backward()  # type: ignore[union-attr]
     optimizer.step()
     card, state = make_card("bench", tuple(f"c{i}" for i in range(19)), None, (0, 0, 0), (1, 1, 1)), optimizer.state_dict()
-    taken: dict[str, list[float]] = {"ours": [], "plain": []}
+    turns = count()
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(TURNS):
-            start = time.perf_counter()
-            save(Path(folder) / "run", turn, model, {"optimizer": state}, {"model": {"name": model_name}}, card, {})
-            taken["ours"].append(time.perf_counter() - start)
-            start = time.perf_counter()
-            torch.save({"model": model.state_dict(), "optimizer": state}, Path(folder) / f"plain-{turn}.pth")
-            taken["plain"].append(time.perf_counter() - start)
-        size = sum(path.stat().st_size for path in (Path(folder) / "run/checkpoints/0").iterdir())
-    row = {"what": f"checkpoint of {name}, {size / 1e6:.0f} MB"}
-    row |= {f"{side}_s": statistics.median(seconds) for side, seconds in taken.items()}
-    return row | ratio_interval(taken["ours"], taken["plain"])
+        calls = {
+            "ours": lambda: save(
+                Path(folder) / "run", next(turns), model, {"optimizer": state}, {"model": {"name": model_name}}, card, {}
+            ),
+            "peer": lambda: torch.save(
+                {"model": model.state_dict(), "optimizer": state}, Path(folder) / f"plain-{next(turns)}.pth"
+            ),
+        }
+        taken = in_turns(calls, seconds=60, least=TURNS, most=TURNS)
+        size = sum(path.stat().st_size for path in next((Path(folder) / "run/checkpoints").glob("*/")).iterdir())
+    return {"what": f"checkpoint of {name}, {size / 1e6:.0f} MB"} | compared(taken)
 
 
 def starting() -> dict[str, Any]:
@@ -73,7 +75,7 @@ def starting() -> dict[str, Any]:
             next(line for line in running.stdout if re.match(r"step 1/2", line))
             seconds.append(time.perf_counter() - start)
             running.communicate()
-    return {"what": "command to the end of the first step, icnet_half on parts", "ours_s": statistics.median(seconds)}
+    return {"what": "command to the end of the first step, icnet_half on parts", "ours_ms": 1000 * statistics.median(seconds)}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +97,25 @@ def to_onnx(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tup
     entry.key, entry.value = "segzoo", json.dumps(dict(facts))
     onnx.checker.check_model(graph, full_check=True)
     write_atomically(path, lambda file: file.write(graph.SerializeToString()))
+
+
+def to_openvino(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+    """Writes an ``.xml`` file for OpenVINO and its ``.bin`` beside it, weights in fp32; arguments as in ``to_onnx``.
+
+    Raises:
+        ImportError: the packages of ``segzoo[export,openvino]`` are not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home
+    import openvino  # type: ignore[import-not-found]
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / "net.onnx"
+        to_onnx(deployed, draft, facts, hw=hw)
+        graph = openvino.Core().read_model(draft)
+        graph.set_rt_info(json.dumps(dict(facts)), "segzoo")
+        openvino.save_model(graph, Path(folder) / path.name, compress_to_fp16=False)
+        for part in (path.with_suffix(".bin"), path):  # the one that names the other comes last
+            os.replace(Path(folder) / part.name, part)
 
 
 def to_torch_export(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from segzoo.engine import deliver as deliver_room
 from segzoo.engine.deliver import deliver
 from segzoo.engine.gate import GateError
 from segzoo.export import Deployed, to_onnx, to_torch_export
+from segzoo.registry import MODELS, ConfigError
+from segzoo.subject import subject
 from segzoo.types import Sample
 from segzoo.zoo import create_model
 
@@ -99,14 +104,19 @@ class Pictures:
 
 
 @pytest.mark.parametrize(
-    "words", [{}, {"gives": "logits", "takes": "float"}, {"hw": (65, 97)}, {"format": "torch_export"}], ids=str
+    "words",
+    [{}, {"gives": "logits", "takes": "float"}, {"hw": (65, 97)}, {"format": "torch_export"}, {"format": "openvino"}],
+    ids=str,
 )
 def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
+    if words.get("format") == "openvino":
+        pytest.importorskip("openvino", reason='pip install -e ".[openvino]"')
     model = deployed().model
     done = deliver(model, Pictures.card, {"model": "icnet"}, Pictures(), tmp_path, **words)
     assert len(done["gate"]) == 8 and min(row["agreement"] for row in done["gate"]) >= 0.999
     assert len({tuple(row["hw"]) for row in done["gate"]}) == (1 if "hw" in words else 6)
-    assert [path.name for path in tmp_path.iterdir()] == [f"model.{'pt2' if 'format' in words else 'onnx'}"]
+    files = {"torch_export": ["model.pt2"], "openvino": ["model.bin", "model.xml"]}.get(words.get("format", ""), ["model.onnx"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
     assert done["norms_merged"] > 50 and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
 
 
@@ -123,3 +133,89 @@ def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch
     with pytest.raises(GateError, match=r"only .*% of the labels are the network's, wanted 99.90%"):
         deliver(deployed().model, Pictures.card, {}, Pictures(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["where.png"]
+
+
+ALONE = """
+import runpy, sys
+sys.argv = ["predict.py", *{words!r}]
+try:
+    runpy.run_path("predict.py", run_name="__main__")
+except SystemExit as end:
+    code = end.code
+assert not {{"torch", "segzoo", "cv2"}} & set(sys.modules), "it was to need numpy, pillow and onnxruntime alone"
+sys.exit(code)
+"""
+
+
+def alone(folder, *words):
+    return subprocess.run([sys.executable, "-c", ALONE.format(words=words)], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A delivered bundle, unpacked, with a checkpoint's worth of facts in it."""
+    made, unpacked = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("unpacked")
+    done = deliver(deployed().model, Pictures.card, {"checkpoint_sha256": "abc"}, Pictures(), made, bundle=True)
+    with zipfile.ZipFile(done["bundle"]) as packed:
+        packed.extractall(unpacked)
+    return unpacked
+
+
+@pytest.mark.slow
+def test_a_bundle_tests_itself_and_labels_pictures_alone(bundle):
+    assert sorted(path.name for path in bundle.iterdir()) == [
+        "NOTES.txt",
+        "card.json",
+        "model.onnx",
+        "predict.py",
+        "test.png",
+        "test_labels.png",
+    ]
+    said = alone(bundle, "--selftest")
+    assert said.returncode == 0 and "every label is the delivered one" in said.stdout, said.stderr
+    said = alone(bundle, "test.png", "--out", "found")
+    assert said.returncode == 0 and "test.png: " in said.stdout, said.stderr
+    from PIL import Image
+
+    found = Image.open(bundle / "found" / "test.png")
+    assert found.mode == "P" and (np.asarray(found) == np.asarray(Image.open(bundle / "test_labels.png"))).all()
+    assert (bundle / "found" / "test_overlay.jpg").exists()
+
+
+@pytest.mark.slow
+def test_a_bundle_says_what_is_wrong(bundle, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "small.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    said = alone(bundle, str(tmp_path), "--out", str(tmp_path / "out"))
+    assert said.returncode == 1 and "33 or more a side" in said.stderr and "broken.jpg" in said.stderr
+    assert "there is no such file" in alone(bundle, "nowhere.png").stderr
+    kept = (bundle / "model.onnx").read_bytes()
+    (bundle / "model.onnx").write_bytes(kept[:-1])
+    said = alone(bundle, "--selftest")
+    (bundle / "model.onnx").write_bytes(kept)
+    assert said.returncode == 1 and "is not the file of card.json" in said.stderr
+
+
+@pytest.mark.parametrize("words", [{"format": "torch_export"}, {"takes": "float"}, {"gives": "both"}], ids=str)
+def test_a_bundle_of_anything_else_is_refused(tmp_path, words):
+    with pytest.raises(ConfigError, match="bundle=true needs format=onnx takes=uint8 gives=labels"):
+        deliver(torch.nn.Identity(), Pictures.card, {}, Pictures(), tmp_path, bundle=True, **words)
+
+
+TRUNKS = {"vgg16": {"name": "vgg16", "batch_norm": True}, "resnet50": {"name": "resnet50"}, "resnet101": {"name": "resnet101"}}
+HALF = {"name": "resnet50", "stem": "deep", "stride_at": "1x1", "width": 0.5}
+EVERY = [(model, trunk) for model in MODELS.names() for trunk in TRUNKS.values()] + [("icnet", HALF)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    "name, trunk", EVERY, ids=lambda part: part if isinstance(part, str) else "-".join(map(str, part.values()))
+)
+def test_every_pair_passes_the_gate(tmp_path, name, trunk, format):
+    pytest.importorskip("openvino" if format == "openvino" else "onnxruntime", reason='pip install -e ".[export,openvino]"')
+    chosen = subject({"model": {"name": name}, "backbone": trunk}, classes=5)
+    done = deliver(chosen.model, chosen.card, {}, chosen.data, tmp_path, format=format)
+    assert min(row["agreement"] for row in done["gate"]) >= 0.999

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOOR = {
     **dict.fromkeys(("registry", "types", "files", "report"), 0),  # the ground: standard library only, everyone stands on it
-    **dict.fromkeys(("weights", "crf", "describe", "export", "layers"), 1),
+    **dict.fromkeys(("weights", "crf", "describe", "export", "layers", "bundle"), 1),
     **dict.fromkeys(
         ("backbones", "losses", "data", "augment", "mix", "pruners", "runtimes", "optim", "schedules", "post", "metrics"), 2
     ),

@@ -127,6 +127,25 @@ def test_grow_labels_at_a_real_size(align_corners):
     assert_labels_equal(grow_labels(logits, (513, 1025), align_corners), logits, (513, 1025), align_corners)
 
 
+@quick
+@given(
+    st.tuples(sides, sides),
+    st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    st.tuples(sides, sides),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_grow_labels_interpolates_borders_only(small, factors, more, align_corners, seed):
+    size = [side * factor + extra for side, factor, extra in zip(small, factors, more, strict=True)]
+    coarse = torch.randn(2, 4, (small[0] + 2) // 3, (small[1] + 2) // 3, generator=torch.Generator().manual_seed(seed))
+    logits = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3)[:, :, : small[0], : small[1]]
+    logits = logits + 0.2 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segzoo.layers.resize.SPARSE", 1.0)
+        patch.setattr("segzoo.layers.resize._strips", None)
+        assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
+
+
 def test_grow_labels_gives_ties_to_the_lower_class():
     logits = torch.randn(1, 1, 5, 5).expand(1, 4, 5, 5)
     assert not grow_labels(logits, (33, 20), False).any()

@@ -24,6 +24,8 @@ def export(job: Job) -> dict[str, Any]:
     print(
         f"{done['file']}: {done['bytes'] / 1e6:.1f} MB, {len(done['gate'])} pictures agree, the worst one on {least:.3%} of its pixels"
     )
+    if done["bundle"]:
+        print(f"{done['bundle']}: unpack it anywhere and run python predict.py --selftest")
     return done
 
 

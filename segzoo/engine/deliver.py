@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from segzoo.engine.bundle import write_bundle
 from segzoo.engine.gate import Run, compare, pictures_of
-from segzoo.export import Deployed, to_onnx, to_torch_export
+from segzoo.export import Deployed, to_onnx, to_openvino, to_torch_export
 from segzoo.layers.fold import fold_norms_
 from segzoo.layers.resize import grow_labels
 from segzoo.registry import ConfigError, Range
@@ -28,13 +29,14 @@ def deliver(
     dataset: Dataset,
     folder: Path,
     *,
-    format: Literal["onnx", "torch_export"] = "onnx",
+    format: Literal["onnx", "openvino", "torch_export"] = "onnx",
     hw: tuple[Side, Side] | None = None,
     takes: Literal["uint8", "float"] = "uint8",
     gives: Literal["labels", "logits", "both"] = "labels",
     least: Annotated[float, Range(0, 1)] = 0.999,
+    bundle: bool = False,
 ) -> dict[str, Any]:
-    """Writes ``model.<onnx|pt2>`` once it labels pictures of many sizes as the network does.
+    """Writes ``model.<onnx|xml|pt2>`` once it labels pictures of many sizes as the network does.
 
     Args:
         model: in evaluation mode, on the CPU; it is left as it is.
@@ -42,34 +44,44 @@ def deliver(
         facts: what else the file's metadata shall hold, such as the checkpoint's checksum.
         dataset: pictures for the check.
         folder: where the file goes, and ``where.png`` if the check fails.
-        format: ``onnx`` or ``torch_export`` (for ``torch.export.load``).
+        format: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export`` (for ``torch.export.load``).
         hw: height and width the file is fixed to, 33 or more; None leaves batch and size free.
         takes: ``uint8`` (N, H, W, 3) or ``float`` (N, 3, H, W) of 0 to 255, RGB.
         gives: ``labels`` (N, H, W), ``logits`` at the network's own stride, or both.
         least: share of equal labels wanted of every picture of the check.
+        bundle: also write ``bundle.zip`` with all that is needed to run the file without torch and without this package.
 
     Returns:
-        ``file``, ``bytes``, ``norms_merged`` and ``gate``: size and agreement of each picture.
+        ``file``, ``bytes``, ``norms_merged``, ``bundle`` and ``gate``: size and agreement of each picture.
 
     Raises:
         GateError: the file labels a picture otherwise; it is not kept.
-        ConfigError: a package that the format needs is not installed.
+        ConfigError: a package that the format needs is not installed, or a bundle was asked for of something else than an ONNX file
+            from bytes to labels.
     """
+    if bundle and (format, takes, gives) != ("onnx", "uint8", "labels"):
+        raise ConfigError(f"bundle=true needs format=onnx takes=uint8 gives=labels, got {format}, {takes}, {gives}")
     lean = copy.deepcopy(model)
     merged = fold_norms_(lean)
     deployed = Deployed(lean, card.mean, card.std, takes=takes, gives=gives).eval()
     ending, write, read = FORMATS[format]
     path = folder / f"model.{ending}"
     reference = Deployed(model, card.mean, card.std, takes="uint8", gives="labels").eval()
+    pictures = pictures_of(dataset, hw)
     try:
         write(deployed, path, facts | {"card": card.to_dict()}, hw=hw)
-        gate = compare(_labels(read(path), deployed), reference, pictures_of(dataset, hw), card, folder, least=least)
+        run = _labels(read(path), deployed)
+        gate = compare(run, reference, pictures, card, folder, least=least)
     except BaseException as error:  # nothing stays that was not shown to agree
-        path.unlink(missing_ok=True)
+        for written in (path, path.with_suffix(".bin")):
+            written.unlink(missing_ok=True)
         if isinstance(error, ImportError):
-            raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export]"') from None
+            raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
         raise
-    return {"file": str(path), "bytes": path.stat().st_size, "norms_merged": merged, "gate": gate}
+    done = {"file": str(path), "bytes": path.stat().st_size, "norms_merged": merged, "bundle": None, "gate": gate}
+    if bundle:
+        done["bundle"] = str(write_bundle(path, card, facts, hw, pictures[-1], run(pictures[-1][None])[0]))
+    return done
 
 
 def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
@@ -79,12 +91,23 @@ def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
     return lambda image: [np.asarray(output) for output in session.run(None, {"image": image})]
 
 
+def _openvino(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    import openvino  # type: ignore[import-not-found]
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # bf16 elsewhere, where it is faster
+    return lambda image: [np.asarray(output) for output in compiled(image).values()]
+
+
 def _program(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
     program = torch.export.load(path).module()
     return lambda image: [output.detach().numpy() for output in program(torch.from_numpy(image))]
 
 
-FORMATS = {"onnx": ("onnx", to_onnx, _onnx), "torch_export": ("pt2", to_torch_export, _program)}  # ending, writer, reader
+FORMATS = {  # ending, writer, reader
+    "onnx": ("onnx", to_onnx, _onnx),
+    "openvino": ("xml", to_openvino, _openvino),
+    "torch_export": ("pt2", to_torch_export, _program),
+}
 
 
 def _labels(call: Callable[[np.ndarray], list[np.ndarray]], deployed: Deployed) -> Run:

@@ -42,8 +42,8 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
         coarse = _coarse(logits)
         mixed = _mixed(coarse)
         if mixed.sum() <= SPARSE * mixed.numel():
-            labels = coarse[:, taps[0][0]][:, :, taps[1][0]]
-            return _fill_mixed(labels, logits, mixed.nonzero(), taps)
+            near = coarse.index_select(2, taps[1][0]).index_select(1, taps[0][0])
+            return _fill_mixed(near, logits, mixed.nonzero(), taps)
     return _strips(logits, size, align_corners, taps[0], rows)
 
 
@@ -70,35 +70,36 @@ def _fill_mixed(labels: Tensor, logits: Tensor, cells: Tensor, taps: Sequence[tu
     """Overwrites the labels (N, H, W) of the given cells (M, 3: picture, row, column) with those of interpolated logits."""
     number, top, left = cells.unbind(1)
     height, width = logits.shape[-2:]
-    (y, y_share), (x, x_share) = (
-        _pixels_of(low, share, top_or_left) for (low, _, share), top_or_left in zip(taps, (top, left), strict=True)
-    )
+    y, y_share = _pixels_of(taps[0][0], taps[0][2], top)  # (pixels down, M); the cells come last, where memory is contiguous
+    x, x_share = _pixels_of(taps[1][0], taps[1][2], left)
     below, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     flat = logits.transpose(0, 1).reshape(logits.shape[1], -1)
-    corners = [[flat[:, (number * height + row) * width + column] for column in (left, right)] for row in (top, below)]
-    best, found = None, None
-    for index in range(len(flat)):
-        upper, lower = (torch.lerp(a[index, :, None], b[index, :, None], x_share) for a, b in corners)  # (M, pixels across)
-        value = torch.lerp(upper[:, None], lower[:, None], y_share[:, :, None])  # (M, pixels down, pixels across)
+    corners = [flat.index_select(1, (number * height + row) * width + column) for row in (top, below) for column in (left, right)]
+    best = found = None
+    for here in zip(*(corner.unbind() for corner in corners), strict=True):  # class by class
+        upper, lower = (torch.lerp(a, b, x_share) for a, b in (here[:2], here[2:]))  # (pixels across, M)
+        value = torch.lerp(upper, lower, y_share[:, None])  # (pixels down, pixels across, M)
         if best is None or found is None:
-            best, found = value, torch.zeros_like(value, dtype=labels.dtype)
+            best, found, index = value, torch.zeros_like(value, dtype=labels.dtype), 0
         else:
+            index += 1
             found.masked_fill_(value > best, index)
             torch.maximum(best, value, out=best)
     if found is not None:
-        labels[number[:, None, None], y[:, :, None], x[:, None]] = found
+        places = (number * labels.shape[1] + y[:, None]) * labels.shape[2] + x
+        labels.view(-1)[places.flatten()] = found.flatten()
     return labels
 
 
 def _pixels_of(low: Tensor, share: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Grown pixels between each of the given source pixels and its next, and their shares of the next: (M, most of them) both.
+    """Grown pixels between each of the given source pixels and its next, and their shares of the next: (most of them, M) both.
 
     Cells with fewer pixels than others name their last one several times.
     """
     counts = torch.bincount(low)
     firsts = counts.cumsum(0) - counts
     steps = torch.arange(int(counts.max()), device=low.device)
-    pixels = firsts[cells, None] + torch.minimum(steps, counts[cells, None] - 1)
+    pixels = firsts[cells] + torch.minimum(steps[:, None], counts[cells] - 1)
     return pixels, share[pixels]
 
 

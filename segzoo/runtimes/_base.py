@@ -66,6 +66,7 @@ def onnx_file(order: Order):
         yield path
 
 
-def as_tensor(logits: np.ndarray) -> Tensor:
-    """Scores of another library, without a copy where they are float32."""
-    return torch.from_numpy(np.asarray(logits, dtype=np.float32))
+def scores(output: Tensor | np.ndarray) -> Tensor:
+    """A network's output, in float32 if it is floating, without a copy where it is so already."""
+    tensor = torch.from_numpy(output) if isinstance(output, np.ndarray) else output
+    return tensor.float() if tensor.is_floating_point() else tensor

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segzoo.layers.conv import Score
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, refuse_other_precision
+from segzoo.runtimes._base import Call, Order, refuse_other_precision, scores
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -28,7 +28,7 @@ def eager(order: Order, *, channels_last: bool = True) -> Call:
     @torch.inference_mode()
     def call(pictures: Tensor) -> Tensor:
         with autocast(order):
-            return net(pictures)[0].float()
+            return scores(net(pictures)[0])
 
     return call
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, Unable, as_tensor, onnx_file, refuse_other_precision
+from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_other_precision, scores
 
 
 @RUNTIMES.register
@@ -41,7 +41,7 @@ def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
         session = ort.InferenceSession(path, options, providers=[provider])
 
     def call(pictures: Tensor) -> Tensor:
-        return as_tensor(session.run(None, {"image": pictures.cpu().numpy()})[0])
+        return scores(session.run(None, {"image": pictures.cpu().numpy()})[0])
 
     return call
 

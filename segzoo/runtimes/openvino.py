@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, as_tensor, onnx_file, refuse_cuda, refuse_other_precision
+from segzoo.runtimes._base import Call, Order, onnx_file, refuse_cuda, refuse_other_precision, scores
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # int8: what is not quantised
 
@@ -50,7 +50,7 @@ def openvino(order: Order, *, calibrate: int = 16) -> Call:
 
     def call(pictures: Tensor) -> Tensor:
         request.infer({0: pictures.numpy()}, share_inputs=True)
-        return as_tensor(request.get_output_tensor(0).data)
+        return scores(request.get_output_tensor(0).data)
 
     return call
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, Unable, refuse_other_precision
+from segzoo.runtimes._base import Call, Order, Unable, refuse_other_precision, scores
 from segzoo.runtimes.eager import DTYPES, autocast, lowered
 
 
@@ -31,7 +31,8 @@ def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool
         @torch.no_grad()
         def call(pictures: Tensor) -> Tensor:
             with autocast(order), torch._inductor.config.patch(freezing=True):
-                return compiled(pictures)[0].float().clone() if graphs else compiled(pictures)[0].float()
+                found = scores(compiled(pictures)[0])
+                return found.clone() if graphs else found  # the next call writes over a graph's output
 
         try:
             call(order.example)

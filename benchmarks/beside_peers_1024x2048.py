@@ -1,0 +1,124 @@
+"""Milliseconds from a picture of 1024x2048 to its label map beside the peers, each pair in one runtime, taken in turns.
+
+    python -m benchmarks.beside_peers_1024x2048                       # everything, about 40 minutes on two cores
+    python -m benchmarks.beside_peers_1024x2048 icnet openvino bf16   # only what all these words fit
+
+Batch 1, 19 classes, random weights with settled norms, the same picture. Both sides run in our runtimes, from bytes to labels: the
+peers as they stand, growing all their scores and taking the arg-max inside; ours lean, growing what the arg-max needs.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.results import write_result
+from benchmarks.turns import compared, in_turns
+from segzoo.export import Deployed
+from segzoo.layers.resize import grow_labels
+from segzoo.registry import DATA, RUNTIMES
+from segzoo.runtimes._base import Order
+from segzoo.subject import bench_pictures, subject
+from segzoo.types import Logits
+
+SIZE, CLASSES = (1024, 2048), 19
+DEEP = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
+VGG = {"name": "vgg16", "pool": "deeplab"}
+# name -> our model and trunk, and the peers
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "icnet_half": ({"name": "icnet"}, {**DEEP, "width": 0.5}, ("mmseg icnet_r18", "mmseg icnet_r50")),
+    "pspnet": ({"name": "pspnet"}, {"name": "resnet50", "stem": "v1c"}, ("mmseg pspnet_r50",)),
+    "pspnet_32": ({"name": "pspnet", "output_stride": 32}, {"name": "resnet50"}, ("smp pspnet",)),
+    "fcn_dilated": ({"name": "fcn_dilated"}, {"name": "resnet50"}, ("torchvision fcn_resnet50",)),
+    "parsenet": ({"name": "parsenet"}, VGG, ("plain parsenet",)),
+    "largefov": ({"name": "deeplab_largefov"}, VGG, ("plain largefov",)),
+}
+RUNS = (("openvino", "bf16"), ("eager", "bf16"), ("openvino", "fp32"), ("eager", "fp32"))
+
+
+class Peer(nn.Module):
+    """Another library's network in the shape that our runtimes take."""
+
+    def __init__(self, net: nn.Module, scores: Callable[[nn.Module, Tensor], Tensor], align_corners: bool):
+        super().__init__()
+        self.net, self.scores, self.align_corners, self.num_classes = net, scores, align_corners, CLASSES
+
+    def forward(self, x: Tensor) -> Logits:
+        return Logits(self.scores(self.net, x))
+
+
+def peer(name: str) -> Peer:
+    """The peer of that name, in evaluation mode."""
+    library, _, model = name.partition(" ")
+    if library == "mmseg":
+        from benchmarks.peers import mmseg_model
+
+        config = {"pspnet_r50": "pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"}.get(model, f"{model}-d8_4xb2-80k_cityscapes-832x832")
+        return Peer(mmseg_model(config), lambda net, x: net.decode_head(net.extract_feat(x)), False).eval()  # type: ignore[operator]
+    if library == "smp":
+        from segmentation_models_pytorch import PSPNet
+
+        net = PSPNet("resnet50", encoder_weights=None, encoder_depth=5, classes=CLASSES, upsampling=1)
+        return Peer(net, lambda net, x: net(x), True).eval()
+    if library == "torchvision":
+        from torchvision.models.segmentation import fcn_resnet50
+
+        net = fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
+        return Peer(net, lambda net, x: net.classifier(net.backbone(x)["out"]), False).eval()  # type: ignore[operator]
+    from benchmarks.plain import PlainLargeFOV, PlainParseNet
+
+    return Peer({"parsenet": PlainParseNet, "largefov": PlainLargeFOV}[model](CLASSES), lambda net, x: net(x), False).eval()
+
+
+def call_of(net: nn.Module, gives: str, runtime: str, precision: str, picture: Tensor, card: Any) -> Callable[[Tensor], Tensor]:
+    """A network in one of our runtimes."""
+    deployed = Deployed(net, card.mean, card.std, takes="uint8", gives=gives).eval()  # type: ignore[arg-type]
+    return RUNTIMES.build(runtime, Order(deployed, picture, precision, [picture[0].numpy()]))  # type: ignore[arg-type]
+
+
+def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
+    """Our network beside each of its peers."""
+    model, trunk, peers = CASES[name]
+    chosen = subject({"model": model, "backbone": trunk}, classes=CLASSES)
+    picture = torch.from_numpy(bench_pictures(DATA.build("parts", "val"), 1, hw=SIZE)[0][None])
+    align = bool(chosen.model.align_corners)
+    chosen.model.lean_()
+    net = call_of(chosen.model, "logits", runtime, precision, picture, chosen.card)
+    rows = []
+    for other in peers:
+        theirs = call_of(peer(other), "labels", runtime, precision, picture, chosen.card)
+        taken = in_turns(
+            {
+                "ours": lambda: grow_labels(net(picture), SIZE, align),
+                "peer": lambda theirs=theirs: theirs(picture),
+                "net": lambda: net(picture),
+            },
+            seconds=20,
+        )
+        row = {"model": name, "peer": other, "runtime": runtime, "precision": precision, "hw": list(SIZE), "batch": 1}
+        rows.append(row | compared(taken) | {"ours_net_ms": 1000 * sorted(taken["net"])[len(taken["net"]) // 2]})
+        print(rows[-1], flush=True)
+        gc.collect()
+    return rows
+
+
+def main(words: list[str]) -> None:
+    rows = []
+    for name in CASES:
+        for runtime, precision in RUNS:
+            if all(word in name or word in (runtime, precision) for word in words):
+                rows += measure(name, runtime, precision)
+    if not words:
+        packages = ("mmsegmentation", "segmentation-models-pytorch", "torchvision", "openvino", "onnxruntime")
+        found = {package: metadata.version(package) for package in packages}
+        print(write_result("peers_1024x2048", "python -m benchmarks.beside_peers_1024x2048", rows, more_versions=found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,145 @@
+"""Label pictures with the network in this folder. Needs numpy, pillow and onnxruntime, and nothing else.
+
+    python predict.py picture.jpg folder/ --out labels     # label maps with the palette, and overlays
+    python predict.py --selftest                           # is this machine's answer the one it was delivered with?
+
+A label map is a PNG whose pixel values are the class numbers of card.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+try:
+    import numpy as np
+    import onnxruntime  # type: ignore[import-not-found]
+    from PIL import Image, ImageOps
+except ImportError as error:
+    raise SystemExit(f"{error}. Do: pip install numpy pillow onnxruntime") from None
+
+HERE = Path(__file__).resolve().parent
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+LEAST = 0.999  # share of the self-test's pixels that must have the delivered label
+
+
+class Network:
+    """The exported network: pictures in, label maps out.
+
+    Args:
+        folder: holds ``model.onnx`` and ``card.json``.
+        threads: processor threads; 0 leaves the choice to onnxruntime.
+    """
+
+    def __init__(self, folder: Path = HERE, threads: int = 0):
+        self.card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        found = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+        if found != self.card["model_sha256"]:
+            raise SystemExit(
+                f"{folder / 'model.onnx'} is not the file of card.json (SHA-256 {found[:12]}): unpack the bundle again"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """Labels one picture.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, of the size in the card if it names one, else 33 pixels or more a side.
+
+        Returns:
+            (H, W) class numbers.
+        """
+        wanted = self.card["hw"]
+        if wanted and list(image.shape[:2]) != wanted:
+            raise ValueError(
+                f"the picture has {image.shape[0]}x{image.shape[1]} pixels, this network takes {wanted[0]}x{wanted[1]}"
+            )
+        if min(image.shape[:2]) < 33:
+            raise ValueError(f"the picture has {image.shape[0]}x{image.shape[1]} pixels, wanted 33 or more a side")
+        return self.session.run(None, {"image": np.ascontiguousarray(image[None])})[0][0]
+
+
+def read(path: Path) -> np.ndarray:
+    """A picture as (H, W, 3) uint8 RGB, turned as its EXIF data say."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def write(path: Path, labels: np.ndarray, card: dict[str, Any], image: np.ndarray) -> None:
+    """Writes the label map with the card's palette, and beside it the picture tinted with the classes' colours."""
+    colours = np.array(card["palette"], np.uint8)
+    shown = Image.fromarray(labels.astype(np.uint8), "P")
+    shown.putpalette(colours.flatten().tolist())
+    shown.save(path)
+    tinted = (image * 0.5 + colours[labels] * 0.5).astype(np.uint8)
+    Image.fromarray(tinted).save(path.with_name(f"{path.stem}_overlay.jpg"), quality=90)
+
+
+def pictures(sources: list[str]) -> list[Path]:
+    """The files named, and those in the folders named, in order."""
+    found: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            found += sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS)
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise SystemExit(f"{source}: there is no such file or folder")
+    return found
+
+
+def selftest(network: Network) -> int:
+    """Compares this machine's labels of the delivered picture with the delivered ones; 0 if they agree."""
+    labels = network.predict(read(HERE / "test.png")).astype(np.uint8)
+    expected = np.asarray(Image.open(HERE / "test_labels.png"))
+    if hashlib.sha256(labels.tobytes()).hexdigest() == network.card["test_labels_sha256"]:
+        print("self-test passed: every label is the delivered one")
+        return 0
+    agreement = float((labels == expected).mean()) if labels.shape == expected.shape else 0.0
+    passed = agreement >= LEAST
+    print(f"self-test {'passed' if passed else 'FAILED'}: {agreement:.3%} of the labels are the delivered ones, wanted {LEAST:.1%}")
+    return 0 if passed else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="*", help="pictures, or folders of pictures")
+    parser.add_argument("--out", default="labels", help="folder for label maps and overlays")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to onnxruntime")
+    parser.add_argument("--selftest", action="store_true", help="label the delivered picture and compare")
+    words = parser.parse_args()
+    network = Network(threads=words.threads)
+    if words.selftest:
+        return selftest(network)
+    found = pictures(words.source)
+    if not found:
+        parser.error("name pictures or a folder of pictures, or say --selftest")
+    out = Path(words.out)
+    out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in found:
+        try:
+            image = read(path)
+            start = time.perf_counter()
+            labels = network.predict(image)
+            taken = 1000 * (time.perf_counter() - start)
+        except (OSError, ValueError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        write(out / f"{path.stem}.png", labels, network.card, image)
+        shares = np.bincount(labels.ravel(), minlength=len(network.card["classes"])) / labels.size
+        named = [f"{name} {share:.1%}" for name, share in zip(network.card["classes"], shares, strict=False) if share > 0]
+        print(f"{path.name}: {taken:.0f} ms, {', '.join(named)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
