@@ -70,8 +70,8 @@ def _fill_mixed(labels: Tensor, logits: Tensor, cells: Tensor, taps: Sequence[tu
     """Overwrites the labels (N, H, W) of the given cells (M, 3: picture, row, column) with those of interpolated logits."""
     number, top, left = cells.unbind(1)
     height, width = logits.shape[-2:]
-    y, y_share = _pixels_of(taps[0][0], taps[0][2], top)  # (pixels down, M); the cells come last, where memory is contiguous
-    x, x_share = _pixels_of(taps[1][0], taps[1][2], left)
+    y, y_share = _pixels_of(taps[0], height, top)  # (pixels down, M); the cells come last, where memory is contiguous
+    x, x_share = _pixels_of(taps[1], width, left)
     below, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     flat = logits.transpose(0, 1).reshape(logits.shape[1], -1)
     corners = [flat.index_select(1, (number * height + row) * width + column) for row in (top, below) for column in (left, right)]
@@ -91,12 +91,14 @@ def _fill_mixed(labels: Tensor, logits: Tensor, cells: Tensor, taps: Sequence[tu
     return labels
 
 
-def _pixels_of(low: Tensor, share: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+def _pixels_of(taps: tuple[Tensor, ...], sources: int, cells: Tensor) -> tuple[Tensor, Tensor]:
     """Grown pixels between each of the given source pixels and its next, and their shares of the next: (most of them, M) both.
 
-    Cells with fewer pixels than others name their last one several times.
+    Cells with fewer pixels than others name their last one several times; the last cell, which rounding may leave without one, names
+    the last pixel, where it agrees with the cell before.
     """
-    counts = torch.bincount(low)
+    low, _, share = taps
+    counts = torch.bincount(low, minlength=sources)
     firsts = counts.cumsum(0) - counts
     steps = torch.arange(int(counts.max()), device=low.device)
     pixels = firsts[cells] + torch.minimum(steps[:, None], counts[cells] - 1)
