@@ -1,0 +1,42 @@
+"""Networks of other widths than their configuration says: parameters replaced by narrower ones, layers told so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def narrow_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Gives a model the tensors of a state dict whatever their widths, in place; parameters stay the objects they were.
+
+    Args:
+        model: any model whose layers are those of the state dict.
+        state: every parameter and buffer by name, with as many dimensions as the model's own.
+
+    Returns:
+        The output channels of each convolution that is now narrower or wider, by name.
+
+    Raises:
+        ValueError: names are missing or unknown, or a kernel or the number of dimensions differs.
+    """
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    if faults := sorted(own.keys() ^ state.keys()) + [
+        n for n in own.keys() & state.keys() if own[n].shape[2:] != state[n].shape[2:]
+    ]:
+        raise ValueError(f"the tensors are not this model's, only of other widths: {', '.join(faults[:5])}")
+    widths = {}
+    for name, tensor in state.items():
+        own[name].data = tensor.to(own[name].device, own[name].dtype)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            before = layer.out_channels
+            layer.out_channels, layer.in_channels = layer.weight.shape[:2][:: -1 if transposed else 1]
+            if layer.out_channels != before:
+                widths[name] = layer.out_channels
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.num_features = len(layer.running_mean)  # type: ignore[arg-type]
+    return widths

@@ -1,0 +1,36 @@
+"""Networks without some of their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from segzoo.layers.narrow import narrow_
+from segzoo.pruners.channels import Channels
+
+
+@torch.no_grad()
+def cut_(model: nn.Module, channels: Channels, dropped: Collection[int]) -> dict[str, int]:
+    """Removes channels everywhere at once, in place.
+
+    Args:
+        model: the model that the channels were found in.
+        channels: of that model.
+        dropped: channels to remove.
+
+    Returns:
+        The output channels of each convolution that became narrower, by name.
+    """
+    return narrow_(model, {name: without(name, tensor, channels, dropped) for name, tensor in model.state_dict().items()})
+
+
+def without(name: str, tensor: Tensor, channels: Channels, dropped: Collection[int]) -> Tensor:
+    """A parameter, or anything of its shape such as an optimiser's moment, without the dropped channels."""
+    for (held_by, dim), held in channels.slots.items():
+        if held_by == name and tensor.dim() > dim:
+            left = [position for position, channel in enumerate(held) if channel not in dropped]
+            if len(left) < len(held):
+                tensor = tensor.index_select(dim, torch.tensor(left, device=tensor.device))
+    return tensor

@@ -1,0 +1,155 @@
+"""Pruned networks: the right channels go together, what is left is what the masked network was, and half of ICNet is its release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from segzoo.layers.narrow import narrow_
+from segzoo.pruners.channels import KEPT, Slot, channels_of
+from segzoo.pruners.cut import cut_
+from segzoo.pruners.rank import dropped, worths
+from segzoo.registry import MODELS
+from segzoo.zoo import create_model
+
+TRUNKS: dict[str, dict[str, Any]] = {
+    "vgg": {"name": "vgg16", "batch_norm": True},
+    "resnet": {"name": "resnet50", "width": 0.125, "stem": "deep"},
+}
+PAIRS = [(model, trunk) for model in MODELS.names() for trunk in TRUNKS]
+
+
+def small(name, trunk, **given):
+    torch.manual_seed(0)
+    if name in ("parsenet", "deeplab_largefov") or (name == "fcn" and trunk == "vgg"):
+        given["fc_channels"] = 32
+    model: Any = create_model(name, backbone=TRUNKS[trunk], num_classes=5, **given).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                tensor.data.uniform_(0.6, 1.4)  # type: ignore[union-attr]
+        elif isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    return model
+
+
+def l1(model):
+    weights = dict(model.named_parameters())
+    return lambda slot: weights[slot.name].abs().sum([dim for dim in range(4) if dim != slot.dim])
+
+
+def plan(model, keep, **words):
+    channels = channels_of(model)
+    return channels, dropped(channels, worths(channels, l1(model)), keep, **words)
+
+
+@torch.no_grad()
+def masked_(model, channels, gone):
+    """Makes the dropped channels always zero: their filters, biases and norms, not what reads them."""
+    state = model.state_dict()
+    for slot in [*channels.makers, *(s for s in channels.slots if s.dim == 0 and state[s.name].dim() == 1)]:
+        if slot.name.endswith(("running_mean", "running_var")):
+            continue
+        positions = [i for i, channel in enumerate(channels.slots[slot]) if channel in gone]
+        state[slot.name].index_fill_(slot.dim, torch.tensor(positions, dtype=torch.long), 0)
+
+
+@pytest.mark.parametrize("name, trunk", PAIRS)
+@torch.no_grad()
+def test_a_pruned_network_answers_as_the_masked_one(name, trunk):
+    model, x = small(name, trunk), torch.randn(1, 3, 64, 80)
+    channels, gone = plan(model, 0.5)
+    assert gone and KEPT not in gone
+    cut, masked = small(name, trunk), model
+    masked_(masked, channels, gone)
+    before = sum(p.numel() for p in cut.parameters())
+    widths = cut_(cut, channels, gone)
+    assert widths and sum(p.numel() for p in cut.parameters()) < 0.5 * before
+    wanted = masked(x).main
+    torch.testing.assert_close(cut(x).main, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
+
+
+def test_half_of_icnet_is_its_release():
+    def build(width):
+        with torch.device("meta"):
+            return create_model(
+                "icnet", backbone={"name": "resnet50", "stem": "deep", "stride_at": "1x1", "width": width}, num_classes=19
+            )
+
+    full, half = build(1.0), build(0.5)
+    channels = channels_of(full)
+    worth = {channel: 1.0 for block in channels.blocks for channel in block}
+    gone = dropped(channels, worth, 0.5)
+    shapes = {}
+    for name, tensor in full.state_dict().items():
+        held = [channels.slots.get(Slot(name, dim)) for dim in range(tensor.dim())]
+        shapes[name] = tuple(
+            side if here is None else sum(channel not in gone for channel in here)
+            for side, here in zip(tensor.shape, held, strict=True)
+        )
+    assert shapes == {name: tuple(tensor.shape) for name, tensor in half.state_dict().items()}
+    counted = {name: p for name, p in half.named_parameters() if not name.startswith("aux.")}
+    assert sum(p.numel() for p in counted.values()) == 6_699_987
+
+
+@pytest.mark.parametrize("name, trunk", PAIRS)
+def test_classes_and_colours_stay(name, trunk):
+    model = small(name, trunk)
+    cut_(model, *plan(model, 0.1))
+    assert next(p for p in model.parameters() if p.dim() == 4).shape[1] == 3
+    assert model(torch.randn(1, 3, 64, 64)).main.shape[1] == 5
+    loss = sum(logits.sum() for logits in (lambda out: [out.main, *out.aux])(model.train()(torch.randn(2, 3, 128, 128))))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters() if p.requires_grad)
+
+
+def test_layers_are_told_their_widths():
+    model = small("icnet", "resnet")
+    cut_(model, *plan(model, 0.5))
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert layer.weight.shape[:2] == (layer.out_channels, layer.in_channels)
+        elif isinstance(layer, nn.BatchNorm2d):
+            assert layer.num_features == len(layer.weight)
+
+
+def test_kept_numbers_are_multiples_and_excluded_layers_stay():
+    model = small("icnet", "resnet")
+    kept = model.backbone.c1[0].conv.weight.shape if hasattr(model.backbone.c1[0], "conv") else None
+    channels, gone = plan(model, 0.4, multiple=4, exclude=("backbone.c1",))
+    for block in channels.blocks:
+        left = sum(channel not in gone for channel in block)
+        stem = any(slot.name.startswith("backbone.c1") for slot in channels.filters(block))
+        assert left == len(block) if stem else left % 4 == 0 or len(block) < 4
+    assert kept is None or model.backbone.c1[0].conv.weight.shape == kept
+
+
+def test_a_global_budget_takes_where_least_is_lost():
+    model = small("pspnet", "resnet")
+    channels = channels_of(model)
+    worth = {channel: 1.0 for block in channels.blocks for channel in block}
+    spiky = channels.blocks[3]
+    worth |= {channel: 0.01 for channel in spiky[: len(spiky) // 2]} | {channel: 2.0 for channel in spiky[len(spiky) // 2 :]}
+    gone = dropped(channels, worth, 0.995, how="global")
+    assert set(spiky[: len(spiky) // 2]) & gone and not set(spiky[len(spiky) // 2 :]) & gone
+
+
+def test_other_tensors_are_refused():
+    with pytest.raises(ValueError, match="only of other widths: score.bias"):
+        narrow_(nn.ModuleDict({"score": nn.Conv2d(3, 4, 1)}), {"score.weight": torch.zeros(2, 3, 1, 1)})
+
+
+def test_grouped_convolutions_are_refused():
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 1, groups=3)
+
+        def forward(self, x):
+            return (self.conv(x),)
+
+    with pytest.raises(NotImplementedError, match="grouped"):
+        channels_of(Grouped())
