@@ -101,8 +101,8 @@ def test_classes_and_colours_stay(name, trunk):
     cut_(model, *plan(model, 0.1))
     assert next(p for p in model.parameters() if p.dim() == 4).shape[1] == 3
     assert model(torch.randn(1, 3, 64, 64)).main.shape[1] == 5
-    loss = sum(logits.sum() for logits in (lambda out: [out.main, *out.aux])(model.train()(torch.randn(2, 3, 128, 128))))
-    loss.backward()
+    out = model.train()(torch.randn(2, 3, 128, 128))
+    torch.stack([logits.sum() for logits in (out.main, *out.aux)]).sum().backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters() if p.requires_grad)
 
 

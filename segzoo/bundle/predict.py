@@ -63,7 +63,8 @@ class Network:
             )
         if min(image.shape[:2]) < 33:
             raise ValueError(f"the picture has {image.shape[0]}x{image.shape[1]} pixels, wanted 33 or more a side")
-        return self.session.run(None, {"image": np.ascontiguousarray(image[None])})[0][0]
+        (labels,) = self.session.run(None, {"image": np.ascontiguousarray(image[None])})
+        return np.asarray(labels)[0]
 
 
 def read(path: Path) -> np.ndarray:

@@ -26,9 +26,15 @@ class ContextConv(nn.Module):
         (N, features, H, W), [(N, C_i, b_i, b_i), ...] -> (N, cout, H, W)
     """
 
-    def __init__(self, conv: nn.Conv2d, features: int, align_corners: bool):
+    def __init__(self, conv: nn.Module, features: int, align_corners: bool):
         super().__init__()
-        if conv.kernel_size != (3, 3) or conv.stride != (1, 1) or conv.padding != (1, 1) or conv.dilation != (1, 1):
+        if (
+            not isinstance(conv, nn.Conv2d)
+            or conv.kernel_size != (3, 3)
+            or conv.stride != (1, 1)
+            or conv.padding != (1, 1)
+            or conv.dilation != (1, 1)
+        ):
             raise ValueError(f"ContextConv was given {conv}, wanted a 3x3 convolution of stride, padding and dilation 1")
         self.align_corners = align_corners
         cout = conv.out_channels

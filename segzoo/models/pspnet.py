@@ -119,7 +119,7 @@ class PSPNet(SegModel):
         """Also convolves the pooled maps before they grow, which halves the work of the widest layer."""
         merged = super().lean_()
         if self.pyramid.bins:
-            self.context = ContextConv(self.fuse.conv, self.backbone.channels["c5"], self.align_corners)
+            self.context = ContextConv(self.fuse.get_submodule("conv"), self.backbone.channels["c5"], self.align_corners)
             self.fuse = nn.Identity()  # type: ignore[assignment]
         return merged
 

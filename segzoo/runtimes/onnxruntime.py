@@ -41,7 +41,7 @@ def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
         session = ort.InferenceSession(path, options, providers=[provider])
 
     def call(pictures: Tensor) -> Tensor:
-        return scores(session.run(None, {"image": pictures.cpu().numpy()})[0])
+        return scores(np.asarray(session.run(None, {"image": pictures.cpu().numpy()})[0]))
 
     return call
 

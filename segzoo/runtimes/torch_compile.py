@@ -22,20 +22,23 @@ def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool
     Raises:
         Unable: there is no compiler on this machine.
     """
+    from torch._inductor import config as inductor  # seconds, so not before it is wanted
+    from torch._inductor.exc import InductorError
+
     refuse_other_precision(order, "torch_compile", tuple(DTYPES))
     net = lowered(order, channels_last)
     graphs = cuda_graphs and order.example.is_cuda
-    with torch._inductor.config.patch(freezing=True):  # weights become constants in the layout that each kernel likes
+    with inductor.patch(freezing=True):  # weights become constants in the layout that each kernel likes
         compiled = torch.compile(net, dynamic=False, mode="reduce-overhead" if graphs else None)
 
         @torch.no_grad()
         def call(pictures: Tensor) -> Tensor:
-            with autocast(order), torch._inductor.config.patch(freezing=True):
+            with autocast(order), inductor.patch(freezing=True):
                 found = scores(compiled(pictures)[0])
                 return found.clone() if graphs else found  # the next call writes over a graph's output
 
         try:
             call(order.example)
-        except torch._inductor.exc.InductorError as error:
+        except InductorError as error:
             raise Unable(f"torch_compile: {str(error).splitlines()[0]}; on a CPU it needs a C++ compiler such as g++") from None
     return call
