@@ -21,6 +21,7 @@ from segzoo.registry import (
     MODELS,
     OPTIMS,
     POSTS,
+    PRUNERS,
     RUNTIMES,
     SCHEDULES,
     ConfigError,
@@ -47,6 +48,7 @@ SECTIONS: dict[str, Registry] = {
     "optim": OPTIMS,
     "schedule": SCHEDULES,
     "init": INITS,
+    "pruner": PRUNERS,
     "post": POSTS,
     "runtime": RUNTIMES,
 }
@@ -172,6 +174,7 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
         card=card,
         config=dict(recorded),
         mix=MIXES.build(config["mix"]["name"], **settings(config["mix"])),
+        pruner=PRUNERS.build(config["pruner"]["name"], **settings(config["pruner"])),
     )
 
 

@@ -82,6 +82,7 @@ def load(ckpt: str | Path) -> SegModel:
 def load_with_config(*, ckpt: str) -> tuple[SegModel, DataCard, dict[str, Any]]:
     """Like ``load``, with the data card and the checkpoint's metadata: ``config, card, step, sha256, path``."""
     from segzoo.engine.checkpoint import CheckpointError, read_model
+    from segzoo.layers.narrow import narrow_
     from segzoo.types import DataCard
 
     try:
@@ -94,11 +95,10 @@ def load_with_config(*, ckpt: str) -> tuple[SegModel, DataCard, dict[str, Any]]:
         raise ConfigError([f"ckpt={ckpt}: its own configuration does not fit this version: {fault}" for fault in faults])
     card = DataCard.from_dict(meta["card"])
     model = build_model({"model": config["model"], "backbone": trunk}, card.num_classes)
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise ConfigError(
-            f"ckpt={ckpt}: tensors do not fit its own configuration: {len(missing)} missing, {len(unexpected)} unknown."
-        )
+    try:
+        narrow_(model, state) if meta["widths"] else model.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"ckpt={ckpt}: tensors do not fit its own configuration: {error}") from None
     model.card = card
     return model.eval(), card, meta
 

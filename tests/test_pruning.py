@@ -12,7 +12,7 @@ from segzoo.layers.narrow import narrow_
 from segzoo.pruners.channels import KEPT, Slot, channels_of
 from segzoo.pruners.cut import cut_
 from segzoo.pruners.rank import dropped, worths
-from segzoo.registry import MODELS
+from segzoo.registry import MODELS, PRUNERS, ConfigError
 from segzoo.zoo import create_model
 
 TRUNKS: dict[str, dict[str, Any]] = {
@@ -153,3 +153,61 @@ def test_grouped_convolutions_are_refused():
 
     with pytest.raises(NotImplementedError, match="grouped"):
         channels_of(Grouped())
+
+
+@pytest.mark.parametrize("name", [name for name in PRUNERS.names() if name not in ("none", "taylor")])
+def test_pruners_take_what_their_ranking_says(name):
+    model = small("icnet", "resnet")
+    norm = model.high[0].bn
+    with torch.no_grad():
+        model.high[0].conv.weight[1].mul_(100)
+        norm.weight[1] = 100.0
+    kept = model.high[0].conv.weight[1].clone()
+    PRUNERS.build(name, how="uniform", keep=0.5).prune_(model, 1.0, 0.5, {})
+    assert model.high[0].conv.out_channels == norm.num_features == len(norm.running_mean) == len(norm.weight)
+    if name != "random":
+        assert any(torch.equal(row, kept) for row in model.high[0].conv.weight)
+
+
+def test_random_pruning_draws_the_same_lot_again():
+    first, again, other = small("icnet", "resnet"), small("icnet", "resnet"), small("icnet", "resnet")
+    for model, seed in ((first, 3), (again, 3), (other, 4)):
+        PRUNERS.build("random", seed=seed).prune_(model, 1.0, 0.5, {})
+    assert torch.equal(first.score.weight, again.score.weight) and not torch.equal(first.score.weight, other.score.weight)
+
+
+def test_taylor_removes_what_the_loss_does_not_feel():
+    model = small("icnet", "resnet")
+    taylor = PRUNERS.build("taylor", how="uniform")
+    with pytest.raises(ConfigError, match=r"pruner.start=0.1"):
+        taylor.prune_(model, 1.0, 0.5, {})
+    gradients = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    gradients["high.0.conv.weight"][:4] = 0
+    kept = model.high[0].conv.weight[4:].clone()
+    taylor.prune_(model, 1.0, (len(kept)) / (len(kept) + 4), gradients)
+    assert torch.equal(model.high[0].conv.weight, kept)
+
+
+def test_norms_are_pressed_towards_zero_until_the_last_stage():
+    model = small("icnet", "resnet")
+    slimmer = PRUNERS.build("bn_scale", start=0.5, sparsity=0.1)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.grad = torch.zeros_like(layer.weight)
+    slimmer.press_(model, 6, 10)
+    assert not model.high[0].bn.weight.grad.any()
+    slimmer.press_(model, 5, 10)
+    torch.testing.assert_close(model.high[0].bn.weight.grad, torch.full_like(model.high[0].bn.weight, 0.1))
+
+
+def test_bn_scale_says_where_there_is_no_norm():
+    plain = create_model("parsenet", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16)
+    with pytest.raises(ConfigError, match="has no batch norm behind it"):
+        PRUNERS.build("bn_scale").prune_(plain, 1.0, 0.5, {})
+
+
+def test_stages_are_spread_over_what_is_left_and_must_fall():
+    assert PRUNERS.build("l1", steps=[0.75, 0.5], start=0.5).stages(100) == {50: (1.0, 0.75), 75: (0.75, 0.5)}
+    assert PRUNERS.build("l1", keep=0.5, start=0.0).stages(100) == {0: (1.0, 0.5)}
+    with pytest.raises(ConfigError, match="must fall"):
+        PRUNERS.build("l1", steps=[0.5, 0.75])

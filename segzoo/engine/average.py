@@ -62,7 +62,7 @@ class Average:
             return
         self.steps = saved["steps"]
         for name, tensor in saved["trained"].items():
-            self.tensors[name].copy_(tensor)
+            self.tensors[name] = tensor.to(self.tensors[name].device)  # a pruned one is smaller
         self._swap()
 
     @torch.no_grad()

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim import Optimizer
 
 from segzoo.engine.average import Average
-from segzoo.engine.checkpoint import MODEL, read_trainer
+from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.log import Means, RunLog
 from segzoo.engine.run import Run
 from segzoo.engine.steps import discard_newer
 from segzoo.engine.world import World
+from segzoo.layers.narrow import narrow_
 from segzoo.registry import ConfigError
 
 
@@ -160,9 +160,10 @@ def restore(
     saved = read_trainer(run.resume_from)
     if saved["step"] > total:
         raise ConfigError(f"{run.resume_from} is beyond the end of this run of {total} steps; make steps or epochs larger")
+    state, meta = read_model(run.resume_from)
     try:
-        model.load_state_dict(load_file(run.resume_from / MODEL))
-    except RuntimeError as error:
+        narrow_(model, state) if meta["widths"] else model.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
         raise ConfigError(f"{run.resume_from} is of another model, so this run cannot go on from it: {error}") from None
     average.restore(saved["average"])
     own = optimizer.state_dict()["param_groups"]

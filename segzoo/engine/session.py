@@ -16,6 +16,7 @@ from segzoo.engine.log import RunLog
 from segzoo.engine.progress import Plan, Progress, trainer_state
 from segzoo.engine.record import keep_scores, result_of, show_pictures, write_sheet
 from segzoo.engine.run import Run
+from segzoo.engine.slim import Slimming
 from segzoo.engine.steps import drop_old, pointed, step_folder
 from segzoo.engine.stop import StopRequest
 from segzoo.engine.watch import Watch
@@ -38,6 +39,7 @@ class Session:
     model: nn.Module
     optimizer: Optimizer
     average: Average
+    slimming: Slimming
     at: Progress
     log: RunLog
     watch: Watch
@@ -49,7 +51,7 @@ class Session:
             return
         state = trainer_state(self.at, self.optimizer, self.formats.scaler, self.average, self.world)
         if self.world.is_main:
-            save(self.run.folder, self.at.step, self.model, state, self.parts.config, self.parts.card, {})
+            save(self.run.folder, self.at.step, self.model, state, self.parts.config, self.parts.card, self.slimming.widths())
 
     def score(self) -> None:
         """Scores the validation set unless this step has its scores; every rank takes its share, rank 0 keeps the outcome."""

@@ -112,6 +112,8 @@ class Stepper:
         """The optimiser's step; returns the norm of the gradient before clipping."""
         scaler = self.formats.scaler
         scaler.unscale_(self.optimizer)
+        if self.parts.pruner is not None:
+            self.parts.pruner.press_(self.model, number, self.plan.total)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.formats.name != "fp16" and not torch.isfinite(norm):  # fp16: the scaler skips such a step and lowers its scale

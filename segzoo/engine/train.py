@@ -21,6 +21,7 @@ from segzoo.engine.progress import Diverged, Plan, restore, run_length, set_rate
 from segzoo.engine.record import log_step
 from segzoo.engine.run import Run
 from segzoo.engine.session import Session
+from segzoo.engine.slim import Slimming
 from segzoo.engine.step import Stepper
 from segzoo.engine.stop import StopRequest
 from segzoo.engine.watch import Watch
@@ -43,6 +44,7 @@ class Parts:
         card: classes and normalisation; written into checkpoints.
         config: the plain configuration; written into checkpoints.
         mix: ``(label, seed) -> targets, mixer of pictures``, see ``segzoo.mix``; None mixes nothing.
+        pruner: when channels are removed, and which, see ``segzoo.pruners``; None removes nothing.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Parts:
     card: DataCard
     config: dict[str, Any]
     mix: Any = None
+    pruner: Any = None
 
 
 def train(
@@ -136,7 +139,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     torch.manual_seed(plan.seed + world.rank)
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = parts.model.to(formats.device, memory_format=layout).train()  # type: ignore[call-overload]
-    net = world.wrap(model, plan.joint_norm)
+    net, slimming = world.wrap(model, plan.joint_norm), Slimming(model, parts.pruner, plan.total)
     optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), Average(model, plan.ema)
     at = restore(run, model, optimizer, formats.scaler, average, len(parts.train_set), plan.total, world)
     stepper = Stepper(net, model, optimizer, parts, plan, formats, world)
@@ -147,7 +150,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     with open_log(run, at.step, plan.total, parts.config, world) as log, closing(batches):
         log.say(f"{plan.total} steps = {plan.epochs(at.epoch_size, world.size):.1f} epochs, on {world.size}x {formats}")
         watch = Watch(log.say, plan.workers)
-        session = Session(parts, run, plan, formats, world, stop, model, optimizer, average, at, log, watch)
+        session = Session(parts, run, plan, formats, world, stop, model, optimizer, average, slimming, at, log, watch)
         while True:
             stopping = world.any(stop.requested, formats.device)
             if stopping or plan.saves(at.step):
@@ -161,6 +164,9 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
                 session.drop_old()
                 if session.is_over():
                     break
+            if slimming.due(at.step):
+                log.say(slimming.cut_(at.step, optimizer, average))
+                stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world)
             set_rates(optimizer, factor(at.step))
             began = time.perf_counter()
             group = [next(batches) for _ in range(plan.accumulate)]

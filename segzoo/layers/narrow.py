@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
@@ -37,6 +38,6 @@ def narrow_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
             layer.out_channels, layer.in_channels = layer.weight.shape[:2][:: -1 if transposed else 1]
             if layer.out_channels != before:
                 widths[name] = layer.out_channels
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif isinstance(layer, _BatchNorm):  # also the one that joins several ranks
             layer.num_features = len(layer.running_mean)  # type: ignore[arg-type]
     return widths

@@ -1,0 +1,68 @@
+"""Pruning inside a training: the network, the optimiser's moments and the running average lose the same channels at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from segzoo.engine.average import Average
+
+MOMENTS = ("exp_avg", "momentum_buffer")  # running means of the gradient, by optimiser
+
+
+class Slimming:
+    """Takes a pruner's stages as they come.
+
+    Args:
+        model: the network that is trained, as its configuration builds it.
+        pruner: ``stages(total)`` and ``prune_(model, before, after, gradients)``; None prunes nothing.
+        total: optimiser steps of the run.
+    """
+
+    def __init__(self, model: nn.Module, pruner: Any, total: int):
+        self.model, self.pruner = model, pruner
+        self.stages = {} if pruner is None else pruner.stages(total)
+        self.full = widths_of(model)
+
+    def due(self, step: int) -> bool:
+        """Whether a stage comes before the step after ``step``."""
+        return step in self.stages
+
+    def widths(self) -> dict[str, int]:
+        """The output channels of each convolution that has others than its configuration says."""
+        return {name: width for name, width in widths_of(self.model).items() if width != self.full[name]}
+
+    def cut_(self, step: int, optimizer: Optimizer, average: Average) -> str:
+        """One stage, in place; says what happened in a line.
+
+        Args:
+            step: optimiser steps done.
+            optimizer: its moments lose what the parameters lose.
+            average: of the weights; likewise.
+        """
+        before, after = self.stages[step]
+        counted = sum(parameter.numel() for parameter in self.model.parameters())
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        resize = self.pruner.prune_(self.model, before, after, _gradients(optimizer, names))
+        for parameter, state in optimizer.state.items():
+            parameter.grad = None
+            state.update({key: resize(names[parameter], value) for key, value in state.items() if _is_moment(value)})
+        average.tensors = {name: resize(name, tensor) for name, tensor in average.tensors.items()}
+        left = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"pruned to {after:g} of its channels: {counted:,} -> {left:,} parameters"
+
+
+def widths_of(model: nn.Module) -> dict[str, int]:
+    """The output channels of every convolution, by name."""
+    return {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)}
+
+
+def _gradients(optimizer: Optimizer, names: dict[Any, str]) -> dict[str, Tensor]:
+    """The optimiser's running mean of each parameter's gradient; empty before the first step."""
+    return {names[parameter]: state[key] for parameter, state in optimizer.state.items() for key in MOMENTS if key in state}
+
+
+def _is_moment(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0

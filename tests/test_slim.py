@@ -1,0 +1,78 @@
+"""Pruning inside a training: moments and averages follow the shapes, and a run that is stopped on the way ends the same."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import torch
+from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
+
+from segzoo.engine.checkpoint import read_model, read_trainer
+from segzoo.engine.steps import latest_valid, steps
+from segzoo.engine.train import train
+from segzoo.registry import PRUNERS
+
+
+class Signalling(ToyData):
+    """Toy pictures of which the n-th that is read sends SIGTERM."""
+
+    def __init__(self, when):
+        super().__init__(10)
+        self.when, self.reads = when, 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads == self.when:
+            signal.raise_signal(signal.SIGTERM)
+        return super().__getitem__(index)
+
+
+def run(folder, pruner, train_set=None, adam=False, **changed):
+    parts = make_parts(train_set=train_set)
+    parts.pruner = pruner
+    if adam:
+        parts.make_optimizer = lambda net: torch.optim.AdamW(net.parameters(), lr=0.01)
+    result = train(parts, run_in(folder), **settings(**changed))
+    return parts.model, result
+
+
+def staged(name="l1", **words):
+    return PRUNERS.build(name, steps=[0.75, 0.5], start=0.25, **words)
+
+
+@pytest.mark.parametrize("name, adam", [("l1", False), ("random", True), ("taylor", True), ("bn_scale", False)])
+def test_a_run_prunes_in_stages_and_resumes_to_the_same_end(tmp_path, name, adam):
+    pruner = staged(name)
+    wanted, result = run(tmp_path / "whole", pruner, adam=adam, ema=0.9)
+    assert wanted.backbone[0].out_channels == 4 and wanted.head.in_channels == 4 and wanted.head.out_channels == 3
+    for when, width in ((14, 6), (26, 4)):  # after the first stage, and seven steps later after the second
+        with pytest.raises(SystemExit):
+            run(tmp_path / "parts", pruner, Signalling(when), adam=adam, ema=0.9)
+        folder = latest_valid(tmp_path / "parts")[0]
+        assert folder is not None and read_model(folder)[1]["widths"] == {"backbone.0": width}
+    found, again = run(tmp_path / "parts", pruner, adam=adam, ema=0.9)
+    assert weights_hash(found) == weights_hash(wanted)
+    assert again | {"train_minutes": 0} == result | {"train_minutes": 0}
+
+
+def test_moments_have_the_shapes_of_their_parameters(tmp_path):
+    model, _ = run(tmp_path, staged(), adam=True, ema=0.9)
+    saved = read_trainer(latest_valid(tmp_path)[0])  # type: ignore[arg-type]
+    shapes = [parameter.shape for parameter in model.parameters()]
+    for index, state in saved["optimizer"]["state"].items():
+        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == shapes[index]
+    assert all(saved["average"]["trained"][name].shape == tensor.shape for name, tensor in model.state_dict().items())
+
+
+def test_checkpoints_before_the_first_stage_have_full_width(tmp_path):
+    run(tmp_path, staged(), keep=99)
+    assert {step: read_model(tmp_path / "checkpoints" / str(step))[1]["widths"] for step in steps(tmp_path)} == {
+        0: {},
+        3: {},
+        4: {"backbone.0": 6},
+        6: {"backbone.0": 6},
+        8: {"backbone.0": 6},
+        9: {"backbone.0": 4},
+        12: {"backbone.0": 4},
+    }
