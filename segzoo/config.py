@@ -98,6 +98,16 @@ FRAMES = {
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),
+    "prune": Frame(
+        TRAINING,
+        (
+            "segzoo.engine.train:train",
+            "segzoo.engine.run:open_run",
+            "segzoo.engine.slots:claim_gpu",
+            "segzoo.zoo:load_with_config",
+        ),
+        from_checkpoint=("model", "backbone", "data"),
+    ),
     "predict": Frame(("post",), ("segzoo.engine.predict:predict", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config")),
 }
 

@@ -105,7 +105,18 @@ class Pictures:
 
 @pytest.mark.parametrize(
     "words",
-    [{}, {"gives": "logits", "takes": "float"}, {"hw": (65, 97)}, {"format": "torch_export"}, {"format": "openvino"}],
+    [
+        {},
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (
+                {"gives": "logits", "takes": "float"},
+                {"hw": (65, 97)},
+                {"format": "torch_export"},
+                {"format": "openvino"},
+            )
+        ),
+    ],
     ids=str,
 )
 def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):

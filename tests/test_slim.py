@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
+import segzoo
 from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.steps import latest_valid, steps
 from segzoo.engine.train import train
 from segzoo.registry import PRUNERS
+
+ROOT = Path(__file__).parent.parent
 
 
 class Signalling(ToyData):
@@ -76,3 +83,28 @@ def test_checkpoints_before_the_first_stage_have_full_width(tmp_path):
         9: {"backbone.0": 4},
         12: {"backbone.0": 4},
     }
+
+
+def tool(name, *words):
+    done = subprocess.run([sys.executable, f"tools/{name}.py", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_pruned_run_is_an_ordinary_one(tmp_path):
+    tiny = ["workers=0", "steps=2", "batch_size=2", "precision=fp32"]
+    data = ["data.train_images=4", "data.val_images=2", "data.height=64", "data.width=96"]
+    tool("train", "model=icnet", "backbone.width=0.125", *data, "augment=none", *tiny, f"out={tmp_path / 'full'}")
+    said = tool("prune", f"ckpt={tmp_path / 'full'}", "augment=none", *tiny, "pruner.keep=0.5", f"out={tmp_path / 'cut'}")
+    assert "fine-tuned" in said
+    report = json.loads((tmp_path / "cut/result.json").read_text())["report"]
+    assert [row["what"] for row in report] == ["before", "pruned", "fine-tuned"]
+    assert report[0]["params"] > 3 * report[2]["params"] and report[1]["params"] == report[2]["params"]
+
+    again = tool("prune", f"ckpt={tmp_path / 'cut'}", "augment=none", *tiny, "pruner.keep=0.5", f"out={tmp_path / 'twice'}")
+    twice = segzoo.load(tmp_path / "twice")
+    assert again and sum(p.numel() for p in twice.parameters()) < 0.5 * report[2]["params"]
+    assert "mIoU" in tool("eval", f"ckpt={tmp_path / 'twice'}", f"out={tmp_path / 'eval'}")
+    widths = read_model(tmp_path / "twice")[1]["widths"]
+    assert widths == {name: layer.out_channels for name, layer in twice.named_modules() if name in widths} and len(widths) > 50

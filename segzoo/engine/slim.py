@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,12 +20,13 @@ class Slimming:
         model: the network that is trained, as its configuration builds it.
         pruner: ``stages(total)`` and ``prune_(model, before, after, gradients)``; None prunes nothing.
         total: optimiser steps of the run.
+        pruned: output channels that the network had lost before, by name.
     """
 
-    def __init__(self, model: nn.Module, pruner: Any, total: int):
+    def __init__(self, model: nn.Module, pruner: Any, total: int, pruned: Mapping[str, int]):
         self.model, self.pruner = model, pruner
         self.stages = {} if pruner is None else pruner.stages(total)
-        self.full = widths_of(model)
+        self.given, self.pruned = widths_of(model), dict(pruned)
 
     def due(self, step: int) -> bool:
         """Whether a stage comes before the step after ``step``."""
@@ -32,7 +34,8 @@ class Slimming:
 
     def widths(self) -> dict[str, int]:
         """The output channels of each convolution that has others than its configuration says."""
-        return {name: width for name, width in widths_of(self.model).items() if width != self.full[name]}
+        changed = {name: width for name, width in widths_of(self.model).items() if width != self.given[name]}
+        return self.pruned | changed
 
     def cut_(self, step: int, optimizer: Optimizer, average: Average) -> str:
         """One stage, in place; says what happened in a line.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -45,6 +45,7 @@ class Parts:
         config: the plain configuration; written into checkpoints.
         mix: ``(label, seed) -> targets, mixer of pictures``, see ``segzoo.mix``; None mixes nothing.
         pruner: when channels are removed, and which, see ``segzoo.pruners``; None removes nothing.
+        widths: output channels of convolutions that are not what ``config`` says, by name: the model was pruned before.
     """
 
     model: nn.Module
@@ -58,6 +59,7 @@ class Parts:
     config: dict[str, Any]
     mix: Any = None
     pruner: Any = None
+    widths: Mapping[str, int] = field(default_factory=dict)
 
 
 def train(
@@ -139,7 +141,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     torch.manual_seed(plan.seed + world.rank)
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = parts.model.to(formats.device, memory_format=layout).train()  # type: ignore[call-overload]
-    net, slimming = world.wrap(model, plan.joint_norm), Slimming(model, parts.pruner, plan.total)
+    net, slimming = world.wrap(model, plan.joint_norm), Slimming(model, parts.pruner, plan.total, parts.widths)
     optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), Average(model, plan.ema)
     at = restore(run, model, optimizer, formats.scaler, average, len(parts.train_set), plan.total, world)
     stepper = Stepper(net, model, optimizer, parts, plan, formats, world)

@@ -1,0 +1,74 @@
+"""Remove channels from a trained network and train on: ``python tools/prune.py ckpt=runs/first pruner=l1 pruner.keep=0.5``."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from segzoo.tools._entry import Job, run
+
+
+def prune(job: Job) -> dict[str, Any]:
+    """Prunes one checkpoint and fine-tunes it; returns what ``result.json`` holds, the report with it."""
+    from segzoo import config, zoo
+    from segzoo.engine.device import reuse_memory
+    from segzoo.engine.run import open_run
+    from segzoo.engine.train import train as learn
+    from segzoo.rules import training_faults
+
+    reuse_memory()
+    model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
+    zoo.refuse_other_model(meta, job.config)
+    own = {name: meta["config"][name] for name in ("model", "backbone")}
+    whole = job.config | own | {"data": zoo.data_section(meta, job.config.get("data"))}
+    whole["backbone"] = {**own["backbone"], "weights": "none"}
+    if faults := training_faults(whole):
+        raise config.ConfigError(faults)
+    recorded = job.recorded | own | {"data": job.recorded.get("data") or meta["config"]["data"]}
+    place = open_run("prune", zoo.title(meta), whole, **_place(job, config.words_for(open_run, job.config)))
+    if place.finished:
+        return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
+    try:
+        parts = config.build_training(whole, recorded)
+        parts.model, parts.widths = model, meta["widths"]
+        report = _before_and_pruned(parts, whole)
+        result = learn(parts, place, **config.words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
+    except BaseException as error:
+        place.fail(error)
+        raise
+    result["report"] = [*report, {"what": "fine-tuned", "miou": result["miou"], "params": result["params"]}]
+    place.finish(result)
+    for row in result["report"]:
+        print("{what:<11} {params:>12,} parameters  mIoU {miou:.2%}".format(**row))
+    return result
+
+
+def _place(job: Job, words: dict[str, Any]) -> dict[str, Any]:
+    """Where the run goes: in a sweep its job's folder, gone on with if the sweep is started again."""
+    return words if job.folder is None else {"out": str(job.folder), "resume": "auto"}
+
+
+def _before_and_pruned(parts: Any, given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Scores of the network as it came, and right after the first stage of pruning, if that comes before any step."""
+    from segzoo.config import words_for
+    from segzoo.engine.evaluate import evaluate
+
+    cut = copy.deepcopy(parts.model)
+    stages = parts.pruner.stages(1) if parts.pruner else {}
+    if 0 in stages and parts.pruner.start == 0:
+        parts.pruner.prune_(cut, *stages[0], {})
+    rows = []
+    for what, model in (("before", parts.model), ("pruned", cut)):
+        scores = evaluate(model, parts.val_set, parts.card, **words_for(evaluate, given)).scores
+        rows.append({"what": what, "miou": scores.miou, "params": sum(p.numel() for p in model.parameters())})
+    return rows
+
+
+def main() -> None:
+    """The console script ``segzoo-prune``."""
+    run(prune, "prune")
+
+
+if __name__ == "__main__":
+    main()
