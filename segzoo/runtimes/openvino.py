@@ -26,6 +26,22 @@ def openvino(order: Order, *, calibrate: int = 16) -> Call:
         ImportError: the packages of ``segzoo[openvino]`` are not installed.
         Unable: on CUDA.
     """
+    request = compiled(order, calibrate).create_infer_request()
+
+    def call(pictures: Tensor) -> Tensor:
+        request.infer({0: pictures.numpy()}, share_inputs=True)
+        return scores(request.get_output_tensor(0).data)
+
+    return call
+
+
+def compiled(order: Order, calibrate: int, **properties: Any) -> Any:
+    """The network as OpenVINO's compiled model.
+
+    Args:
+        order, calibrate: as in ``openvino``.
+        properties: of the plug-in, beside those set here, such as ``PERF_COUNT=True``.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home
     import openvino as ov  # type: ignore[import-not-found]
 
@@ -37,22 +53,8 @@ def openvino(order: Order, *, calibrate: int = 16) -> Call:
     graph.reshape(list(order.example.shape))
     if order.precision == "int8":
         graph = _quantised(graph, order, calibrate)
-    compiled = core.compile_model(
-        graph,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": HINTS[order.precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        },
-    )
-    request = compiled.create_infer_request()
-
-    def call(pictures: Tensor) -> Tensor:
-        request.infer({0: pictures.numpy()}, share_inputs=True)
-        return scores(request.get_output_tensor(0).data)
-
-    return call
+    properties |= {"INFERENCE_PRECISION_HINT": HINTS[order.precision], "PERFORMANCE_HINT": "LATENCY"}
+    return core.compile_model(graph, "CPU", properties | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
 
 
 def _quantised(graph: Any, order: Order, calibrate: int) -> Any:
