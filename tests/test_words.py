@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from segzoo.tools._entry import _refuse
+from segzoo.tools._help import help_text
 from segzoo.tools._words import read_words
 
 from segzoo.registry import ConfigError
@@ -132,3 +133,11 @@ def test_a_sweep_is_refused_when_no_job_can_run_and_runs_when_one_can():
     reading = read_words("train", ["model=icnet_half", "backbone=vgg16,resnet50_deep"], sweep=True)
     _refuse(reading, "train")
     assert len(reading.jobs) == 2
+
+
+def test_help_shows_the_groups_and_settings_as_the_words_leave_them():
+    found = help_text("train", "Trains.", ["model=pspnet", "steps=7"])
+    assert found.startswith("Trains.") and "model: deeplab_largefov, " in found
+    assert "steps: 7" in found and "concat: descending" in found
+    with pytest.raises(ConfigError, match="Could not override 'modell'"):
+        help_text("train", "", ["modell=x"])

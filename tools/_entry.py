@@ -60,7 +60,10 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callab
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that Hydra raises instead of printing and exiting
     arguments = get_args_parser().parse_args()
-    asked_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None or arguments.shell_completion
+    if arguments.help:
+        _help(tool, frame, arguments)
+        return
+    asked_only = arguments.hydra_help or arguments.cfg or arguments.info is not None or arguments.shell_completion
     start = hydra.main(version_base="1.3", config_path="../conf", config_name=frame)(_job_of(tool, frame))
     if asked_only:
         start()
@@ -81,6 +84,15 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callab
     except KeyboardInterrupt as stopped:
         print(stopped or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _help(tool: Callable[[Job], dict[str, Any] | None], frame: str, arguments: Any) -> None:
+    from segzoo.tools._help import help_text
+
+    try:
+        print(help_text(frame, sys.modules[tool.__module__].__doc__ or "", arguments.overrides, arguments.config_dir))
+    except ConfigError as error:
+        raise SystemExit(f"ConfigError: {error}") from None
 
 
 def plain(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
