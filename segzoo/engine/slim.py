@@ -47,7 +47,7 @@ class Slimming:
         """
         before, after = self.stages[step]
         counted = sum(parameter.numel() for parameter in self.model.parameters())
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         resize = self.pruner.prune_(self.model, before, after, _gradients(optimizer, names))
         for parameter, state in optimizer.state.items():
             parameter.grad = None

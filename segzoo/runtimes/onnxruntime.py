@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
         ImportError: the packages of ``segzoo[export]`` are not installed.
         Unable: for other precisions, and on CUDA where ONNX Runtime was built without it.
     """
-    import onnxruntime as ort  # type: ignore[import-not-found]
+    ort: Any = importlib.import_module("onnxruntime")  # not this module, whatever a type checker thinks
 
     refuse_other_precision(order, "onnxruntime", ("fp32", "int8"))
     provider = "CUDAExecutionProvider" if order.example.is_cuda else "CPUExecutionProvider"

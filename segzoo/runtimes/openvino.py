@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -43,7 +44,7 @@ def compiled(order: Order, calibrate: int, **properties: Any) -> Any:
         properties: of the plug-in, beside those set here, such as ``PERF_COUNT=True``.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home
-    import openvino as ov  # type: ignore[import-not-found]
+    ov: Any = importlib.import_module("openvino")  # not this module, whatever a type checker thinks
 
     refuse_cuda(order, "openvino")
     refuse_other_precision(order, "openvino", tuple(HINTS))
