@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from benchmarks.results import RESULTS
+from segzoo.config import build_data
 from segzoo.engine.checkpoint import read_trainer
 from segzoo.report import write_json
 from segzoo.zoo import load
@@ -49,12 +51,25 @@ def outcome(run: Path) -> dict[str, Any]:
     return ours | {"steps": step, "train_minutes": round(minutes, 2), "params": params}
 
 
+def knowing_nothing(section: dict[str, Any]) -> dict[str, Any]:
+    """What one gets without looking at a picture: the entropy of the training labels in nats, and the mIoU of the class most frequent there."""
+    train, val = (build_data(section, split) for split in ("train", "val"))
+    classes = train.card.classes
+    trained, scored = (
+        sum(np.bincount(data[i].label.ravel(), minlength=256)[: len(classes)] for i in range(len(data))) for data in (train, val)
+    )
+    share, most = trained / trained.sum(), int(np.argmax(trained))
+    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum())
+    return {"entropy": entropy, "class": classes[most], "miou": float(scored[most] / scored.sum() / (scored > 0).sum())}
+
+
 def keep(run: Path, name: str) -> Path:
     """Writes ``results/<name>.json`` from a run folder. Raises FileNotFoundError if the run never ended."""
     result = outcome(run)
     environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
     summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    baseline = knowing_nothing(config["data"])
     config["data"].pop("root", None)
     for word in ("out", "resume"):
         config.pop(word, None)
@@ -68,6 +83,7 @@ def keep(run: Path, name: str) -> Path:
         "protocol_id": summary["protocol_id"],
         "checkpoint_sha256": summary["checkpoint_sha256"],
         "result": result,
+        "baseline": baseline,
         "per_class": summary["per_class"],
         "curve": curve(run),
         "train_loss": losses(run),

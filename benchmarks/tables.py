@@ -44,15 +44,20 @@ def camvid() -> str:
         rows.append(
             (
                 model,
+                "240x180" if config["data"].get("title") == "camvid_half" else "480x360",
                 f"{result['params'] / 1e6:.2f} M",
                 f"{result['train_minutes']:.0f}"
                 + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
                 f"{100 * result['miou']:.2f}",
                 marks,
+                f"{100 * found['baseline']['miou']:.1f}" if "baseline" in found else None,
                 source(path),
             )
         )
-    return markdown_table(("model", "params with aux", "minutes", "best mIoU %", "on the way", "result"), rows)
+    return markdown_table(
+        ("model", "pictures", "params with aux", "minutes", "best mIoU %", "on the way", "most frequent class alone %", "result"),
+        rows,
+    )
 
 
 def marks_of(curve: list[dict[str, Any]], last: float, every: int = 30) -> list[tuple[int, float]]:
