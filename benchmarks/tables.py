@@ -129,6 +129,23 @@ def branches() -> str:
     )
 
 
+def speed() -> str:
+    """A picture of 1024x2048 from bytes to labels, beside the peers in the same runtime."""
+    return kept(
+        "peers_1024x2048",
+        ("model", "peer", "runtime", "precision", "ours ms", "peer ms", "ratio [95 %]"),
+        lambda r: (
+            r["model"],
+            r["peer"],
+            r["runtime"],
+            r["precision"],
+            f"{r['ours_ms']:.0f}",
+            f"{r['peer_ms']:.0f}",
+            f"{r['ratio']:.2f} [{r['low']:.2f}, {r['high']:.2f}]",
+        ),
+    )
+
+
 def transfer() -> str:
     """Forty pictures with and without a trained start."""
     return kept(
@@ -147,7 +164,7 @@ def source(path: Path) -> str:
     return f"[json](benchmarks/results/{path.name})"
 
 
-MAKERS = (first_run, camvid, peers, models, crf, crf_effect, branches, transfer)
+MAKERS = (first_run, camvid, peers, models, crf, crf_effect, branches, speed, transfer)
 TABLES: dict[str, Callable[[], str]] = {maker.__name__: maker for maker in MAKERS}
 
 
