@@ -133,7 +133,7 @@ def order(precision: Any = "fp32", name="icnet"):
     return Order(deployed, torch.from_numpy(pictures[0][None]), precision, pictures)
 
 
-SLOW = {"torch_compile"}
+SLOW = {"torch_compile", "onnxruntime", "openvino"}
 PRECISIONS = {
     "eager": ("fp32", "bf16", "fp16"),
     "torch_compile": ("fp32",),

@@ -41,7 +41,7 @@ def take(model, state, tmp_path, **given):
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["with_norms", "folded"])
-@pytest.mark.parametrize("name", RELEASED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "pspnet_ascending" else []) for n in RELEASED])
 @torch.no_grad()
 def test_caffe_layout_there_and_back_gives_the_same_logits(name, folded, tmp_path):
     ours, again = shaken(released(name)), shaken(released(name))
@@ -78,7 +78,7 @@ def test_caffe_pspnet_reads_bgr_and_joins_bins_descending():
     assert torch.equal(blocks[0], own[0])
 
 
-@pytest.mark.parametrize("name", ["fcn_resnet50", "fcn_resnet101"])
+@pytest.mark.parametrize("name", ["fcn_resnet50", pytest.param("fcn_resnet101", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_torchvisions_fcn_gives_its_logits(name, tmp_path, capsys):
     theirs = shaken(

@@ -57,7 +57,9 @@ def masked_(model, channels, gone):
         state[slot.name].index_fill_(slot.dim, torch.tensor(positions, dtype=torch.long), 0)
 
 
-@pytest.mark.parametrize("name, trunk", PAIRS)
+@pytest.mark.parametrize(
+    "name, trunk", [pytest.param(*pair, marks=[pytest.mark.slow] if pair[1] == "vgg" else []) for pair in PAIRS]
+)
 @torch.no_grad()
 def test_a_pruned_network_answers_as_the_masked_one(name, trunk):
     model, x = small(name, trunk), torch.randn(1, 3, 64, 80)

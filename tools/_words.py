@@ -91,7 +91,8 @@ def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_
                 found.faults.append(fault) if fault else groups.append(word)
             else:
                 values.append(word)
-        chosen = _compose(hydra, frame, [_first(word) for word in groups], found.faults)
+        picked = [_first(word) for word in groups]
+        chosen = _compose(hydra, frame, picked, found.faults) if picked else base
         if chosen is None:
             return found
         tree = _table(chosen)
@@ -101,7 +102,7 @@ def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_
             found.faults.append(fault) if fault else good.append(word)
         found.values_left = any(not word.is_hydra_override() for word in good)
         for job in _combinations(groups + good):
-            config = _compose(hydra, frame, job, found.faults)
+            config = chosen if job == picked else _compose(hydra, frame, job, found.faults)
             if config is not None:
                 found.jobs.append(config)
         if found.jobs:
