@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from engine_kit import Toy, make_parts, run_in, settings
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segzoo.engine.memory import SHY, OutOfMemory, fitting
@@ -57,6 +57,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
         train(parts, run_in(tmp_path), **settings())
 
 
+@example(batch=1, each=5e-324, base=920000001.0, have=1e9)
 @given(batch=st.integers(1, 64), each=st.floats(0, 1e10), base=st.floats(0, 1e11), have=st.floats(1e9, 1e11))
 def test_a_proposed_batch_fits_and_one_more_does_not(batch, each, base, have):
     need = base + each * batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import time
@@ -88,9 +89,10 @@ def fitting(batch: int, peak: float, each: float, have: float) -> int:
     """
     if peak <= SHY * have:
         return batch
-    if each <= 0:
+    over = peak - SHY * have
+    if over >= each * batch:  # also where one more picture needs nothing, or next to nothing
         return 1
-    return max(1, min(batch - 1, batch - int(-(-(peak - SHY * have) // each))))
+    return max(1, min(batch - 1, batch - math.ceil(over / each)))
 
 
 @contextmanager
