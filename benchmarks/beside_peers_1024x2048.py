@@ -22,7 +22,7 @@ from benchmarks.results import write_result
 from benchmarks.turns import compared, in_turns
 from segzoo.export import Deployed
 from segzoo.layers.resize import grow_labels
-from segzoo.registry import DATA, RUNTIMES
+from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Order
 from segzoo.subject import bench_pictures, subject
 from segzoo.types import Logits
@@ -86,7 +86,7 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
     """Our network beside each of its peers."""
     model, trunk, peers = CASES[name]
     chosen = subject({"model": model, "backbone": trunk}, classes=CLASSES)
-    picture = torch.from_numpy(bench_pictures(DATA.build("parts", "val"), 1, hw=SIZE)[0][None])
+    picture = torch.from_numpy(bench_pictures(chosen.data, 1, hw=SIZE)[0][None])
     align = bool(chosen.model.align_corners)
     chosen.model.lean_()
     net = call_of(chosen.model, "logits", runtime, precision, picture, chosen.card)

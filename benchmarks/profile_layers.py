@@ -7,7 +7,6 @@ after fusion) and ``eager`` (torch's profiler, operators).
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.results import write_result
-from segzoo.export import Deployed
+from segzoo.measured import lean_copy
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Order
 from segzoo.subject import bench_pictures, subject
@@ -64,10 +63,7 @@ def main(name: str, runtime: str, precision: str) -> None:
     model, trunk = NETWORKS[name]
     chosen = subject({"model": model, "backbone": trunk}, classes=CLASSES)
     pictures = bench_pictures(chosen.data, 16, hw=SIZE)
-    lean = copy.deepcopy(chosen.model)
-    lean.lean_()
-    deployed = Deployed(lean, chosen.card.mean, chosen.card.std, takes="uint8", gives="logits").eval()
-    order = Order(deployed, torch.from_numpy(pictures[0][None]), precision, pictures)  # type: ignore[arg-type]
+    order = Order(lean_copy(chosen, torch.device("cpu")), torch.from_numpy(pictures[0][None]), precision, pictures)  # type: ignore[arg-type]
     layers = sorted({"openvino": by_openvino, "eager": by_eager}[runtime](order), key=lambda layer: -layer[2])
     kinds: dict[str, float] = defaultdict(float)
     for _, kind, ms in layers:

@@ -52,13 +52,12 @@ def measured_row(
     chosen = subject(config, **words_for(subject, config))
     calibrating = config["runtime"].get("calibrate", 0) if words["precision"] == "int8" else 0
     pictures = bench_pictures(chosen.data, max(check, words["batch"], calibrating), **size)
-    chosen.model.card = chosen.card
     truth = [chosen.model.predict(picture) for picture in pictures[:check]]
     example = torch.from_numpy(np.stack([pictures[0]] * words["batch"])).to(place)
     row = _identity(chosen, config, size, place)
     start = time.perf_counter()
     try:
-        order = Order(_deployed(chosen, place), example, words["precision"], pictures)
+        order = Order(lean_copy(chosen, place), example, words["precision"], pictures)
         call = RUNTIMES.build(config["runtime"]["name"], order, **settings(config["runtime"]))
     except (Unable, ImportError) as error:
         lacks = f': pip install "segzoo[{EXTRAS[row["runtime"]]}]"' if isinstance(error, ImportError) else ""
@@ -69,7 +68,7 @@ def measured_row(
     return row | found | {"build_s": built, "peak_memory_mb": _memory(place), "versions": versions(), "machine": machine()}
 
 
-def _deployed(chosen: Subject, place: torch.device) -> Deployed:
+def lean_copy(chosen: Subject, place: torch.device) -> Deployed:
     """A copy of the network made lean, with normalisation before it."""
     from segzoo.export import Deployed
 

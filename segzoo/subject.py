@@ -60,6 +60,7 @@ def subject(
     data = build_data(config["data"], "val") if config.get("data") else DATA.build("parts", "val")
     torch.manual_seed(seed)
     model = build_model(config, classes or 19).eval()
+    model.card = data.card
     _settle_norms(model, [data[i].image for i in range(4)], data.card)
     return Subject(model, data.card, data, config, f"random, seed {seed}, {_hash(model)}")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.layers.narrow import narrow_
-from segzoo.pruners.channels import Channels
+from segzoo.pruners.channels import Channels, Slot
 
 
 @torch.no_grad()
@@ -28,9 +28,9 @@ def cut_(model: nn.Module, channels: Channels, dropped: Collection[int]) -> dict
 
 def without(name: str, tensor: Tensor, channels: Channels, dropped: Collection[int]) -> Tensor:
     """A parameter, or anything of its shape such as an optimiser's moment, without the dropped channels."""
-    for (held_by, dim), held in channels.slots.items():
-        if held_by == name and tensor.dim() > dim:
-            left = [position for position, channel in enumerate(held) if channel not in dropped]
-            if len(left) < len(held):
-                tensor = tensor.index_select(dim, torch.tensor(left, device=tensor.device))
+    for dim in range(tensor.dim()):
+        held = channels.slots.get(Slot(name, dim), ())
+        left = [position for position, channel in enumerate(held) if channel not in dropped]
+        if len(left) < len(held):
+            tensor = tensor.index_select(dim, torch.tensor(left, device=tensor.device))
     return tensor
