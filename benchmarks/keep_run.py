@@ -56,7 +56,8 @@ def knowing_nothing(section: dict[str, Any]) -> dict[str, Any]:
     train, val = (build_data(section, split) for split in ("train", "val"))
     classes = train.card.classes
     trained, scored = (
-        sum(np.bincount(data[i].label.ravel(), minlength=256)[: len(classes)] for i in range(len(data))) for data in (train, val)
+        np.sum([np.bincount(data[i].label.ravel(), minlength=256)[: len(classes)] for i in range(len(data))], axis=0)
+        for data in (train, val)
     )
     share, most = trained / trained.sum(), int(np.argmax(trained))
     entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum())

@@ -5,6 +5,8 @@ The default run takes one narrow pair a model; all pairs are marked slow (``pyte
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -56,7 +58,7 @@ def learn(model, rate, steps=30):
 @pytest.mark.parametrize("model, trunk", PAIRS)
 def test_a_pair_learns_one_batch_and_survives_its_checkpoint(model, trunk, tmp_path):
     torch.manual_seed(0)
-    lean = {"fc_channels": 64} if trunk == "narrow" and model in ("parsenet", "deeplab_largefov") else {}
+    lean: dict[str, Any] = {"fc_channels": 64} if trunk == "narrow" and model in ("parsenet", "deeplab_largefov") else {}
     built = create_model(model, backbone=BACKBONES[trunk], num_classes=len(CLASSES), **lean)
     plain_vgg = trunk == "vgg16"
     curve = learn(built, 1e-4 if plain_vgg else 1e-3)
