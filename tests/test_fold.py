@@ -42,3 +42,21 @@ def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk, way):
 def test_a_training_model_is_refused():
     with pytest.raises(ValueError, match="wanted evaluation"):
         fold_norms_(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_icnet_trains_on_the_scores_it_is_evaluated_by(align):
+    """Training scores before the last growing: the same numbers and the same gradients, for less work."""
+    torch.manual_seed(0)
+    trunk = {"name": "resnet50", "width": 0.125, "stem": "deep"}
+    model: Any = create_model("icnet", backbone=trunk, num_classes=4, align_corners=align).eval()
+    x, results = torch.randn(1, 3, 65, 96), []
+    for order in (False, True):
+        model.training = order  # the net alone: its norms stay in evaluation
+        model.zero_grad()
+        main = model(x).main
+        main.square().sum().backward()
+        reached = [model.score.weight, model.score.bias, model.cff12.low.conv.weight]
+        results.append([main.detach()] + [parameter.grad.clone() for parameter in reached])
+    for released, training in zip(*results, strict=True):
+        torch.testing.assert_close(training, released, rtol=1e-4, atol=1e-5 * released.abs().max().item())  # scores are fp32

@@ -57,7 +57,8 @@ class ICNet(SegModel):
 
     Attributes:
         branches: which resolutions answer; a trained network of all three may be set to fewer to see what they are worth.
-        scores_first: score before the last growing instead of after it, as ``lean_`` sets it.
+        scores_first: score before the last growing instead of after it, as ``lean_`` sets it and training does anyway: both are
+            linear, so they commute, and classes are fewer than channels. Evaluation keeps the order of the release.
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; aux, in training, (N, K, H/16, W/16) and (N, K, H/8, W/8). With branches 24
@@ -106,12 +107,14 @@ class ICNet(SegModel):
         if self.branches == 24:
             return Logits(self.aux[1](middle), self.aux_logits(low))
         fine = self.cff12(middle, self.high(x))  # 1/8
-        if self.scores_first:
-            return Logits(self._resize(self.score(fine), _shrunk(x, 4)))
-        return Logits(self.score(self._resize(fine, _shrunk(x, 4))), self.aux_logits(low, middle))  # 1/4
+        if self.training or self.scores_first:
+            main = self._resize(self.score(fine), _shrunk(x, 4))
+        else:
+            main = self.score(self._resize(fine, _shrunk(x, 4)))  # 1/4
+        return Logits(main, self.aux_logits(low, middle))
 
     def lean_(self) -> int:
-        """Also scores before the last growing: both are linear, and classes are fewer than channels."""
+        """Also scores before the last growing."""
         self.scores_first = True
         return super().lean_()
 
