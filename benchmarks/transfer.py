@@ -54,7 +54,7 @@ def lists(folder: Path, camvid: Path) -> dict[str, list[str]]:
             (root / part).symlink_to(camvid / part)
         (root / "train.txt").write_text("\n".join(train) + "\n")
         (root / "val.txt").write_text("\n".join(val) + "\n")
-        words[kind] = [f"data.root={root}", f"data.title=camvid_{kind}", "data.lists={split}.txt"]
+        words[kind] = [f"data.root={root}", f"data.title=camvid_{kind}", "data.lists='{split}.txt'"]
     return words
 
 
