@@ -13,6 +13,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from engine_kit import CARD, Toy, ToyData
+
+from segzoo.engine.deliver import deliver
+from segzoo.registry import ConfigError
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +61,14 @@ def test_every_package_is_declared():
     declared = set(setup["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "segzoo").rglob("__init__.py")}
     assert declared == found | {"segzoo.conf", "segzoo.tools"}
+
+
+@pytest.mark.parametrize("format, package", [("onnx", "onnx"), ("openvino", "openvino")])
+def test_a_missing_extra_is_named(tmp_path, monkeypatch, format, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"format={format} needs {package}: pip install .segzoo\[export,openvino\]"):
+        deliver(Toy().eval(), CARD, {}, ToyData(), tmp_path, format=format)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tools_run_from_the_wheel_in_another_folder(installed, tmp_path):

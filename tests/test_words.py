@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from segzoo.tools._entry import _refuse
 from segzoo.tools._help import help_text
-from segzoo.tools._words import read_words
+from segzoo.tools._words import _unknown_option, read_words
 
 from segzoo.registry import ConfigError
 
@@ -133,6 +133,11 @@ def test_a_sweep_is_refused_when_no_job_can_run_and_runs_when_one_can():
     reading = read_words("train", ["model=icnet_half", "backbone=vgg16,resnet50_deep"], sweep=True)
     _refuse(reading, "train")
     assert len(reading.jobs) == 2
+
+
+def test_a_plugin_that_is_not_installed_names_its_extra():
+    assert _unknown_option("hydra/launcher", "joblib", ["basic"]).endswith('pip install "segzoo[joblib]".')
+    assert _unknown_option("hydra/sweeper", "optuna", ["basic"]).endswith('pip install "segzoo[optuna]".')
 
 
 def test_help_shows_the_groups_and_settings_as_the_words_leave_them():

@@ -137,9 +137,12 @@ def _faults_of_job(faults_of: Callable[[str, dict[str, Any]], list[str]], frame:
 
 
 def _job_of(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> Callable[[DictConfig], Any]:
-    """The function Hydra calls once a job: checks the job's own configuration, runs the tool, keeps what it returns."""
+    """The function Hydra calls once a job: checks the job's own configuration, runs the tool, keeps what it returns.
 
-    def job(composed: DictConfig) -> None:
+    It returns the mIoU where there is one, for sweepers that search.
+    """
+
+    def job(composed: DictConfig) -> float | None:
         from segzoo.config import check
 
         running = HydraConfig.get()
@@ -158,6 +161,7 @@ def _job_of(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> Callabl
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / "result.json", result | {"minutes": round((time.time() - started) / 60, 2)})
+        return result.get("miou")
 
     return job
 

@@ -32,6 +32,8 @@ from segzoo.registry import nearest, unknown
 CONF = Path(__file__).parent.parent / "conf"
 # tables of Hydra's own that hold whatever a user puts there
 FREE = ("hydra.sweeper.params", "hydra.job.env_set", "hydra.job_logging", "hydra.hydra_logging")
+# launchers and sweepers, and the extra of ours that brings each
+PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "optuna"}
 
 
 @dataclass
@@ -151,7 +153,14 @@ def _group_fault(word: Override, choices: dict[str, Any], loader: ConfigLoader) 
         return f"{word.input_line}: a group takes the name of an option. Leave the word away, or choose: {', '.join(options)}."
     picked = list(word.sweep_string_iterator()) if word.is_discrete_sweep() else [word.get_value_element_as_str()]
     wrong = [name for name in picked if name not in options]
-    return " ".join(unknown(group, name, options) for name in wrong) or None
+    return " ".join(_unknown_option(group, name, options) for name in wrong) or None
+
+
+def _unknown_option(group: str, name: str, options: list[str]) -> str:
+    """The fault line of an option that is not there; one that an extra of ours would bring names the extra."""
+    if group in ("hydra/launcher", "hydra/sweeper") and name in PLUGINS:
+        return f'{group}={name} needs a package that is not installed: pip install "segzoo[{PLUGINS[name]}]".'
+    return unknown(group, name, options)
 
 
 def _value_fault(word: Override, tree: dict[str, Any], choices: dict[str, Any], loader: ConfigLoader) -> str | None:
