@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from segzoo.data.card import make_card
-from segzoo.engine import deliver as deliver_room
 from segzoo.engine.deliver import deliver
 from segzoo.engine.gate import GateError
 from segzoo.export import Deployed, to_onnx, to_torch_export
+from segzoo.models._base import SegModel
 from segzoo.registry import MODELS, ConfigError
 from segzoo.subject import subject
 from segzoo.types import Sample
@@ -133,14 +133,14 @@ def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
 
 @pytest.mark.slow
 def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch):
-    real = deliver_room.fold_norms_
+    real = SegModel.lean_
 
     def wrong(model):
         merged = real(model)
         torch.nn.init.normal_(model.score.weight)
         return merged
 
-    monkeypatch.setattr(deliver_room, "fold_norms_", wrong)
+    monkeypatch.setattr(SegModel, "lean_", wrong)
     with pytest.raises(GateError, match=r"only .*% of the labels are the network's, wanted 99.90%"):
         deliver(deployed().model, Pictures.card, {}, Pictures(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["where.png"]
@@ -213,6 +213,12 @@ def test_a_bundle_says_what_is_wrong(bundle, tmp_path):
 def test_a_bundle_of_anything_else_is_refused(tmp_path, words):
     with pytest.raises(ConfigError, match="bundle=true needs format=onnx takes=uint8 gives=labels"):
         deliver(torch.nn.Identity(), Pictures.card, {}, Pictures(), tmp_path, bundle=True, **words)
+
+
+def test_a_bundle_of_more_classes_than_a_label_picture_holds_is_refused(tmp_path):
+    many = make_card("many", tuple(f"c{i}" for i in range(256)), None, MEAN, STD)
+    with pytest.raises(ConfigError, match="255 classes at most, this network has 256"):
+        deliver(torch.nn.Identity(), many, {}, Pictures(), tmp_path, bundle=True)
 
 
 TRUNKS = {"vgg16": {"name": "vgg16", "batch_norm": True}, "resnet50": {"name": "resnet50"}, "resnet101": {"name": "resnet101"}}

@@ -9,12 +9,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from segzoo.engine.bundle import write_bundle
 from segzoo.engine.gate import Run, compare, pictures_of
 from segzoo.export import Deployed, to_onnx, to_openvino, to_torch_export
-from segzoo.layers.fold import fold_norms_
 from segzoo.layers.resize import grow_labels
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataCard, Dataset
@@ -23,7 +21,7 @@ Side = Annotated[int, Range(33, 8192)]
 
 
 def deliver(
-    model: nn.Module,
+    model: Any,
     card: DataCard,
     facts: dict[str, Any],
     dataset: Dataset,
@@ -39,7 +37,7 @@ def deliver(
     """Writes ``model.<onnx|xml|pt2>`` once it labels pictures of many sizes as the network does.
 
     Args:
-        model: in evaluation mode, on the CPU; it is left as it is.
+        model: a ``SegModel`` in evaluation mode, on the CPU; it is left as it is. What is written is its lean copy.
         card: mean, std, classes and colours.
         facts: what else the file's metadata shall hold, such as the checkpoint's checksum.
         dataset: pictures for the check.
@@ -57,12 +55,14 @@ def deliver(
     Raises:
         GateError: the file labels a picture otherwise; it is not kept.
         ConfigError: a package that the format needs is not installed, or a bundle was asked for of something else than an ONNX file
-            from bytes to labels.
+            from bytes to labels, or of more than 255 classes.
     """
     if bundle and (format, takes, gives) != ("onnx", "uint8", "labels"):
         raise ConfigError(f"bundle=true needs format=onnx takes=uint8 gives=labels, got {format}, {takes}, {gives}")
+    if bundle and card.num_classes > 255:
+        raise ConfigError(f"bundle=true: its label pictures hold 255 classes at most, this network has {card.num_classes}")
     lean = copy.deepcopy(model)
-    merged = fold_norms_(lean)
+    merged = lean.lean_()
     deployed = Deployed(lean, card.mean, card.std, takes=takes, gives=gives).eval()
     ending, write, read = FORMATS[format]
     path = folder / f"model.{ending}"

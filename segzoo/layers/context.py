@@ -47,23 +47,23 @@ class ContextConv(nn.Module):
 
     def forward(self, features: Tensor, pooled: Sequence[Tensor]) -> Tensor:
         main = self.conv(features)
-        height, width = main.shape[-2:]
-        rows, columns, first = [], [], 0
+        batch, cout, height, width = main.shape
+        rows, across, first = [], [], 0
         for context in pooled:
             channels, side = context.shape[1], context.shape[-1]
             tapped = F.conv2d(context, self.taps.weight[:, first : first + channels]).float()
             first += channels
-            tapped = tapped.view(len(context), 3, 3, main.shape[1], side, side)
-            across = _shifted(width, side, self.align_corners).to(tapped.device)  # (3, W, side)
-            columns.append(torch.einsum("nyxchw,xjw->nyhjc", tapped, across).flatten(1, 2))  # (N, 3 side, W, cout)
-            rows.append(_shifted(height, side, self.align_corners).to(tapped.device).transpose(1, 2).flatten(0, 1))  # (3 side, H)
+            tapped = tapped.view(batch, 3, 3, cout, side, side).permute(0, 2, 5, 1, 4, 3)  # (N, columns, side, rows, side, cout)
+            down = _shifted(height, side, self.align_corners).to(tapped.device)
+            rows.append(torch.matmul(down.t(), tapped.reshape(batch, 3 * side, 3 * side, cout)))  # (N, 3 side, H, cout)
+            across.append(_shifted(width, side, self.align_corners).to(tapped.device))
         if not pooled:
             return main
-        grown = torch.matmul(torch.cat(rows).t(), torch.cat(columns, 1).flatten(2)).unflatten(2, (width, -1))  # (N, H, W, cout)
+        grown = torch.matmul(torch.cat(across).t(), torch.cat(rows, 1).transpose(1, 2))  # (N, H, W, cout)
         return main + grown.permute(0, 3, 1, 2).to(main.dtype)
 
 
 def _shifted(size: int, sources: int, align_corners: bool) -> Tensor:
-    """The growing matrix as the three taps of a padded convolution see it, (3, size, sources): one row up, itself, one row down."""
-    padded = F.pad(bilinear_matrix(sources, size, align_corners), (0, 0, 1, 1))
-    return torch.stack([padded[tap : tap + size] for tap in range(3)])
+    """What each tap of a padded 3-tap convolution sees of grown pixels: one back, itself, one on; (3 sources, size)."""
+    padded = F.pad(bilinear_matrix(sources, size, align_corners).t(), (1, 1))
+    return torch.cat([padded[:, tap : tap + size] for tap in range(3)])
