@@ -146,6 +146,31 @@ def speed() -> str:
     )
 
 
+def article() -> str:
+    """ICNet at 1024x2048 by runtime, number format and batch; what did not run says why."""
+
+    def cells(row: dict[str, Any]) -> tuple[Any, ...]:
+        told = (row["runtime"], row.get("precision"), row.get("batch"))
+        if "unable" in row:
+            return (*told, None, None, None, row["unable"].splitlines()[0])
+        half = 100 * row["ms_per_image"]["p90"] / row["ms_per_image"]["p50"] - 100
+        middle, share = f"{row['ms_per_image']['p50']:.0f}", f"{100 * row['share_of_peak']:.0f}"
+        return (*told, middle, share, f"{100 * row['agreement']:.2f}", f"p90 {half:.0f} % above" if row["warnings"] else None)
+
+    return kept(
+        "article_1024x2048", ("runtime", "precision", "batch", "ms a picture", "of peak %", "equal labels %", "remarks"), cells
+    )
+
+
+def runtimes() -> str:
+    """What runtimes and number formats cost in mIoU."""
+    return kept(
+        "runtimes_camvid",
+        ("runtime", "precision", "mIoU %", "against eager fp32", "ms a picture"),
+        lambda r: (r["runtime"], r["precision"], f"{100 * r['miou']:.2f}", f"{r['points']:+.2f}", f"{r['ms']:.0f}"),
+    )
+
+
 def transfer() -> str:
     """Forty pictures with and without a trained start."""
     return kept(
@@ -164,7 +189,7 @@ def source(path: Path) -> str:
     return f"[json](benchmarks/results/{path.name})"
 
 
-MAKERS = (first_run, camvid, peers, models, crf, crf_effect, branches, speed, transfer)
+MAKERS = (first_run, camvid, peers, models, crf, crf_effect, branches, speed, article, runtimes, transfer)
 TABLES: dict[str, Callable[[], str]] = {maker.__name__: maker for maker in MAKERS}
 
 

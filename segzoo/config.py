@@ -15,6 +15,7 @@ from segzoo.registry import (
     AUGMENTS,
     BACKBONES,
     DATA,
+    DISTILLS,
     INITS,
     LOSSES,
     MIXES,
@@ -36,7 +37,7 @@ from segzoo.registry import (
 if TYPE_CHECKING:
     from segzoo.engine.train import Parts
     from segzoo.models._base import SegModel
-    from segzoo.types import Dataset
+    from segzoo.types import DataCard, Dataset
 
 SECTIONS: dict[str, Registry] = {
     "model": MODELS,
@@ -49,6 +50,7 @@ SECTIONS: dict[str, Registry] = {
     "schedule": SCHEDULES,
     "init": INITS,
     "pruner": PRUNERS,
+    "distill": DISTILLS,
     "post": POSTS,
     "runtime": RUNTIMES,
 }
@@ -185,7 +187,15 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
         config=dict(recorded),
         mix=MIXES.build(config["mix"]["name"], **settings(config["mix"])),
         pruner=PRUNERS.build(config["pruner"]["name"], **settings(config["pruner"])),
+        distill=DISTILLS.build(config["distill"]["name"], _trained, card, **settings(config["distill"])),
     )
+
+
+def _trained(ckpt: str) -> tuple[SegModel, DataCard]:
+    """The network of a checkpoint, and what it knows."""
+    from segzoo.zoo import load_with_config
+
+    return load_with_config(ckpt=ckpt)[:2]
 
 
 def build_post(section: Mapping[str, Any]) -> Any:

@@ -92,16 +92,19 @@ def _device_faults(config: Mapping[str, Any]) -> list[str]:
 
 
 def _path_faults(config: Mapping[str, Any]) -> list[str]:
-    """Files a command names must be there; ``init.ckpt`` and a trunk's weight file are read long after this check."""
+    """Files a command names must be there; checkpoints and weight files are read long after this check."""
     from segzoo.weights import is_published, published
 
     faults: list[str] = []
-    for word, path in (("init.ckpt", config["init"].get("ckpt")), ("backbone.weights", config["backbone"].get("weights"))):
+    sections = (("init", "ckpt"), ("backbone", "weights"), ("distill", "ckpt"))
+    for word, path in ((f"{section}.{key}", config[section].get(key)) for section, key in sections):
         if word == "init.ckpt" and path is not None and is_published(path):
             _try(partial(published, path), "init.ckpt", faults)
             continue
         if path not in (None, "none", "imagenet") and not Path(path).exists():
             faults.append(f"{word}={path}: there is no such file or folder (looked from {os.path.basename(os.getcwd())}/).")
+    if config["distill"]["name"] == "teacher" and config["distill"].get("ckpt") is None:
+        faults.append("distill=teacher: whose network teaches? Say distill.ckpt=<run folder or file>.")
     resume = config.get("resume", "none")
     if resume not in ("none", "auto") and not Path(resume).exists():
         faults.append(f"resume={resume}: there is no such run. Write resume=auto, resume=none or the path of a run folder.")

@@ -15,7 +15,21 @@ FLOOR = {
     **dict.fromkeys(("registry", "types", "files", "report"), 0),  # the ground: standard library only, everyone stands on it
     **dict.fromkeys(("weights", "crf", "describe", "export", "layers", "bundle"), 1),
     **dict.fromkeys(
-        ("backbones", "losses", "data", "augment", "mix", "pruners", "runtimes", "optim", "schedules", "post", "metrics"), 2
+        (
+            "backbones",
+            "losses",
+            "data",
+            "augment",
+            "mix",
+            "distill",
+            "pruners",
+            "runtimes",
+            "optim",
+            "schedules",
+            "post",
+            "metrics",
+        ),
+        2,
     ),
     **dict.fromkeys(("models", "engine"), 3),
     **dict.fromkeys(("config", "rules", "zoo", "subject", "measured"), 4),

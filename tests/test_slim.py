@@ -97,7 +97,8 @@ def test_a_pruned_run_is_an_ordinary_one(tmp_path):
     tiny = ["workers=0", "steps=2", "batch_size=2", "precision=fp32"]
     data = ["data.train_images=4", "data.val_images=2", "data.height=64", "data.width=96"]
     tool("train", "model=icnet", "backbone.width=0.125", *data, "augment=none", *tiny, f"out={tmp_path / 'full'}")
-    said = tool("prune", f"ckpt={tmp_path / 'full'}", "augment=none", *tiny, "pruner.keep=0.5", f"out={tmp_path / 'cut'}")
+    taught = ["distill=teacher", "distill.layers=[conv5_4]"]
+    said = tool("prune", f"ckpt={tmp_path / 'full'}", "augment=none", *tiny, *taught, "pruner.keep=0.5", f"out={tmp_path / 'cut'}")
     assert "fine-tuned" in said
     report = json.loads((tmp_path / "cut/result.json").read_text())["report"]
     assert [row["what"] for row in report] == ["before", "pruned", "fine-tuned"]

@@ -42,6 +42,8 @@ REFUSED = {
     "a target to run": (["+model._target_=os.system"], ["no setting 'model._target_'"]),
     "a value that names itself": (["optim.lr=${optim.lr}"], ["Recursive interpolation"]),
     "a way of mixing that is not there": (["mix=mixupp"], ["Did you mean 'mixup'", "cutmix"]),
+    "a teacher that is not named": (["distill=teacher"], ["whose network teaches", "distill.ckpt="]),
+    "a teacher that is not there": (["distill=teacher", "distill.ckpt=runs/none"], ["distill.ckpt=runs/none", "no such file"]),
     "a stage that is not there": (["init.freeze=[c9]"], ["init.freeze", "c1, c2, c3, c4, c5"]),
     "many faults in one command": (
         [

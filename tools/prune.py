@@ -23,6 +23,8 @@ def prune(job: Job) -> dict[str, Any]:
     own = {name: meta["config"][name] for name in ("model", "backbone")}
     whole = job.config | own | {"data": zoo.data_section(meta, job.config.get("data"))}
     whole["backbone"] = {**own["backbone"], "weights": "none"}
+    if whole["distill"]["name"] == "teacher" and whole["distill"]["ckpt"] is None:
+        whole["distill"] = {**whole["distill"], "ckpt": job.config["ckpt"]}
     if faults := training_faults(whole):
         raise config.ConfigError(faults)
     recorded = job.recorded | own | {"data": job.recorded.get("data") or meta["config"]["data"]}

@@ -16,7 +16,7 @@ from segzoo.engine.infer import forward
 from segzoo.engine.progress import Diverged, Plan
 from segzoo.engine.world import World
 from segzoo.registry import ConfigError
-from segzoo.types import Batch
+from segzoo.types import Batch, Logits
 
 if TYPE_CHECKING:
     from segzoo.engine.train import Parts
@@ -29,7 +29,7 @@ class Stepper:
         net: what is called: the model, or the model wrapped for several ranks.
         model: the model itself.
         optimizer: its optimiser.
-        parts: loss, mixing and data card.
+        parts: loss, mixing, teacher and data card.
         plan: the settled numbers of the run.
         formats: number format and device.
         world: the ranks.
@@ -44,6 +44,8 @@ class Stepper:
         self.net, self.model, self.optimizer = net, model, optimizer
         self.parts, self.plan, self.formats, self.world = parts, plan, formats, world
         self.valid = 0.0
+        if parts.distill is not None:
+            parts.distill.attach(model)
         self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self._kept = [buffer.clone() for buffer in self._buffers]
 
@@ -55,7 +57,8 @@ class Stepper:
             number: the step, counted from 1; seeds the mixing of pictures.
 
         Returns:
-            ``loss``, ``grad_norm`` and, where rows are logged, ``loss_main`` and ``loss_aux``; the same on every rank.
+            ``loss``, ``grad_norm`` and, where rows are logged, ``loss_main`` and ``loss_aux`` (auxiliary heads, and a teacher); the
+            same on every rank.
 
         Raises:
             Diverged: the loss or the gradient is not finite.
@@ -93,6 +96,9 @@ class Stepper:
                     weight = self.world.sum(torch.stack(shares).sum(0))
                 terms = torch.stack([share * loss.terms(logits, label, weight) for label, share in targets]).sum(0)
                 total = loss.total(terms)
+                if self.parts.distill is not None:  # a mean over pictures, so each part and rank has its share
+                    taught = self.parts.distill(x, logits, self._pass)
+                    total = total + taught / (len(group) * self.world.size)
                 self.formats.scaler.scale(total * self.world.size).backward()  # ranks average their gradients
             losses.append(total.detach())
             main.append(terms[0].detach())
@@ -101,6 +107,9 @@ class Stepper:
         whole, first, self.valid = torch.cat([sums, weight[:1]]).tolist()
         shown = {"loss_main": first, "loss_aux": whole - first} if self.plan.logs(number) else {}
         return {"loss": whole, **shown}, losses
+
+    def _pass(self, net: nn.Module, x: Tensor) -> Logits:
+        return forward(net, x, self.formats)
 
     def _blend(self, label: Tensor, position: int) -> Any:
         """Labels with their shares, and what mixes the pictures likewise."""

@@ -45,6 +45,7 @@ class Parts:
         config: the plain configuration; written into checkpoints.
         mix: ``(label, seed) -> targets, mixer of pictures``, see ``segzoo.mix``; None mixes nothing.
         pruner: when channels are removed, and which, see ``segzoo.pruners``; None removes nothing.
+        distill: a teacher's term of the loss, see ``segzoo.distill``; None has none.
         widths: output channels of convolutions that are not what ``config`` says, by name: the model was pruned before.
     """
 
@@ -59,6 +60,7 @@ class Parts:
     config: dict[str, Any]
     mix: Any = None
     pruner: Any = None
+    distill: Any = None
     widths: Mapping[str, int] = field(default_factory=dict)
 
 
