@@ -30,7 +30,7 @@ def bench(job: Job) -> dict[str, Any]:
     process.join()
     if isinstance(row, BaseException):
         raise row
-    row = {"model": job.picked.get("model") or row.get("model"), "runtime": job.config["runtime"]["name"]} | row
+    row = {"model": job.picked.get("model")} | row | {"runtime": job.picked["runtime"]}
     if job.folder is None:
         words = config.words_for(open_result, job.config)
         write_tables(open_result("bench", f"{row['model']}-{row['runtime']}", job.config, **words), [row])

@@ -11,7 +11,7 @@ from segzoo.runtimes.eager import DTYPES, autocast, lowered
 
 
 @RUNTIMES.register
-def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool = True) -> Call:
+def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool = False) -> Call:
     """Compiles the network for the order's size; the first call takes half a minute or more.
 
     Args:

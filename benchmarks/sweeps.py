@@ -1,0 +1,44 @@
+"""Sweeps of ``tools/bench.py`` whose rows are kept: ``python -m benchmarks.sweeps article``, about 20 minutes on two cores.
+
+``article`` is the article's closing table again: ICNet as released at 1024x2048 in batches of 1 and 16, every runtime and number format
+that runs here. ``cuda`` is for a machine with a GPU: all five models, with and without compiler and captured graphs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.results import write_result
+
+ROOT = Path(__file__).parents[1]
+SWEEPS = {
+    "article": ("model=icnet_half", "runtime=openvino,onnxruntime,eager,torch_compile", "precision=bf16,fp32,int8", "batch=1,16"),
+    "cuda": (
+        "model=icnet_half,pspnet,fcn_dilated,parsenet,deeplab_largefov",
+        "runtime=eager,torch_compile,cuda_graphs",
+        "precision=fp32,bf16,fp16",
+        "batch=1,16",
+        "device=cuda",
+    ),
+}
+COMMON = ("machine", "versions")  # the same of every row
+
+
+def main(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "tools/bench.py", "-m", *SWEEPS[name], "interval=0.05", f"hydra.sweep.dir={folder}/sweep"]
+        subprocess.run(command, cwd=ROOT, check=True)
+        rows = json.loads((Path(folder) / "sweep" / "bench.json").read_text(encoding="utf-8"))
+    rows = [{key: value for key, value in row.items() if key not in COMMON} for row in rows]
+    installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
+    packages = {package: installed[package] for package in ("openvino", "onnxruntime", "nncf") if package in installed}
+    print(write_result(f"{name}_1024x2048", f"python -m benchmarks.sweeps {name}", rows, more_versions=packages))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
