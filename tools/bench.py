@@ -30,7 +30,7 @@ def bench(job: Job) -> dict[str, Any]:
     process.join()
     if isinstance(row, BaseException):
         raise row
-    row = {"model": job.picked.get("model")} | row | {"runtime": job.picked["runtime"]}
+    row |= {group: name for group, name in job.picked.items() if group in ("model", "backbone", "runtime") and name is not None}
     if job.folder is None:
         words = config.words_for(open_result, job.config)
         write_tables(open_result("bench", f"{row['model']}-{row['runtime']}", job.config, **words), [row])

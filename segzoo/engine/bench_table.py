@@ -81,12 +81,13 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         f"<tr><td>{html.escape(name)}</td><td>{ms:g}</td><td>{html.escape(where)}</td></tr>" for name, ms, where in CLAIMS
     )
     machine = able[0]["machine"] if able else {}
-    facts = f"{machine.get('cpu', '')}, {machine.get('threads', '?')} threads, GPU: {machine.get('gpu') or 'none'}"
+    facts = f"{machine.get('cpu', '')}, threads: {machine.get('threads', '?')}, GPU: {machine.get('gpu') or 'none'}"
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>segzoo bench</title><style>"
-        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1c2430}"
+        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem;color:#1c2430}"
         "table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{border-bottom:1px solid #d7dce3;padding:.3rem .6rem;"
-        "text-align:left}th{background:#f2f4f7}svg{width:100%;height:auto}.wide{overflow-x:auto}</style>"
+        "text-align:left}th{background:#f2f4f7}svg{width:100%;height:auto}.wide{overflow-x:auto}.wide td:last-child{min-width:18rem}"
+        ".wide td{white-space:nowrap}.wide td:last-child{white-space:normal}svg{max-width:60rem}</style>"
         f"<h1>Milliseconds a picture</h1><p>{html.escape(facts)}. Median and, as the thin line, the 90th percentile.</p>{_bars(able)}"
         f"<div class=wide><table><tr>{head}</tr>{body}</table></div><h2>What others have published</h2><p>Claims, not measured here; "
         "1024x2048 pixels, the network alone.</p><table><tr><th>model</th><th>ms/image</th><th>on</th></tr>"
