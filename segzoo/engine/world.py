@@ -5,6 +5,7 @@ Gradients travel through ``DistributedDataParallel``; everything else goes throu
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,11 +16,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from segzoo.registry import ConfigError
 
 T = TypeVar("T")
+_DDP_WORDS = inspect.signature(DistributedDataParallel.__init__).parameters
+BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_WORDS else "broadcast_buffers"  # its name before torch 2.15
 PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, which may be writing a checkpoint
 
 
@@ -83,7 +87,7 @@ class World:
         place = next(model.parameters()).device
         if joint_norm and place.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return DistributedDataParallel(model, device_ids=[place.index] if place.type == "cuda" else None, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=[place.index] if place.type == "cuda" else None, **{BUFFERS: False})
 
     def part(self, net: nn.Module, last: bool) -> AbstractContextManager:
         """The context of one accumulated part: gradients are exchanged in the last one only."""
@@ -124,8 +128,11 @@ def joined(device: str) -> Iterator[World]:
         torch.cuda.set_device(local)
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))  # torchrun leaves each process one
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
-    world = World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store = dist.PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, with the addresses of ranks that are gone
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    world = World(rank, size, restarts)
     try:
         kinds = set(world.gather(cuda))
         if len(kinds) > 1:

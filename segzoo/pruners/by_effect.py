@@ -2,86 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import Tensor, nn
 
-from segzoo.pruners._base import Gradients, How, Multiple, Pruner, Share, Start, Values, filters
+from segzoo.pruners._base import Gradients, Values, filters, ranked
 from segzoo.pruners.channels import Channels, Slot
-from segzoo.registry import PRUNERS, ConfigError, Range
+from segzoo.registry import ConfigError
 
 
-@PRUNERS.register
-def bn_scale(
-    *,
-    keep: Share = 0.5,
-    steps: tuple[Share, ...] | None = None,
-    start: Start = 0.5,
-    how: How = "global",
-    multiple: Multiple = 1,
-    exclude: tuple[str, ...] = (),
-    sparsity: Annotated[float, Range(0, None)] = 1e-4,
-) -> Pruner:
+@ranked(how="global", sparsity=1e-4)
+def bn_scale(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
     """Channels whose batch norm scales them least go first. Network slimming: Liu et al., ICCV 2017, arXiv:1708.06519.
 
-    Args:
-        keep, steps, start, multiple, exclude: as in ``l1``.
-        how: as in ``l1``; the paper ranks all layers together, which here is relative to each layer's mean.
-        sparsity: weight of the sum of the norms' absolute scales in the training loss before the last stage.
+    The paper ranks all layers together; here that is relative to each layer's mean.
 
     Raises:
-        ConfigError: when it prunes, a convolution has no batch norm behind it, as in VGG16 without them.
+        ConfigError: a convolution has no batch norm behind it, as in VGG16 without them.
     """
 
-    def worth(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
-        def of(slot: Slot) -> Tensor:
-            norm = _norm_behind(model, slot)
-            if norm is None:
-                raise ConfigError(
-                    f"pruner=bn_scale: {slot.name} has no batch norm behind it. Take pruner=l1, or pruner.exclude it."
-                )
-            return norm.weight.detach().abs()
+    def of(slot: Slot) -> Tensor:
+        norm = _norm_behind(model, slot)
+        if norm is None:
+            raise ConfigError(f"pruner=bn_scale: {slot.name} has no batch norm behind it. Take pruner=l1, or pruner.exclude it.")
+        return norm.weight.detach().abs()
 
-        return of
-
-    return Pruner(worth, steps or (keep,), start, how, multiple, exclude, sparsity)
+    return of
 
 
-@PRUNERS.register
-def taylor(
-    *,
-    keep: Share = 0.5,
-    steps: tuple[Share, ...] | None = None,
-    start: Start = 0.5,
-    how: How = "global",
-    multiple: Multiple = 1,
-    exclude: tuple[str, ...] = (),
-) -> Pruner:
+@ranked(how="global")
+def taylor(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
     """Filters whose removal changes the loss least, to first order, go first. Molchanov et al., CVPR 2019, arXiv:1906.10771, eq. 8.
 
     The square of weight times gradient, summed over a filter. The gradient is the optimiser's running mean of it, which spans some ten
     batches and is stored with every checkpoint.
 
-    Args:
-        keep, steps, start, multiple, exclude: as in ``l1``; before the first stage there must be steps to take gradients from.
-        how: as in ``l1``.
-
     Raises:
-        ConfigError: when it prunes, no step was taken yet.
+        ConfigError: no step was taken yet.
     """
+    if not gradients:
+        raise ConfigError("pruner=taylor ranks by gradients, and no step was taken yet. Let some come first: pruner.start=0.1")
+    weights = dict(model.named_parameters())
 
-    def worth(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
-        if not gradients:
-            raise ConfigError("pruner=taylor ranks by gradients, and no step was taken yet. Let some come first: pruner.start=0.1")
-        weights = dict(model.named_parameters())
+    def of(slot: Slot) -> Tensor:
+        products = weights[slot.name].detach() * gradients[slot.name]
+        return filters(products, slot).sum(1).square()
 
-        def of(slot: Slot) -> Tensor:
-            products = weights[slot.name].detach() * gradients[slot.name]
-            return filters(products, slot).sum(1).square()
-
-        return of
-
-    return Pruner(worth, steps or (keep,), start, how, multiple, exclude)
+    return of
 
 
 def _norm_behind(model: nn.Module, slot: Slot) -> nn.BatchNorm2d | None:

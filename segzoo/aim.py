@@ -1,0 +1,136 @@
+"""How many channels may stay so that a network meets a target of time, of operations or of parameters."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segzoo.registry import ConfigError
+from segzoo.report import write_json
+
+if TYPE_CHECKING:
+    from segzoo.models._base import SegModel
+    from segzoo.pruners._base import Pruner, Target
+    from segzoo.types import Dataset
+
+LEAST = 0.05  # share of the channels below which nothing is tried
+CLOSE = {"ms": 0.04, "gmacs": 0.002, "params": 0.002}  # relative distance below the target at which the search ends
+TURNS = 12
+UNITS = {"ms": "ms", "gmacs": "10^9 multiply-adds", "params": "parameters"}
+
+
+def share_for(
+    pruner: Pruner, model: SegModel, data: Dataset, folder: Path, device: str, say: Callable[[str], None] = print
+) -> float:
+    """The largest share of the channels with which a network meets the pruner's target.
+
+    What was tried is kept in ``aim.json``, which a resumed run reads instead of measuring again.
+
+    Args:
+        pruner: of a training; has a target.
+        model: the network before it is pruned; left as it is.
+        data: gives the picture that is timed.
+        folder: the run's.
+        device: where it is timed, as configurations name it.
+        say: is told each try in a line.
+
+    Raises:
+        ConfigError: the target cannot be met, or is met already.
+    """
+    target, kept = pruner.target, folder / "aim.json"
+    assert target is not None
+    if kept.exists():
+        return json.loads(kept.read_text(encoding="utf-8"))["share"]
+    tried = search(target, lambda share: _value(target, _pruned(pruner, model, share), data, device), say)
+    share = max(share for share, value in tried.items() if value <= target.value)
+    rows = [{"share": share, target.kind: value} for share, value in sorted(tried.items())]
+    write_json(kept, {"share": share, "target": dataclasses.asdict(target), "tried": rows})
+    return share
+
+
+def search(target: Target, value: Callable[[float], float], say: Callable[[str], None]) -> dict[float, float]:
+    """Shares tried and what each came to; the last ones enclose the target ever more closely from both sides.
+
+    Args:
+        target: not to be exceeded.
+        value: what a share comes to; grows with it, apart from noise.
+        say: is told each try in a line.
+    """
+    tried: dict[float, float] = {}
+
+    def take(share: float) -> float:
+        tried[share] = value(share)
+        say(f"{share:.0%} of the channels: {_shown(target.kind, tried[share])}, wanted {_shown(target.kind, target.value)}")
+        return tried[share]
+
+    if take(1.0) <= target.value:
+        raise ConfigError(
+            f"pruner.target_{target.kind}={target.value:g} is met already: {_shown(target.kind, tried[1.0])}. Ask for less, or do not prune."
+        )
+    if take(LEAST) > target.value:
+        raise ConfigError(
+            f"pruner.target_{target.kind}={target.value:g} cannot be met: with {LEAST:.0%} of the channels it is still "
+            f"{_shown(target.kind, tried[LEAST])}. Take a smaller trunk or picture, a faster runtime, or a higher target."
+        )
+    low, high = LEAST, 1.0
+    for turn in range(TURNS):
+        between = (target.value - tried[low]) / (tried[high] - tried[low]) if turn % 2 == 0 and tried[high] > tried[low] else 0.5
+        share = low + (high - low) * min(0.9, max(0.1, between))  # along the line and in the middle by turns
+        if take(share) <= target.value:
+            low = share
+        else:
+            high = share
+        if target.value * (1 - CLOSE[target.kind]) <= tried[low] <= target.value or high - low < 0.004:
+            break
+    return tried
+
+
+def _pruned(pruner: Pruner, model: SegModel, share: float) -> SegModel:
+    """A copy that has lost channels."""
+    cut = copy.deepcopy(model).eval()
+    if share < 1:
+        pruner.prune_(cut, 1.0, share, {})
+    return cut
+
+
+def _value(target: Target, model: SegModel, data: Dataset, device: str) -> float:
+    """What the target limits, of one network."""
+    from segzoo.describe import describe, sums
+
+    if target.kind == "ms":
+        return _milliseconds(target, model, data, device)
+    totals: dict[str, Any] = sums(describe(model.to("meta"), hw=target.hw))
+    return float(totals[target.kind])
+
+
+def _milliseconds(target: Target, model: SegModel, data: Dataset, device: str) -> float:
+    """Median milliseconds of a picture from bytes to labels."""
+    import torch
+
+    from segzoo.engine.device import pick_device
+    from segzoo.engine.timing import measure
+    from segzoo.export import Deployed
+    from segzoo.layers.resize import grow_labels
+    from segzoo.registry import RUNTIMES
+    from segzoo.runtimes._base import Order, Unable
+    from segzoo.subject import bench_pictures
+
+    place, align = pick_device(device), bool(model.align_corners)
+    pictures = bench_pictures(data, 8, hw=target.hw)
+    example = torch.from_numpy(pictures[0][None]).to(place)
+    model.lean_()
+    deployed = Deployed(model, data.card.mean, data.card.std, takes="uint8", gives="logits").eval().to(place)
+    try:
+        call = RUNTIMES.build(target.runtime, Order(deployed, example, target.precision, pictures))  # type: ignore[arg-type]
+    except (Unable, ImportError) as error:
+        raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
+    times = measure(lambda: grow_labels(call(example), target.hw, align), place, seconds=15, interval=0.02)
+    return times.percentiles()["p50"]
+
+
+def _shown(kind: str, value: float) -> str:
+    return f"{value:,.0f} {UNITS[kind]}" if kind == "params" else f"{value:.3g} {UNITS[kind]}"

@@ -1,0 +1,86 @@
+"""The share of the channels that meets a target: found, refused, kept; and the settings that all pruners have."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as tuned
+from hypothesis import strategies as st
+
+from segzoo.aim import search, share_for
+from segzoo.describe import describe, sums
+from segzoo.pruners._base import Target
+from segzoo.registry import DATA, PRUNERS, ConfigError
+from segzoo.zoo import create_model
+
+
+def target(value, kind="ms"):
+    return Target(kind, value, (64, 96), "eager", "fp32")
+
+
+@tuned(max_examples=60, deadline=None)
+@given(st.floats(0.5, 3.0), st.floats(0.0, 0.3), st.floats(0.05, 0.9), st.integers(0, 99))
+def test_a_noisy_time_is_met_closely(power, fixed, wish, seed):
+    """Time that grows with any power of the share beside a fixed part, known to one percent."""
+    noise = torch.Generator().manual_seed(seed)
+
+    def value(share):
+        return 100 * (fixed + (1 - fixed) * share**power) * (1 + 0.01 * float(torch.rand(1, generator=noise)))
+
+    lowest, highest = 1.02 * value(0.05), 0.99 * value(1.0)
+    wanted = lowest + wish * (highest - lowest)
+    tried = search(target(wanted), value, lambda line: None)
+    best = max(share for share, found in tried.items() if found <= wanted)
+    assert tried[best] >= 0.9 * wanted and len(tried) <= 14
+
+
+@pytest.mark.parametrize(
+    "value, said", [(1000.0, "met already: 100 ms"), (1.0, "cannot be met: with 5% of the channels it is still 5 ms")]
+)
+def test_what_cannot_be_searched_for_is_refused(value, said):
+    with pytest.raises(ConfigError, match=said):
+        search(target(value), lambda share: 100 * share, lambda line: None)
+
+
+@pytest.mark.parametrize("kind, wanted", [("params", 60_000), ("gmacs", 0.004)])
+def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
+    torch.manual_seed(0)
+    model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125, "stem": "deep"}, num_classes=4)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pruner = PRUNERS.build("l1", hw=(64, 96), **{f"target_{kind}": wanted})
+    data = DATA.build("parts", "val")
+    share = share_for(pruner, model, data, tmp_path, "cpu", lambda line: None)
+    assert share == share_for(pruner, model, data, tmp_path, "cpu") == json.loads((tmp_path / "aim.json").read_text())["share"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    pruner.with_share(share).prune_(model, 1.0, share, {})
+    found = sums(describe(model.eval().to("meta"), hw=(64, 96)))[kind]
+    assert 0.9 * wanted <= found <= wanted
+
+
+def test_a_time_is_measured(tmp_path):
+    model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)
+    pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=1e9, precision="fp32")
+    with pytest.raises(ConfigError, match="is met already"):
+        share_for(pruner, model, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [{"steps": [0.5], "target_ms": 3.0}, {"target_gmacs": 1.0, "target_params": 10.0}])
+def test_one_word_says_how_many_channels_stay(words):
+    with pytest.raises(ConfigError, match="both say how many channels stay"):
+        PRUNERS.build("l1", **words)
+
+
+def test_every_pruner_has_the_shared_settings_and_its_own():
+    from segzoo.pruners._base import plan
+    from segzoo.registry import settings_of
+
+    shared = set(inspect.signature(plan).parameters)
+    for name in PRUNERS.names():
+        if name != "none":
+            assert set(settings_of(PRUNERS.get(name))) == shared | ({"seed"} if name == "random" else set())
