@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEAST = 0.05  # share of the channels below which nothing is tried
 CLOSE = {"ms": 0.04, "gmacs": 0.002, "params": 0.002}  # relative distance below the target at which the search ends
 TURNS = 12
-UNITS = {"ms": "ms", "gmacs": "10^9 multiply-adds", "params": "parameters"}
+UNITS = {"ms": "ms", "gmacs": "GMACs", "params": "parameters"}
 
 
 def share_for(
