@@ -86,4 +86,4 @@ if __name__ == "__main__":
 
     found = main(sys.argv[1], *(int(word) for word in sys.argv[2:]))
     name = f"crf_search_{Path(sys.argv[1]).name}"
-    print(write_result(name, f"python -m benchmarks.crf_search {Path(sys.argv[1]).name}", [found]))
+    print(write_result(name, " ".join(["python -m benchmarks.crf_search", Path(sys.argv[1]).name, *sys.argv[2:]]), [found]))

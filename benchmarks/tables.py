@@ -120,6 +120,21 @@ def crf_effect() -> str:
     )
 
 
+def crf_search() -> str:
+    """The best parameters that the grid search found."""
+    return kept(
+        "crf_search_half_largefov",
+        ("pictures", "points tried", "without CRF %", "best mIoU %", "w1", "alpha", "beta"),
+        lambda r: (
+            r["pictures"],
+            len(r["coarse"]) + len(r["fine"]),
+            f"{100 * r['without']:.2f}",
+            f"{100 * r['best']['miou']:.2f}",
+            *(f"{r['best'][key]:g}" for key in ("w1", "alpha", "beta")),
+        ),
+    )
+
+
 def branches() -> str:
     """ICNet's resolutions: mIoU and milliseconds."""
     return kept(
@@ -189,7 +204,7 @@ def source(path: Path) -> str:
     return f"[json](benchmarks/results/{path.name})"
 
 
-MAKERS = (first_run, camvid, peers, models, crf, crf_effect, branches, speed, article, runtimes, transfer)
+MAKERS = (first_run, camvid, peers, models, crf, crf_effect, crf_search, branches, speed, article, runtimes, transfer)
 TABLES: dict[str, Callable[[], str]] = {maker.__name__: maker for maker in MAKERS}
 
 
