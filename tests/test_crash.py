@@ -109,7 +109,7 @@ def test_ten_kills_lose_nothing(tmp_path, begin, model, workers):
     rng, reached, killed = np.random.default_rng(len(model) + workers), 0, []
     while len(killed) < KILLS:
         child = begin(broken, model, workers)
-        wait_for(broken, reached, child)  # after start-up: the step-0 checkpoint, or what there was
+        wait_for(broken, reached + len(killed) % 2, child)  # what there was, or every second time something newer
         time.sleep(rng.uniform(0.05, 0.9) * share)
         kill(child)
         if (broken / "hash").exists():
@@ -122,7 +122,7 @@ def test_ten_kills_lose_nothing(tmp_path, begin, model, workers):
     child.join(600)
     print(f"{model}, {workers} workers: {len(killed)} kills; the newest checkpoints then were those of steps {killed}")
     assert len(killed) == KILLS, "the run ended too early: make it longer"
-    assert len(set(killed)) > KILLS // 2, "the kills fell too close together: make it longer"
+    assert len(set(killed)) >= KILLS // 2, "the kills fell too close together: make it longer"
     assert (broken / "hash").read_text() == (whole / "hash").read_text()
     logs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, broken)]
     scores = [[(row["step"], row["mIoU"]) for row in log if row["split"] == "val"] for log in logs]
