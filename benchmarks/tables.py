@@ -135,6 +135,29 @@ def crf_search() -> str:
     )
 
 
+def overhead() -> str:
+    """What a checkpoint costs beside plain ``torch.save``, and the time to the first step."""
+    return kept(
+        "overhead",
+        ("what", "seconds", "torch.save", "ratio [95 %]"),
+        lambda r: (
+            r["what"],
+            f"{r['ours_ms'] / 1000:.2f}",
+            f"{r['peer_ms'] / 1000:.2f}" if "peer_ms" in r else None,
+            f"{r['ratio']:.1f} [{r['low']:.1f}, {r['high']:.1f}]" if "ratio" in r else None,
+        ),
+    )
+
+
+def ranks() -> str:
+    """Images a second on one and on several processes."""
+    return kept(
+        "ranks",
+        ("device", "processes", "pictures each", "norm", "images a second"),
+        lambda r: (r["device"], r["ranks"], r["batch_a_rank"], r["norm"], f"{r['images_per_s']:.1f}"),
+    )
+
+
 def branches() -> str:
     """ICNet's resolutions: mIoU and milliseconds."""
     return kept(
@@ -204,7 +227,22 @@ def source(path: Path) -> str:
     return f"[json](benchmarks/results/{path.name})"
 
 
-MAKERS = (first_run, camvid, peers, models, crf, crf_effect, crf_search, branches, speed, article, runtimes, transfer)
+MAKERS = (
+    first_run,
+    camvid,
+    peers,
+    models,
+    crf,
+    crf_effect,
+    crf_search,
+    branches,
+    speed,
+    article,
+    runtimes,
+    transfer,
+    overhead,
+    ranks,
+)
 TABLES: dict[str, Callable[[], str]] = {maker.__name__: maker for maker in MAKERS}
 
 
