@@ -36,7 +36,7 @@ def train(job: Job) -> dict[str, Any]:
             parts = config.build_training(job.config, job.recorded)
             if parts.pruner is not None and parts.pruner.target is not None:
                 parts.pruner = parts.pruner.with_share(
-                    world.first(lambda: share_for(parts.pruner, parts.model, parts.val_set, place.folder, job.config["device"]))
+                    world.first(lambda: share_for(parts.pruner, parts.model, parts.val_set, place.folder, job.config["device"]))  # type: ignore[arg-type]
                 )
             facts = _introduce(job, parts) if world.is_main else {}
             result = learn(parts, place, world, **config.words_for(learn, job.config)) | facts

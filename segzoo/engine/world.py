@@ -16,14 +16,15 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from segzoo.registry import ConfigError
 
 T = TypeVar("T")
-_DDP_WORDS = inspect.signature(DistributedDataParallel.__init__).parameters
-BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_WORDS else "broadcast_buffers"  # its name before torch 2.15
+NEW_WORD = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.15 renamed it
+BUFFERS: dict[str, Any] = {"forward_sync_buffers" if NEW_WORD else "broadcast_buffers": False}
 PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, which may be writing a checkpoint
 
 
@@ -87,7 +88,7 @@ class World:
         place = next(model.parameters()).device
         if joint_norm and place.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return DistributedDataParallel(model, device_ids=[place.index] if place.type == "cuda" else None, **{BUFFERS: False})
+        return DistributedDataParallel(model, device_ids=[place.index] if place.type == "cuda" else None, **BUFFERS)
 
     def part(self, net: nn.Module, last: bool) -> AbstractContextManager:
         """The context of one accumulated part: gradients are exchanged in the last one only."""
@@ -130,7 +131,7 @@ def joined(device: str) -> Iterator[World]:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))  # torchrun leaves each process one
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    store = dist.PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, with the addresses of ranks that are gone
+    store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, with the addresses of ranks that are gone
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     world = World(rank, size, restarts)
     try:
