@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -125,8 +124,7 @@ def main(words: list[str]) -> None:
         gc.collect()
         print(rows[-1], flush=True)
     if not words:
-        found = {package: metadata.version(package) for package in ("mmsegmentation", "torchvision")}
-        print(write_result("peers_360x480", "python -m benchmarks.beside_peers", rows, more_versions=found))
+        print(write_result("peers_360x480", "python -m benchmarks.beside_peers", rows, packages=("mmsegmentation",)))
 
 
 if __name__ == "__main__":

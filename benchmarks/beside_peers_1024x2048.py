@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -115,9 +114,8 @@ def main(words: list[str]) -> None:
             if all(word in name or word in (runtime, precision) for word in words):
                 rows += measure(name, runtime, precision)
     if not words:
-        packages = ("mmsegmentation", "segmentation-models-pytorch", "torchvision", "openvino", "onnxruntime")
-        found = {package: metadata.version(package) for package in packages}
-        print(write_result("peers_1024x2048", "python -m benchmarks.beside_peers_1024x2048", rows, more_versions=found))
+        packages = ("mmsegmentation", "segmentation-models-pytorch", "openvino", "onnxruntime")
+        print(write_result("peers_1024x2048", "python -m benchmarks.beside_peers_1024x2048", rows, packages=packages))
 
 
 if __name__ == "__main__":

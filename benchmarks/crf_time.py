@@ -6,8 +6,6 @@ Needs SEGZOO_DATA with CamVid, and ``pip install pydensecrf2``, which compiles.
 
 from __future__ import annotations
 
-from importlib import metadata
-
 import numpy as np
 import torch
 from segzoo.tools._entry import plain
@@ -61,11 +59,7 @@ def main() -> None:
     row = {"hw": list(image.shape[:2]), "classes": CLASSES, "iterations": STEPS, "agreement": agreement}
     row |= compared(in_turns(calls, seconds=PAIRS, least=PAIRS, warm=0))
     print(row)
-    print(
-        write_result(
-            "crf_360x480", "python -m benchmarks.crf_time", [row], more_versions={"pydensecrf2": metadata.version("pydensecrf2")}
-        )
-    )
+    print(write_result("crf_360x480", "python -m benchmarks.crf_time", [row], packages=("pydensecrf2",)))
 
 
 if __name__ == "__main__":

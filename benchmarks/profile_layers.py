@@ -63,7 +63,8 @@ def main(name: str, runtime: str, precision: str) -> None:
     model, trunk = NETWORKS[name]
     chosen = subject({"model": model, "backbone": trunk}, classes=CLASSES)
     pictures = bench_pictures(chosen.data, 16, hw=SIZE)
-    order = Order(lean_copy(chosen, torch.device("cpu")), torch.from_numpy(pictures[0][None]), precision, pictures)  # type: ignore[arg-type]
+    network = lean_copy(chosen.model, chosen.card, torch.device("cpu"))
+    order = Order(network, torch.from_numpy(pictures[0][None]), precision, pictures)  # type: ignore[arg-type]
     layers = sorted({"openvino": by_openvino, "eager": by_eager}[runtime](order), key=lambda layer: -layer[2])
     kinds: dict[str, float] = defaultdict(float)
     for _, kind, ms in layers:

@@ -6,6 +6,8 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,28 @@ from segzoo.report import write_json
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_result(name: str, command: str, rows: Any, *, more_versions: dict[str, str] | None = None) -> Path:
+def write_result(name: str, command: str, rows: Any, *, packages: Sequence[str] = ()) -> Path:
     """Writes ``results/<name>.json``: the rows, and everything one needs to judge or repeat them.
 
     Args:
         name: the file's stem.
         command: the words that make the result again.
         rows: plain JSON-able content.
-        more_versions: of packages beside segzoo's own, such as the peers.
+        packages: beside segzoo's own, such as the peers, whose versions are told too where they are installed.
     """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    content = {"command": command, "git": git_commit(), "machine": machine(), "versions": versions() | (more_versions or {})}
+    content = {"command": command, "git": git_commit(), "machine": machine(), "versions": versions() | _installed(packages)}
     write_json(path, content | {"rows": rows})
     return path
+
+
+def _installed(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def read_result(name: str) -> dict[str, Any]:

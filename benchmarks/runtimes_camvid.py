@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from benchmarks.results import write_result
 from benchmarks.turns import in_turns
 from segzoo.config import build_data
 from segzoo.layers.resize import grow_labels
-from segzoo.measured import lean_copy
+from segzoo.measured import lean_copy, runtime_call
 from segzoo.metrics import ConfusionMatrix
-from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Order
-from segzoo.subject import Subject, bench_pictures
+from segzoo.subject import bench_pictures
 from segzoo.types import Dataset
 from segzoo.zoo import data_section, load_with_config
 
@@ -53,32 +51,27 @@ def main(run: str) -> None:
     model, card, meta = load_with_config(ckpt=run)
     section = data_section(meta, None)
     train, val = (build_data(section, split) for split in ("train", "val"))
-    chosen = Subject(model, card, val, meta["config"], meta["sha256"])
     size = val[0].label.shape[:2]
     seen = bench_pictures(train, CALIBRATE, hw=size)
     picture = torch.from_numpy(val[0].image[None])
-    labels: dict[str, Callable[[Tensor], Tensor]] = {}
+    labels: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
     for runtime, precision in RUNS:
         words = {"calibrate": CALIBRATE} if precision == "int8" else {}
-        order = Order(lean_copy(chosen, torch.device("cpu")), picture, precision, seen)  # type: ignore[arg-type]
-        call = RUNTIMES.build(runtime, order, **words)
-        labels[f"{runtime} {precision}"] = lambda x, call=call: grow_labels(call(x), size, bool(model.align_corners))
+        order = Order(lean_copy(model, card, torch.device("cpu")), picture, precision, seen)  # type: ignore[arg-type]
+        call = runtime_call(runtime, order, **words)
+        labels[runtime, precision] = lambda x, call=call: grow_labels(call(x), size, bool(model.align_corners))
     taken = in_turns({name: lambda name=name: labels[name](picture) for name in labels}, seconds=60, most=TURNS, warm=3)
     rows = []
-    for name, label in labels.items():
-        row: dict[str, Any] = {
-            "runtime": name.split()[0],
-            "precision": name.split()[1],
-            "hw": list(size),
-            "miou": score(label, val),
-        }
-        rows.append(row | {"ms": 1000 * statistics.median(taken[name]), "calibrated_on": CALIBRATE if "int8" in name else None})
+    for run_of, label in labels.items():
+        runtime, precision = run_of
+        row: dict[str, Any] = {"runtime": runtime, "precision": precision, "hw": list(size), "miou": score(label, val)}
+        seen_pictures = CALIBRATE if precision == "int8" else None
+        rows.append(row | {"ms": 1000 * statistics.median(taken[run_of]), "calibrated_on": seen_pictures})
         print(rows[-1], flush=True)
     for row in rows:
         row |= {"points": 100 * (row["miou"] - rows[0]["miou"]), "checkpoint_sha256": meta["sha256"], "data": card.name}
-    packages = ("onnxruntime", "openvino", "nncf")
-    found = {package: metadata.version(package) for package in packages}
-    print(write_result("runtimes_camvid", f"python -m benchmarks.runtimes_camvid {Path(run).name}", rows, more_versions=found))
+    command = f"python -m benchmarks.runtimes_camvid {Path(run).name}"
+    print(write_result("runtimes_camvid", command, rows, packages=("onnxruntime", "openvino", "nncf")))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
 from benchmarks.results import write_result
@@ -35,9 +34,8 @@ def main(name: str) -> None:
         subprocess.run(command, cwd=ROOT, check=True)
         rows = json.loads((Path(folder) / "sweep" / "bench.json").read_text(encoding="utf-8"))
     rows = [{key: value for key, value in row.items() if key not in COMMON} for row in rows]
-    installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
-    packages = {package: installed[package] for package in ("openvino", "onnxruntime", "nncf") if package in installed}
-    print(write_result(f"{name}_1024x2048", f"python -m benchmarks.sweeps {name}", rows, more_versions=packages))
+    packages = ("openvino", "onnxruntime", "nncf")
+    print(write_result(f"{name}_1024x2048", f"python -m benchmarks.sweeps {name}", rows, packages=packages))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.results import ratio_interval
 
+Name = TypeVar("Name")
+
 
 def in_turns(
-    calls: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 4, most: int = 30, warm: int = 1
-) -> dict[str, list[float]]:
+    calls: Mapping[Name, Callable[[], object]], *, seconds: float, least: int = 4, most: int = 30, warm: int = 1
+) -> dict[Name, list[float]]:
     """Seconds of each call, in rounds of which every second one runs backwards.
 
     Args:
@@ -24,7 +26,7 @@ def in_turns(
     for _ in range(warm):
         for call in calls.values():
             call()
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    taken: dict[Name, list[float]] = {name: [] for name in calls}
     while _rounds(taken) < least or (_rounds(taken) < most and max(map(sum, taken.values())) < seconds):
         for name in list(calls) if _rounds(taken) % 2 == 0 else list(calls)[::-1]:
             start = time.perf_counter()
@@ -39,5 +41,5 @@ def compared(taken: Mapping[str, list[float]]) -> dict[str, Any]:
     return {"pairs": len(taken["ours"])} | medians | ratio_interval(taken["ours"], taken["peer"])
 
 
-def _rounds(taken: Mapping[str, list[float]]) -> int:
+def _rounds(taken: Mapping[Any, list[float]]) -> int:
     return min(map(len, taken.values()))

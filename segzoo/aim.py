@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from segzoo.registry import ConfigError
 from segzoo.report import write_json
 
 if TYPE_CHECKING:
-    from segzoo.models._base import SegModel
+    from segzoo.engine.train import Parts
+    from segzoo.engine.world import World
     from segzoo.pruners._base import Pruner, Target
     from segzoo.types import Dataset
 
@@ -23,9 +25,15 @@ TURNS = 12
 UNITS = {"ms": "ms", "gmacs": "GMACs", "params": "parameters"}
 
 
-def share_for(
-    pruner: Pruner, model: SegModel, data: Dataset, folder: Path, device: str, say: Callable[[str], None] = print
-) -> float:
+def settle(parts: Parts, folder: Path, device: str, world: World) -> None:
+    """Gives the pruner of a training that has a target the share that meets it; rank 0 searches. Arguments as ``share_for``'s."""
+    pruner = parts.pruner
+    if pruner is not None and pruner.target is not None:
+        share = world.first(lambda: share_for(pruner, parts.model, parts.val_set, folder, device))
+        parts.pruner = dataclasses.replace(pruner, shares=(share,), target=None)
+
+
+def share_for(pruner: Pruner, model: Any, data: Dataset, folder: Path, device: str, say: Callable[[str], None] = print) -> float:
     """The largest share of the channels with which a network meets the pruner's target.
 
     What was tried is kept in ``aim.json``, which a resumed run reads instead of measuring again.
@@ -45,7 +53,8 @@ def share_for(
     assert target is not None
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))["share"]
-    tried = search(target, lambda share: _value(target, _pruned(pruner, model, share), data, device), say)
+    value = _clock(target, data, device) if target.kind == "ms" else partial(_counted, target)
+    tried = search(target, lambda share: value(_pruned(pruner, model, share)), say)
     share = max(share for share, value in tried.items() if value <= target.value)
     rows = [{"share": share, target.kind: value} for share, value in sorted(tried.items())]
     write_json(kept, {"share": share, "target": dataclasses.asdict(target), "tried": rows})
@@ -89,7 +98,7 @@ def search(target: Target, value: Callable[[float], float], say: Callable[[str],
     return tried
 
 
-def _pruned(pruner: Pruner, model: SegModel, share: float) -> SegModel:
+def _pruned(pruner: Pruner, model: Any, share: float) -> Any:
     """A copy that has lost channels."""
     cut = copy.deepcopy(model).eval()
     if share < 1:
@@ -97,39 +106,38 @@ def _pruned(pruner: Pruner, model: SegModel, share: float) -> SegModel:
     return cut
 
 
-def _value(target: Target, model: SegModel, data: Dataset, device: str) -> float:
-    """What the target limits, of one network."""
+def _counted(target: Target, model: Any) -> float:
+    """Parameters or 10^9 multiply-adds of a network, which does not survive it."""
     from segzoo.describe import describe, sums
 
-    if target.kind == "ms":
-        return _milliseconds(target, model, data, device)
-    totals: dict[str, Any] = sums(describe(model.to("meta"), hw=target.hw))
-    return float(totals[target.kind])
+    return float(sums(describe(model.to("meta"), hw=target.hw))[target.kind])
 
 
-def _milliseconds(target: Target, model: SegModel, data: Dataset, device: str) -> float:
-    """Median milliseconds of a picture from bytes to labels."""
+def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]:
+    """What gives a network's median milliseconds of a picture, from bytes to labels."""
     import torch
 
     from segzoo.engine.device import pick_device
     from segzoo.engine.timing import measure
-    from segzoo.export import Deployed
     from segzoo.layers.resize import grow_labels
-    from segzoo.registry import RUNTIMES
+    from segzoo.measured import lean_copy, runtime_call
     from segzoo.runtimes._base import Order, Unable
     from segzoo.subject import bench_pictures
 
-    place, align = pick_device(device), bool(model.align_corners)
-    pictures = bench_pictures(data, 8, hw=target.hw)
+    place, pictures = pick_device(device), bench_pictures(data, 8, hw=target.hw)
     example = torch.from_numpy(pictures[0][None]).to(place)
-    model.lean_()
-    deployed = Deployed(model, data.card.mean, data.card.std, takes="uint8", gives="logits").eval().to(place)
-    try:
-        call = RUNTIMES.build(target.runtime, Order(deployed, example, target.precision, pictures))  # type: ignore[arg-type]
-    except (Unable, ImportError) as error:
-        raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
-    times = measure(lambda: grow_labels(call(example), target.hw, align), place, seconds=15, interval=0.02)
-    return times.percentiles()["p50"]
+
+    def milliseconds(model: Any) -> float:
+        order = Order(lean_copy(model, data.card, place), example, target.precision, pictures)  # type: ignore[arg-type]
+        try:
+            call = runtime_call(target.runtime, order)
+        except Unable as error:
+            raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
+        align = bool(model.align_corners)
+        times = measure(lambda: grow_labels(call(example), target.hw, align), place, seconds=15, interval=0.02)
+        return times.percentiles()["p50"]
+
+    return milliseconds
 
 
 def _shown(kind: str, value: float) -> str:

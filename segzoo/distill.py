@@ -71,11 +71,12 @@ class Teacher:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def attach(self, student: nn.Module) -> None:
-        """Watches the layers of a student, and no longer those of another.
+        """Goes to a student's device and watches its layers, and no longer those of another.
 
         Raises:
             ConfigError: one of the networks has no layer of a name.
         """
+        self.net.to(next(student.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for hook in self._hooks:
             hook.remove()
         self._hooks = [
@@ -92,7 +93,6 @@ class Teacher:
             logits: the student's answer.
             run: how the teacher is run.
         """
-        self.net.to(x.device, memory_format=torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None)  # type: ignore[call-overload]
         with torch.no_grad():
             wanted = run(self.net, x).main
         term = self.weight * self._of_scores(logits.main, wanted)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from segzoo.export import Deployed
+    from segzoo.models._base import SegModel
+    from segzoo.runtimes._base import Call, Order
+    from segzoo.types import DataCard
 
 EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
 
@@ -57,24 +60,37 @@ def measured_row(
     row = _identity(chosen, config, size, place)
     start = time.perf_counter()
     try:
-        order = Order(lean_copy(chosen, place), example, words["precision"], pictures)
-        call = RUNTIMES.build(config["runtime"]["name"], order, **settings(config["runtime"]))
-    except (Unable, ImportError) as error:
-        lacks = f': pip install "segzoo[{EXTRAS[row["runtime"]]}]"' if isinstance(error, ImportError) else ""
-        return row | {"unable": f"{error}{lacks}"}
+        order = Order(lean_copy(chosen.model, chosen.card, place), example, words["precision"], pictures)
+        call = runtime_call(config["runtime"]["name"], order, **settings(config["runtime"]))
+    except Unable as error:
+        return row | {"unable": str(error)}
     built = time.perf_counter() - start
     align = bool(chosen.model.align_corners)
     found = bench(call, lambda logits: grow_labels(logits, size["hw"], align), pictures, truth, place, row["gmacs"], **words)
     return row | found | {"build_s": built, "peak_memory_mb": _memory(place), "versions": versions(), "machine": machine()}
 
 
-def lean_copy(chosen: Subject, place: torch.device) -> Deployed:
-    """A copy of the network made lean, with normalisation before it."""
+def lean_copy(model: SegModel, card: DataCard, place: torch.device) -> Deployed:
+    """A copy of a network made lean, with normalisation before it."""
     from segzoo.export import Deployed
 
-    lean = copy.deepcopy(chosen.model)
+    lean = copy.deepcopy(model)
     lean.lean_()
-    return Deployed(lean, chosen.card.mean, chosen.card.std, takes="uint8", gives="logits").eval().to(place)
+    return Deployed(lean, card.mean, card.std, takes="uint8", gives="logits").eval().to(place)
+
+
+def runtime_call(name: str, order: Order, **words: Any) -> Call:
+    """What the runtime of that name makes of an order.
+
+    Raises:
+        Unable: it cannot, or is not installed; then the message names the extra.
+    """
+    from segzoo.runtimes._base import Unable
+
+    try:
+        return RUNTIMES.build(name, order, **words)
+    except ImportError as error:
+        raise Unable(f'{error}: pip install "segzoo[{EXTRAS[name]}]"') from None
 
 
 def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any], place: torch.device) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from segzoo.aim import search, share_for
 from segzoo.describe import describe, sums
-from segzoo.pruners._base import Target
-from segzoo.registry import DATA, PRUNERS, ConfigError
+from segzoo.pruners._base import Target, plan
+from segzoo.registry import DATA, PRUNERS, ConfigError, settings_of
 from segzoo.zoo import create_model
 
 
@@ -57,7 +57,7 @@ def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
     share = share_for(pruner, model, data, tmp_path, "cpu", lambda line: None)
     assert share == share_for(pruner, model, data, tmp_path, "cpu") == json.loads((tmp_path / "aim.json").read_text())["share"]
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    pruner.with_share(share).prune_(model, 1.0, share, {})
+    pruner.prune_(model, 1.0, share, {})
     found = sums(describe(model.eval().to("meta"), hw=(64, 96)))[kind]
     assert 0.9 * wanted <= found <= wanted
 
@@ -77,9 +77,6 @@ def test_one_word_says_how_many_channels_stay(words):
 
 
 def test_every_pruner_has_the_shared_settings_and_its_own():
-    from segzoo.pruners._base import plan
-    from segzoo.registry import settings_of
-
     shared = set(inspect.signature(plan).parameters)
     for name in PRUNERS.names():
         if name != "none":

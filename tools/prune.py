@@ -12,10 +12,11 @@ from segzoo.tools._entry import Job, run
 def prune(job: Job) -> dict[str, Any]:
     """Prunes one checkpoint and fine-tunes it; returns what ``result.json`` holds, the report with it."""
     from segzoo import config, zoo
-    from segzoo.aim import share_for
+    from segzoo.aim import settle
     from segzoo.engine.device import reuse_memory
     from segzoo.engine.run import open_run
     from segzoo.engine.train import train as learn
+    from segzoo.engine.world import ALONE
     from segzoo.rules import training_faults
 
     reuse_memory()
@@ -35,9 +36,7 @@ def prune(job: Job) -> dict[str, Any]:
     try:
         parts = config.build_training(whole, recorded)
         parts.model, parts.widths = model, meta["widths"]
-        if parts.pruner is not None and parts.pruner.target is not None:
-            share = share_for(parts.pruner, model, parts.val_set, place.folder, whole["device"])
-            parts.pruner = parts.pruner.with_share(share)
+        settle(parts, place.folder, whole["device"], ALONE)
         report = _before_and_pruned(parts, whole)
         result = learn(parts, place, **config.words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
     except BaseException as error:

@@ -12,7 +12,7 @@ from segzoo.tools._entry import Job, run
 def train(job: Job) -> dict[str, Any]:
     """Trains one model on all ranks; returns what ``result.json`` holds and a sweep's table shows."""
     from segzoo import config
-    from segzoo.aim import share_for
+    from segzoo.aim import settle
     from segzoo.engine.device import reuse_memory
     from segzoo.engine.run import Run, open_run
     from segzoo.engine.together import open_together
@@ -34,10 +34,7 @@ def train(job: Job) -> dict[str, Any]:
             return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
         try:
             parts = config.build_training(job.config, job.recorded)
-            if parts.pruner is not None and parts.pruner.target is not None:
-                parts.pruner = parts.pruner.with_share(
-                    world.first(lambda: share_for(parts.pruner, parts.model, parts.val_set, place.folder, job.config["device"]))  # type: ignore[arg-type]
-                )
+            settle(parts, place.folder, job.config["device"], world)
             facts = _introduce(job, parts) if world.is_main else {}
             result = learn(parts, place, world, **config.words_for(learn, job.config)) | facts
         except BaseException as error:

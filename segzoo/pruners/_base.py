@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -70,10 +70,6 @@ class Pruner:
         """The step before which each stage comes -> the share that stayed until then, and the share that stays from then on."""
         after = [round((self.start + (1 - self.start) * i / len(self.shares)) * total) for i in range(len(self.shares))]
         return dict(zip(after, zip((1.0, *self.shares), self.shares, strict=False), strict=True))
-
-    def with_share(self, share: float) -> Pruner:
-        """The same pruner with a share that was found for its target."""
-        return replace(self, shares=(share,), target=None)
 
     def prune_(self, model: nn.Module, before: float, after: float, gradients: Gradients) -> Resize:
         """Removes channels in place until the share ``after`` is left of what ``before`` is a share of.

@@ -1,0 +1,96 @@
+"""Tables of what takes how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.cells import kept, ratio
+from benchmarks.results import RESULTS, read_result
+from segzoo.report import markdown_table
+
+
+def peers() -> str:
+    """Ratios of our times to the peers'."""
+    if not (RESULTS / "peers_360x480.json").exists():
+        return "Not measured yet.\n"
+    rows = []
+    for row in read_result("peers_360x480")["rows"]:
+        what = "picture" if row["mode"] == "eval" else "training step"
+        if "peer_refuses" in row:
+            rows.append((row["model"], what, row["batch"], row["precision"], None, None, "the peer's norms refuse this batch"))
+            continue
+        rows.append(
+            (row["model"], what, row["batch"], row["precision"], f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", ratio(row, 3))
+        )
+    note = "The peer of pspnet is mmsegmentation's PSPNet-R50-D8, that of fcn_dilated torchvision's fcn_resnet50; times in ms a batch at 480x360.\n\n"
+    return note + markdown_table(("model", "of a", "batch", "precision", "ours", "peer", "ratio [95 %]"), rows)
+
+
+def crf() -> str:
+    """The CRF's time beside pydensecrf2's."""
+    return kept(
+        "crf_360x480",
+        ("ours ms", "pydensecrf2 ms", "ratio [95 %]", "equal labels %"),
+        lambda r: (
+            f"{r['ours_ms']:.0f}",
+            f"{r['peer_ms']:.0f}",
+            ratio(r),
+            f"{100 * r['agreement']:.2f}",
+        ),
+    )
+
+
+def overhead() -> str:
+    """What a checkpoint costs beside plain ``torch.save``, and the time to the first step."""
+    return kept(
+        "overhead",
+        ("what", "seconds", "torch.save", "ratio [95 %]"),
+        lambda r: (
+            r["what"],
+            f"{r['ours_ms'] / 1000:.2f}",
+            f"{r['peer_ms'] / 1000:.2f}" if "peer_ms" in r else None,
+            ratio(r, 1),
+        ),
+    )
+
+
+def ranks() -> str:
+    """Images a second on one and on several processes."""
+    return kept(
+        "ranks",
+        ("device", "processes", "pictures each", "norm", "images a second"),
+        lambda r: (r["device"], r["ranks"], r["batch_a_rank"], r["norm"], f"{r['images_per_s']:.1f}"),
+    )
+
+
+def peers_full_size() -> str:
+    """A picture of 1024x2048 from bytes to labels, beside the peers in the same runtime."""
+    return kept(
+        "peers_1024x2048",
+        ("model", "peer", "runtime", "precision", "ours ms", "peer ms", "ratio [95 %]"),
+        lambda r: (
+            r["model"],
+            r["peer"],
+            r["runtime"],
+            r["precision"],
+            f"{r['ours_ms']:.0f}",
+            f"{r['peer_ms']:.0f}",
+            ratio(r),
+        ),
+    )
+
+
+def article() -> str:
+    """ICNet at 1024x2048 by runtime, number format and batch; what did not run says why."""
+
+    def cells(row: dict[str, Any]) -> tuple[Any, ...]:
+        told = (row["runtime"], row.get("precision"), row.get("batch"))
+        if "unable" in row:
+            return (*told, None, None, None, row["unable"].splitlines()[0])
+        half = 100 * row["ms_per_image"]["p90"] / row["ms_per_image"]["p50"] - 100
+        middle, share = f"{row['ms_per_image']['p50']:.0f}", f"{100 * row['share_of_peak']:.0f}"
+        return (*told, middle, share, f"{100 * row['agreement']:.2f}", f"p90 {half:.0f} % above" if row["warnings"] else None)
+
+    return kept(
+        "article_1024x2048", ("runtime", "precision", "batch", "ms a picture", "of peak %", "equal labels %", "remarks"), cells
+    )
