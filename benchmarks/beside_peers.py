@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from benchmarks.results import write_result
 from benchmarks.turns import compared, in_turns
 from segzoo import create_model
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.registry import LOSSES
 
 HEIGHT, WIDTH, CLASSES = 360, 480, 19

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmarks.results import write_result
 from benchmarks.turns import compared, in_turns
 from segzoo.export import Deployed
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Order
 from segzoo.subject import bench_pictures, subject

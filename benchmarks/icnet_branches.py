@@ -17,7 +17,7 @@ from benchmarks.results import write_result
 from benchmarks.turns import in_turns
 from segzoo.config import build_data
 from segzoo.engine.evaluate import evaluate
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.zoo import data_section, load_with_config
 
 BRANCHES, TURNS = (4, 24, 124), 30

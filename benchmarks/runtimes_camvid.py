@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.results import write_result
 from benchmarks.turns import in_turns
 from segzoo.config import build_data
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.measured import lean_copy, runtime_call
 from segzoo.metrics import ConfusionMatrix
 from segzoo.runtimes._base import Order

@@ -119,7 +119,7 @@ def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]
 
     from segzoo.engine.device import pick_device
     from segzoo.engine.timing import measure
-    from segzoo.layers.resize import grow_labels
+    from segzoo.layers.labels import grow_labels
     from segzoo.measured import lean_copy, runtime_call
     from segzoo.runtimes._base import Order, Unable
     from segzoo.subject import bench_pictures

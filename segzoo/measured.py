@@ -47,7 +47,7 @@ def measured_row(
     from segzoo.engine.bench import bench
     from segzoo.engine.device import pick_device
     from segzoo.engine.env import machine, versions
-    from segzoo.layers.resize import grow_labels
+    from segzoo.layers.labels import grow_labels
     from segzoo.runtimes._base import Order, Unable
 
     torch.set_num_threads(threads or torch.get_num_threads())

@@ -14,7 +14,7 @@ from test_bench import order
 from segzoo.crf import DenseCRF
 from segzoo.engine.evaluate import evaluate
 from segzoo.engine.train import train
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.registry import MODELS, RUNTIMES
 from segzoo.zoo import create_model
 

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segzoo.layers.conv import ConvBN, Score
+from segzoo.layers.labels import grow_labels
 from segzoo.layers.norm import PooledBN
 from segzoo.layers.pyramid import PyramidPool
-from segzoo.layers.resize import grow_labels, resize
+from segzoo.layers.resize import resize
 
 POOLS = {"avg": F.adaptive_avg_pool2d, "max": F.adaptive_max_pool2d}
 quick = settings(max_examples=40, deadline=None)
@@ -141,8 +142,8 @@ def test_grow_labels_interpolates_borders_only(small, factors, more, align_corne
     logits = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3)[:, :, : small[0], : small[1]]
     logits = logits + 0.2 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segzoo.layers.resize.SPARSE", 1.0)
-        patch.setattr("segzoo.layers.resize._strips", None)
+        patch.setattr("segzoo.layers.labels.SPARSE", 1.0)
+        patch.setattr("segzoo.layers.labels._strips", None)
         assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
 
 

@@ -13,7 +13,7 @@ import torch
 from segzoo.engine.bundle import write_bundle
 from segzoo.engine.gate import Run, compare, pictures_of
 from segzoo.export import Deployed, to_onnx, to_openvino, to_torch_export
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataCard, Dataset
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segzoo.engine.device import Precision
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.registry import ConfigError
 from segzoo.types import Logits
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.fold import fold_norms_
-from segzoo.layers.resize import grow_labels
+from segzoo.layers.labels import grow_labels
 from segzoo.types import DataCard, Logits
 
 SMALLEST = 32  # pixels a side: what a trunk of stride 32 turns into one
