@@ -38,7 +38,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "parsenet": ({"name": "parsenet"}, VGG, ("plain parsenet",)),
     "largefov": ({"name": "deeplab_largefov"}, VGG, ("plain largefov",)),
 }
-RUNS = (("openvino", "bf16"), ("eager", "bf16"), ("openvino", "fp32"), ("eager", "fp32"))
+RUNS = (("openvino", "int8"), ("openvino", "bf16"), ("eager", "bf16"), ("openvino", "fp32"), ("eager", "fp32"))
 
 
 class Peer(nn.Module):

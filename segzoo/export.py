@@ -43,8 +43,8 @@ class Deployed(nn.Module):
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, takes: Takes, gives: Gives):
         super().__init__()
         self.model, self.takes, self.gives = model, takes, gives
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
 
     @property
     def classes(self) -> int:
@@ -62,8 +62,11 @@ class Deployed(nn.Module):
         return pictures if self.takes == "uint8" else pictures.permute(0, 3, 1, 2).float()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x = image.permute(0, 3, 1, 2).float() if self.takes == "uint8" else image
-        logits = self.model((x - self.mean) / self.std).main
+        if self.takes == "uint8":  # normalised as it lies in memory, which saves OpenVINO two passes over the picture
+            x = ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        else:
+            x = (image - self.mean[:, None, None]) / self.std[:, None, None]
+        logits = self.model(x).main
         if self.gives == "logits":
             return (logits,)
         grown = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=bool(self.model.align_corners))
