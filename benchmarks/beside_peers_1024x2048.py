@@ -4,12 +4,15 @@
     python -m benchmarks.beside_peers_1024x2048 icnet openvino bf16   # only what all these words fit
 
 Batch 1, 19 classes, random weights with settled norms, the same picture. Both sides run in our runtimes, from bytes to labels: the
-peers as they stand, growing all their scores and taking the arg-max inside; ours lean, growing what the arg-max needs.
+peers as they stand, growing all their scores and taking the arg-max inside; ours lean, growing what the arg-max needs. A matrix
+product takes its turn too, so that each row tells how fast the machine was just then (int8: of bf16).
 """
 
 from __future__ import annotations
 
+import copy
 import gc
+import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.results import write_result
 from benchmarks.turns import compared, in_turns
+from segzoo.describe import describe, sums
 from segzoo.export import Deployed
 from segzoo.layers.labels import grow_labels
 from segzoo.registry import RUNTIMES
@@ -38,6 +42,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "parsenet": ({"name": "parsenet"}, VGG, ("plain parsenet",)),
     "largefov": ({"name": "deeplab_largefov"}, VGG, ("plain largefov",)),
 }
+SIDE = 2048  # of the matrices whose product tells the machine's speed
 RUNS = (("openvino", "int8"), ("openvino", "bf16"), ("eager", "bf16"), ("openvino", "fp32"), ("eager", "fp32"))
 
 
@@ -88,7 +93,9 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
     picture = torch.from_numpy(bench_pictures(chosen.data, 1, hw=SIZE)[0][None])
     align = bool(chosen.model.align_corners)
     chosen.model.lean_()
+    gmacs = sums(describe(copy.deepcopy(chosen.model).to("meta"), hw=SIZE))["gmacs"]
     net = call_of(chosen.model, "logits", runtime, precision, picture, chosen.card)
+    matrix = torch.randn(SIDE, SIDE).to(torch.float32 if precision == "fp32" else torch.bfloat16)
     rows = []
     for other in peers:
         theirs = call_of(peer(other), "labels", runtime, precision, picture, chosen.card)
@@ -97,11 +104,14 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
                 "ours": lambda: grow_labels(net(picture), SIZE, align),
                 "peer": lambda theirs=theirs: theirs(picture),
                 "net": lambda: net(picture),
+                "product": lambda: torch.mm(matrix, matrix),
             },
             seconds=20,
         )
+        tflops = 2 * SIDE**3 / statistics.median(taken["product"]) / 1e12
+        spent = {"ours_net_ms": 1000 * statistics.median(taken["net"]), "gmacs": gmacs, "machine_tflops": tflops}
         row = {"model": name, "peer": other, "runtime": runtime, "precision": precision, "hw": list(SIZE), "batch": 1}
-        rows.append(row | compared(taken) | {"ours_net_ms": 1000 * sorted(taken["net"])[len(taken["net"]) // 2]})
+        rows.append(row | compared(taken) | spent | {"at_peak_ms": 2 * gmacs / tflops})
         print(rows[-1], flush=True)
         gc.collect()
     return rows
