@@ -16,7 +16,7 @@ from segzoo.report import write_json
 if TYPE_CHECKING:
     from segzoo.engine.train import Parts
     from segzoo.engine.world import World
-    from segzoo.pruners._base import Pruner, Target
+    from segzoo.pruners._base import Pruner, Ranking, Target
     from segzoo.types import Dataset
 
 LEAST = 0.05  # share of the channels below which nothing is tried
@@ -27,13 +27,20 @@ UNITS = {"ms": "ms", "gmacs": "GMACs", "params": "parameters"}
 
 def settle(parts: Parts, folder: Path, device: str, world: World) -> None:
     """Gives the pruner of a training that has a target the share that meets it; rank 0 searches. Arguments as ``share_for``'s."""
+    from segzoo.engine.device import Precision, pick_device
+    from segzoo.engine.evidence import Evidence
+
     pruner = parts.pruner
     if pruner is not None and pruner.target is not None:
-        share = world.first(lambda: share_for(pruner, parts.model, parts.val_set, folder, device))
+        place = pick_device(device)
+        evidence = Evidence(parts.model.to(place), parts, Precision("auto", place))
+        share = world.first(lambda: share_for(pruner, parts.model, evidence, parts.val_set, folder, device))
         parts.pruner = dataclasses.replace(pruner, shares=(share,), target=None)
 
 
-def share_for(pruner: Pruner, model: Any, data: Dataset, folder: Path, device: str, say: Callable[[str], None] = print) -> float:
+def share_for(
+    pruner: Pruner, model: Any, evidence: Any, data: Dataset, folder: Path, device: str, say: Callable[[str], None] = print
+) -> float:
     """The largest share of the channels with which a network meets the pruner's target.
 
     What was tried is kept in ``aim.json``, which a resumed run reads instead of measuring again.
@@ -41,6 +48,7 @@ def share_for(pruner: Pruner, model: Any, data: Dataset, folder: Path, device: s
     Args:
         pruner: of a training; has a target.
         model: the network before it is pruned; left as it is.
+        evidence: of what it does on training pictures, for pruners that ask.
         data: gives the picture that is timed.
         folder: the run's.
         device: where it is timed, as configurations name it.
@@ -54,7 +62,8 @@ def share_for(pruner: Pruner, model: Any, data: Dataset, folder: Path, device: s
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))["share"]
     value = _clock(target, data, device) if target.kind == "ms" else partial(_counted, target)
-    tried = search(target, lambda share: value(_pruned(pruner, model, share)), say)
+    ranking = pruner.ranking(model, evidence)
+    tried = search(target, lambda share: value(_pruned(ranking, model, share)), say)
     share = max(share for share, value in tried.items() if value <= target.value)
     rows = [{"share": share, target.kind: value} for share, value in sorted(tried.items())]
     write_json(kept, {"share": share, "target": dataclasses.asdict(target), "tried": rows})
@@ -98,11 +107,12 @@ def search(target: Target, value: Callable[[float], float], say: Callable[[str],
     return tried
 
 
-def _pruned(pruner: Pruner, model: Any, share: float) -> Any:
+def _pruned(ranking: Ranking, model: Any, share: float) -> Any:
     """A copy that has lost channels."""
+    from segzoo.pruners.cut import cut_
+
     cut = copy.deepcopy(model).eval()
-    if share < 1:
-        pruner.prune_(cut, 1.0, share, {})
+    cut_(cut, ranking.channels, ranking.dropped(share) if share < 1 else ())
     return cut
 
 

@@ -54,10 +54,12 @@ def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     pruner = PRUNERS.build("l1", hw=(64, 96), **{f"target_{kind}": wanted})
     data = DATA.build("parts", "val")
-    share = share_for(pruner, model, data, tmp_path, "cpu", lambda line: None)
-    assert share == share_for(pruner, model, data, tmp_path, "cpu") == json.loads((tmp_path / "aim.json").read_text())["share"]
+    share = share_for(pruner, model, None, data, tmp_path, "cpu", lambda line: None)
+    assert (
+        share == share_for(pruner, model, None, data, tmp_path, "cpu") == json.loads((tmp_path / "aim.json").read_text())["share"]
+    )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    pruner.prune_(model, 1.0, share, {})
+    pruner.prune_(model, 1.0, share, None)
     found = sums(describe(model.eval().to("meta"), hw=(64, 96)))[kind]
     assert 0.9 * wanted <= found <= wanted
 
@@ -66,7 +68,7 @@ def test_a_time_is_measured(tmp_path):
     model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)
     pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=1e9, precision="fp32")
     with pytest.raises(ConfigError, match="is met already"):
-        share_for(pruner, model, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
+        share_for(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from segzoo.layers.narrow import narrow_
 from segzoo.pruners.channels import KEPT, Slot, channels_of
-from segzoo.pruners.cut import cut_
+from segzoo.pruners.cut import cut_, masked
 from segzoo.pruners.rank import dropped, worths
+from segzoo.pruners.scan import Curve, fair_shares
 from segzoo.registry import MODELS, PRUNERS, ConfigError
 from segzoo.zoo import create_model
 
@@ -20,6 +23,16 @@ TRUNKS: dict[str, dict[str, Any]] = {
     "resnet": {"name": "resnet50", "width": 0.125, "stem": "deep"},
 }
 PAIRS = [(model, trunk) for model in MODELS.names() for trunk in TRUNKS]
+
+
+class Told:
+    """Evidence as a test wants it."""
+
+    def __init__(self, gradients=None, loss=lambda: 0.0):
+        self.loss, self._gradients = loss, gradients
+
+    def gradients(self):
+        yield self._gradients
 
 
 def small(name, trunk, **given):
@@ -165,7 +178,7 @@ def test_pruners_take_what_their_ranking_says(name):
         model.high[0].conv.weight[1].mul_(100)
         norm.weight[1] = 100.0
     kept = model.high[0].conv.weight[1].clone()
-    PRUNERS.build(name, how="uniform", keep=0.5).prune_(model, 1.0, 0.5, {})
+    PRUNERS.build(name, how="uniform", keep=0.5).prune_(model, 1.0, 0.5, None)
     assert model.high[0].conv.out_channels == norm.num_features == len(norm.running_mean) == len(norm.weight)
     if name != "random":
         assert any(torch.equal(row, kept) for row in model.high[0].conv.weight)
@@ -174,20 +187,57 @@ def test_pruners_take_what_their_ranking_says(name):
 def test_random_pruning_draws_the_same_lot_again():
     first, again, other = small("icnet", "resnet"), small("icnet", "resnet"), small("icnet", "resnet")
     for model, seed in ((first, 3), (again, 3), (other, 4)):
-        PRUNERS.build("random", seed=seed).prune_(model, 1.0, 0.5, {})
+        PRUNERS.build("random", seed=seed).prune_(model, 1.0, 0.5, None)
     assert torch.equal(first.score.weight, again.score.weight) and not torch.equal(first.score.weight, other.score.weight)
 
 
 def test_taylor_removes_what_the_loss_does_not_feel():
     model = small("icnet", "resnet")
-    taylor = PRUNERS.build("taylor", how="uniform")
-    with pytest.raises(ConfigError, match=r"pruner.start=0.1"):
-        taylor.prune_(model, 1.0, 0.5, {})
-    gradients = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    gradients = {name: torch.ones_like(p) for name, p in model.named_parameters() if not name.startswith("aux")}
     gradients["high.0.conv.weight"][:4] = 0
     kept = model.high[0].conv.weight[4:].clone()
-    taylor.prune_(model, 1.0, (len(kept)) / (len(kept) + 4), gradients)
+    PRUNERS.build("taylor", how="uniform").prune_(model, 1.0, len(kept) / (len(kept) + 4), Told(gradients))
     assert torch.equal(model.high[0].conv.weight, kept)
+
+
+def test_masked_layers_are_themselves_again():
+    model = small("icnet", "resnet")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    channels, gone = plan(model, 0.5)
+    with masked(model, channels, gone):
+        assert not torch.equal(model.high[0].conv.weight, before["high.0.conv.weight"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_scan_spares_the_layer_that_the_loss_feels():
+    model = small("icnet", "resnet")
+    touchy = model.high[0].conv.weight
+    whole = touchy.abs().sum().item()
+    evidence = Told(loss=lambda: 1.0 + 5 * (1 - touchy.abs().sum().item() / whole))
+    pruner = PRUNERS.build("l1", how="scan")
+    ranking = pruner.ranking(model, evidence)
+    assert touchy.abs().sum().item() == whole
+    curve = next(curve for curve in ranking.curves if curve.layers == ("high.0.conv",))
+    assert list(curve.losses) == [1.0, 0.75, 0.5, 0.25] and sorted(curve.losses.values()) == list(curve.losses.values())
+    channels = ranking.channels
+    pruner.prune_(model, 1.0, 0.5, evidence)
+    left = sum(len(block) for block in channels_of(model).blocks) / sum(len(block) for block in channels.blocks)
+    assert left == pytest.approx(0.5, abs=0.02) and len(model.high[0].conv.weight) == len(touchy)
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), *[st.floats(0, 2)] * 3), min_size=1, max_size=8), st.floats(0.05, 1))
+def test_fair_shares_keep_what_was_asked_and_raise_the_loss_alike(blocks, keep):
+    curves = [
+        Curve(place, (str(place),), count, {1.0: 0.0, 0.75: a, 0.5: a + b, 0.25: a + b + c})
+        for place, (count, a, b, c) in enumerate(blocks)
+    ]
+    shares = fair_shares(curves, keep)
+    stay = sum(shares[curve.place] * curve.channels for curve in curves) / sum(curve.channels for curve in curves)
+    assert stay == pytest.approx(keep, abs=1e-6)
+    for one in curves:  # a block that loses more does not raise the loss more than one that could lose as much and does not
+        for other in curves:
+            if all(one.losses[share] <= other.losses[share] for share in one.losses):
+                assert shares[one.place] <= shares[other.place] + 1e-6
 
 
 def test_norms_are_pressed_towards_zero_until_the_last_stage():
@@ -205,7 +255,7 @@ def test_norms_are_pressed_towards_zero_until_the_last_stage():
 def test_bn_scale_says_where_there_is_no_norm():
     plain = create_model("parsenet", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16)
     with pytest.raises(ConfigError, match="has no batch norm behind it"):
-        PRUNERS.build("bn_scale").prune_(plain, 1.0, 0.5, {})
+        PRUNERS.build("bn_scale").prune_(plain, 1.0, 0.5, None)
 
 
 def test_stages_are_spread_over_what_is_left_and_must_fall():

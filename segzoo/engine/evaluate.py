@@ -30,12 +30,16 @@ class Evaluation:
         confusion: int64 (K, K), row = label, column = prediction.
         protocol: mode, scales, flip and the rest; see ``infer.Protocol``.
         protocol_id: its short hash. Scores of different ids must not be ranked.
+        pictures: int64 (N, 3, K): of each picture and class the pixels hit, labelled and predicted.
+        precision: number format of the layers, such as ``bf16``.
     """
 
     scores: Scores
     confusion: np.ndarray
     protocol: dict[str, Any]
     protocol_id: str
+    pictures: np.ndarray
+    precision: str
 
 
 @torch.no_grad()
@@ -87,18 +91,22 @@ def evaluate(
     place = pick_device(device)
     formats = Precision(precision, place)
     matrix, losses = ConfusionMatrix(card.num_classes, card.ignore), _MeanLoss(loss if protocol.single else None)
+    pictures = np.zeros((len(dataset), 3, card.num_classes), np.int64)
     model.to(place)
     share = eval_batches(dataset, workers=workers, rank=world.rank, world=world.size)
     with evaluating(model), closing(share) as batches:
         for batch in _shown(batches, len(dataset) // world.size):
             try:
-                matrix.update(_labels(model, batch, card, protocol, formats, losses), batch.label)
+                one = ConfusionMatrix(card.num_classes, card.ignore)
+                one.update(_labels(model, batch, card, protocol, formats, losses), batch.label)
             except ValueError as error:
                 raise DataError(f"{', '.join(batch.names)}: {error}") from error
+            matrix.merge(one)
+            pictures[batch.indices[0]] = one.matrix.diagonal(), one.matrix.sum(1), one.matrix.sum(0)
             between(batch.indices[0] + 1)
-    matrix.matrix = world.sum(torch.from_numpy(matrix.matrix).to(place)).cpu().numpy()
+    matrix.matrix, pictures = (world.sum(torch.from_numpy(counts).to(place)).cpu().numpy() for counts in (matrix.matrix, pictures))
     scores = matrix.scores(card.classes, len(dataset), losses.mean(world))
-    return Evaluation(scores, matrix.matrix, protocol.to_dict(), protocol.id)
+    return Evaluation(scores, matrix.matrix, protocol.to_dict(), protocol.id, pictures, formats.name)
 
 
 class _MeanLoss:

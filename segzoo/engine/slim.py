@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segzoo.engine.average import Average
+from segzoo.engine.device import Precision
+from segzoo.engine.evidence import Evidence
+from segzoo.engine.world import World
 
-MOMENTS = ("exp_avg", "momentum_buffer")  # running means of the gradient, by optimiser
+if TYPE_CHECKING:
+    from segzoo.engine.train import Parts
 
 
 class Slimming:
@@ -18,15 +21,18 @@ class Slimming:
 
     Args:
         model: the network that is trained, as its configuration builds it.
-        pruner: ``stages(total)`` and ``prune_(model, before, after, gradients)``; None prunes nothing.
+        parts: its pruner, ``stages(total)`` and ``prune_(model, before, after, evidence, agreed)``, of which None prunes nothing; the
+            output channels that it had lost before; and the pictures that a pruner may want to see.
         total: optimiser steps of the run.
-        pruned: output channels that the network had lost before, by name.
+        formats: number format and device.
+        world: the ranks, of which the first decides.
     """
 
-    def __init__(self, model: nn.Module, pruner: Any, total: int, pruned: Mapping[str, int]):
-        self.model, self.pruner = model, pruner
-        self.stages = {} if pruner is None else pruner.stages(total)
-        self.given, self.pruned = widths_of(model), dict(pruned)
+    def __init__(self, model: nn.Module, parts: Parts, total: int, formats: Precision, world: World):
+        self.model, self.pruner, self.world = model, parts.pruner, world
+        self.stages = {} if parts.pruner is None else parts.pruner.stages(total)
+        self.given, self.pruned = widths_of(model), dict(parts.widths)
+        self.evidence = Evidence(model, parts, formats)
 
     def due(self, step: int) -> bool:
         """Whether a stage comes before the step after ``step``."""
@@ -48,7 +54,7 @@ class Slimming:
         before, after = self.stages[step]
         counted = sum(parameter.numel() for parameter in self.model.parameters())
         names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
-        resize = self.pruner.prune_(self.model, before, after, _gradients(optimizer, names))
+        resize = self.pruner.prune_(self.model, before, after, self.evidence, self.world.first)
         for parameter, state in optimizer.state.items():
             parameter.grad = None
             state.update({key: resize(names[parameter], value) for key, value in state.items() if _is_moment(value)})
@@ -60,11 +66,6 @@ class Slimming:
 def widths_of(model: nn.Module) -> dict[str, int]:
     """The output channels of every convolution, by name."""
     return {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)}
-
-
-def _gradients(optimizer: Optimizer, names: dict[Any, str]) -> dict[str, Tensor]:
-    """The optimiser's running mean of each parameter's gradient; empty before the first step."""
-    return {names[parameter]: state[key] for parameter, state in optimizer.state.items() for key in MOMENTS if key in state}
 
 
 def _is_moment(value: Any) -> bool:

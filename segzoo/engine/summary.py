@@ -7,13 +7,17 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segzoo.engine.evaluate import Evaluation
+from segzoo.engine.intervals import miou_interval
+from segzoo.files import write_atomically
 from segzoo.report import write_json, write_text
 from segzoo.types import Scores
 
 
 def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None) -> dict[str, Any]:
-    """Writes ``summary.json``, ``per_class.csv`` and ``confusion.csv`` (rows = label) into ``folder`` and returns the summary.
+    """Writes ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows = label) and ``pictures.npy`` into a folder; returns the summary.
 
     Args:
         folder: made if it is not there, such as ``<run>/eval``.
@@ -22,6 +26,8 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = result.scores.to_dict() | {
+        "miou_interval": miou_interval(result.pictures),
+        "precision": result.precision,
         "protocol": result.protocol,
         "protocol_id": result.protocol_id,
         "checkpoint_sha256": checkpoint_sha256,
@@ -31,6 +37,7 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     write_text(folder / "per_class.csv", _csv([["class", "iou", "acc", "pixels"], *rows]))
     counts = [[name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True)]
     write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *counts]))
+    write_atomically(folder / "pictures.npy", lambda file: np.save(file, result.pictures))  # for comparisons picture by picture
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -44,12 +51,14 @@ def score_table(result: Evaluation) -> str:
     for name, entry in scores.per_class.items():
         share = 100 * int(entry["pixels"] or 0) / max(total, 1)
         lines.append(f"{name:<{width}}  {_percent(entry['iou'])}  {_percent(entry['acc'])}  {share:6.2f}%")
+    low, high = miou_interval(result.pictures)
     lines += ["-" * len(lines[0]), score_line(scores)]
+    lines.append(f"mIoU of pictures like these: {100 * low:.2f} to {100 * high:.2f} (95 %, bootstrap over pictures)")
     absent = len(scores.per_class) - scores.classes_present
     if absent:
         lines.append(f"{absent} of {len(scores.per_class)} classes are absent from the labels and left out of the means")
     words = ", ".join(f"{key}={value}" for key, value in result.protocol.items() if value is not None)
-    lines.append(f"{scores.images} pictures, protocol {result.protocol_id}: {words}")
+    lines.append(f"{scores.images} pictures in {result.precision}, protocol {result.protocol_id}: {words}")
     return "\n".join(lines)
 
 

@@ -143,7 +143,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     torch.manual_seed(plan.seed + world.rank)
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = parts.model.to(formats.device, memory_format=layout).train()  # type: ignore[call-overload]
-    net, slimming = world.wrap(model, plan.joint_norm), Slimming(model, parts.pruner, plan.total, parts.widths)
+    net, slimming = world.wrap(model, plan.joint_norm), Slimming(model, parts, plan.total, formats, world)
     optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), Average(model, plan.ema)
     at = restore(run, model, optimizer, formats.scaler, average, len(parts.train_set), plan.total, world)
     stepper = Stepper(net, model, optimizer, parts, plan, formats, world)

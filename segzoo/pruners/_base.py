@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,29 @@ from torch import Tensor, nn
 from segzoo.pruners.channels import Channels, Slot, channels_of
 from segzoo.pruners.cut import cut_, without
 from segzoo.pruners.rank import dropped, worths
+from segzoo.pruners.scan import Curve, fair_shares, scan
 from segzoo.registry import PRUNERS, ConfigError, Range, settings_of
 
 Share = Annotated[float, Range(0, 1, above=True)]
 Wanted = Annotated[float, Range(0, None, above=True)]
 Side = Annotated[int, Range(33, 8192)]
-How = Literal["uniform", "global"]
-Gradients = Mapping[str, Tensor]  # by the parameter's name; empty where none are known
+How = Literal["uniform", "global", "scan"]
 Values = Callable[[Slot], Tensor]  # of each filter of a layer
-Rank = Callable[[nn.Module, Channels, Gradients], Values]
+Rank = Callable[[nn.Module, Channels, "Evidence"], Values]
+Agreed = Callable[[Callable[[], set[int]]], set[int]]
 Resize = Callable[[str, Tensor], Tensor]  # a parameter's name, and anything of its shape -> the same without what was removed
+
+
+class Evidence(Protocol):
+    """What a network does on a few pictures, as it is when asked; see ``segzoo.engine.evidence``."""
+
+    def loss(self) -> float:
+        """Its mean loss."""
+        ...
+
+    def gradients(self) -> Iterator[Mapping[str, Tensor]]:
+        """The loss's gradient by the parameter's name, batch by batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,14 +58,38 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """What a network's channels are worth, from which any share of them can be dropped.
+
+    Attributes:
+        channels: of the network.
+        worth: of each channel.
+        curves: what each block does to the loss, where the shares go by that; else none.
+    """
+
+    channels: Channels
+    worth: Mapping[int, float]
+    curves: Sequence[Curve]
+    pruner: Pruner
+
+    def dropped(self, keep: float) -> set[int]:
+        """The channels of least worth, of which the share ``keep`` stays."""
+        how, kept = self.pruner.how, None
+        if how == "scan":
+            how, kept = "uniform", fair_shares(self.curves, keep)
+        words = {"multiple": self.pruner.multiple, "exclude": self.pruner.exclude}
+        return dropped(self.channels, self.worth, keep, how=how, kept=kept, **words)
+
+
+@dataclass(frozen=True)
 class Pruner:
     """Removes the channels of least worth, in one or several stages of a training.
 
     Attributes:
-        worth: gives, for a network, its channels and its gradients, the worth of each filter of a layer.
+        worth: gives, for a network, its channels and what it does on pictures, the worth of each filter of a layer.
         shares: of the channels there were at first, those that stay after each stage.
         start: share of the training after which the first stage comes; the others follow evenly until its end.
-        how, multiple, exclude: as ``rank.dropped`` takes them.
+        how, multiple, exclude: as ``rank.dropped`` takes them; with ``scan`` each block loses what raises the loss alike.
         sparsity: weight of the sum of the norms' absolute scales in the training loss before the last stage; 0 for none.
         target: what the last share is to be searched for, by ``segzoo.aim``; None where it is given.
     """
@@ -71,15 +108,29 @@ class Pruner:
         after = [round((self.start + (1 - self.start) * i / len(self.shares)) * total) for i in range(len(self.shares))]
         return dict(zip(after, zip((1.0, *self.shares), self.shares, strict=False), strict=True))
 
-    def prune_(self, model: nn.Module, before: float, after: float, gradients: Gradients) -> Resize:
+    def ranking(self, model: nn.Module, evidence: Evidence) -> Ranking:
+        """What the channels of a network are worth."""
+        channels = channels_of(model)
+        worth = worths(channels, self.worth(model, channels, evidence))
+        curves = scan(model, channels, worth, evidence.loss, self.exclude) if self.how == "scan" else ()
+        return Ranking(channels, worth, curves, self)
+
+    def prune_(
+        self, model: nn.Module, before: float, after: float, evidence: Evidence, agreed: Agreed = lambda choose: choose()
+    ) -> Resize:
         """Removes channels in place until the share ``after`` is left of what ``before`` is a share of.
+
+        Args:
+            model: loses them.
+            before, after: shares of the channels there were at first.
+            evidence: of the model.
+            agreed: gives several processes one and the same answer.
 
         Returns:
             What takes the same channels out of anything shaped like a parameter, such as the optimiser's moments.
         """
         channels = channels_of(model)
-        worth = worths(channels, self.worth(model, channels, gradients))
-        gone = dropped(channels, worth, after / before, how=self.how, multiple=self.multiple, exclude=self.exclude)
+        gone = agreed(lambda: self.ranking(model, evidence).dropped(after / before))
         cut_(model, channels, gone)
         return lambda name, tensor: without(name, tensor, channels, gone)
 
@@ -114,7 +165,8 @@ def plan(
         keep: share of the channels that stay.
         steps: shares that stay after each stage, falling, in place of ``keep``.
         start: share of a training after which the first stage comes; the others follow evenly until its end.
-        how: ``uniform``: the same share of every layer; ``global``: where they are worth least against their layer's mean.
+        how: ``uniform``: the same share of every layer; ``global``: where they are worth least against their layer's mean; ``scan``:
+            so that each layer raises the loss alike, seen on some training pictures with one layer thinned at a time.
         multiple: numbers of channels left are multiples of this.
         exclude: beginnings of layers' names that lose nothing.
         sparsity: weight of the sum of the norms' absolute scales in the training loss before the last stage.
@@ -138,7 +190,7 @@ def plan(
 
 
 def ranked(**changed: Any) -> Callable[[Callable[..., Values]], Callable[..., Pruner]]:
-    """Decorator: registers a pruner that goes by a ranking ``(model, channels, gradients, *, its own settings) -> Values``.
+    """Decorator: registers a pruner that goes by a ranking ``(model, channels, evidence, *, its own settings) -> Values``.
 
     Its settings are those of ``plan`` and the ranking's own, each with its default.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from segzoo.pruners._base import Gradients, Values, filters, ranked
+from segzoo.pruners._base import Evidence, Values, filters, ranked
 from segzoo.pruners.channels import Channels, Slot
 from segzoo.registry import ConfigError
 
 
 @ranked(how="global", sparsity=1e-4)
-def bn_scale(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
+def bn_scale(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
     """Channels whose batch norm scales them least go first. Network slimming: Liu et al., ICCV 2017, arXiv:1708.06519.
 
     The paper ranks all layers together; here that is relative to each layer's mean.
@@ -29,24 +30,19 @@ def bn_scale(model: nn.Module, channels: Channels, gradients: Gradients) -> Valu
 
 
 @ranked(how="global")
-def taylor(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
+def taylor(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
     """Filters whose removal changes the loss least, to first order, go first. Molchanov et al., CVPR 2019, arXiv:1906.10771, eq. 8.
 
-    The square of weight times gradient, summed over a filter. The gradient is the optimiser's running mean of it, which spans some ten
-    batches and is stored with every checkpoint.
-
-    Raises:
-        ConfigError: no step was taken yet.
+    The square of weight times gradient, summed over a filter, and its mean over some training pictures. A filter that no gradient
+    reaches is worth nothing.
     """
-    if not gradients:
-        raise ConfigError("pruner=taylor ranks by gradients, and no step was taken yet. Let some come first: pruner.start=0.1")
-    weights = dict(model.named_parameters())
-
-    def of(slot: Slot) -> Tensor:
-        products = weights[slot.name].detach() * gradients[slot.name]
-        return filters(products, slot).sum(1).square()
-
-    return of
+    weights, found = dict(model.named_parameters()), {}
+    for gradients in evidence.gradients():
+        for slot in channels.makers:
+            if slot.name in gradients:
+                products = weights[slot.name].detach() * gradients[slot.name]
+                found[slot] = found.get(slot, 0) + filters(products, slot).sum(1).square()
+    return lambda slot: found.get(slot, torch.zeros(len(channels.slots[slot])))
 
 
 def _norm_behind(model: nn.Module, slot: Slot) -> nn.BatchNorm2d | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from segzoo.pruners._base import Gradients, Values, filters, ranked
+from segzoo.pruners._base import Evidence, Values, filters, ranked
 from segzoo.pruners.channels import Channels, Slot
 from segzoo.registry import PRUNERS, Range
 
@@ -19,19 +19,19 @@ def none() -> None:
 
 
 @ranked()
-def l1(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
+def l1(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
     """Filters with the smallest sums of absolute weights go first. Li et al., ICLR 2017, arXiv:1608.08710; ICNet, sec. 3.4."""
     return _norms(model, 1)
 
 
 @ranked()
-def l2(model: nn.Module, channels: Channels, gradients: Gradients) -> Values:
+def l2(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
     """Filters of the smallest Euclidean length go first."""
     return _norms(model, 2)
 
 
 @ranked()
-def random(model: nn.Module, channels: Channels, gradients: Gradients, *, seed: Annotated[int, Range(0)] = 0) -> Values:
+def random(model: nn.Module, channels: Channels, evidence: Evidence, *, seed: Annotated[int, Range(0)] = 0) -> Values:
     """Filters drawn by lot go: the control that any ranking must beat.
 
     Args:

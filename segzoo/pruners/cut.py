@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -34,3 +35,25 @@ def without(name: str, tensor: Tensor, channels: Channels, dropped: Collection[i
         if len(left) < len(held):
             tensor = tensor.index_select(dim, torch.tensor(left, device=tensor.device))
     return tensor
+
+
+@contextmanager
+def masked(model: nn.Module, channels: Channels, dropped: Collection[int]) -> Iterator[None]:
+    """A ``with`` block in which the dropped channels are always zero: the network answers as the one without them would.
+
+    Filters and what scales and shifts their outputs are zero meanwhile, and as they were afterwards.
+    """
+    gone, kept = set(dropped), []
+    parameters = dict(model.named_parameters())
+    flat = [slot for slot in channels.slots if slot.dim == 0 and slot.name in parameters and parameters[slot.name].dim() == 1]
+    try:
+        for slot in (*channels.makers, *flat):
+            places = [place for place, channel in enumerate(channels.slots[slot]) if channel in gone]
+            if places:
+                tensor = parameters[slot.name].data
+                kept.append((tensor, tensor.clone()))
+                tensor.index_fill_(slot.dim, torch.tensor(places, device=tensor.device), 0)
+        yield
+    finally:
+        for tensor, before in kept:
+            tensor.copy_(before)
