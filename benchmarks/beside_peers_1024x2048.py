@@ -1,7 +1,8 @@
 """Milliseconds from a picture of 1024x2048 to its label map beside the peers, each pair in one runtime, taken in turns.
 
-    python -m benchmarks.beside_peers_1024x2048                       # everything, about 40 minutes on two cores
-    python -m benchmarks.beside_peers_1024x2048 icnet openvino bf16   # only what all these words fit
+    python -m benchmarks.beside_peers_1024x2048                            # everything, about 40 minutes on two cores
+    python -m benchmarks.beside_peers_1024x2048 icnet_half pspnet          # some of the networks, each of which has its result file
+    python -m benchmarks.beside_peers_1024x2048 icnet_half openvino bf16   # less than that is only printed
 
 Batch 1, 19 classes, random weights with settled norms, the same picture. Both sides run in our runtimes, from bytes to labels: the
 peers as they stand, growing all their scores and taking the arg-max inside; ours lean, growing what the arg-max needs. A matrix
@@ -118,14 +119,13 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
 
 
 def main(words: list[str]) -> None:
-    rows = []
-    for name in CASES:
-        for runtime, precision in RUNS:
-            if all(word in name or word in (runtime, precision) for word in words):
-                rows += measure(name, runtime, precision)
-    if not words:
-        packages = ("mmsegmentation", "segmentation-models-pytorch", "openvino", "onnxruntime")
-        print(write_result("peers_1024x2048", "python -m benchmarks.beside_peers_1024x2048", rows, packages=packages))
+    names, runs = [word for word in words if word in CASES], {word for word in words if word not in CASES}
+    packages = ("mmsegmentation", "segmentation-models-pytorch", "openvino", "onnxruntime")
+    for name in names or CASES:
+        rows = [row for run in RUNS if runs <= set(run) for row in measure(name, *run)]
+        if not runs:
+            command = f"python -m benchmarks.beside_peers_1024x2048 {name}"
+            print(write_result(f"peers_1024x2048_{name}", command, rows, packages=packages), flush=True)
 
 
 if __name__ == "__main__":

@@ -65,19 +65,25 @@ def ranks() -> str:
 
 def peers_full_size() -> str:
     """A picture of 1024x2048 from bytes to labels, beside the peers in the same runtime."""
-    return kept(
-        "peers_1024x2048",
-        ("model", "peer", "runtime", "precision", "ours ms", "peer ms", "ratio [95 %]"),
-        lambda r: (
-            r["model"],
-            r["peer"],
-            r["runtime"],
-            r["precision"],
-            f"{r['ours_ms']:.0f}",
-            f"{r['peer_ms']:.0f}",
-            ratio(r),
-        ),
-    )
+    files = [path.stem for path in sorted(RESULTS.glob("peers_1024x2048_*.json"))]
+    rows = [
+        (
+            row["model"],
+            row["peer"],
+            row["runtime"],
+            row["precision"],
+            f"{row['ours_ms']:.0f}",
+            f"{row['ours_net_ms']:.0f}",
+            f"{row['at_peak_ms']:.0f}",
+            f"{row['machine_tflops']:.2f}",
+            f"{row['peer_ms']:.0f}",
+            ratio(row),
+        )
+        for file in files
+        for row in read_result(file)["rows"]
+    ]
+    columns = ("model", "peer", "runtime", "precision", "ours ms", "network alone", "at peak", "TFLOP/s", "peer ms", "ratio [95 %]")
+    return markdown_table(columns, rows) if rows else "Not measured yet.\n"
 
 
 def article() -> str:

@@ -161,6 +161,13 @@ def test_runtimes_give_the_networks_scores(name, precision):
     assert error < {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.1, "int8": 0.3}[precision]
 
 
+@pytest.mark.slow
+def test_a_network_that_grows_nothing_is_quantised():
+    for package in ("onnxscript", "openvino", "nncf"):
+        pytest.importorskip(package, reason='pip install -e ".[export,openvino]"')
+    assert RUNTIMES.build("openvino", order("int8", "fcn_dilated"))(torch.zeros(1, 64, 96, 3, dtype=torch.uint8)).shape[1] == 5
+
+
 def test_a_precision_that_a_runtime_lacks_is_said():
     with pytest.raises(Unable, match="does not run in int8 here; it does in fp32"):
         RUNTIMES.build("eager", order("int8"))
