@@ -83,7 +83,9 @@ FRAMES = {
         ("segzoo.engine.evaluate:evaluate", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "describe": Frame(("model", "backbone"), ("segzoo.describe:describe", "segzoo.zoo:blank_model")),
+    "describe": Frame(
+        ("model", "backbone"), ("segzoo.describe:describe", "segzoo.zoo:outlines"), from_checkpoint=("model", "backbone")
+    ),
     "export": Frame(
         ("data",),
         ("segzoo.engine.deliver:deliver", "segzoo.engine.run:open_result", "segzoo.zoo:load_with_config"),
@@ -107,6 +109,8 @@ FRAMES = {
             "segzoo.engine.run:open_run",
             "segzoo.engine.slots:claim_gpu",
             "segzoo.zoo:load_with_config",
+            "segzoo.pruned:stages",
+            "segzoo.pruned:timed_rows",
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),

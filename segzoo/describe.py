@@ -77,23 +77,31 @@ def _pixels(field: float) -> int | str:
     return "image" if math.isinf(field) else round(field)
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table, with a line of sums."""
-    lines = [
-        (
-            row.name,
-            row.kind,
-            row.window,
-            "x".join(map(str, row.output)),
-            f"{row.params:,}" if row.params else "",
-            f"{row.macs / 1e6:,.1f}" if row.macs else "",
-            _pixels(row.field),
-        )
-        for row in rows
-    ]
+def table(rows: list[Row], before: list[Row] | None = None) -> str:
+    """The rows as a Markdown table, with a line of sums.
+
+    Args:
+        rows: what ``describe`` found.
+        before: the same of the network before it was pruned, layer by layer; its widths, parameters and operations are then shown too.
+    """
+    columns = ("layer", "kind", "kernel/stride/dilation", "output", "parameters", "MMACs", "receptive field")
+    lines = [_cells(row) for row in rows]
     total = sums(rows)
     lines.append(("sum", "", "", "", f"{total['params']:,}", f"{1000 * total['gmacs']:,.1f}", total["receptive_field"]))
-    return markdown_table(("layer", "kind", "kernel/stride/dilation", "output", "parameters", "MMACs", "receptive field"), lines)
+    if before is not None:
+        columns += ("channels before", "parameters before", "MMACs before")
+        first = sums(before)
+        past = [
+            (row.output[0], f"{row.params:,}" if row.params else "", f"{row.macs / 1e6:,.1f}" if row.macs else "") for row in before
+        ]
+        past.append(("", f"{first['params']:,}", f"{1000 * first['gmacs']:,.1f}"))
+        lines = [(*line, *more) for line, more in zip(lines, past, strict=True)]
+    return markdown_table(columns, lines)
+
+
+def _cells(row: Row) -> tuple[Any, ...]:
+    output, params = "x".join(map(str, row.output)), f"{row.params:,}" if row.params else ""
+    return (row.name, row.kind, row.window, output, params, f"{row.macs / 1e6:,.1f}" if row.macs else "", _pixels(row.field))
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

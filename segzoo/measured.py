@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import time
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from segzoo.config import settings, words_for
-from segzoo.registry import RUNTIMES, Range
+from segzoo.registry import RUNTIMES, ConfigError, Range
 from segzoo.subject import Subject, bench_pictures, subject
-from segzoo.zoo import blank_model
+from segzoo.types import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +72,41 @@ def measured_row(
     return row | found | {"build_s": built, "peak_memory_mb": _memory(place), "versions": versions(), "machine": machine()}
 
 
+def measured_apart(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``measured_row`` in a process of its own, so that no measurement finds what another left behind.
+
+    Args:
+        config: a whole, checked configuration of the bench.
+
+    Returns:
+        Its row; with ``unable`` where that process died.
+    """
+    spawned = multiprocessing.get_context("spawn")
+    ours, theirs = spawned.Pipe(duplex=False)
+    process = spawned.Process(target=_send_row, args=(dict(config), theirs))
+    process.start()
+    theirs.close()
+    try:
+        row = ours.recv()
+    except EOFError:
+        process.join()
+        row = {
+            "unable": f"the process ended with code {process.exitcode} (-9: out of memory or killed, -11: a crash in the runtime)"
+        }
+    process.join()
+    if isinstance(row, BaseException):
+        raise row
+    return row
+
+
+def _send_row(config: dict[str, Any], answer: Connection) -> None:
+    """The child's whole life: sends the row, or the error that a user should see."""
+    try:
+        answer.send(measured_row(config, **words_for(measured_row, config)))
+    except (ConfigError, DataError) as error:
+        answer.send(error)
+
+
 def lean_copy(model: SegModel, card: DataCard, place: torch.device) -> Deployed:
     """A copy of a network made lean, with normalisation before it."""
     from segzoo.export import Deployed
@@ -99,7 +136,9 @@ def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any
 
     from segzoo.describe import describe, sums
 
-    totals = sums(describe(blank_model(chosen.config, classes=chosen.model.num_classes), **size))
+    totals = sums(
+        describe(copy.deepcopy(chosen.model).to("meta"), **size)
+    )  # as it is: a pruned one has fewer channels than its config
     return {
         "model": chosen.config["model"]["name"],
         "backbone": chosen.config["backbone"]["name"],

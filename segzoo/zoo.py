@@ -67,6 +67,30 @@ def blank_model(config: Mapping[str, Any], *, classes: Annotated[int, Range(1, N
         return build_model(bare, classes)
 
 
+def outlines(
+    config: Mapping[str, Any], *, ckpt: str | None = None, classes: Annotated[int, Range(1, None)] | None = None
+) -> tuple[SegModel, SegModel | None]:
+    """A network on the meta device, and the same before it was pruned, if it was.
+
+    Args:
+        config: its ``model`` and ``backbone`` sections; null ones come from the checkpoint.
+        ckpt: a run folder, a step folder or a ``.safetensors`` file.
+        classes: how many classes a network without a checkpoint tells apart, 19 if null; a checkpoint has its own.
+
+    Raises:
+        ConfigError: neither a model nor a checkpoint is given, or they contradict each other.
+    """
+    if ckpt is None:
+        if config.get("model") is None:
+            raise ConfigError("there is nothing to describe: say model=<name>, or ckpt=<run folder>")
+        return blank_model(config, classes=classes or 19), None
+    model, card, meta = load_with_config(ckpt=ckpt)
+    refuse_other_model(meta, config)
+    if classes not in (None, card.num_classes):
+        raise ConfigError(f"classes={classes} contradicts the checkpoint, which has {card.num_classes}. Leave classes= away.")
+    return model.to("meta"), blank_model(meta["config"], classes=card.num_classes) if meta["widths"] else None
+
+
 def load(ckpt: str | Path) -> SegModel:
     """The model of a checkpoint, in evaluation mode, with its data card; runs nothing that the file names.
 

@@ -195,6 +195,8 @@ def test_best_is_the_highest_score_and_the_earliest_of_equals(tmp_path):
         add_scores(write(tmp_path, step)[1], {"miou": miou})
     assert move_best(tmp_path) == 2 and (tmp_path / "checkpoints/best").read_text() == "2\n"
     assert read_model(tmp_path)[1]["step"] == 2
+    add_scores(write(tmp_path, 5)[1], {"miou": 0.05, "stages": 1})
+    assert move_best(tmp_path) == 5, "a network that was pruned further comes first, whatever it scores"
 
 
 def test_read_model_takes_run_step_and_file(tmp_path):

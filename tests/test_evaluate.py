@@ -275,12 +275,15 @@ def test_summary_and_tables(model, tmp_path):
     result = run(model, NoTree(3), loss=ToyLoss())
     summary = write_summary(tmp_path / "eval", result, "abc")
     assert json.loads((tmp_path / "eval/summary.json").read_text()) == summary
-    wanted = "miou macc aacc fwiou per_class classes_present images protocol protocol_id checkpoint_sha256 loss"
+    wanted = (
+        "miou miou_interval macc aacc fwiou per_class classes_present images precision protocol protocol_id checkpoint_sha256 loss"
+    )
     assert set(wanted.split()) == summary.keys()
     assert summary["per_class"]["tree"] == {"iou": None, "acc": None, "pixels": 0} and summary["classes_present"] == 2
     rows = list(csv.reader((tmp_path / "eval/per_class.csv").open()))
     assert rows[0] == ["class", "iou", "acc", "pixels"] and rows[3] == ["tree", "", "", "0"]
     assert float(rows[1][1]) == result.scores.per_class["sky"]["iou"]
+    assert (np.load(tmp_path / "eval/pictures.npy") == result.pictures).all()
     counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
     assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
     table = score_table(result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from engine_kit import ToyData, make_parts
 
@@ -25,7 +27,7 @@ def test_the_loss_is_that_of_the_evaluator():
 
 def test_gradients_are_autograds_and_leave_nothing():
     seen = evidence(count=3)
-    model = seen.model.train()
+    model: Any = seen.model.train()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

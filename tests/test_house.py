@@ -32,7 +32,7 @@ FLOOR = {
         2,
     ),
     **dict.fromkeys(("models", "engine"), 3),
-    **dict.fromkeys(("config", "rules", "zoo", "subject", "measured", "aim"), 4),
+    **dict.fromkeys(("config", "rules", "zoo", "subject", "measured", "aim", "pruned"), 4),
 }
 # rooms an engine function may call though they stand on floor 2 or 3: they hand over batches, pictures and counts, and know no names
 SERVICES = {("engine", "data.loader"), ("engine", "data.read"), ("engine", "metrics")}

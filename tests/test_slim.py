@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
 import segzoo
+from segzoo.engine import session
 from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.steps import latest_valid, steps
 from segzoo.engine.train import train
@@ -86,6 +88,20 @@ def test_checkpoints_before_the_first_stage_have_full_width(tmp_path):
     }
 
 
+def test_the_best_checkpoint_has_lost_all_it_is_to_lose(tmp_path, monkeypatch):
+    scored = iter([0.9, 0.8, 0.7, 0.2, 0.3, 0.1])  # better before the last stage than ever after it
+
+    def evaluate(*args, **words):
+        found = real(*args, **words)
+        return dataclasses.replace(found, scores=dataclasses.replace(found.scores, miou=next(scored)))
+
+    real = session.evaluate
+    monkeypatch.setattr(session, "evaluate", evaluate)
+    _, result = run(tmp_path, staged(), eval_every=2, early_stop=1)
+    assert result["best_step"] == 10 and result["miou"] == 0.3, "and patience does not end a run that has stages before it"
+    assert read_model(tmp_path)[1]["widths"] == {"backbone.0": 4}
+
+
 def tool(name, *words):
     done = subprocess.run([sys.executable, f"tools/{name}.py", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -97,16 +113,20 @@ def test_a_pruned_run_is_an_ordinary_one(tmp_path):
     tiny = ["workers=0", "steps=2", "batch_size=2", "precision=fp32"]
     data = ["data.train_images=4", "data.val_images=2", "data.height=64", "data.width=96"]
     tool("train", "model=icnet", "backbone.width=0.125", *data, "augment=none", *tiny, f"out={tmp_path / 'full'}")
+    quick = ["timed=[eager]", "timed_hw=[64,96]", "timed_precision=fp32", "curves=false"]
     taught = ["distill=teacher", "distill.layers=[conv5_4]"]
-    said = tool("prune", f"ckpt={tmp_path / 'full'}", "augment=none", *tiny, *taught, "pruner.keep=0.5", f"out={tmp_path / 'cut'}")
+    said = tool(
+        "prune", f"ckpt={tmp_path / 'full'}", "augment=none", *tiny, *taught, *quick, "pruner.keep=0.5", f"out={tmp_path / 'cut'}"
+    )
     assert "fine-tuned" in said
     report = json.loads((tmp_path / "cut/result.json").read_text())["report"]
     assert [row["what"] for row in report] == ["before", "pruned", "fine-tuned"]
     assert report[0]["params"] > 3 * report[2]["params"] and report[1]["params"] == report[2]["params"]
 
-    again = tool("prune", f"ckpt={tmp_path / 'cut'}", "augment=none", *tiny, "pruner.keep=0.5", f"out={tmp_path / 'twice'}")
+    again = tool("prune", f"ckpt={tmp_path / 'cut'}", "augment=none", *tiny, *quick, "pruner.keep=0.5", f"out={tmp_path / 'twice'}")
     twice = segzoo.load(tmp_path / "twice")
     assert again and sum(p.numel() for p in twice.parameters()) < 0.5 * report[2]["params"]
     assert "mIoU" in tool("eval", f"ckpt={tmp_path / 'twice'}", f"out={tmp_path / 'eval'}")
+    assert "channels before" in tool("describe", f"ckpt={tmp_path / 'twice'}") and (tmp_path / "twice/report.html").is_file()
     widths = read_model(tmp_path / "twice")[1]["widths"]
     assert widths == {name: layer.out_channels for name, layer in twice.named_modules() if name in widths} and len(widths) > 50

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,9 @@ def bench(job: Job) -> dict[str, Any]:
     from segzoo import config
     from segzoo.engine.bench_table import write_tables
     from segzoo.engine.run import open_result
+    from segzoo.measured import measured_apart
 
-    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_measured, args=(job.config, theirs))
-    process.start()
-    theirs.close()
-    try:
-        row = ours.recv()
-    except EOFError:
-        process.join()
-        row = {
-            "unable": f"the process ended with code {process.exitcode} (-9: out of memory or killed, -11: a crash in the runtime)"
-        }
-    process.join()
-    if isinstance(row, BaseException):
-        raise row
+    row = measured_apart(job.config)
     row |= {group: name for group, name in job.picked.items() if group in ("model", "backbone", "runtime") and name is not None}
     if job.folder is None:
         words = config.words_for(open_result, job.config)
@@ -46,24 +32,6 @@ def gather(folder: Path) -> str:
     found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/result.json")]
     jobs = sorted(found, key=lambda result: result["job"])
     return write_tables(folder, [job.get("row") or {"unable": job.get("error"), **job} for job in jobs])
-
-
-def _measured(config: dict[str, Any], answer: Connection) -> None:
-    """The child's whole life: sends the row, or the error that a user should see."""
-    from segzoo.registry import ConfigError
-    from segzoo.types import DataError
-
-    try:
-        answer.send(_row(config))
-    except (ConfigError, DataError) as error:
-        answer.send(error)
-
-
-def _row(config: dict[str, Any]) -> dict[str, Any]:
-    from segzoo.config import words_for
-    from segzoo.measured import measured_row
-
-    return measured_row(config, **words_for(measured_row, config))
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
@@ -17,6 +16,7 @@ def prune(job: Job) -> dict[str, Any]:
     from segzoo.engine.run import open_run
     from segzoo.engine.train import train as learn
     from segzoo.engine.world import ALONE
+    from segzoo.pruned import stages, timed_rows, tuned_row, write_report
     from segzoo.rules import training_faults
 
     reuse_memory()
@@ -37,37 +37,22 @@ def prune(job: Job) -> dict[str, Any]:
         parts = config.build_training(whole, recorded)
         parts.model, parts.widths = model, meta["widths"]
         settle(parts, place.folder, whole["device"], ALONE)
-        report = _before_and_pruned(parts, whole)
+        rows, curves = stages(parts, **config.words_for(stages, whole))
         result = learn(parts, place, **config.words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
+        rows.append(tuned_row(place.folder, **config.words_for(tuned_row, whole)))
+        times = timed_rows({"before": job.config["ckpt"], "after": str(place.folder)}, **config.words_for(timed_rows, job.config))
     except BaseException as error:
         place.fail(error)
         raise
-    result["report"] = [*report, {"what": "fine-tuned", "miou": result["miou"], "params": result["params"]}]
+    result |= {"report": rows, "times": times}
+    print(write_report(place.folder, rows, times, curves))
     place.finish(result)
-    for row in result["report"]:
-        print("{what:<11} {params:>12,} parameters  mIoU {miou:.2%}".format(**row))
     return result
 
 
 def _place(job: Job, words: dict[str, Any]) -> dict[str, Any]:
     """Where the run goes: in a sweep its job's folder, gone on with if the sweep is started again."""
     return words if job.folder is None else {"out": str(job.folder), "resume": "auto"}
-
-
-def _before_and_pruned(parts: Any, given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Scores of the network as it came, and right after the first stage of pruning, if that comes before any step."""
-    from segzoo.config import words_for
-    from segzoo.engine.evaluate import evaluate
-
-    cut = copy.deepcopy(parts.model)
-    stages = parts.pruner.stages(1) if parts.pruner else {}
-    if 0 in stages and parts.pruner.start == 0:
-        parts.pruner.prune_(cut, *stages[0], {})
-    rows = []
-    for what, model in (("before", parts.model), ("pruned", cut)):
-        scores = evaluate(model, parts.val_set, parts.card, **words_for(evaluate, given)).scores
-        rows.append({"what": what, "miou": scores.miou, "params": sum(p.numel() for p in model.parameters())})
-    return rows
 
 
 def main() -> None:

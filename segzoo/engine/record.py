@@ -18,7 +18,7 @@ from segzoo.engine.evaluate import Evaluation
 from segzoo.engine.infer import Protocol, evaluating, label_map
 from segzoo.engine.log import RunLog
 from segzoo.engine.progress import Progress
-from segzoo.engine.steps import move_best, pointed, read_manifest, step_folder
+from segzoo.engine.steps import move_best, pointed, rank_of, read_manifest, step_folder
 from segzoo.engine.summary import score_line, write_summary
 from segzoo.engine.watch import Watch
 from segzoo.files import write_atomically
@@ -37,22 +37,25 @@ def log_step(log: RunLog, at: Progress, optimizer: Optimizer, watch: Watch) -> N
     watch.row(values.get("loss", math.nan), waiting)
 
 
-def keep_scores(run: Path, at: Progress, result: Evaluation, log: RunLog) -> None:
+def keep_scores(run: Path, at: Progress, result: Evaluation, log: RunLog, stages: int = 0) -> None:
     """Adds an evaluation to the log and to its checkpoint; the best one so far is written to ``eval/`` and pointed at.
+
+    ``stages`` of pruning lie behind the network; one that has more of them is better than any that has fewer.
 
     The manifest comes last: until it holds the scores, a run that was killed here evaluates again and writes the same once more.
     """
     folder, scores = step_folder(run, at.step), result.scores
     leader = pointed(run, "best")
     before = scores_of(leader) if leader else None
-    best = before is None or scores.miou > before["miou"]
+    kept = scores.to_dict() | {"stages": stages}
+    best = before is None or rank_of(kept) > rank_of(before)
     if best:
         write_summary(run / "eval", result, read_manifest(folder)["files"][MODEL]["sha256"])
     means = {"loss": scores.loss, "mIoU": scores.miou, "mAcc": scores.macc, "aAcc": scores.aacc, "fwIoU": scores.fwiou}
     ious = {f"IoU/{name}": entry["iou"] for name, entry in scores.per_class.items()}
     log.write(at.step, at.epoch, "val", means | ious | {"minutes": round(at.minutes, 2)})
     log.say(f"step {at.step}: {score_line(scores)}{'  (best)' if best else ''}")
-    add_scores(folder, scores.to_dict() | {"protocol": result.protocol, "protocol_id": result.protocol_id})
+    add_scores(folder, kept | {"protocol": result.protocol, "protocol_id": result.protocol_id})
     move_best(run)
 
 

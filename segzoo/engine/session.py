@@ -65,7 +65,7 @@ class Session:
         )
         self.watch.evaluation(result.confusion, parts.card.classes)
         if self.world.is_main:
-            keep_scores(self.run.folder, self.at, result, self.log)
+            keep_scores(self.run.folder, self.at, result, self.log, self.slimming.passed(self.at.step))
             show_pictures(self.log, self.at.step, self.model, parts.val_set, parts.card, self.plan.val_pictures, self.formats)
 
     def drop_old(self) -> None:
@@ -81,6 +81,8 @@ class Session:
         leader, every = pointed(self.run.folder, "best"), self.plan.eval_every
         if self.plan.early_stop is None or leader is None or not self.plan.evaluates(self.at.step):
             return False
+        if self.slimming.passed(self.at.step) < len(self.slimming.stages):
+            return False  # it has not lost all it is to lose
         since = self.at.step // every - int(leader.name) // every
         if since >= self.plan.early_stop:
             self.log.say(f"no better mIoU in {since} evaluations, ending at step {self.at.step}; early_stop=null runs to the end")

@@ -38,6 +38,10 @@ class Slimming:
         """Whether a stage comes before the step after ``step``."""
         return step in self.stages
 
+    def passed(self, step: int) -> int:
+        """How many stages lie behind the network that is evaluated after that many steps."""
+        return sum(when < step for when in self.stages)
+
     def widths(self) -> dict[str, int]:
         """The output channels of each convolution that has others than its configuration says."""
         changed = {name: width for name, width in widths_of(self.model).items() if width != self.given[name]}

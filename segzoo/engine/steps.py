@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +106,23 @@ def pointed(run: Path, word: str) -> Path | None:
 
 
 def move_best(run: Path) -> int | None:
-    """Points ``best`` at the complete step with the highest mIoU, the earliest of equals; None while there are no scores."""
+    """Points ``best`` at the complete step with the highest mIoU, the earliest of equals; None while there are no scores.
+
+    A network that has been pruned further comes before any that has not, whatever they score.
+    """
     scores = {step: read_manifest(step_folder(run, step)).get("scores") for step in steps(run)}
-    scored = {step: found["miou"] for step, found in scores.items() if found}
+    scored = {step: rank_of(found) for step, found in scores.items() if found}
     best = max(scored, key=scored.__getitem__) if scored else None
     if best is None:
         (run / "checkpoints" / "best").unlink(missing_ok=True)
     elif pointed(run, "best") != step_folder(run, best):
         point(run, "best", best)
     return best
+
+
+def rank_of(scores: Mapping[str, Any]) -> tuple[int, float]:
+    """By what checkpoints of a run are compared: stages of pruning behind them, then mIoU."""
+    return scores.get("stages", 0), scores["miou"]
 
 
 def discard_newer(run: Path, step: int) -> None:

@@ -26,7 +26,7 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = result.scores.to_dict() | {
-        "miou_interval": miou_interval(result.pictures),
+        "miou_interval": list(miou_interval(result.pictures)),
         "precision": result.precision,
         "protocol": result.protocol,
         "protocol_id": result.protocol_id,

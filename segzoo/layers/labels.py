@@ -35,9 +35,7 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     """
     logits = logits.float()
     sources = logits.shape[-2:]
-    down, across = (
-        tuple(part.to(logits.device) for part in bilinear_taps(*pair, align_corners)) for pair in zip(sources, size, strict=True)
-    )
+    down, across = (_taps_on(logits.device, *pair, align_corners) for pair in zip(sources, size, strict=True))
     if all(wanted >= 2 * given for wanted, given in zip(size, sources, strict=True)):
         coarse = _best_class(logits.unbind(1)).to(_label_type(logits))
         mixed = _mixed(coarse)
@@ -46,6 +44,11 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
             _label_borders(labels, logits, coarse, mixed.nonzero(), (down, across))
             return labels
     return _strips(logits, size, align_corners, down, rows)
+
+
+def _taps_on(device: torch.device, source: int, size: int, align_corners: bool) -> Taps:
+    low, high, share = bilinear_taps(source, size, align_corners)
+    return low.to(device), high.to(device), share.to(device)
 
 
 def _label_type(logits: Tensor) -> torch.dtype:

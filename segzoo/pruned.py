@@ -1,0 +1,206 @@
+"""What pruning came to: scores, sizes and times before and after, and how much each layer's channels mattered, on one page."""
+
+from __future__ import annotations
+
+import copy
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from segzoo.describe import describe, sums
+from segzoo.engine.intervals import miou_interval
+from segzoo.measured import measured_apart
+from segzoo.registry import RUNTIMES, Range, settings_of
+from segzoo.report import markdown_table, write_text
+from segzoo.zoo import load
+
+if TYPE_CHECKING:
+    from segzoo.engine.train import Parts
+    from segzoo.pruners.scan import Curve
+
+Side = Annotated[int, Range(33, 8192)]
+FASTER = 0.97  # of the time before; what is above that is called not faster
+
+
+def stages(
+    parts: Parts,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    workers: Annotated[int, Range(0)] = 2,
+    timed_hw: tuple[Side, Side] = (1024, 2048),
+    curves: bool = True,
+) -> tuple[list[dict[str, Any]], Sequence[Curve]]:
+    """Scores a network before anything happens to it and, if its first stage of pruning comes before any step, right after that.
+
+    Args:
+        parts: of the training that will fine-tune it; its model is left as it is, on the device.
+        device, precision, workers: as the training takes them.
+        timed_hw: height and width for which operations are counted.
+        curves: look how much each layer's channels matter, which runs the network on some training pictures again and again.
+
+    Returns:
+        Rows for ``write_report``, and the curves.
+    """
+    from segzoo.engine.device import Precision, pick_device
+    from segzoo.engine.evaluate import evaluate
+    from segzoo.engine.evidence import Evidence
+    from segzoo.pruners.cut import cut_
+    from segzoo.pruners.scan import scan
+
+    place = pick_device(device)
+    model, evidence = parts.model.to(place), Evidence(parts.model, parts, Precision(precision, place))
+
+    def row(what: str, network: Any) -> dict[str, Any]:
+        found = evaluate(network, parts.val_set, parts.card, device=device, precision=precision, workers=workers)
+        return {"what": what, "miou": found.scores.miou, "miou_interval": miou_interval(found.pictures)} | _sized(network, timed_hw)
+
+    rows = [row("before", model)]
+    if parts.pruner is None:
+        return rows, ()
+    ranking = parts.pruner.ranking(model, evidence)
+    if parts.pruner.start == 0:
+        cut = copy.deepcopy(model)
+        cut_(cut, ranking.channels, ranking.dropped(parts.pruner.shares[0]))
+        rows.append(row("pruned", cut))
+    if curves and not ranking.curves:
+        return rows, scan(model, ranking.channels, ranking.worth, evidence.loss, parts.pruner.exclude)
+    return rows, ranking.curves
+
+
+def tuned_row(run: Path, *, timed_hw: tuple[Side, Side] = (1024, 2048)) -> dict[str, Any]:
+    """The row of what a finished training came to: its best checkpoint's."""
+    summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
+    scores = {key: summary[key] for key in ("miou", "miou_interval")}
+    return {"what": "fine-tuned"} | scores | _sized(load(run), timed_hw)
+
+
+def _sized(model: Any, hw: tuple[int, int]) -> dict[str, Any]:
+    """Parameters and operations as ``describe`` counts them, training-only heads left out."""
+    totals = sums(describe(copy.deepcopy(model).to("meta"), hw=hw))
+    return {key: totals[key] for key in ("params", "gmacs")}
+
+
+def timed_rows(
+    ckpts: Mapping[str, str],
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    timed: tuple[str, ...] = ("eager", "openvino"),
+    timed_precision: Literal["fp32", "bf16", "fp16", "int8"] = "bf16",
+    timed_hw: tuple[Side, Side] = (1024, 2048),
+) -> dict[str, list[dict[str, Any]]]:
+    """Times checkpoints in several runtimes, each in a process of its own, one picture from bytes to labels.
+
+    Args:
+        ckpts: run folders or files by what they are called.
+        device: where.
+        timed: runtimes; one that is not installed or not able says so in its row. None times nothing.
+        timed_precision: number format.
+        timed_hw: height and width of the picture in pixels.
+
+    Returns:
+        Rows as the bench gives them, by name and in the order of the runtimes.
+    """
+    common = {"model": None, "backbone": None, "data": None, "precision": timed_precision, "hw": timed_hw, "device": device}
+    common |= {"batch": 1, "scope": "net+labels", "seconds": 10.0, "interval": 0.03}
+
+    def row(ckpt: str, runtime: str) -> dict[str, Any]:
+        words = {name: setting.default for name, setting in settings_of(RUNTIMES.get(runtime)).items()}
+        return {"runtime": runtime, **measured_apart(common | {"ckpt": ckpt, "runtime": {"name": runtime, **words}})}
+
+    return {name: [row(ckpt, runtime) for runtime in timed] for name, ckpt in ckpts.items()}
+
+
+def write_report(
+    folder: Path, rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]], curves: Sequence[Curve]
+) -> str:
+    """Writes ``report.md`` and ``report.html``; returns the Markdown.
+
+    Args:
+        folder: the run's.
+        rows: ``what``, ``miou``, ``miou_interval``, ``params`` and ``gmacs``, stage by stage.
+        times: of ``before`` and ``after``, as ``timed_rows`` gives them.
+        curves: what each layer's channels do to the loss.
+    """
+    columns, lines = _table(rows, times)
+    text = markdown_table(columns, lines) + "".join(f"\n{line}\n" for line in _verdicts(times))
+    if curves:
+        shares = sorted(curves[0].losses, reverse=True)
+        text += "\nThe loss with some of one layer's channels, and all of the others':\n\n"
+        losses = [
+            (", ".join(curve.layers), curve.channels, *(f"{curve.losses[share]:.4f}" for share in shares)) for curve in curves
+        ]
+        text += markdown_table(("layers", "channels", *(f"{share:.0%}" for share in shares)), losses)
+    write_text(folder / "report.md", text)
+    write_text(folder / "report.html", page(columns, lines, _verdicts(times), curves))
+    return text
+
+
+def _table(rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str | None]]]:
+    """The stages as lines; a pruned network has the time of the fine-tuned one if they are of one size."""
+    columns = ["", "mIoU %", "95 %", "parameters", "GMACs"]
+    for row in times.get("before", ()):
+        columns += [f"ms {row['runtime']} {row.get('precision', '')}".strip(), "MB"]
+    lines = []
+    for row in rows:
+        low, high = row["miou_interval"]
+        line = [row["what"], f"{100 * row['miou']:.2f}", f"{100 * low:.1f} to {100 * high:.1f}", f"{row['params']:,}"]
+        line.append(f"{row['gmacs']:.2f}")
+        whose = "before" if row["what"] == "before" else "after"
+        for timed in times.get(whose, ()):
+            able = "ms_per_image" in timed and (whose == "before" or row["params"] == rows[-1]["params"])
+            line += [f"{timed['ms_per_image']['p50']:.1f}", f"{timed['peak_memory_mb']:.0f}"] if able else [None, None]
+        lines.append(line)
+    return columns, lines
+
+
+def _verdicts(times: Mapping[str, Sequence[Any]]) -> list[str]:
+    """A sentence a runtime: how much faster, or that it is not, or why it was not timed."""
+    said = []
+    for before, after in zip(times.get("before", ()), times.get("after", ()), strict=True):
+        if unable := before.get("unable") or after.get("unable"):
+            said.append(f"{before['runtime']}: not timed: {' '.join(unable.split())}")
+            continue
+        name = f"{before['runtime']} {before['precision']} at {before['hw'][0]}x{before['hw'][1]}"
+        first, last = before["ms_per_image"]["p50"], after["ms_per_image"]["p50"]
+        if last > FASTER * first:
+            said.append(f"{name}: NOT faster, {first:.1f} ms before and {last:.1f} ms after.")
+        else:
+            said.append(f"{name}: {first / last:.2f} times as fast, {first:.1f} ms before and {last:.1f} ms after.")
+    return said
+
+
+def page(columns: Sequence[str], lines: Sequence[Sequence[Any]], verdicts: Sequence[str], curves: Sequence[Curve]) -> str:
+    """The report as a page by itself, with a curve a layer."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in line) + "</tr>" for line in lines)
+    said = "".join(f"<p>{html.escape(line)}</p>" for line in verdicts)
+    drawn = "".join(_small_plot(curve, max(max(c.losses.values()) - c.losses[1.0] for c in curves)) for curve in curves)
+    layers = f"<h2>Layer by layer</h2><p>Rise of the loss with 75, 50 and 25 % of one layer's channels.</p><div>{drawn}</div>"
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>segzoo pruning</title><style>"
+        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1c2430}"
+        "table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{border-bottom:1px solid #d7dce3;padding:.3rem .6rem;"
+        "text-align:left;white-space:nowrap}th{background:#f2f4f7}figure{display:inline-block;margin:.4rem;width:150px}"
+        "figcaption{font-size:11px;overflow-wrap:anywhere;line-height:1.25;height:2.6em;overflow:hidden}</style>"
+        f"<h1>What pruning came to</h1><table><tr>{head}</tr>{body}</table>{said}{layers if curves else ''}</html>\n"
+    )
+
+
+def _small_plot(curve: Curve, tallest: float) -> str:
+    """One layer's curve as a picture of its own, all of one scale; further left means fewer channels."""
+    name = ", ".join(curve.layers)
+    points = [
+        (10 + 130 * share, 64 - 58 * max(0.0, loss - curve.losses[1.0]) / (tallest or 1.0))
+        for share, loss in sorted(curve.losses.items())
+    ]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="#3b6fb6"/>' for x, y in points)
+    return (
+        f'<figure><svg viewBox="0 0 150 70" width="150" height="70"><title>{html.escape(name)}</title>'
+        f'<line x1="10" x2="140" y1="64" y2="64" stroke="#d7dce3"/>'
+        f'<polyline points="{path}" fill="none" stroke="#3b6fb6" stroke-width="1.5"/>{dots}</svg>'
+        f"<figcaption>{html.escape(name)} ({curve.channels})</figcaption></figure>"
+    )

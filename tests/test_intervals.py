@@ -1,0 +1,72 @@
+"""Intervals of scores: against the confusion matrix on the same draws, against scikit-learn, and that they cover what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from engine_kit import CARD, ToyData, make_parts
+from sklearn.metrics import jaccard_score
+
+from segzoo.engine import intervals
+from segzoo.engine.evaluate import evaluate
+from segzoo.engine.intervals import miou_difference, miou_interval
+
+
+def counts_of(pred, label, classes=3):
+    hits = [((pred == k) & (label == k)).sum() for k in range(classes)]
+    return [hits, [(label == k).sum() for k in range(classes)], [(pred == k).sum() for k in range(classes)]]
+
+
+def drawn(pictures=40, wrong=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, (pictures, 50))
+    hard = rng.random((pictures, 1)) < 0.5
+    preds = np.where(rng.random(labels.shape) < wrong * (1 + hard), rng.integers(0, 3, labels.shape), labels)
+    return preds, labels, np.array([counts_of(*pair) for pair in zip(preds, labels, strict=True)])
+
+
+def test_each_draw_is_the_score_of_the_pictures_drawn(monkeypatch):
+    monkeypatch.setattr(intervals, "DRAWS", 20)
+    preds, labels, pictures = drawn()
+    rng = np.random.default_rng(intervals.SEED)
+    wanted = []
+    for times in rng.multinomial(40, [1 / 40] * 40, size=20):
+        which = np.repeat(np.arange(40), times)
+        wanted.append(jaccard_score(labels[which].ravel(), preds[which].ravel(), average="macro"))
+    assert miou_interval(pictures) == pytest.approx(tuple(np.percentile(wanted, (2.5, 97.5))))
+
+
+def test_intervals_cover_the_score_of_all_pictures_of_the_kind():
+    preds, labels, pictures = drawn(4000, seed=9)
+    truth = jaccard_score(labels.ravel(), preds.ravel(), average="macro")
+    inside = [low <= truth <= high for low, high in (miou_interval(part) for part in np.split(pictures, 100))]
+    assert 0.85 <= np.mean(inside) <= 1.0
+
+
+def test_a_pair_is_compared_on_the_same_pictures():
+    _, _, better = drawn(wrong=0.25)
+    _, _, worse = drawn(wrong=0.30)
+    found = miou_difference(better, worse)
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    alone = [miou_interval(pictures) for pictures in (better, worse)]
+    assert found["high"] - found["low"] < sum(high - low for low, high in alone)
+    assert miou_difference(better, better) == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    with pytest.raises(ValueError, match="score both on the same pictures"):
+        miou_difference(better, worse[:10])
+
+
+def test_absent_classes_are_left_out():
+    pictures = np.zeros((5, 3, 3), np.int64)
+    pictures[:, :, 0] = 10  # one class alone, all of it hit
+    assert miou_interval(pictures) == (1.0, 1.0)
+
+
+def test_the_evaluators_pictures_sum_to_its_counts():
+    parts = make_parts(train_set=ToyData(5, vary=True))
+    found = evaluate(parts.model, parts.train_set, CARD, device="cpu", workers=0)
+    hits, labelled, predicted = found.pictures.sum(0)
+    assert found.pictures.shape == (5, 3, 3) and found.precision == "fp32"
+    assert (hits == found.confusion.diagonal()).all() and (labelled == found.confusion.sum(1)).all()
+    assert (predicted == found.confusion.sum(0)).all()
+    low, high = miou_interval(found.pictures)
+    assert low <= found.scores.miou <= high

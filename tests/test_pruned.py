@@ -1,0 +1,72 @@
+"""The report of a pruning: what it says of scores, sizes and times, also when nothing was won."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from segzoo.config import build_data
+from segzoo.pruned import stages, write_report
+from segzoo.pruners.scan import Curve
+from segzoo.registry import LOSSES, PRUNERS
+from segzoo.zoo import create_model
+
+ROWS = [
+    {"what": "before", "miou": 0.5, "miou_interval": (0.45, 0.55), "params": 1000, "gmacs": 2.0},
+    {"what": "pruned", "miou": 0.2, "miou_interval": (0.15, 0.25), "params": 500, "gmacs": 1.0},
+    {"what": "fine-tuned", "miou": 0.4, "miou_interval": (0.35, 0.45), "params": 400, "gmacs": 0.8},
+]
+CURVES = [Curve(0, ("a.conv", "b.<conv>"), 8, {1.0: 1.0, 0.75: 1.1, 0.5: 1.3, 0.25: 2.0})]
+
+
+def timed(ms, runtime="eager"):
+    return {"runtime": runtime, "precision": "bf16", "hw": [64, 96], "ms_per_image": {"p50": ms}, "peak_memory_mb": 90.0}
+
+
+def test_a_report_says_what_was_won_and_what_was_not(tmp_path):
+    unable = {"runtime": "openvino", "unable": "not\ninstalled"}
+    times = {
+        "before": [timed(20.0), timed(10.0, "torch_compile"), unable],
+        "after": [timed(10.0), timed(9.9, "torch_compile"), unable],
+    }
+    text = write_report(tmp_path, ROWS, times, CURVES)
+    assert text == (tmp_path / "report.md").read_text()
+    assert "| before | 50.00 | 45.0 to 55.0 | 1,000 | 2.00 | 20.0 | 90 |" in text
+    assert "| pruned | 20.00 | 15.0 to 25.0 | 500 | 1.00 |  |  |" in text, "its time is not known: it is not of the last size"
+    assert "| fine-tuned | 40.00 | 35.0 to 45.0 | 400 | 0.80 | 10.0 | 90 |" in text
+    assert "eager bf16 at 64x96: 2.00 times as fast, 20.0 ms before and 10.0 ms after." in text
+    assert "torch_compile bf16 at 64x96: NOT faster, 10.0 ms before and 9.9 ms after." in text
+    assert "openvino: not timed: not installed" in text
+    assert "| a.conv, b.<conv> | 8 | 1.0000 | 1.1000 | 1.3000 | 2.0000 |" in text
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<figure>") == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
+
+
+def test_a_report_needs_no_times_and_no_curves(tmp_path):
+    text = write_report(tmp_path, ROWS[:1], {}, ())
+    assert "| before | 50.00 | 45.0 to 55.0 | 1,000 | 2.00 |\n" in text and "loss" not in text
+    assert "<figure>" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "words, told", [({"steps": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
+)
+def test_stages_are_scored_and_the_network_is_left_as_it_is(words, told):
+    data = {"name": "parts", "height": 64, "width": 96, "train_images": 2, "val_images": 2}
+    train, val = (build_data(data, split) for split in ("train", "val"))
+    model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125}, num_classes=train.card.num_classes)
+    loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners)
+    parts: Any = SimpleNamespace(
+        model=model, train_set=train, val_set=val, card=train.card, augment=None, loss=loss, pruner=PRUNERS.build("l1", **words)
+    )
+    count = sum(p.numel() for p in model.parameters())
+    rows, curves = stages(parts, device="cpu", precision="fp32", workers=0, timed_hw=(64, 96), curves=len(told) == 1)
+    assert [row["what"] for row in rows] == told and sum(p.numel() for p in model.parameters()) == count
+    assert all(row["miou_interval"][0] <= row["miou"] <= row["miou_interval"][1] for row in rows)
+    if len(told) == 2:
+        assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three channels of four"
+        assert not curves
+    else:
+        assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30
