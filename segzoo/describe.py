@@ -91,7 +91,7 @@ def table(rows: list[Row], before: list[Row] | None = None) -> str:
     if before is not None:
         columns += ("channels before", "parameters before", "MMACs before")
         first = sums(before)
-        past = [
+        past: list[tuple[Any, ...]] = [
             (row.output[0], f"{row.params:,}" if row.params else "", f"{row.macs / 1e6:,.1f}" if row.macs else "") for row in before
         ]
         past.append(("", f"{first['params']:,}", f"{1000 * first['gmacs']:,.1f}"))
