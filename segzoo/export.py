@@ -24,7 +24,7 @@ from segzoo.files import write_atomically
 
 Takes = Literal["uint8", "float"]
 Gives = Literal["labels", "logits", "both"]
-SMALLEST, LARGEST = 33, 8192  # pixels a side that an exported network with free sizes takes
+SMALLEST, LARGEST = 64, 8192  # pixels a side that an exported network with free sizes takes: below, maps at 1/32 are one pixel
 
 
 class Deployed(nn.Module):
@@ -64,6 +64,8 @@ class Deployed(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         if self.takes == "uint8":  # normalised as it lies in memory, which saves OpenVINO two passes over the picture
             x = ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+            if torch.compiler.is_exporting():
+                x = x.contiguous()  # strides of another order would put conditions on the size into the graph
         else:
             x = (image - self.mean[:, None, None]) / self.std[:, None, None]
         logits = self.model(x).main

@@ -200,7 +200,7 @@ def test_a_bundle_says_what_is_wrong(bundle, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "small.png")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     said = alone(bundle, str(tmp_path), "--out", str(tmp_path / "out"))
-    assert said.returncode == 1 and "33 or more a side" in said.stderr and "broken.jpg" in said.stderr
+    assert said.returncode == 1 and "64 or more a side" in said.stderr and "broken.jpg" in said.stderr
     assert "there is no such file" in alone(bundle, "nowhere.png").stderr
     kept = (bundle / "model.onnx").read_bytes()
     (bundle / "model.onnx").write_bytes(kept[:-1])

@@ -51,7 +51,7 @@ class Network:
         """Labels one picture.
 
         Args:
-            image: (H, W, 3) uint8 RGB, of the size in the card if it names one, else 33 pixels or more a side.
+            image: (H, W, 3) uint8 RGB, of the size in the card if it names one, else 64 pixels or more a side.
 
         Returns:
             (H, W) class numbers.
@@ -61,8 +61,8 @@ class Network:
             raise ValueError(
                 f"the picture has {image.shape[0]}x{image.shape[1]} pixels, this network takes {wanted[0]}x{wanted[1]}"
             )
-        if min(image.shape[:2]) < 33:
-            raise ValueError(f"the picture has {image.shape[0]}x{image.shape[1]} pixels, wanted 33 or more a side")
+        if min(image.shape[:2]) < 64:
+            raise ValueError(f"the picture has {image.shape[0]}x{image.shape[1]} pixels, wanted 64 or more a side")
         (labels,) = self.session.run(None, {"image": np.ascontiguousarray(image[None])})
         return np.asarray(labels)[0]
 
