@@ -45,7 +45,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
 }
 SIDE = 2048  # of the matrices whose product tells the machine's speed
 RUNS = (("openvino", "bf16"), ("eager", "bf16"))
-MORE = {"icnet_half": (("openvino", "int8"), ("openvino", "fp32"), ("eager", "fp32"))}  # the others take a quarter of an hour to quantise
+MORE = {
+    "icnet_half": (("openvino", "int8"), ("openvino", "fp32"), ("eager", "fp32"))
+}  # the others take a quarter of an hour to quantise
 
 
 class Peer(nn.Module):

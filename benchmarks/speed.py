@@ -86,6 +86,50 @@ def peers_full_size() -> str:
     return markdown_table(columns, rows) if rows else "Not measured yet.\n"
 
 
+def labels() -> str:
+    """Growing labels beside growing all scores."""
+    return kept(
+        "labels_1024x2048",
+        ("weights", "classes", "pixels at a border %", "ours ms", "interpolate and argmax", "ratio [95 %]", "equal labels %"),
+        lambda r: (
+            r["weights"],
+            r["classes"],
+            f"{100 * r['borders']:.1f}",
+            f"{r['ours_ms']:.0f}",
+            f"{r['peer_ms']:.0f}",
+            ratio(r, 3),
+            f"{100 * r['equal']:.3f}",
+        ),
+    )
+
+
+def dilated() -> str:
+    """Dilated convolutions beside space-to-batch."""
+    return kept(
+        "dilated_1024x2048",
+        ("layer", "dilation", "runtime", "precision", "dilated ms", "space-to-batch ms", "ratio [95 %]"),
+        lambda r: (
+            r["layer"],
+            r["dilation"],
+            r["runtime"],
+            r["precision"],
+            f"{r['ours_ms']:.1f}",
+            f"{r['peer_ms']:.1f}",
+            ratio(r),
+        ),
+    )
+
+
+def profiles() -> str:
+    """Where the time of networks goes, by kind of layer."""
+    rows = []
+    for path in sorted(RESULTS.glob("profile_*.json")):
+        for row in read_result(path.stem)["rows"]:
+            shown = ", ".join(f"{kind['kind']} {kind['ms']:.0f}" for kind in row["kinds"][:6])
+            rows.append((row["model"], row["runtime"], row["precision"], f"{row['total_ms']:.0f}", shown))
+    return markdown_table(("model", "runtime", "precision", "ms", "of which"), rows) if rows else "Not measured yet.\n"
+
+
 def article() -> str:
     """ICNet at 1024x2048 by runtime, number format and batch; what did not run says why."""
 
