@@ -5,7 +5,8 @@
     python -m benchmarks.beside_peers_1024x2048 icnet_half openvino bf16   # less than that is only printed
 
 Batch 1, 19 classes, random weights with settled norms, the same picture. Both sides run in our runtimes, from bytes to labels: the
-peers as they stand, growing all their scores and taking the arg-max inside; ours lean, growing what the arg-max needs. A matrix
+peers as they stand, growing all their scores and taking the arg-max inside, in OpenVINO by its own reader of torch modules, since the
+ONNX exporter does not come to an end with mmsegmentation's PSPNet; ours lean, growing what the arg-max needs. A matrix
 product takes its turn too, so that each row tells how fast the machine was just then (int8: of bf16).
 """
 
@@ -28,6 +29,8 @@ from segzoo.export import Deployed
 from segzoo.layers.labels import grow_labels
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Order
+from segzoo.runtimes.openvino import call_of as openvino_call
+from segzoo.runtimes.openvino import compiled_graph
 from segzoo.subject import bench_pictures, subject
 from segzoo.types import Logits
 
@@ -87,7 +90,13 @@ def peer(name: str) -> Peer:
 def call_of(net: nn.Module, gives: str, runtime: str, precision: str, picture: Tensor, card: Any) -> Callable[[Tensor], Tensor]:
     """A network in one of our runtimes."""
     deployed = Deployed(net, card.mean, card.std, takes="uint8", gives=gives).eval()  # type: ignore[arg-type]
-    return RUNTIMES.build(runtime, Order(deployed, picture, precision, [picture[0].numpy()]))  # type: ignore[arg-type]
+    order = Order(deployed, picture, precision, [picture[0].numpy()])  # type: ignore[arg-type]
+    if runtime == "openvino" and isinstance(net, Peer):
+        import openvino  # type: ignore[import-not-found]
+
+        graph = openvino.convert_model(deployed, example_input=picture, input=list(picture.shape))
+        return openvino_call(compiled_graph(graph, order, calibrate=16))
+    return RUNTIMES.build(runtime, order)
 
 
 def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:

@@ -27,7 +27,12 @@ def openvino(order: Order, *, calibrate: int = 16) -> Call:
         ImportError: the packages of ``segzoo[openvino]`` are not installed.
         Unable: on CUDA.
     """
-    request = compiled(order, calibrate).create_infer_request()
+    return call_of(compiled(order, calibrate))
+
+
+def call_of(network: Any) -> Call:
+    """One inference after another of a compiled network."""
+    request = network.create_infer_request()
 
     def call(pictures: Tensor) -> Tensor:
         request.infer({0: pictures.numpy()}, share_inputs=True)
@@ -48,14 +53,19 @@ def compiled(order: Order, calibrate: int, **properties: Any) -> Any:
 
     refuse_cuda(order, "openvino")
     refuse_other_precision(order, "openvino", tuple(HINTS))
-    core = ov.Core()
     with onnx_file(order) as path:
-        graph = core.read_model(path)
+        graph = ov.Core().read_model(path)
+    return compiled_graph(graph, order, calibrate, **properties)
+
+
+def compiled_graph(graph: Any, order: Order, calibrate: int, **properties: Any) -> Any:
+    """OpenVINO's compiled model of a graph of its own that takes what the order's network takes; arguments as in ``compiled``."""
+    ov: Any = importlib.import_module("openvino")
     graph.reshape(list(order.example.shape))
     if order.precision == "int8":
         graph = _quantised(graph, order, calibrate)
     properties |= {"INFERENCE_PRECISION_HINT": HINTS[order.precision], "PERFORMANCE_HINT": "LATENCY"}
-    return core.compile_model(graph, "CPU", properties | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+    return ov.Core().compile_model(graph, "CPU", properties | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
 
 
 def _quantised(graph: Any, order: Order, calibrate: int) -> Any:
