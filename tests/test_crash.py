@@ -1,8 +1,8 @@
-"""Fifty SIGKILLs: whatever a training was doing, it goes on from a whole checkpoint and ends with the unbroken run's bits.
+"""Sixty SIGKILLs: whatever a training was doing, it goes on from a whole checkpoint and ends with the unbroken run's bits.
 
     pytest -m crash tests/test_crash.py      # minutes; the figures are printed with -s
 
-The kills fall on training, saving and evaluating alike, for several models and worker counts. What a kill may cost is the steps since
+The kills fall on training, saving, evaluating and fine-tuning after a cut alike, for several models and worker counts. What a kill may cost is the steps since
 the newest checkpoint, and no more.
 """
 
@@ -24,11 +24,11 @@ from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
 from segzoo.engine.steps import latest_valid
 from segzoo.engine.train import train
-from segzoo.registry import LOSSES
+from segzoo.registry import LOSSES, PRUNERS
 from segzoo.zoo import create_model
 
 KILLS = 10  # of each case
-CASES = [("toy", 0), ("toy", 2), ("icnet", 1), ("pspnet", 0), ("fcn", 2)]
+CASES = [("toy", 0), ("toy", 2), ("icnet", 1), ("pspnet", 0), ("fcn", 2), ("pruned icnet", 1)]
 STEPS = {"toy": 1500}  # long enough for ten kills; the others take 240
 WORDS: dict[str, Any] = {"save_every": 2, "eval_every": 6, "keep": 2}
 
@@ -46,9 +46,12 @@ def parts_of(model: str):
     if model == "toy":
         return make_parts()
     torch.manual_seed(3)
-    net = create_model(model, backbone={"name": "resnet50", "width": 0.125}, num_classes=3)
+    net = create_model(model.split()[-1], backbone={"name": "resnet50", "width": 0.125}, num_classes=3)
     loss = LOSSES.build("cross_entropy", net.aux_weights, net.align_corners, 255, "label")
-    return make_parts(model=net, loss=loss, train_set=Large(10), val_set=Large(3, first=100))
+    parts = make_parts(model=net, loss=loss, train_set=Large(10), val_set=Large(3, first=100))
+    if model.startswith("pruned"):
+        parts.pruner = PRUNERS.build("taylor", steps=[0.75, 0.5], start=0.2)
+    return parts
 
 
 def run_child(folder: Path, model: str, workers: int) -> None:
