@@ -147,6 +147,14 @@ def test_grow_labels_interpolates_borders_only(small, factors, more, align_corne
         assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(130, 200), (257, 129), (96, 400)])
+def test_grow_labels_tries_finer_cells_where_borders_are_many(monkeypatch, size, align_corners):
+    logits = torch.randn(2, 6, 5, 8, generator=torch.Generator().manual_seed(size[0]))
+    monkeypatch.setattr("segzoo.layers.labels._strips", None)
+    assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
+
+
 def test_grow_labels_gives_ties_to_the_lower_class():
     logits = torch.randn(1, 1, 5, 5).expand(1, 4, 5, 5)
     assert not grow_labels(logits, (33, 20), False).any()

@@ -10,6 +10,7 @@ from torch import Tensor
 from segzoo.layers.resize import bilinear_taps, resize
 
 SPARSE = 0.5  # share of source pixels at borders between classes up to which only those are interpolated
+FINE = 4  # label pixels between the finer pixels that are tried where too many cells are at borders
 Taps = tuple[Tensor, Tensor, Tensor]
 
 
@@ -20,8 +21,8 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     Equals ``resize(logits, size, align_corners).argmax(1)`` up to rounding, ties going to the lower class. Grown pixels are convex
     combinations of four neighbours. So where the neighbours agree on their best class no other can win between them, and where two
     classes share the four, a third that one of the two beats at every corner cannot win either. Only the cells at borders between
-    classes are interpolated, most of them for two classes. Where too many cells are of that kind, or hardly anything grows, labels
-    are made strip by strip and class by class. Either way the K x H x W map is never built. Logits must be finite; not meant for
+    classes are interpolated, most of them for two classes. Where too many cells are of that kind, finer ones are tried; where that is
+    no help, or hardly anything grows, labels are made strip by strip and class by class. Either way the K x H x W map is never built. Logits must be finite; not meant for
     exported graphs.
 
     Args:
@@ -33,22 +34,40 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     Returns:
         (N, H, W) labels, uint8 up to 255 classes, int32 above.
     """
-    logits = logits.float()
-    sources = logits.shape[-2:]
-    down, across = (_taps_on(logits.device, *pair, align_corners) for pair in zip(sources, size, strict=True))
-    if all(wanted >= 2 * given for wanted, given in zip(size, sources, strict=True)):
-        coarse = _best_class(logits.unbind(1)).to(_label_type(logits))
+    logits, sources = logits.float(), logits.shape[-2:]
+    factor = min(wanted // given for wanted, given in zip(size, sources, strict=True))
+    for parts in () if factor < 2 else (1,) if factor < 2 * FINE else (1, factor // FINE):
+        grid = [(side - 1) * parts + 1 for side in sources]
+        fine = logits if parts == 1 else resize(logits, grid, align_corners=True)  # of the same bilinear patches
+        coarse = _best_class(fine.unbind(1)).to(_label_type(logits))
         mixed = _mixed(coarse)
         if mixed.sum() <= SPARSE * mixed.numel():
+            taps = [bilinear_taps(given, wanted, align_corners, parts) for given, wanted in zip(sources, size, strict=True)]
+            (down, top), (across, left) = (_inside(each, logits.device) for each in taps)
             labels = coarse.index_select(2, across[0]).index_select(1, down[0])
-            _label_borders(labels, logits, coarse, mixed.nonzero(), (down, across))
-            return labels
-    return _strips(logits, size, align_corners, down, rows)
+            _label_borders(labels, fine, coarse, mixed.nonzero(), (down, across))
+            return _extended(labels, size, top, left)
+    return _strips(logits, size, align_corners, rows)
 
 
-def _taps_on(device: torch.device, source: int, size: int, align_corners: bool) -> Taps:
-    low, high, share = bilinear_taps(source, size, align_corners)
-    return low.to(device), high.to(device), share.to(device)
+def _inside(taps: Taps, device: torch.device) -> tuple[Taps, int]:
+    """Taps without the pixels beyond the outermost centres, which repeat the ones there; and how many went before the first."""
+    low, high, share = taps
+    first = max(0, int((low + share <= 0).sum()) - 1)
+    end = max(first + 1, len(low) - max(0, int(((low == high) | (share >= 1) & (high == high[-1])).sum()) - 1))
+    return (low[first:end].to(device), high[first:end].to(device), share[first:end].to(device)), first
+
+
+def _extended(labels: Tensor, size: Sequence[int], top: int, left: int) -> Tensor:
+    """Labels (N, h, w) with their outermost rows and columns repeated up to a size."""
+    (height, width), (count, rows, columns) = size, labels.shape
+    if (rows, columns) == (height, width):
+        return labels
+    whole = labels.new_empty(count, height, width)
+    whole[:, top : top + rows, left : left + columns] = labels
+    whole[:, :, :left], whole[:, :, left + columns :] = whole[:, :, left, None], whole[:, :, left + columns - 1, None]
+    whole[:, :top], whole[:, top + rows :] = whole[:, top, None], whole[:, top + rows - 1, None]
+    return whole
 
 
 def _label_type(logits: Tensor) -> torch.dtype:
@@ -143,10 +162,10 @@ def _interpolate(corners: Tensor, shares: tuple[Tensor, Tensor]) -> Tensor:
     return torch.lerp(upper, lower, shares[0])
 
 
-def _strips(logits: Tensor, size: Sequence[int], align_corners: bool, taps: Taps, rows: int) -> Tensor:
+def _strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int) -> Tensor:
     """All labels, some rows at a time."""
     sources, (height, width) = logits.shape[2], size
-    low, high, share = taps
+    low, high, share = (part.to(logits.device) for part in bilinear_taps(sources, height, align_corners))
     firsts, lasts = low.tolist()[::rows], high.tolist()[rows - 1 :: rows] + [sources - 1]
     labels = torch.empty((len(logits), height, width), dtype=_label_type(logits), device=logits.device)
     for strip, (first, last) in enumerate(zip(firsts, lasts, strict=False)):

@@ -21,12 +21,16 @@ def bilinear_matrix(sources: int, size: int, align_corners: bool) -> Tensor:
     return (pixel == low[:, None]) * (1 - share[:, None]) + (pixel == high[:, None]) * share[:, None]
 
 
-def bilinear_taps(sources: int, size: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the source below and above each output row, and the share of the one above, rounded as ``F.interpolate`` does."""
+def bilinear_taps(sources: int, size: int, align_corners: bool, parts: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the source below and above each output row, and the share of the one above, rounded as ``F.interpolate`` does.
+
+    With several ``parts`` the rows are those of a source between whose rows others lie, so that each of its steps became that many.
+    """
     position = torch.arange(size, dtype=torch.float32)
     if align_corners:
         position = position * ((sources - 1) / (size - 1) if size > 1 else 0.0)
     else:
         position = ((position + 0.5) * (sources / size) - 0.5).clamp(min=0)
-    low = position.long().clamp(max=sources - 1)
-    return low, (low + 1).clamp(max=sources - 1), (position - low).clamp(0, 1)
+    position, last = position * parts, (sources - 1) * parts
+    low = position.long().clamp(max=last)
+    return low, (low + 1).clamp(max=last), (position - low).clamp(0, 1)
