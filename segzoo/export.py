@@ -62,18 +62,23 @@ class Deployed(nn.Module):
         return pictures if self.takes == "uint8" else pictures.permute(0, 3, 1, 2).float()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        if self.takes == "uint8":  # normalised as it lies in memory, which saves OpenVINO two passes over the picture
-            x = ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)
-            if torch.compiler.is_exporting():
-                x = x.contiguous()  # strides of another order would put conditions on the size into the graph
-        else:
-            x = (image - self.mean[:, None, None]) / self.std[:, None, None]
+        x = self._normalised(image)
         logits = self.model(x).main
         if self.gives == "logits":
             return (logits,)
         grown = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=bool(self.model.align_corners))
         labels = grown.argmax(1).to(torch.uint8 if logits.shape[1] <= 255 else torch.int32)
         return (labels, logits) if self.gives == "both" else (labels,)
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        """The pictures (N, 3, H, W) as the network takes them; bytes are normalised as they lie in memory."""
+        if self.takes == "float":
+            return (image - self.mean[:, None, None]) / self.std[:, None, None]
+        if torch.compiler.is_exporting():  # contiguous: strides of another order would put conditions on the size into the graph
+            return ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2).contiguous()
+        x, width = image.float(), image.shape[2]
+        x.flatten(2).sub_(self.mean.repeat(width)).div_(self.std.repeat(width))  # whole rows: axes of three go pixel by pixel
+        return x.permute(0, 3, 1, 2)
 
 
 def to_onnx(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:

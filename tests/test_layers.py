@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.labels import grow_labels
 from segzoo.layers.norm import PooledBN
-from segzoo.layers.pyramid import PyramidPool
+from segzoo.layers.pyramid import PyramidPool, spread
 from segzoo.layers.resize import resize
 
 POOLS = {"avg": F.adaptive_avg_pool2d, "max": F.adaptive_max_pool2d}
@@ -153,6 +153,16 @@ def test_grow_labels_tries_finer_cells_where_borders_are_many(monkeypatch, size,
     logits = torch.randn(2, 6, 5, 8, generator=torch.Generator().manual_seed(size[0]))
     monkeypatch.setattr("segzoo.layers.labels._strips", None)
     assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pooled_maps_grow_in_the_memory_order_of_their_map(layout, batch):
+    x = torch.randn(batch, 8, 12, 20).contiguous(memory_format=layout)
+    for grid in PyramidPool((1, 2, 3))(x):
+        grown = spread(grid, (12, 20), True)
+        torch.testing.assert_close(grown, resize(grid, (12, 20), True))
+        assert (x + grown).stride() == x.stride() and (grid.shape[-1] == 1 or grown.stride() == x.stride())
 
 
 def test_grow_labels_gives_ties_to_the_lower_class():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.layers.conv import outside_autocast
+from segzoo.layers.resize import resize
 
 
 class PyramidPool(nn.Module):
@@ -34,10 +35,25 @@ class PyramidPool(nn.Module):
         with outside_autocast(x):
             wide = x.float()
             pooled = average_bins(wide, self.bins) if self.pool == "avg" else [max_bins(wide, bins) for bins in self.bins]
-            return [grid.to(x.dtype) for grid in pooled]
+            return [_like(grid, x) for grid in pooled]
 
     def extra_repr(self) -> str:
         return f"bins={self.bins}, pool={self.pool}"
+
+
+def _like(grid: Tensor, x: Tensor) -> Tensor:
+    """A pooled map in the number format and the memory order of the map it comes from, so that what it grows to can be added fast."""
+    if torch.compiler.is_exporting():  # a graph has no memory order, and asking would put conditions on the size into it
+        return grid.to(x.dtype)
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return grid.to(x.dtype).clone(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def spread(grid: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """A pooled map grown to a size. One of a single bin is the same everywhere, and leaves the memory order of what it meets alone."""
+    if grid.shape[-2:] == (1, 1):
+        return grid.expand(-1, -1, *size)
+    return resize(grid, size, align_corners)
 
 
 def bin_edges(size: int, bins: int, device: torch.device) -> tuple[Tensor, Tensor]:

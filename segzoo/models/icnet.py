@@ -6,6 +6,8 @@ from the paper's figure: it runs once, on the half-size image, and the FEATURE a
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Annotated, Literal
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import ConvBN, Score
-from segzoo.layers.pyramid import PyramidPool
+from segzoo.layers.pyramid import PyramidPool, spread
 from segzoo.layers.resize import resize
 from segzoo.models._base import SegModel, with_norms
 from segzoo.registry import MODELS, Range
@@ -99,7 +101,7 @@ class ICNet(SegModel):
         shared = self.backbone.run(self._resize(x, _shrunk(x, 2)), last="c3_1")["c3_1"]  # 1/16
         self._check_low(x, shared)
         low = self.backbone.run(self._resize(shared, _shrunk(shared, 2)), first="after_c3_1")["c5"]  # 1/32
-        low = low + sum(self._resize(pooled, low.shape[-2:]) for pooled in self.pyramid(low))
+        low = reduce(add, (spread(pooled, low.shape[-2:], self.align_corners) for pooled in self.pyramid(low)), low)
         low = self._resize(self.conv5_4(low), shared.shape[-2:])  # 1/16
         if self.branches == 4:
             return Logits(self.aux[0](low))

@@ -15,8 +15,7 @@ from segzoo.backbones._base import Backbone
 from segzoo.layers.context import ContextConv
 from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.norm import PooledBN
-from segzoo.layers.pyramid import PyramidPool
-from segzoo.layers.resize import resize
+from segzoo.layers.pyramid import PyramidPool, spread
 from segzoo.models._base import FCNHead, SegModel, with_norms
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
@@ -111,7 +110,7 @@ class PSPNet(SegModel):
             pooled.reverse()
         if self.context is not None:
             return Logits(self.score(torch.relu(self.context(features, pooled))))
-        grown = [resize(context, features.shape[-2:], self.align_corners) for context in pooled]
+        grown = [spread(context, features.shape[-2:], self.align_corners) for context in pooled]
         main = self.score(self.dropout(self.fuse(torch.cat([features, *grown], 1))))
         return Logits(main, self.aux_logits(maps["c4"]))
 
