@@ -74,9 +74,8 @@ class Deployed(nn.Module):
         """The pictures (N, 3, H, W) as the network takes them; bytes are normalised as they lie in memory."""
         if self.takes == "float":
             return (image - self.mean[:, None, None]) / self.std[:, None, None]
-        if (
-            torch.compiler.is_exporting() or torch.jit.is_tracing()
-        ):  # contiguous: strides of another order would put conditions on the size into the graph
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            # contiguous: strides of another order would put conditions on the size into the graph
             return ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2).contiguous()
         x, width = image.float(), image.shape[2]
         x.flatten(2).sub_(self.mean.repeat(width)).div_(self.std.repeat(width))  # whole rows: axes of three go pixel by pixel
