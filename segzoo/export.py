@@ -74,7 +74,7 @@ class Deployed(nn.Module):
         """The pictures (N, 3, H, W) as the network takes them; bytes are normalised as they lie in memory."""
         if self.takes == "float":
             return (image - self.mean[:, None, None]) / self.std[:, None, None]
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             # contiguous: strides of another order would put conditions on the size into the graph
             return ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2).contiguous()
         x, width = image.float(), image.shape[2]
