@@ -21,8 +21,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if config_hash(old) == config_hash(new):
         return []
     before, after = leaves(old), leaves(new)
-    keys = [key for key in before | after if key.split(".")[0] not in UNHASHED and before.get(key, ()) != after.get(key, ())]
+    keys = [key for key in before | after if key.split(".")[0] not in UNHASHED and _text(before, key) != _text(after, key)]
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
+
+
+def _text(table: Mapping[str, Any], key: str) -> str | None:
+    """A value as it is hashed, where False is not 0; None if it is absent."""
+    return json.dumps(table[key], sort_keys=True) if key in table else None
 
 
 def leaves(tree: Any, path: str = "") -> dict[str, Any]:
