@@ -12,7 +12,6 @@ product takes its turn too, so that each row tells how fast the machine was just
 
 from __future__ import annotations
 
-import copy
 import gc
 import statistics
 import sys
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.results import write_result
 from benchmarks.turns import compared, in_turns
-from segzoo.describe import describe, sums
+from segzoo.describe import counted
 from segzoo.export import Deployed
 from segzoo.layers.labels import grow_labels
 from segzoo.registry import RUNTIMES
@@ -106,7 +105,7 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
     picture = torch.from_numpy(bench_pictures(chosen.data, 1, hw=SIZE)[0][None])
     align = bool(chosen.model.align_corners)
     chosen.model.lean_()
-    gmacs = sums(describe(copy.deepcopy(chosen.model).to("meta"), hw=SIZE))["gmacs"]
+    gmacs = counted(chosen.model, SIZE)["gmacs"]
     net = call_of(chosen.model, "logits", runtime, precision, picture, chosen.card)
     matrix = torch.randn(SIDE, SIDE).to(torch.float32 if precision == "fp32" else torch.bfloat16)
     rows = []

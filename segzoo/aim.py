@@ -117,10 +117,10 @@ def _pruned(ranking: Ranking, model: Any, share: float) -> Any:
 
 
 def _counted(target: Target, model: Any) -> float:
-    """Parameters or 10^9 multiply-adds of a network, which does not survive it."""
-    from segzoo.describe import describe, sums
+    """Parameters or 10^9 multiply-adds of a network."""
+    from segzoo.describe import counted
 
-    return float(sums(describe(model.to("meta"), hw=target.hw))[target.kind])
+    return float(counted(model, target.hw)[target.kind])
 
 
 def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]:

@@ -6,6 +6,7 @@ between layers (Araujo et al., Computing Receptive Fields of Convolutional Neura
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -73,6 +74,11 @@ def sums(rows: list[Row]) -> dict[str, Any]:
     }
 
 
+def counted(model: nn.Module, hw: tuple[int, int]) -> dict[str, Any]:
+    """``sums`` of a network as it is, with the channels that pruning has left it; on any device, and left as it is."""
+    return sums(describe(copy.deepcopy(model).to("meta"), hw=hw))
+
+
 def _pixels(field: float) -> int | str:
     return "image" if math.isinf(field) else round(field)
 
@@ -91,17 +97,19 @@ def table(rows: list[Row], before: list[Row] | None = None) -> str:
     if before is not None:
         columns += ("channels before", "parameters before", "MMACs before")
         first = sums(before)
-        past: list[tuple[Any, ...]] = [
-            (row.output[0], f"{row.params:,}" if row.params else "", f"{row.macs / 1e6:,.1f}" if row.macs else "") for row in before
-        ]
+        past: list[tuple[Any, ...]] = [(row.output[0], *_counts(row)) for row in before]
         past.append(("", f"{first['params']:,}", f"{1000 * first['gmacs']:,.1f}"))
         lines = [(*line, *more) for line, more in zip(lines, past, strict=True)]
     return markdown_table(columns, lines)
 
 
 def _cells(row: Row) -> tuple[Any, ...]:
-    output, params = "x".join(map(str, row.output)), f"{row.params:,}" if row.params else ""
-    return (row.name, row.kind, row.window, output, params, f"{row.macs / 1e6:,.1f}" if row.macs else "", _pixels(row.field))
+    return (row.name, row.kind, row.window, "x".join(map(str, row.output)), *_counts(row), _pixels(row.field))
+
+
+def _counts(row: Row) -> tuple[str, str]:
+    """Parameters and 10^6 multiply-adds of a layer, empty where there are none."""
+    return f"{row.params:,}" if row.params else "", f"{row.macs / 1e6:,.1f}" if row.macs else ""
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -134,11 +134,9 @@ def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any
     """What was measured: the keys of a row that name it."""
     import torch
 
-    from segzoo.describe import describe, sums
+    from segzoo.describe import counted
 
-    totals = sums(
-        describe(copy.deepcopy(chosen.model).to("meta"), **size)
-    )  # as it is: a pruned one has fewer channels than its config
+    totals = counted(chosen.model, **size)
     return {
         "model": chosen.config["model"]["name"],
         "backbone": chosen.config["backbone"]["name"],

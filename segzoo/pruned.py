@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from segzoo.describe import describe, sums
-from segzoo.engine.intervals import miou_interval
+from segzoo.describe import counted
 from segzoo.measured import measured_apart
 from segzoo.registry import RUNTIMES, Range, settings_of
 from segzoo.report import markdown_table, write_text
@@ -55,10 +54,10 @@ def stages(
 
     def row(what: str, network: Any) -> dict[str, Any]:
         found = evaluate(network, parts.val_set, parts.card, device=device, precision=precision, workers=workers)
-        return {"what": what, "miou": found.scores.miou, "miou_interval": miou_interval(found.pictures)} | _sized(network, timed_hw)
+        return {"what": what, "miou": found.scores.miou, "miou_interval": found.interval} | _sized(network, timed_hw)
 
     rows = [row("before", model)]
-    if parts.pruner is None:
+    if parts.pruner is None or not (curves or parts.pruner.start == 0):
         return rows, ()
     ranking = parts.pruner.ranking(model, evidence)
     if parts.pruner.start == 0:
@@ -79,7 +78,7 @@ def tuned_row(run: Path, *, timed_hw: tuple[Side, Side] = (1024, 2048)) -> dict[
 
 def _sized(model: Any, hw: tuple[int, int]) -> dict[str, Any]:
     """Parameters and operations as ``describe`` counts them, training-only heads left out."""
-    totals = sums(describe(copy.deepcopy(model).to("meta"), hw=hw))
+    totals = counted(model, hw)
     return {key: totals[key] for key in ("params", "gmacs")}
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from segzoo.data.loader import eval_batches
 from segzoo.engine.device import Precision, normalise, pick_device
 from segzoo.engine.infer import Post, Protocol, evaluating, forward, label_map, labels_of
+from segzoo.engine.intervals import miou_interval
 from segzoo.engine.world import ALONE, World
 from segzoo.metrics import ConfusionMatrix
 from segzoo.registry import Range
@@ -40,6 +42,11 @@ class Evaluation:
     protocol_id: str
     pictures: np.ndarray
     precision: str
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mIoU over pictures like these."""
+        return miou_interval(self.pictures)
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from segzoo.engine.evaluate import Evaluation
-from segzoo.engine.intervals import miou_interval
 from segzoo.files import write_atomically
 from segzoo.report import write_json, write_text
 from segzoo.types import Scores
@@ -26,7 +25,7 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = result.scores.to_dict() | {
-        "miou_interval": list(miou_interval(result.pictures)),
+        "miou_interval": list(result.interval),
         "precision": result.precision,
         "protocol": result.protocol,
         "protocol_id": result.protocol_id,
@@ -51,7 +50,7 @@ def score_table(result: Evaluation) -> str:
     for name, entry in scores.per_class.items():
         share = 100 * int(entry["pixels"] or 0) / max(total, 1)
         lines.append(f"{name:<{width}}  {_percent(entry['iou'])}  {_percent(entry['acc'])}  {share:6.2f}%")
-    low, high = miou_interval(result.pictures)
+    low, high = result.interval
     lines += ["-" * len(lines[0]), score_line(scores)]
     lines.append(f"mIoU of pictures like these: {100 * low:.2f} to {100 * high:.2f} (95 %, bootstrap over pictures)")
     absent = len(scores.per_class) - scores.classes_present

@@ -22,8 +22,8 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     combinations of four neighbours. So where the neighbours agree on their best class no other can win between them, and where two
     classes share the four, a third that one of the two beats at every corner cannot win either. Only the cells at borders between
     classes are interpolated, most of them for two classes. Where too many cells are of that kind, finer ones are tried; where that is
-    no help, or hardly anything grows, labels are made strip by strip and class by class. Either way the K x H x W map is never built. Logits must be finite; not meant for
-    exported graphs.
+    no help, or hardly anything grows, labels are made strip by strip and class by class. Either way the K x H x W map is never built.
+    Logits must be finite; not meant for exported graphs.
 
     Args:
         logits: (N, K, h, w).
@@ -36,7 +36,7 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     """
     logits, sources = logits.float(), logits.shape[-2:]
     factor = min(wanted // given for wanted, given in zip(size, sources, strict=True))
-    for parts in () if factor < 2 else (1,) if factor < 2 * FINE else (1, factor // FINE):
+    for parts in sorted({1, max(1, factor // FINE)}) if factor >= 2 else ():
         grid = [(side - 1) * parts + 1 for side in sources]
         fine = logits if parts == 1 else resize(logits, grid, align_corners=True)  # of the same bilinear patches
         coarse = _best_class(fine.unbind(1)).to(_label_type(logits))
