@@ -62,6 +62,13 @@ def row(name: str, seed: int, run: Path, others: dict[str, Path]) -> dict[str, A
     return found | {"git": environment["git"]}
 
 
+def times_of(runs: dict[str, Path], hw: tuple[int, int]) -> dict[str, list[dict[str, Any]]]:
+    """What one picture takes in each runtime, by the names of the runs; what the result file tells once is left out."""
+    told = ("machine", "versions", "weights", "settings")
+    times = timed_rows({name: str(run) for name, run in runs.items()}, timed_hw=hw)
+    return {name: [{key: row[key] for key in row if key not in told} for row in rows] for name, rows in times.items()}
+
+
 def main(start: Path, folder: Path, wanted: list[str]) -> None:
     rows: list[dict[str, Any]] = []
     for name, (words, seeds) in VARIANTS.items():
@@ -72,17 +79,10 @@ def main(start: Path, folder: Path, wanted: list[str]) -> None:
                 others = {"before": start, "l1": folder / f"l1_{seed}", "scratch": folder / f"scratch_{seed}"}
                 rows.append(row(name, seed, out, others))
     full = tuned_row(start, timed_hw=SIZE) | {"what": "full width", "seed": 0, "against": {}}
-    times = timed_rows({"full": str(start), "half": str(folder / "l1_0")}, timed_hw=SIZE)
-    kept = {
-        width: [
-            {key: value for key, value in timed.items() if key not in ("machine", "versions", "weights", "settings")}
-            for timed in several
-        ]
-        for width, several in times.items()
-    }
+    times = times_of({"full": start, "half": folder / "l1_0"}, SIZE)
     print(
         write_result(
-            "pruning_camvid", "python -m benchmarks.pruning runs/full runs/pruning", {"rows": [full, *rows], "times": kept}
+            "pruning_camvid", "python -m benchmarks.pruning runs/full runs/pruning", {"rows": [full, *rows], "times": times}
         )
     )
 

@@ -148,6 +148,21 @@ def pruning() -> str:
     return markdown_table((*columns, runs), lines)
 
 
+def pruning_others() -> str:
+    """PSPNet and LargeFOV at half their channels, stage by stage."""
+    if not (RESULTS / "pruning_others.json").exists():
+        return "Not measured yet.\n"
+    lines, runs = [], ""
+    for name, run in read_result("pruning_others")["rows"].items():
+        runs = " / ".join(f"ms {timed['runtime']} {timed['precision']}" for timed in run["times"]["before"])
+        for row in run["report"]:
+            low, high = row["miou_interval"]
+            interval, size = f"{100 * low:.1f} to {100 * high:.1f}", f"{row['params'] / 1e6:.2f} M"
+            times = " / ".join(_ms(timed) for timed in run["times"]["before" if row["what"] == "before" else "after"])
+            lines.append((name, row["what"], f"{100 * row['miou']:.2f}", interval, size, f"{row['gmacs']:.1f}", times))
+    return markdown_table(("run", "stage", "mIoU %", "95 %", "parameters", "GMACs", runs), lines)
+
+
 def _ms(row: dict[str, Any]) -> str:
     return f"{row['ms_per_image']['p50']:.0f}" if "ms_per_image" in row else "-"
 

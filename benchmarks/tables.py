@@ -28,6 +28,7 @@ MAKERS = (
     quality.runtimes,
     quality.transfer,
     quality.pruning,
+    quality.pruning_others,
     speed.peers,
     speed.peers_full_size,
     speed.article,
