@@ -108,65 +108,6 @@ def runtimes() -> str:
     )
 
 
-def pruning() -> str:
-    """ICNet at half its channels, in every way; seeds together."""
-    if not (RESULTS / "pruning_camvid.json").exists():
-        return "Not measured yet.\n"
-    found = read_result("pruning_camvid")["rows"]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in found["rows"]:
-        groups.setdefault(row["what"], []).append(row)
-    times = {width: " / ".join(_ms(timed) for timed in several) for width, several in found["times"].items()}
-    lines = []
-    for name, rows in groups.items():
-        first, scores = rows[0], [100 * row["miou"] for row in rows]
-        low, high = first["miou_interval"]
-        against = [row["against"][other] for row in rows for other in ("before",) if other in row["against"]]
-        lines.append(
-            (
-                name,
-                " / ".join(f"{score:.2f}" for score in scores),
-                f"{100 * low:.1f} to {100 * high:.1f}",
-                " / ".join(f"{100 * row['miou_pruned']:.1f}" for row in rows) if first.get("miou_pruned") is not None else None,
-                " / ".join(f"{100 * d['difference']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in against)
-                or None,
-                f"{first['params'] / 1e6:.2f} M",
-                f"{first['gmacs']:.1f}",
-                times["full" if name == "full width" else "half"],
-            )
-        )
-    runs = " / ".join(f"ms {timed['runtime']} {timed['precision']}" for timed in found["times"]["full"])
-    columns = (
-        "variant",
-        "mIoU % by seed",
-        "95 % of the first",
-        "right after the cut %",
-        "against full width",
-        "parameters",
-        "GMACs",
-    )
-    return markdown_table((*columns, runs), lines)
-
-
-def pruning_others() -> str:
-    """PSPNet and LargeFOV at half their channels, stage by stage."""
-    if not (RESULTS / "pruning_others.json").exists():
-        return "Not measured yet.\n"
-    lines, runs = [], ""
-    for name, run in read_result("pruning_others")["rows"].items():
-        runs = " / ".join(f"ms {timed['runtime']} {timed['precision']}" for timed in run["times"]["before"])
-        for row in run["report"]:
-            low, high = row["miou_interval"]
-            interval, size = f"{100 * low:.1f} to {100 * high:.1f}", f"{row['params'] / 1e6:.2f} M"
-            times = " / ".join(_ms(timed) for timed in run["times"]["before" if row["what"] == "before" else "after"])
-            lines.append((name, row["what"], f"{100 * row['miou']:.2f}", interval, size, f"{row['gmacs']:.1f}", times))
-    return markdown_table(("run", "stage", "mIoU %", "95 %", "parameters", "GMACs", runs), lines)
-
-
-def _ms(row: dict[str, Any]) -> str:
-    return f"{row['ms_per_image']['p50']:.0f}" if "ms_per_image" in row else "-"
-
-
 def transfer() -> str:
     """Forty pictures with and without a trained start."""
     return kept(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import quality, speed
+from benchmarks import quality, slimmer, speed
 from benchmarks.model_table import models
 from segzoo.report import write_text
 
@@ -27,8 +27,9 @@ MAKERS = (
     quality.branches,
     quality.runtimes,
     quality.transfer,
-    quality.pruning,
-    quality.pruning_others,
+    slimmer.pruning,
+    slimmer.pruning_others,
+    slimmer.pruning_aim,
     speed.peers,
     speed.peers_full_size,
     speed.article,

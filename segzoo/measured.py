@@ -127,7 +127,8 @@ def runtime_call(name: str, order: Order, **words: Any) -> Call:
     try:
         return RUNTIMES.build(name, order, **words)
     except ImportError as error:
-        raise Unable(f'{error}: pip install "segzoo[{EXTRAS[name]}]"') from None
+        help_ = f': pip install "segzoo[{EXTRAS[name]}]"' if name in EXTRAS else ""
+        raise Unable(f"{error}{help_}") from None
 
 
 def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any], place: torch.device) -> dict[str, Any]:

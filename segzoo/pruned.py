@@ -6,13 +6,14 @@ import copy
 import html
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from segzoo.describe import counted
 from segzoo.measured import measured_apart
 from segzoo.registry import RUNTIMES, Range, settings_of
-from segzoo.report import markdown_table, write_text
+from segzoo.report import markdown_table, write_json, write_text
 from segzoo.zoo import load
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ FASTER = 0.97  # of the time before; what is above that is called not faster
 
 def stages(
     parts: Parts,
+    folder: Path,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
@@ -34,8 +36,12 @@ def stages(
 ) -> tuple[list[dict[str, Any]], Sequence[Curve]]:
     """Scores a network before anything happens to it and, if its first stage of pruning comes before any step, right after that.
 
+    What is found is kept in ``stages.json``, which a resumed run reads instead of looking again.
+
     Args:
-        parts: of the training that will fine-tune it; its model is left as it is, on the device.
+        parts: of the training that will fine-tune it; its model is left as it is, on the device, and its pruner learns what its first
+            stage removes, if that comes before any step.
+        folder: the run's.
         device, precision, workers: as the training takes them.
         timed_hw: height and width for which operations are counted.
         curves: look how much each layer's channels matter, which runs the network on some training pictures again and again.
@@ -47,8 +53,12 @@ def stages(
     from segzoo.engine.evaluate import evaluate
     from segzoo.engine.evidence import Evidence
     from segzoo.pruners.cut import cut_
-    from segzoo.pruners.scan import scan
+    from segzoo.pruners.scan import Curve, scan
 
+    kept = folder / "stages.json"
+    if kept.exists():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        return found["rows"], [Curve.from_dict(curve) for curve in found["curves"]]
     place = pick_device(device)
     model, evidence = parts.model.to(place), Evidence(parts.model, parts, Precision(precision, place))
 
@@ -56,17 +66,19 @@ def stages(
         found = evaluate(network, parts.val_set, parts.card, device=device, precision=precision, workers=workers)
         return {"what": what, "miou": found.scores.miou, "miou_interval": found.interval} | _sized(network, timed_hw)
 
-    rows = [row("before", model)]
-    if parts.pruner is None or not (curves or parts.pruner.start == 0):
-        return rows, ()
-    ranking = parts.pruner.ranking(model, evidence)
-    if parts.pruner.start == 0:
-        cut = copy.deepcopy(model)
-        cut_(cut, ranking.channels, ranking.dropped(parts.pruner.shares[0]))
-        rows.append(row("pruned", cut))
-    if curves and not ranking.curves:
-        return rows, scan(model, ranking.channels, ranking.worth, evidence.loss, parts.pruner.exclude)
-    return rows, ranking.curves
+    rows, pruner, drawn = [row("before", model)], parts.pruner, []
+    if pruner is not None and (curves or pruner.start == 0):
+        ranking = pruner.ranking(model, evidence)
+        if pruner.start == 0:
+            gone, cut = ranking.dropped(pruner.shares[0]), copy.deepcopy(model)
+            cut_(cut, ranking.channels, gone)
+            rows.append(row("pruned", cut))
+            parts.pruner = replace(pruner, chosen=frozenset(gone))
+        drawn = list(ranking.curves)
+        if curves and not drawn:
+            drawn = scan(model, ranking.channels, ranking.worth, evidence.loss, pruner.exclude)
+    write_json(kept, {"rows": rows, "curves": [asdict(curve) for curve in drawn]})
+    return rows, drawn
 
 
 def tuned_row(run: Path, *, timed_hw: tuple[Side, Side] = (1024, 2048)) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from segzoo.config import build_data
 from segzoo.pruned import stages, write_report
+from segzoo.pruners._base import Pruner
 from segzoo.pruners.scan import Curve
 from segzoo.registry import LOSSES, PRUNERS
 from segzoo.zoo import create_model
@@ -53,7 +54,7 @@ def test_a_report_needs_no_times_and_no_curves(tmp_path):
 @pytest.mark.parametrize(
     "words, told", [({"steps": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
 )
-def test_stages_are_scored_and_the_network_is_left_as_it_is(words, told):
+def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monkeypatch, words, told):
     data = {"name": "parts", "height": 64, "width": 96, "train_images": 2, "val_images": 2}
     train, val = (build_data(data, split) for split in ("train", "val"))
     model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125}, num_classes=train.card.num_classes)
@@ -62,11 +63,18 @@ def test_stages_are_scored_and_the_network_is_left_as_it_is(words, told):
         model=model, train_set=train, val_set=val, card=train.card, augment=None, loss=loss, pruner=PRUNERS.build("l1", **words)
     )
     count = sum(p.numel() for p in model.parameters())
-    rows, curves = stages(parts, device="cpu", precision="fp32", workers=0, timed_hw=(64, 96), curves=len(told) == 1)
+    words = {"device": "cpu", "precision": "fp32", "workers": 0, "timed_hw": (64, 96), "curves": len(told) == 1}
+    rows, curves = stages(parts, tmp_path, **words)
     assert [row["what"] for row in rows] == told and sum(p.numel() for p in model.parameters()) == count
     assert all(row["miou_interval"][0] <= row["miou"] <= row["miou_interval"][1] for row in rows)
     if len(told) == 2:
         assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three channels of four"
         assert not curves
+        monkeypatch.setattr(Pruner, "ranking", lambda *_: pytest.fail("what goes first was settled already"))
+        parts.pruner.prune_(model, 1.0, 0.75, None)
+        assert sum(p.numel() for p in model.parameters()) < count
     else:
         assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30
+    monkeypatch.setattr("segzoo.engine.evaluate.evaluate", lambda *_, **__: pytest.fail("a resumed run reads what was found"))
+    again, drawn = stages(parts, tmp_path, **words)
+    assert [row["params"] for row in again] == [row["params"] for row in rows] and list(drawn) == list(curves)

@@ -37,7 +37,7 @@ def prune(job: Job) -> dict[str, Any]:
         parts = config.build_training(whole, recorded)
         parts.model, parts.widths = model, meta["widths"]
         settle(parts, place.folder, whole["device"], ALONE)
-        rows, curves = stages(parts, **config.words_for(stages, whole))
+        rows, curves = stages(parts, place.folder, **config.words_for(stages, whole))
         result = learn(parts, place, **config.words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
         rows.append(tuned_row(place.folder, **config.words_for(tuned_row, whole)))
         times = timed_rows({"before": job.config["ckpt"], "after": str(place.folder)}, **config.words_for(timed_rows, job.config))

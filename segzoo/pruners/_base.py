@@ -92,6 +92,7 @@ class Pruner:
         how, multiple, exclude: as ``rank.dropped`` takes them; with ``scan`` each block loses what raises the loss alike.
         sparsity: weight of the sum of the norms' absolute scales in the training loss before the last stage; 0 for none.
         target: what the last share is to be searched for, by ``segzoo.aim``; None where it is given.
+        chosen: the channels that the first stage removes, where that has been settled already; None leaves it to that moment.
     """
 
     worth: Rank
@@ -102,6 +103,7 @@ class Pruner:
     exclude: tuple[str, ...]
     sparsity: float = 0.0
     target: Target | None = None
+    chosen: frozenset[int] | None = None
 
     def stages(self, total: int) -> dict[int, tuple[float, float]]:
         """The step before which each stage comes -> the share that stayed until then, and the share that stays from then on."""
@@ -130,7 +132,8 @@ class Pruner:
             What takes the same channels out of anything shaped like a parameter, such as the optimiser's moments.
         """
         channels = channels_of(model)
-        gone = agreed(lambda: self.ranking(model, evidence).dropped(after / before))
+        known = self.chosen if before == 1.0 else None
+        gone = agreed(lambda: set(known) if known is not None else self.ranking(model, evidence).dropped(after / before))
         cut_(model, channels, gone)
         return lambda name, tensor: without(name, tensor, channels, gone)
 

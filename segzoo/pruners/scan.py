@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -32,6 +33,12 @@ class Curve:
     layers: tuple[str, ...]
     channels: int
     losses: dict[float, float]
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Curve:
+        """The curve whose ``dataclasses.asdict`` was stored as JSON."""
+        losses = {float(share): loss for share, loss in found["losses"].items()}
+        return cls(found["place"], tuple(found["layers"]), found["channels"], losses)
 
     def share(self, rise: float) -> float:
         """The smallest share with which the loss rises no more than that, on straight lines between those that were tried."""

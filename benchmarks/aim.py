@@ -1,0 +1,61 @@
+"""Pruning to a target of time: ``python -m benchmarks.aim <run of camvid_full> <folder>``, half an hour on a quiet machine.
+
+In each runtime the network is timed, ``tools/prune.py`` is told to reach 60 % of that, and both networks are then timed in turns from
+bytes to labels. ``<folder>`` takes the runs. Needs SEGZOO_DATA.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.pruning import COMMON, ROOT, SIZE
+from benchmarks.results import write_result
+from benchmarks.turns import compared, in_turns
+from segzoo.layers.labels import grow_labels
+from segzoo.measured import lean_copy, runtime_call
+from segzoo.pruned import timed_rows
+from segzoo.runtimes._base import Order
+from segzoo.subject import bench_pictures, subject
+
+SHARE, STEPS = 0.6, 60
+RUNTIMES = ("openvino", "eager")
+
+
+def labeller(ckpt: Path, runtime: str) -> Any:
+    """What labels one picture with a checkpoint in bf16."""
+    chosen = subject({}, ckpt=str(ckpt))
+    pictures = bench_pictures(chosen.data, 1, hw=SIZE)
+    picture = torch.from_numpy(pictures[0][None])
+    call = runtime_call(runtime, Order(lean_copy(chosen.model, chosen.card, torch.device("cpu")), picture, "bf16", pictures))
+    return lambda: grow_labels(call(picture), SIZE, bool(chosen.model.align_corners))
+
+
+def aimed(start: Path, out: Path, runtime: str) -> dict[str, Any]:
+    """Prunes a run to its share of the time, and what that came to."""
+    if not (out / "result.json").exists():
+        before = timed_rows({"before": str(start)}, timed=(runtime,), timed_hw=SIZE)["before"][0]["ms_per_image"]["p50"]
+        goal = [f"pruner.target_ms={SHARE * before:.4g}", f"pruner.runtime={runtime}", f"pruner.hw=[{SIZE[0]},{SIZE[1]}]"]
+        report = ["curves=false", "timed=[]", f"steps={STEPS}", "schedule.warmup=5"]
+        words = [f"ckpt={start}", "pruner=l1", *goal, *COMMON[:2], *report, f"out={out}"]
+        subprocess.run([sys.executable, "tools/prune.py", *words], cwd=ROOT, check=True)
+    found = json.loads((out / "aim.json").read_text(encoding="utf-8"))
+    ratio = compared(in_turns({"ours": labeller(out, runtime), "peer": labeller(start, runtime)}, seconds=20, least=8, warm=3))
+    ratio = {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
+    last = json.loads((out / "result.json").read_text(encoding="utf-8"))["report"][-1]
+    sizes = {key: last[key] for key in ("params", "gmacs", "miou")}
+    return {"runtime": runtime, "precision": "bf16", "hw": list(SIZE), "steps": STEPS} | found | ratio | sizes
+
+
+def main(start: Path, folder: Path) -> Path:
+    rows = [aimed(start, folder / runtime, runtime) for runtime in RUNTIMES]
+    return write_result("pruning_aim", "python -m benchmarks.aim runs/full runs/aim", rows, packages=("openvino",))
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), Path(sys.argv[2])))
