@@ -64,7 +64,7 @@ def row(name: str, seed: int, run: Path, others: dict[str, Path]) -> dict[str, A
 
 def times_of(runs: dict[str, Path], hw: tuple[int, int]) -> dict[str, list[dict[str, Any]]]:
     """What one picture takes in each runtime, by the names of the runs; what the result file tells once is left out."""
-    told = ("machine", "versions", "weights", "settings")
+    told = ("machine", "versions", "git", "weights", "settings")
     times = timed_rows({name: str(run) for name, run in runs.items()}, timed_hw=hw)
     return {name: [{key: row[key] for key in row if key not in told} for row in rows] for name, rows in times.items()}
 

@@ -25,7 +25,7 @@ SWEEPS = {
         "device=cuda",
     ),
 }
-COMMON = ("machine", "versions")  # the same of every row
+COMMON = ("machine", "versions", "git")  # the same of every row
 
 
 def main(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import time
+import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from segzoo.types import DataCard
 
 EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
+PACKAGES = ("onnx", "onnxruntime", "openvino", "nncf")
+MOST = 300  # characters of an error that a row shows
 
 
 def measured_row(
@@ -41,35 +44,42 @@ def measured_row(
         check: pictures on which labels are compared with those of eager fp32.
 
     Returns:
-        A row of ``bench.json``; with ``unable`` instead of times where the runtime cannot run it here.
+        A row of ``bench.json``: what was measured and on what, ``build_s`` (seconds that conversion and compilation took), and what
+        ``bench`` returns; with ``unable`` instead of times where the runtime cannot run it here.
     """
     import numpy as np
     import torch
 
+    from segzoo.describe import counted
     from segzoo.engine.bench import bench
     from segzoo.engine.device import pick_device
-    from segzoo.engine.env import machine, versions
+    from segzoo.engine.env import git_commit, machine, versions
     from segzoo.layers.labels import grow_labels
     from segzoo.runtimes._base import Order, Unable
 
     torch.set_num_threads(threads or torch.get_num_threads())
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # a row that says fp32 is of fp32
     place, words, size = pick_device(device), words_for(bench, config), words_for(bench_pictures, config)
     chosen = subject(config, **words_for(subject, config))
     calibrating = config["runtime"].get("calibrate", 0) if words["precision"] == "int8" else 0
     pictures = bench_pictures(chosen.data, max(check, words["batch"], calibrating), **size)
     truth = [chosen.model.predict(picture) for picture in pictures[:check]]
     example = torch.from_numpy(np.stack([pictures[0]] * words["batch"])).to(place)
-    row = _identity(chosen, config, size, place)
+    row = _identity(chosen, config, size) | {"device": place.type, "threads": torch.get_num_threads()}
+    row |= {"versions": versions(*PACKAGES), "machine": machine(), "git": git_commit()}
     start = time.perf_counter()
     try:
-        order = Order(lean_copy(chosen.model, chosen.card, place), example, words["precision"], pictures)
-        call = runtime_call(config["runtime"]["name"], order, **settings(config["runtime"]))
+        lean = lean_copy(chosen.model, chosen.card, place)
+        done = counted(lean.model, **size)["gmacs"]
+        call = runtime_call(
+            config["runtime"]["name"], Order(lean, example, words["precision"], pictures), **settings(config["runtime"])
+        )
     except Unable as error:
         return row | {"unable": str(error)}
     built = time.perf_counter() - start
     align = bool(chosen.model.align_corners)
-    found = bench(call, lambda logits: grow_labels(logits, size["hw"], align), pictures, truth, place, row["gmacs"], **words)
-    return row | found | {"build_s": built, "peak_memory_mb": _memory(place), "versions": versions(), "machine": machine()}
+    found = bench(call, lambda logits: grow_labels(logits, size["hw"], align), pictures, truth, place, done, **words)
+    return row | found | {"build_s": built}
 
 
 def measured_apart(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +89,7 @@ def measured_apart(config: Mapping[str, Any]) -> dict[str, Any]:
         config: a whole, checked configuration of the bench.
 
     Returns:
-        Its row; with ``unable`` where that process died.
+        Its row; with ``unable`` where it failed or its process died.
     """
     spawned = multiprocessing.get_context("spawn")
     ours, theirs = spawned.Pipe(duplex=False)
@@ -90,21 +100,22 @@ def measured_apart(config: Mapping[str, Any]) -> dict[str, Any]:
         row = ours.recv()
     except EOFError:
         process.join()
-        row = {
-            "unable": f"the process ended with code {process.exitcode} (-9: out of memory or killed, -11: a crash in the runtime)"
-        }
+        row = f"the process ended with code {process.exitcode} (-9: out of memory or killed, -11: a crash in the runtime)"
     process.join()
     if isinstance(row, BaseException):
         raise row
-    return row
+    return row if isinstance(row, dict) else _asked(config) | {"unable": row}
 
 
 def _send_row(config: dict[str, Any], answer: Connection) -> None:
-    """The child's whole life: sends the row, or the error that a user should see."""
+    """The child's whole life: sends the row, the error that ends the tool, or in a sentence what went wrong in this row alone."""
     try:
         answer.send(measured_row(config, **words_for(measured_row, config)))
     except (ConfigError, DataError) as error:
         answer.send(error)
+    except Exception as error:
+        traceback.print_exc()
+        answer.send(f"{type(error).__name__}: {' '.join(str(error).split())[:MOST]}")
 
 
 def lean_copy(model: SegModel, card: DataCard, place: torch.device) -> Deployed:
@@ -131,36 +142,19 @@ def runtime_call(name: str, order: Order, **words: Any) -> Call:
         raise Unable(f"{error}{help_}") from None
 
 
-def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
-    """What was measured: the keys of a row that name it."""
-    import torch
-
+def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any]) -> dict[str, Any]:
+    """What is measured: the keys of a row that name it."""
     from segzoo.describe import counted
 
     totals = counted(chosen.model, **size)
-    return {
-        "model": chosen.config["model"]["name"],
-        "backbone": chosen.config["backbone"]["name"],
-        "params": totals["params"],
-        "gmacs": totals["gmacs"],
-        "weights": chosen.weights,
-        "runtime": config["runtime"]["name"],
-        "settings": settings(config["runtime"]),
-        "precision": config["precision"],
-        "device": place.type,
-        "threads": torch.get_num_threads(),
-        "hw": list(size["hw"]),
-        "batch": config["batch"],
-        "scope": config["scope"],
-    }
+    sizes = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": chosen.weights}
+    return _asked(config) | {group: chosen.config[group]["name"] for group in ("model", "backbone")} | sizes
 
 
-def _memory(place: torch.device) -> float:
-    """The most memory this process has held, in 10^6 bytes: of the GPU where it used one, else resident."""
-    import resource
-
-    import torch
-
-    if place.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row is of, as far as the configuration alone says it."""
+    named = {group: (config.get(group) or {}).get("name") for group in ("model", "backbone")}
+    runtime = {"runtime": config["runtime"]["name"], "settings": settings(config["runtime"])}
+    return (
+        named | runtime | {"hw": list(config["hw"])} | {key: config.get(key) for key in ("precision", "device", "batch", "scope")}
+    )

@@ -61,7 +61,7 @@ def subject(
     torch.manual_seed(seed)
     model = build_model(config, classes or 19).eval()
     model.card = data.card
-    _settle_norms(model, [data[i].image for i in range(4)], data.card)
+    _settle_norms(model, [data[i].image for i in range(min(4, len(data)))], data.card)
     return Subject(model, data.card, data, config, f"random, seed {seed}, {_hash(model)}")
 
 

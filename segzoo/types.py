@@ -16,6 +16,10 @@ class DataError(ValueError):
     """A file of a data set is not what it must be; the message names the file, what came and what to do."""
 
 
+class GateError(RuntimeError):
+    """An exported file labels pictures differently; the message says how often and which picture shows where."""
+
+
 class Stage(NamedTuple):
     """One stage of a backbone: its name (``c1`` to ``c5``), output channels and stride before dilation."""
 

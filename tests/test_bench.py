@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from segzoo.config import check
 from segzoo.engine import timing
 from segzoo.engine.bench import bench
 from segzoo.engine.bench_table import page, write_tables
+from segzoo.engine.device import forget_peak, peak_memory
 from segzoo.engine.roofline import roofline
 from segzoo.engine.timing import Times, measure, median_interval
 from segzoo.export import Deployed
 from segzoo.layers.context import ContextConv
 from segzoo.layers.resize import resize
+from segzoo.measured import measured_apart
 from segzoo.registry import RUNTIMES, ConfigError
 from segzoo.runtimes._base import Order, Unable
 from segzoo.subject import subject
@@ -59,6 +62,11 @@ def test_time_that_runs_out_is_a_doubt(monkeypatch):
     found = measure(a_clock(monkeypatch, lambda n: 1.0 + n % 5), CPU, seconds=20, interval=0.01)
     assert len(found.seconds) >= 10
     assert "known to" in found.doubts(0.01)[0] and "seconds=" in found.doubts(0.01)[0]
+
+
+def test_times_that_never_settled_are_a_doubt(monkeypatch):
+    found = measure(a_clock(monkeypatch, lambda n: 6.0), CPU, seconds=20, interval=0.03)
+    assert found.warmup == 3 and "3 calls before had not settled" in " ".join(found.doubts(0.03))
 
 
 def test_percentiles_are_order_statistics():
@@ -200,6 +208,35 @@ def test_words_are_checked():
     with pytest.raises(ConfigError) as error:
         check("bench", config(scope="everything", hw=[10, 20], batch=0))
     assert len(error.value.faults) == 3
+
+
+def test_a_job_that_fails_keeps_its_name_and_its_error(monkeypatch):
+    row = measured_apart(config(precision="fp32", batch=2, scope="net", seconds=0.1, interval=0.5, check=0))
+    assert row["runtime"] == "eager" and row["batch"] == 2 and row["hw"] == [64, 96] and row["model"] == "icnet"
+    assert "ZeroDivisionError" in row["unable"]
+
+
+def test_graphs_are_refused_on_a_cpu():
+    with pytest.raises(Unable, match="captured on CUDA alone"):
+        RUNTIMES.build("torch_compile", order(), cuda_graphs=True)
+
+
+def test_memory_is_of_what_ran_since_it_was_forgotten():
+    forget_peak(CPU)
+    before = peak_memory(CPU)
+    np.ones(2**25)  # 256 MB, let go at once
+    assert 200e6 < peak_memory(CPU) - before < 400e6
+    forget_peak(CPU)
+    assert peak_memory(CPU) - before < 100e6
+
+
+@pytest.mark.slow
+def test_int8_takes_batches():
+    for package in ("onnxscript", "openvino", "nncf"):
+        pytest.importorskip(package, reason='pip install -e ".[export,openvino]"')
+    given = order("int8")
+    pair = replace(given, example=given.example.repeat(2, 1, 1, 1))
+    assert RUNTIMES.build("openvino", pair)(pair.example).shape[0] == 2
 
 
 def test_a_page_shows_rows_that_failed_too(tmp_path):

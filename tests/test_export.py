@@ -14,12 +14,11 @@ import torch
 
 from segzoo.data.card import make_card
 from segzoo.engine.deliver import deliver
-from segzoo.engine.gate import GateError
 from segzoo.export import Deployed, to_onnx, to_torch_export
 from segzoo.models._base import SegModel
 from segzoo.registry import MODELS, ConfigError
 from segzoo.subject import subject
-from segzoo.types import Sample
+from segzoo.types import GateError, Sample
 from segzoo.zoo import create_model
 
 onnxruntime = pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')

@@ -181,11 +181,24 @@ def test_a_folder_has_one_writer(tmp_path, capsys):
 
 
 def test_results_get_a_folder_once(tmp_path):
-    folder = open_result("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores"))
-    assert (folder / "config.yaml").is_file() and (folder / "env.json").is_file()
-    with pytest.raises(ConfigError, match="already holds results"):
-        open_result("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores"))
-    assert open_result("eval", "toy", CONFIG, tmp_path).parent == tmp_path / "eval/toy"
+    with open_result("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores")) as folder:
+        assert (folder / "config.yaml").is_file() and (folder / "env.json").is_file()
+    with pytest.raises(ConfigError, match="already holds results"), open_result("eval", "toy", CONFIG, out=str(folder)):
+        pass
+    with open_result("eval", "toy", CONFIG, tmp_path) as folder:
+        assert folder.parent == tmp_path / "eval/toy"
+
+
+def test_a_result_that_came_to_nothing_leaves_nothing(tmp_path):
+    out = tmp_path / "scores"
+    for _ in range(2):  # the second one is not refused
+        with pytest.raises(ValueError, match="no model"), open_result("eval", "toy", CONFIG, out=str(out)):
+            raise ValueError("no model")
+        assert not out.exists()
+    with pytest.raises(ValueError, match="half way"), open_result("eval", "toy", CONFIG, out=str(out)) as folder:
+        (folder / "label.png").write_bytes(b"kept")
+        raise ValueError("half way")
+    assert {path.name for path in out.iterdir()} >= {"label.png", "config.yaml", "env.json"}
 
 
 VALUES = st.recursive(

@@ -25,7 +25,7 @@ from segzoo.tools._words import Reading, read_words
 
 from segzoo.registry import ConfigError
 from segzoo.report import write_json, write_sweep_table
-from segzoo.types import DataError
+from segzoo.types import DataError, GateError
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callab
             _sweep(start, arguments.overrides, gather)
         else:
             start()
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, GateError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except KeyboardInterrupt as stopped:
         print(stopped or "interrupted", file=sys.stderr)

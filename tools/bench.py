@@ -19,7 +19,8 @@ def bench(job: Job) -> dict[str, Any]:
     row |= {group: name for group, name in job.picked.items() if group in ("model", "backbone", "runtime") and name is not None}
     if job.folder is None:
         words = config.words_for(open_result, job.config)
-        write_tables(open_result("bench", f"{row['model']}-{row['runtime']}", job.config, **words), [row])
+        with open_result("bench", f"{row['model'] or 'checkpoint'}-{row['runtime']}", job.config, **words) as folder:
+            print(write_tables(folder, [row]))
     return {"row": row}
 
 

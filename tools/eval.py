@@ -17,17 +17,17 @@ def evaluate(job: Job) -> dict[str, Any]:
     model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
     zoo.refuse_other_model(meta, job.config)
     dataset = config.build_data(zoo.data_section(meta, job.config.get("data")), "val")
-    folder = open_result("eval", zoo.title(meta), job.config, **config.words_for(open_result, job.config))
-    result = score(
-        model,
-        dataset,
-        card,
-        zoo.loss_of(meta, model),
-        post=config.build_post(job.config["post"]),
-        **config.words_for(score, job.config),
-    )
-    print(score_table(result))
-    return write_summary(folder, result, meta["sha256"])
+    with open_result("eval", zoo.title(meta), job.config, **config.words_for(open_result, job.config)) as folder:
+        result = score(
+            model,
+            dataset,
+            card,
+            zoo.loss_of(meta, model),
+            post=config.build_post(job.config["post"]),
+            **config.words_for(score, job.config),
+        )
+        print(score_table(result))
+        return write_summary(folder, result, meta["sha256"])
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ def export(job: Job) -> dict[str, Any]:
 
     model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
     dataset = config.build_data(zoo.data_section(meta, job.config.get("data")), "val")
-    folder = open_result("export", zoo.title(meta), job.config, **config.words_for(open_result, job.config))
     facts = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
-    done = deliver(model, card, facts, dataset, folder, **config.words_for(deliver, job.config))
-    write_json(folder / "export.json", done)
+    with open_result("export", zoo.title(meta), job.config, **config.words_for(open_result, job.config)) as folder:
+        done = deliver(model, card, facts, dataset, folder, **config.words_for(deliver, job.config))
+        write_json(folder / "export.json", done)
     least = min(row["agreement"] for row in done["gate"])
     print(
         f"{done['file']}: {done['bytes'] / 1e6:.1f} MB, {len(done['gate'])} pictures agree, the worst one on {least:.3%} of its pixels"

@@ -14,8 +14,8 @@ def predict(job: Job) -> dict[str, Any]:
     from segzoo.engine.run import open_result
 
     model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
-    folder = open_result("predict", zoo.title(meta), job.config, **config.words_for(open_result, job.config))
-    done = label(model, card, folder, config.build_post(job.config["post"]), **config.words_for(label, job.config))
+    with open_result("predict", zoo.title(meta), job.config, **config.words_for(open_result, job.config)) as folder:
+        done = label(model, card, folder, config.build_post(job.config["post"]), **config.words_for(label, job.config))
     print(f"{done['pictures']} pictures in {done['seconds']} s: {done['folder']}")
     return done
 

@@ -29,20 +29,13 @@ LEAST = 0.999  # share of the self-test's pixels that must have the delivered la
 
 
 class Network:
-    """The exported network: pictures in, label maps out.
-
-    Args:
-        folder: holds ``model.onnx`` and ``card.json``.
-        threads: processor threads; 0 leaves the choice to onnxruntime.
-    """
+    """The exported network of a folder with ``model.onnx`` and ``card.json``; 0 threads leave their number to onnxruntime."""
 
     def __init__(self, folder: Path = HERE, threads: int = 0):
         self.card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         found = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
         if found != self.card["model_sha256"]:
-            raise SystemExit(
-                f"{folder / 'model.onnx'} is not the file of card.json (SHA-256 {found[:12]}): unpack the bundle again"
-            )
+            raise SystemExit(f"{folder}/model.onnx is not the file of card.json (SHA-256 {found[:12]}): unpack the bundle again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
@@ -57,12 +50,11 @@ class Network:
             (H, W) class numbers.
         """
         wanted = self.card["hw"]
+        came = f"the picture has {image.shape[0]}x{image.shape[1]} pixels"
         if wanted and list(image.shape[:2]) != wanted:
-            raise ValueError(
-                f"the picture has {image.shape[0]}x{image.shape[1]} pixels, this network takes {wanted[0]}x{wanted[1]}"
-            )
-        if min(image.shape[:2]) < 64:
-            raise ValueError(f"the picture has {image.shape[0]}x{image.shape[1]} pixels, wanted 64 or more a side")
+            raise ValueError(f"{came}, this network takes {wanted[0]}x{wanted[1]}")
+        if not wanted and min(image.shape[:2]) < 64:
+            raise ValueError(f"{came}, wanted 64 or more a side")
         (labels,) = self.session.run(None, {"image": np.ascontiguousarray(image[None])})
         return np.asarray(labels)[0]
 
@@ -96,6 +88,17 @@ def pictures(sources: list[str]) -> list[Path]:
     return found
 
 
+def targets(found: list[Path], out: Path) -> list[Path]:
+    """Where each picture's label map goes; ends the program if one would write over a picture or over another one's."""
+    stems = [path.stem for path in found]
+    paths = [out / (f"{path.stem}.png" if stems.count(path.stem) == 1 else f"{path.name}.png") for path in found]
+    if len(set(paths)) < len(paths) or {path.resolve() for path in paths} & {path.resolve() for path in found}:
+        raise SystemExit(
+            f"--out {out}: pictures or results of one name would write over each other; give another folder or do it in parts"
+        )
+    return paths
+
+
 def selftest(network: Network) -> int:
     """Compares this machine's labels of the delivered picture with the delivered ones; 0 if they agree."""
     labels = network.predict(read(HERE / "test.png")).astype(np.uint8)
@@ -122,10 +125,9 @@ def main() -> int:
     found = pictures(words.source)
     if not found:
         parser.error("name pictures or a folder of pictures, or say --selftest")
-    out = Path(words.out)
-    out.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for path in found:
+    failed, places = 0, targets(found, Path(words.out))
+    Path(words.out).mkdir(parents=True, exist_ok=True)
+    for path, place in zip(found, places, strict=True):
         try:
             image = read(path)
             start = time.perf_counter()
@@ -135,7 +137,7 @@ def main() -> int:
             print(f"{path}: {error}", file=sys.stderr)
             failed += 1
             continue
-        write(out / f"{path.stem}.png", labels, network.card, image)
+        write(place, labels, network.card, image)
         shares = np.bincount(labels.ravel(), minlength=len(network.card["classes"])) / labels.size
         named = [f"{name} {share:.1%}" for name, share in zip(network.card["classes"], shares, strict=False) if share > 0]
         print(f"{path.name}: {taken:.0f} ms, {', '.join(named)}")

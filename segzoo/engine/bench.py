@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segzoo.engine.device import forget_peak, peak_memory
 from segzoo.engine.roofline import roofline
 from segzoo.engine.timing import measure
 from segzoo.registry import Range
@@ -42,7 +43,7 @@ def bench(
         pictures: (H, W, 3) uint8 RGB, all of one size; the batch repeats them in order.
         truth: labels of the first of them, by eager fp32.
         device: where the network runs.
-        gmacs: its 10^9 multiply-adds for one picture.
+        gmacs: 10^9 multiply-adds that it does for one picture.
         batch: pictures a call.
         scope: what is timed. ``net``: bytes on the device to scores at the network's stride; ``net+labels``: to a label a pixel, still
             on the device; ``end_to_end``: from encoded PNG files in memory to label maps in host memory.
@@ -51,9 +52,11 @@ def bench(
         interval: half the width wanted of the median's 95 % interval, as a share of the median.
 
     Returns:
-        ``ms_per_image``, ``ms_per_batch`` (p50, p90, p99), ``images_per_s``, ``first_call_ms``, ``calls``, ``agreement``, ``peak`` of
-        the machine, ``share_of_peak`` and ``warnings``.
+        ``ms_per_image``, ``ms_per_batch`` (p50, p90, p99), ``images_per_s``, ``first_call_ms``, ``calls``, ``peak_memory_mb`` (10^6
+        bytes that torch held on CUDA, elsewhere the whole process), ``agreement``, ``peak`` of the machine, ``share_of_peak`` and
+        ``warnings``.
     """
+    forget_peak(device)
     once = _scoped(call, label, [pictures[i % len(pictures)] for i in range(batch)], device, scope)
     start = time.perf_counter()
     once()
@@ -61,6 +64,7 @@ def bench(
         torch.cuda.synchronize()
     first = time.perf_counter() - start
     times = measure(once, device, seconds=seconds, interval=interval)
+    memory = peak_memory(device)  # before anything else that is measured here
     peak = roofline(device, PEAK[precision])
     middle = times.percentiles()["p50"] / 1000
     return {
@@ -70,6 +74,7 @@ def bench(
         "first_call_ms": 1000 * first,
         "calls": {"counted": len(times.seconds), "warmup": times.warmup},
         "agreement": _agreement(call, label, pictures, truth, device, batch),
+        "peak_memory_mb": memory / 1e6,
         "peak": peak,
         "share_of_peak": 2 * gmacs * batch / 1000 / middle / peak["tflops"],
         "warnings": times.doubts(interval),

@@ -20,7 +20,13 @@ COLUMNS = (
     "scope",
     "ms/image",
     "p90",
+    "p99",
+    "ms/batch",
     "images/s",
+    "build s",
+    "first call ms",
+    "parameters",
+    "GMACs",
     "agreement",
     "of peak",
     "peak memory MB",
@@ -55,12 +61,18 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         row.get("scope"),
     ]
     if "ms_per_image" not in row:
-        return [*first, *[None] * 6, _inline(remarks)]
+        return [*first, *[None] * (len(COLUMNS) - len(first) - 1), _inline(remarks)]
     return [
         *first,
         f"{row['ms_per_image']['p50']:.1f}",
         f"{row['ms_per_image']['p90']:.1f}",
+        f"{row['ms_per_image']['p99']:.1f}",
+        f"{row['ms_per_batch']['p50']:.1f}",
         f"{row['images_per_s']:.2f}",
+        f"{row['build_s']:.1f}",
+        f"{row['first_call_ms']:.0f}",
+        f"{row['params']:,}",
+        f"{row['gmacs']:.1f}",
         f"{row['agreement']:.2%}",
         f"{row['share_of_peak']:.0%}",
         f"{row['peak_memory_mb']:.0f}",
@@ -100,15 +112,17 @@ def _bars(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     longest = max(row["ms_per_image"]["p90"] for row in rows)
+    several = {key for key in ("hw", "scope") if len({str(row[key]) for row in rows}) > 1}
     drawn = []
     for number, row in enumerate(rows):
         y = 26 * number
         middle, late = (560 * row["ms_per_image"][p] / longest for p in ("p50", "p90"))
         name = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
+        name += (f" {row['hw'][0]}x{row['hw'][1]}" if "hw" in several else "") + (f" {row['scope']}" if "scope" in several else "")
         drawn.append(
-            f'<text x="255" y="{y + 17}" text-anchor="end">{html.escape(name)}</text>'
-            f'<rect x="265" y="{y + 5}" width="{middle:.1f}" height="16" fill="#3b6fb6"/>'
-            f'<line x1="265" x2="{265 + late:.1f}" y1="{y + 13}" y2="{y + 13}" stroke="#1c2430"/>'
-            f'<text x="{272 + max(middle, late):.1f}" y="{y + 17}">{row["ms_per_image"]["p50"]:.1f}</text>'
+            f'<text x="335" y="{y + 17}" text-anchor="end">{html.escape(name)}</text>'
+            f'<rect x="345" y="{y + 5}" width="{middle:.1f}" height="16" fill="#3b6fb6"/>'
+            f'<line x1="345" x2="{345 + late:.1f}" y1="{y + 13}" y2="{y + 13}" stroke="#1c2430"/>'
+            f'<text x="{352 + max(middle, late):.1f}" y="{y + 17}">{row["ms_per_image"]["p50"]:.1f}</text>'
         )
-    return f'<svg viewBox="0 0 900 {26 * len(rows) + 8}" font-size="12" font-family="system-ui,sans-serif">{"".join(drawn)}</svg>'
+    return f'<svg viewBox="0 0 980 {26 * len(rows) + 8}" font-size="12" font-family="system-ui,sans-serif">{"".join(drawn)}</svg>'

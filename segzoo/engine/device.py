@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import AbstractContextManager
+import sys
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -49,6 +51,29 @@ def reuse_memory() -> None:
         mmap_max, trim_threshold = -4, -1
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, -1)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory held since this process began, or since ``forget_peak``, in bytes: on CUDA by torch, else by the process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")  # unlike getrusage, it knows nothing of the process that started this one
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024.0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Lets ``peak_memory`` begin again at what is held now, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 class Precision:

@@ -38,10 +38,10 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str | None]:
-    """The installed version of every package that matters; None where one is not installed."""
+def versions(*more: str) -> dict[str, str | None]:
+    """The installed version of every package that matters, and of others named; None where one is not installed."""
     found: dict[str, str | None] = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -11,15 +11,11 @@ import torch
 from torch import nn
 
 from segzoo.engine.draw import sheet, triptych
-from segzoo.types import DataCard, Dataset
+from segzoo.types import DataCard, Dataset, GateError
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
 PICTURES = 8  # at least
 Run = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, H, W) labels
-
-
-class GateError(RuntimeError):
-    """An exported file labels pictures differently; the message says how often and which picture shows where."""
 
 
 def pictures_of(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray]:
@@ -41,7 +37,7 @@ def pictures_of(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray
 def compare(
     run: Run, net: nn.Module, pictures: Sequence[np.ndarray], card: DataCard, folder: Path, *, least: float
 ) -> list[dict[str, Any]]:
-    """Labels each picture both ways, alone and as a batch of two.
+    """Labels each picture both ways, in a batch of two with its mirror image and alone.
 
     Args:
         run: the exported network.
@@ -52,27 +48,36 @@ def compare(
         least: share of equal labels wanted of every picture, 0 to 1.
 
     Returns:
-        ``hw`` and ``agreement`` of each picture.
+        ``hw`` of each picture and its smallest ``agreement``: mirrored or not, alone or in a batch.
 
     Raises:
         GateError: a picture agrees less; ``where.png`` shows it beside both label maps.
     """
     rows = []
     for picture in pictures:
-        batch = np.stack([picture, picture[:, ::-1]])
-        wanted = net(torch.from_numpy(batch))[0].numpy()
-        found = run(batch)
-        if found.shape != wanted.shape:
-            raise GateError(f"{picture.shape[0]}x{picture.shape[1]}: the export gave labels {found.shape}, wanted {wanted.shape}")
-        agreement = float((found == wanted).mean())
+        size = f"{picture.shape[0]}x{picture.shape[1]}"
+        both = np.stack([picture, picture[:, ::-1]])
+        wanted = net(torch.from_numpy(both))[0].numpy()
+        shares = {}
+        for batch in (both, both[:1]):
+            found = run(batch)
+            if found.shape != batch.shape[:3]:
+                raise GateError(f"{size}: the export gave labels {found.shape}, wanted {batch.shape[:3]}")
+            for image, ours, theirs in zip(batch, found, wanted, strict=False):
+                shares[float((ours == theirs).mean())] = (image, theirs, ours)
+        agreement = min(shares)
         rows.append({"hw": list(picture.shape[:2]), "agreement": agreement})
         if agreement < least:
-            from PIL import Image
-
-            shown = triptych(picture, wanted[0].astype(np.uint8), found[0].astype(np.uint8), card, "network, export")
-            Image.fromarray(sheet([shown])).save(folder / "where.png")
+            _show(*shares[agreement], card, folder / "where.png")
             raise GateError(
-                f"{picture.shape[0]}x{picture.shape[1]}: only {agreement:.2%} of the labels are the network's, wanted {least:.2%}; "
+                f"{size}: only {agreement:.2%} of the labels are the network's, wanted {least:.2%}; "
                 f"{folder / 'where.png'} shows where. The file was not kept."
             )
     return rows
+
+
+def _show(image: np.ndarray, wanted: np.ndarray, found: np.ndarray, card: DataCard, path: Path) -> None:
+    from PIL import Image
+
+    shown = triptych(image, wanted.astype(np.uint8), found.astype(np.uint8), card, "network, export")
+    Image.fromarray(sheet([shown])).save(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segzoo.data.loader import train_batches
-from segzoo.engine.device import Precision
+from segzoo.engine.device import Precision, peak_memory
 from segzoo.engine.progress import Plan
 from segzoo.engine.step import Stepper
 from segzoo.engine.world import ALONE
@@ -50,7 +49,7 @@ def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
             began = time.perf_counter()
             stepper([next(stream)], plan.log_every)
             seconds.append(time.perf_counter() - began)
-        peaks.append(peak(formats.device))
+        peaks.append(peak_memory(formats.device))
     each = max(0.0, peaks[1] - peaks[0]) / few
     predicted, have = max(peaks[0], peaks[1] + each * (plan.batch_size - 2 * few)), capacity(formats.device)
     step = seconds[3] * plan.batch_size / (2 * few) * plan.accumulate
@@ -62,13 +61,6 @@ def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
         "step_s": step,
         "hours": step * plan.total / 3600,
     }
-
-
-def peak(device: torch.device) -> float:
-    """The most memory this process has held, in bytes."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def capacity(device: torch.device) -> float:

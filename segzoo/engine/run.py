@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +20,8 @@ from segzoo.engine.steps import latest_valid, steps, verify
 from segzoo.files import plain, sweep_temporaries
 from segzoo.registry import ConfigError
 from segzoo.report import write_json, write_text
+
+OWN = {"config.yaml", "env.json", "run.lock"}  # what says under which settings a result was found
 
 
 @dataclass
@@ -95,8 +100,13 @@ def open_run(
     return run
 
 
-def open_result(tool: str, title: str, config: dict[str, Any], root: Path = Path("runs"), *, out: str | None = None) -> Path:
+@contextmanager
+def open_result(
+    tool: str, title: str, config: dict[str, Any], root: Path = Path("runs"), *, out: str | None = None
+) -> Iterator[Path]:
     """A fresh folder for what a tool finds out of a checkpoint, with the configuration and environment it was found under.
+
+    For a ``with`` block: where that fails before it has written anything, nothing stays, and the same ``out`` can be given again.
 
     Args:
         tool, title, config, root: as in ``open_run``.
@@ -111,7 +121,12 @@ def open_result(tool: str, title: str, config: dict[str, Any], root: Path = Path
     _describe(run.folder, plain(config))
     print(run.message, flush=True)
     run.close()
-    return run.folder
+    try:
+        yield run.folder
+    except BaseException:
+        if {path.name for path in run.folder.iterdir()} <= OWN:
+            shutil.rmtree(run.folder)
+        raise
 
 
 def _describe(folder: Path, config: dict[str, Any]) -> None:

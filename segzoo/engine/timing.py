@@ -21,10 +21,12 @@ class Times:
     Attributes:
         seconds: of each counted call, in order.
         warmup: calls before those.
+        settled: whether their median stood still in the end.
     """
 
     seconds: list[float]
     warmup: int
+    settled: bool = True
 
     def percentiles(self, divisor: float = 1) -> dict[str, float]:
         """Milliseconds below which half, 90 % and 99 % of the calls stayed, each divided by ``divisor``."""
@@ -40,6 +42,10 @@ class Times:
         if high - low > 2 * wanted * middle:
             found.append(
                 f"the median is known to {(high - low) / middle / 2:.0%} only, wanted {wanted:.0%}: give more time by seconds="
+            )
+        if not self.settled:
+            found.append(
+                f"the times of the {self.warmup} calls before had not settled when their time was spent: give more by seconds="
             )
         if self.percentiles()["p90"] > 1.25 * self.percentiles()["p50"]:
             found.append("one call in ten takes a quarter longer than the median: something else uses the machine")
@@ -65,7 +71,7 @@ def measure(call: Callable[[], object], device: torch.device, *, seconds: float,
     """
     once = _cuda_clock(call) if device.type == "cuda" else _clock(call)
     warm: list[float] = []
-    while len(warm) < 2 * WINDOW or not _settled(warm):
+    while not _settled(warm):
         warm.append(once())
         if len(warm) >= 3 and sum(warm) > seconds / 2:
             break
@@ -76,10 +82,12 @@ def measure(call: Callable[[], object], device: torch.device, *, seconds: float,
             low, high = median_interval(taken)
             if high - low <= 2 * interval * statistics.median(taken):
                 break
-    return Times(taken, len(warm))
+    return Times(taken, len(warm), _settled(warm))
 
 
 def _settled(warm: Sequence[float]) -> bool:
+    if len(warm) < 2 * WINDOW:
+        return False
     last, previous = (statistics.median(warm[-end - WINDOW : -end or None]) for end in (0, WINDOW))
     return abs(last - previous) <= SETTLED * previous
 

@@ -17,7 +17,7 @@ from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_other_p
 
 @RUNTIMES.register
 def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
-    """Runs the exported network.
+    """Runs the exported network; on CUDA pictures and scores pass through the memory of the host.
 
     Args:
         order: what to run; fp32 or int8 (static, per channel, score layers left in fp32).
@@ -25,7 +25,7 @@ def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
 
     Raises:
         ImportError: the packages of ``segzoo[export]`` are not installed.
-        Unable: for other precisions, and on CUDA where ONNX Runtime was built without it.
+        Unable: for other precisions, and on CUDA where ONNX Runtime was built without it or cannot start on it.
     """
     ort: Any = importlib.import_module("onnxruntime")  # not this module, whatever a type checker thinks
 
@@ -40,9 +40,11 @@ def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
         if order.precision == "int8":
             path = _quantised(path, order, calibrate)
         session = ort.InferenceSession(path, options, providers=[provider])
+    if provider not in session.get_providers():  # it only logs that it went on without
+        raise Unable("onnxruntime could not start on CUDA, its libraries do not load: see its log, or say device=cpu")
 
     def call(pictures: Tensor) -> Tensor:
-        return scores(np.asarray(session.run(None, {"image": pictures.cpu().numpy()})[0]))
+        return scores(np.asarray(session.run(None, {"image": pictures.cpu().numpy()})[0])).to(pictures.device)
 
     return call
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, onnx_file, refuse_cuda, refuse_other_precision, scores
+from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_cuda, refuse_other_precision, scores
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # int8: what is not quantised
 
@@ -25,7 +25,7 @@ def openvino(order: Order, *, calibrate: int = 16) -> Call:
 
     Raises:
         ImportError: the packages of ``segzoo[openvino]`` are not installed.
-        Unable: on CUDA.
+        Unable: on CUDA, and where the processor would run it in another number format.
     """
     return call_of(compiled(order, calibrate))
 
@@ -61,11 +61,16 @@ def compiled(order: Order, calibrate: int, **properties: Any) -> Any:
 def compiled_graph(graph: Any, order: Order, calibrate: int, **properties: Any) -> Any:
     """OpenVINO's compiled model of a graph of its own that takes what the order's network takes; arguments as in ``compiled``."""
     ov: Any = importlib.import_module("openvino")
-    graph.reshape(list(order.example.shape))
     if order.precision == "int8":
+        graph.reshape([1, *order.example.shape[1:]])  # as the pictures come
         graph = _quantised(graph, order, calibrate)
+    graph.reshape(list(order.example.shape))
     properties |= {"INFERENCE_PRECISION_HINT": HINTS[order.precision], "PERFORMANCE_HINT": "LATENCY"}
-    return ov.Core().compile_model(graph, "CPU", properties | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+    network = ov.Core().compile_model(graph, "CPU", properties | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+    taken = network.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if taken != HINTS[order.precision] and order.precision != "int8":
+        raise Unable(f"openvino runs {order.precision} in {taken} on this processor: ask for that")
+    return network
 
 
 def _quantised(graph: Any, order: Order, calibrate: int) -> Any:

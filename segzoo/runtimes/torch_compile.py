@@ -20,25 +20,27 @@ def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool
         cuda_graphs: on CUDA, start all kernels of a call at once.
 
     Raises:
-        Unable: there is no compiler on this machine.
+        Unable: there is no compiler on this machine, or graphs were asked for without CUDA.
     """
     from torch._inductor import config as inductor  # seconds, so not before it is wanted
-    from torch._inductor.exc import InductorError
+    from torch._inductor.exc import GPUTooOldForTriton, InductorError, TritonMissing
 
     refuse_other_precision(order, "torch_compile", tuple(DTYPES))
+    if cuda_graphs and not order.example.is_cuda:
+        raise Unable("graphs are captured on CUDA alone: say device=cuda, or runtime=torch_compile")
     net = lowered(order, channels_last)
-    graphs = cuda_graphs and order.example.is_cuda
     with inductor.patch(freezing=True):  # weights become constants in the layout that each kernel likes
-        compiled = torch.compile(net, dynamic=False, mode="reduce-overhead" if graphs else None)
+        compiled = torch.compile(net, dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
 
         @torch.no_grad()
         def call(pictures: Tensor) -> Tensor:
             with autocast(order), inductor.patch(freezing=True):
                 found = scores(compiled(pictures)[0])
-                return found.clone() if graphs else found  # the next call writes over a graph's output
+                return found.clone() if cuda_graphs else found  # the next call writes over a graph's output
 
         try:
             call(order.example)
-        except InductorError as error:
-            raise Unable(f"torch_compile: {str(error).splitlines()[0]}; on a CPU it needs a C++ compiler such as g++") from None
+        except (InductorError, TritonMissing, GPUTooOldForTriton) as error:
+            needs = "on a CPU it needs a C++ compiler such as g++, on CUDA triton"
+            raise Unable(f"torch_compile: {str(error).splitlines()[0]}; {needs}") from None
     return call
