@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from segzoo.registry import ConfigError
 from segzoo.report import write_json
@@ -25,15 +25,29 @@ TURNS = 12
 UNITS = {"ms": "ms", "gmacs": "GMACs", "params": "parameters"}
 
 
-def settle(parts: Parts, folder: Path, device: str, world: World) -> None:
-    """Gives the pruner of a training that has a target the share that meets it; rank 0 searches. Arguments as ``share_for``'s."""
+def settle(
+    parts: Parts,
+    folder: Path,
+    world: World,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+) -> None:
+    """Gives the pruner of a training that has a target the share that meets it; rank 0 searches.
+
+    Args:
+        parts: of the training.
+        folder: the run's.
+        world: the ranks.
+        device, precision: as the training takes them.
+    """
     from segzoo.engine.device import Precision, pick_device
     from segzoo.engine.evidence import Evidence
 
     pruner = parts.pruner
     if pruner is not None and pruner.target is not None:
         place = pick_device(device)
-        evidence = Evidence(parts.model.to(place), parts, Precision("auto", place))
+        evidence = Evidence(parts.model.to(place), parts, Precision(precision, place))
         share = world.first(lambda: share_for(pruner, parts.model, evidence, parts.val_set, folder, device))
         parts.pruner = dataclasses.replace(pruner, shares=(share,), target=None)
 
@@ -43,7 +57,7 @@ def share_for(
 ) -> float:
     """The largest share of the channels with which a network meets the pruner's target.
 
-    What was tried is kept in ``aim.json``, which a resumed run reads instead of measuring again.
+    What was tried is kept in ``aim.json``, which a resumed run of the same target reads instead of measuring again.
 
     Args:
         pruner: of a training; has a target.
@@ -59,14 +73,16 @@ def share_for(
     """
     target, kept = pruner.target, folder / "aim.json"
     assert target is not None
-    if kept.exists():
-        return json.loads(kept.read_text(encoding="utf-8"))["share"]
+    wanted = json.loads(json.dumps(dataclasses.asdict(target)))
+    known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if known.get("target") == wanted:
+        return known["share"]
     value = _clock(target, data, device) if target.kind == "ms" else partial(_counted, target)
     ranking = pruner.ranking(model, evidence)
     tried = search(target, lambda share: value(_pruned(ranking, model, share)), say)
     share = max(share for share, value in tried.items() if value <= target.value)
     rows = [{"share": share, target.kind: value} for share, value in sorted(tried.items())]
-    write_json(kept, {"share": share, "target": dataclasses.asdict(target), "tried": rows})
+    write_json(kept, {"share": share, "target": wanted, "tried": rows})
     return share
 
 

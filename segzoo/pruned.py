@@ -36,7 +36,7 @@ def stages(
 ) -> tuple[list[dict[str, Any]], Sequence[Curve]]:
     """Scores a network before anything happens to it and, if its first stage of pruning comes before any step, right after that.
 
-    What is found is kept in ``stages.json``, which a resumed run reads instead of looking again.
+    What is found is kept in ``stages.json``, which a resumed run of the same pruner reads instead of looking again.
 
     Args:
         parts: of the training that will fine-tune it; its model is left as it is, on the device, and its pruner learns what its first
@@ -56,9 +56,10 @@ def stages(
     from segzoo.pruners.scan import Curve, scan
 
     kept = folder / "stages.json"
-    if kept.exists():
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        return found["rows"], [Curve.from_dict(curve) for curve in found["curves"]]
+    known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    settled = json.loads(json.dumps(parts.config["pruner"]))
+    if known.get("pruner") == settled:
+        return known["rows"], [Curve.from_dict(curve) for curve in known["curves"]]
     place = pick_device(device)
     model, evidence = parts.model.to(place), Evidence(parts.model, parts, Precision(precision, place))
 
@@ -77,7 +78,7 @@ def stages(
         drawn = list(ranking.curves)
         if curves and not drawn:
             drawn = scan(model, ranking.channels, ranking.worth, evidence.loss, pruner.exclude)
-    write_json(kept, {"rows": rows, "curves": [asdict(curve) for curve in drawn]})
+    write_json(kept, {"pruner": settled, "rows": rows, "curves": [asdict(curve) for curve in drawn]})
     return rows, drawn
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo.config import build_data, settings
-from segzoo.registry import AUGMENTS, LOSSES, OPTIMS, SCHEDULES, ConfigError
+from segzoo.registry import AUGMENTS, LOSSES, OPTIMS, PRUNERS, SCHEDULES, ConfigError
 from segzoo.zoo import blank_model
 
 if TYPE_CHECKING:
@@ -48,20 +48,40 @@ def training_faults(config: Mapping[str, Any]) -> list[str]:
             faults,
         )
         _try(lambda: OPTIMS.build(config["optim"]["name"], model, **settings(config["optim"])), "optim", faults)
+        _try(lambda: _refuse_pruner(config, model), "pruner", faults)
         if config["backbone"].get("weights") == "imagenet":
             _try(model.backbone.imagenet, "backbone.weights", faults)
         faults += _size_faults(config, model)
     return faults
 
 
+def _refuse_pruner(config: Mapping[str, Any], model: SegModel) -> None:
+    pruner = PRUNERS.build(config["pruner"]["name"], **settings(config["pruner"]))
+    if pruner is not None:
+        pruner.stages(config["steps"] or EPOCHS_ONLY)
+        pruner.refuse(model)
+
+
+def pruning_doubts(pruner: Mapping[str, Any]) -> list[str]:
+    """What a pruner's settings allow but its user will seldom mean, one line each."""
+    if pruner.get("sparsity") and pruner["start"] == 0 and len(pruner["steps"] or [0]) == 1:
+        return [
+            f"pruner.sparsity={pruner['sparsity']:g} does nothing, since all channels go before the first step. With "
+            "pruner.start=0.5 the first half of the training presses the scales of those that go."
+        ]
+    return []
+
+
 def doubts(config: Mapping[str, Any], model: SegModel) -> list[str]:
     """What a training's settings allow but its user will seldom mean, one line each."""
+    found = pruning_doubts(config["pruner"])
     given = config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
     if given or model.backbone.trains_from_scratch:
-        return []
+        return found
     return [
+        *found,
         f"{model.backbone.name} without batch norm hardly trains from scratch. Set backbone=vgg16_bn, backbone.weights=imagenet, "
-        "or init.ckpt=<run>."
+        "or init.ckpt=<run>.",
     ]
 
 

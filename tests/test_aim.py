@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from segzoo.aim import search, share_for
 from segzoo.describe import describe, sums
-from segzoo.pruners._base import Target, plan
+from segzoo.pruners._base import Target
+from segzoo.pruners._plan import plan
 from segzoo.registry import DATA, PRUNERS, ConfigError, settings_of
 from segzoo.zoo import create_model
 
@@ -59,7 +60,7 @@ def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
         share == share_for(pruner, model, None, data, tmp_path, "cpu") == json.loads((tmp_path / "aim.json").read_text())["share"]
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    pruner.prune_(model, 1.0, share, None)
+    pruner.prune_(model, share, None)
     found = sums(describe(model.eval().to("meta"), hw=(64, 96)))[kind]
     assert 0.9 * wanted <= found <= wanted
 

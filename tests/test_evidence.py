@@ -50,6 +50,12 @@ def test_gradients_are_autograds_and_leave_nothing():
     assert abs((losses[0] - losses[1]) / (2 * epsilon) - slope) < 1e-3
 
 
+def test_frozen_layers_have_gradients_and_stay_frozen():
+    seen = evidence(count=1)
+    weight = seen.model.get_parameter("backbone.0.weight").requires_grad_(False)
+    assert "backbone.0.weight" in next(iter(list(seen.gradients()))) and not weight.requires_grad
+
+
 def test_augmented_pictures_stay_the_same():
     seeds = []
 

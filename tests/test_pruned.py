@@ -60,7 +60,14 @@ def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monke
     model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125}, num_classes=train.card.num_classes)
     loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners)
     parts: Any = SimpleNamespace(
-        model=model, train_set=train, val_set=val, card=train.card, augment=None, loss=loss, pruner=PRUNERS.build("l1", **words)
+        model=model,
+        train_set=train,
+        val_set=val,
+        card=train.card,
+        augment=None,
+        loss=loss,
+        pruner=PRUNERS.build("l1", **words),
+        config={"pruner": words},
     )
     count = sum(p.numel() for p in model.parameters())
     words = {"device": "cpu", "precision": "fp32", "workers": 0, "timed_hw": (64, 96), "curves": len(told) == 1}
@@ -71,7 +78,7 @@ def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monke
         assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three channels of four"
         assert not curves
         monkeypatch.setattr(Pruner, "ranking", lambda *_: pytest.fail("what goes first was settled already"))
-        parts.pruner.prune_(model, 1.0, 0.75, None)
+        parts.pruner.prune_(model, 0.75, None)
         assert sum(p.numel() for p in model.parameters()) < count
     else:
         assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30

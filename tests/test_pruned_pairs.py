@@ -46,7 +46,7 @@ def test_a_pruned_pair_is_an_ordinary_network(name, trunk, budget, tmp_path):
     model: Any = create_model(name, backbone=BACKBONES[trunk], num_classes=len(CLASSES)).eval()
     full, given = counted(model), widths_of(model)
     words = BUDGETS[budget]
-    PRUNERS.build("l1", **words).prune_(model, 1.0, words["keep"], None)
+    PRUNERS.build("l1", **words).prune_(model, words["keep"], None)
     left = counted(model) / full
     assert words["keep"] ** 2 * 0.9 < left < words["keep"] * 1.05 or budget == "global" and left < 0.9
     one_step(model)

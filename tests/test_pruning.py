@@ -178,7 +178,7 @@ def test_pruners_take_what_their_ranking_says(name):
         model.high[0].conv.weight[1].mul_(100)
         norm.weight[1] = 100.0
     kept = model.high[0].conv.weight[1].clone()
-    PRUNERS.build(name, how="uniform", keep=0.5).prune_(model, 1.0, 0.5, None)
+    PRUNERS.build(name, how="uniform", keep=0.5).prune_(model, 0.5, None)
     assert model.high[0].conv.out_channels == norm.num_features == len(norm.running_mean) == len(norm.weight)
     if name != "random":
         assert any(torch.equal(row, kept) for row in model.high[0].conv.weight)
@@ -187,7 +187,7 @@ def test_pruners_take_what_their_ranking_says(name):
 def test_random_pruning_draws_the_same_lot_again():
     first, again, other = small("icnet", "resnet"), small("icnet", "resnet"), small("icnet", "resnet")
     for model, seed in ((first, 3), (again, 3), (other, 4)):
-        PRUNERS.build("random", seed=seed).prune_(model, 1.0, 0.5, None)
+        PRUNERS.build("random", seed=seed).prune_(model, 0.5, None)
     assert torch.equal(first.score.weight, again.score.weight) and not torch.equal(first.score.weight, other.score.weight)
 
 
@@ -196,7 +196,7 @@ def test_taylor_removes_what_the_loss_does_not_feel():
     gradients = {name: torch.ones_like(p) for name, p in model.named_parameters() if not name.startswith("aux")}
     gradients["high.0.conv.weight"][:4] = 0
     kept = model.high[0].conv.weight[4:].clone()
-    PRUNERS.build("taylor", how="uniform").prune_(model, 1.0, len(kept) / (len(kept) + 4), Told(gradients))
+    PRUNERS.build("taylor", how="uniform").prune_(model, len(kept) / (len(kept) + 4), Told(gradients))
     assert torch.equal(model.high[0].conv.weight, kept)
 
 
@@ -220,7 +220,7 @@ def test_a_scan_spares_the_layer_that_the_loss_feels():
     curve = next(curve for curve in ranking.curves if curve.layers == ("high.0.conv",))
     assert list(curve.losses) == [1.0, 0.75, 0.5, 0.25] and sorted(curve.losses.values()) == list(curve.losses.values())
     channels = ranking.channels
-    pruner.prune_(model, 1.0, 0.5, evidence)
+    pruner.prune_(model, 0.5, evidence)
     left = sum(len(block) for block in channels_of(model).blocks) / sum(len(block) for block in channels.blocks)
     assert left == pytest.approx(0.5, abs=0.02) and len(model.high[0].conv.weight) == len(touchy)
 
@@ -255,11 +255,81 @@ def test_norms_are_pressed_towards_zero_until_the_last_stage():
 def test_bn_scale_says_where_there_is_no_norm():
     plain = create_model("parsenet", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16)
     with pytest.raises(ConfigError, match="has no batch norm behind it"):
-        PRUNERS.build("bn_scale").prune_(plain, 1.0, 0.5, None)
+        PRUNERS.build("bn_scale").prune_(plain, 0.5, None)
+
+
+def test_excluded_layers_are_not_asked_for_a_norm():
+    model = small("parsenet", "vgg")
+    PRUNERS.build("bn_scale", how="uniform", exclude=["fc"]).prune_(model, 0.5, None)
+    assert model.backbone.c1[0].out_channels == 32 and model.fc[0].out_channels == 32
+
+
+def test_what_cannot_be_pruned_so_is_refused_beforehand():
+    model = small("icnet", "resnet").to("meta")
+    PRUNERS.build("taylor", exclude=["backbone.c1", "high"]).refuse(model)
+    with pytest.raises(ConfigError, match=r"pruner.exclude=backbone.stem is the beginning of no layer's name. Near: .*backbone"):
+        PRUNERS.build("l1", exclude=["high", "backbone.stem"]).refuse(model)
+    with pytest.raises(ConfigError, match="has no batch norm behind it"):
+        PRUNERS.build("bn_scale").refuse(create_model("fcn", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16))
+    with pytest.raises(ConfigError, match="that is never"):
+        PRUNERS.build("l1", start=1.0)
+    with pytest.raises(ConfigError, match="2 steps are too short for 3 stages"):
+        PRUNERS.build("l1", steps=[0.75, 0.5, 0.25]).stages(2)
+    with pytest.raises(ConfigError, match=r"target_gmacs with pruner.how=global needs pruner.start=0"):
+        PRUNERS.build("taylor", target_gmacs=1.0)
+
+
+def test_layers_that_never_run_are_no_channels():
+    model = small("icnet", "resnet", branches=24)
+    assert all(channels_of(model).filters(block) for block in channels_of(model).blocks)
+    PRUNERS.build("l1").prune_(model, 0.5, None)
+    assert model(torch.zeros(1, 3, 64, 64)).main.isfinite().all()
+
+
+def test_a_layer_that_is_worth_nothing_gives_the_common_share():
+    model = small("pspnet", "resnet")
+    channels = channels_of(model)
+    worth = {channel: 1.0 + channel % 7 for block in channels.blocks for channel in block}
+    silent = channels.blocks[-1]
+    gone = dropped(channels, worth | dict.fromkeys(silent, 0.0), 0.75, how="global")
+    assert len(set(silent) & gone) == len(silent) / 4
+
+
+def test_equal_channels_go_evenly():
+    channels = channels_of(small("icnet", "resnet"))
+    gone = dropped(channels, {channel: 1.0 for block in channels.blocks for channel in block}, 0.5, how="global")
+    for block in channels.blocks:
+        assert abs(len(set(block) & gone) - len(block) / 2) <= 1
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("how", ["uniform", "global"])
+def test_stages_end_where_one_cut_does(multiple, how):
+    model, whole = small("icnet", "resnet"), small("icnet", "resnet")
+    first = {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+    pruner = PRUNERS.build("l1", how=how, multiple=multiple)
+    for keep in (0.9, 0.8, 0.7, 0.6, 0.5):
+        pruner.prune_(model, keep, None, first)
+    pruner.prune_(whole, 0.5, None)
+    counts = [sum(map(len, channels_of(net).blocks)) for net in (model, whole)]
+    if how == "uniform":
+        assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
+    else:
+        assert counts[0] == pytest.approx(counts[1], rel=0.02 * multiple)
+
+
+def test_norms_over_several_ranks_are_norms():
+    model: Any = nn.SyncBatchNorm.convert_sync_batchnorm(small("icnet", "resnet"))
+    for layer in model.modules():
+        if isinstance(layer, nn.SyncBatchNorm):
+            layer.weight.grad = torch.zeros_like(layer.weight)
+    PRUNERS.build("bn_scale", sparsity=0.1).press_(model, 1, 10)
+    assert (model.high[0].bn.weight.grad > 0).all()
+    PRUNERS.build("bn_scale", how="uniform").prune_(model, 0.5, None)
 
 
 def test_stages_are_spread_over_what_is_left_and_must_fall():
-    assert PRUNERS.build("l1", steps=[0.75, 0.5], start=0.5).stages(100) == {50: (1.0, 0.75), 75: (0.75, 0.5)}
-    assert PRUNERS.build("l1", keep=0.5, start=0.0).stages(100) == {0: (1.0, 0.5)}
+    assert PRUNERS.build("l1", steps=[0.75, 0.5], start=0.5).stages(100) == [(50, 0.75), (75, 0.5)]
+    assert PRUNERS.build("l1", keep=0.5, start=0.0).stages(100) == [(0, 0.5)]
     with pytest.raises(ConfigError, match="must fall"):
         PRUNERS.build("l1", steps=[0.5, 0.75])

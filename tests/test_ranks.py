@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from engine_kit import Toy, make_parts, run_in, settings
 
 from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.train import train
-from segzoo.registry import ConfigError
+from segzoo.registry import PRUNERS, ConfigError
 
 TESTS = Path(__file__).parent
 
@@ -55,13 +56,16 @@ with joined("cpu") as world:
     run = Run(folder, latest_valid(folder)[0])
     torch.manual_seed(3)
     parts = make_parts(model=Toy(norm={norm}, drop={drop}))
+    if {pruner!r}:
+        from segzoo.registry import PRUNERS
+        parts.pruner = PRUNERS.build({pruner!r}, steps=[0.75, 0.5], start=0.25)
     result = train(parts, run, world, **SETTINGS | {given})
     print(world.rank, result["miou"])
 """
 
 
-def train_on(folder: Path, given: dict, norm: bool = False, drop: float = 0.0) -> list[str]:
-    return ranks(TRAIN.format(folder=str(folder), given=given, norm=norm, drop=drop))
+def train_on(folder: Path, given: dict, norm: bool = False, drop: float = 0.0, pruner: str = "") -> list[str]:
+    return ranks(TRAIN.format(folder=str(folder), given=given, norm=norm, drop=drop, pruner=pruner))
 
 
 @pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.crash), 2])
@@ -82,6 +86,24 @@ def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate)
     scores = [json.loads((tmp_path / name / "eval/summary.json").read_text()) for name in ("two", "one")]
     assert scores[0]["miou"] == scores[1]["miou"] and scores[0]["images"] == scores[1]["images"] == 3
     assert scores[0]["loss"] == pytest.approx(scores[1]["loss"], rel=1e-5)
+
+
+def test_two_ranks_prune_alike_and_go_on(tmp_path):
+    words: dict[str, Any] = {"steps": 8, "eval_every": 4, "save_every": 1, "keep": 99}
+    train_on(tmp_path / "two", words | {"batch_size": 2, "workers": 0}, pruner="l1")
+    shutil.copytree(
+        tmp_path / "two", tmp_path / "cut", ignore=lambda _, names: [n for n in names if n in "5678" or n in ("last", "best")]
+    )
+    train_on(tmp_path / "cut", words | {"batch_size": 2, "workers": 0}, pruner="l1")  # from between its stages
+    torch.manual_seed(3)
+    alone = make_parts(model=Toy(norm=False, drop=0.0))
+    alone.pruner = PRUNERS.build("l1", steps=[0.75, 0.5], start=0.25)
+    train(alone, run_in(tmp_path / "one"), **settings(**words, batch_size=4))
+    one, two, cut = (read_model(tmp_path / name / "checkpoints/8") for name in ("one", "two", "cut"))
+    assert one[1]["widths"] == two[1]["widths"] == {"backbone.0": 4}
+    for name, tensor in one[0].items():
+        torch.testing.assert_close(two[0][name], tensor, rtol=1e-4, atol=1e-6)
+        assert torch.equal(two[0][name], cut[0][name])
 
 
 @pytest.mark.crash

@@ -16,8 +16,10 @@ from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 import segzoo
 from segzoo.engine import session
 from segzoo.engine.checkpoint import read_model, read_trainer
+from segzoo.engine.slim import lay_out_moments
 from segzoo.engine.steps import latest_valid, steps
 from segzoo.engine.train import train
+from segzoo.layers.narrow import narrow_
 from segzoo.registry import PRUNERS
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +68,30 @@ def test_a_run_prunes_in_stages_and_resumes_to_the_same_end(tmp_path, name, adam
     assert again | {"train_minutes": 0} == result | {"train_minutes": 0}
 
 
+def test_a_run_of_another_length_repeats_no_stage_and_forgets_none(tmp_path):
+    early = PRUNERS.build("l1", keep=0.5, start=0.25)
+    for steps_ in (4, 12, 16):
+        model, _ = run(tmp_path / "longer", early, steps=steps_)
+        assert model.get_parameter("backbone.0.weight").shape[0] == 4
+    model, _ = run(tmp_path / "late", None, steps=6)
+    model, _ = run(tmp_path / "late", early, steps=8)
+    assert model.get_parameter("backbone.0.weight").shape[0] == 4, "its stage was due at step 2"
+
+
+def test_moments_and_weights_keep_their_memory_order():
+    layer = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    narrow_(layer, {"weight": torch.randn(5, 4, 3, 3), "bias": torch.zeros(5)})
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.randn(1, 4, 8, 8)).sum().backward()
+    optimizer.step()
+    state = optimizer.state[layer.weight]
+    wanted = state["exp_avg"].clone()
+    state["exp_avg"] = wanted.contiguous()
+    lay_out_moments(optimizer)
+    assert state["exp_avg"].stride() == layer.weight.stride() and torch.equal(state["exp_avg"], wanted)
+
+
 def test_moments_have_the_shapes_of_their_parameters(tmp_path):
     model, _ = run(tmp_path, staged(), adam=True, ema=0.9)
     saved = read_trainer(latest_valid(tmp_path)[0])  # type: ignore[arg-type]
@@ -106,6 +132,24 @@ def tool(name, *words):
     done = subprocess.run([sys.executable, f"tools/{name}.py", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.slow
+def test_what_the_pruning_tool_does_not_do_it_says(tmp_path):
+    start = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "data.train_images=4", "data.val_images=2"]
+    words = ["model=icnet", "backbone.width=0.125", "data.height=64", "data.width=96", "augment=none", f"out={tmp_path / 'full'}"]
+    tool("train", *start, *words)
+    given = [f"ckpt={tmp_path / 'full'}", "augment=none", f"out={tmp_path / 'cut'}", *start[:4]]
+    assert "a step needs about" in tool("prune", *given, "dry=true") and not (tmp_path / "cut").exists()
+    for words, said in (
+        (["init.ckpt=conf"], "what is pruned is ckpt="),
+        (["pruner.exclude=[stem]"], "beginning of no layer's name"),
+    ):
+        done = subprocess.run([sys.executable, "tools/prune.py", *given, *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    said = tool("prune", *given, "pruner=bn_scale", "init.freeze=[c1]", "curves=false", "timed=[]", "timed_hw=[64,96]")
+    assert "pruner.sparsity=0.0001 does nothing" in said
+    assert not next(iter(segzoo.load(tmp_path / "cut").backbone.c1.parameters())).isnan().any()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.tools._entry import Job, run
+from segzoo.tools._learn import needed, take_gpu
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -23,18 +24,18 @@ def train(job: Job) -> dict[str, Any]:
     words = config.words_for(open_run, job.config)
     if job.folder is not None:  # a job of a sweep that is started again goes on, or has nothing to do
         words = {"out": str(job.folder), "resume": "auto" if words["resume"] == "none" else words["resume"]}
-        _take_gpu(job.config)
+        take_gpu(job.config)
     with joined(job.config["device"]) as world:
         if job.config["dry"]:
             needs = learn(config.build_training(job.config, job.recorded), Run(Path()), **config.words_for(learn, job.config))
-            print(_needs(needs, job.config["batch_size"]))
+            print(needed(needs, job.config["batch_size"]))
             return needs
         place = open_together(world, "train", job.title, job.config, **words)
         if place.finished:
             return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
         try:
             parts = config.build_training(job.config, job.recorded)
-            settle(parts, place.folder, job.config["device"], world)
+            settle(parts, place.folder, world, **config.words_for(settle, job.config))
             facts = _introduce(job, parts) if world.is_main else {}
             result = learn(parts, place, world, **config.words_for(learn, job.config)) | facts
         except BaseException as error:
@@ -44,18 +45,6 @@ def train(job: Job) -> dict[str, Any]:
         if world.is_main:
             place.finish(result)
         return result
-
-
-def _take_gpu(given: dict[str, Any]) -> None:
-    """Gives a job of a sweep a GPU of its own where there are several."""
-    import torch
-
-    from segzoo import config
-    from segzoo.engine.slots import claim_gpu
-
-    count = torch.cuda.device_count() if given["device"] != "cpu" else 0
-    if count > 1:
-        torch.cuda.set_device(claim_gpu(count, **config.words_for(claim_gpu, given)))
 
 
 def _introduce(job: Job, parts: Any) -> dict[str, Any]:
@@ -74,13 +63,6 @@ def _introduce(job: Job, parts: Any) -> dict[str, Any]:
     for line in notes:
         print(f"note: {line}", flush=True)
     return {"receptive_field": network["receptive_field"]}
-
-
-def _needs(needs: dict[str, Any], batch_size: int) -> str:
-    line = "a step needs about {peak_gb:.2f} of {have_gb:.1f} GB and {step_s:.2f} s; the run {hours:.2f} hours without evaluations".format(
-        **needs
-    )
-    return line if needs["fits"] else f"{line}. It does not fit: batch_size={needs['batch_size']} would, instead of {batch_size}"
 
 
 def main() -> None:

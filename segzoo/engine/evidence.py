@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,16 @@ from segzoo.types import Logits
 
 if TYPE_CHECKING:
     from segzoo.engine.train import Parts
+
+
+@contextmanager
+def _all_trained(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    frozen = [parameter.requires_grad_() for parameter in parameters if not parameter.requires_grad]
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 class Evidence:
@@ -44,9 +55,12 @@ class Evidence:
         return total / max(weights, 1.0)
 
     def gradients(self) -> Iterator[dict[str, Tensor]]:
-        """The gradient of each picture's loss, by the parameter's name; what gradients the parameters hold stays as it is."""
-        named = {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        with evaluating(self.model):
+        """The gradient of each picture's loss, by the parameter's name; what gradients the parameters hold stays as it is.
+
+        Frozen parameters have theirs too: what they are worth does not depend on whether they are trained.
+        """
+        named = dict(self.model.named_parameters())
+        with evaluating(self.model), _all_trained(named.values()):
             for logits, label in self._answers():
                 found = torch.autograd.grad(self.parts.loss(logits, label), list(named.values()), allow_unused=True)
                 yield {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}

@@ -68,7 +68,8 @@ def compare(
         agreement = min(shares)
         rows.append({"hw": list(picture.shape[:2]), "agreement": agreement})
         if agreement < least:
-            _show(*shares[agreement], card, folder / "where.png")
+            image, theirs, ours = shares[agreement]
+            _show(image, theirs, ours, card, folder / "where.png")
             raise GateError(
                 f"{size}: only {agreement:.2%} of the labels are the network's, wanted {least:.2%}; "
                 f"{folder / 'where.png'} shows where. The file was not kept."

@@ -16,6 +16,7 @@ from segzoo.engine.average import Average
 from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.log import Means, RunLog
 from segzoo.engine.run import Run
+from segzoo.engine.slim import Slimming, lay_out_moments
 from segzoo.engine.steps import discard_newer
 from segzoo.engine.world import World
 from segzoo.layers.narrow import narrow_
@@ -129,7 +130,7 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
 
 
-def trainer_state(at: Progress, optimizer: Optimizer, scaler: Any, average: Average, world: World) -> dict[str, Any]:
+def trainer_state(at: Progress, optimizer: Optimizer, scaler: Any, average: Average, share: float, world: World) -> dict[str, Any]:
     """Everything but the weights, in plain containers and tensors; called on every rank."""
     cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
     return {
@@ -141,12 +142,21 @@ def trainer_state(at: Progress, optimizer: Optimizer, scaler: Any, average: Aver
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "average": average.state(),
+        "share": share,  # of the channels that pruning has left
         "rng": world.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),  # of each rank
     }
 
 
 def restore(
-    run: Run, model: nn.Module, optimizer: Optimizer, scaler: Any, average: Average, epoch_size: int, total: int, world: World
+    run: Run,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: Any,
+    average: Average,
+    slimming: Slimming,
+    epoch_size: int,
+    total: int,
+    world: World,
 ) -> Progress:
     """Brings a run back to the checkpoint it goes on from; without one, to its beginning.
 
@@ -170,6 +180,8 @@ def restore(
     if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved["optimizer"]["param_groups"]]:
         raise ConfigError(f"{run.resume_from}: its optimiser has other parameter groups; keep the optim settings to go on from it")
     optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": own})
+    lay_out_moments(optimizer)
+    slimming.share = saved.get("share", 1.0)
     if saved["scaler"]:
         scaler.load_state_dict(saved["scaler"])
     _restore_randomness(saved["rng"], saved["images_seen"], world)

@@ -49,7 +49,7 @@ class Session:
         self.world.share_buffers(self.model)
         if step_folder(self.run.folder, self.at.step) == self.run.resume_from:
             return
-        state = trainer_state(self.at, self.optimizer, self.formats.scaler, self.average, self.world)
+        state = trainer_state(self.at, self.optimizer, self.formats.scaler, self.average, self.slimming.share, self.world)
         if self.world.is_main:
             save(self.run.folder, self.at.step, self.model, state, self.parts.config, self.parts.card, self.slimming.widths())
 
@@ -65,7 +65,7 @@ class Session:
         )
         self.watch.evaluation(result.confusion, parts.card.classes)
         if self.world.is_main:
-            keep_scores(self.run.folder, self.at, result, self.log, self.slimming.passed(self.at.step))
+            keep_scores(self.run.folder, self.at, result, self.log, len(self.slimming.stages) - self.slimming.left)
             show_pictures(self.log, self.at.step, self.model, parts.val_set, parts.card, self.plan.val_pictures, self.formats)
 
     def drop_old(self) -> None:
@@ -81,7 +81,7 @@ class Session:
         leader, every = pointed(self.run.folder, "best"), self.plan.eval_every
         if self.plan.early_stop is None or leader is None or not self.plan.evaluates(self.at.step):
             return False
-        if self.slimming.passed(self.at.step) < len(self.slimming.stages):
+        if self.slimming.left:
             return False  # it has not lost all it is to lose
         since = self.at.step // every - int(leader.name) // every
         if since >= self.plan.early_stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -21,26 +22,32 @@ class Slimming:
 
     Args:
         model: the network that is trained, as its configuration builds it.
-        parts: its pruner, ``stages(total)`` and ``prune_(model, before, after, evidence, agreed)``, of which None prunes nothing; the
+        parts: its pruner, ``stages(total)`` and ``prune_(model, keep, evidence, first, agreed)``, of which None prunes nothing; the
             output channels that it had lost before; and the pictures that a pruner may want to see.
         total: optimiser steps of the run.
         formats: number format and device.
         world: the ranks, of which the first decides.
+
+    Attributes:
+        share: of the channels there were at first, those that are left; also kept in checkpoints, so that a run of another length
+            neither repeats a stage nor forgets one.
     """
 
     def __init__(self, model: nn.Module, parts: Parts, total: int, formats: Precision, world: World):
         self.model, self.pruner, self.world = model, parts.pruner, world
-        self.stages = {} if parts.pruner is None else parts.pruner.stages(total)
+        self.stages = [] if parts.pruner is None else parts.pruner.stages(total)
+        self.share = 1.0
         self.given, self.pruned = widths_of(model), dict(parts.widths)
         self.evidence = Evidence(model, parts, formats)
 
     def due(self, step: int) -> bool:
         """Whether a stage comes before the step after ``step``."""
-        return step in self.stages
+        return any(when <= step and share < self.share for when, share in self.stages)
 
-    def passed(self, step: int) -> int:
-        """How many stages lie behind the network that is evaluated after that many steps."""
-        return sum(when < step for when in self.stages)
+    @property
+    def left(self) -> int:
+        """How many stages are still to come."""
+        return sum(share < self.share for _, share in self.stages)
 
     def widths(self) -> dict[str, int]:
         """The output channels of each convolution that has others than its configuration says."""
@@ -55,16 +62,20 @@ class Slimming:
             optimizer: its moments lose what the parameters lose.
             average: of the weights; likewise.
         """
-        before, after = self.stages[step]
+        keep = next(share for when, share in self.stages if when <= step and share < self.share)
         counted = sum(parameter.numel() for parameter in self.model.parameters())
         names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
-        resize = self.pruner.prune_(self.model, before, after, self.evidence, self.world.first)
+        resize = self.pruner.prune_(self.model, keep, self.evidence, self.given, self.world.first)
+        self.share = keep
         for parameter, state in optimizer.state.items():
             parameter.grad = None
-            state.update({key: resize(names[parameter], value) for key, value in state.items() if _is_moment(value)})
+            state.update(
+                {key: resize(names[parameter], value) for key, value in state.items() if isinstance(value, Tensor) and value.dim()}
+            )
+        lay_out_moments(optimizer)
         average.tensors = {name: resize(name, tensor) for name, tensor in average.tensors.items()}
         left = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"pruned to {after:g} of its channels: {counted:,} -> {left:,} parameters"
+        return f"pruned to {keep:g} of its channels: {counted:,} -> {left:,} parameters"
 
 
 def widths_of(model: nn.Module) -> dict[str, int]:
@@ -72,5 +83,9 @@ def widths_of(model: nn.Module) -> dict[str, int]:
     return {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)}
 
 
-def _is_moment(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0
+def lay_out_moments(optimizer: Optimizer) -> None:
+    """Brings an optimiser's moments into the memory order of their parameters, which fused kernels take for granted."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

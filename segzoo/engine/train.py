@@ -143,10 +143,10 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     torch.manual_seed(plan.seed + world.rank)
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = parts.model.to(formats.device, memory_format=layout).train()  # type: ignore[call-overload]
-    net, slimming = world.wrap(model, plan.joint_norm), Slimming(model, parts, plan.total, formats, world)
+    slimming = Slimming(model, parts, plan.total, formats, world)
     optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), Average(model, plan.ema)
-    at = restore(run, model, optimizer, formats.scaler, average, len(parts.train_set), plan.total, world)
-    stepper = Stepper(net, model, optimizer, parts, plan, formats, world)
+    at = restore(run, model, optimizer, formats.scaler, average, slimming, len(parts.train_set), plan.total, world)
+    stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world)
     batches = train_batches(
         parts.train_set, parts.augment, batch_size=plan.batch_size, workers=plan.workers, seed=plan.seed, seen=at.images,
         rank=world.rank, world=world.size,
@@ -168,7 +168,8 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
                 session.drop_old()
                 if session.is_over():
                     break
-            if slimming.due(at.step):
+            while slimming.due(at.step):
+                del stepper  # what averages the gradients of several ranks knows their shapes
                 log.say(slimming.cut_(at.step, optimizer, average))
                 stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world)
             set_rates(optimizer, factor(at.step))

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @torch.no_grad()
 def narrow_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Gives a model the tensors of a state dict whatever their widths, in place; parameters stay the objects they were.
+    """Gives a model the tensors of a state dict whatever their widths, in place; parameters stay the objects they were, in the memory
+    order they had.
 
     Args:
         model: any model whose layers are those of the state dict.
@@ -30,7 +31,9 @@ def narrow_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
         raise ValueError(f"the tensors are not this model's, only of other widths: {', '.join(faults[:5])}")
     widths = {}
     for name, tensor in state.items():
-        own[name].data = tensor.to(own[name].device, own[name].dtype)
+        last = own[name].dim() == 4 and not own[name].is_contiguous()
+        layout = torch.channels_last if last else torch.contiguous_format
+        own[name].data = tensor.to(own[name].device, own[name].dtype).contiguous(memory_format=layout)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             transposed = isinstance(layer, nn.ConvTranspose2d)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from segzoo.pruners._base import Evidence, Values, filters, ranked
+from segzoo.pruners._base import Evidence, Values, filters
+from segzoo.pruners._plan import ranked
 from segzoo.pruners.channels import Channels, Slot
 from segzoo.registry import ConfigError
 
@@ -33,8 +35,9 @@ def bn_scale(model: nn.Module, channels: Channels, evidence: Evidence) -> Values
 def taylor(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
     """Filters whose removal changes the loss least, to first order, go first. Molchanov et al., CVPR 2019, arXiv:1906.10771, eq. 8.
 
-    The square of weight times gradient, summed over a filter, and its mean over some training pictures. A filter that no gradient
-    reaches is worth nothing.
+    The square of weight times gradient, summed over a filter, and its sum over some training pictures, frozen layers included. The
+    paper ranks all layers together; here that is relative to each layer's mean. A layer that no gradient reaches, such as a head of
+    training alone, gives the common share.
     """
     weights, found = dict(model.named_parameters()), {}
     for gradients in evidence.gradients():
@@ -45,10 +48,10 @@ def taylor(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
     return lambda slot: found.get(slot, torch.zeros(len(channels.slots[slot])))
 
 
-def _norm_behind(model: nn.Module, slot: Slot) -> nn.BatchNorm2d | None:
+def _norm_behind(model: nn.Module, slot: Slot) -> _BatchNorm | None:
     """The batch norm registered right behind the convolution of a weight; None where there is none."""
     path, _, name = slot.name.removesuffix(".weight").rpartition(".")
     children = list(model.get_submodule(path).named_children())
     names = [child for child, _ in children]
     behind = children[names.index(name) + 1 : names.index(name) + 2]
-    return behind[0][1] if behind and isinstance(behind[0][1], nn.BatchNorm2d) else None
+    return behind[0][1] if behind and isinstance(behind[0][1], _BatchNorm) else None

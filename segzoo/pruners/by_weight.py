@@ -1,4 +1,4 @@
-"""Filters ranked by what is written in them, or at random as the control. Settings of all pruners: ``_base.plan``."""
+"""Filters ranked by what is written in them, or at random as the control. Settings of all pruners: ``_plan.plan``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from segzoo.pruners._base import Evidence, Values, filters, ranked
+from segzoo.pruners._base import Evidence, Values, filters
+from segzoo.pruners._plan import ranked
 from segzoo.pruners.channels import Channels, Slot
 from segzoo.registry import PRUNERS, Range
 

@@ -114,9 +114,10 @@ class _Follower(TorchDispatchMode):
         for slot, held in slots.items():
             for channel in dict.fromkeys(held):
                 parts.setdefault(channel, []).append(slot)
+        made = {channel for maker in self.makers for channel in slots[maker]} - {KEPT}
         blocks: dict[tuple[Slot, ...], list[int]] = {}
         for channel, where in parts.items():
-            if channel != KEPT:
+            if channel in made:  # not so in layers that never run, such as those of branches left out
                 blocks.setdefault(tuple(where), []).append(channel)
         return Channels(slots, [tuple(block) for block in blocks.values()], self.makers)
 

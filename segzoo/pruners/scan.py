@@ -13,6 +13,7 @@ from torch import nn
 
 from segzoo.pruners.channels import Channels
 from segzoo.pruners.cut import masked
+from segzoo.pruners.rank import blocks_of
 
 SHARES = (0.75, 0.5, 0.25)
 STEPS = 40  # of the search for one rise of the loss; each halves the interval
@@ -63,10 +64,8 @@ def scan(
         exclude: beginnings of names of layers that are not looked at.
     """
     whole, curves = loss(), []
-    for place, block in enumerate(channels.blocks):
+    for place, block in blocks_of(channels, exclude):
         layers = tuple(slot.name.removesuffix(".weight") for slot in channels.filters(block))
-        if exclude and any(layer.startswith(tuple(exclude)) for layer in layers):
-            continue
         ranked, losses = sorted(block, key=lambda channel: worth[channel], reverse=True), {1.0: whole}
         for share in SHARES:
             with masked(model, channels, ranked[max(1, round(share * len(block))) :]):
