@@ -52,7 +52,7 @@ def row(name: str, seed: int, run: Path, others: dict[str, Path]) -> dict[str, A
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
     before = next((stage for stage in result.get("report", []) if stage["what"] == "pruned"), None)
-    found = tuned_row(run, timed_hw=SIZE) | {"what": name, "seed": seed, "minutes": result["train_minutes"]}
+    found = tuned_row(run, timed_hw=SIZE) | {"what": name, "seed": seed}
     found |= {"steps": result["steps"], "best_step": result["best_step"], "miou_pruned": before and before["miou"]}
     found["against"] = {
         other: miou_difference(*(np.load(place / "eval" / "pictures.npy") for place in (run, path)))
