@@ -20,7 +20,7 @@ from segzoo.engine.bench import bench
 from segzoo.engine.bench_table import page, write_tables
 from segzoo.engine.device import forget_peak, peak_memory
 from segzoo.engine.roofline import roofline
-from segzoo.engine.timing import Times, measure, median_interval
+from segzoo.engine.timing import Times, measure, median_interval, paired
 from segzoo.export import Deployed
 from segzoo.layers.context import ContextConv
 from segzoo.layers.resize import resize
@@ -67,6 +67,20 @@ def test_time_that_runs_out_is_a_doubt(monkeypatch):
 def test_times_that_never_settled_are_a_doubt(monkeypatch):
     found = measure(a_clock(monkeypatch, lambda n: 6.0), CPU, seconds=20, interval=0.03)
     assert found.warmup == 3 and "3 calls before had not settled" in " ".join(found.doubts(0.03))
+
+
+def test_pairs_do_not_feel_a_machine_that_slows_down(monkeypatch):
+    now, calls = [0.0], count()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def taking(seconds):
+        def call():
+            now[0] += seconds * (1 + next(calls) / 40)
+
+        return call
+
+    found = paired(taking(0.3), taking(0.5), CPU, seconds=1000, interval=0.02)
+    assert found == pytest.approx(0.6, rel=0.02) and next(calls) < 100
 
 
 def test_percentiles_are_order_statistics():

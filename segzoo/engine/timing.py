@@ -85,6 +85,42 @@ def measure(call: Callable[[], object], device: torch.device, *, seconds: float,
     return Times(taken, len(warm), _settled(warm))
 
 
+def paired(
+    call: Callable[[], object],
+    other: Callable[[], object],
+    device: torch.device,
+    *,
+    seconds: float,
+    interval: float,
+    least: int = 10,
+) -> float:
+    """The median ratio of two calls' times, taken in turns, so that whatever else uses the machine meets both.
+
+    Args:
+        call, other: what to time, the one by the other.
+        device: where they run.
+        seconds: longest time for the counted pairs.
+        interval: half the width wanted of the median's 95 % interval, as a share of the median.
+        least: fewest counted pairs, even if they take longer.
+    """
+    ours, theirs = (_cuda_clock(each) if device.type == "cuda" else _clock(each) for each in (call, other))
+    for once in (ours, theirs, ours, theirs):
+        once()
+    ratios: list[float] = []
+    spent = 0.0
+    while len(ratios) < least or spent < seconds:
+        first = ours() if len(ratios) % 2 == 0 else None
+        second = theirs()
+        first = ours() if first is None else first
+        ratios.append(first / second)
+        spent += first + second
+        if len(ratios) >= 2 * least and len(ratios) % least == 0:
+            low, high = median_interval(ratios)
+            if high - low <= 2 * interval * statistics.median(ratios):
+                break
+    return statistics.median(ratios)
+
+
 def _settled(warm: Sequence[float]) -> bool:
     if len(warm) < 2 * WINDOW:
         return False
