@@ -260,6 +260,14 @@ def test_a_page_shows_rows_that_failed_too(tmp_path):
     assert "a&lt;b" in page(rows) and "Titan X" in page(rows)
 
 
+def test_what_all_rows_share_is_told_once(tmp_path):
+    rows = [{"model": "icnet", "runtime": name, "hw": [64, 96], "batch": 1, "unable": "not here"} for name in ("eager", "openvino")]
+    text = write_tables(tmp_path, rows)
+    assert text.startswith("All rows: model icnet, size 64x96, batch 1.\n\n| runtime | remarks |\n")
+    assert "All rows: model icnet" in page(rows) and "<th>runtime</th><th>remarks</th>" in page(rows)
+    assert "| runtime | eager |" in write_tables(tmp_path, rows[:1])
+
+
 @pytest.mark.slow
 def test_the_tool_makes_one_table_over_runtimes(tmp_path):
     words = [

@@ -45,11 +45,27 @@ CLAIMS = (
 
 def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     """Writes ``bench.json``, ``bench.md`` and ``bench.html`` into a folder; returns the Markdown."""
-    table = markdown_table(COLUMNS, map(_cells, rows))
+    columns, lines, same = _table(rows)
+    text = (f"{same}\n\n" if same else "") + markdown_table(columns, [[_inline(str(c or "")) for c in line] for line in lines])
     write_json(folder / "bench.json", list(rows))
-    write_text(folder / "bench.md", table)
+    write_text(folder / "bench.md", text)
     write_text(folder / "bench.html", page(rows))
-    return table
+    return text
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[Any]], str]:
+    """Columns, lines, and in a sentence what is the same of every row; a single row stands upright."""
+    cells = [_cells(row) for row in rows]
+    if len(cells) == 1:
+        return ("what", "found"), [[name, cell] for name, cell in zip(COLUMNS, cells[0], strict=True) if cell is not None], ""
+    same = {place for place in range(len(COLUMNS) - 1) if len({str(line[place]) for line in cells}) == 1}
+    told = ", ".join(f"{COLUMNS[place]} {cells[0][place]}" for place in sorted(same) if cells and cells[0][place] is not None)
+    rest = [place for place in range(len(COLUMNS)) if place not in same]
+    return (
+        [COLUMNS[place] for place in rest],
+        [[line[place] for place in rest] for line in cells],
+        f"All rows: {told}." if told else "",
+    )
 
 
 def _cells(row: Mapping[str, Any]) -> list[Any]:
@@ -61,7 +77,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         row.get("scope"),
     ]
     if "ms_per_image" not in row:
-        return [*first, *[None] * (len(COLUMNS) - len(first) - 1), _inline(remarks)]
+        return [*first, *[None] * (len(COLUMNS) - len(first) - 1), remarks]
     return [
         *first,
         f"{row['ms_per_image']['p50']:.1f}",
@@ -76,7 +92,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         f"{row['agreement']:.2%}",
         f"{row['share_of_peak']:.0%}",
         f"{row['peak_memory_mb']:.0f}",
-        _inline(remarks) or None,
+        remarks or None,
     ]
 
 
@@ -87,8 +103,9 @@ def _inline(text: str) -> str:
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """A page by itself: a bar a row, the table, the machine, and what others claim."""
     able = [row for row in rows if "ms_per_image" in row]
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in _cells(row)) + "</tr>" for row in rows)
+    columns, lines, same = _table(rows)
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in line) + "</tr>" for line in lines)
     claims = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{ms:g}</td><td>{html.escape(where)}</td></tr>" for name, ms, where in CLAIMS
     )
@@ -96,11 +113,11 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     facts = f"{machine.get('cpu', '')}, threads: {machine.get('threads', '?')}, GPU: {machine.get('gpu') or 'none'}"
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>segzoo bench</title><style>"
-        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem;color:#1c2430}"
+        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:112rem;padding:0 1rem;color:#1c2430}"
         "table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{border-bottom:1px solid #d7dce3;padding:.3rem .6rem;"
         "text-align:left}th{background:#f2f4f7}svg{width:100%;height:auto}.wide{overflow-x:auto}.wide td:last-child{min-width:18rem}"
         ".wide td{white-space:nowrap}.wide td:last-child{white-space:normal}svg{max-width:60rem}</style>"
-        f"<h1>Milliseconds a picture</h1><p>{html.escape(facts)}. Median and, as the thin line, the 90th percentile.</p>{_bars(able)}"
+        f"<h1>Milliseconds a picture</h1><p>{html.escape(facts)}. Median and, as the thin line, the 90th percentile. {html.escape(same)}</p>{_bars(able)}"
         f"<div class=wide><table><tr>{head}</tr>{body}</table></div><h2>What others have published</h2><p>Claims, not measured here; "
         "1024x2048 pixels, the network alone.</p><table><tr><th>model</th><th>ms/image</th><th>on</th></tr>"
         f"{claims}</table></html>\n"
