@@ -6,7 +6,7 @@ Zhao et al., CVPR 2017, arXiv:1612.01105. Layers as in the authors' Caffe releas
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,12 @@ class PSPNet(SegModel):
         """Also convolves the pooled maps before they grow, which halves the work of the widest layer."""
         merged = super().lean_()
         if self.pyramid.bins:
-            self.context = ContextConv(self.fuse.get_submodule("conv"), self.backbone.channels["c5"], self.align_corners)
+            conv: Any = self.fuse.get_submodule("conv")
+            pooled = [
+                layer.out_channels for layer in self.reduce.modules() if isinstance(layer, nn.Conv2d)
+            ]  # pruning may change all
+            features = conv.in_channels - sum(pooled) if pooled else conv.in_channels // (1 + len(self.pyramid.bins))
+            self.context = ContextConv(conv, features, self.align_corners)
             self.fuse = nn.Identity()  # type: ignore[assignment]
         return merged
 
