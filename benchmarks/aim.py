@@ -17,23 +17,18 @@ import torch
 from benchmarks.pruning import COMMON, ROOT, SIZE
 from benchmarks.results import write_result
 from benchmarks.turns import compared, in_turns
-from segzoo.layers.labels import grow_labels
-from segzoo.measured import lean_copy, runtime_call
+from segzoo.measured import labeller
 from segzoo.pruned import timed_rows
-from segzoo.runtimes._base import Order
 from segzoo.subject import bench_pictures, subject
 
 SHARE, STEPS = 0.6, 60
 RUNTIMES = ("openvino", "eager")
 
 
-def labeller(ckpt: Path, runtime: str) -> Any:
+def labelling(ckpt: Path, runtime: str) -> Any:
     """What labels one picture with a checkpoint in bf16."""
     chosen = subject({}, ckpt=str(ckpt))
-    pictures = bench_pictures(chosen.data, 1, hw=SIZE)
-    picture = torch.from_numpy(pictures[0][None])
-    call = runtime_call(runtime, Order(lean_copy(chosen.model, chosen.card, torch.device("cpu")), picture, "bf16", pictures))
-    return lambda: grow_labels(call(picture), SIZE, bool(chosen.model.align_corners))
+    return labeller(chosen.model, chosen.card, runtime, "bf16", bench_pictures(chosen.data, 1, hw=SIZE), torch.device("cpu"))
 
 
 def aimed(start: Path, out: Path, runtime: str) -> dict[str, Any]:
@@ -45,7 +40,7 @@ def aimed(start: Path, out: Path, runtime: str) -> dict[str, Any]:
         words = [f"ckpt={start}", "pruner=l1", *goal, *COMMON[:2], *report, f"out={out}"]
         subprocess.run([sys.executable, "tools/prune.py", *words], cwd=ROOT, check=True)
     found = json.loads((out / "aim.json").read_text(encoding="utf-8"))
-    ratio = compared(in_turns({"ours": labeller(out, runtime), "peer": labeller(start, runtime)}, seconds=20, least=8, warm=3))
+    ratio = compared(in_turns({"ours": labelling(out, runtime), "peer": labelling(start, runtime)}, seconds=20, least=8, warm=3))
     ratio = {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
     last = json.loads((out / "result.json").read_text(encoding="utf-8"))["report"][-1]
     sizes = {key: last[key] for key in ("params", "gmacs", "miou")}

@@ -145,30 +145,20 @@ def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]
     The first network that is asked for is timed alone. Each later one is timed in turns with it, and its time is the first one's times
     their ratio: a machine that slows down for a minute moves no answer.
     """
-    import torch
-
     from segzoo.engine.device import pick_device
     from segzoo.engine.timing import measure, paired
-    from segzoo.layers.labels import grow_labels
-    from segzoo.measured import lean_copy, runtime_call
-    from segzoo.runtimes._base import Order, Unable
+    from segzoo.measured import labeller
+    from segzoo.runtimes._base import Unable
     from segzoo.subject import bench_pictures
 
     place, pictures = pick_device(device), bench_pictures(data, 8, hw=target.hw)
-    example = torch.from_numpy(pictures[0][None]).to(place)
     first: list[tuple[Callable[[], object], float]] = []
 
     def milliseconds(model: Any) -> float:
-        order = Order(lean_copy(model, data.card, place), example, target.precision, pictures)  # type: ignore[arg-type]
         try:
-            call = runtime_call(target.runtime, order)
+            once = labeller(model, data.card, target.runtime, target.precision, pictures, place)
         except Unable as error:
             raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
-        align = bool(model.align_corners)
-
-        def once() -> torch.Tensor:
-            return grow_labels(call(example), target.hw, align)
-
         if first:
             whole, time = first[0]
             return time * paired(once, whole, place, seconds=20, interval=0.02)

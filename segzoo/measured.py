@@ -6,7 +6,7 @@ import copy
 import multiprocessing
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from segzoo.subject import Subject, bench_pictures, subject
 from segzoo.types import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from segzoo.export import Deployed
@@ -67,13 +68,11 @@ def measured_row(
     example = torch.from_numpy(np.stack([pictures[0]] * words["batch"])).to(place)
     row = _identity(chosen, config, size) | {"device": place.type, "threads": torch.get_num_threads()}
     row |= {"versions": versions(*PACKAGES), "machine": machine(), "git": git_commit()}
+    lean = lean_copy(chosen.model, chosen.card, place)
+    done, order = counted(lean.model, **size)["gmacs"], Order(lean, example, words["precision"], pictures)
     start = time.perf_counter()
     try:
-        lean = lean_copy(chosen.model, chosen.card, place)
-        done = counted(lean.model, **size)["gmacs"]
-        call = runtime_call(
-            config["runtime"]["name"], Order(lean, example, words["precision"], pictures), **settings(config["runtime"])
-        )
+        call = runtime_call(config["runtime"]["name"], order, **settings(config["runtime"]))
     except Unable as error:
         return row | {"unable": str(error)}
     built = time.perf_counter() - start
@@ -140,6 +139,24 @@ def runtime_call(name: str, order: Order, **words: Any) -> Call:
     except ImportError as error:
         help_ = f': pip install "segzoo[{EXTRAS[name]}]"' if name in EXTRAS else ""
         raise Unable(f"{error}{help_}") from None
+
+
+def labeller(
+    model: SegModel, card: DataCard, runtime: str, precision: str, pictures: Sequence[np.ndarray], place: torch.device
+) -> Callable[[], torch.Tensor]:
+    """What labels the first of several pictures of one size, from bytes on the device to a label a pixel, in a runtime.
+
+    Raises:
+        Unable: as ``runtime_call``.
+    """
+    import torch
+
+    from segzoo.layers.labels import grow_labels
+    from segzoo.runtimes._base import Order
+
+    example, align = torch.from_numpy(pictures[0][None]).to(place), bool(model.align_corners)
+    call = runtime_call(runtime, Order(lean_copy(model, card, place), example, precision, pictures))  # type: ignore[arg-type]
+    return lambda: grow_labels(call(example), example.shape[1:3], align)
 
 
 def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any]) -> dict[str, Any]:

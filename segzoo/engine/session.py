@@ -65,7 +65,7 @@ class Session:
         )
         self.watch.evaluation(result.confusion, parts.card.classes)
         if self.world.is_main:
-            keep_scores(self.run.folder, self.at, result, self.log, len(self.slimming.stages) - self.slimming.left)
+            keep_scores(self.run.folder, self.at, result, self.log, len(self.slimming.stages) - len(self.slimming.left))
             show_pictures(self.log, self.at.step, self.model, parts.val_set, parts.card, self.plan.val_pictures, self.formats)
 
     def drop_old(self) -> None:

@@ -42,12 +42,12 @@ class Slimming:
 
     def due(self, step: int) -> bool:
         """Whether a stage comes before the step after ``step``."""
-        return any(when <= step and share < self.share for when, share in self.stages)
+        return bool(self.left) and self.left[0][0] <= step
 
     @property
-    def left(self) -> int:
-        """How many stages are still to come."""
-        return sum(share < self.share for _, share in self.stages)
+    def left(self) -> list[tuple[int, float]]:
+        """The stages still to come: the step before which each does, and the share that stays."""
+        return [stage for stage in self.stages if stage[1] < self.share]
 
     def widths(self) -> dict[str, int]:
         """The output channels of each convolution that has others than its configuration says."""
@@ -62,7 +62,7 @@ class Slimming:
             optimizer: its moments lose what the parameters lose.
             average: of the weights; likewise.
         """
-        keep = next(share for when, share in self.stages if when <= step and share < self.share)
+        keep = self.left[0][1]
         counted = sum(parameter.numel() for parameter in self.model.parameters())
         names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         resize = self.pruner.prune_(self.model, keep, self.evidence, self.given, self.world.first)
