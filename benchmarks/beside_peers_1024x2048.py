@@ -45,6 +45,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "parsenet": ({"name": "parsenet"}, VGG, ("plain parsenet",)),
     "largefov": ({"name": "deeplab_largefov"}, VGG, ("plain largefov",)),
 }
+CALIBRATING = 8  # pictures, drawn ones, from which int8 takes its ranges on both sides
 SIDE = 2048  # of the matrices whose product tells the machine's speed
 RUNS = (("openvino", "bf16"), ("eager", "bf16"))
 MORE = {
@@ -86,15 +87,16 @@ def peer(name: str) -> Peer:
     return Peer({"parsenet": PlainParseNet, "largefov": PlainLargeFOV}[model](CLASSES), lambda net, x: net(x), False).eval()
 
 
-def call_of(net: nn.Module, gives: str, runtime: str, precision: str, picture: Tensor, card: Any) -> Callable[[Tensor], Tensor]:
-    """A network in one of our runtimes."""
+def call_of(net: nn.Module, gives: str, runtime: str, precision: str, pictures: list[Any], card: Any) -> Callable[[Tensor], Tensor]:
+    """A network in one of our runtimes; int8 takes its ranges from all pictures but the first, which is timed."""
     deployed = Deployed(net, card.mean, card.std, takes="uint8", gives=gives).eval()  # type: ignore[arg-type]
-    order = Order(deployed, picture, precision, [picture[0].numpy()])  # type: ignore[arg-type]
+    picture = torch.from_numpy(pictures[0][None])
+    order = Order(deployed, picture, precision, pictures[1:])  # type: ignore[arg-type]
     if runtime == "openvino" and isinstance(net, Peer):
         import openvino  # type: ignore[import-not-found]
 
         graph = openvino.convert_model(deployed, example_input=picture, input=list(picture.shape))
-        return openvino_call(compiled_graph(graph, order, calibrate=16))
+        return openvino_call(compiled_graph(graph, order, calibrate=len(order.pictures)))
     return RUNTIMES.build(runtime, order)
 
 
@@ -102,15 +104,17 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
     """Our network beside each of its peers."""
     model, trunk, peers = CASES[name]
     chosen = subject({"model": model, "backbone": trunk}, classes=CLASSES)
-    picture = torch.from_numpy(bench_pictures(chosen.data, 1, hw=SIZE)[0][None])
-    align = bool(chosen.model.align_corners)
+    pictures = bench_pictures(chosen.data, 1 + CALIBRATING, hw=SIZE)
+    picture, align = torch.from_numpy(pictures[0][None]), bool(chosen.model.align_corners)
+    truth = torch.from_numpy(chosen.model.predict(pictures[0]))
     chosen.model.lean_()
     gmacs = counted(chosen.model, SIZE)["gmacs"]
-    net = call_of(chosen.model, "logits", runtime, precision, picture, chosen.card)
+    net = call_of(chosen.model, "logits", runtime, precision, pictures, chosen.card)
+    equal = (grow_labels(net(picture), SIZE, align)[0] == truth).double().mean().item()
     matrix = torch.randn(SIDE, SIDE).to(torch.float32 if precision == "fp32" else torch.bfloat16)
     rows = []
     for other in peers:
-        theirs = call_of(peer(other), "labels", runtime, precision, picture, chosen.card)
+        theirs = call_of(peer(other), "labels", runtime, precision, pictures, chosen.card)
         taken = in_turns(
             {
                 "ours": lambda: grow_labels(net(picture), SIZE, align),
@@ -119,9 +123,16 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
                 "product": lambda: torch.mm(matrix, matrix),
             },
             seconds=20,
+            least=8,
+            warm=2,
         )
         tflops = 2 * SIDE**3 / statistics.median(taken["product"]) / 1e12
-        spent = {"ours_net_ms": 1000 * statistics.median(taken["net"]), "gmacs": gmacs, "machine_tflops": tflops}
+        spent = {
+            "agreement": equal,
+            "ours_net_ms": 1000 * statistics.median(taken["net"]),
+            "gmacs": gmacs,
+            "machine_tflops": tflops,
+        }
         row = {"model": name, "peer": other, "runtime": runtime, "precision": precision, "hw": list(SIZE), "batch": 1}
         rows.append(row | compared(taken) | spent | {"at_peak_ms": 2 * gmacs / tflops})
         print(rows[-1], flush=True)
@@ -131,7 +142,7 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
 
 def main(words: list[str]) -> None:
     names, runs = [word for word in words if word in CASES], {word for word in words if word not in CASES}
-    packages = ("mmsegmentation", "segmentation-models-pytorch", "openvino", "onnxruntime")
+    packages = ("mmsegmentation", "segmentation-models-pytorch", "openvino", "onnxruntime", "nncf")
     for name in names or CASES:
         wanted = [run for run in (*RUNS, *MORE.get(name, ())) if runs <= set(run)]
         rows = [row for run in wanted for row in measure(name, *run)]

@@ -78,11 +78,13 @@ def peers_full_size() -> str:
             f"{row['machine_tflops']:.2f}",
             f"{row['peer_ms']:.0f}",
             ratio(row),
+            f"{100 * row['agreement']:.2f}" if "agreement" in row else None,
         )
         for file in files
         for row in read_result(file)["rows"]
     ]
-    columns = ("model", "peer", "runtime", "precision", "ours ms", "network alone", "at peak", "TFLOP/s", "peer ms", "ratio [95 %]")
+    measured = ("ours ms", "network alone", "at peak", "TFLOP/s", "peer ms", "ratio [95 %]", "labels equal to fp32 %")
+    columns = ("model", "peer", "runtime", "precision", *measured)
     return markdown_table(columns, rows) if rows else "Not measured yet.\n"
 
 

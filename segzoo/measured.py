@@ -54,7 +54,7 @@ def measured_row(
     from segzoo.describe import counted
     from segzoo.engine.bench import bench
     from segzoo.engine.device import pick_device
-    from segzoo.engine.env import git_commit, machine, versions
+    from segzoo.engine.env import clocks_mhz, git_commit, machine, versions
     from segzoo.layers.labels import grow_labels
     from segzoo.runtimes._base import Order, Unable
 
@@ -63,13 +63,15 @@ def measured_row(
     place, words, size = pick_device(device), words_for(bench, config), words_for(bench_pictures, config)
     chosen = subject(config, **words_for(subject, config))
     calibrating = config["runtime"].get("calibrate", 0) if words["precision"] == "int8" else 0
-    pictures = bench_pictures(chosen.data, max(check, words["batch"], calibrating), **size)
-    truth = [chosen.model.predict(picture) for picture in pictures[:check]]
-    example = torch.from_numpy(np.stack([pictures[0]] * words["batch"])).to(place)
+    pictures = bench_pictures(chosen.data, check + max(1, calibrating), **size)
+    checked, seen = pictures[:check], pictures[check:]  # int8 takes its ranges from others than it is judged by
+    truth = [chosen.model.predict(picture) for picture in checked]
+    example = torch.from_numpy(np.stack([seen[0]] * words["batch"])).to(place)
     row = _identity(chosen, config, size) | {"device": place.type, "threads": torch.get_num_threads()}
-    row |= {"versions": versions(*PACKAGES), "machine": machine(), "git": git_commit()}
+    row |= {"versions": versions(*PACKAGES), "machine": machine() | {"clocks_mhz": clocks_mhz()}, "git": git_commit()}
     lean = lean_copy(chosen.model, chosen.card, place)
-    done, order = counted(lean.model, **size)["gmacs"], Order(lean, example, words["precision"], pictures)
+    done, order = counted(lean.model, **size)["gmacs"], Order(lean, example, words["precision"], seen)
+    row |= {"lean_gmacs": done, "norms_merged": _norms(chosen.model) - _norms(lean)}
     start = time.perf_counter()
     try:
         call = runtime_call(config["runtime"]["name"], order, **settings(config["runtime"]))
@@ -77,7 +79,7 @@ def measured_row(
         return row | {"unable": str(error)}
     built = time.perf_counter() - start
     align = bool(chosen.model.align_corners)
-    found = bench(call, lambda logits: grow_labels(logits, size["hw"], align), pictures, truth, place, done, **words)
+    found = bench(call, lambda logits: grow_labels(logits, size["hw"], align), checked, truth, place, done, **words)
     return row | found | {"build_s": built}
 
 
@@ -164,8 +166,15 @@ def _identity(chosen: Subject, config: Mapping[str, Any], size: Mapping[str, Any
     from segzoo.describe import counted
 
     totals = counted(chosen.model, **size)
-    sizes = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": chosen.weights}
+    sizes = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": chosen.weights, "data": chosen.data.card.name}
     return _asked(config) | {group: chosen.config[group]["name"] for group in ("model", "backbone")} | sizes
+
+
+def _norms(network: torch.nn.Module) -> int:
+    """How many batch norms a network still has."""
+    import torch
+
+    return sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
 
 
 def _asked(config: Mapping[str, Any]) -> dict[str, Any]:

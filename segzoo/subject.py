@@ -35,7 +35,7 @@ class Subject(NamedTuple):
 def subject(
     config: Mapping[str, Any], *, ckpt: str | None = None, classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
 ) -> Subject:
-    """The network of a checkpoint, or a fresh one whose norms have seen a few pictures.
+    """The network of a checkpoint, or a fresh one that scores every class and whose norms have seen a few pictures.
 
     Args:
         config: its ``model``, ``backbone`` and ``data`` sections; what is null comes from the checkpoint. Without a checkpoint,
@@ -61,6 +61,7 @@ def subject(
     torch.manual_seed(seed)
     model = build_model(config, classes or 19).eval()
     model.card = data.card
+    _draw_scores(model)
     _settle_norms(model, [data[i].image for i in range(min(4, len(data)))], data.card)
     return Subject(model, data.card, data, config, f"random, seed {seed}, {_hash(model)}")
 
@@ -77,6 +78,17 @@ def bench_pictures(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 
 
     images = (data[i * len(data) // count].image for i in range(count))
     return [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_LINEAR) for image in images]
+
+
+def _draw_scores(model: SegModel) -> None:
+    """Draws the scores that start at zero, as FCN's do: a network that calls everything class 0 agrees with anything."""
+    import torch
+
+    from segzoo.layers.conv import Score
+
+    for layer in model.modules():
+        if isinstance(layer, Score) and not layer.weight.any():
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
 
 def _settle_norms(model: SegModel, images: list[np.ndarray], card: DataCard) -> None:

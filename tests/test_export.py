@@ -125,6 +125,8 @@ def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
     done = deliver(model, Pictures.card, {"model": "icnet"}, Pictures(), tmp_path, **words)
     assert len(done["gate"]) == 8 and min(row["agreement"] for row in done["gate"]) >= 0.999
     assert len({tuple(row["hw"]) for row in done["gate"]}) == (1 if "hw" in words else 6)
+    assert all(row["classes"] > 1 for row in done["gate"])
+    assert done["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
     files = {"torch_export": ["model.pt2"], "openvino": ["model.bin", "model.xml"]}.get(words.get("format", ""), ["model.onnx"])
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     assert done["norms_merged"] > 50 and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
@@ -197,9 +199,17 @@ def test_a_bundle_says_what_is_wrong(bundle, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (20, 20)).save(tmp_path / "small.png")
+    Image.new("RGB", (80, 70)).save(tmp_path / "fine.png")
+    head = bytearray((tmp_path / "fine.png").read_bytes())
+    head[16:24] = (60_000).to_bytes(4, "big") * 2  # pillow calls that a bomb
+    (tmp_path / "huge.png").write_bytes(head)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     said = alone(bundle, str(tmp_path), "--out", str(tmp_path / "out"))
     assert said.returncode == 1 and "64 or more a side" in said.stderr and "broken.jpg" in said.stderr
+    assert "huge.png: DecompressionBombError" in said.stderr and (tmp_path / "out" / "fine.png").exists()
+    Image.new("RGB", (80, 70)).save(tmp_path / "fine_overlay.jpg")
+    said = alone(bundle, str(tmp_path / "fine.png"), str(tmp_path / "fine_overlay.jpg"), "--out", str(tmp_path))
+    assert said.returncode == 1 and "would write over each other" in said.stderr
     assert "there is no such file" in alone(bundle, "nowhere.png").stderr
     kept = (bundle / "model.onnx").read_bytes()
     (bundle / "model.onnx").write_bytes(kept[:-1])
@@ -235,3 +245,4 @@ def test_every_pair_passes_the_gate(tmp_path, name, trunk, format):
     chosen = subject({"model": {"name": name}, "backbone": trunk}, classes=5)
     done = deliver(chosen.model, chosen.card, {}, chosen.data, tmp_path, format=format)
     assert min(row["agreement"] for row in done["gate"]) >= 0.999
+    assert sum(row["classes"] for row in done["gate"]) > len(done["gate"]), "labels of one class would agree with anything"

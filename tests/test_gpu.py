@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from engine_kit import CARD, Toy, ToyData, make_parts, run_in, settings, weights_hash
-from test_bench import order
+from test_runtimes import order
 
 from segzoo.crf import DenseCRF
 from segzoo.engine.evaluate import evaluate

@@ -13,6 +13,7 @@ from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from segzoo.layers.context import ContextConv
 from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.labels import grow_labels
 from segzoo.layers.norm import PooledBN
@@ -230,3 +231,19 @@ def test_pyramid_pool_exports_with_a_dynamic_size(pool):
         x = torch.randn(batch, 3, height, width)
         for ours, b in zip(program(x), layer.bins, strict=True):
             torch.testing.assert_close(ours, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(9, 14), (12, 6), (1, 1)])
+@torch.no_grad()
+def test_pooled_maps_convolve_before_they_grow(size, align_corners):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(7 + 2 * 3, 5, 3, padding=1)
+    features, pooled = torch.randn(2, 7, *size), [torch.randn(2, 3, b, b) for b in (1, 4)]
+    joined = torch.cat([features, *(resize(p, size, align_corners) for p in pooled)], 1)
+    torch.testing.assert_close(ContextConv(conv, 7, align_corners)(features, pooled), conv(joined), rtol=1e-4, atol=1e-5)
+
+
+def test_another_convolution_is_refused():
+    with pytest.raises(ValueError, match="wanted a 3x3"):
+        ContextConv(torch.nn.Conv2d(4, 4, 1), 2, False)

@@ -13,15 +13,22 @@ def bench(job: Job) -> dict[str, Any]:
     from segzoo import config
     from segzoo.engine.bench_table import write_tables
     from segzoo.engine.run import open_result
+
+    if job.folder is not None:
+        return {"row": _row(job)}
+    title, words = f"{job.picked.get('model') or 'checkpoint'}-{job.picked['runtime']}", config.words_for(open_result, job.config)
+    with open_result("bench", title, job.config, **words) as folder:  # before minutes of measuring, not after
+        row = _row(job)
+        print(write_tables(folder, [row]))
+    return {"row": row}
+
+
+def _row(job: Job) -> dict[str, Any]:
+    """What is measured, by the names it was picked by."""
     from segzoo.measured import measured_apart
 
-    row = measured_apart(job.config)
-    row |= {group: name for group, name in job.picked.items() if group in ("model", "backbone", "runtime") and name is not None}
-    if job.folder is None:
-        words = config.words_for(open_result, job.config)
-        with open_result("bench", f"{row['model'] or 'checkpoint'}-{row['runtime']}", job.config, **words) as folder:
-            print(write_tables(folder, [row]))
-    return {"row": row}
+    named = {group: name for group, name in job.picked.items() if group in ("model", "backbone", "runtime") and name is not None}
+    return measured_apart(job.config) | named
 
 
 def gather(folder: Path) -> str:

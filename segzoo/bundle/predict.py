@@ -55,8 +55,7 @@ class Network:
             raise ValueError(f"{came}, this network takes {wanted[0]}x{wanted[1]}")
         if not wanted and min(image.shape[:2]) < 64:
             raise ValueError(f"{came}, wanted 64 or more a side")
-        (labels,) = self.session.run(None, {"image": np.ascontiguousarray(image[None])})
-        return np.asarray(labels)[0]
+        return np.asarray(self.session.run(None, {"image": np.ascontiguousarray(image[None])})[0])[0]
 
 
 def read(path: Path) -> np.ndarray:
@@ -72,7 +71,12 @@ def write(path: Path, labels: np.ndarray, card: dict[str, Any], image: np.ndarra
     shown.putpalette(colours.flatten().tolist())
     shown.save(path)
     tinted = (image * 0.5 + colours[labels] * 0.5).astype(np.uint8)
-    Image.fromarray(tinted).save(path.with_name(f"{path.stem}_overlay.jpg"), quality=90)
+    Image.fromarray(tinted).save(overlay(path), quality=90)
+
+
+def overlay(path: Path) -> Path:
+    """Where the tinted picture of a label map goes."""
+    return path.with_name(f"{path.stem}_overlay.jpg")
 
 
 def pictures(sources: list[str]) -> list[Path]:
@@ -92,10 +96,9 @@ def targets(found: list[Path], out: Path) -> list[Path]:
     """Where each picture's label map goes; ends the program if one would write over a picture or over another one's."""
     stems = [path.stem for path in found]
     paths = [out / (f"{path.stem}.png" if stems.count(path.stem) == 1 else f"{path.name}.png") for path in found]
-    if len(set(paths)) < len(paths) or {path.resolve() for path in paths} & {path.resolve() for path in found}:
-        raise SystemExit(
-            f"--out {out}: pictures or results of one name would write over each other; give another folder or do it in parts"
-        )
+    results = [*paths, *map(overlay, paths)]
+    if len(set(results)) < len(results) or {path.resolve() for path in results} & {path.resolve() for path in found}:
+        raise SystemExit(f"--out {out}: pictures or results of one name would write over each other; give another folder")
     return paths
 
 
@@ -133,14 +136,13 @@ def main() -> int:
             start = time.perf_counter()
             labels = network.predict(image)
             taken = 1000 * (time.perf_counter() - start)
-        except (OSError, ValueError) as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            write(place, labels, network.card, image)
+            shares = np.bincount(labels.ravel(), minlength=len(network.card["classes"])) / labels.size
+            named = [f"{name} {share:.1%}" for name, share in zip(network.card["classes"], shares, strict=False) if share > 0]
+            print(f"{path.name}: {taken:.0f} ms, {', '.join(named)}")
+        except Exception as error:  # whatever it is, the other pictures have their turn
+            print(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
             failed += 1
-            continue
-        write(place, labels, network.card, image)
-        shares = np.bincount(labels.ravel(), minlength=len(network.card["classes"])) / labels.size
-        named = [f"{name} {share:.1%}" for name, share in zip(network.card["classes"], shares, strict=False) if share > 0]
-        print(f"{path.name}: {taken:.0f} ms, {', '.join(named)}")
     return 1 if failed else 0
 
 

@@ -41,7 +41,7 @@ def bench(
         call: (N, H, W, 3) uint8 -> logits (N, K, h, w).
         label: those logits -> labels (N, H, W).
         pictures: (H, W, 3) uint8 RGB, all of one size; the batch repeats them in order.
-        truth: labels of the first of them, by eager fp32.
+        truth: the labels of each, by eager fp32.
         device: where the network runs.
         gmacs: 10^9 multiply-adds that it does for one picture.
         batch: pictures a call.
@@ -77,7 +77,7 @@ def bench(
         "peak_memory_mb": memory / 1e6,
         "peak": peak,
         "share_of_peak": 2 * gmacs * batch / 1000 / middle / peak["tflops"],
-        "warnings": times.doubts(interval),
+        "warnings": times.doubts(interval) + _vacuous(truth),
     }
 
 
@@ -98,6 +98,12 @@ def _scoped(
     return (lambda: call(ready)) if scope == "net" else (lambda: label(call(ready)))
 
 
+def _vacuous(truth: Sequence[np.ndarray]) -> list[str]:
+    """A warning where every runtime would agree that gives one label everywhere."""
+    seen = np.unique(np.concatenate([labels.ravel() for labels in truth]))
+    return [f"eager fp32 labels every pixel as class {seen[0]}: agreement says nothing"] if len(seen) == 1 else []
+
+
 def _agreement(
     call: Call,
     label: Callable[[Tensor], Tensor],
@@ -106,9 +112,10 @@ def _agreement(
     device: torch.device,
     batch: int,
 ) -> float:
-    """The share of pixels whose label is that of eager fp32."""
-    equal = []
-    for picture, wanted in zip(pictures, truth, strict=False):
-        batched = torch.from_numpy(np.stack([picture] * batch)).to(device)
-        equal.append(float((label(call(batched))[0].cpu().numpy() == wanted).mean()))
+    """The share of pixels whose label is that of eager fp32, over as many batches as there are pictures and all places in them."""
+    equal, count = [], len(truth)
+    for first in range(count):
+        places = [(first + i) % count for i in range(batch)]
+        found = label(call(torch.from_numpy(np.stack([pictures[place] for place in places])).to(device))).cpu().numpy()
+        equal += [float((ours == truth[place]).mean()) for ours, place in zip(found, places, strict=True)]
     return sum(equal) / len(equal)

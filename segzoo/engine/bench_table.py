@@ -15,6 +15,9 @@ COLUMNS = (
     "runtime",
     "precision",
     "device",
+    "threads",
+    "settings",
+    "data",
     "size",
     "batch",
     "scope",
@@ -32,6 +35,15 @@ COLUMNS = (
     "peak memory MB",
     "remarks",
 )
+NAMED = {
+    "hw": "{0[0]}x{0[1]}",
+    "scope": "{}",
+    "backbone": "{}",
+    "device": "{}",
+    "threads": "{} threads",
+    "said": "{}",
+    "data": "{}",
+}
 # what others have published for the network alone at 1024x2048: (model, milliseconds, where)
 CLAIMS = (
     ("icnet_half (Caffe)", 33.0, "Titan X (Maxwell), Zhao et al., ECCV 2018, table 5"),
@@ -47,6 +59,9 @@ def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     """Writes ``bench.json``, ``bench.md`` and ``bench.html`` into a folder; returns the Markdown."""
     columns, lines, same = _table(rows)
     text = (f"{same}\n\n" if same else "") + markdown_table(columns, [[_inline(str(c or "")) for c in line] for line in lines])
+    if any(row.get("hw") == [1024, 2048] for row in rows):
+        claimed = "; ".join(f"{name} {ms:g} ms on {where}" for name, ms, where in CLAIMS)
+        text += f"\nWhat others have published, not measured here, the network alone at this size: {claimed}.\n"
     write_json(folder / "bench.json", list(rows))
     write_text(folder / "bench.md", text)
     write_text(folder / "bench.html", page(rows))
@@ -55,7 +70,7 @@ def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[Any]], str]:
     """Columns, lines, and in a sentence what is the same of every row; a single row stands upright."""
-    cells = [_cells(row) for row in rows]
+    cells = [_cells(row) for row in _said(rows)]
     if len(cells) == 1:
         return ("what", "found"), [[name, cell] for name, cell in zip(COLUMNS, cells[0], strict=True) if cell is not None], ""
     same = {place for place in range(len(COLUMNS) - 1) if len({str(line[place]) for line in cells}) == 1}
@@ -68,14 +83,24 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[
     )
 
 
+def _said(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with those settings of their runtimes in words by which rows of one runtime differ."""
+
+    def of_runtime(row: Mapping[str, Any], key: str) -> set[str]:
+        return {str(other.get("settings", {}).get(key)) for other in rows if other.get("runtime") == row.get("runtime")}
+
+    told = []
+    for row in rows:
+        words = [f"{key}={value}" for key, value in row.get("settings", {}).items() if len(of_runtime(row, key)) > 1]
+        told.append({**row, "said": ", ".join(words) or None})
+    return told
+
+
 def _cells(row: Mapping[str, Any]) -> list[Any]:
     remarks = row.get("unable") or "; ".join(row.get("warnings", []))
     size = "x".join(map(str, row["hw"])) if row.get("hw") else None
-    first = [row.get(key) for key in ("model", "backbone", "runtime", "precision", "device")] + [
-        size,
-        row.get("batch"),
-        row.get("scope"),
-    ]
+    names = [row.get(key) for key in ("model", "backbone", "runtime", "precision", "device", "threads")]
+    first = [*names, row.get("said"), row.get("data"), size, row.get("batch"), row.get("scope")]
     if "ms_per_image" not in row:
         return [*first, *[None] * (len(COLUMNS) - len(first) - 1), remarks]
     return [
@@ -90,7 +115,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         f"{row['params']:,}",
         f"{row['gmacs']:.1f}",
         f"{row['agreement']:.2%}",
-        f"{row['share_of_peak']:.0%}",
+        f"{row['share_of_peak']:.0%}" + (" (bf16's)" if row["precision"] == "int8" else ""),
         f"{row['peak_memory_mb']:.0f}",
         remarks or None,
     ]
@@ -102,7 +127,7 @@ def _inline(text: str) -> str:
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """A page by itself: a bar a row, the table, the machine, and what others claim."""
-    able = [row for row in rows if "ms_per_image" in row]
+    able = [row for row in _said(rows) if "ms_per_image" in row]
     columns, lines, same = _table(rows)
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in line) + "</tr>" for line in lines)
@@ -129,13 +154,13 @@ def _bars(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     longest = max(row["ms_per_image"]["p90"] for row in rows)
-    several = {key for key in ("hw", "scope") if len({str(row[key]) for row in rows}) > 1}
+    several = {key for key in NAMED if len({str(row.get(key)) for row in rows}) > 1}
     drawn = []
     for number, row in enumerate(rows):
         y = 26 * number
         middle, late = (560 * row["ms_per_image"][p] / longest for p in ("p50", "p90"))
         name = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
-        name += (f" {row['hw'][0]}x{row['hw'][1]}" if "hw" in several else "") + (f" {row['scope']}" if "scope" in several else "")
+        name += "".join(f" {NAMED[key].format(row[key])}" for key in NAMED if key in several and row.get(key) is not None)
         drawn.append(
             f'<text x="335" y="{y + 17}" text-anchor="end">{html.escape(name)}</text>'
             f'<rect x="345" y="{y + 5}" width="{middle:.1f}" height="16" fill="#3b6fb6"/>'

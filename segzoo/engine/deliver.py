@@ -50,7 +50,7 @@ def deliver(
         bundle: also write ``bundle.zip`` with all that is needed to run the file without torch and without this package.
 
     Returns:
-        ``file``, ``bytes``, ``norms_merged``, ``bundle`` and ``gate``: size and agreement of each picture.
+        ``file``, ``bytes`` (OpenVINO: of both files), ``norms_merged``, ``bundle`` and ``gate``: what ``compare`` found of each picture.
 
     Raises:
         GateError: the file labels a picture otherwise; it is not kept.
@@ -78,9 +78,13 @@ def deliver(
         if isinstance(error, ImportError):
             raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
         raise
-    done = {"file": str(path), "bytes": path.stat().st_size, "norms_merged": merged, "bundle": None, "gate": gate}
+    size = sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.exists())
+    done = {"file": str(path), "bytes": size, "norms_merged": merged, "bundle": None, "gate": gate}
     if bundle:
-        done["bundle"] = str(write_bundle(path, card, facts, hw, pictures[-1], run(pictures[-1][None])[0]))
+        most = max(
+            range(len(gate)), key=lambda i: (gate[i]["classes"], pictures[i].size)
+        )  # the self-test shall have much to get wrong
+        done["bundle"] = str(write_bundle(path, card, facts, hw, pictures[most], run(pictures[most][None])[0]))
     return done
 
 

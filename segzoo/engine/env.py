@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ def machine() -> dict[str, Any]:
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
     }
+
+
+def clocks_mhz() -> dict[str, float | None]:
+    """What the processor's cores and the GPU run at just now, in MHz, the cores' mean; None where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    cores = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    gpu = None
+    if torch.cuda.is_available():
+        with suppress(ImportError, RuntimeError):  # without NVIDIA's management library
+            gpu = float(torch.cuda.clock_rate())
+    return {"cpu": sum(cores) / len(cores) if cores else None, "gpu": gpu}
 
 
 def git_commit() -> dict[str, Any] | None:

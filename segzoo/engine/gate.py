@@ -48,7 +48,8 @@ def compare(
         least: share of equal labels wanted of every picture, 0 to 1.
 
     Returns:
-        ``hw`` of each picture and its smallest ``agreement``: mirrored or not, alone or in a batch.
+        ``hw`` of each picture, its smallest ``agreement``: mirrored or not, alone or in a batch; and how many ``classes`` the network
+        finds in it. Where that is one everywhere, agreement shows little.
 
     Raises:
         GateError: a picture agrees less; ``where.png`` shows it beside both label maps.
@@ -66,7 +67,7 @@ def compare(
             for image, ours, theirs in zip(batch, found, wanted, strict=False):
                 shares[float((ours == theirs).mean())] = (image, theirs, ours)
         agreement = min(shares)
-        rows.append({"hw": list(picture.shape[:2]), "agreement": agreement})
+        rows.append({"hw": list(picture.shape[:2]), "agreement": agreement, "classes": len(np.unique(wanted))})
         if agreement < least:
             image, theirs, ours = shares[agreement]
             _show(image, theirs, ours, card, folder / "where.png")

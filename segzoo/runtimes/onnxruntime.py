@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segzoo.export import Deployed
+from segzoo.layers.conv import Score
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_other_precision, scores
 
@@ -77,16 +79,24 @@ def _quantised(path: Path, order: Order, calibrate: int) -> Path:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["Conv"],
-        nodes_to_exclude=_scores(clean, order.deployed.classes),
+        nodes_to_exclude=_scores(clean, order.deployed),
         per_channel=True,
     )
     return done
 
 
-def _scores(path: Path, classes: int) -> list[str]:
-    """Names of the convolutions that give class scores."""
+def _scores(path: Path, deployed: Deployed) -> list[str]:
+    """Names of the convolutions that give class scores, which are those with a score layer's weights.
+
+    Raises:
+        Unable: there is none, because the exporter has come to name weights otherwise.
+    """
     import onnx  # type: ignore[import-not-found]
 
-    graph = onnx.load(str(path)).graph
-    shapes = {tensor.name: tensor.dims for tensor in graph.initializer}
-    return [node.name for node in graph.node if node.op_type == "Conv" and shapes.get(node.input[1], [0])[0] == classes]
+    weights = {f"{name}.weight" for name, layer in deployed.named_modules() if isinstance(layer, Score)}
+    found = [node.name for node in onnx.load(str(path)).graph.node if node.op_type == "Conv" and node.input[1] in weights]
+    if not found:
+        raise Unable(
+            "onnxruntime: the exported network names no score layer, and int8 would take its precision; use another precision"
+        )
+    return found

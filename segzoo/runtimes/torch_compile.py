@@ -20,8 +20,9 @@ def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool
         cuda_graphs: on CUDA, start all kernels of a call at once.
 
     Raises:
-        Unable: there is no compiler on this machine, or graphs were asked for without CUDA.
+        Unable: there is no compiler on this machine, or graphs were asked for without CUDA or could not be captured.
     """
+    from torch._dynamo.utils import counters
     from torch._inductor import config as inductor  # seconds, so not before it is wanted
     from torch._inductor.exc import GPUTooOldForTriton, InductorError, TritonMissing
 
@@ -39,7 +40,12 @@ def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool
                 return found.clone() if cuda_graphs else found  # the next call writes over a graph's output
 
         try:
+            skipped = counters["inductor"]["cudagraph_skips"]
             call(order.example)
+            if cuda_graphs and counters["inductor"]["cudagraph_skips"] > skipped:  # it goes on without, and only logs that
+                raise Unable(
+                    "torch_compile could not capture the network as a graph, TORCH_LOGS=perf_hints tells why; leave graphs away"
+                )
         except (InductorError, TritonMissing, GPUTooOldForTriton) as error:
             needs = "on a CPU it needs a C++ compiler such as g++, on CUDA triton"
             raise Unable(f"torch_compile: {str(error).splitlines()[0]}; {needs}") from None
