@@ -7,6 +7,7 @@ bytes to labels. ``<folder>`` takes the runs. Needs SEGZOO_DATA.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from segzoo.pruned import timed_rows
 from segzoo.subject import bench_pictures, subject
 
 SHARE, STEPS = 0.6, 60
+ATTEMPTS, DRIFT = 3, 0.07  # how far the unpruned time, measured before and within the search, may be apart
 RUNTIMES = ("openvino", "eager")
 
 
@@ -33,13 +35,15 @@ def labelling(ckpt: Path, runtime: str) -> Any:
 
 def aimed(start: Path, out: Path, runtime: str) -> dict[str, Any]:
     """Prunes a run to its share of the time, and what that came to."""
-    if not (out / "result.json").exists():
+    goal, report = [f"pruner.runtime={runtime}", f"pruner.hw=[{SIZE[0]},{SIZE[1]}]"], ["curves=false", "timed=[]", f"steps={STEPS}"]
+    words = [f"ckpt={start}", "pruner=l1", *goal, *COMMON[:2], *report, "schedule.warmup=5", f"out={out}"]
+    for attempt in range(1, ATTEMPTS + 1):
         before = timed_rows({"before": str(start)}, timed=(runtime,), timed_hw=SIZE)["before"][0]["ms_per_image"]["p50"]
-        goal = [f"pruner.target_ms={SHARE * before:.4g}", f"pruner.runtime={runtime}", f"pruner.hw=[{SIZE[0]},{SIZE[1]}]"]
-        report = ["curves=false", "timed=[]", f"steps={STEPS}", "schedule.warmup=5"]
-        words = [f"ckpt={start}", "pruner=l1", *goal, *COMMON[:2], *report, f"out={out}"]
-        subprocess.run([sys.executable, "tools/prune.py", *words], cwd=ROOT, check=True)
-    found = json.loads((out / "aim.json").read_text(encoding="utf-8"))
+        subprocess.run([sys.executable, "tools/prune.py", *words, f"pruner.target_ms={SHARE * before:.4g}"], cwd=ROOT, check=True)
+        found = json.loads((out / "aim.json").read_text(encoding="utf-8")) | {"attempts": attempt}
+        if abs(found["tried"][-1]["ms"] / before - 1) < DRIFT or attempt == ATTEMPTS:
+            break
+        shutil.rmtree(out)  # the machine's speed changed between the wish and the search: the wish was another one
     ratio = compared(in_turns({"ours": labelling(out, runtime), "peer": labelling(start, runtime)}, seconds=20, least=8, warm=3))
     ratio = {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
     last = json.loads((out / "result.json").read_text(encoding="utf-8"))["report"][-1]

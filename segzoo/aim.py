@@ -118,8 +118,13 @@ def search(target: Target, value: Callable[[float], float], say: Callable[[str],
             low = share
         else:
             high = share
-        if target.value * (1 - CLOSE[target.kind]) <= tried[low] <= target.value or high - low < 0.004:
+        if tried[low] < target.value * (1 - CLOSE[target.kind]) and high - low >= 0.004:
+            continue
+        if target.kind != "ms" or low == LEAST or take(low) <= target.value:  # times are noisy: the answer is measured twice
             break
+        high, low = low, max(share for share, value in tried.items() if value <= target.value)
+    if tried[low] < target.value * (1 - CLOSE[target.kind]):
+        say(f"no share between {low:.1%} and {high:.1%} came closer to what was wanted")
     return tried
 
 
@@ -142,9 +147,11 @@ def _counted(target: Target, model: Any) -> float:
 def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]:
     """What gives a network's median milliseconds of a picture, from bytes to labels.
 
-    The first network that is asked for is timed alone. Each later one is timed in turns with it, and its time is the first one's times
-    their ratio: a machine that slows down for a minute moves no answer.
+    The first network that is asked for is timed alone. Each later one is timed in turns with it, and its time is their ratio times the
+    median of all the first one's times so far: a machine that is slower for a minute moves no answer, be it the first minute.
     """
+    import statistics
+
     from segzoo.engine.device import pick_device
     from segzoo.engine.timing import measure, paired
     from segzoo.measured import labeller
@@ -152,18 +159,21 @@ def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]
     from segzoo.subject import bench_pictures
 
     place, pictures = pick_device(device), bench_pictures(data, 8, hw=target.hw)
-    first: list[tuple[Callable[[], object], float]] = []
+    whole: list[Callable[[], object]] = []
+    seconds: list[float] = []  # of the whole network, whenever it ran
 
     def milliseconds(model: Any) -> float:
         try:
             once = labeller(model, data.card, target.runtime, target.precision, pictures, place)
         except Unable as error:
             raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
-        if first:
-            whole, time = first[0]
-            return time * paired(once, whole, place, seconds=20, interval=0.02)
-        first.append((once, measure(once, place, seconds=20, interval=0.02).percentiles()["p50"]))
-        return first[0][1]
+        if not whole:
+            whole.append(once)
+            seconds.extend(measure(once, place, seconds=20, interval=0.02).seconds)
+            return 1000 * statistics.median(seconds)
+        found = paired(once, whole[0], place, seconds=20, interval=0.02)
+        seconds.extend(found.others)
+        return 1000 * found.ratio * statistics.median(seconds)
 
     return milliseconds
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import settings as tuned
 from hypothesis import strategies as st
 
+from segzoo import measured
 from segzoo.aim import search, share_for
 from segzoo.describe import describe, sums
+from segzoo.engine import timing
 from segzoo.pruners._base import Target
 from segzoo.pruners._plan import plan
 from segzoo.registry import DATA, PRUNERS, ConfigError, settings_of
@@ -38,6 +41,24 @@ def test_a_noisy_time_is_met_closely(power, fixed, wish, seed):
     tried = search(target(wanted), value, lambda line: None)
     best = max(share for share, found in tried.items() if found <= wanted)
     assert tried[best] >= 0.9 * wanted and len(tried) <= 14
+
+
+def test_one_lucky_measurement_is_no_answer():
+    asked: dict[float, int] = {}
+
+    def value(share):
+        asked[share] = asked.get(share, 0) + 1
+        return 100 * share * (0.7 if 0.7 < share < 0.95 and asked[share] == 1 else 1)
+
+    tried = search(target(60.0), value, lambda line: None)
+    best = max(share for share, found in tried.items() if found <= 60)
+    assert asked[best] == 2 and 0.55 < best <= 0.6
+
+
+def test_steps_too_coarse_for_the_target_are_told():
+    lines: list[str] = []
+    search(target(60.0), lambda share: 20.0 if share < 0.5 else 100.0, lines.append)
+    assert "no share between" in lines[-1] and "came closer" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +92,24 @@ def test_a_time_is_measured(tmp_path):
     with pytest.raises(ConfigError, match="is met already"):
         share_for(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_that_changes_its_speed_moves_no_answer(tmp_path, monkeypatch):
+    """Times that follow the parameters, on a machine at half speed while the first network is measured."""
+    model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)
+    calls = count()
+
+    def clock(network):
+        size = sum(parameter.numel() for parameter in network.parameters())
+        return lambda: size * 1e-9 * (2 if next(calls) < 40 else 1)
+
+    monkeypatch.setattr(timing, "_clock", clock)
+    monkeypatch.setattr(measured, "labeller", lambda network, *others: network)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=0.6 * whole * 1e-6, precision="fp32")
+    share = share_for(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
+    pruner.prune_(model, share, None)
+    assert 0.54 * whole <= sum(parameter.numel() for parameter in model.parameters()) <= 0.62 * whole
 
 
 @pytest.mark.parametrize("words", [{"steps": [0.5], "target_ms": 3.0}, {"target_gmacs": 1.0, "target_params": 10.0}])

@@ -102,10 +102,26 @@ class Pictures:
         return Sample(coarse, np.zeros(coarse.shape[:2], np.uint8), str(index))
 
 
+ALONE = """
+import runpy, sys
+sys.argv = ["predict.py", *{words!r}]
+try:
+    runpy.run_path("predict.py", run_name="__main__")
+except SystemExit as end:
+    code = end.code
+assert not {{"torch", "segzoo", "cv2"}} & set(sys.modules), "it was to need numpy, pillow and onnxruntime alone"
+sys.exit(code)
+"""
+
+
+def alone(folder, *words):
+    return subprocess.run([sys.executable, "-c", ALONE.format(words=words)], cwd=folder, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        {},
+        {"bundle": True},
         *(
             pytest.param(words, marks=pytest.mark.slow)
             for words in (
@@ -126,9 +142,13 @@ def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
     assert len(done["gate"]) == 8 and min(row["agreement"] for row in done["gate"]) >= 0.999
     assert len({tuple(row["hw"]) for row in done["gate"]}) == (1 if "hw" in words else 6)
     assert all(row["classes"] > 1 for row in done["gate"])
-    assert done["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert done["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir() if path.name != "bundle.zip")
     files = {"torch_export": ["model.pt2"], "openvino": ["model.bin", "model.xml"]}.get(words.get("format", ""), ["model.onnx"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.zip"] * bool(done["bundle"]) + files
+    if done["bundle"]:
+        zipfile.ZipFile(done["bundle"]).extractall(tmp_path / "unpacked")
+        said = alone(tmp_path / "unpacked", "--selftest")
+        assert said.returncode == 0 and "every label is the delivered one" in said.stdout, said.stderr
     assert done["norms_merged"] > 50 and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
 
 
@@ -145,22 +165,6 @@ def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch
     with pytest.raises(GateError, match=r"only .*% of the labels are the network's, wanted 99.90%"):
         deliver(deployed().model, Pictures.card, {}, Pictures(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["where.png"]
-
-
-ALONE = """
-import runpy, sys
-sys.argv = ["predict.py", *{words!r}]
-try:
-    runpy.run_path("predict.py", run_name="__main__")
-except SystemExit as end:
-    code = end.code
-assert not {{"torch", "segzoo", "cv2"}} & set(sys.modules), "it was to need numpy, pillow and onnxruntime alone"
-sys.exit(code)
-"""
-
-
-def alone(folder, *words):
-    return subprocess.run([sys.executable, "-c", ALONE.format(words=words)], cwd=folder, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

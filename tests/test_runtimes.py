@@ -23,7 +23,7 @@ def order(precision: Any = "fp32", name="icnet"):
     return Order(deployed, torch.from_numpy(pictures[0][None]), precision, pictures)
 
 
-SLOW, QUICK = {"torch_compile", "onnxruntime", "openvino"}, ("openvino", "fp32")
+SLOW = {"torch_compile", "onnxruntime", "openvino"}
 PRECISIONS = {
     "eager": ("fp32", "bf16", "fp16"),
     "torch_compile": ("fp32", "bf16"),
@@ -31,7 +31,7 @@ PRECISIONS = {
     "openvino": ("fp32", "bf16", "int8"),
 }
 CASES = [
-    pytest.param(name, precision, marks=[pytest.mark.slow] if name in SLOW and (name, precision) != QUICK else [])
+    pytest.param(name, precision, marks=[pytest.mark.slow] if name in SLOW else [])
     for name in RUNTIMES.names()
     for precision in PRECISIONS[name]
 ]

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -85,6 +86,13 @@ def measure(call: Callable[[], object], device: torch.device, *, seconds: float,
     return Times(taken, len(warm), _settled(warm))
 
 
+class Pairs(NamedTuple):
+    """What two calls taken in turns came to: the median ratio of their times, and the seconds of the second one."""
+
+    ratio: float
+    others: list[float]
+
+
 def paired(
     call: Callable[[], object],
     other: Callable[[], object],
@@ -93,8 +101,8 @@ def paired(
     seconds: float,
     interval: float,
     least: int = 10,
-) -> float:
-    """The median ratio of two calls' times, taken in turns, so that whatever else uses the machine meets both.
+) -> Pairs:
+    """Two calls' times, taken in turns, so that whatever else uses the machine meets both.
 
     Args:
         call, other: what to time, the one by the other.
@@ -107,18 +115,20 @@ def paired(
     for once in (ours, theirs, ours, theirs):
         once()
     ratios: list[float] = []
+    others: list[float] = []
     spent = 0.0
     while len(ratios) < least or spent < seconds:
         first = ours() if len(ratios) % 2 == 0 else None
         second = theirs()
         first = ours() if first is None else first
         ratios.append(first / second)
+        others.append(second)
         spent += first + second
         if len(ratios) >= 2 * least and len(ratios) % least == 0:
             low, high = median_interval(ratios)
             if high - low <= 2 * interval * statistics.median(ratios):
                 break
-    return statistics.median(ratios)
+    return Pairs(statistics.median(ratios), others)
 
 
 def _settled(warm: Sequence[float]) -> bool:
