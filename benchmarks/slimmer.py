@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.cells import kept, ratio
@@ -22,15 +23,14 @@ def pruning() -> str:
     for name, rows in groups.items():
         first, scores = rows[0], [100 * row["miou"] for row in rows]
         low, high = first["miou_interval"]
-        against = [row["against"][other] for row in rows for other in ("before",) if other in row["against"]]
         lines.append(
             (
                 name,
                 " / ".join(f"{score:.2f}" for score in scores),
                 f"{100 * low:.1f} to {100 * high:.1f}",
                 " / ".join(f"{100 * row['miou_pruned']:.1f}" for row in rows) if first.get("miou_pruned") is not None else None,
-                " / ".join(f"{100 * d['difference']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in against)
-                or None,
+                _against(rows, "before"),
+                _against(rows, "l1"),
                 f"{first['params'] / 1e6:.2f} M",
                 f"{first['gmacs']:.1f}",
                 times["full" if name == "full width" else "half"],
@@ -43,6 +43,7 @@ def pruning() -> str:
         "95 % of the first",
         "right after the cut %",
         "against full width",
+        "against l1 of that seed",
         "parameters",
         "GMACs",
     )
@@ -80,6 +81,12 @@ def pruning_aim() -> str:
             f"{row['gmacs']:.1f}",
         ),
     )
+
+
+def _against(rows: Sequence[dict[str, Any]], other: str) -> str | None:
+    """Differences to another run on the same pictures, with their intervals."""
+    found = [row["against"][other] for row in rows if other in row["against"]]
+    return " / ".join(f"{100 * d['difference']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in found) or None
 
 
 def _ms(row: dict[str, Any]) -> str:

@@ -81,12 +81,16 @@ def clocks_mhz() -> dict[str, float | None]:
 
 
 def git_commit() -> dict[str, Any] | None:
-    """Commit of the checkout this code runs from and whether it was changed since; None outside a checkout."""
+    """Commit of the checkout this code runs from and whether it was changed since, results aside; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     commit = _git(root, "rev-parse", "HEAD")
-    return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain"))} if commit else None
+    return (
+        {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--", ".", ":!benchmarks/results"))}
+        if commit
+        else None
+    )
 
 
 def _git(root: Path, *words: str) -> str | None:
