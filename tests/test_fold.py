@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_pairs import draw_scores_
 from torch import nn
 
 from segzoo.layers.fold import fold_norms_
@@ -30,8 +31,7 @@ def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk, way):
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
             assert tensor is not None
             tensor.uniform_(0.6, 1.4)
-    if name == "fcn":
-        nn.init.normal_(model.score.weight)
+    draw_scores_(model)
     x = torch.randn(1, 3, 64, 80)
     wanted = model.eval()(x).main
     assert (fold_norms_(model) if way == "fold" else model.lean_()) == len(norms)
