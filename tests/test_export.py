@@ -15,6 +15,7 @@ import torch
 from segzoo.data.card import make_card
 from segzoo.engine.deliver import deliver
 from segzoo.export import Deployed, to_onnx, to_torch_export
+from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
 from segzoo.registry import MODELS, ConfigError
 from segzoo.subject import subject
@@ -58,6 +59,18 @@ def test_onnx_runtime_gives_the_networks_labels_at_other_sizes(tmp_path, takes, 
         assert (found[0] == wanted[0].numpy()).mean() > 0.999
         if gives == "both":
             np.testing.assert_allclose(found[1], wanted[1].numpy(), rtol=1e-3, atol=1e-3 * np.abs(wanted[1].numpy()).max())
+
+
+def test_pixels_of_zeros_stay_zeros_and_small_ones_keep_their_length(tmp_path):
+    """The exporter drops the addition of numbers below 1e-8, and with the paper's 1e-10 the safety of the division."""
+    norm = L2Norm(3).eval()
+    x = torch.zeros(1, 3, 2, 2)
+    x[0, :, 1] = torch.tensor([1e-5, -2e-5, 3e-6])[:, None]
+    torch.onnx.export(norm, (x,), tmp_path / "norm.onnx", dynamo=True, input_names=["x"], verbose=False)
+    found = onnxruntime.InferenceSession(tmp_path / "norm.onnx", providers=["CPUExecutionProvider"]).run(None, {"x": x.numpy()})[0]
+    wanted = 10 * x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
+    np.testing.assert_allclose(norm(x).detach().numpy(), wanted.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5)
 
 
 @pytest.mark.slow

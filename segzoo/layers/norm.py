@@ -63,5 +63,6 @@ class L2Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        length = (wide.square().sum(1, keepdim=True) + 1e-10).sqrt()
+        # the paper's length, written with 1 for its 1e-10, which the ONNX exporter takes for nothing: zeros would become NaN
+        length = (1e10 * wide.square().sum(1, keepdim=True) + 1).sqrt() * 1e-5
         return (self.scale.float().view(1, -1, 1, 1) * wide / length).to(x.dtype)
