@@ -163,10 +163,10 @@ def test_grouped_convolutions_are_refused():
     class Grouped(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv = nn.Conv2d(3, 6, 1, groups=3)
+            self.first, self.conv = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1, groups=3)
 
         def forward(self, x):
-            return (self.conv(x),)
+            return (self.conv(self.first(x)),)
 
     with pytest.raises(NotImplementedError, match="grouped"):
         channels_of(Grouped())
