@@ -15,7 +15,7 @@ from segzoo.backbones.resnet import ResNet
 from segzoo.pruners.channels import Channels, channels_of
 from segzoo.pruners.cut import cut_, masked
 from segzoo.pruners.rank import dropped
-from segzoo.registry import BACKBONES, MODELS, settings_of
+from segzoo.registry import BACKBONES, MODELS, PRUNERS, ConfigError, settings_of
 
 SHALLOW = tuple((channels, 1) for channels in (6, 8, 10, 12, 14))
 NUMBERS = {
@@ -112,7 +112,7 @@ def test_every_form_of_a_model_can_be_cut(monkeypatch, model, name, value):
 def test_every_form_of_a_trunk_can_be_cut(monkeypatch, trunk, name, value):
     monkeypatch.setattr(vgg, "STAGES", SHALLOW)
     torch.manual_seed(0)
-    forms = {"stem": "basic", "stride_at": "3x3"} | {name: value}
+    forms: Any = {"stem": "basic", "stride_at": "3x3"} | {name: value}
     build = {
         "vgg16": lambda: vgg.vgg16(**TRUNK | {name: value}),
         "resnet50": lambda: ResNet("resnet", (1, 1, 1, 1), width=0.125, **forms),
@@ -173,7 +173,13 @@ def test_what_mixes_channels_is_refused_and_left_whole_when_told(operation):
         NotImplementedError, match=rf"^aten.{operation}\b.* in middle.*channels of first .*pruner.exclude=\[first\]"
     ):
         channels_of(net)
+    with pytest.raises(ConfigError, match=f"^pruner: aten.{operation}"):
+        PRUNERS.build("l1").refuse(net)
+    with pytest.raises(ConfigError, match=f"^pruner: aten.{operation}"):
+        PRUNERS.build("l1").prune_(net, 0.5, None)
     assert not channels_of(net, exclude=["first"]).blocks
+    with pytest.raises(ConfigError, match="every channel of this network has to stay"):
+        PRUNERS.build("l1", exclude=["first"]).refuse(net)
 
 
 FOLLOWED = {
@@ -202,3 +208,11 @@ def test_what_leaves_channels_apart_is_followed(name):
 def test_a_sum_with_what_stays_stays():
     net = Net(Does(lambda x: x + torch.ones(1, 8, 1, 1, device=x.device)))
     assert not channels_of(net).blocks
+
+
+def test_a_network_whose_code_holds_widths_is_refused_before_it_is_trained():
+    net = Net(Does(lambda x: x.view(1, 8, -1).reshape(1, 8, *x.shape[2:])))
+    assert channels_of(net).blocks
+    with pytest.raises(ConfigError, match="does not run: shape .* is invalid.*Its code holds numbers of channels"):
+        PRUNERS.build("l1").refuse(net)
+    assert net.first.out_channels == 8 and net.training and not net.first.weight.is_meta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segzoo.pruners.channels import Channels, Slot, channels_of
+from segzoo.pruners.channels import Channels, Slot, answered, channels_of
 from segzoo.pruners.cut import cut_, without
 from segzoo.pruners.rank import blocks_of, dropped, worths
 from segzoo.pruners.scan import Curve, fair_shares, scan
@@ -137,8 +138,8 @@ class Pruner:
         return list(zip(after, self.shares, strict=True))
 
     def refuse(self, model: nn.Module) -> None:
-        """Raises ConfigError if this network, on any device, cannot be pruned so."""
-        channels = channels_of(model)
+        """Raises ConfigError if this network, on any device, cannot be pruned so. A copy on the meta device is cut and run."""
+        channels = self.channels(model)
         names = [slot.name.removesuffix(".weight") for slot in channels.makers]
         for word in self.exclude:
             if not any(name.startswith(word) for name in names):
@@ -150,10 +151,37 @@ class Pruner:
         for _, block in blocks_of(channels, self.exclude):
             for slot in channels.filters(block):
                 values(slot)
+        self._try(model, channels)
+
+    def channels(self, model: nn.Module) -> Channels:
+        """The channels of a network, of which those that what is excluded makes stay.
+
+        Raises:
+            ConfigError: they cannot be followed, or all of them stay.
+        """
+        try:
+            channels = channels_of(model, exclude=self.exclude)
+        except NotImplementedError as error:
+            raise ConfigError(f"pruner: {str(error).splitlines()[0]}") from error
+        if not channels.blocks:
+            raise ConfigError("pruner: every channel of this network has to stay. Exclude fewer layers, or say pruner=none.")
+        return channels
+
+    def _try(self, model: nn.Module, channels: Channels) -> None:
+        blank = copy.deepcopy(model).to("meta")
+        alike = {channel: 0.0 for block in channels.blocks for channel in block}
+        cut_(blank, channels, dropped(channels, alike, self.shares[-1], multiple=self.multiple))
+        try:
+            answered(blank)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ConfigError(
+                f"pruner: without some of its channels this network does not run: {str(error).splitlines()[0]}. Its code holds numbers "
+                "of channels: take them from the maps, or pruner.exclude the layers that make these."
+            ) from error
 
     def ranking(self, model: nn.Module, evidence: Evidence) -> Ranking:
         """What the channels of a network are worth."""
-        channels = channels_of(model)
+        channels = self.channels(model)
         worth = worths(channels, self.worth(model, channels, evidence), self.exclude)
         curves = scan(model, channels, worth, evidence.loss, self.exclude) if self.how == "scan" else ()
         return Ranking(channels, worth, curves, self)
@@ -178,7 +206,7 @@ class Pruner:
         Returns:
             What takes the same channels out of anything shaped like a parameter, such as the optimiser's moments.
         """
-        channels = channels_of(model)
+        channels = self.channels(model)
         known = self.chosen if keep == self.shares[0] else None
         gone = agreed(lambda: set(known) if known is not None else self.ranking(model, evidence).dropped(keep, first))
         cut_(model, channels, gone)
