@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -225,6 +226,16 @@ def test_a_scan_spares_the_layer_that_the_loss_feels():
     pruner.prune_(model, 0.5, evidence)
     left = sum(len(block) for block in channels_of(model).blocks) / sum(len(block) for block in channels.blocks)
     assert left == pytest.approx(0.5, abs=0.02) and len(model.high[0].conv.weight) == len(touchy)
+
+
+def test_a_scan_that_would_be_uniform_is_refused():
+    for words in ({"keep": 0.25}, {"steps": [0.8, 0.2]}):
+        with pytest.raises(ConfigError, match="pruner.how=scan looks at layers with 75%, 50%, 25%.*pruner.how=uniform"):
+            PRUNERS.build("l1", how="scan", **words)
+    assert PRUNERS.build("l1", how="scan", steps=[0.5, 0.2]).shares == (0.5, 0.2)
+    sought = PRUNERS.build("l1", how="scan", target_gmacs=1.0, start=0.0)
+    with pytest.raises(ConfigError, match="at 12% all would keep alike"):
+        dataclasses.replace(sought, shares=(0.12,), target=None)
 
 
 @given(st.lists(st.tuples(st.integers(1, 64), *[st.floats(0, 2)] * 3), min_size=1, max_size=8), st.floats(0.05, 1))

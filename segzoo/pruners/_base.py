@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segzoo.pruners.channels import Channels, Slot, answered, channels_of
 from segzoo.pruners.cut import cut_, without
 from segzoo.pruners.rank import blocks_of, dropped, worths
-from segzoo.pruners.scan import Curve, fair_shares, scan
+from segzoo.pruners.scan import SHARES, Curve, fair_shares, scan
 from segzoo.registry import ConfigError
 
 How = Literal["uniform", "global", "scan"]
@@ -122,6 +122,15 @@ class Pruner:
     sparsity: float = 0.0
     target: Target | None = None
     chosen: frozenset[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError where a scan would do what ``uniform`` does: below the least share that it looks at."""
+        falls = [later / earlier for earlier, later in zip((1.0, *self.shares), self.shares, strict=False)]
+        if self.how == "scan" and self.target is None and min(falls) <= min(SHARES):
+            raise ConfigError(
+                f"pruner.how=scan looks at layers with {', '.join(f'{share:.0%}' for share in SHARES)} of their channels, so at "
+                f"{min(falls):.0%} all would keep alike. Say pruner.how=uniform, keep more, or come there in pruner.steps such as [0.5,0.2]."
+            )
 
     def stages(self, total: int) -> list[tuple[int, float]]:
         """The step before which each stage comes, and the share that stays from then on.
