@@ -253,16 +253,21 @@ def test_fair_shares_keep_what_was_asked_and_raise_the_loss_alike(blocks, keep):
                 assert shares[one.place] <= shares[other.place] + 1e-6
 
 
-def test_norms_are_pressed_towards_zero_until_the_last_stage():
+def pressed(model, **words):
+    """The name of each norm's scales that are pressed, with the weights."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[scale]: weight for scale, weight in PRUNERS.build("bn_scale", **words).pressed(model)}
+
+
+def test_only_norms_of_channels_that_may_go_are_pressed():
     model = small("icnet", "resnet")
-    slimmer = PRUNERS.build("bn_scale", start=0.5, sparsity=0.1)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.weight.grad = torch.zeros_like(layer.weight)
-    slimmer.press_(model, 6, 10)
-    assert not model.high[0].bn.weight.grad.any()
-    slimmer.press_(model, 5, 10)
-    torch.testing.assert_close(model.high[0].bn.weight.grad, torch.full_like(model.high[0].bn.weight, 0.1))
+    assert not pressed(model, sparsity=0.0)
+    assert all((weight == 0.1).all() for weight in pressed(model, sparsity=0.1).values())
+    found = pressed(model, sparsity=0.1, exclude=["high", "backbone.c1"])
+    assert {name for name, weight in found.items() if not weight.any()} == {
+        name for name in found if name.startswith(("high.", "backbone.c1."))
+    }
+    assert (found["cff12.low.bn.weight"] == 0.1).all()
 
 
 def test_bn_scale_says_where_there_is_no_norm():
@@ -336,8 +341,7 @@ def test_norms_over_several_ranks_are_norms():
     for layer in model.modules():
         if isinstance(layer, nn.SyncBatchNorm):
             layer.weight.grad = torch.zeros_like(layer.weight)
-    PRUNERS.build("bn_scale", sparsity=0.1).press_(model, 1, 10)
-    assert (model.high[0].bn.weight.grad > 0).all()
+    assert (pressed(model, sparsity=0.1)["high.0.bn.weight"] > 0).all()
     PRUNERS.build("bn_scale", how="uniform").prune_(model, 0.5, None)
 
 

@@ -16,7 +16,7 @@ from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 import segzoo
 from segzoo.engine import session
 from segzoo.engine.checkpoint import read_model, read_trainer
-from segzoo.engine.slim import lay_out_moments
+from segzoo.engine.slim import Slimming, lay_out_moments
 from segzoo.engine.steps import latest_valid, steps
 from segzoo.engine.train import train
 from segzoo.layers.narrow import narrow_
@@ -76,6 +76,26 @@ def test_a_run_of_another_length_repeats_no_stage_and_forgets_none(tmp_path):
     model, _ = run(tmp_path / "late", None, steps=6)
     model, _ = run(tmp_path / "late", early, steps=8)
     assert model.get_parameter("backbone.0.weight").shape[0] == 4, "its stage was due at step 2"
+
+
+def test_norms_are_pressed_towards_zero_until_the_last_stage(tmp_path, monkeypatch):
+    seen = []
+
+    def press_(self):
+        scale = self.model.get_parameter("backbone.1.weight")
+        before = scale.grad.clone()
+        real(self)
+        seen.append(((scale.grad - before).tolist(), scale.detach().sign().tolist()))
+
+    real = Slimming.press_
+    monkeypatch.setattr(Slimming, "press_", press_)
+    slimmer = PRUNERS.build("bn_scale", keep=0.5, start=0.5, sparsity=0.25, how="uniform")
+    run(tmp_path / "longer", slimmer, steps=4)
+    run(tmp_path / "longer", slimmer, steps=12)  # cut before step 3, where the stage of twelve steps comes before step 7
+    assert len(seen) == 12
+    for pressed, signs in seen[:2]:
+        assert pressed == pytest.approx([0.25 * sign for sign in signs], abs=1e-6)
+    assert not any(any(pressed) for pressed, _ in seen[2:])
 
 
 def test_moments_and_weights_keep_their_memory_order():

@@ -14,6 +14,7 @@ import torch
 from segzoo.data.loader import train_batches
 from segzoo.engine.device import Precision, peak_memory
 from segzoo.engine.progress import Plan
+from segzoo.engine.slim import Slimming
 from segzoo.engine.step import Stepper
 from segzoo.engine.world import ALONE
 
@@ -40,7 +41,8 @@ def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
     model = parts.model.to(formats.device).train()
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    stepper = Stepper(model, model, parts.make_optimizer(model), parts, plan, formats, ALONE)
+    slimming = Slimming(model, parts, plan.total, formats, ALONE)
+    stepper = Stepper(model, model, parts.make_optimizer(model), parts, plan, formats, ALONE, slimming)
     peaks, seconds = [], []
     few = 2 if plan.batch_size >= 4 else 1
     for size in (few, 2 * few):

@@ -22,8 +22,8 @@ class Slimming:
 
     Args:
         model: the network that is trained, as its configuration builds it.
-        parts: its pruner, ``stages(total)`` and ``prune_(model, keep, evidence, first, agreed)``, of which None prunes nothing; the
-            output channels that it had lost before; and the pictures that a pruner may want to see.
+        parts: its pruner, ``stages(total)``, ``pressed(model)`` and ``prune_(model, keep, evidence, first, agreed)``, of which None prunes
+            nothing; the output channels that it had lost before; and the pictures that a pruner may want to see.
         total: optimiser steps of the run.
         formats: number format and device.
         world: the ranks, of which the first decides.
@@ -37,6 +37,7 @@ class Slimming:
         self.model, self.pruner, self.world = model, parts.pruner, world
         self.stages = [] if parts.pruner is None else parts.pruner.stages(total)
         self.share = 1.0
+        self.scales: Any = None  # those that are pressed; None as long as nobody asked since the last stage
         self.given, self.pruned = widths_of(model), dict(parts.widths)
         self.evidence = Evidence(model, parts, formats)
 
@@ -48,6 +49,16 @@ class Slimming:
     def left(self) -> list[tuple[int, float]]:
         """The stages still to come: the step before which each does, and the share that stays."""
         return [stage for stage in self.stages if stage[1] < self.share]
+
+    def press_(self) -> None:
+        """Adds the gradient of the pruner's sparsity term to that of the loss; nothing once the last stage has been."""
+        if not self.left:
+            return
+        if self.scales is None:
+            self.scales = self.pruner.pressed(self.model)
+        for scale, weight in self.scales:
+            if scale.grad is not None:
+                scale.grad.add_(scale.detach().sign() * weight)
 
     def widths(self) -> dict[str, int]:
         """The output channels of each convolution that has others than its configuration says."""
@@ -66,7 +77,7 @@ class Slimming:
         counted = sum(parameter.numel() for parameter in self.model.parameters())
         names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         resize = self.pruner.prune_(self.model, keep, self.evidence, self.given, self.world.first)
-        self.share = keep
+        self.share, self.scales = keep, None
         for parameter, state in optimizer.state.items():
             parameter.grad = None
             state.update(

@@ -19,6 +19,7 @@ from segzoo.registry import ConfigError
 from segzoo.types import Batch, Logits
 
 if TYPE_CHECKING:
+    from segzoo.engine.slim import Slimming
     from segzoo.engine.train import Parts
 
 
@@ -33,16 +34,25 @@ class Stepper:
         plan: the settled numbers of the run.
         formats: number format and device.
         world: the ranks.
+        slimming: presses the scales of norms whose channels are to go.
 
     Attributes:
         valid: weight of the pixels that counted in the last step.
     """
 
     def __init__(
-        self, net: nn.Module, model: nn.Module, optimizer: Optimizer, parts: Parts, plan: Plan, formats: Precision, world: World
+        self,
+        net: nn.Module,
+        model: nn.Module,
+        optimizer: Optimizer,
+        parts: Parts,
+        plan: Plan,
+        formats: Precision,
+        world: World,
+        slimming: Slimming,
     ):
         self.net, self.model, self.optimizer = net, model, optimizer
-        self.parts, self.plan, self.formats, self.world = parts, plan, formats, world
+        self.parts, self.plan, self.formats, self.world, self.slimming = parts, plan, formats, world, slimming
         self.valid = 0.0
         if parts.distill is not None:
             parts.distill.attach(model)
@@ -121,8 +131,7 @@ class Stepper:
         """The optimiser's step; returns the norm of the gradient before clipping."""
         scaler = self.formats.scaler
         scaler.unscale_(self.optimizer)
-        if self.parts.pruner is not None:
-            self.parts.pruner.press_(self.model, number, self.plan.total)
+        self.slimming.press_()
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.formats.name != "fp16" and not torch.isfinite(norm):  # fp16: the scaler skips such a step and lowers its scale

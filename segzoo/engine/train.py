@@ -146,7 +146,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
     slimming = Slimming(model, parts, plan.total, formats, world)
     optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), Average(model, plan.ema)
     at = restore(run, model, optimizer, formats.scaler, average, slimming, len(parts.train_set), plan.total, world)
-    stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world)
+    stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world, slimming)
     batches = train_batches(
         parts.train_set, parts.augment, batch_size=plan.batch_size, workers=plan.workers, seed=plan.seed, seen=at.images,
         rank=world.rank, world=world.size,
@@ -171,7 +171,7 @@ def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopReq
             while slimming.due(at.step):
                 del stepper  # what averages the gradients of several ranks knows their shapes
                 log.say(slimming.cut_(at.step, optimizer, average))
-                stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world)
+                stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world, slimming)
             set_rates(optimizer, factor(at.step))
             began = time.perf_counter()
             group = [next(batches) for _ in range(plan.accumulate)]

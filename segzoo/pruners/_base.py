@@ -22,6 +22,7 @@ How = Literal["uniform", "global", "scan"]
 Values = Callable[[Slot], Tensor]  # of each filter of a layer
 Rank = Callable[[nn.Module, Channels, "Evidence"], Values]
 Agreed = Callable[[Callable[[], set[int]]], set[int]]
+Pressed = tuple[nn.Parameter, Tensor]  # a norm's scales, and the weight of each in the sparsity term
 Resize = Callable[[str, Tensor], Tensor]  # a parameter's name, and anything of its shape -> the same without what was removed
 
 
@@ -221,13 +222,17 @@ class Pruner:
         cut_(model, channels, gone)
         return lambda name, tensor: without(name, tensor, channels, gone)
 
-    def press_(self, model: nn.Module, step: int, total: int) -> None:
-        """Adds the gradient of the sparsity term to the norms' scales, before the last stage."""
-        if not self.sparsity or step > self.stages(total)[-1][0]:
-            return
-        for layer in model.modules():
-            if isinstance(layer, _BatchNorm) and layer.weight.grad is not None:
-                layer.weight.grad.add_(layer.weight.detach().sign(), alpha=self.sparsity)
+    def pressed(self, model: nn.Module) -> list[Pressed]:
+        """The scales of norms that the sparsity term is about, those of channels that may go; none without sparsity."""
+        if not self.sparsity:
+            return []
+        channels = self.channels(model)
+        mine = {channel for _, block in blocks_of(channels, self.exclude) for channel in block}
+        found = []
+        for name, layer in model.named_modules():
+            if isinstance(layer, _BatchNorm) and (held := channels.slots.get(Slot(f"{name}.weight", 0))):
+                found.append((layer.weight, layer.weight.new_tensor([self.sparsity * (channel in mine) for channel in held])))
+        return found
 
 
 def filters(weight: Tensor, slot: Slot) -> Tensor:

@@ -139,7 +139,7 @@ class Follower(TorchDispatchMode):
             raise Lost("multiplies by a parameter")
         self._same([left[-1], right[-2]])
         batch = [self._same([left[0], right[0]])] if len(left) > 2 else []
-        return (*batch, left[:-1][-1], right[-1])
+        return (*batch, *left[-2:-1], *right[-1:])
 
     def _each(self, tensors: Sequence[Tensor], output: Tensor) -> Labels:
         """Of sums, products and activations: dimensions of the same length, counted from the last, are the same."""
