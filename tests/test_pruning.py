@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segzoo.layers.narrow import narrow_
-from segzoo.pruners.channels import KEPT, Slot, channels_of
+from segzoo.pruners.channels import KEPT, channels_of
 from segzoo.pruners.cut import cut_, masked
 from segzoo.pruners.rank import dropped, worths
 from segzoo.pruners.scan import Curve, fair_shares
@@ -41,6 +41,11 @@ def small(name, trunk, **given):
     if name in ("parsenet", "deeplab_largefov") or (name == "fcn" and trunk == "vgg"):
         given["fc_channels"] = 32
     model: Any = create_model(name, backbone=TRUNKS[trunk], num_classes=5, **given).eval()
+    return varied_(model)
+
+
+def varied_(model):
+    """Gives norms and convolutions values that no channel shares with another."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
@@ -91,26 +96,27 @@ def test_a_pruned_network_answers_as_the_masked_one(name, trunk):
 
 
 def test_half_of_icnet_is_its_release():
-    def build(width):
-        with torch.device("meta"):
-            return create_model(
-                "icnet", backbone={"name": "resnet50", "stem": "deep", "stride_at": "1x1", "width": width}, num_classes=19
-            )
+    """The real network, not its shapes alone: as large as the release, and as right as the whole one with the channels masked."""
+    backbone: dict[str, Any] = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
 
-    full, half = build(1.0), build(0.5)
-    channels = channels_of(full)
-    worth = {channel: 1.0 for block in channels.blocks for channel in block}
-    gone = dropped(channels, worth, 0.5)
-    shapes = {}
-    for name, tensor in full.state_dict().items():
-        held = [channels.slots.get(Slot(name, dim)) for dim in range(tensor.dim())]
-        shapes[name] = tuple(
-            side if here is None else sum(channel not in gone for channel in here)
-            for side, here in zip(tensor.shape, held, strict=True)
-        )
-    assert shapes == {name: tuple(tensor.shape) for name, tensor in half.state_dict().items()}
-    counted = {name: p for name, p in half.named_parameters() if not name.startswith("aux.")}
-    assert sum(p.numel() for p in counted.values()) == 6_699_987
+    def count(model):
+        return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("aux."))
+
+    with torch.device("meta"):
+        half = create_model("icnet", backbone=backbone | {"width": 0.5}, num_classes=19)
+    torch.manual_seed(0)
+    model: Any = create_model("icnet", backbone=backbone, num_classes=19).eval()
+    assert count(model) == 26_734_483
+    varied_(model)
+    pruner, x = PRUNERS.build("l1", keep=0.5), torch.randn(1, 3, 65, 97)
+    ranking = pruner.ranking(model, None)
+    with torch.no_grad(), masked(model, ranking.channels, ranking.dropped(0.5)):
+        wanted = model(x).main
+    pruner.prune_(model, 0.5, None)
+    assert count(model) == 6_699_987
+    assert {n: t.shape for n, t in model.state_dict().items()} == {n: t.shape for n, t in half.state_dict().items()}
+    with torch.no_grad():
+        torch.testing.assert_close(model(x).main, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
 
 
 @pytest.mark.parametrize("name, trunk", PAIRS)
@@ -136,13 +142,17 @@ def test_layers_are_told_their_widths():
 
 def test_kept_numbers_are_multiples_and_excluded_layers_stay():
     model = small("icnet", "resnet")
-    kept = model.backbone.c1[0].conv.weight.shape if hasattr(model.backbone.c1[0], "conv") else None
+    stem = {name: weight.clone() for name, weight in model.named_parameters() if name.startswith("backbone.c1.")}
     channels, gone = plan(model, 0.4, multiple=4, exclude=("backbone.c1",))
+    whole = [block for block in channels.blocks if any(slot.name.startswith("backbone.c1") for slot in channels.filters(block))]
+    assert len(whole) == 3 and not gone & {channel for block in whole for channel in block}
     for block in channels.blocks:
         left = sum(channel not in gone for channel in block)
-        stem = any(slot.name.startswith("backbone.c1") for slot in channels.filters(block))
-        assert left == len(block) if stem else left % 4 == 0 or len(block) < 4
-    assert kept is None or model.backbone.c1[0].conv.weight.shape == kept
+        assert block in whole or left % 4 == 0 and left < len(block) or len(block) == left <= 4
+    widths = cut_(model, channels, gone)
+    assert widths["backbone.c2.0.conv1"] == len(model.get_parameter("backbone.c2.0.conv1.weight")) == 4
+    for name, weight in stem.items():
+        assert torch.equal(model.get_parameter(name), weight)
 
 
 def test_a_global_budget_takes_where_least_is_lost():

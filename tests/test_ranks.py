@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -43,6 +44,7 @@ def ranks(code: str, size: int = 2, expect: int | None = 0, **more: str) -> list
 TRAIN = """
 from pathlib import Path
 import torch
+from dataclasses import replace
 from engine_kit import SETTINGS, Toy, make_parts
 from segzoo.engine.run import Run
 from segzoo.engine.steps import latest_valid
@@ -58,13 +60,16 @@ with joined("cpu") as world:
     parts = make_parts(model=Toy(norm={norm}, drop={drop}))
     if {pruner!r}:
         from segzoo.registry import PRUNERS
-        parts.pruner = PRUNERS.build({pruner!r}, steps=[0.75, 0.5], start=0.25)
+        values = torch.arange(8.0) * (1 - 2 * world.rank)  # rank 1 would drop the last filters, where rank 0 drops the first
+        worth = lambda model, *_: lambda slot: values[: len(model.get_parameter(slot.name))]
+        parts.pruner = replace(PRUNERS.build({pruner!r}, steps=[0.75, 0.5], start=0.25), worth=worth)
     result = train(parts, run, world, **SETTINGS | {given})
     print(world.rank, result["miou"])
 """
 
 
 def train_on(folder: Path, given: dict, norm: bool = False, drop: float = 0.0, pruner: str = "") -> list[str]:
+    """What two ranks print that train; with a pruner, each of them would remove other channels if it were asked."""
     return ranks(TRAIN.format(folder=str(folder), given=given, norm=norm, drop=drop, pruner=pruner))
 
 
@@ -97,7 +102,11 @@ def test_two_ranks_prune_alike_and_go_on(tmp_path):
     train_on(tmp_path / "cut", words | {"batch_size": 2, "workers": 0}, pruner="l1")  # from between its stages
     torch.manual_seed(3)
     alone = make_parts(model=Toy(norm=False, drop=0.0))
-    alone.pruner = PRUNERS.build("l1", steps=[0.75, 0.5], start=0.25)
+    rising = torch.arange(8.0)
+    alone.pruner = dataclasses.replace(
+        PRUNERS.build("l1", steps=[0.75, 0.5], start=0.25),
+        worth=lambda model, *_: lambda slot: rising[: len(model.get_parameter(slot.name))],
+    )
     train(alone, run_in(tmp_path / "one"), **settings(**words, batch_size=4))
     one, two, cut = (read_model(tmp_path / name / "checkpoints/8") for name in ("one", "two", "cut"))
     assert one[1]["widths"] == two[1]["widths"] == {"backbone.0": 4}
