@@ -36,7 +36,8 @@ def stages(
 ) -> tuple[list[dict[str, Any]], Sequence[Curve]]:
     """Scores a network before anything happens to it and, if its first stage of pruning comes before any step, right after that.
 
-    What is found is kept in ``stages.json``, which a resumed run of the same pruner reads instead of looking again.
+    What is found is kept in ``stages.json``, which a resumed run reads instead of looking again if it would look at the same network in
+    the same way.
 
     Args:
         parts: of the training that will fine-tune it; its model is left as it is, on the device, and its pruner learns what its first
@@ -52,13 +53,19 @@ def stages(
     from segzoo.engine.device import Precision, pick_device
     from segzoo.engine.evaluate import evaluate
     from segzoo.engine.evidence import Evidence
+    from segzoo.engine.slim import fingerprint
     from segzoo.pruners.cut import cut_
     from segzoo.pruners.scan import Curve, scan
 
     kept = folder / "stages.json"
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    settled = json.loads(json.dumps(parts.config["pruner"]))
-    if known.get("pruner") == settled:
+    looked = {name: parts.config.get(name) for name in ("pruner", "data", "augment", "loss")}
+    looked |= {"precision": precision, "timed_hw": timed_hw, "curves": curves, "network": fingerprint(parts.model)}
+    looked["shares"] = None if parts.pruner is None else parts.pruner.shares
+    looked = json.loads(json.dumps(looked))
+    if known.get("looked") == looked:
+        if known["chosen"] is not None:
+            parts.pruner = replace(parts.pruner, chosen=frozenset(known["chosen"]))
         return known["rows"], [Curve.from_dict(curve) for curve in known["curves"]]
     place = pick_device(device)
     model, evidence = parts.model.to(place), Evidence(parts.model, parts, Precision(precision, place))
@@ -67,7 +74,7 @@ def stages(
         found = evaluate(network, parts.val_set, parts.card, device=device, precision=precision, workers=workers)
         return {"what": what, "miou": found.scores.miou, "miou_interval": found.interval} | _sized(network, timed_hw)
 
-    rows, pruner, drawn = [row("before", model)], parts.pruner, []
+    rows, pruner, drawn, gone = [row("before", model)], parts.pruner, [], None
     if pruner is not None and (curves or pruner.start == 0):
         ranking = pruner.ranking(model, evidence)
         if pruner.start == 0:
@@ -78,7 +85,8 @@ def stages(
         drawn = list(ranking.curves)
         if curves and not drawn:
             drawn = scan(model, ranking.channels, ranking.worth, evidence.loss, pruner.exclude)
-    write_json(kept, {"pruner": settled, "rows": rows, "curves": [asdict(curve) for curve in drawn]})
+    chosen = None if gone is None else sorted(gone)
+    write_json(kept, {"looked": looked, "rows": rows, "curves": [asdict(curve) for curve in drawn], "chosen": chosen})
     return rows, drawn
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from engine_kit import make_parts
 
 from segzoo.config import build_data
 from segzoo.pruned import stages, write_report
@@ -70,18 +72,51 @@ def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monke
         config={"pruner": words},
     )
     count = sum(p.numel() for p in model.parameters())
-    words = {"device": "cpu", "precision": "fp32", "workers": 0, "timed_hw": (64, 96), "curves": len(told) == 1}
-    rows, curves = stages(parts, tmp_path, **words)
+    look = {"device": "cpu", "precision": "fp32", "workers": 0, "timed_hw": (64, 96), "curves": len(told) == 1}
+    rows, curves = stages(parts, tmp_path, **look)
     assert [row["what"] for row in rows] == told and sum(p.numel() for p in model.parameters()) == count
     assert all(row["miou_interval"][0] <= row["miou"] <= row["miou_interval"][1] for row in rows)
     if len(told) == 2:
         assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three channels of four"
         assert not curves
         monkeypatch.setattr(Pruner, "ranking", lambda *_: pytest.fail("what goes first was settled already"))
-        parts.pruner.prune_(model, 0.75, None)
-        assert sum(p.numel() for p in model.parameters()) < count
+        cut = copy.deepcopy(model)
+        parts.pruner.prune_(cut, 0.75, None)
+        assert sum(p.numel() for p in cut.parameters()) < count
+        chosen, parts.pruner = parts.pruner.chosen, PRUNERS.build("l1", **words)
     else:
         assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30
     monkeypatch.setattr("segzoo.engine.evaluate.evaluate", lambda *_, **__: pytest.fail("a resumed run reads what was found"))
-    again, drawn = stages(parts, tmp_path, **words)
+    again, drawn = stages(parts, tmp_path, **look)
     assert [row["params"] for row in again] == [row["params"] for row in rows] and list(drawn) == list(curves)
+    if len(told) == 2:
+        assert parts.pruner.chosen == chosen, "and a resumed run removes what was chosen"
+
+
+@pytest.mark.parametrize("other", [{"timed_hw": (96, 64)}, {"curves": True}, {"precision": "bf16"}, "augment", "weights", "shares"])
+def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypatch, other):
+    def looked(words):
+        seen = []
+
+        def evaluate(network, *_, **__):
+            seen.append(network)
+            return SimpleNamespace(scores=SimpleNamespace(miou=0.5), interval=(0.4, 0.6))
+
+        monkeypatch.setattr("segzoo.engine.evaluate.evaluate", evaluate)
+        monkeypatch.setattr("segzoo.pruned._sized", lambda network, hw: {"params": 1, "gmacs": 1.0})
+        stages(parts, tmp_path, **words)
+        return len(seen)
+
+    parts = make_parts()
+    parts.pruner, parts.config["augment"] = PRUNERS.build("l1", keep=0.5, start=0.0), {"name": "flip"}
+    words = {"device": "cpu", "precision": "fp32", "workers": 0, "timed_hw": (64, 96), "curves": False}
+    assert (looked(words), looked(words)) == (2, 0)
+    if other == "augment":
+        parts.config["augment"] = {"name": "full"}
+    elif other == "weights":
+        parts.model.head.weight.data += 1
+    elif other == "shares":
+        parts.pruner = PRUNERS.build("l1", keep=0.25, start=0.0)
+    else:
+        words |= other
+    assert looked(words) == 2

@@ -98,6 +98,25 @@ def test_norms_are_pressed_towards_zero_until_the_last_stage(tmp_path, monkeypat
     assert not any(any(pressed) for pressed, _ in seen[2:])
 
 
+def test_channels_chosen_on_one_network_are_not_cut_from_another(tmp_path):
+    def start(folder, keep, resume=None, steps_=12):
+        parts = make_parts()
+        pruner = PRUNERS.build("l1", keep=keep, start=0.0)
+        parts.pruner = dataclasses.replace(pruner, chosen=frozenset(pruner.ranking(parts.model, None).dropped(keep)))
+        place = dataclasses.replace(run_in(folder), resume_from=resume)
+        train(parts, place, **settings(steps=steps_))
+        return parts.model
+
+    start(tmp_path / "first", 0.75)
+    cut = latest_valid(tmp_path / "first")[0]
+    found = start(tmp_path / "second", 0.5, cut, steps_=13)
+    plain = make_parts()
+    plain.pruner = PRUNERS.build("l1", keep=0.5, start=0.0)
+    train(plain, dataclasses.replace(run_in(tmp_path / "plain"), resume_from=cut), **settings(steps=13))
+    assert found.get_parameter("head.weight").shape == (3, 4, 3, 3)
+    assert weights_hash(found) == weights_hash(plain.model), "the least of what was left went, by its own weights"
+
+
 def test_moments_and_weights_keep_their_memory_order():
     layer = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     narrow_(layer, {"weight": torch.randn(5, 4, 3, 3), "bias": torch.zeros(5)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +33,8 @@ class Slimming:
     Attributes:
         share: of the channels there were at first, those that are left; also kept in checkpoints, so that a run of another length
             neither repeats a stage nor forgets one.
+        chosen_on: the hash of the network that the pruner has chosen channels on, where it has: the one it is given, which need not be
+            the one that a checkpoint brings.
     """
 
     def __init__(self, model: nn.Module, parts: Parts, total: int, formats: Precision, world: World):
@@ -40,6 +44,7 @@ class Slimming:
         self.scales: Any = None  # those that are pressed; None as long as nobody asked since the last stage
         self.given, self.pruned = widths_of(model), dict(parts.widths)
         self.evidence = Evidence(model, parts, formats)
+        self.chosen_on = None if getattr(parts.pruner, "chosen", None) is None else fingerprint(model)
 
     def due(self, step: int) -> bool:
         """Whether a stage comes before the step after ``step``."""
@@ -76,7 +81,10 @@ class Slimming:
         keep = self.left[0][1]
         counted = sum(parameter.numel() for parameter in self.model.parameters())
         names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
-        resize = self.pruner.prune_(self.model, keep, self.evidence, self.given, self.world.first)
+        pruner = self.pruner
+        if self.chosen_on is not None and self.chosen_on != fingerprint(self.model):
+            pruner = dataclasses.replace(pruner, chosen=None)  # those are channels of another network
+        resize = pruner.prune_(self.model, keep, self.evidence, self.given, self.world.first)
         self.share, self.scales = keep, None
         for parameter, state in optimizer.state.items():
             parameter.grad = None
@@ -87,6 +95,15 @@ class Slimming:
         average.tensors = {name: resize(name, tensor) for name, tensor in average.tensors.items()}
         left = sum(parameter.numel() for parameter in self.model.parameters())
         return f"pruned to {keep:g} of its channels: {counted:,} -> {left:,} parameters"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of a network's tensors: of their names, shapes and every value."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def widths_of(model: nn.Module) -> dict[str, int]:
