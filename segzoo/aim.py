@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,16 +48,26 @@ def settle(
     if pruner is not None and pruner.target is not None:
         place = pick_device(device)
         evidence = Evidence(parts.model.to(place), parts, Precision(precision, place))
-        share = world.first(lambda: share_for(pruner, parts.model, evidence, parts.val_set, folder, device))
+        sections = ("model", "backbone", "ckpt", "init", "data", "augment", "loss")
+        of = {name: parts.config.get(name) for name in sections} | {"precision": precision}
+        share = world.first(lambda: share_for(pruner, parts.model, evidence, parts.val_set, folder, device, of=of))
         parts.pruner = dataclasses.replace(pruner, shares=(share,), target=None)
 
 
 def share_for(
-    pruner: Pruner, model: Any, evidence: Any, data: Dataset, folder: Path, device: str, say: Callable[[str], None] = print
+    pruner: Pruner,
+    model: Any,
+    evidence: Any,
+    data: Dataset,
+    folder: Path,
+    device: str,
+    say: Callable[[str], None] = print,
+    of: Mapping[str, Any] | None = None,
 ) -> float:
     """The largest share of the channels with which a network meets the pruner's target.
 
-    What was tried is kept in ``aim.json``, which a resumed run of the same target reads instead of measuring again.
+    What was tried is kept in ``aim.json``, which a resumed run reads instead of measuring again if it has the same target, ranks by the
+    same settings and is of the same network and pictures; on another device it keeps the share that it has.
 
     Args:
         pruner: of a training; has a target.
@@ -67,23 +77,32 @@ def share_for(
         folder: the run's.
         device: where it is timed, as configurations name it.
         say: is told each try in a line.
+        of: what else the answer depends on, in plain containers: the network, the pictures.
 
     Raises:
         ConfigError: the target cannot be met, or is met already.
     """
     target, kept = pruner.target, folder / "aim.json"
     assert target is not None
-    wanted = json.loads(json.dumps(dataclasses.asdict(target)))
+    wanted = {"target": dataclasses.asdict(target), "ranks": _ranks(pruner), "of": dict(of or {})}
+    wanted = json.loads(json.dumps(wanted))
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    if known.get("target") == wanted:
+    if {key: known.get(key) for key in wanted} == wanted:
         return known["share"]
     value = _clock(target, data, device) if target.kind == "ms" else partial(_counted, target)
     ranking = pruner.ranking(model, evidence)
     tried = search(target, lambda share: value(_pruned(ranking, model, share)), say)
     share = max(share for share, value in tried.items() if value <= target.value)
     rows = [{"share": share, target.kind: value} for share, value in sorted(tried.items())]
-    write_json(kept, {"share": share, "target": wanted, "tried": rows})
+    write_json(kept, {"share": share, "tried": rows} | wanted)
     return share
+
+
+def _ranks(pruner: Pruner) -> dict[str, Any]:
+    """What decides which channels a share drops: the ranking, by name and with its own settings, and how shares are dealt out."""
+    rank = pruner.worth if isinstance(pruner.worth, partial) else partial(pruner.worth)
+    name = getattr(rank.func, "__name__", str(rank.func))
+    return {"by": name, **rank.keywords, "how": pruner.how, "multiple": pruner.multiple, "exclude": pruner.exclude}
 
 
 def search(target: Target, value: Callable[[float], float], say: Callable[[str], None]) -> dict[float, float]:

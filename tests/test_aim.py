@@ -86,6 +86,21 @@ def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
     assert 0.9 * wanted <= found <= wanted
 
 
+@pytest.mark.parametrize("changed", [{"multiple": 4}, {"exclude": ["backbone.c1"]}, {"how": "global"}, {"seed": 1}, "of"])
+def test_a_share_that_was_found_otherwise_is_searched_for_again(tmp_path, changed):
+    def tries(of, **words):
+        said = []
+        pruner = PRUNERS.build("random", hw=(64, 96), target_params=60_000, start=0.0, **words)
+        share_for(pruner, model, None, data, tmp_path, "cpu", said.append, of=of)
+        return len(said)
+
+    torch.manual_seed(0)
+    model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125, "stem": "deep"}, num_classes=4)
+    data, of = DATA.build("parts", "val"), {"data": {"name": "parts"}, "init": None}
+    assert tries(of) > 0 and tries(of) == 0
+    assert (tries(of | {"init": "run"}) if changed == "of" else tries(of, **changed)) > 0
+
+
 def test_a_time_is_measured(tmp_path):
     model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)
     pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=1e9, precision="fp32")
