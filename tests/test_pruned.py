@@ -114,7 +114,7 @@ def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypa
     if other == "augment":
         parts.config["augment"] = {"name": "full"}
     elif other == "weights":
-        parts.model.head.weight.data += 1
+        parts.model.get_parameter("head.weight").data += 1
     elif other == "shares":
         parts.pruner = PRUNERS.build("l1", keep=0.25, start=0.0)
     else:

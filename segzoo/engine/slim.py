@@ -81,7 +81,7 @@ class Slimming:
         keep = self.left[0][1]
         counted = sum(parameter.numel() for parameter in self.model.parameters())
         names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
-        pruner = self.pruner
+        pruner: Any = self.pruner
         if self.chosen_on is not None and self.chosen_on != fingerprint(self.model):
             pruner = dataclasses.replace(pruner, chosen=None)  # those are channels of another network
         resize = pruner.prune_(self.model, keep, self.evidence, self.given, self.world.first)
