@@ -6,8 +6,8 @@ classes teaches as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ def teacher(
         temperature: T by which both sides' scores are divided; the term is multiplied by T^2, so that its gradients keep their size.
         layers: modules of both networks whose attention maps are compared too (Zagoruyko and Komodakis, ICLR 2017, arXiv:1612.03928):
             the mean square over channels, of length one for each picture, so that channels may differ in number. ``conv5_4`` of ICNet
-            stands right behind its pyramid.
+            stands right behind its pyramid. Of a module that answers several maps, as PSPNet's ``pyramid`` does, each is compared.
         layer_weight: of the squared distance of these maps, a mean over layers and pictures.
 
     Raises:
@@ -58,16 +58,31 @@ def teacher(
     net, own = load(ckpt)
     if own.classes != card.classes:
         raise ConfigError(f"distill.ckpt={ckpt} knows the classes {', '.join(own.classes)}, the data has {', '.join(card.classes)}")
-    return Teacher(net, weight, temperature, layers, layer_weight)
+    scale = tuple(ours / theirs for ours, theirs in zip(card.std, own.std, strict=True))
+    shift = tuple((ours - theirs) / std for ours, theirs, std in zip(card.mean, own.mean, own.std, strict=True))
+    return Teacher(net, weight, temperature, layers, layer_weight, scale, shift)
 
 
 class Teacher:
-    """Gives the term that ``teacher`` describes. The network is frozen and stays in evaluation mode."""
+    """Gives the term that ``teacher`` describes. The network is frozen and stays in evaluation mode.
 
-    def __init__(self, net: nn.Module, weight: float, temperature: float, layers: tuple[str, ...], layer_weight: float):
+    ``scale`` and ``shift``, of each colour, make of pictures that are normalised for the student those that the teacher learnt from.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        weight: float,
+        temperature: float,
+        layers: tuple[str, ...],
+        layer_weight: float,
+        scale: tuple[float, ...] = (1.0, 1.0, 1.0),
+        shift: tuple[float, ...] = (0.0, 0.0, 0.0),
+    ):
         self.net = net.eval().requires_grad_(False)
         self.weight, self.temperature, self.layers, self.layer_weight = weight, temperature, layers, layer_weight
-        self._seen: dict[str, dict[str, Tensor]] = {"teacher": {}, "student": {}}
+        self.scale, self.shift = scale, shift
+        self._seen: dict[str, dict[str, list[Tensor]]] = {"teacher": {}, "student": {}}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def attach(self, student: nn.Module) -> None:
@@ -80,7 +95,7 @@ class Teacher:
         for hook in self._hooks:
             hook.remove()
         self._hooks = [
-            _module(net, name).register_forward_hook(self._keeper(side, name))
+            _module(net, name).register_forward_hook(self._keeper(side, name, net))
             for side, net in (("teacher", self.net), ("student", student))
             for name in self.layers
         ]
@@ -94,14 +109,25 @@ class Teacher:
             run: how the teacher is run.
         """
         with torch.no_grad():
-            wanted = run(self.net, x).main
+            wanted = run(self.net, self._for_teacher(x)).main
         term = self.weight * self._of_scores(logits.main, wanted)
         if self.layers:
-            distances = [_distance(self._seen["student"][name], self._seen["teacher"][name]) for name in self.layers]
-            term = term + self.layer_weight * torch.stack(distances).mean()
+            term = term + self.layer_weight * torch.stack([self._of_layer(name) for name in self.layers]).mean()
         for seen in self._seen.values():
             seen.clear()
         return term
+
+    def _for_teacher(self, x: Tensor) -> Tensor:
+        if set(self.scale) == {1.0} and set(self.shift) == {0.0}:
+            return x
+        scale, shift = (x.new_tensor(values).view(1, -1, 1, 1) for values in (self.scale, self.shift))
+        return x * scale + shift
+
+    def _of_layer(self, name: str) -> Tensor:
+        ours, theirs = (self._seen[side].get(name, []) for side in ("student", "teacher"))
+        if not ours or len(ours) != len(theirs):
+            raise ConfigError(_uneven(name, len(ours), len(theirs)))
+        return torch.stack([_distance(one, other) for one, other in zip(ours, theirs, strict=True)]).mean()
 
     def _of_scores(self, scores: Tensor, wanted: Tensor) -> Tensor:
         if wanted.shape[-2:] != scores.shape[-2:]:
@@ -110,12 +136,68 @@ class Teacher:
         apart = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
         return self.temperature**2 * apart.mean()
 
-    def _keeper(self, side: str, name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
-        def keep(module: nn.Module, given: tuple, made: Tensor) -> None:
-            if side == "teacher" or module.training:
-                self._seen[side][name] = made
+    def _keeper(self, side: str, name: str, net: nn.Module) -> Callable[[nn.Module, tuple, Any], None]:
+        def keep(module: nn.Module, given: tuple, made: Any) -> None:
+            if side == "teacher" or net.training:  # the layer itself may be frozen, and evaluate in a training
+                self._seen[side][name] = _maps_of(made)
 
         return keep
+
+
+def check_layers(student: nn.Module, net: nn.Module, layers: Sequence[str], x: Tensor) -> None:
+    """Runs both networks, on the meta device where that shall cost nothing, and refuses layers whose maps cannot be compared.
+
+    Args:
+        student, net: the two networks, in the modes they will be in.
+        layers: names of modules.
+        x: (N, 3, H, W), on the device of both.
+
+    Raises:
+        ConfigError: a network has no layer of a name, never runs it as a whole, or gets no map from it; or not as many in both.
+    """
+    ours, theirs = (_answers(side, layers, x) for side in (student, net))
+    if faults := [_uneven(name, ours[name], theirs[name]) for name in layers if ours[name] != theirs[name]]:
+        raise ConfigError(faults)
+
+
+def _answers(net: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, int]:
+    """How many maps each layer answers."""
+    for name in layers:
+        _module(net, name)
+    seen: dict[str, int] = {}
+
+    def keeper(name: str) -> Callable[[nn.Module, tuple, Any], None]:
+        return lambda module, given, made: seen.update({name: len(_maps_of(made))})
+
+    hooks = [module.register_forward_hook(keeper(name)) for name, module in net.named_modules()]
+    try:
+        with torch.no_grad():
+            net(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    faults = []
+    for name in layers:
+        if not seen.get(name):
+            within = [layer for layer, maps in seen.items() if layer.startswith(f"{name}.") and maps]
+            tip = f"Name a layer within it, such as {within[-1]}" if within else "Name a layer that answers maps (N, C, H, W)"
+            came = "gets no map from" if name in seen else "never runs, as a whole,"
+            faults.append(f"distill.layers: {type(net).__name__} {came} {name!r}. {tip}.")
+    if faults:
+        raise ConfigError(faults)
+    return seen
+
+
+def _maps_of(made: Any) -> list[Tensor]:
+    """The maps (N, C, H, W) that a module answers: one, or several in a list or a table."""
+    several = made.values() if isinstance(made, Mapping) else made if isinstance(made, list | tuple) else [made]
+    return [one for one in several if isinstance(one, Tensor) and one.dim() == 4]
+
+
+def _uneven(name: str, ours: int, theirs: int) -> str:
+    return (
+        f"distill.layers: {name!r} answers {ours} maps in the network that learns and {theirs} in the teacher. Name another layer."
+    )
 
 
 def _module(net: nn.Module, name: str) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from segzoo.data.card import make_card
-from segzoo.distill import Teacher
+from segzoo.distill import Teacher, _distance, check_layers
 from segzoo.engine.train import train
+from segzoo.layers.pyramid import PyramidPool
 from segzoo.registry import DISTILLS, ConfigError
 from segzoo.types import Logits
 
@@ -96,6 +98,57 @@ def test_a_split_batch_is_taught_the_same(tmp_path):
 
     joint = weights("joint", batch_size=6, accumulate=1)
     torch.testing.assert_close(weights("parts", batch_size=2, accumulate=3), joint, atol=1e-6, rtol=1e-5)
+
+
+def test_a_teacher_sees_pictures_as_it_learnt_from_them():
+    torch.manual_seed(1)
+    net, x = Net(7).eval(), torch.rand(2, 3, 6, 5) * 255
+    own = make_card("own", CARD.classes, None, (100.0, 120.0, 90.0), (50.0, 60.0, 70.0))
+    teacher: Any = DISTILLS.build("teacher", lambda ckpt: (net, own), CARD, ckpt="run")
+    ours, theirs = ((x - x.new_tensor(card.mean).view(3, 1, 1)) / x.new_tensor(card.std).view(3, 1, 1) for card in (CARD, own))
+    seen = []
+    teacher(ours, net(ours), lambda net, x: seen.append(x) or net(x))
+    torch.testing.assert_close(seen[0], theirs)
+
+
+def test_each_of_several_maps_is_compared_and_frozen_layers_are_seen():
+    class Several(Net):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.pool = PyramidPool((1, 2, 3))
+
+        def forward(self, x):
+            maps = self.maps(x)
+            self.pool(maps)
+            return Logits(self.head(maps), ())
+
+    torch.manual_seed(0)
+    student, net, x = Several(5), Several(7), torch.randn(2, 3, 6, 5)
+    apart = term(student, net, x, weight=0.0, layers=("pool",))
+    pools = [model.pool(model.maps(x)) for model in (student, net)]
+    wanted = [_distance(one, other) for one, other in zip(*pools, strict=True)]
+    torch.testing.assert_close(apart, torch.stack(wanted).mean())
+    check_layers(student, net, ("pool", "maps"), x)
+
+    teacher = Teacher(net, 0.0, 1.0, ("maps",), 1.0)
+    teacher.attach(student)
+    student.train().maps.eval()  # as a frozen stage is
+    assert teacher(x, student(x), lambda net, x: net(x)) > 0
+
+
+def test_layers_that_do_not_answer_alike_are_refused():
+    class Unused(Net):
+        def forward(self, x):
+            return Logits(self.head(F.conv2d(x, self.maps.weight, padding=1)), ())
+
+    x = torch.randn(1, 3, 6, 5)
+    with pytest.raises(ConfigError, match=r"Unused never runs, as a whole, 'maps'\. Name a layer"):
+        check_layers(Net(4), Unused(4), ("maps",), x)
+    few, many = Net(4), Net(4)
+    many.maps.register_forward_hook(lambda module, given, made: [made, made])
+    many.head.register_forward_pre_hook(lambda module, given: given[0][0])
+    with pytest.raises(ConfigError, match="'maps' answers 1 maps in the network that learns and 2 in the teacher"):
+        check_layers(few, many, ("maps",), x)
 
 
 def test_a_teacher_that_cannot_teach_is_refused():
