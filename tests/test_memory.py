@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from segzoo.engine.memory import SHY, OutOfMemory, fitting
 from segzoo.engine.run import Run
 from segzoo.engine.steps import steps
 from segzoo.engine.train import train
+from segzoo.registry import PRUNERS
 
 
 class Greedy(Toy):
@@ -74,6 +76,13 @@ def test_a_rehearsal_predicts_and_writes_nothing(tmp_path, monkeypatch):
     needs = train(make_parts(), Run(tmp_path / "none"), **settings(dry=True))
     assert needs["fits"] and needs["batch_size"] == 4 and 0 < needs["peak_gb"] < needs["have_gb"] and needs["step_s"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rehearsal_is_of_the_network_that_runs():
+    parts = make_parts()
+    parts.pruner = PRUNERS.build("l1", keep=0.5, start=0.0)
+    train(parts, Run(Path()), **settings(dry=True))
+    assert parts.model.get_parameter("backbone.0.weight").shape[0] == 4
 
 
 def test_deterministic_is_switched_on_and_off(tmp_path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segzoo.data.loader import train_batches
+from segzoo.engine.average import Average
 from segzoo.engine.device import Precision, peak_memory
 from segzoo.engine.progress import Plan
 from segzoo.engine.slim import Slimming
@@ -31,7 +32,8 @@ class OutOfMemory(RuntimeError):
 def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
     """Takes steps with few pictures and with twice as many, and says what a step of the whole batch will need.
 
-    The weights are changed by it, so the run must not go on with them. On CUDA memory is what torch allocates, on a CPU what the
+    A pruner's stages that come before the first step are taken too. The weights are changed by it, so the run must not go on with
+    them. On CUDA memory is what torch allocates, on a CPU what the
     process holds at its largest.
 
     Returns:
@@ -41,8 +43,10 @@ def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
     model = parts.model.to(formats.device).train()
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    slimming = Slimming(model, parts, plan.total, formats, ALONE)
-    stepper = Stepper(model, model, parts.make_optimizer(model), parts, plan, formats, ALONE, slimming)
+    slimming, optimizer = Slimming(model, parts, plan.total, formats, ALONE), parts.make_optimizer(model)
+    while slimming.due(0):
+        slimming.cut_(0, optimizer, Average(model, None))
+    stepper = Stepper(model, model, optimizer, parts, plan, formats, ALONE, slimming)
     peaks, seconds = [], []
     few = 2 if plan.batch_size >= 4 else 1
     for size in (few, 2 * few):
