@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo.config import build_data, settings
-from segzoo.registry import AUGMENTS, LOSSES, OPTIMS, PRUNERS, SCHEDULES, ConfigError
+from segzoo.registry import AUGMENTS, LOSSES, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError, unknown
 from segzoo.zoo import blank_model
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def training_faults(config: Mapping[str, Any]) -> list[str]:
         )
         _try(lambda: OPTIMS.build(config["optim"]["name"], model, **settings(config["optim"])), "optim", faults)
         _try(lambda: _refuse_pruner(config, model), "pruner", faults)
+        faults += _runtime_faults(config)
+        _try(lambda: _refuse_layers(config["distill"], model), "distill", faults)
         if config["backbone"].get("weights") == "imagenet":
             _try(model.backbone.imagenet, "backbone.weights", faults)
         faults += _size_faults(config, model)
@@ -60,6 +62,38 @@ def _refuse_pruner(config: Mapping[str, Any], model: SegModel) -> None:
     if pruner is not None:
         pruner.stages(config["steps"] or EPOCHS_ONLY)
         pruner.refuse(model)
+
+
+def _refuse_layers(distill: Mapping[str, Any], model: SegModel) -> None:
+    """The layers that a teacher and its student are to be compared at must answer maps in both; run at no cost."""
+    import torch
+
+    from segzoo.distill import check_layers
+    from segzoo.weights import read_metadata
+
+    ckpt = distill.get("ckpt")
+    if not distill.get("layers") or ckpt is None or not Path(ckpt).exists():
+        return  # what is missing is another rule's
+    meta = read_metadata(ckpt)
+    if "config" in meta:  # else it is no checkpoint, which loading it says
+        net = blank_model(meta["config"], classes=len(meta["card"]["classes"])).eval()
+        check_layers(model.train(), net, tuple(distill["layers"]), torch.empty(2, 3, 257, 257, device="meta"))
+
+
+def _runtime_faults(config: Mapping[str, Any]) -> list[str]:
+    """Runtimes that are asked for times must be registered, and know the number format; whether they are installed is seen later."""
+    from segzoo.runtimes._base import formats_of
+
+    pruner, known = config["pruner"], RUNTIMES.names()
+    faults = [unknown("timed: runtime", name, known) for name in config.get("timed") or () if name not in known]
+    if pruner.get("runtime", known[0]) not in known:
+        return [*faults, unknown("pruner.runtime", pruner["runtime"], known)]
+    if pruner.get("target_ms") is not None and pruner["precision"] not in (able := formats_of(RUNTIMES.get(pruner["runtime"]))):
+        faults.append(
+            f"pruner.precision={pruner['precision']}: {pruner['runtime']} does not run in it. Say pruner.precision={'|'.join(able)}, or "
+            "take another pruner.runtime."
+        )
+    return faults
 
 
 def pruning_doubts(pruner: Mapping[str, Any]) -> list[str]:

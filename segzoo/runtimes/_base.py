@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -43,6 +44,26 @@ class Order:
 
 class Unable(RuntimeError):
     """A runtime that cannot do what it was asked for; the message says why and what to do."""
+
+
+def runs_in(*able: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
+    """Decorator: the number formats that a runtime knows, which ``formats_of`` tells; it raises Unable for any other."""
+
+    def limit(builder: Callable[..., Call]) -> Callable[..., Call]:
+        @functools.wraps(builder)
+        def build(order: Order, **words: Any) -> Call:
+            refuse_other_precision(order, builder.__name__, able)
+            return builder(order, **words)
+
+        build.formats = able  # type: ignore[attr-defined]
+        return build
+
+    return limit
+
+
+def formats_of(runtime: Callable[..., Call]) -> tuple[str, ...]:
+    """The number formats that a registered runtime knows, whatever the machine; all of them where it does not say."""
+    return getattr(runtime, "formats", get_args(NumberFormat))
 
 
 def refuse_other_precision(order: Order, runtime: str, able: Sequence[str]) -> None:

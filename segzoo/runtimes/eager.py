@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from segzoo.layers.conv import Score
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, refuse_other_precision, scores
+from segzoo.runtimes._base import Call, Order, runs_in, scores
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @RUNTIMES.register
+@runs_in(*DTYPES)
 def eager(order: Order, *, channels_last: bool = True) -> Call:
     """Runs the layers one by one.
 
@@ -22,7 +23,6 @@ def eager(order: Order, *, channels_last: bool = True) -> Call:
         order: what to run; fp32, bf16 or fp16.
         channels_last: keep maps as (N, H, W, C) in memory, which is how the pictures come.
     """
-    refuse_other_precision(order, "eager", tuple(DTYPES))
     net = lowered(order, channels_last)
 
     @torch.inference_mode()

@@ -14,10 +14,11 @@ from torch import Tensor
 from segzoo.export import Deployed
 from segzoo.layers.conv import Score
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_other_precision, scores
+from segzoo.runtimes._base import Call, Order, Unable, onnx_file, runs_in, scores
 
 
 @RUNTIMES.register
+@runs_in("fp32", "int8")
 def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
     """Runs the exported network; on CUDA pictures and scores pass through the memory of the host.
 
@@ -31,7 +32,6 @@ def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
     """
     ort: Any = importlib.import_module("onnxruntime")  # not this module, whatever a type checker thinks
 
-    refuse_other_precision(order, "onnxruntime", ("fp32", "int8"))
     provider = "CUDAExecutionProvider" if order.example.is_cuda else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise Unable("onnxruntime was built without CUDA: pip install onnxruntime-gpu, or say device=cpu")

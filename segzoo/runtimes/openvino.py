@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_cuda, refuse_other_precision, scores
+from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_cuda, refuse_other_precision, runs_in, scores
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # int8: what is not quantised
 
 
 @RUNTIMES.register
+@runs_in(*HINTS)
 def openvino(order: Order, *, calibrate: int = 16) -> Call:
     """Converts the exported network and compiles it for the order's size, for the least time a picture.
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, Unable, refuse_other_precision, scores
+from segzoo.runtimes._base import Call, Order, Unable, runs_in, scores
 from segzoo.runtimes.eager import DTYPES, autocast, lowered
 
 
 @RUNTIMES.register
+@runs_in(*DTYPES)
 def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool = False) -> Call:
     """Compiles the network for the order's size; the first call takes half a minute or more.
 
@@ -26,7 +27,6 @@ def torch_compile(order: Order, *, channels_last: bool = True, cuda_graphs: bool
     from torch._inductor import config as inductor  # seconds, so not before it is wanted
     from torch._inductor.exc import GPUTooOldForTriton, InductorError, TritonMissing
 
-    refuse_other_precision(order, "torch_compile", tuple(DTYPES))
     if cuda_graphs and not order.example.is_cuda:
         raise Unable("graphs are captured on CUDA alone: say device=cuda, or runtime=torch_compile")
     net = lowered(order, channels_last)
