@@ -169,12 +169,14 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
         config: the resolved configuration.
         recorded: what is written into checkpoints: the same with environment words left standing.
     """
+    from segzoo.engine.slim import widths_of
     from segzoo.engine.train import Parts
 
     train_set, val_set = build_data(config["data"], "train"), build_data(config["data"], "val")
     card = train_set.card
     model = build_model(config, card.num_classes)
     model.card = card
+    full = widths_of(model)
     INITS.build(config["init"]["name"], model, card.classes, **settings(config["init"]))
     optim, schedule = config["optim"], config["schedule"]
     return Parts(
@@ -192,6 +194,7 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
         mix=MIXES.build(config["mix"]["name"], **settings(config["mix"])),
         pruner=PRUNERS.build(config["pruner"]["name"], **settings(config["pruner"])),
         distill=DISTILLS.build(config["distill"]["name"], _trained, card, **settings(config["distill"])),
+        widths={name: width for name, width in widths_of(model).items() if width != full[name]},
     )
 
 

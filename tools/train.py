@@ -55,6 +55,7 @@ def _introduce(job: Job, parts: Any) -> dict[str, Any]:
     from segzoo.rules import doubts
 
     blank = zoo.blank_model(job.config, classes=parts.card.num_classes)
+    blank.narrow_(parts.model.state_dict())  # a pruned starting point has made it narrower
     network = sums(describe(blank))
     print("{params:,} parameters, {gmacs:.1f} GMACs at 512x1024, receptive field {receptive_field}".format(**network), flush=True)
     notes = doubts(job.config, blank)

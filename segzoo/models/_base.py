@@ -14,6 +14,7 @@ from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.fold import fold_norms_
 from segzoo.layers.labels import grow_labels
+from segzoo.layers.narrow import narrow_
 from segzoo.types import DataCard, Logits
 
 SMALLEST = 32  # pixels a side: what a trunk of stride 32 turns into one
@@ -78,6 +79,10 @@ class SegModel(nn.Module, ABC):
         """
         self.aux_weights = ()
         return fold_norms_(self)
+
+    def narrow_(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """Takes tensors of other widths in place of its own, as ``segzoo.layers.narrow.narrow_`` does."""
+        return narrow_(self, state)
 
     def names_in(self, layout: str) -> Mapping[str, str]:
         """What another project calls this network's layers, ours -> theirs; empty if it has no such network.

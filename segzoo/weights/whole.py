@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ class WholeModel(Named, Protocol):
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
 
+    def narrow_(self, state: Mapping[str, Tensor]) -> object: ...
+
 
 @INITS.register
 def checkpoint(
@@ -37,7 +39,7 @@ def checkpoint(
     """Loads a whole model's starting point by parameter name, in place, and prints the report; freezes stages of the trunk.
 
     Score layers (convolutions with bias outside the trunk, one output a class) are filled row by row; rows of classes that
-    the checkpoint does not know keep their fresh values.
+    the checkpoint does not know keep their fresh values. A model with the layers of a pruned checkpoint becomes as narrow as that.
 
     Args:
         model: the model to fill; its trunk is called ``backbone``.
@@ -52,8 +54,8 @@ def checkpoint(
         The report, or None without ``ckpt``.
 
     Raises:
-        ConfigError: if the file cannot be read, less than ``min_share`` of the trunk fits, or names are to match and one
-            side has none. The model is then as it was.
+        ConfigError: if the file cannot be read, less than ``min_share`` of the trunk fits, names are to match and one side has none,
+            or the checkpoint was pruned and has other layers than the model. The model is then as it was.
     """
     report = None if ckpt is None else _load(model, classes, ckpt, match, min_share)
     if freeze:
@@ -62,11 +64,13 @@ def checkpoint(
 
 
 def _load(model: WholeModel, classes: tuple[str, ...] | None, ckpt: str, match: str, min_share: float) -> Report:
-    state, theirs = _read(ckpt)
-    (state, layout), own = to_own(model, state), tensors_of(model)
+    state, theirs, widths = _read(ckpt)
     if match == "name" and not (classes and theirs):
         side = f"{ckpt} holds no class names" if classes else "the data set has no class names"
         raise ConfigError(f"init.match=name: {side}. Set init.match=index to keep the order of the classes.")
+    if widths:
+        _narrow_(model, state, widths, len(theirs), ckpt)
+    (state, layout), own = to_own(model, state), tensors_of(model)
     rows = {name: _rows(name, own, state, classes, theirs, match) for name in _score_tensors(model)}
     plain = [name for name in fitting(own, state) if name not in rows]
     loaded = plain + [name for name in rows if rows[name]]
@@ -82,11 +86,51 @@ def _load(model: WholeModel, classes: tuple[str, ...] | None, ckpt: str, match: 
     return report
 
 
-def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors and class names, of which a file of others has none."""
+def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...], Mapping[str, int]]:
+    """Tensors; class names, of which a file of others has none; and the output channels of what was pruned."""
     if is_published(ckpt):
-        return read_published(ckpt, f"init.ckpt={ckpt}")
-    return read_state(ckpt), tuple(read_metadata(ckpt).get("card", {}).get("classes", ()))
+        return *read_published(ckpt, f"init.ckpt={ckpt}"), {}
+    known = read_metadata(ckpt)
+    return read_state(ckpt), tuple(known.get("card", {}).get("classes", ())), known.get("widths", {})
+
+
+def _narrow_(model: WholeModel, state: Mapping[str, Tensor], widths: Mapping[str, int], theirs: int, ckpt: str) -> None:
+    """Gives a model the widths of a pruned checkpoint, in place; its values are its own, and it scores the classes that it scored.
+
+    Args:
+        model: of the checkpoint's layers.
+        state: the checkpoint's tensors.
+        widths: output channels of its pruned convolutions, by name.
+        theirs: classes that it scores.
+        ckpt: the checkpoint, for messages.
+
+    Raises:
+        ConfigError: the model has other layers, or narrower ones.
+    """
+    own = model.state_dict()
+    faults = sorted(own.keys() ^ state.keys()) + sorted(widths.keys() - dict(model.named_modules()).keys())
+    faults += [name for name in own.keys() & state.keys() if not _can_narrow(own[name].shape, state[name].shape, model, theirs)]
+    if faults:
+        raise ConfigError(
+            f"init.ckpt={ckpt} was pruned, and its layers are not narrower ones of this model: {', '.join(faults[:5])}"
+            f"{' and more' if len(faults) > 5 else ''}. Give the model and backbone words that it was trained with; or go on with that "
+            "run as it is: resume=<run> out=<new folder>."
+        )
+    cut = {}
+    for name, tensor in own.items():
+        pruned = name.rpartition(".")[0] in widths
+        for dim, (mine, size) in enumerate(zip(tensor.shape, state[name].shape, strict=True)):
+            if pruned or (mine, size) != (model.num_classes, theirs):  # else a layer of classes, which are this model's
+                tensor = tensor.narrow(dim, 0, size)
+        cut[name] = tensor
+    model.narrow_(cut)
+
+
+def _can_narrow(own: Sequence[int], wanted: Sequence[int], model: WholeModel, theirs: int) -> bool:
+    """Whether a tensor of one shape has the other within it, kernels being equal and classes any number."""
+    pairs = list(zip(own, wanted, strict=False))
+    within = all(size <= mine or (mine, size) == (model.num_classes, theirs) for mine, size in pairs)
+    return len(own) == len(wanted) and within and own[2:] == wanted[2:]
 
 
 def _score_tensors(model: WholeModel) -> list[str]:
