@@ -108,7 +108,7 @@ FRAMES = {
             "segzoo.engine.train:train",
             "segzoo.engine.run:open_run",
             "segzoo.engine.slots:claim_gpu",
-            "segzoo.zoo:load_with_config",
+            "segzoo.zoo:start_of",
             "segzoo.pruned:stages",
             "segzoo.pruned:timed_rows",
         ),

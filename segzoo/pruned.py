@@ -64,7 +64,7 @@ def stages(
     looked["shares"] = None if parts.pruner is None else parts.pruner.shares
     looked = json.loads(json.dumps(looked))
     if known.get("looked") == looked:
-        if known["chosen"] is not None:
+        if parts.pruner is not None and known["chosen"] is not None:
             parts.pruner = replace(parts.pruner, chosen=frozenset(known["chosen"]))
         return known["rows"], [Curve.from_dict(curve) for curve in known["curves"]]
     place = pick_device(device)
@@ -104,17 +104,18 @@ def _sized(model: Any, hw: tuple[int, int]) -> dict[str, Any]:
 
 
 def timed_rows(
-    ckpts: Mapping[str, str],
+    sides: Mapping[str, str | Mapping[str, Any]],
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     timed: tuple[str, ...] = ("eager", "openvino"),
     timed_precision: Literal["fp32", "bf16", "fp16", "int8"] = "bf16",
     timed_hw: tuple[Side, Side] = (1024, 2048),
 ) -> dict[str, list[dict[str, Any]]]:
-    """Times checkpoints in several runtimes, each in a process of its own, one picture from bytes to labels.
+    """Times networks in several runtimes, each in a process of its own, one picture from bytes to labels.
 
     Args:
-        ckpts: run folders or files by what they are called.
+        sides: by what they are called, run folders or files; or ``model``, ``backbone``, ``data`` and ``classes``, as the bench takes
+            them, of a network with random weights.
         device: where.
         timed: runtimes; one that is not installed or not able says so in its row. None times nothing.
         timed_precision: number format.
@@ -123,14 +124,23 @@ def timed_rows(
     Returns:
         Rows as the bench gives them, by name and in the order of the runtimes.
     """
-    common = {"model": None, "backbone": None, "data": None, "precision": timed_precision, "hw": timed_hw, "device": device}
+    common = {
+        "model": None,
+        "backbone": None,
+        "data": None,
+        "ckpt": None,
+        "precision": timed_precision,
+        "hw": timed_hw,
+        "device": device,
+    }
     common |= {"batch": 1, "scope": "net+labels", "seconds": 10.0, "interval": 0.03}
 
-    def row(ckpt: str, runtime: str) -> dict[str, Any]:
+    def row(side: str | Mapping[str, Any], runtime: str) -> dict[str, Any]:
         words = {name: setting.default for name, setting in settings_of(RUNTIMES.get(runtime)).items()}
-        return {"runtime": runtime, **measured_apart(common | {"ckpt": ckpt, "runtime": {"name": runtime, **words}})}
+        which = {"ckpt": side} if isinstance(side, str) else dict(side)
+        return {"runtime": runtime, **measured_apart(common | which | {"runtime": {"name": runtime, **words}})}
 
-    return {name: [row(ckpt, runtime) for runtime in timed] for name, ckpt in ckpts.items()}
+    return {name: [row(side, runtime) for runtime in timed] for name, side in sides.items()}
 
 
 def write_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,6 +128,34 @@ def load_with_config(*, ckpt: str) -> tuple[SegModel, DataCard, dict[str, Any]]:
     return model.eval(), card, meta
 
 
+def start_of(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[SegModel | None, dict[str, Any]]:
+    """What a run begins with that takes its network from a checkpoint or, like a training, from the configuration.
+
+    Args:
+        config: its ``model``, ``backbone`` and ``data`` sections; null ones come from the checkpoint.
+        ckpt: a run folder, a step folder or a ``.safetensors`` file; null leaves the network to ``build_training``.
+
+    Returns:
+        The network of the checkpoint, or None; and what a checkpoint's metadata would say of it: ``config``, ``card``, ``widths`` and
+        ``sha256``, which is None without a checkpoint.
+
+    Raises:
+        ConfigError: neither a checkpoint nor a model with its data is given, or they contradict each other.
+    """
+    if ckpt is not None:
+        model, _, meta = load_with_config(ckpt=ckpt)
+        refuse_other_model(meta, config)
+        return model, meta
+    if missing := [word for word in ("model", "data") if config.get(word) is None]:
+        raise ConfigError(
+            f"there is nothing to begin with: neither ckpt= nor {' and '.join(f'{word}=' for word in missing)} is given. Say "
+            "ckpt=<run folder>, or model=<name> data=<name> for the network that tools/train.py would begin with."
+        )
+    card = build_data(config["data"], "train").card
+    own = {name: config[name] for name in ("model", "backbone", "data")}
+    return None, {"config": own, "card": card.to_dict(), "widths": {}, "sha256": None}
+
+
 def title(meta: Mapping[str, Any]) -> str:
     """``<model>-<backbone>-<data>`` of a checkpoint."""
     return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["card"]["name"]))
@@ -172,6 +201,24 @@ def data_section(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> di
             "Leave data= away to evaluate on the checkpoint's own data, or train on this one."
         )
     return dict(given)
+
+
+def refuse_other_norm(meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Refuses data that is normalised otherwise than a checkpoint's: its network would be fed other numbers than it learnt from.
+
+    Raises:
+        ConfigError: with both means and deviations, and the words that make them equal.
+    """
+    own, card = meta["card"], build_data(data, "train").card
+    theirs = {"mean": list(card.mean), "std": list(card.std)}
+    known = {word: list(own[word]) for word in theirs}
+    if known != theirs:
+        words = " ".join(f"data.{word}={json.dumps(values, separators=(',', ':'))}" for word, values in known.items())
+        tip = f"Say {words}" if "mean" in data else "Leave data= away"
+        raise ConfigError(
+            f"data={card.name} is normalised by mean {theirs['mean']} and std {theirs['std']}, the checkpoint's network by mean "
+            f"{known['mean']} and std {known['std']}. {tip}."
+        )
 
 
 def _resolve(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sixty SIGKILLs: whatever a training was doing, it goes on from a whole checkpoint and ends with the unbroken run's bits.
+"""Sixty-three SIGKILLs: whatever a training was doing, it goes on from a whole checkpoint and ends with the unbroken run's bits.
 
     pytest -m crash tests/test_crash.py      # minutes; the figures are printed with -s
 
@@ -12,6 +12,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,11 +24,13 @@ import pytest
 import torch
 from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
+from segzoo.engine.checkpoint import read_model
 from segzoo.engine.steps import latest_valid
 from segzoo.engine.train import train
 from segzoo.registry import LOSSES, PRUNERS
 from segzoo.zoo import create_model
 
+ROOT = Path(__file__).parent.parent
 KILLS = 10  # of each case
 CASES = [("toy", 0), ("toy", 2), ("icnet", 1), ("pspnet", 0), ("fcn", 2), ("pruned icnet", 1)]
 STEPS = {"toy": 1500}  # long enough for ten kills; the others take 240
@@ -62,6 +66,23 @@ def run_child(folder: Path, model: str, workers: int) -> None:
     parts = parts_of(model)
     train(parts, run_in(folder), **settings(**WORDS, workers=workers, steps=STEPS.get(model, 240)))
     (folder / "hash").write_text(weights_hash(parts.model))
+
+
+def prune_tool(folder: Path, full: Path, *words: str) -> subprocess.Popen:
+    """tools/prune.py, in a session of its own."""
+    quick = ["curves=false", "timed=[]", "timed_hw=[64,96]", "augment=none", "precision=fp32", "device=cpu", "pruner=taylor"]
+    given = [
+        f"ckpt={full}",
+        f"out={folder}",
+        *quick,
+        *words,
+        "steps=60",
+        "batch_size=2",
+        "save_every=2",
+        "eval_every=20",
+        "workers=0",
+    ]
+    return subprocess.Popen([sys.executable, "tools/prune.py", *given], cwd=ROOT, start_new_session=True)
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +151,28 @@ def test_ten_kills_lose_nothing(tmp_path, begin, model, workers):
     logs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, broken)]
     scores = [[(row["step"], row["mIoU"]) for row in log if row["split"] == "val"] for log in logs]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.crash
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_pruning_tool_is_killed_and_goes_on(tmp_path):
+    full = tmp_path / "full"
+    data = ["data=parts", "data.train_images=6", "data.val_images=2", "data.height=64", "data.width=96"]
+    start = ["model=icnet", "backbone.width=0.125", *data, "steps=2", "batch_size=2", "workers=0", "augment=none", f"out={full}"]
+    subprocess.run([sys.executable, "tools/train.py", *start, "precision=fp32", "device=cpu"], cwd=ROOT, check=True)
+    assert prune_tool(tmp_path / "whole", full).wait(600) == 0
+    for least in (0, 8, 30):
+        child = prune_tool(tmp_path / "broken", full, "resume=auto")
+        until = time.time() + 300
+        while newest(tmp_path / "broken") < least:
+            assert child.poll() is None and time.time() < until, "it ended before it was killed"
+            time.sleep(0.005)
+        os.killpg(child.pid, signal.SIGKILL)
+        assert child.wait(60) == -signal.SIGKILL
+    assert prune_tool(tmp_path / "broken", full, "resume=auto").wait(600) == 0
+    (wanted, kept), (found, widths) = (read_model(latest_valid(tmp_path / run)[0]) for run in ("whole", "broken"))  # type: ignore[arg-type]
+    assert kept["widths"] == widths["widths"] and kept["step"] == widths["step"] == 60
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    reports = [json.loads((tmp_path / run / "result.json").read_text())["report"] for run in ("whole", "broken")]
+    assert reports[0] == reports[1]

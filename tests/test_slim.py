@@ -186,9 +186,8 @@ def test_what_the_pruning_tool_does_not_do_it_says(tmp_path):
     ):
         done = subprocess.run([sys.executable, "tools/prune.py", *given, *words], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
-    said = tool("prune", *given, "pruner=bn_scale", "init.freeze=[c1]", "curves=false", "timed=[]", "timed_hw=[64,96]")
+    said = tool("prune", *given, "pruner=bn_scale", "curves=false", "timed=[]", "timed_hw=[64,96]")
     assert "pruner.sparsity=0.0001 does nothing" in said
-    assert not next(iter(segzoo.load(tmp_path / "cut").backbone.c1.parameters())).isnan().any()
 
 
 @pytest.mark.slow

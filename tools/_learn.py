@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 
@@ -16,6 +18,22 @@ def take_gpu(given: dict[str, Any]) -> None:
     count = torch.cuda.device_count() if given["device"] != "cpu" else 0
     if count > 1:
         torch.cuda.set_device(claim_gpu(count, **config.words_for(claim_gpu, given)))
+
+
+def rehearsed(parts: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Finds out and prints what a step will need; of the pruned network, where every step runs on that."""
+    from segzoo import config
+    from segzoo.aim import settle
+    from segzoo.engine.run import Run
+    from segzoo.engine.train import train
+    from segzoo.engine.world import ALONE
+
+    if parts.pruner is not None and parts.pruner.start == 0:
+        with TemporaryDirectory() as folder:
+            settle(parts, Path(folder), ALONE, **config.words_for(settle, given))
+    needs = train(parts, Run(Path()), **config.words_for(train, given))
+    print(needed(needs, given["batch_size"]))
+    return needs
 
 
 def needed(needs: Mapping[str, Any], batch_size: int) -> str:

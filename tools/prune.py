@@ -1,25 +1,27 @@
-"""Remove channels from a trained network and train on: ``python tools/prune.py ckpt=runs/first pruner=l1 pruner.keep=0.5``."""
+"""Remove channels from a network and train on: ``python tools/prune.py ckpt=runs/first pruner=l1 pruner.keep=0.5``.
+
+With ``model=pspnet data=camvid`` in place of ``ckpt`` it begins with the network that ``tools/train.py`` would begin with.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from segzoo.tools._entry import Job, run
-from segzoo.tools._learn import needed, take_gpu
+from segzoo.tools._learn import rehearsed, take_gpu
 
 from segzoo.registry import ConfigError
 
 
 def prune(job: Job) -> dict[str, Any]:
-    """Prunes one checkpoint and fine-tunes it; returns what ``result.json`` holds, the report with it."""
+    """Prunes one network and fine-tunes it; returns what ``result.json`` holds, the report with it."""
     from segzoo import config, zoo
     from segzoo.aim import settle
     from segzoo.engine.device import reuse_memory
-    from segzoo.engine.run import Run, open_run
+    from segzoo.engine.run import open_run
     from segzoo.engine.train import train as learn
     from segzoo.engine.world import ALONE
     from segzoo.pruned import stages, timed_rows, tuned_row, write_report
@@ -28,12 +30,10 @@ def prune(job: Job) -> dict[str, Any]:
     _refuse(job)
     if job.folder is not None:
         take_gpu(job.config)
-    model, _, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
+    model, meta = zoo.start_of(job.config, **config.words_for(zoo.start_of, job.config))
     whole, recorded = _whole(job, meta)
     if job.config["dry"]:
-        needs = learn(_parts(whole, recorded, model, meta), Run(Path()), **config.words_for(learn, job.config))
-        print(needed(needs, job.config["batch_size"]))
-        return needs
+        return rehearsed(_parts(whole, recorded, model, meta), whole)
     place = open_run("prune", zoo.title(meta), whole, **_place(job, config.words_for(open_run, job.config)))
     if place.finished:
         return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
@@ -43,7 +43,8 @@ def prune(job: Job) -> dict[str, Any]:
         rows, curves = stages(parts, place.folder, **config.words_for(stages, whole))
         result = learn(parts, place, **config.words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
         rows.append(tuned_row(place.folder, **config.words_for(tuned_row, whole)))
-        times = timed_rows({"before": job.config["ckpt"], "after": str(place.folder)}, **config.words_for(timed_rows, job.config))
+        sides = {"before": _before(whole, meta), "after": str(place.folder)}
+        times = timed_rows(sides, **config.words_for(timed_rows, job.config))
     except BaseException as error:
         place.fail(error)
         raise
@@ -55,43 +56,59 @@ def prune(job: Job) -> dict[str, Any]:
 
 def _refuse(job: Job) -> None:
     """Raises ConfigError for what a training knows and this tool does not."""
-    ckpt = job.config["ckpt"]
+    ckpt, init = job.config["ckpt"], job.config["init"]["ckpt"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        begin = f"init.ckpt={ckpt} and the model=, backbone= and data= words it was trained with," if ckpt else "the same words,"
         raise ConfigError(
-            f"tools/prune.py is one process. Under torchrun say tools/train.py init.ckpt={ckpt} pruner={job.config['pruner']['name']} "
+            f"tools/prune.py is one process. Under torchrun say tools/train.py with {begin} pruner={job.config['pruner']['name']} "
             "pruner.start=0"
         )
-    if job.config["init"]["ckpt"] is not None:
-        raise ConfigError(f"init.ckpt={job.config['init']['ckpt']}: what is pruned is ckpt={ckpt}. Leave init.ckpt away.")
+    if init is not None and ckpt is None:
+        raise ConfigError(f"init.ckpt={init}: a trained network that is to be pruned is named by ckpt=. Say ckpt={init}.")
+    if init is not None:
+        raise ConfigError(f"init.ckpt={init}: what is pruned is ckpt={ckpt}. Leave init.ckpt away.")
 
 
 def _whole(job: Job, meta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration with what comes from the checkpoint, and the same as it is recorded."""
+    """The configuration with what comes from the checkpoint, if there is one, and the same as it is recorded."""
     from segzoo import zoo
     from segzoo.rules import pruning_doubts, training_faults
 
-    zoo.refuse_other_model(meta, job.config)
-    own = {name: meta["config"][name] for name in ("model", "backbone")}
-    whole = job.config | own | {"data": zoo.data_section(meta, job.config.get("data"))}
-    whole["backbone"] = {**own["backbone"], "weights": "none"}
-    if whole["distill"]["name"] == "teacher" and whole["distill"]["ckpt"] is None:
-        whole["distill"] = {**whole["distill"], "ckpt": job.config["ckpt"]}
+    whole, recorded = dict(job.config), dict(job.recorded)
+    if job.config["ckpt"] is not None:
+        own = {name: meta["config"][name] for name in ("model", "backbone")}
+        whole |= own | {"data": zoo.data_section(meta, job.config.get("data"))}
+        recorded |= own | {"data": job.recorded.get("data") or meta["config"]["data"]}
+        whole["backbone"] = {**own["backbone"], "weights": "none"}
+        zoo.refuse_other_norm(meta, whole["data"])
+        if whole["distill"]["name"] == "teacher" and whole["distill"]["ckpt"] is None:
+            whole["distill"] = {**whole["distill"], "ckpt": job.config["ckpt"]}
     if faults := training_faults(whole):
         raise ConfigError(faults)
     for line in pruning_doubts(whole["pruner"]):
         print(f"note: {line}", flush=True)
-    return whole, job.recorded | own | {"data": job.recorded.get("data") or meta["config"]["data"]}
+    return whole, recorded
 
 
 def _parts(whole: dict[str, Any], recorded: dict[str, Any], model: Any, meta: Mapping[str, Any]) -> Any:
-    """Everything the training needs, around the loaded network."""
+    """Everything the training needs, around the loaded network; around a fresh one where none was loaded."""
     from segzoo import config
 
     parts = config.build_training(whole, recorded)
+    if model is None:
+        return parts
     parts.model, parts.widths = model, meta["widths"]
     if whole["init"]["freeze"]:
         model.backbone.freeze_(tuple(whole["init"]["freeze"]))
     return parts
+
+
+def _before(whole: dict[str, Any], meta: Mapping[str, Any]) -> str | dict[str, Any]:
+    """What is timed as the network before it was pruned: the checkpoint, or a network of the same layers."""
+    if whole["ckpt"] is not None:
+        return whole["ckpt"]
+    bare = {**whole["backbone"], "weights": "none"}  # the time does not depend on them
+    return {"model": whole["model"], "backbone": bare, "data": whole["data"], "classes": len(meta["card"]["classes"])}
 
 
 def _place(job: Job, words: dict[str, Any]) -> dict[str, Any]:

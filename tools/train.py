@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from segzoo.tools._entry import Job, run
-from segzoo.tools._learn import needed, take_gpu
+from segzoo.tools._learn import rehearsed, take_gpu
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -15,7 +14,7 @@ def train(job: Job) -> dict[str, Any]:
     from segzoo import config
     from segzoo.aim import settle
     from segzoo.engine.device import reuse_memory
-    from segzoo.engine.run import Run, open_run
+    from segzoo.engine.run import open_run
     from segzoo.engine.together import open_together
     from segzoo.engine.train import train as learn
     from segzoo.engine.world import joined
@@ -27,9 +26,7 @@ def train(job: Job) -> dict[str, Any]:
         take_gpu(job.config)
     with joined(job.config["device"]) as world:
         if job.config["dry"]:
-            needs = learn(config.build_training(job.config, job.recorded), Run(Path()), **config.words_for(learn, job.config))
-            print(needed(needs, job.config["batch_size"]))
-            return needs
+            return rehearsed(config.build_training(job.config, job.recorded), job.config)
         place = open_together(world, "train", job.title, job.config, **words)
         if place.finished:
             return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
