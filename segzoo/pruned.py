@@ -155,7 +155,8 @@ def write_report(
         curves: what each layer's channels do to the loss.
     """
     columns, lines = _table(rows, times)
-    text = markdown_table(columns, lines) + "".join(f"\n{line}\n" for line in _verdicts(times))
+    verdicts = _target(folder) + _verdicts(times)
+    text = markdown_table(columns, lines) + "".join(f"\n{line}\n" for line in verdicts)
     if curves:
         shares = sorted(curves[0].losses, reverse=True)
         text += "\nThe loss with some of one layer's channels, and all of the others':\n\n"
@@ -164,7 +165,7 @@ def write_report(
         ]
         text += markdown_table(("layers", "channels", *(f"{share:.0%}" for share in shares)), losses)
     write_text(folder / "report.md", text)
-    write_text(folder / "report.html", page(columns, lines, _verdicts(times), curves))
+    write_text(folder / "report.html", page(columns, lines, verdicts, curves))
     return text
 
 
@@ -184,6 +185,18 @@ def _table(rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]]
             line += [f"{timed['ms_per_image']['p50']:.1f}", f"{timed['peak_memory_mb']:.0f}"] if able else [None, None]
         lines.append(line)
     return columns, lines
+
+
+def _target(folder: Path) -> list[str]:
+    """A sentence on what was asked of the pruner and what the share it found came to; none where the share itself was asked for."""
+    if not (folder / "aim.json").exists():
+        return []
+    aim = json.loads((folder / "aim.json").read_text(encoding="utf-8"))
+    target = aim["target"]
+    kind, size = target["kind"], "x".join(map(str, target["hw"]))
+    came = next(row[kind] for row in aim["tried"] if row["share"] == aim["share"])
+    where = f"{target['runtime']} {target['precision']} at {size}" if kind == "ms" else f"at {size}"
+    return [f"pruner.target_{kind}={target['value']:g}, {where}: {aim['share']:.1%} of the channels stay, which came to {came:g}."]
 
 
 def _verdicts(times: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from segzoo.tools._entry import Job
+from segzoo.tools.bench import bench as bench_tool
 
 from segzoo.config import check
 from segzoo.engine.bench import bench
@@ -103,11 +105,11 @@ def test_every_fresh_network_tells_classes_apart():
         assert len(np.unique(chosen.model.predict(chosen.data[0].image))) > 1
 
 
-def test_a_taken_folder_is_refused_before_anything_is_measured(tmp_path):
+def test_a_taken_folder_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text("{}")
-    words = ["model=icnet_half", f"out={tmp_path}", "seconds=600"]
-    done = subprocess.run([sys.executable, "tools/bench.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "already holds results" in done.stderr
+    monkeypatch.setattr("segzoo.measured.measured_apart", lambda config: pytest.fail("it was measured"))
+    with pytest.raises(ConfigError, match="already holds results"):
+        bench_tool(Job(config(out=str(tmp_path)), {}, {"model": "icnet", "runtime": "eager"}, None))
 
 
 def test_int8_is_judged_on_pictures_it_did_not_see(monkeypatch):

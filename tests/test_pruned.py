@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,14 @@ def test_a_report_says_what_was_won_and_what_was_not(tmp_path):
     assert "| a.conv, b.<conv> | 8 | 1.0000 | 1.1000 | 1.3000 | 2.0000 |" in text
     page = (tmp_path / "report.html").read_text()
     assert page.count("<figure>") == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
+
+
+def test_a_report_says_what_was_aimed_at(tmp_path):
+    target = {"kind": "ms", "value": 20.0, "hw": [64, 96], "runtime": "openvino", "precision": "bf16"}
+    tried = [{"share": 0.05, "ms": 2.0}, {"share": 0.625, "ms": 19.5}, {"share": 1.0, "ms": 31.0}]
+    (tmp_path / "aim.json").write_text(json.dumps({"share": 0.625, "target": target, "tried": tried}))
+    told = "pruner.target_ms=20, openvino bf16 at 64x96: 62.5% of the channels stay, which came to 19.5."
+    assert told in write_report(tmp_path, ROWS, {}, ()) and told in (tmp_path / "report.html").read_text()
 
 
 def test_a_report_needs_no_times_and_no_curves(tmp_path):
