@@ -134,15 +134,20 @@ def profiles() -> str:
 
 def article() -> str:
     """ICNet at 1024x2048 by runtime, number format and batch; what did not run says why."""
+    return kept("article_1024x2048", SWEPT, _swept)
 
-    def cells(row: dict[str, Any]) -> tuple[Any, ...]:
-        told = (row["runtime"], row.get("precision"), row.get("batch"))
-        if "unable" in row:
-            return (*told, None, None, None, row["unable"].splitlines()[0])
-        half = 100 * row["ms_per_image"]["p90"] / row["ms_per_image"]["p50"] - 100
-        middle, share = f"{row['ms_per_image']['p50']:.0f}", f"{100 * row['share_of_peak']:.0f}"
-        return (*told, middle, share, f"{100 * row['agreement']:.2f}", f"p90 {half:.0f} % above" if row["warnings"] else None)
 
-    return kept(
-        "article_1024x2048", ("runtime", "precision", "batch", "ms a picture", "of peak %", "equal labels %", "remarks"), cells
-    )
+def cuda() -> str:
+    """All models on a GPU, likewise."""
+    return kept("cuda_1024x2048", ("model", *SWEPT), lambda row: (row["model"], *_swept(row)))
+
+
+SWEPT = ("runtime", "precision", "batch", "ms a picture", "of peak %", "equal labels %", "remarks")
+
+
+def _swept(row: dict[str, Any]) -> tuple[Any, ...]:
+    told = (row["runtime"], row.get("precision"), row.get("batch"))
+    if "unable" in row:
+        return (*told, None, None, None, row["unable"].splitlines()[0])
+    middle, share = f"{row['ms_per_image']['p50']:.0f}", f"{100 * row['share_of_peak']:.0f}"
+    return (*told, middle, share, f"{100 * row['agreement']:.2f}", "; ".join(row["warnings"]) or None)
