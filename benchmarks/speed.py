@@ -137,6 +137,11 @@ def article() -> str:
     return kept("article_1024x2048", SWEPT, _swept)
 
 
+def trained() -> str:
+    """The network of ``camvid_quick`` likewise, on pictures of CamVid."""
+    return kept("trained_1024x2048", SWEPT, _swept)
+
+
 def cuda() -> str:
     """All models on a GPU, likewise."""
     return kept("cuda_1024x2048", ("model", *SWEPT), lambda row: (row["model"], *_swept(row)))

@@ -33,6 +33,7 @@ MAKERS = (
     speed.peers,
     speed.peers_full_size,
     speed.article,
+    speed.trained,
     speed.cuda,
     speed.labels,
     speed.dilated,
