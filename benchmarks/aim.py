@@ -49,7 +49,7 @@ def search(start: Path, out: Path, runtime: str) -> None:
 
 def aimed(start: Path, out: Path, runtime: str) -> dict[str, Any]:
     """Prunes a run to its share of the time unless that is done, and what that came to."""
-    if not (out / "result.json").exists():
+    if not (out / "report.md").exists():  # what a finished run has and one that failed has not
         search(start, out, runtime)
     found = json.loads((out / "aim.json").read_text(encoding="utf-8"))
     ratio = compared(in_turns({"ours": labelling(out, runtime), "peer": labelling(start, runtime)}, seconds=30, least=20, warm=3))
