@@ -45,7 +45,8 @@ def aimed(start: Path, out: Path, runtime: str) -> dict[str, Any]:
     """Prunes a run to its share of the time unless that is done, and what that came to."""
     if not (out / "report.md").exists():  # what a finished run has and one that failed has not
         search(start, out, runtime)
-    found = json.loads((out / "aim.json").read_text(encoding="utf-8"))
+    aim = json.loads((out / "aim.json").read_text(encoding="utf-8"))
+    found = {key: aim[key] for key in ("share", "target", "tried")}
     ratio = compared(in_turns({"ours": labelling(out, runtime), "peer": labelling(start, runtime)}, seconds=30, least=20, warm=3))
     ratio = {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
     last = json.loads((out / "result.json").read_text(encoding="utf-8"))["report"][-1]
