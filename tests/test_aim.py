@@ -69,7 +69,7 @@ def test_what_cannot_be_searched_for_is_refused(value, said):
         search(target(value), lambda share: 100 * share, lambda line: None)
 
 
-@pytest.mark.parametrize("kind, wanted", [("params", 60_000), ("gmacs", 0.004)])
+@pytest.mark.parametrize("kind, wanted", [pytest.param("params", 60_000, marks=pytest.mark.slow), ("gmacs", 0.004)])
 def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
     torch.manual_seed(0)
     model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125, "stem": "deep"}, num_classes=4)
