@@ -12,6 +12,7 @@ from segzoo.zoo import data_section, load_with_config, refuse_other_model
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from segzoo.models._base import SegModel
     from segzoo.types import DataCard, Dataset
@@ -61,7 +62,7 @@ def subject(
     torch.manual_seed(seed)
     model = build_model(config, classes or 19).eval()
     model.card = data.card
-    _draw_scores(model)
+    draw_scores_(model)
     _settle_norms(model, [data[i].image for i in range(min(4, len(data)))], data.card)
     return Subject(model, data.card, data, config, f"random, seed {seed}, {_hash(model)}")
 
@@ -80,7 +81,7 @@ def bench_pictures(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 
     return [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_LINEAR) for image in images]
 
 
-def _draw_scores(model: SegModel) -> None:
+def draw_scores_(model: torch.nn.Module) -> None:
     """Draws the scores that start at zero, as FCN's do: a network that calls everything class 0 agrees with anything."""
     import torch
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import vary_norms_
 
 from segzoo.data.card import make_card
 from segzoo.engine.deliver import deliver
@@ -30,10 +31,7 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 57.0)
 def deployed(name="icnet", takes: Any = "uint8", gives: Any = "both"):
     torch.manual_seed(0)
     model = create_model(name, backbone={"name": "resnet50", "width": 0.125}, num_classes=5).eval()
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
-                tensor.data.uniform_(0.6, 1.4)  # type: ignore[union-attr]
+    vary_norms_(model)
     return Deployed(model, MEAN, STD, takes=takes, gives=gives).eval()
 
 

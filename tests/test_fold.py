@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_pairs import draw_scores_
+from drawn import vary_norms_
 from torch import nn
 
 from segzoo.layers.fold import fold_norms_
 from segzoo.registry import MODELS
+from segzoo.subject import draw_scores_
 from segzoo.zoo import create_model
 
 
@@ -27,10 +28,7 @@ def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk, way):
     )
     model: Any = create_model(name, backbone=trunk, num_classes=4, **small)
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            assert tensor is not None
-            tensor.uniform_(0.6, 1.4)
+    vary_norms_(model)
     draw_scores_(model)
     x = torch.randn(1, 3, 64, 80)
     wanted = model.eval()(x).main

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import varied_
 from torch import nn
 
 from segzoo.backbones import vgg
@@ -58,17 +59,6 @@ TRUNKS = [
 ]
 
 
-def spread_(model: Any) -> Any:
-    """Gives norms and convolutions values that no channel shares with another."""
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
-                tensor.data.uniform_(0.6, 1.4)  # type: ignore[union-attr]
-        elif isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    return model
-
-
 def half_of(channels: Channels) -> set[int]:
     return dropped(channels, {channel: 1.0 for block in channels.blocks for channel in block}, 0.5)
 
@@ -105,7 +95,7 @@ def test_every_form_of_a_model_can_be_cut(monkeypatch, model, name, value):
     given |= {"pool=max": {"pool": "max"}, "concat_input": {"concat_input": True}, "fc_channels=0": {"fc_channels": 0}}.get(
         "".join(words), {}
     )
-    check(spread_(MODELS.build(model, vgg.vgg16(**TRUNK), 5, **given | {name: value})), torch.randn(1, 3, 64, 80))
+    check(varied_(MODELS.build(model, vgg.vgg16(**TRUNK), 5, **given | {name: value})), torch.randn(1, 3, 64, 80))
 
 
 @pytest.mark.parametrize("trunk, name, value", TRUNKS)
@@ -117,7 +107,7 @@ def test_every_form_of_a_trunk_can_be_cut(monkeypatch, trunk, name, value):
         "vgg16": lambda: vgg.vgg16(**TRUNK | {name: value}),
         "resnet50": lambda: ResNet("resnet", (1, 1, 1, 1), width=0.125, **forms),
     }
-    check(spread_(MODELS.build("pspnet", build[trunk](), 5)), torch.randn(1, 3, 64, 80))
+    check(varied_(MODELS.build("pspnet", build[trunk](), 5)), torch.randn(1, 3, 64, 80))
 
 
 def test_the_forms_are_there():

@@ -12,7 +12,6 @@ import torch
 
 from segzoo.data.card import make_card
 from segzoo.engine import checkpoint
-from segzoo.layers.conv import Score
 from segzoo.registry import LOSSES, MODELS, OPTIMS
 from segzoo.zoo import create_model, load
 
@@ -39,14 +38,6 @@ def fixed_batch():
     x = colours[torch.where(label == 255, 0, label).long()].permute(0, 3, 1, 2)
     share = torch.bincount(label.flatten(), minlength=256)[:4] / (label != 255).sum()
     return x + 0.3 * torch.randn(x.shape, generator=generator), label, -(share * share.log()).sum().item()
-
-
-def draw_scores_(model):
-    """Draws scores that start at zero, as FCN's do: zeros are equal whatever went wrong before them."""
-    for layer in model.modules():
-        if isinstance(layer, Score) and not layer.weight.any():
-            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-    return model
 
 
 def learn(model, rate, steps=30):

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_pairs import BACKBONES, CLASSES, draw_scores_, fixed_batch
+from test_pairs import BACKBONES, CLASSES, fixed_batch
 
 from segzoo.data.card import make_card
 from segzoo.engine import checkpoint
 from segzoo.engine.slim import widths_of
 from segzoo.export import Deployed, to_onnx
 from segzoo.registry import LOSSES, MODELS, PRUNERS
+from segzoo.subject import draw_scores_
 from segzoo.zoo import create_model, load
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,8 @@ def test_a_pruned_pair_is_an_ordinary_network(name, trunk, budget, tmp_path):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason='pip install -e ".[export]"')
     torch.manual_seed(0)
-    model: Any = draw_scores_(create_model(name, backbone=BACKBONES[trunk], num_classes=len(CLASSES))).eval()
+    model: Any = create_model(name, backbone=BACKBONES[trunk], num_classes=len(CLASSES)).eval()
+    draw_scores_(model)
     full, given = counted(model), widths_of(model)
     words = BUDGETS[budget]
     PRUNERS.build("l1", **words).prune_(model, words["keep"], None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import varied_
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -42,17 +43,6 @@ def small(name, trunk, **given):
         given["fc_channels"] = 32
     model: Any = create_model(name, backbone=TRUNKS[trunk], num_classes=5, **given).eval()
     return varied_(model)
-
-
-def varied_(model):
-    """Gives norms and convolutions values that no channel shares with another."""
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
-                tensor.data.uniform_(0.6, 1.4)  # type: ignore[union-attr]
-        elif isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)
-    return model
 
 
 def l1(model):

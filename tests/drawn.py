@@ -1,0 +1,24 @@
+"""Networks whose layers have values that tell their channels apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def vary_norms_(model: nn.Module) -> None:
+    """Gives every batch norm scales, shifts and statistics that no channel shares with another."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                tensor.data.uniform_(0.6, 1.4)  # type: ignore[union-attr]
+
+
+def varied_(model: Any) -> Any:
+    """Gives norms and convolutions values that no channel shares with another."""
+    vary_norms_(model)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    return model
