@@ -53,16 +53,12 @@ def stages(
     from segzoo.engine.device import Precision, pick_device
     from segzoo.engine.evaluate import evaluate
     from segzoo.engine.evidence import Evidence
-    from segzoo.engine.slim import fingerprint
     from segzoo.pruners.cut import cut_
     from segzoo.pruners.scan import Curve, scan
 
     kept = folder / "stages.json"
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    looked = {name: parts.config.get(name) for name in ("pruner", "data", "augment", "loss")}
-    looked |= {"precision": precision, "timed_hw": timed_hw, "curves": curves, "network": fingerprint(parts.model)}
-    looked["shares"] = None if parts.pruner is None else parts.pruner.shares
-    looked = json.loads(json.dumps(looked))
+    looked = _looked(parts, precision=precision, timed_hw=timed_hw, curves=curves)
     if known.get("looked") == looked:
         if parts.pruner is not None and known["chosen"] is not None:
             parts.pruner = replace(parts.pruner, chosen=frozenset(known["chosen"]))
@@ -88,6 +84,15 @@ def stages(
     chosen = None if gone is None else sorted(gone)
     write_json(kept, {"looked": looked, "rows": rows, "curves": [asdict(curve) for curve in drawn], "chosen": chosen})
     return rows, drawn
+
+
+def _looked(parts: Parts, **words: Any) -> dict[str, Any]:
+    """Everything on which the rows and curves of ``stages`` depend, as JSON gives it back; not the device, on which they may go on."""
+    from segzoo.engine.slim import fingerprint
+
+    sections = {name: parts.config.get(name) for name in ("pruner", "data", "augment", "loss")}
+    shares = None if parts.pruner is None else parts.pruner.shares
+    return json.loads(json.dumps(sections | words | {"network": fingerprint(parts.model), "shares": shares}))
 
 
 def tuned_row(run: Path, *, timed_hw: tuple[Side, Side] = (1024, 2048)) -> dict[str, Any]:

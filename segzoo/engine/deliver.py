@@ -81,9 +81,8 @@ def deliver(
     size = sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.exists())
     done = {"file": str(path), "bytes": size, "norms_merged": merged, "bundle": None, "gate": gate}
     if bundle:
-        most = max(
-            range(len(gate)), key=lambda i: (gate[i]["classes"], pictures[i].size)
-        )  # the self-test shall have much to get wrong
+        # the self-test shall have much to get wrong
+        most = max(range(len(gate)), key=lambda i: (gate[i]["classes"], pictures[i].size))
         done["bundle"] = str(write_bundle(path, card, facts, hw, pictures[most], run(pictures[most][None])[0]))
     return done
 

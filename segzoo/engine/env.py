@@ -52,9 +52,7 @@ def versions(*more: str) -> dict[str, str | None]:
 
 def machine() -> dict[str, Any]:
     """Processor, its matrix instructions, threads and GPU."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    facts = dict(_cpuinfo())
     cuda = torch.cuda.is_available()
     return {
         "platform": platform.platform(),
@@ -70,9 +68,7 @@ def machine() -> dict[str, Any]:
 
 def clocks_mhz() -> dict[str, float | None]:
     """What the processor's cores and the GPU run at just now, in MHz, the cores' mean; None where the system does not tell."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
-    cores = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    cores = [float(value) for key, value in _cpuinfo() if key == "cpu MHz"]
     gpu = None
     if torch.cuda.is_available():
         with suppress(ImportError, RuntimeError):  # without NVIDIA's management library
@@ -86,11 +82,16 @@ def git_commit() -> dict[str, Any] | None:
     if not (root / ".git").exists():
         return None
     commit = _git(root, "rev-parse", "HEAD")
-    return (
-        {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--", ".", ":!benchmarks/results"))}
-        if commit
-        else None
-    )
+    if not commit:
+        return None
+    return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--", ".", ":!benchmarks/results"))}
+
+
+def _cpuinfo() -> list[tuple[str, str]]:
+    """What Linux tells of each core, key by key; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
 
 
 def _git(root: Path, *words: str) -> str | None:

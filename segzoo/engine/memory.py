@@ -32,9 +32,8 @@ class OutOfMemory(RuntimeError):
 def rehearse(parts: Parts, plan: Plan, formats: Precision) -> dict[str, Any]:
     """Takes steps with few pictures and with twice as many, and says what a step of the whole batch will need.
 
-    A pruner's stages that come before the first step are taken too. The weights are changed by it, so the run must not go on with
-    them. On CUDA memory is what torch allocates, on a CPU what the
-    process holds at its largest.
+    A pruner's stages that come before the first step are taken too. The weights are changed by it, so the run must not go on with them.
+    On CUDA memory is what torch allocates, on a CPU what the process holds at its largest.
 
     Returns:
         ``peak_gb`` predicted, ``have_gb``, ``fits``, ``step_s`` predicted, ``hours`` of the whole run without evaluations, and the

@@ -119,9 +119,8 @@ class PSPNet(SegModel):
         merged = super().lean_()
         if self.pyramid.bins:
             conv: Any = self.fuse.get_submodule("conv")
-            pooled = [
-                layer.out_channels for layer in self.reduce.modules() if isinstance(layer, nn.Conv2d)
-            ]  # pruning may change all
+            # pruning may change all of them
+            pooled = [layer.out_channels for layer in self.reduce.modules() if isinstance(layer, nn.Conv2d)]
             features = conv.in_channels - sum(pooled) if pooled else conv.in_channels // (1 + len(self.pyramid.bins))
             self.context = ContextConv(conv, features, self.align_corners)
             self.fuse = nn.Identity()  # type: ignore[assignment]
