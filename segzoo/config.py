@@ -163,15 +163,20 @@ def build_model(config: Mapping[str, Any], num_classes: int) -> SegModel:
 
 
 def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Parts:
-    """Everything a training needs, built from a checked configuration.
+    """Build everything that a training needs from a checked configuration.
+
+    Seeds torch's global generator with ``seed`` first, so that the initial weights depend on the configuration alone.
 
     Args:
         config: the resolved configuration.
         recorded: what is written into checkpoints: the same with environment words left standing.
     """
+    import torch
+
     from segzoo.engine.slim import widths_of
     from segzoo.engine.train import Parts
 
+    torch.manual_seed(config["seed"])
     train_set, val_set = build_data(config["data"], "train"), build_data(config["data"], "val")
     card = train_set.card
     model = build_model(config, card.num_classes)

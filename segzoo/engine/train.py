@@ -103,7 +103,7 @@ def train(
         device, precision: where to train, and the number format of the layers; weights, classifiers and losses stay fp32.
         channels_last: keep activations in NHWC order.
         clip: largest norm of the gradient; None does not clip.
-        seed: of data order, augmentation and dropout.
+        seed: of data order, augmentation and dropout; ``config.build_training`` seeds the initial weights with it.
         eval_every: steps between evaluations; None makes about ten, an epoch or more apart. The last step is always evaluated.
         save_every: steps between further checkpoints; None saves before the first step and before each evaluation only.
         keep: newest checkpoints kept besides the best.
