@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segzoo.layers.resize import resize
 from segzoo.registry import DISTILLS, ConfigError, Range, nearest
 from segzoo.types import DataCard, Logits
 
@@ -131,7 +132,7 @@ class Teacher:
 
     def _of_scores(self, scores: Tensor, wanted: Tensor) -> Tensor:
         if wanted.shape[-2:] != scores.shape[-2:]:
-            wanted = F.interpolate(wanted, scores.shape[-2:], mode="bilinear", align_corners=False)
+            wanted = resize(wanted, scores.shape[-2:], align_corners=False)
         ours, theirs = ((side / self.temperature).log_softmax(1) for side in (scores, wanted))
         apart = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
         return self.temperature**2 * apart.mean()
@@ -210,6 +211,6 @@ def _module(net: nn.Module, name: str) -> nn.Module:
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
     """The mean over pictures of the squared distance of two attention maps of length one."""
     if ours.shape[-2:] != theirs.shape[-2:]:
-        theirs = F.interpolate(theirs.float(), ours.shape[-2:], mode="bilinear", align_corners=False)
+        theirs = resize(theirs.float(), ours.shape[-2:], align_corners=False)
     one, other = (F.normalize(maps.float().square().mean(1).flatten(1), dim=1) for maps in (ours, theirs))
     return (one - other).square().sum(1).mean()

@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segzoo.files import write_atomically
+from segzoo.layers.resize import resize
 
 Takes = Literal["uint8", "float"]
 Gives = Literal["labels", "logits", "both"]
@@ -66,7 +66,7 @@ class Deployed(nn.Module):
         logits = self.model(x).main
         if self.gives == "logits":
             return (logits,)
-        grown = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=bool(self.model.align_corners))
+        grown = resize(logits, x.shape[-2:], align_corners=bool(self.model.align_corners))
         labels = grown.argmax(1).to(torch.uint8 if logits.shape[1] <= 255 else torch.int32)
         return (labels, logits) if self.gives == "both" else (labels,)
 

@@ -113,3 +113,10 @@ def test_every_fault_in_the_table_has_its_test():
         for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
     }
     assert named and named <= there, sorted(named - there)
+
+
+def test_one_function_upsamples():
+    found = {
+        path.relative_to(ROOT / "segzoo").as_posix() for path in SOURCES if "F.interpolate(" in path.read_text(encoding="utf-8")
+    }
+    assert found == {"layers/resize.py"}

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segzoo.layers.resize import bilinear_matrix
 from segzoo.losses import _grow
-from segzoo.losses._grow import bilinear_matrix
 from segzoo.losses._pixel import shrink_labels
 from segzoo.registry import LOSSES
 from segzoo.types import Logits

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from segzoo.engine.device import Precision
 from segzoo.layers.labels import grow_labels
+from segzoo.layers.resize import resize
 from segzoo.registry import ConfigError
 from segzoo.types import Logits
 
@@ -147,12 +148,12 @@ def class_probabilities(model: nn.Module, x: Tensor, protocol: Protocol, precisi
     size = tuple(x.shape[-2:])
     total, passes = _zeros(model, x), 0
     for scale in protocol.scales:
-        scaled = x if scale == 1.0 else F.interpolate(x, _scaled(size, scale), mode="bilinear", align_corners=False)
+        scaled = x if scale == 1.0 else resize(x, _scaled(size, scale), align_corners=False)
         for mirrored in (False, True)[: 1 + protocol.flip]:
             view = scaled.flip(3) if mirrored else scaled
             found = _windows(model, view, protocol, precision) if protocol.mode == "slide" else _whole(model, view, size, precision)
             if tuple(found.shape[-2:]) != size:
-                found = F.interpolate(found, size, mode="bilinear", align_corners=False)
+                found = resize(found, size, align_corners=False)
             total += found.flip(3) if mirrored else found
             passes += 1
     return total / passes
@@ -166,7 +167,7 @@ def window_starts(size: int, crop: int, step: int) -> list[int]:
 
 def _whole(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: Precision) -> Tensor:
     logits = forward(model, x, precision).main
-    return F.interpolate(logits, size, mode="bilinear", align_corners=bool(model.align_corners)).softmax(1)
+    return resize(logits, size, align_corners=bool(model.align_corners)).softmax(1)
 
 
 def _windows(model: nn.Module, x: Tensor, protocol: Protocol, precision: Precision) -> Tensor:

@@ -12,19 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from segzoo.layers.resize import bilinear_matrix
+
 PixelScore = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> score of each pixel (N, r, W)
 CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of the grown logits alive at a time: 8 MiB a copy is fastest on a CPU
-
-
-def bilinear_matrix(small: int, large: int, align_corners: bool) -> Tensor:
-    """The (large, small) matrix of bilinear interpolation along one axis, as ``torch.nn.functional.interpolate`` defines it."""
-    position = torch.arange(large, dtype=torch.float64)
-    if align_corners:
-        source = position * ((small - 1) / max(large - 1, 1))
-    else:
-        source = ((position + 0.5) * (small / large) - 0.5).clamp(0, small - 1)
-    distance = (source[:, None] - torch.arange(small, dtype=torch.float64)).abs()
-    return (1 - distance).clamp(min=0).float()
 
 
 def grown_strips(logits: Tensor, size: Sequence[int], align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
