@@ -68,8 +68,8 @@ def _refuse_layers(distill: Mapping[str, Any], model: SegModel) -> None:
     """The layers that a teacher and its student are to be compared at must answer maps in both; run at no cost."""
     import torch
 
+    from segzoo.checkpoints.serialization import read_metadata
     from segzoo.distill import check_layers
-    from segzoo.weights import read_metadata
 
     ckpt = distill.get("ckpt")
     if not distill.get("layers") or ckpt is None or not Path(ckpt).exists():

@@ -106,7 +106,8 @@ def load(ckpt: str | Path) -> SegModel:
 
 def load_with_config(*, ckpt: str) -> tuple[SegModel, DataCard, dict[str, Any]]:
     """Like ``load``, with the data card and the checkpoint's metadata: ``config, card, step, sha256, path``."""
-    from segzoo.engine.checkpoint import CheckpointError, read_model
+    from segzoo.checkpoints.serialization import read_model
+    from segzoo.checkpoints.store import CheckpointError
     from segzoo.layers.narrow import narrow_
     from segzoo.types import DataCard
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from segzoo.checkpoints.store import latest_valid
 from segzoo.engine.run import Run
-from segzoo.engine.steps import latest_valid
 from segzoo.engine.train import Parts, train
 from segzoo.types import DataCard, Logits, Sample
 

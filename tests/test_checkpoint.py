@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segzoo import files
-from segzoo.engine import checkpoint, steps
-from segzoo.engine.checkpoint import MODEL, TRAINER, add_scores, read_model, read_trainer, save, scores_of
-from segzoo.engine.steps import MANIFEST, CheckpointError, drop_old, latest_valid, move_best, point, verify
+from segzoo.checkpoints import serialization as checkpoint
+from segzoo.checkpoints import store as steps
+from segzoo.checkpoints.serialization import TRAINER, add_scores, read_model, read_trainer, save, scores_of
+from segzoo.checkpoints.store import MANIFEST, MODEL, CheckpointError, drop_old, latest_valid, move_best, point, verify
 from segzoo.types import DataCard
 
 CONFIG = {"model": {"name": "toy", "bins": (1, 2)}, "data": {"label_map": {0: 1, -1: 255}}, "note": None}
@@ -218,7 +219,7 @@ def test_what_is_no_checkpoint_is_refused_with_a_remedy(tmp_path):
     for name, message in (
         ("bare.safetensors", "init.ckpt="),
         ("junk.safetensors", "cannot be read as safetensors"),
-        ("empty", "neither a run folder nor a step folder"),
+        ("empty", "neither a run directory nor a step directory"),
         ("nowhere", "does not exist"),
         ("newer.safetensors", "update segzoo"),
     ):

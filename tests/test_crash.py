@@ -24,8 +24,8 @@ import pytest
 import torch
 from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
-from segzoo.engine.checkpoint import read_model
-from segzoo.engine.steps import latest_valid
+from segzoo.checkpoints.serialization import read_model
+from segzoo.checkpoints.store import latest_valid
 from segzoo.engine.train import train
 from segzoo.registry import LOSSES, PRUNERS
 from segzoo.zoo import create_model

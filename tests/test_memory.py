@@ -11,9 +11,9 @@ from engine_kit import Toy, make_parts, run_in, settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from segzoo.checkpoints.store import steps
 from segzoo.engine.memory import SHY, OutOfMemory, fitting
 from segzoo.engine.run import Run
-from segzoo.engine.steps import steps
 from segzoo.engine.train import train
 from segzoo.registry import PRUNERS
 

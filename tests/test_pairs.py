@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from segzoo.checkpoints import serialization as checkpoint
 from segzoo.data.card import make_card
-from segzoo.engine import checkpoint
 from segzoo.registry import LOSSES, MODELS, OPTIMS
 from segzoo.zoo import create_model, load
 

@@ -12,8 +12,8 @@ from segzoo.tools._words import read_words
 
 import segzoo
 from segzoo import zoo
+from segzoo.checkpoints.serialization import read_model
 from segzoo.config import faults_of, words_for
-from segzoo.engine.checkpoint import read_model
 from segzoo.registry import INITS, ConfigError
 from segzoo.rules import training_faults
 from segzoo.subject import subject

@@ -11,8 +11,8 @@ import pytest
 import torch
 from test_pairs import BACKBONES, CLASSES, fixed_batch
 
+from segzoo.checkpoints import serialization as checkpoint
 from segzoo.data.card import make_card
-from segzoo.engine import checkpoint
 from segzoo.engine.slim import widths_of
 from segzoo.export import Deployed, to_onnx
 from segzoo.registry import LOSSES, MODELS, PRUNERS

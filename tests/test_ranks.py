@@ -16,7 +16,7 @@ import pytest
 import torch
 from engine_kit import Toy, make_parts, run_in, settings
 
-from segzoo.engine.checkpoint import read_model, read_trainer
+from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.engine.train import train
 from segzoo.registry import PRUNERS, ConfigError
 
@@ -47,7 +47,7 @@ import torch
 from dataclasses import replace
 from engine_kit import SETTINGS, Toy, make_parts
 from segzoo.engine.run import Run
-from segzoo.engine.steps import latest_valid
+from segzoo.checkpoints.store import latest_valid
 from segzoo.engine.train import train
 from segzoo.engine.world import joined
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from engine_kit import CARD, Toy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from segzoo.engine.checkpoint import save
+from segzoo.checkpoints.serialization import save
 from segzoo.engine.run import open_result, open_run
 from segzoo.engine.settings import config_hash, differences
 from segzoo.registry import ConfigError
@@ -135,7 +135,7 @@ def test_a_path_goes_on_in_place_or_forks(tmp_path):
 
 
 def test_paths_that_hold_no_checkpoint_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="wanted none, auto, or a run or step folder"):
+    with pytest.raises(ConfigError, match="wanted none, auto, or a run or step directory"):
         start(tmp_path, resume=str(tmp_path))
     run = start(tmp_path)
     flip(add_step(run, 2) / "model.safetensors")

@@ -14,10 +14,10 @@ import torch
 from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
 import segzoo
+from segzoo.checkpoints.serialization import read_model, read_trainer
+from segzoo.checkpoints.store import latest_valid, steps
 from segzoo.engine import session
-from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.slim import Slimming, lay_out_moments
-from segzoo.engine.steps import latest_valid, steps
 from segzoo.engine.train import train
 from segzoo.layers.narrow import narrow_
 from segzoo.registry import PRUNERS

@@ -18,9 +18,9 @@ import torch
 from engine_kit import Toy, ToyData, ToyLoss, make_parts, mirror, run_in, settings, train_in_child, weights_hash
 from torch import nn
 
+from segzoo.checkpoints.serialization import read_model, read_trainer
+from segzoo.checkpoints.store import latest_valid, pointed, steps
 from segzoo.engine import record
-from segzoo.engine.checkpoint import read_model, read_trainer
-from segzoo.engine.steps import latest_valid, pointed, steps
 from segzoo.engine.train import Diverged, train
 from segzoo.registry import ConfigError
 from segzoo.types import Sample

@@ -11,10 +11,10 @@ from engine_kit import Toy, ToyLoss, make_parts, run_in, settings, weights_hash
 from safetensors.torch import load_file
 from torch import nn
 
+from segzoo.checkpoints.serialization import read_model, read_trainer
+from segzoo.checkpoints.store import pointed, steps
 from segzoo.engine.average import Average
-from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.progress import Diverged
-from segzoo.engine.steps import pointed, steps
 from segzoo.engine.train import train
 from segzoo.registry import BACKBONES, INITS, MIXES
 from segzoo.zoo import create_model

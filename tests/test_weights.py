@@ -11,8 +11,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from segzoo.checkpoints.serialization import read_metadata
+from segzoo.checkpoints.store import resolve, write_manifest
+from segzoo.files import sha256
 from segzoo.registry import BACKBONES, INITS, ConfigError
-from segzoo.weights import load_trunk, locate, read_metadata, read_state, whole
+from segzoo.weights import load_trunk, read_state, whole
 
 
 def fill(net):
@@ -90,7 +93,7 @@ class Evil:
         ("evil.pth", lambda p: torch.save({"w": torch.ones(1), "x": Evil()}, p), "cannot be read as weights.*tensors only"),
         ("torn.pth", lambda p: p.write_bytes(b"PK\x03\x04 half"), "cannot be read as weights"),
         ("empty.pth", lambda p: p.write_bytes(b""), "cannot be read as weights"),
-        ("torn.safetensors", lambda p: p.write_bytes(b"\x09" * 20), "cannot be read as weights"),
+        ("torn.safetensors", lambda p: p.write_bytes(b"\x09" * 20), "cannot be read as safetensors"),
         ("list.pth", lambda p: torch.save([torch.ones(1)], p), "holds no tensors by name"),
         ("numbers.pth", lambda p: torch.save({"epoch": 3}, p), "holds no tensors by name"),
     ],
@@ -108,7 +111,9 @@ def run_folder(tmp_path, state, card=None):
         folder = tmp_path / "run" / "checkpoints" / step
         folder.mkdir(parents=True)
         metadata = {"segzoo": json.dumps({"step": int(step), "card": card or {}})}
-        save_file({k: v.contiguous() * factor for k, v in state.items()}, folder / "model.safetensors", metadata)
+        file = folder / "model.safetensors"
+        save_file({k: v.contiguous() * factor for k, v in state.items()}, file, metadata)
+        write_manifest(folder, {"files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}}})
     (tmp_path / "run" / "checkpoints" / "best").write_text("0000100\n")
     (tmp_path / "run" / "checkpoints" / "last").write_text("0000200\n")
     return tmp_path / "run"
@@ -122,20 +127,20 @@ def test_run_folders(tmp_path, path, value):
     run = run_folder(tmp_path, {"w": torch.ones(2)})
     assert read_state(run / path)["w"].tolist() == [value, value]
     assert read_metadata(run / path)["step"] == 100 * value
-    assert locate(run / path).name == "model.safetensors"
+    assert resolve(run / path).name == "model.safetensors"
 
 
 def test_paths_that_lead_nowhere(tmp_path):
     with pytest.raises(ConfigError, match="nothere.pth does not exist"):
         read_state(tmp_path / "nothere.pth")
-    with pytest.raises(ConfigError, match="neither model.safetensors nor checkpoints/best"):
+    with pytest.raises(ConfigError, match="neither a run directory nor a step directory"):
         read_state(tmp_path)
     run = run_folder(tmp_path, {"w": torch.ones(2)})
     (tmp_path / "secret").mkdir()
     save_file({"w": torch.ones(1)}, tmp_path / "secret" / "model.safetensors")
     for step in ("0000300", "../../secret", ""):
         (run / "checkpoints" / "best").write_text(step)
-        with pytest.raises(ConfigError, match="best names the step folder"):
+        with pytest.raises(ConfigError, match="best names step"):
             read_state(run)
 
 
@@ -423,7 +428,7 @@ def test_another_trunk_is_refused_and_changes_nothing(tmp_path):
 
 
 def test_no_checkpoint_is_no_step(monkeypatch):
-    monkeypatch.setattr(whole, "read_state", lambda path: pytest.fail("read a file"))
+    monkeypatch.setattr(whole, "read_weights", lambda path: pytest.fail("read a file"))
     assert INITS.build("checkpoint", Net(2), None) is None
 
 

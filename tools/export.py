@@ -11,7 +11,7 @@ from segzoo.tools._entry import Job, run
 def export(job: Job) -> dict[str, Any]:
     """Exports one checkpoint and checks it on pictures of its data; returns what was written and how well it agrees."""
     from segzoo import config, zoo
-    from segzoo.engine import checkpoint
+    from segzoo.checkpoints import serialization as checkpoint
     from segzoo.engine.deliver import deliver
     from segzoo.engine.run import open_result
     from segzoo.report import write_json

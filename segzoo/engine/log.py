@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from segzoo.engine.checkpoint import scores_of
+from segzoo.checkpoints.serialization import scores_of
+from segzoo.checkpoints.store import step_folder
 from segzoo.engine.run import Run
-from segzoo.engine.steps import step_folder
 from segzoo.engine.world import World
 from segzoo.report import write_text
 

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from segzoo.checkpoints.serialization import read_model, read_trainer
+from segzoo.checkpoints.store import discard_newer
 from segzoo.engine.average import Average
-from segzoo.engine.checkpoint import read_model, read_trainer
 from segzoo.engine.log import Means, RunLog
 from segzoo.engine.run import Run
 from segzoo.engine.slim import Slimming, lay_out_moments
-from segzoo.engine.steps import discard_newer
 from segzoo.engine.world import World
 from segzoo.layers.narrow import narrow_
 from segzoo.registry import ConfigError

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from segzoo.engine.checkpoint import MODEL, add_scores, scores_of
+from segzoo.checkpoints.serialization import add_scores, scores_of
+from segzoo.checkpoints.store import MODEL, move_best, pointed, rank_of, read_manifest, step_folder
 from segzoo.engine.device import Precision, normalise
 from segzoo.engine.draw import sheet, triptych
 from segzoo.engine.evaluate import Evaluation
 from segzoo.engine.infer import Protocol, evaluating, label_map
 from segzoo.engine.log import RunLog
 from segzoo.engine.progress import Progress
-from segzoo.engine.steps import move_best, pointed, rank_of, read_manifest, step_folder
 from segzoo.engine.summary import score_line, write_summary
 from segzoo.engine.watch import Watch
 from segzoo.files import write_atomically

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import yaml
 
+from segzoo.checkpoints.store import CheckpointError, latest_valid, split_run_and_step, steps, verify
 from segzoo.engine.env import describe_environment
 from segzoo.engine.lock import lock_folder
 from segzoo.engine.settings import differences
-from segzoo.engine.steps import latest_valid, steps, verify
 from segzoo.files import plain, sweep_temporaries
 from segzoo.registry import ConfigError
 from segzoo.report import write_json, write_text
@@ -184,12 +184,13 @@ def _auto_search(parent: Path, config: dict[str, Any]) -> Run:
 
 
 def _from_path(path: Path, out: Path | None, config: dict[str, Any]) -> Run:
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path
-    if not (folder / "checkpoints").is_dir():
-        raise ConfigError(f"resume={path}: wanted none, auto, or a run or step folder; there are no checkpoints here")
+    try:
+        folder, asked = split_run_and_step(path)
+    except CheckpointError as error:
+        raise ConfigError(f"resume={path}: wanted none, auto, or a run or step directory; {error}") from None
     newest, faults = latest_valid(folder)
-    step, faults = (newest, faults) if path == folder else (path, verify(path))
-    if step is None or (path != folder and faults):
+    step, faults = (newest, faults) if asked is None else (asked, verify(asked))
+    if step is None or (asked is not None and faults):
         raise ConfigError(f"resume={path}: no usable checkpoint: {'; '.join(faults)}")
     differing = _differing(folder, config)
     note = f"; settings differ: {differing}" if differing else ""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.optim import Optimizer
 
+from segzoo.checkpoints.serialization import save, scores_of
+from segzoo.checkpoints.store import drop_old, pointed, step_folder
 from segzoo.engine.average import Average
-from segzoo.engine.checkpoint import save, scores_of
 from segzoo.engine.device import Precision
 from segzoo.engine.evaluate import evaluate
 from segzoo.engine.log import RunLog
@@ -17,7 +18,6 @@ from segzoo.engine.progress import Plan, Progress, trainer_state
 from segzoo.engine.record import keep_scores, result_of, show_pictures, write_sheet
 from segzoo.engine.run import Run
 from segzoo.engine.slim import Slimming
-from segzoo.engine.steps import drop_old, pointed, step_folder
 from segzoo.engine.stop import StopRequest
 from segzoo.engine.watch import Watch
 from segzoo.engine.world import World

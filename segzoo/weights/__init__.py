@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segzoo.weights.files import is_published, locate, published, read_metadata, read_state
+from segzoo.weights.files import is_published, published, read_state, read_weights
 from segzoo.weights.layouts import to_caffe, to_own
 from segzoo.weights.report import Report, say
 from segzoo.weights.trunk import load_trunk
@@ -13,10 +13,9 @@ __all__ = [
     "checkpoint",
     "is_published",
     "load_trunk",
-    "locate",
     "published",
-    "read_metadata",
     "read_state",
+    "read_weights",
     "say",
     "to_caffe",
     "to_own",

@@ -29,7 +29,7 @@ def load_trunk(backbone: Trunk, weights: str) -> Report | None:
     Args:
         backbone: the trunk; its ``aliases`` say what torchvision and timm call its layers.
         weights: ``none``; ``imagenet`` (downloaded once through torchvision, hash checked); or a path as
-            ``segzoo.weights.locate`` takes it, to a state dict of torchvision, timm or segzoo, of a trunk or of a whole
+            ``segzoo.checkpoints.store.resolve`` takes it, to a state dict of torchvision, timm or segzoo, of a trunk or of a whole
             model whose trunk is called ``backbone``.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Protocol
 from torch import Tensor, nn
 
 from segzoo.registry import INITS, ConfigError, Range
-from segzoo.weights.files import is_published, read_metadata, read_published, read_state
+from segzoo.weights.files import is_published, read_published, read_weights
 from segzoo.weights.layouts import Named, to_own
 from segzoo.weights.report import TRUNK, Report, fitting, tensors_of
 
@@ -44,7 +44,7 @@ def checkpoint(
     Args:
         model: the model to fill; its trunk is called ``backbone``.
         classes: the model's class names; None if its data has none.
-        ckpt: a path as ``segzoo.weights.locate`` takes it, in one of the layouts of ``segzoo.weights.layouts``; or the name of
+        ckpt: a path as ``segzoo.checkpoints.store.resolve`` takes it, in one of the layouts of ``segzoo.weights.layouts``; or the name of
             weights that torchvision publishes, such as ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``; None does nothing.
         match: which row of a score layer goes where: by equal class ``name``, or by ``index``.
         min_share: part of the trunk's parameters, 0 to 1, that has to fit.
@@ -90,8 +90,8 @@ def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...], Mapping[str, i
     """Tensors; class names, of which a file of others has none; and the output channels of what was pruned."""
     if is_published(ckpt):
         return *read_published(ckpt, f"init.ckpt={ckpt}"), {}
-    known = read_metadata(ckpt)
-    return read_state(ckpt), tuple(known.get("card", {}).get("classes", ())), known.get("widths", {})
+    state, known = read_weights(ckpt)
+    return state, tuple(known.get("card", {}).get("classes", ())), known.get("widths", {})
 
 
 def _narrow_(model: WholeModel, state: Mapping[str, Tensor], widths: Mapping[str, int], theirs: int, ckpt: str) -> None:

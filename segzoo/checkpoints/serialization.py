@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from segzoo.engine import steps
-from segzoo.engine.steps import CheckpointError
+from segzoo.checkpoints import store as steps
+from segzoo.checkpoints.store import MODEL, CheckpointError
 from segzoo.files import plain, sha256, write_atomically
 from segzoo.types import DataCard
 
-MODEL, TRAINER = "model.safetensors", "trainer.pt"
+TRAINER = "trainer.pt"
 
 
 def save(
@@ -75,7 +75,10 @@ def scores_of(folder: Path) -> dict[str, Any] | None:
 
 
 def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and metadata from a run folder (its best), a step folder or a ``.safetensors`` file; runs nothing the file names.
+    """Read the weights and metadata of a segzoo checkpoint; run nothing that the file names.
+
+    Args:
+        path: as ``store.resolve`` takes it.
 
     Returns:
         The state dict on the CPU, and the metadata: ``format, step, config, card, widths``, and the file's ``sha256`` and ``path``.
@@ -83,42 +86,57 @@ def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: there is no such checkpoint, it is damaged, unfinished, newer than this code or not segzoo's.
     """
-    file, checked = _model_file(Path(path))
-    faults = steps.verify(file.parent) if checked else []
-    if faults:
-        raise CheckpointError(f"{'; '.join(faults)}. Take another step folder of the run.")
+    file = steps.resolve_verified(path)
+    state, meta = read_safetensors(file)
+    if not meta:
+        raise CheckpointError(f"{file} holds bare weights without segzoo's metadata; give it as init.ckpt= or backbone.weights=")
+    return state, meta | {"sha256": sha256(file), "path": str(file)}
+
+
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read all tensors of a safetensors file and segzoo's metadata, which is empty for files of other libraries.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a newer version wrote it.
+    """
     try:
         with safe_open(file, framework="pt") as stored:
-            text = (stored.metadata() or {}).get("segzoo")
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+            return {name: stored.get_tensor(name) for name in stored.keys()}, _metadata(file, stored)  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """Read what a checkpoint says about itself without its tensors; empty for files of other libraries.
+
+    Args:
+        path: as ``store.resolve`` takes it.
+
+    Raises:
+        CheckpointError: as ``read_model``, except that files of other libraries are accepted.
+    """
+    file = steps.resolve_verified(path)
+    if file.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return _metadata(file, stored)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
+
+
+def _metadata(file: Path, stored: Any) -> dict[str, Any]:
+    text = (stored.metadata() or {}).get("segzoo")
     if text is None:
-        raise CheckpointError(f"{file} holds bare weights without segzoo's metadata; give it as init.ckpt= or backbone.weights=")
+        return {}
     meta = json.loads(text, object_hook=_whole_number_keys)
     steps.check_format(file, meta)
-    return state, meta | {"sha256": sha256(file), "path": str(file)}
+    return meta
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
     """The resuming part of a step folder that passed ``verify``."""
     return torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
-
-
-def _model_file(path: Path) -> tuple[Path, bool]:
-    """The ``.safetensors`` file a path means, and whether there is a manifest it must agree with."""
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a run folder, a step folder or a .safetensors file")
-    if path.is_file():
-        return path, path.name == MODEL and (path.parent / steps.MANIFEST).is_file()
-    if (path / "checkpoints").is_dir():
-        best = steps.pointed(path, "best")
-        if best is None:
-            raise CheckpointError(f"{path} has no best checkpoint yet; give one of its steps: {path}/checkpoints/<step>")
-        return best / MODEL, True
-    if not (path / MODEL).exists() and not (path / steps.MANIFEST).exists():
-        raise CheckpointError(f"{path} is neither a run folder nor a step folder: it holds no checkpoints/ and no {MODEL}")
-    return path / MODEL, True
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -14,13 +14,81 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.files import sha256, write_atomically
+from segzoo.registry import ConfigError
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, MODEL = "manifest.json", "model.safetensors"
+POINTERS = ("best", "last")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ConfigError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
+
+
+def resolve(path: str | Path) -> Path:
+    """Resolve a checkpoint path, as every setting that takes one understands it, to a weight file.
+
+    Args:
+        path: a weight file; a step directory; a run directory or its ``checkpoints``, which both mean the best step; or one of the
+            pointers ``best`` and ``last``.
+
+    Raises:
+        CheckpointError: nothing, or nothing that fits, exists at ``path``.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a run directory, a step directory, or a .safetensors or .pth file")
+    if path.is_file():
+        return _follow(path) / MODEL if path.name in POINTERS else path
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
+    if path.name == "checkpoints":
+        if not (path / "best").is_file():
+            raise CheckpointError(f"{path.parent} has no best checkpoint yet; give one of its steps: {path}/<step>")
+        return _follow(path / "best") / MODEL
+    if not (path / MODEL).exists() and not (path / MANIFEST).exists():
+        raise CheckpointError(f"{path} is neither a run directory nor a step directory: it holds no checkpoints/ and no {MODEL}")
+    return path / MODEL
+
+
+def resolve_verified(path: str | Path) -> Path:
+    """Resolve a checkpoint path to a weight file and verify the step directory it belongs to.
+
+    A weight file that was moved out of its step directory has no manifest and is returned as it is.
+
+    Raises:
+        CheckpointError: as ``resolve``; or the step directory is unfinished, damaged, or of another format.
+    """
+    file = resolve(path)
+    alone = Path(path).is_file() and Path(path).name not in POINTERS
+    covered = file.name == MODEL and (file.parent / MANIFEST).is_file()
+    if (covered or not alone) and (faults := verify(file.parent)):
+        raise CheckpointError(f"{'; '.join(faults)}. Use another step directory of the run.")
+    return file
+
+
+def split_run_and_step(path: str | Path) -> tuple[Path, Path | None]:
+    """Split a checkpoint path into its run directory and its step directory, which is None where the path means the whole run.
+
+    Raises:
+        CheckpointError: as ``resolve``; or the weights lie outside a run, so that there is nothing to resume.
+    """
+    path = Path(path)
+    run = path.parent if path.name == "checkpoints" else path
+    if (run / "checkpoints").is_dir():
+        return run, None
+    step = resolve(path).parent
+    if step.parent.name != "checkpoints":
+        raise CheckpointError(f"{path} lies outside a run directory, so it cannot be resumed; start from it by init.ckpt={path}")
+    return step.parent.parent, step
+
+
+def _follow(pointer: Path) -> Path:
+    step = pointer.read_text(encoding="utf-8").strip()
+    folder = pointer.parent / step
+    if not step.isdigit() or not folder.is_dir():
+        raise CheckpointError(f"{pointer} names step {step!r}, but {pointer.parent} has no such step directory")
+    return folder
 
 
 def step_folder(run: Path, step: int) -> Path:

@@ -1,0 +1,1 @@
+"""Checkpoint directories: naming, writing, verifying and reading them."""

@@ -1,0 +1,94 @@
+"""Every setting that takes a checkpoint resolves the same paths and verifies the same checksums."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from segzoo.tools._entry import plain
+from segzoo.tools._words import read_words
+
+import segzoo
+from segzoo.checkpoints.serialization import read_metadata, save
+from segzoo.checkpoints.store import point, split_run_and_step
+from segzoo.config import build_training
+from segzoo.engine.run import open_run
+from segzoo.registry import INITS, ConfigError
+from segzoo.types import DataCard
+from segzoo.weights import load_trunk
+
+CLASSES = ("background", "part")
+PATHS = ("", "checkpoints", "checkpoints/best", "checkpoints/last", "checkpoints/7", "checkpoints/7/model.safetensors")
+
+
+def network() -> Any:
+    return segzoo.create_model("fcn_dilated", {"name": "resnet50", "width": 0.125}, num_classes=2)
+
+
+def distilled(path: Path) -> Any:
+    words = ["model=fcn_dilated", "backbone.width=0.125", "distill=teacher", f"distill.ckpt={path}", "data=folder"]
+    words += ["data.root=/", "data.classes=[background,part]", 'data.images="{split}/{stem}.*"', 'data.labels="{split}/{stem}.png"']
+    return build_training(*plain(read_words("train", words).jobs[0]))
+
+
+READERS = {
+    "ckpt": lambda path: segzoo.load(path),
+    "init.ckpt": lambda path: INITS.build("checkpoint", network(), CLASSES, ckpt=str(path)),
+    "backbone.weights": lambda path: load_trunk(network().backbone, str(path)),
+    "distill.ckpt": distilled,
+    "metadata": read_metadata,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    parsed = plain(read_words("train", ["model=fcn_dilated", "backbone.width=0.125"]).jobs[0])[0]
+    config = {name: parsed[name] for name in ("model", "backbone")} | {"data": {"name": "folder"}}
+    save(run, 7, network(), {}, config, DataCard("parts", CLASSES, ((0, 0, 0), (9, 9, 9))), {})
+    point(run, "best", 7)
+    return run
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", READERS)
+def test_every_setting_takes_every_path(whole, name, path):
+    assert READERS[name](whole / path) is not None
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_resume_takes_every_path(whole, path, tmp_path):
+    run, step = split_run_and_step(whole / path)
+    assert run == whole and step in (None, whole / "checkpoints/7")
+    opened = open_run("train", "x", {}, tmp_path, out=str(tmp_path / "out"), resume=str(whole / path))
+    assert opened.resume_from == whole / "checkpoints/7"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", READERS)
+def test_one_flipped_bit_is_refused_by_every_setting(whole, tmp_path, name, path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    file = run / "checkpoints/7/model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="checksum differs"):
+        READERS[name](run / path)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_unfinished_step_is_refused_by_every_setting(whole, tmp_path, name):
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "checkpoints/7/manifest.json").unlink()
+    with pytest.raises(ConfigError, match="unfinished"):
+        READERS[name](run)
+
+
+def test_weights_outside_a_run_cannot_be_resumed(whole, tmp_path):
+    lone = shutil.copy(whole / "checkpoints/7/model.safetensors", tmp_path / "lone.safetensors")
+    assert torch.is_tensor(next(iter(segzoo.load(lone).parameters())))
+    with pytest.raises(ConfigError, match=r"cannot be resumed; start from it by init\.ckpt="):
+        split_run_and_step(lone)
