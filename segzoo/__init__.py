@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 __all__ = ["ConfigError", "create_model", "list_backbones", "list_models", "load"]
 
 if TYPE_CHECKING:
+    from segzoo.api import create_model, list_backbones, list_models, load
     from segzoo.registry import ConfigError
-    from segzoo.zoo import create_model, list_backbones, list_models, load
 
 
 def __getattr__(name: str) -> Any:  # so that importing segzoo imports no torch
@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:  # so that importing segzoo imports no torch
 
         return ConfigError
     if name in __all__:
-        from segzoo import zoo
+        from segzoo import api
 
-        return getattr(zoo, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'segzoo' has no attribute {name!r}")

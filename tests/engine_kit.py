@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segzoo.checkpoints.store import latest_valid
-from segzoo.engine.run import Run
-from segzoo.engine.train import Parts, train
+from segzoo.runs.run_dir import Run
+from segzoo.training.components import Parts
+from segzoo.training.loop import train
 from segzoo.types import DataCard, Logits, Sample
 
 CARD = DataCard("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 128), (34, 139, 34)))

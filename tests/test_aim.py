@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import settings as tuned
 from hypothesis import strategies as st
 
-from segzoo import measured
-from segzoo.aim import search, share_for
-from segzoo.describe import describe, sums
-from segzoo.engine import timing
-from segzoo.pruners._base import Pruner, Target
-from segzoo.pruners._plan import plan
+from segzoo.api import create_model
+from segzoo.pruning._base import Pruner, Target
+from segzoo.pruning._settings import plan
 from segzoo.registry import DATA, PRUNERS, ConfigError, settings_of
-from segzoo.zoo import create_model
+from segzoo.workflows.benchmark import runner as measured
+from segzoo.workflows.benchmark import timing
+from segzoo.workflows.benchmark.model_summary import describe, sums
+from segzoo.workflows.prune.target_search import search, share_for
 
 
 def target(value, kind="ms"):
@@ -89,7 +89,7 @@ def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
 @pytest.mark.parametrize("changed", [{"multiple": 4}, {"exclude": ["backbone.c1"]}, {"how": "global"}, {"seed": 1}, "of"])
 def test_a_share_that_was_found_otherwise_is_searched_for_again(tmp_path, monkeypatch, changed):
     searches = []
-    monkeypatch.setattr("segzoo.aim.search", lambda *_: searches.append(0) or {0.5: 50_000.0})
+    monkeypatch.setattr("segzoo.workflows.prune.target_search.search", lambda *_: searches.append(0) or {0.5: 50_000.0})
     monkeypatch.setattr(Pruner, "ranking", lambda *_: None)
 
     def found(of, **words):

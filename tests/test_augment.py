@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segzoo.augment import source_map
 from segzoo.registry import AUGMENTS, ConfigError
+from segzoo.transforms.augment import source_map
 from segzoo.types import DataCard, Sample
 
 ROOT = Path(__file__).parent.parent

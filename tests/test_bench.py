@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from segzoo.tools._entry import Job
 from segzoo.tools.bench import bench as bench_tool
 
-from segzoo.config import check
-from segzoo.engine.bench import bench
-from segzoo.engine.bench_table import page, write_tables
-from segzoo.measured import measured_apart, measured_row
+from segzoo.cli.app import Job
+from segzoo.config.validate import check
 from segzoo.models._base import SegModel
 from segzoo.registry import RUNTIMES, ConfigError
 from segzoo.runtimes._base import Unable
-from segzoo.subject import subject
+from segzoo.workflows.benchmark.measure import bench
+from segzoo.workflows.benchmark.report import page, write_tables
+from segzoo.workflows.benchmark.runner import measured_apart, measured_row
+from segzoo.workflows.benchmark.workload import subject
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _known_peak(monkeypatch):
     """The machine's peak, which takes seconds to measure and is looked at in test_timing."""
-    monkeypatch.setattr("segzoo.engine.bench.roofline", lambda device, kind: {"tflops": 0.5, "gb_per_s": 10.0})
+    monkeypatch.setattr("segzoo.workflows.benchmark.measure.roofline", lambda device, kind: {"tflops": 0.5, "gb_per_s": 10.0})
 
 
 def test_a_network_of_one_label_is_told():
@@ -113,7 +113,7 @@ def test_every_fresh_network_tells_classes_apart():
 
 def test_a_taken_folder_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text("{}")
-    monkeypatch.setattr("segzoo.measured.measured_apart", lambda config: pytest.fail("it was measured"))
+    monkeypatch.setattr("segzoo.workflows.benchmark.runner.measured_apart", lambda config: pytest.fail("it was measured"))
     with pytest.raises(ConfigError, match="already holds results"):
         bench_tool(Job(config(out=str(tmp_path)), {}, {"model": "icnet", "runtime": "eager"}, None))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from segzoo import files
+from segzoo import io as files
 from segzoo.checkpoints import serialization as checkpoint
 from segzoo.checkpoints import store as steps
 from segzoo.checkpoints.serialization import TRAINER, add_scores, read_model, read_trainer, save, scores_of

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from segzoo.tools._entry import plain
-from segzoo.tools._words import read_words
 
 import segzoo
 from segzoo.checkpoints.serialization import read_metadata, save
 from segzoo.checkpoints.store import point, split_run_and_step
-from segzoo.config import build_training
-from segzoo.engine.run import open_run
+from segzoo.cli.app import plain
+from segzoo.cli.overrides import read_words
+from segzoo.config.build_training import build_training
 from segzoo.registry import INITS, ConfigError
+from segzoo.runs.open_run import open_run
 from segzoo.types import DataCard
 from segzoo.weights import load_trunk
 

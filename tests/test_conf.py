@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from segzoo.tools._entry import plain
-from segzoo.tools._words import read_words
 
-from segzoo.config import FRAMES, SECTIONS, faults_of
+from segzoo.cli.app import plain
+from segzoo.cli.overrides import read_words
+from segzoo.config.commands import FRAMES
+from segzoo.config.sections import SECTIONS
+from segzoo.config.validate import faults_of
 from segzoo.registry import misfit
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -24,11 +24,11 @@ import pytest
 import torch
 from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 
+from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model
 from segzoo.checkpoints.store import latest_valid
-from segzoo.engine.train import train
 from segzoo.registry import LOSSES, PRUNERS
-from segzoo.zoo import create_model
+from segzoo.training.loop import train
 
 ROOT = Path(__file__).parent.parent
 KILLS = 10  # of each case

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segzoo.crf import DenseCRF, Lattice
-from segzoo.post import CRF
+from segzoo.inference.dense_crf import DenseCRF, Lattice
+from segzoo.inference.postprocess import CRF
 from segzoo.registry import POSTS
 
 DATA_ROOT = os.environ.get("SEGZOO_DATA", "")

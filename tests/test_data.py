@@ -17,9 +17,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segzoo.data.card import distinct_colours
+from segzoo.data.checks import verify
+from segzoo.data.image_io import MAX_PIXELS, read_image, read_mask
 from segzoo.data.masks import ColourMasks, IndexMasks
-from segzoo.data.read import MAX_PIXELS, read_image, read_mask
-from segzoo.data.verify import verify
 from segzoo.registry import DATA, ConfigError
 from segzoo.types import IGNORE, DataError
 

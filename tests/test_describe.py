@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from segzoo.tools._entry import plain
-from segzoo.tools._words import read_words
 from torch import nn
 
-from segzoo.describe import describe, sums, table
+from segzoo.cli.app import plain
+from segzoo.cli.overrides import read_words
+from segzoo.config.build import blank_model
 from segzoo.registry import BACKBONES, MODELS
-from segzoo.zoo import blank_model
+from segzoo.workflows.benchmark.model_summary import describe, sums, table
 
 ROOT = Path(__file__).parent.parent
 CAFFE = {"stem": "deep", "stride_at": "1x1"}

@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from segzoo.data.card import make_card
-from segzoo.distill import Teacher, _distance, check_layers
-from segzoo.engine.train import train
-from segzoo.layers.pyramid import PyramidPool
+from segzoo.layers.pyramid_pooling import PyramidPool
+from segzoo.losses.distillation import Teacher, _distance, check_layers
 from segzoo.registry import DISTILLS, ConfigError
+from segzoo.training.loop import train
 from segzoo.types import Logits
 
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from segzoo.engine.device import Precision, normalise, pick_device
-from segzoo.engine.evaluate import evaluate
-from segzoo.engine.infer import Protocol, class_probabilities, window_starts
-from segzoo.engine.summary import score_table, write_summary
+from segzoo.device import Precision, pick_device
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.evaluation.report import score_table, write_summary
+from segzoo.inference.protocol import Protocol
+from segzoo.inference.segment import class_probabilities, window_starts
+from segzoo.layers.normalize import normalise
 from segzoo.registry import ConfigError, Range, settings_of
 from segzoo.types import DataCard, DataError, Logits, Sample
 
@@ -298,9 +300,9 @@ def test_devices(monkeypatch):
 
 
 def test_every_setting_of_the_engine_has_a_type_the_registry_can_check():
-    from segzoo.engine.predict import predict
-    from segzoo.engine.run import open_run
-    from segzoo.engine.train import train
+    from segzoo.inference.predictor import predict
+    from segzoo.runs.open_run import open_run
+    from segzoo.training.loop import train
 
     assert Range(1) in settings_of(train)["batch_size"].type.__metadata__
     names = {function.__name__: set(settings_of(function)) for function in (train, evaluate, predict, open_run)}

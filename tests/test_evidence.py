@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from engine_kit import ToyData, make_parts
 
-from segzoo.engine.device import Precision
-from segzoo.engine.evaluate import evaluate
-from segzoo.engine.evidence import Evidence
+from segzoo.device import Precision
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.training.calibration import Evidence
 
 
 def evidence(count=16, augment=None):

@@ -13,15 +13,15 @@ import pytest
 import torch
 from drawn import vary_norms_
 
+from segzoo.api import create_model
 from segzoo.data.card import make_card
-from segzoo.engine.deliver import deliver
-from segzoo.export import Deployed, to_onnx, to_torch_export
+from segzoo.export.exporter import deliver
+from segzoo.export.formats import Deployed, to_onnx, to_torch_export
 from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
 from segzoo.registry import MODELS, ConfigError
-from segzoo.subject import subject
 from segzoo.types import GateError, Sample
-from segzoo.zoo import create_model
+from segzoo.workflows.benchmark.workload import subject
 
 onnxruntime = pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
 pytest.importorskip("onnxscript", reason='pip install -e ".[export]"')

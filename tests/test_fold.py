@@ -9,10 +9,10 @@ import torch
 from drawn import vary_norms_
 from torch import nn
 
-from segzoo.layers.fold import fold_norms_
+from segzoo.api import create_model
+from segzoo.layers.fuse_conv_bn import fold_norms_
 from segzoo.registry import MODELS
-from segzoo.subject import draw_scores_
-from segzoo.zoo import create_model
+from segzoo.workflows.benchmark.workload import draw_scores_
 
 
 @pytest.mark.parametrize("name", MODELS.names())

@@ -13,9 +13,9 @@ from torch import nn
 
 from segzoo.backbones import vgg
 from segzoo.backbones.resnet import ResNet
-from segzoo.pruners.channels import Channels, channels_of
-from segzoo.pruners.cut import cut_, masked
-from segzoo.pruners.rank import dropped
+from segzoo.pruning.dependency_graph import Channels, channels_of
+from segzoo.pruning.selection import dropped
+from segzoo.pruning.surgery import cut_, masked
 from segzoo.registry import BACKBONES, MODELS, PRUNERS, ConfigError, settings_of
 
 SHALLOW = tuple((channels, 1) for channels in (6, 8, 10, 12, 14))

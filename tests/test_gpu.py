@@ -11,12 +11,12 @@ import torch
 from engine_kit import CARD, Toy, ToyData, make_parts, run_in, settings, weights_hash
 from test_runtimes import order
 
-from segzoo.crf import DenseCRF
-from segzoo.engine.evaluate import evaluate
-from segzoo.engine.train import train
-from segzoo.layers.labels import grow_labels
+from segzoo.api import create_model
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.inference.dense_crf import DenseCRF
+from segzoo.layers.upsample_argmax import grow_labels
 from segzoo.registry import MODELS, RUNTIMES
-from segzoo.zoo import create_model
+from segzoo.training.loop import train
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

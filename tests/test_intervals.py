@@ -7,9 +7,9 @@ import pytest
 from engine_kit import CARD, ToyData, make_parts
 from sklearn.metrics import jaccard_score
 
-from segzoo.engine import intervals
-from segzoo.engine.evaluate import evaluate
-from segzoo.engine.intervals import miou_difference, miou_interval
+from segzoo.evaluation import bootstrap as intervals
+from segzoo.evaluation.bootstrap import miou_difference, miou_interval
+from segzoo.evaluation.evaluator import evaluate
 
 
 def counts_of(pred, label, classes=3):

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from segzoo.data.labelme import LabelMeShapes
+from segzoo.data.datasets.labelme import LabelMeShapes
 from segzoo.registry import DATA, ConfigError
 from segzoo.types import IGNORE, DataError
 

@@ -13,12 +13,12 @@ from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segzoo.layers.context import ContextConv
 from segzoo.layers.conv import ConvBN, Score
-from segzoo.layers.labels import grow_labels
 from segzoo.layers.norm import PooledBN
-from segzoo.layers.pyramid import PyramidPool, spread
+from segzoo.layers.pyramid_conv import ContextConv
+from segzoo.layers.pyramid_pooling import PyramidPool, spread
 from segzoo.layers.resize import resize
+from segzoo.layers.upsample_argmax import grow_labels
 
 POOLS = {"avg": F.adaptive_avg_pool2d, "max": F.adaptive_max_pool2d}
 quick = settings(max_examples=40, deadline=None)
@@ -143,8 +143,8 @@ def test_grow_labels_interpolates_borders_only(small, factors, more, align_corne
     logits = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3)[:, :, : small[0], : small[1]]
     logits = logits + 0.2 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segzoo.layers.labels.SPARSE", 1.0)
-        patch.setattr("segzoo.layers.labels._strips", None)
+        patch.setattr("segzoo.layers.upsample_argmax.SPARSE", 1.0)
+        patch.setattr("segzoo.layers.upsample_argmax._strips", None)
         assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
 
 
@@ -152,7 +152,7 @@ def test_grow_labels_interpolates_borders_only(small, factors, more, align_corne
 @pytest.mark.parametrize("size", [(130, 200), (257, 129), (96, 400)])
 def test_grow_labels_tries_finer_cells_where_borders_are_many(monkeypatch, size, align_corners):
     logits = torch.randn(2, 6, 5, 8, generator=torch.Generator().manual_seed(size[0]))
-    monkeypatch.setattr("segzoo.layers.labels._strips", None)
+    monkeypatch.setattr("segzoo.layers.upsample_argmax._strips", None)
     assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torchvision
 
+from segzoo.api import create_model
 from segzoo.registry import INITS, ConfigError
 from segzoo.weights import to_caffe, to_own
-from segzoo.zoo import create_model
 
 DEEP = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
 RELEASED = {

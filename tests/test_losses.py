@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segzoo.layers.resize import bilinear_matrix
-from segzoo.losses import _grow
-from segzoo.losses._pixel import shrink_labels
+from segzoo.losses import _chunked as _grow
+from segzoo.losses._base import shrink_labels
 from segzoo.registry import LOSSES
 from segzoo.types import Logits
 

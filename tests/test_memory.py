@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segzoo.checkpoints.store import steps
-from segzoo.engine.memory import SHY, OutOfMemory, fitting
-from segzoo.engine.run import Run
-from segzoo.engine.train import train
 from segzoo.registry import PRUNERS
+from segzoo.runs.run_dir import Run
+from segzoo.training.dry_run import SHY, OutOfMemory, fitting
+from segzoo.training.loop import train
 
 
 class Greedy(Toy):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
-from segzoo.metrics import ConfusionMatrix
+from segzoo.evaluation.metrics import ConfusionMatrix
 from segzoo.types import DataError
 
 NAMES = tuple("abcdefghijklmnopqrst")

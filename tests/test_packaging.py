@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from engine_kit import CARD, Toy, ToyData
 
-from segzoo.engine.deliver import deliver
+from segzoo.export.exporter import deliver
 from segzoo.registry import ConfigError
 
 ROOT = Path(__file__).parents[1]

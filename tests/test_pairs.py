@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from segzoo.api import create_model, load
 from segzoo.checkpoints import serialization as checkpoint
 from segzoo.data.card import make_card
 from segzoo.registry import LOSSES, MODELS, OPTIMS
-from segzoo.zoo import create_model, load
 
 CLASSES = ("background", "left", "corner", "dot")
 BACKBONES = {

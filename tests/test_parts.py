@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segzoo.data.parts import Parts, parts
-from segzoo.data.parts_scene import BELT, DENT, SCRATCH, Scene, draw
-from segzoo.data.parts_shapes import KINDS
+from segzoo.data.datasets.parts import Parts, parts
+from segzoo.data.synthetic.scene import BELT, DENT, SCRATCH, Scene, draw
+from segzoo.data.synthetic.shapes import KINDS
 from segzoo.registry import DATA, ConfigError
 
 PRINT_DIGEST = """

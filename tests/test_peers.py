@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from segzoo.layers.pyramid import PyramidPool
+from segzoo.layers.pyramid_pooling import PyramidPool
 from segzoo.layers.resize import resize
 from segzoo.models.icnet import CascadeFusion
 

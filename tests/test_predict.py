@@ -10,13 +10,15 @@ import torch
 from engine_kit import CARD, Toy, ToyData
 from PIL import Image, ImageDraw
 
-from segzoo.engine.device import normalise
-from segzoo.engine.draw import IGNORED, colourise, legend, overlay, triptych, with_legend
-from segzoo.engine.infer import Precision, Protocol, evaluating, label_map
-from segzoo.engine.predict import predict, write_labels
-from segzoo.engine.sources import find_pictures
+from segzoo.inference.image_source import find_pictures
+from segzoo.inference.predictor import predict, write_labels
+from segzoo.inference.protocol import Protocol
+from segzoo.inference.segment import Precision, label_map
+from segzoo.layers.modes import evaluating
+from segzoo.layers.normalize import normalise
 from segzoo.registry import ConfigError
 from segzoo.types import DataCard, DataError
+from segzoo.visualization import IGNORED, colourise, legend, overlay, triptych, with_legend
 
 DATA = ToyData(4, vary=True)
 

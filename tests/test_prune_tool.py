@@ -7,16 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from segzoo.tools._entry import Job, plain
-from segzoo.tools._words import read_words
 
 import segzoo
-from segzoo import zoo
+from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model
-from segzoo.config import faults_of, words_for
+from segzoo.cli.app import Job, plain
+from segzoo.cli.overrides import read_words
+from segzoo.config import from_checkpoint
+from segzoo.config.commands import words_for
+from segzoo.config.cross_checks import training_faults
+from segzoo.config.from_checkpoint import refuse_other_norm
+from segzoo.config.validate import faults_of
 from segzoo.registry import INITS, ConfigError
-from segzoo.rules import training_faults
-from segzoo.subject import subject
+from segzoo.workflows.benchmark.workload import subject
 
 TINY = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "device=cpu", "augment=none", "val_pictures=0"]
 NETWORK = ["model=icnet", "backbone.width=0.125"]
@@ -75,7 +78,7 @@ def test_a_pruned_checkpoint_is_trained_on_as_narrow_as_it_is(cut, capsys):
     said = capsys.readouterr().out
     kept, found = read_model(cut)[1]["widths"], read_model(again)[1]["widths"]
     assert kept == found and len(kept) > 50
-    narrow, wide = (sum(p.numel() for p in net.parameters()) for net in (segzoo.load(again), zoo.create_model("icnet", "resnet50")))
+    narrow, wide = (sum(p.numel() for p in net.parameters()) for net in (segzoo.load(again), create_model("icnet", "resnet50")))
     assert narrow == sum(p.numel() for p in segzoo.load(cut).parameters()) < wide
     assert "100.0% of the trunk's parameters loaded" in said and "re-initialised:" not in said
     started = read_model(again / "checkpoints" / "0")[0]
@@ -84,7 +87,7 @@ def test_a_pruned_checkpoint_is_trained_on_as_narrow_as_it_is(cut, capsys):
 
 def test_narrow_widths_with_other_classes_and_other_networks(cut):
     def begin(name, classes, **trunk):
-        model: Any = zoo.create_model(name, {"name": "resnet50", "width": 0.125} | trunk, num_classes=len(classes))
+        model: Any = create_model(name, {"name": "resnet50", "width": 0.125} | trunk, num_classes=len(classes))
         INITS.build("checkpoint", model, classes, ckpt=str(cut))
         return model
 
@@ -103,7 +106,7 @@ def test_a_network_that_no_run_made_is_pruned_as_a_training_begins_with_it(tmp_p
         ours = {"params": sum(p.numel() for p in net.parameters()), "ms_per_image": {"p50": 1.0}, "peak_memory_mb": 1.0}
         return ours | {key: config[key] for key in ("precision", "hw")}
 
-    monkeypatch.setattr("segzoo.pruned.measured_apart", timed)
+    monkeypatch.setattr("segzoo.workflows.prune.stages.measured_apart", timed)
     said = prune(*NETWORK, "data=parts", *DATA, "timed=[eager]", f"out={tmp_path / 'cut'}")
     assert said["report"][1]["params"] == said["report"][2]["params"] < 0.5 * said["report"][0]["params"]
     times, after = said["times"], sum(p.numel() for p in segzoo.load(tmp_path / "cut").parameters())
@@ -128,10 +131,10 @@ def test_a_start_that_is_not_clear_is_refused(full):
 def test_pictures_normalised_otherwise_than_the_network_knows_are_refused(full, monkeypatch):
     meta: Any = read_model(full)[1]
     other = SimpleNamespace(card=SimpleNamespace(name="other", mean=(1.0, 2.0, 3.0), std=tuple(meta["card"]["std"])))
-    monkeypatch.setattr(zoo, "build_data", lambda section, split: other)
+    monkeypatch.setattr(from_checkpoint, "build_data", lambda section, split: other)
     told = r"mean \[1.0, 2.0, 3.0\] and std .*, the checkpoint's .*Say data.mean=\[58.8,58.8,58.8\] data.std=\[48.9,"
     with pytest.raises(ConfigError, match=told):
-        zoo.refuse_other_norm(meta, {"name": "folder", "mean": [1.0, 2.0, 3.0]})
+        refuse_other_norm(meta, {"name": "folder", "mean": [1.0, 2.0, 3.0]})
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from engine_kit import make_parts
 
-from segzoo.config import build_data
-from segzoo.pruned import stages, write_report
-from segzoo.pruners._base import Pruner
-from segzoo.pruners.scan import Curve
+from segzoo.api import create_model
+from segzoo.config.build import build_data
+from segzoo.pruning._base import Pruner
+from segzoo.pruning.sensitivity import Curve
 from segzoo.registry import LOSSES, PRUNERS
-from segzoo.zoo import create_model
+from segzoo.workflows.prune.report import write_report
+from segzoo.workflows.prune.stages import stages
 
 ROWS = [
     {"what": "before", "miou": 0.5, "miou_interval": (0.45, 0.55), "params": 1000, "gmacs": 2.0},
@@ -95,7 +96,7 @@ def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monke
         chosen, parts.pruner = parts.pruner.chosen, PRUNERS.build("l1", **words)
     else:
         assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30
-    monkeypatch.setattr("segzoo.engine.evaluate.evaluate", lambda *_, **__: pytest.fail("a resumed run reads what was found"))
+    monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", lambda *_, **__: pytest.fail("a resumed run reads what was found"))
     again, drawn = stages(parts, tmp_path, **look)
     assert [row["params"] for row in again] == [row["params"] for row in rows] and list(drawn) == list(curves)
     if len(told) == 2:
@@ -111,8 +112,8 @@ def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypa
             seen.append(network)
             return SimpleNamespace(scores=SimpleNamespace(miou=0.5), interval=(0.4, 0.6))
 
-        monkeypatch.setattr("segzoo.engine.evaluate.evaluate", evaluate)
-        monkeypatch.setattr("segzoo.pruned._sized", lambda network, hw: {"params": 1, "gmacs": 1.0})
+        monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", evaluate)
+        monkeypatch.setattr("segzoo.workflows.prune.stages._sized", lambda network, hw: {"params": 1, "gmacs": 1.0})
         stages(parts, tmp_path, **words)
         return len(seen)
 

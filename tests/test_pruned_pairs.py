@@ -11,13 +11,13 @@ import pytest
 import torch
 from test_pairs import BACKBONES, CLASSES, fixed_batch
 
+from segzoo.api import create_model, load
 from segzoo.checkpoints import serialization as checkpoint
 from segzoo.data.card import make_card
-from segzoo.engine.slim import widths_of
-from segzoo.export import Deployed, to_onnx
+from segzoo.export.formats import Deployed, to_onnx
+from segzoo.layers.channel_widths import widths_of
 from segzoo.registry import LOSSES, MODELS, PRUNERS
-from segzoo.subject import draw_scores_
-from segzoo.zoo import create_model, load
+from segzoo.workflows.benchmark.workload import draw_scores_
 
 pytestmark = pytest.mark.slow
 BUDGETS = {"0.75": {"keep": 0.75}, "0.5": {"keep": 0.5}, "0.25": {"keep": 0.25}, "global": {"keep": 0.5, "how": "global"}}

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from segzoo.layers.narrow import narrow_
-from segzoo.pruners.channels import KEPT, channels_of
-from segzoo.pruners.cut import cut_, masked
-from segzoo.pruners.rank import dropped, worths
-from segzoo.pruners.scan import Curve, fair_shares
+from segzoo.api import create_model
+from segzoo.layers.channel_widths import narrow_
+from segzoo.pruning.dependency_graph import KEPT, channels_of
+from segzoo.pruning.selection import dropped, worths
+from segzoo.pruning.sensitivity import Curve, fair_shares
+from segzoo.pruning.surgery import cut_, masked
 from segzoo.registry import MODELS, PRUNERS, ConfigError
-from segzoo.zoo import create_model
 
 TRUNKS: dict[str, dict[str, Any]] = {
     "vgg": {"name": "vgg16", "batch_norm": True},

@@ -17,8 +17,8 @@ import torch
 from engine_kit import Toy, make_parts, run_in, settings
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
-from segzoo.engine.train import train
 from segzoo.registry import PRUNERS, ConfigError
+from segzoo.training.loop import train
 
 TESTS = Path(__file__).parent
 

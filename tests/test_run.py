@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segzoo.checkpoints.serialization import save
-from segzoo.engine.run import open_result, open_run
-from segzoo.engine.settings import config_hash, differences
 from segzoo.registry import ConfigError
+from segzoo.runs.config_diff import config_hash, differences
+from segzoo.runs.open_run import open_result, open_run
 
 CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
 
@@ -152,7 +152,7 @@ def test_an_out_that_cannot_be_made_is_refused(tmp_path):
 
 
 def hold(folder, ready, release):
-    from segzoo.engine.lock import lock_folder
+    from segzoo.runs.locks import lock_folder
 
     handle = lock_folder(folder)
     ready.set()

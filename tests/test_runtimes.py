@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from segzoo.export import Deployed
+from segzoo.api import create_model
+from segzoo.export.formats import Deployed
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Order, Unable
-from segzoo.zoo import create_model
 
 
 def order(precision: Any = "fp32", name="icnet"):

@@ -55,10 +55,9 @@ def test_two_processes_of_one_command_agree_bit_for_bit(tmp_path):
 
 
 def built(seed: int, name: str = "pspnet") -> dict[str, torch.Tensor]:
-    from segzoo.tools._entry import plain
-    from segzoo.tools._words import read_words
-
-    from segzoo.config import build_training
+    from segzoo.cli.app import plain
+    from segzoo.cli.overrides import read_words
+    from segzoo.config.build_training import build_training
 
     words = [f"model={name}", "backbone.width=0.125", f"seed={seed}"]
     config, recorded = plain(read_words("train", words).jobs[0])

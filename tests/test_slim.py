@@ -16,11 +16,11 @@ from engine_kit import ToyData, make_parts, run_in, settings, weights_hash
 import segzoo
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import latest_valid, steps
-from segzoo.engine import session
-from segzoo.engine.slim import Slimming, lay_out_moments
-from segzoo.engine.train import train
-from segzoo.layers.narrow import narrow_
+from segzoo.layers.channel_widths import narrow_
 from segzoo.registry import PRUNERS
+from segzoo.training import context as session
+from segzoo.training.loop import train
+from segzoo.training.pruning import Slimming, lay_out_moments
 
 ROOT = Path(__file__).parent.parent
 

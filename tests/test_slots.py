@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from segzoo.engine import slots
+from segzoo.runs import locks as slots
 
 CLAIM = (
-    "import sys, time; from pathlib import Path; from segzoo.engine.slots import claim_gpu\n"
+    "import sys, time; from pathlib import Path; from segzoo.runs.locks import claim_gpu\n"
     "print(claim_gpu(2, Path(sys.argv[1]), jobs_per_gpu=int(sys.argv[2])), flush=True); time.sleep(60)"
 )
 

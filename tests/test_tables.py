@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from segzoo.api import create_model
 from segzoo.registry import INITS
-from segzoo.zoo import create_model
 
 DEEP = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
 

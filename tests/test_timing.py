@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from segzoo.engine import roofline as roofs
-from segzoo.engine import timing
-from segzoo.engine.device import forget_peak, peak_memory
-from segzoo.engine.roofline import roofline
-from segzoo.engine.timing import Times, measure, median_interval, paired
+from segzoo.device import forget_peak, peak_memory
+from segzoo.workflows.benchmark import roofline as roofs
+from segzoo.workflows.benchmark import timing
+from segzoo.workflows.benchmark.roofline import roofline
+from segzoo.workflows.benchmark.timing import Times, measure, median_interval, paired
 
 CPU = torch.device("cpu")
 

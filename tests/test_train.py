@@ -20,9 +20,9 @@ from torch import nn
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import latest_valid, pointed, steps
-from segzoo.engine import record
-from segzoo.engine.train import Diverged, train
 from segzoo.registry import ConfigError
+from segzoo.training import results as record
+from segzoo.training.loop import Diverged, train
 from segzoo.types import Sample
 
 

@@ -11,13 +11,13 @@ from engine_kit import Toy, ToyLoss, make_parts, run_in, settings, weights_hash
 from safetensors.torch import load_file
 from torch import nn
 
+from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import pointed, steps
-from segzoo.engine.average import Average
-from segzoo.engine.progress import Diverged
-from segzoo.engine.train import train
+from segzoo.optim.ema import Average
 from segzoo.registry import BACKBONES, INITS, MIXES
-from segzoo.zoo import create_model
+from segzoo.training.loop import train
+from segzoo.training.state import Diverged
 
 
 class BadAt(ToyLoss):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segzoo.engine.watch import ROWS, Watch
+from segzoo.training.diagnostics import ROWS, Watch
 from segzoo.types import Batch
 
 

@@ -13,9 +13,10 @@ from torch import nn
 
 from segzoo.checkpoints.serialization import read_metadata
 from segzoo.checkpoints.store import resolve, write_manifest
-from segzoo.files import sha256
+from segzoo.io import sha256
 from segzoo.registry import BACKBONES, INITS, ConfigError
-from segzoo.weights import load_trunk, read_state, whole
+from segzoo.weights import load_model as whole
+from segzoo.weights import load_trunk, read_state
 
 
 def fill(net):

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from segzoo.tools._entry import _refuse
-from segzoo.tools._help import help_text
-from segzoo.tools._words import _unknown_option, read_words
 
+from segzoo.cli.app import _refuse
+from segzoo.cli.help import help_text
+from segzoo.cli.overrides import _unknown_option, read_words
 from segzoo.registry import ConfigError
 
 ROOT = Path(__file__).parent.parent

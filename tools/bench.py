@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segzoo.tools._entry import Job, run
+from segzoo.cli.app import Job, run
 
 
 def bench(job: Job) -> dict[str, Any]:
     """Measures one job in a process of its own; returns its row, which says why if the runtime was not able."""
-    from segzoo import config
-    from segzoo.engine.bench_table import write_tables
-    from segzoo.engine.run import open_result
+    from segzoo.config.commands import words_for
+    from segzoo.runs.open_run import open_result
+    from segzoo.workflows.benchmark.report import write_tables
 
     if job.folder is not None:
         return {"row": _row(job)}
-    title, words = f"{job.picked.get('model') or 'checkpoint'}-{job.picked['runtime']}", config.words_for(open_result, job.config)
+    title, words = f"{job.picked.get('model') or 'checkpoint'}-{job.picked['runtime']}", words_for(open_result, job.config)
     with open_result("bench", title, job.config, **words) as folder:  # before minutes of measuring, not after
         row = _row(job)
         print(write_tables(folder, [row]))
@@ -25,7 +25,7 @@ def bench(job: Job) -> dict[str, Any]:
 
 def _row(job: Job) -> dict[str, Any]:
     """What is measured, by the names it was picked by."""
-    from segzoo.measured import measured_apart
+    from segzoo.workflows.benchmark.runner import measured_apart
 
     named = {group: name for group, name in job.picked.items() if group in ("model", "backbone", "runtime") and name is not None}
     return measured_apart(job.config) | named
@@ -35,7 +35,7 @@ def gather(folder: Path) -> str:
     """The table over a sweep's jobs; also writes ``bench.json`` and a page."""
     import json
 
-    from segzoo.engine.bench_table import write_tables
+    from segzoo.workflows.benchmark.report import write_tables
 
     found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/result.json")]
     jobs = sorted(found, key=lambda result: result["job"])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from segzoo.tools._entry import Job, run
+from segzoo.cli.app import Job, run
 
 
 def describe(job: Job) -> dict[str, Any]:
     """Prints the layer table, of a pruned network with the widths it had before; returns its sums."""
-    from segzoo import config, zoo
-    from segzoo.describe import describe as layers
-    from segzoo.describe import sums, table
+    from segzoo.config.commands import words_for
+    from segzoo.config.from_checkpoint import outlines
+    from segzoo.workflows.benchmark.model_summary import describe as layers
+    from segzoo.workflows.benchmark.model_summary import sums, table
 
-    model, whole = zoo.outlines(job.config, **config.words_for(zoo.outlines, job.config))
-    words = config.words_for(layers, job.config)
+    model, whole = outlines(job.config, **words_for(outlines, job.config))
+    words = words_for(layers, job.config)
     rows = layers(model, **words)
     print(table(rows, layers(whole, **words) if whole else None), end="")
     return sums(rows)

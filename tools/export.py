@@ -5,23 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segzoo.tools._entry import Job, run
+from segzoo.cli.app import Job, run
 
 
 def export(job: Job) -> dict[str, Any]:
     """Exports one checkpoint and checks it on pictures of its data; returns what was written and how well it agrees."""
-    from segzoo import config, zoo
     from segzoo.checkpoints import serialization as checkpoint
-    from segzoo.engine.deliver import deliver
-    from segzoo.engine.run import open_result
-    from segzoo.report import write_json
+    from segzoo.config.build import build_data
+    from segzoo.config.commands import words_for
+    from segzoo.config.from_checkpoint import data_section, load_with_config, title
+    from segzoo.export.exporter import deliver
+    from segzoo.io import write_json
+    from segzoo.runs.open_run import open_result
 
-    model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
-    dataset = config.build_data(zoo.data_section(meta, job.config.get("data")), "val")
+    model, card, meta = load_with_config(ckpt=job.config["ckpt"])
+    dataset = build_data(data_section(meta, job.config.get("data")), "val")
     facts = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
     facts["scores"] = checkpoint.scores_of(Path(meta["path"]).parent)  # mIoU and the rest, with the protocol they hold under
-    with open_result("export", zoo.title(meta), job.config, **config.words_for(open_result, job.config)) as folder:
-        done = deliver(model, card, facts, dataset, folder, **config.words_for(deliver, job.config))
+    with open_result("export", title(meta), job.config, **words_for(open_result, job.config)) as folder:
+        done = deliver(model, card, facts, dataset, folder, **words_for(deliver, job.config))
         write_json(folder / "export.json", done)
     least = min(row["agreement"] for row in done["gate"])
     seen = max(row["classes"] for row in done["gate"])

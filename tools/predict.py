@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from segzoo.tools._entry import Job, run
+from segzoo.cli.app import Job, run
 
 
 def predict(job: Job) -> dict[str, Any]:
     """Labels every picture of the source; returns how many and where they are."""
-    from segzoo import config, zoo
-    from segzoo.engine.predict import predict as label
-    from segzoo.engine.run import open_result
+    from segzoo.config.build import build_post
+    from segzoo.config.commands import words_for
+    from segzoo.config.from_checkpoint import load_with_config, title
+    from segzoo.inference.predictor import predict as label
+    from segzoo.runs.open_run import open_result
 
-    model, card, meta = zoo.load_with_config(ckpt=job.config["ckpt"])
-    with open_result("predict", zoo.title(meta), job.config, **config.words_for(open_result, job.config)) as folder:
-        done = label(model, card, folder, config.build_post(job.config["post"]), **config.words_for(label, job.config))
+    model, card, meta = load_with_config(ckpt=job.config["ckpt"])
+    with open_result("predict", title(meta), job.config, **words_for(open_result, job.config)) as folder:
+        done = label(model, card, folder, build_post(job.config["post"]), **words_for(label, job.config))
     print(f"{done['pictures']} pictures in {done['seconds']} s: {done['folder']}")
     return done
 

@@ -10,41 +10,42 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from segzoo.tools._entry import Job, run
-from segzoo.tools._learn import rehearsed, take_gpu
-
+from segzoo.cli.app import Job, run
+from segzoo.cli.training import rehearsed, take_gpu
 from segzoo.registry import ConfigError
 
 
 def prune(job: Job) -> dict[str, Any]:
     """Prunes one network and fine-tunes it; returns what ``result.json`` holds, the report with it."""
-    from segzoo import config, zoo
-    from segzoo.aim import settle
-    from segzoo.engine.device import reuse_memory
-    from segzoo.engine.run import open_run
-    from segzoo.engine.train import train as learn
-    from segzoo.engine.world import ALONE
-    from segzoo.pruned import stages, timed_rows, tuned_row, write_report
+    from segzoo.config.commands import words_for
+    from segzoo.config.from_checkpoint import start_of, title
+    from segzoo.device import reuse_memory
+    from segzoo.distributed import ALONE
+    from segzoo.runs.open_run import open_run
+    from segzoo.training.loop import train as learn
+    from segzoo.workflows.prune.report import write_report
+    from segzoo.workflows.prune.stages import stages, timed_rows, tuned_row
+    from segzoo.workflows.prune.target_search import settle
 
     reuse_memory()
     _refuse(job)
     if job.folder is not None:
         take_gpu(job.config)
-    model, meta = zoo.start_of(job.config, **config.words_for(zoo.start_of, job.config))
+    model, meta = start_of(job.config, **words_for(start_of, job.config))
     whole, recorded = _whole(job, meta)
     if job.config["dry"]:
         return rehearsed(_parts(whole, recorded, model, meta), whole)
-    place = open_run("prune", zoo.title(meta), whole, **_place(job, config.words_for(open_run, job.config)))
+    place = open_run("prune", title(meta), whole, **_place(job, words_for(open_run, job.config)))
     if place.finished:
         return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
     try:
         parts = _parts(whole, recorded, model, meta)
-        settle(parts, place.folder, ALONE, **config.words_for(settle, job.config))
-        rows, curves = stages(parts, place.folder, **config.words_for(stages, whole))
-        result = learn(parts, place, **config.words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
-        rows.append(tuned_row(place.folder, **config.words_for(tuned_row, whole)))
+        settle(parts, place.folder, ALONE, **words_for(settle, job.config))
+        rows, curves = stages(parts, place.folder, **words_for(stages, whole))
+        result = learn(parts, place, **words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
+        rows.append(tuned_row(place.folder, **words_for(tuned_row, whole)))
         sides = {"before": _before(whole, meta), "after": str(place.folder)}
-        times = timed_rows(sides, **config.words_for(timed_rows, job.config))
+        times = timed_rows(sides, **words_for(timed_rows, job.config))
     except BaseException as error:
         place.fail(error)
         raise
@@ -71,16 +72,16 @@ def _refuse(job: Job) -> None:
 
 def _whole(job: Job, meta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration with what comes from the checkpoint, if there is one, and the same as it is recorded."""
-    from segzoo import zoo
-    from segzoo.rules import pruning_doubts, training_faults
+    from segzoo.config.cross_checks import pruning_doubts, training_faults
+    from segzoo.config.from_checkpoint import data_section, refuse_other_norm
 
     whole, recorded = dict(job.config), dict(job.recorded)
     if job.config["ckpt"] is not None:
         own = {name: meta["config"][name] for name in ("model", "backbone")}
-        whole |= own | {"data": zoo.data_section(meta, job.config.get("data"))}
+        whole |= own | {"data": data_section(meta, job.config.get("data"))}
         recorded |= own | {"data": job.recorded.get("data") or meta["config"]["data"]}
         whole["backbone"] = {**own["backbone"], "weights": "none"}
-        zoo.refuse_other_norm(meta, whole["data"])
+        refuse_other_norm(meta, whole["data"])
         if whole["distill"]["name"] == "teacher" and whole["distill"]["ckpt"] is None:
             whole["distill"] = {**whole["distill"], "ckpt": job.config["ckpt"]}
     if faults := training_faults(whole):
@@ -92,9 +93,9 @@ def _whole(job: Job, meta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
 
 def _parts(whole: dict[str, Any], recorded: dict[str, Any], model: Any, meta: Mapping[str, Any]) -> Any:
     """Everything the training needs, around the loaded network; around a fresh one where none was loaded."""
-    from segzoo import config
+    from segzoo.config.build_training import build_training
 
-    parts = config.build_training(whole, recorded)
+    parts = build_training(whole, recorded)
     if model is None:
         return parts
     parts.model, parts.widths = model, meta["widths"]

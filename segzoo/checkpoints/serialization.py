@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,8 +19,12 @@ from torch import Tensor, nn
 
 from segzoo.checkpoints import store as steps
 from segzoo.checkpoints.store import MODEL, CheckpointError
-from segzoo.files import plain, sha256, write_atomically
+from segzoo.io import plain, sha256, write_atomically
 from segzoo.types import DataCard
+
+if TYPE_CHECKING:
+    pass
+
 
 TRAINER = "trainer.pt"
 
@@ -148,3 +152,12 @@ def _whole_number_keys(table: dict[str, Any]) -> dict[Any, Any]:
     """JSON turns the keys of a ``label_map`` into strings; a table of nothing but whole numbers gets them back."""
     numbers = bool(table) and all(key.lstrip("-").isdigit() for key in table)
     return {int(key): value for key, value in table.items()} if numbers else table
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of a network's tensors: of their names, shapes and every value."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

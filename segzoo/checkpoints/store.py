@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segzoo.files import sha256, write_atomically
+from segzoo.io import sha256, write_atomically
 from segzoo.registry import ConfigError
 
 FORMAT = 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.diagnose import BINARY, value_fault
-from segzoo.data.read import colour_codes, count_colours, read_colour_mask, read_mask, shown
+from segzoo.data.image_io import colour_codes, count_colours, read_colour_mask, read_mask, shown
+from segzoo.data.mask_diagnosis import BINARY, value_fault
 from segzoo.types import IGNORE, DataError
 
 Size = tuple[int, int]  # (H, W)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from segzoo.data.read import file_bytes, shown
+from segzoo.data.image_io import file_bytes, shown
 from segzoo.types import DataError
 
 Split = Literal["train", "val"]

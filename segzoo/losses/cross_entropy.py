@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.losses._pixel import At, PixelLoss, Where
+from segzoo.losses._base import At, PixelLoss, Where
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 

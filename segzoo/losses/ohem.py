@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from segzoo.losses._pixel import At, PixelLoss, Where
+from segzoo.losses._base import At, PixelLoss, Where
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
+from segzoo.layers.channel_widths import narrow_
 from segzoo.layers.conv import ConvBN, Score
-from segzoo.layers.fold import fold_norms_
-from segzoo.layers.labels import grow_labels
-from segzoo.layers.narrow import narrow_
+from segzoo.layers.fuse_conv_bn import fold_norms_
+from segzoo.layers.upsample_argmax import grow_labels
 from segzoo.types import DataCard, Logits
 
 SMALLEST = 32  # pixels a side: what a trunk of stride 32 turns into one
@@ -81,14 +81,14 @@ class SegModel(nn.Module, ABC):
         return fold_norms_(self)
 
     def narrow_(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """Takes tensors of other widths in place of its own, as ``segzoo.layers.narrow.narrow_`` does."""
+        """Takes tensors of other widths in place of its own, as ``segzoo.layers.channel_widths.narrow_`` does."""
         return narrow_(self, state)
 
     def names_in(self, layout: str) -> Mapping[str, str]:
         """What another project calls this network's layers, ours -> theirs; empty if it has no such network.
 
         Args:
-            layout: ``torchvision``, ``mmseg`` or ``caffe``; see ``segzoo.weights.layouts``.
+            layout: ``torchvision``, ``mmseg`` or ``caffe``; see ``segzoo.weights.conversion``.
         """
         trunk = {f"backbone.{ours}": theirs for ours, theirs in self.backbone.names_in(layout).items()}
         return trunk | self.head_names(layout) if trunk and self.head_names(layout) else {}

@@ -15,7 +15,7 @@ from segzoo.backbones._base import Backbone
 from segzoo.backbones.vgg import VGG
 from segzoo.layers.conv import Score, outside_autocast
 from segzoo.models._base import SegModel
-from segzoo.models._fully_connected import FullyConnected
+from segzoo.models._fc6_fc7 import FullyConnected
 from segzoo.registry import MODELS, ConfigError, Range
 from segzoo.types import Logits
 

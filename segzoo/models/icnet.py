@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import ConvBN, Score
-from segzoo.layers.pyramid import PyramidPool, spread
+from segzoo.layers.pyramid_pooling import PyramidPool, spread
 from segzoo.layers.resize import resize
 from segzoo.models._base import SegModel, with_norms
 from segzoo.registry import MODELS, Range

@@ -14,7 +14,7 @@ from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import Score, gaussian_
 from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
-from segzoo.models._fully_connected import FullyConnected
+from segzoo.models._fc6_fc7 import FullyConnected
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
 

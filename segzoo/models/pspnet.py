@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.context import ContextConv
 from segzoo.layers.conv import ConvBN, Score
 from segzoo.layers.norm import PooledBN
-from segzoo.layers.pyramid import PyramidPool, spread
+from segzoo.layers.pyramid_conv import ContextConv
+from segzoo.layers.pyramid_pooling import PyramidPool, spread
 from segzoo.models._base import FCNHead, SegModel, with_norms
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits

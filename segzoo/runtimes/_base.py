@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.export import Deployed, to_onnx
+from segzoo.export.formats import Deployed, to_onnx
 
 NumberFormat = Literal["fp32", "bf16", "fp16", "int8"]
 Call = Callable[[Tensor], Tensor]  # (N, H, W, 3) uint8 RGB -> logits (N, K, h, w) float32

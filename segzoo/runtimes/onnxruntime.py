@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.export import Deployed
+from segzoo.export.formats import Deployed
 from segzoo.layers.conv import Score
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import Call, Order, Unable, onnx_file, runs_in, scores

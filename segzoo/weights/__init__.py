@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from segzoo.weights.files import is_published, published, read_state, read_weights
-from segzoo.weights.layouts import to_caffe, to_own
-from segzoo.weights.report import Report, say
-from segzoo.weights.trunk import load_trunk
-from segzoo.weights.whole import checkpoint
+from segzoo.weights.conversion import to_caffe, to_own
+from segzoo.weights.load_backbone import load_trunk
+from segzoo.weights.load_model import checkpoint
+from segzoo.weights.load_report import Report, say
+from segzoo.weights.state_dict import is_published, published, read_state, read_weights
 
 __all__ = [
     "Report",

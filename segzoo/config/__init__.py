@@ -1,0 +1,1 @@
+"""Turning names into checked settings and objects."""

@@ -1,0 +1,1 @@
+"""Data sets by the way they lie on disk."""

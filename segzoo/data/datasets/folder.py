@@ -1,0 +1,95 @@
+"""Pictures and masks in folders: CamVid, Pascal VOC and most people's own data are settings of this one data set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from segzoo.data.card import MEAN, STD, Colour, LabelMap, card_faults, make_card
+from segzoo.data.file_index import Tree, tree_faults
+from segzoo.data.masks import ColourMasks, IndexMasks
+from segzoo.data.paired_dataset import Pairs
+from segzoo.data.splits import SPLITS, Split
+from segzoo.registry import DATA, ConfigError, Range
+
+
+@DATA.register
+def folder(
+    split: Split,
+    *,
+    root: str,
+    classes: tuple[str, ...],
+    title: str = "folder",
+    images: str = "images/{split}/{stem}.*",
+    labels: str = "labels/{split}/{stem}.png",
+    lists: str | None = None,
+    splits: dict[Split, str] = SPLITS,
+    val_share: Annotated[float | None, Range(0, 1, above=True)] = None,
+    masks: Literal["index", "colour"] = "index",
+    label_map: LabelMap | None = None,
+    palette: tuple[Colour, ...] | None = None,
+    ignore_colours: tuple[Colour, ...] = (),
+    mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
+    std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
+) -> Pairs:
+    """Pairs of a picture and a mask, found by patterns under a root folder.
+
+    Args:
+        split: train or val.
+        root: folder of the data set.
+        classes: class names; position is the train id.
+        title: the data set's name, kept in checkpoints and results.
+        images: where pictures lie, relative to root: ``{split}`` is the split's name, ``{stem}`` what a picture and its mask share
+            (sub-folders included), the ending ``.*`` any picture format. Endings are matched in either case.
+        labels: where masks lie, in the same words.
+        lists: a text file with one stem a line, such as ``{split}.txt``; None takes every file that fits, and refuses pictures
+            without a mask and masks without a picture.
+        splits: what train and val are called on disk.
+        val_share: the share of pictures that goes to val, above 0 and at most 1, where neither folders nor lists divide them. Each
+            picture is drawn by the hash of its stem, so the share is met on average and new pictures move no old one.
+        masks: index: the numbers in the mask are raw labels (palette indices, grey values of 8 or 16 bits). colour: the colours are
+            matched against ``palette``, exactly.
+        label_map: the complete table raw value -> train id (255: counts nowhere); None where raw values are train ids.
+        palette: one RGB triple a class; None gives each class a colour of its own.
+        ignore_colours: with ``masks=colour``, the colours that count nowhere.
+        mean, std: RGB statistics on the 0..255 scale.
+
+    Raises:
+        ConfigError: settings that cannot work; all of them at once.
+        DataError: at first use, files that are missing or wrong.
+    """
+    faults = card_faults(classes, palette, label_map) + tree_faults(split, images, labels, lists, splits, val_share)
+    faults += _colour_faults(masks, palette, ignore_colours, label_map)
+    if faults:
+        raise ConfigError(faults)
+    share = None if val_share is None else (split, val_share)
+    tree = Tree(root, splits[split], images, labels, lists, share)
+    card = make_card(title, classes, palette, mean, std, label_map)
+    reader = ColourMasks(card.palette, ignore_colours) if masks == "colour" else IndexMasks(len(classes), label_map)
+    return Pairs(card, tree, reader)
+
+
+def _colour_faults(
+    masks: str,
+    palette: tuple[tuple[int, int, int], ...] | None,
+    ignore_colours: tuple[tuple[int, int, int], ...],
+    label_map: dict[int, int] | None,
+) -> list[str]:
+    """Settings of colour masks that contradict each other."""
+    if masks == "index":
+        return (
+            ["data.ignore_colours is for data.masks=colour; index masks say 255, or use data.label_map."] if ignore_colours else []
+        )
+    faults = []
+    if label_map:
+        faults.append(
+            "data.label_map is for data.masks=index; colours become train ids by their place in data.palette. Set one of the two."
+        )
+    if palette is None:
+        faults.append("data.masks=colour needs data.palette: one [R, G, B] a class, in the order of data.classes.")
+    colours = (*(palette or ()), *ignore_colours)
+    twice = sorted({colour for colour in colours if colours.count(colour) > 1})
+    if twice:
+        faults.append(
+            f"data.palette and data.ignore_colours name {', '.join(str(list(c)) for c in twice)} twice; each colour means one thing."
+        )
+    return faults

@@ -1,0 +1,118 @@
+"""The data set `parts`: precision parts on a conveyor belt with scratches and dents, drawn by code, no file needed.
+
+Inspection in small: kinds that resemble one another (nut, washer, bushing; screw, pin), piles, uneven light, and defects of two
+to five per cent of the pixels. A picture is the same to the bit in every process and on every processor.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+import numpy as np
+
+from segzoo.data.synthetic.scene import Scene, draw
+from segzoo.registry import DATA, ConfigError, Range, unknown
+from segzoo.types import DataCard, Sample
+
+SPLITS = ("train", "val")
+CARD = DataCard(
+    name="parts",
+    classes=("belt", "nut", "washer", "screw", "pin", "bushing", "scratch", "dent"),
+    palette=(
+        (46, 52, 64),
+        (66, 133, 244),
+        (38, 198, 166),
+        (250, 180, 20),
+        (160, 90, 200),
+        (130, 200, 90),
+        (244, 67, 54),
+        (255, 145, 215),
+    ),
+    mean=(58.8, 58.8, 58.8),  # of the 320 training pictures at the default settings
+    std=(48.9, 48.9, 48.9),
+)
+
+
+class Parts:
+    """Pictures drawn on demand; picture ``index`` depends on (seed, split, index) and the scene settings, on nothing else.
+
+    Attributes:
+        card: the data card; needs no picture to be drawn.
+    """
+
+    def __init__(self, split: str, images: int, size: tuple[int, int], objects: tuple[int, int], seed: int, cache: bool):
+        self.card = CARD
+        self.split, self.images, self.size, self.objects, self.seed = split, images, size, objects, seed
+        self._kept: dict[int, Scene] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return self.images
+
+    def scan(self) -> None:
+        """Draws every picture where they are kept, so that processes forked afterwards share them."""
+        if self._kept is not None:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(self.scene, range(self.images)))
+
+    def __getitem__(self, index: int) -> Sample:
+        """Picture (H, W, 3) uint8 with three equal channels and label (H, W) uint8; the arrays are the caller's own."""
+        scene = self.scene(index)
+        return Sample(np.repeat(scene.grey[..., None], 3, axis=2), scene.label.copy(), self.name(index))
+
+    def name(self, index: int) -> str:
+        """``train_00012``: split and index."""
+        return f"{self.split}_{index:05d}"
+
+    def scene(self, index: int) -> Scene:
+        """The scene as drawn, which also knows the part under every defect. Read it, do not write to it.
+
+        Raises:
+            IndexError: ``index`` is not in 0..len-1.
+        """
+        if not 0 <= index < self.images:
+            raise IndexError(f"picture {index} of parts/{self.split}: there are {self.images}, numbered from 0")
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
+        entropy = np.random.SeedSequence([self.seed, SPLITS.index(self.split), int(index)])
+        scene = draw(np.random.Generator(np.random.PCG64(entropy)), *self.size, self.objects)
+        if self._kept is not None:
+            self._kept[index] = scene
+        return scene
+
+
+@DATA.register
+def parts(
+    split: str,
+    *,
+    height: Annotated[int, Range(64, 4096)] = 256,
+    width: Annotated[int, Range(64, 4096)] = 320,
+    train_images: Annotated[int, Range(1, None)] = 320,
+    val_images: Annotated[int, Range(1, None)] = 80,
+    objects: Annotated[tuple[int, int], Range(1, 100)] = (3, 5),
+    seed: Annotated[int, Range(0, None)] = 0,
+    cache: bool = True,
+) -> Parts:
+    """Grey-value pictures of nuts, washers, screws, pins and bushings, with scratches and dents: eight classes, belt included.
+
+    Args:
+        split: ``train`` or ``val``; the two share no picture.
+        height: picture height, pixels; a larger picture shows the same scene in finer detail.
+        width: picture width, pixels.
+        train_images: number of training pictures.
+        val_images: number of validation pictures.
+        objects: least and greatest number of parts in a picture.
+        seed: other seed, other pictures.
+        cache: keep each picture in memory once it is drawn (2 bytes a pixel in each loading process); drawing takes 15 to 40 ms.
+
+    Raises:
+        ConfigError: the split is unknown, or the least number of objects is above the greatest.
+    """
+    if split not in SPLITS:
+        raise ConfigError(unknown("split", split, SPLITS))
+    if objects[0] > objects[1]:
+        raise ConfigError(
+            f"data.objects={list(objects)}: the least number of parts comes first; write [{objects[1]}, {objects[0]}]."
+        )
+    return Parts(split, train_images if split == "train" else val_images, (height, width), objects, seed, cache)

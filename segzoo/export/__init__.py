@@ -1,0 +1,1 @@
+"""Exporting a model to ONNX and OpenVINO with a parity check."""

@@ -1,0 +1,1 @@
+"""Structured pruning: importance criteria, channel tracing and surgery."""

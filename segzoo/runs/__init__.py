@@ -1,0 +1,1 @@
+"""Run directories: opening, locking, comparing and describing them."""

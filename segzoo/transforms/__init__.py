@@ -1,0 +1,1 @@
+"""Augmentation of samples and mixing of batches."""

@@ -1,0 +1,1 @@
+"""Procedures that build objects by name."""

@@ -1,0 +1,1 @@
+"""Benchmarking models across runtimes."""

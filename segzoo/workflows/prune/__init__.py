@@ -1,0 +1,1 @@
+"""Pruning a trained network and reporting the result."""
