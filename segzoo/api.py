@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segzoo.config.build import build_model
 from segzoo.config.from_checkpoint import load
-from segzoo.config.sections import section_faults
+from segzoo.config.sections import section_errors
 from segzoo.registry import BACKBONES, MODELS, ConfigError
 
 if TYPE_CHECKING:
@@ -49,6 +49,6 @@ def create_model(
     if weights is not None:
         trunk["weights"] = weights
     model = {"name": name, **model_settings}
-    if faults := section_faults("model", model) + section_faults("backbone", trunk):
+    if faults := section_errors("model", model) + section_errors("backbone", trunk):
         raise ConfigError(faults)
     return build_model({"model": model, "backbone": trunk}, num_classes)

@@ -39,7 +39,7 @@ def pick_precision(name: PrecisionName, device: torch.device) -> Literal["fp32",
     return "bf16" if able else "fp32"
 
 
-def reuse_memory() -> None:
+def enable_memory_reuse() -> None:
     """Lets this process keep freed memory instead of giving it back to the system, on glibc; elsewhere it does nothing.
 
     A training step frees and takes hundreds of large maps. By default each goes back to the system and comes again page by page,
@@ -67,7 +67,7 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
 
 
-def forget_peak(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Lets ``peak_memory`` begin again at what is held now, where the system can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

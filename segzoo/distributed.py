@@ -23,13 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 from segzoo.registry import ConfigError
 
 T = TypeVar("T")
-NEW_WORD = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.15 renamed it
-BUFFERS: dict[str, Any] = {"forward_sync_buffers" if NEW_WORD else "broadcast_buffers": False}
-PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, which may be writing a checkpoint
+STORE_PREFIX = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.15 renamed it
+BUFFERS: dict[str, Any] = {"forward_sync_buffers" if STORE_PREFIX else "broadcast_buffers": False}
+TIMEOUT = timedelta(minutes=30)  # how long a rank waits for the others, which may be writing a checkpoint
 
 
 @dataclass(frozen=True)
-class World:
+class Distributed:
     """This process among those of its training.
 
     Attributes:
@@ -66,7 +66,7 @@ class World:
         dist.all_gather_object(found, value)
         return found
 
-    def first(self, function: Callable[[], T]) -> T:
+    def run_on_rank0(self, function: Callable[[], T]) -> T:
         """What ``function`` gives or raises on rank 0, on every rank; the others do not call it."""
         if self.size == 1:
             return function()
@@ -81,32 +81,32 @@ class World:
             raise answer[1]
         return answer[0]
 
-    def wrap(self, model: nn.Module, joint_norm: bool) -> nn.Module:
+    def wrap_ddp(self, model: nn.Module, sync_bn: bool) -> nn.Module:
         """The model as it is trained: itself alone; among ranks with its gradients averaged, and on CUDA its norms joint if asked."""
         if self.size == 1:
             return model
         place = next(model.parameters()).device
-        if joint_norm and place.type == "cuda":
+        if sync_bn and place.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return DistributedDataParallel(model, device_ids=[place.index] if place.type == "cuda" else None, **BUFFERS)
 
-    def part(self, net: nn.Module, last: bool) -> AbstractContextManager:
+    def no_sync_until_last(self, net: nn.Module, last: bool) -> AbstractContextManager:
         """The context of one accumulated part: gradients are exchanged in the last one only."""
         return nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync()
 
-    def share_buffers(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Gives every rank the buffers of rank 0: the running statistics of norms that are not joint."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
 
-ALONE = World()
+SINGLE_PROCESS = Distributed()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
-    """The ranks of this process's ``torchrun``, or ``ALONE`` without one; left again at the end.
+def init_distributed(device: str) -> Iterator[Distributed]:
+    """The ranks of this process's ``torchrun``, or ``SINGLE_PROCESS`` without one; left again at the end.
 
     Args:
         device: the word ``device``: ``auto``, ``cpu`` or ``cuda``. Each rank takes the GPU of its local number.
@@ -116,7 +116,7 @@ def joined(device: str) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cuda = device != "cpu" and torch.cuda.is_available()
@@ -130,10 +130,10 @@ def joined(device: str) -> Iterator[World]:
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))  # torchrun leaves each process one
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, with the addresses of ranks that are gone
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
-    world = World(rank, size, restarts)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    world = Distributed(rank, size, restarts)
     try:
         kinds = set(world.gather(cuda))
         if len(kinds) > 1:

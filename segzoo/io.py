@@ -27,7 +27,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
+    _fsync_dir(path.parent)
 
 
 def sha256(path: Path) -> str:
@@ -36,29 +36,29 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sweep_temporaries(folder: Path) -> None:
+def remove_stale_temp_files(folder: Path) -> None:
     """Removes temporary files a killed process left below ``folder``; nobody else may be writing there."""
     for path in folder.rglob("*.tmp.*"):
         if path.suffix[1:].isdigit() and path.is_file():
             path.unlink(missing_ok=True)
 
 
-def plain(value: Any) -> Any:
+def to_plain_containers(value: Any) -> Any:
     """``value`` in dicts, lists, strings, numbers and None only, as YAML and JSON hold them.
 
     Raises:
         TypeError: it holds something else, such as an array or a class.
     """
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_plain_containers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_plain_containers(item) for item in value]
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(f"a configuration holds plain values only, got {value!r} of type {type(value).__name__}")
 
 
-def _fsync_folder(folder: Path) -> None:
+def _fsync_dir(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -21,13 +21,13 @@ class ConfigError(ValueError):
     """A configuration that cannot work. Carries every fault found, one line each, with the remedy in the line."""
 
     def __init__(self, faults: str | Iterable[str]):
-        self.faults = [faults] if isinstance(faults, str) else list(faults)
-        lines = self.faults if len(self.faults) == 1 else [f"{i}. {fault}" for i, fault in enumerate(self.faults, 1)]
-        head = "" if len(self.faults) == 1 else f"{len(self.faults)} faults in the configuration:\n"
+        self.errors = [faults] if isinstance(faults, str) else list(faults)
+        lines = self.errors if len(self.errors) == 1 else [f"{i}. {fault}" for i, fault in enumerate(self.errors, 1)]
+        head = "" if len(self.errors) == 1 else f"{len(self.errors)} faults in the configuration:\n"
         super().__init__(head + "\n".join(lines))
 
     def __reduce__(self):
-        return type(self), (self.faults,)
+        return type(self), (self.errors,)
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,17 @@ def settings_of(function: Callable) -> dict[str, Setting]:
     return {p.name: Setting(p.name, hints.get(p.name, Any), p.default) for p in keyword_only}
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """' Did you mean ...?' with the choice closest to ``word``, or nothing when none is close."""
     close = get_close_matches(str(word), list(choices), n=1, cutoff=0.55)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def unknown(kind: str, word: str, choices: Iterable[str]) -> str:
+def unknown_name_error(kind: str, word: str, choices: Iterable[str]) -> str:
     """The fault line for a name that is not there: what came, the nearest name, the legal ones."""
     choices = list(choices)
     legal = ", ".join(choices) if choices else "none"
-    return f"{kind} {word!r} is not known.{nearest(word, choices)} Legal: {legal}."
+    return f"{kind} {word!r} is not known.{did_you_mean(word, choices)} Legal: {legal}."
 
 
 class Registry:
@@ -113,27 +113,27 @@ class Registry:
     def get(self, name: str) -> Callable:
         """The builder of that name; ConfigError with the nearest and the legal names if there is none."""
         if name not in self.names():
-            raise ConfigError(unknown(self.kind, name, self.names()))
+            raise ConfigError(unknown_name_error(self.kind, name, self.names()))
         return self._builders[name]
 
     def settings(self, name: str) -> dict[str, Setting]:
         """The settings that builder takes, in the order of its signature."""
         return settings_of(self.get(name))
 
-    def faults(self, name: str, given: Mapping[str, Any], where: str | None = None) -> list[str]:
+    def errors(self, name: str, given: Mapping[str, Any], where: str | None = None) -> list[str]:
         """Every fault of ``given`` as settings of builder ``name``, one line each; empty if it can be built."""
         where = where or self.kind
         if name not in self.names():
-            return [unknown(where, name, self.names())]
-        return setting_faults(self.settings(name), given, where, f"{where} {name!r}")
+            return [unknown_name_error(where, name, self.names())]
+        return setting_errors(self.settings(name), given, where, f"{where} {name!r}")
 
     def build(self, name: str, *objects: Any, **given: Any) -> Any:
         """Calls the builder with ``objects`` by position and ``given`` as settings, after checking them all."""
-        faults = self.faults(name, given)
+        faults = self.errors(name, given)
         if faults:
             raise ConfigError(faults)
         known = self.settings(name)
-        return self._builders[name](*objects, **{key: shape(value, known[key].type) for key, value in given.items()})
+        return self._builders[name](*objects, **{key: coerce(value, known[key].type) for key, value in given.items()})
 
     def _load(self) -> None:
         if self._loaded:
@@ -144,44 +144,44 @@ class Registry:
         self._loaded = True
 
 
-def setting_faults(known: Mapping[str, Setting], given: Mapping[str, Any], where: str, who: str) -> list[str]:
+def setting_errors(known: Mapping[str, Setting], given: Mapping[str, Any], where: str, who: str) -> list[str]:
     """Unknown, missing and ill-typed settings of one section, one line each."""
     prefix = f"{where}." if where else ""
     faults = []
     for key, value in given.items():
         if key not in known:
-            faults.append(f"{prefix}{key}: {who} has no such setting.{nearest(key, known)} Legal: {', '.join(known)}.")
-        elif (wanted := misfit(value, known[key].type)) is not None:
+            faults.append(f"{prefix}{key}: {who} has no such setting.{did_you_mean(key, known)} Legal: {', '.join(known)}.")
+        elif (wanted := type_error(value, known[key].type)) is not None:
             faults.append(f"{prefix}{key}={value!r}: wanted {wanted}.{_nearest_literal(value, known[key].type)}")
     for setting in known.values():
         if setting.default is Setting.REQUIRED and setting.name not in given:
-            faults.append(f"{prefix}{setting.name} is missing: {who} needs it ({describe(setting.type)}).")
+            faults.append(f"{prefix}{setting.name} is missing: {who} needs it ({describe_type(setting.type)}).")
     return faults
 
 
-def describe(wanted: Any) -> str:
+def describe_type(wanted: Any) -> str:
     """A type in words for a message: ``a whole number, at least 1``."""
     origin, args = get_origin(wanted), get_args(wanted)
     if origin is Annotated:
         bounds = ", ".join(str(extra) for extra in args[1:] if isinstance(extra, Range))
-        return f"{describe(args[0])}, {bounds}" if bounds else describe(args[0])
+        return f"{describe_type(args[0])}, {bounds}" if bounds else describe_type(args[0])
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in args)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(arg) for arg in args)
+        return " or ".join(describe_type(arg) for arg in args)
     if origin is tuple and args[-1:] == (Ellipsis,):
-        return f"a list, each {describe(args[0])}"
+        return f"a list, each {describe_type(args[0])}"
     if origin is tuple:
-        return f"a list of {len(args)}: " + "; ".join(describe(arg) for arg in args)
+        return f"a list of {len(args)}: " + "; ".join(describe_type(arg) for arg in args)
     if origin is dict:
-        return f"a table from {describe(args[0])} to {describe(args[1])}"
+        return f"a table from {describe_type(args[0])} to {describe_type(args[1])}"
     words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null", Any: "anything"}
     return words.get(wanted, getattr(wanted, "__name__", str(wanted)))
 
 
-def misfit(value: Any, wanted: Any) -> str | None:
+def type_error(value: Any, wanted: Any) -> str | None:
     """None if ``value`` fits the type, else the type in words. Lists fit tuples; whole numbers fit float; true is no number."""
-    return None if _fits(value, wanted) else describe(wanted)
+    return None if _fits(value, wanted) else describe_type(wanted)
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -209,26 +209,26 @@ def _fits(value: Any, wanted: Any) -> bool:
     return isinstance(wanted, type) and isinstance(value, wanted)
 
 
-def shape(value: Any, wanted: Any) -> Any:
+def coerce(value: Any, wanted: Any) -> Any:
     """``value`` in the containers its type names: YAML lists become tuples, whole numbers floats where floats are wanted."""
     origin, args = get_origin(wanted), get_args(wanted)
     if origin is Annotated:
-        return shape(value, args[0])
+        return coerce(value, args[0])
     if origin in (Union, types.UnionType):
         fitting = next((arg for arg in args if _fits(value, arg)), None)
-        return value if fitting is None else shape(value, fitting)
+        return value if fitting is None else coerce(value, fitting)
     if origin is tuple and isinstance(value, list | tuple):
         each = args[:1] * len(value) if args[-1:] == (Ellipsis,) else args
-        return tuple(shape(item, arg) for item, arg in zip(value, each, strict=True))
+        return tuple(coerce(item, arg) for item, arg in zip(value, each, strict=True))
     if origin is dict and isinstance(value, Mapping):
-        return {shape(key, args[0]): shape(item, args[1]) for key, item in value.items()}
+        return {coerce(key, args[0]): coerce(item, args[1]) for key, item in value.items()}
     return float(value) if wanted is float else value
 
 
 def _nearest_literal(value: Any, wanted: Any) -> str:
     args = get_args(wanted)
     options = [a for arg in args for a in (get_args(arg) if get_origin(arg) is Literal else [arg])]
-    return nearest(str(value), [str(option) for option in options if isinstance(option, str)])
+    return did_you_mean(str(value), [str(option) for option in options if isinstance(option, str)])
 
 
 BACKBONES = Registry("backbone", "segzoo.backbones")

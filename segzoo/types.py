@@ -16,7 +16,7 @@ class DataError(ValueError):
     """A file of a data set is not what it must be; the message names the file, what came and what to do."""
 
 
-class GateError(RuntimeError):
+class ParityError(RuntimeError):
     """An exported file labels pictures differently; the message says how often and which picture shows where."""
 
 
@@ -39,7 +39,7 @@ class Logits(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One labelled picture: image (H, W, 3) uint8 RGB, label (H, W) uint8 or uint16 of train ids, its name."""
+    """One labeled picture: image (H, W, 3) uint8 RGB, label (H, W) uint8 or uint16 of train ids, its name."""
 
     image: np.ndarray
     label: np.ndarray
@@ -56,14 +56,14 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DataCard:
+class DatasetInfo:
     """What a model must know of its data to be used without it; travels in every checkpoint.
 
     Attributes:
         name: the data set's name.
         classes: class names; position is the train id.
         palette: one RGB triple (0..255) a class.
-        mean, std: per-channel RGB statistics on the 0..255 scale, for normalising.
+        mean, std: per-channel RGB statistics on the 0..255 scale, for normalizing.
         ignore: the train id that counts nowhere.
         label_map: raw label value -> train id, where the files hold other values; empty if they are train ids.
     """
@@ -85,12 +85,12 @@ class DataCard:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> DataCard:
+    def from_dict(cls, plain: dict[str, Any]) -> DatasetInfo:
         """The card from what ``to_dict`` wrote, also after a round trip through JSON."""
         return cls(
             name=plain["name"],
             classes=tuple(plain["classes"]),
-            palette=tuple(tuple(colour) for colour in plain["palette"]),  # type: ignore[arg-type]
+            palette=tuple(tuple(color) for color in plain["palette"]),  # type: ignore[arg-type]
             mean=tuple(plain["mean"]),  # type: ignore[arg-type]
             std=tuple(plain["std"]),  # type: ignore[arg-type]
             ignore=int(plain["ignore"]),
@@ -101,7 +101,7 @@ class DataCard:
 class Dataset(Protocol):
     """A data set: indexed samples and a card. ``name(i)`` answers without opening a file."""
 
-    card: DataCard
+    card: DatasetInfo
 
     def scan(self) -> object:
         """Finds, or draws, what the set holds; called once before pictures are asked for, and by the first ``len``."""

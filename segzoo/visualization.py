@@ -1,4 +1,4 @@
-"""Pictures a person can judge: classes in their colours, over the photograph or beside it, with a legend of what is there."""
+"""Pictures a person can judge: classes in their colors, over the photograph or beside it, with a legend of what is there."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from segzoo.types import DataCard
+from segzoo.types import DatasetInfo
 
-IGNORED = (255, 255, 255)  # colour of pixels that count nowhere, in label maps drawn for people
+IGNORED = (255, 255, 255)  # color of pixels that count nowhere, in label maps drawn for people
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 
 
-def colourise(label: np.ndarray, card: DataCard) -> np.ndarray:
+def colorize(label: np.ndarray, card: DatasetInfo) -> np.ndarray:
     """(H, W) train ids -> (H, W, 3) uint8 in the card's palette; ids outside it, such as ignore, are white."""
     table = np.array([*card.palette, IGNORED], np.uint8)
     return table[np.minimum(label, card.num_classes).astype(np.int64)]
 
 
-def overlay(image: np.ndarray, label: np.ndarray, card: DataCard, alpha: float = 0.5) -> np.ndarray:
-    """The classes' colours over a picture (H, W, 3) uint8; ignored pixels stay as they are.
+def overlay(image: np.ndarray, label: np.ndarray, card: DatasetInfo, alpha: float = 0.5) -> np.ndarray:
+    """The classes' colors over a picture (H, W, 3) uint8; ignored pixels stay as they are.
 
     Args:
         image: the picture.
         label: train ids, of the same size.
         card: palette.
-        alpha: weight of the colours, 0 to 1.
+        alpha: weight of the colors, 0 to 1.
     """
-    mixed = (1 - alpha) * image + alpha * colourise(label, card)
+    mixed = (1 - alpha) * image + alpha * colorize(label, card)
     known = (label < card.num_classes)[..., None]
     return np.where(known, np.round(mixed), image).astype(np.uint8)
 
 
-def with_legend(picture: np.ndarray, labels: Iterable[np.ndarray], card: DataCard) -> np.ndarray:
+def with_legend(picture: np.ndarray, labels: Iterable[np.ndarray], card: DatasetInfo) -> np.ndarray:
     """The picture with a strip below it that names the classes present in ``labels``, in the order of their ids."""
     present = sorted({int(value) for label in labels for value in np.unique(label)})
     names = [(card.classes[k], card.palette[k]) if k < card.num_classes else ("ignored", IGNORED) for k in present]
@@ -40,27 +40,27 @@ def with_legend(picture: np.ndarray, labels: Iterable[np.ndarray], card: DataCar
 
 
 def legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int, size: int) -> np.ndarray:
-    """A strip ``width`` pixels wide of colour squares and names, in as many rows as they need."""
+    """A strip ``width`` pixels wide of color squares and names, in as many rows as they need."""
     from PIL import Image, ImageDraw
 
     font, gap = _font(size), size // 2
     places, x, y = [], gap, gap
-    for name, colour in entries:
+    for name, color in entries:
         length = 2 * size + int(font.getlength(name))
         if x > gap and x + length > width:
             x, y = gap, y + size + gap
-        places.append((x, y, name, colour))
+        places.append((x, y, name, color))
         x += length + gap
     strip = Image.new("RGB", (width, y + size + gap), PAPER)
     draw = ImageDraw.Draw(strip)
-    for x, y, name, colour in places:
-        draw.rectangle((x, y, x + size, y + size), fill=colour, outline=INK)
+    for x, y, name, color in places:
+        draw.rectangle((x, y, x + size, y + size), fill=color, outline=INK)
         draw.text((x + size + size // 3, y + size // 2), name, fill=INK, font=font, anchor="lm")
     return np.asarray(strip)
 
 
-def triptych(
-    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, card: DataCard, title: str = "", height: int = 240
+def comparison_panel(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, card: DatasetInfo, title: str = "", height: int = 240
 ) -> np.ndarray:
     """Picture, truth and prediction side by side, captioned, with one legend for both label maps.
 
@@ -73,7 +73,7 @@ def triptych(
     """
     size = (max(1, round(image.shape[1] * height / image.shape[0])), height)
     captions = (title or "picture", "truth", "prediction")
-    panels = (image, colourise(truth, card), colourise(prediction, card))
+    panels = (image, colorize(truth, card), colorize(prediction, card))
     text = font_size(3 * size[0])
     columns = [
         _captioned(_resized(panel, size, smooth=panel is image), caption, text)
@@ -82,7 +82,7 @@ def triptych(
     return with_legend(np.concatenate(columns, axis=1), (truth, prediction), card)
 
 
-def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def image_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures of any sizes below each other on one page."""
     width = max(picture.shape[1] for picture in pictures)
     rows = [np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=PAPER[0]) for p in pictures]
@@ -99,14 +99,14 @@ def _captioned(panel: np.ndarray, caption: str, size: int) -> np.ndarray:
 
     bar = Image.new("RGB", (panel.shape[1], 2 * size), PAPER)
     ImageDraw.Draw(bar).text(
-        (size // 2, size), _fitting(caption, panel.shape[1] - size, size), fill=INK, font=_font(size), anchor="lm"
+        (size // 2, size), _fit_text(caption, panel.shape[1] - size, size), fill=INK, font=_font(size), anchor="lm"
     )
     framed = panel.copy()
     framed[:, -1] = PAPER
     return np.concatenate([np.asarray(bar), framed])
 
 
-def _fitting(text: str, width: int, size: int) -> str:
+def _fit_text(text: str, width: int, size: int) -> str:
     """The text, its start replaced by an ellipsis where it is too long: the end of a file's name tells more."""
     font = _font(size)
     if font.getlength(text) <= width:

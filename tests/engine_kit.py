@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from segzoo.checkpoints.store import latest_valid
-from segzoo.runs.run_dir import Run
-from segzoo.training.components import Parts
+from segzoo.runs.run_dir import RunDir
+from segzoo.training.components import TrainingComponents
 from segzoo.training.loop import train
-from segzoo.types import DataCard, Logits, Sample
+from segzoo.types import DatasetInfo, Logits, Sample
 
-CARD = DataCard("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 128), (34, 139, 34)))
+CARD = DatasetInfo("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 128), (34, 139, 34)))
 
 
 class Toy(nn.Module):
@@ -67,7 +67,7 @@ class ToyLoss:
 
 
 class ToyData:
-    """Pictures of three coloured bands with noise; every third label is half ignored, and sizes vary if asked."""
+    """Pictures of three colored bands with noise; every third label is half ignored, and sizes vary if asked."""
 
     def __init__(self, count: int = 10, first: int = 0, vary: bool = False):
         self.card, self.count, self.first, self.vary = CARD, count, first, vary
@@ -97,9 +97,9 @@ def mirror(sample: Sample, seed: int) -> Sample:
     return Sample(sample.image[:, ::-1].copy(), sample.label[:, ::-1].copy(), sample.name)
 
 
-def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, loss=None, augment=mirror) -> Parts:
+def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, loss=None, augment=mirror) -> TrainingComponents:
     torch.manual_seed(7)
-    return Parts(
+    return TrainingComponents(
         model=model or Toy(),
         train_set=train_set or ToyData(10),
         val_set=val_set or ToyData(3, first=100, vary=True),
@@ -112,9 +112,9 @@ def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, los
     )
 
 
-def run_in(folder: Path) -> Run:
+def run_in(folder: Path) -> RunDir:
     folder.mkdir(parents=True, exist_ok=True)
-    return Run(folder, latest_valid(folder)[0])
+    return RunDir(folder, latest_valid(folder)[0])
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -130,10 +130,10 @@ SETTINGS: dict[str, Any] = {
     "eval_every": 4,
     "save_every": 3,
     "log_every": 5,
-    "val_pictures": 0,
+    "num_val_images": 0,
     "device": "cpu",
     "precision": "fp32",
-    "bad_steps": 0,
+    "max_nonfinite_steps": 0,
 }
 
 

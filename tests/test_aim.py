@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from segzoo.api import create_model
 from segzoo.pruning._base import Pruner, Target
-from segzoo.pruning._settings import plan
+from segzoo.pruning._settings import pruner_settings
 from segzoo.registry import DATA, PRUNERS, ConfigError, settings_of
 from segzoo.workflows.benchmark import runner as measured
 from segzoo.workflows.benchmark import timing
-from segzoo.workflows.benchmark.model_summary import describe, sums
-from segzoo.workflows.prune.target_search import search, share_for
+from segzoo.workflows.benchmark.model_summary import describe, totals
+from segzoo.workflows.prune.target_search import search, search_keep_ratio
 
 
 def target(value, kind="ms"):
@@ -76,17 +76,19 @@ def test_the_pruned_network_meets_its_target(tmp_path, kind, wanted):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     pruner = PRUNERS.build("l1", hw=(64, 96), **{f"target_{kind}": wanted})
     data = DATA.build("parts", "val")
-    share = share_for(pruner, model, None, data, tmp_path, "cpu", lambda line: None)
+    share = search_keep_ratio(pruner, model, None, data, tmp_path, "cpu", lambda line: None)
     assert (
-        share == share_for(pruner, model, None, data, tmp_path, "cpu") == json.loads((tmp_path / "aim.json").read_text())["share"]
+        share
+        == search_keep_ratio(pruner, model, None, data, tmp_path, "cpu")
+        == json.loads((tmp_path / "target_search.json").read_text())["share"]
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     pruner.prune_(model, share, None)
-    found = sums(describe(model.eval().to("meta"), hw=(64, 96)))[kind]
+    found = totals(describe(model.eval().to("meta"), hw=(64, 96)))[kind]
     assert 0.9 * wanted <= found <= wanted
 
 
-@pytest.mark.parametrize("changed", [{"multiple": 4}, {"exclude": ["backbone.c1"]}, {"how": "global"}, {"seed": 1}, "of"])
+@pytest.mark.parametrize("changed", [{"round_to": 4}, {"exclude": ["backbone.c1"]}, {"allocation": "global"}, {"seed": 1}, "of"])
 def test_a_share_that_was_found_otherwise_is_searched_for_again(tmp_path, monkeypatch, changed):
     searches = []
     monkeypatch.setattr("segzoo.workflows.prune.target_search.search", lambda *_: searches.append(0) or {0.5: 50_000.0})
@@ -94,7 +96,7 @@ def test_a_share_that_was_found_otherwise_is_searched_for_again(tmp_path, monkey
 
     def found(of, **words):
         pruner: Any = PRUNERS.build("random", target_params=60_000, start=0.0, **words)
-        return share_for(pruner, None, None, DATA.build("parts", "val"), tmp_path, "cpu", of=of)
+        return search_keep_ratio(pruner, None, None, DATA.build("parts", "val"), tmp_path, "cpu", of=of)
 
     of = {"data": {"name": "parts"}, "init": None}
     assert found(of) == found(of) == 0.5 and len(searches) == 1
@@ -106,7 +108,7 @@ def test_a_time_is_measured(tmp_path):
     model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)
     pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=1e9, precision="fp32")
     with pytest.raises(ConfigError, match="is met already"):
-        share_for(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
+        search_keep_ratio(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,22 +122,22 @@ def test_a_machine_that_changes_its_speed_moves_no_answer(tmp_path, monkeypatch)
         return lambda: size * 1e-9 * (2 if next(calls) < 40 else 1)
 
     monkeypatch.setattr(timing, "_clock", clock)
-    monkeypatch.setattr(measured, "labeller", lambda network, *others: network)
+    monkeypatch.setattr(measured, "make_segmenter", lambda network, *others: network)
     whole = sum(parameter.numel() for parameter in model.parameters())
     pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=0.6 * whole * 1e-6, precision="fp32")
-    share = share_for(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
+    share = search_keep_ratio(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
     pruner.prune_(model, share, None)
     assert 0.54 * whole <= sum(parameter.numel() for parameter in model.parameters()) <= 0.62 * whole
 
 
-@pytest.mark.parametrize("words", [{"steps": [0.5], "target_ms": 3.0}, {"target_gmacs": 1.0, "target_params": 10.0}])
+@pytest.mark.parametrize("words", [{"keep_schedule": [0.5], "target_ms": 3.0}, {"target_gmacs": 1.0, "target_params": 10.0}])
 def test_one_word_says_how_many_channels_stay(words):
     with pytest.raises(ConfigError, match="both say how many channels stay"):
         PRUNERS.build("l1", **words)
 
 
 def test_every_pruner_has_the_shared_settings_and_its_own():
-    shared = set(inspect.signature(plan).parameters)
+    shared = set(inspect.signature(pruner_settings).parameters)
     for name in PRUNERS.names():
         if name != "none":
             assert set(settings_of(PRUNERS.get(name))) == shared | ({"seed"} if name == "random" else set())

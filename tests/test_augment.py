@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 
 from segzoo.registry import AUGMENTS, ConfigError
 from segzoo.transforms.augment import source_map
-from segzoo.types import DataCard, Sample
+from segzoo.types import DatasetInfo, Sample
 
 ROOT = Path(__file__).parent.parent
-CARD = DataCard("blocks", tuple("abcdefgh"), ((0, 0, 0),) * 8)
+CARD = DatasetInfo("blocks", tuple("abcdefgh"), ((0, 0, 0),) * 8)
 MEAN = np.array([124, 116, 104])
 COLOURS = np.random.default_rng(3).permutation(256)[:24].reshape(8, 3).astype(np.uint8)
 
 
-def standard(card: DataCard = CARD, /, **given: Any):
+def standard(card: DatasetInfo = CARD, /, **given: Any):
     return AUGMENTS.build("standard", card, **given)
 
 
 def blocks(height: int, width: int, block: int = 8, seed: int = 0, dtype=np.uint8) -> Sample:
-    """Square blocks of a class each, coloured by class."""
+    """Square blocks of a class each, colored by class."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 8, (-(-height // block), -(-width // block)))
     label = coarse.repeat(block, 0).repeat(block, 1)[:height, :width]
@@ -42,9 +42,9 @@ SETTINGS = st.fixed_dictionaries(
         "crop": st.none() | st.tuples(st.integers(1, 40), st.integers(1, 40)),
         "scale": st.booleans(),
         "scale_range": st.sampled_from([(0.5, 2.0), (0.01, 0.1), (1.0, 1.0), (3.0, 7.0)]),
-        "mirror": st.booleans(),
+        "hflip": st.booleans(),
         "rotate": st.sampled_from([0.0, 10.0, 180.0]),
-        "colour": st.sampled_from([0.0, 0.5, 1.0]),
+        "color_jitter": st.sampled_from([0.0, 0.5, 1.0]),
         "blur": st.sampled_from([0.0, 0.5, 1.0]),
     },
 )
@@ -54,7 +54,7 @@ SETTINGS = st.fixed_dictionaries(
 @settings(max_examples=80, deadline=None)
 def test_any_size_any_settings(given, height, width, dtype, seed):
     ignore = 255 if dtype == np.uint8 else 65535
-    augment = standard(DataCard("blocks", CARD.classes, CARD.palette, ignore=ignore), **given)
+    augment = standard(DatasetInfo("blocks", CARD.classes, CARD.palette, ignore=ignore), **given)
     sample = blocks(height, width, 3, dtype=dtype)
     before = sample.image.copy(), sample.label.copy()
     out = augment(sample, seed)
@@ -63,7 +63,7 @@ def test_any_size_any_settings(given, height, width, dtype, seed):
     assert out.label.shape == size and out.label.dtype == dtype
     assert set(np.unique(out.label)) <= {*np.unique(sample.label), ignore}
     assert np.array_equal(before[0], sample.image) and np.array_equal(before[1], sample.label)
-    again = AUGMENTS.build("standard", DataCard("blocks", CARD.classes, CARD.palette, ignore=ignore), **given)
+    again = AUGMENTS.build("standard", DatasetInfo("blocks", CARD.classes, CARD.palette, ignore=ignore), **given)
     again(blocks(7, 7), seed + 1)
     repeated = again(sample, seed)
     assert np.array_equal(repeated.image, out.image) and np.array_equal(repeated.label, out.label)
@@ -153,17 +153,17 @@ def test_switching_one_thing_off_leaves_the_others():
 
 def test_colours_change_only_the_picture():
     sample = blocks(40, 50)
-    plain, jittered, blurred = (standard(**given)(sample, 4) for given in ({}, {"colour": 0.5}, {"blur": 1.0}))
+    plain, jittered, blurred = (standard(**given)(sample, 4) for given in ({}, {"color_jitter": 0.5}, {"blur": 1.0}))
     assert np.array_equal(plain.label, jittered.label) and np.array_equal(plain.label, blurred.label)
     assert not np.array_equal(plain.image, jittered.image)
     assert np.abs(blurred.image.astype(int) - cv2.GaussianBlur(plain.image, (5, 5), 1.1)).max() <= 1
-    several = [standard(colour=0.5, scale=False, mirror=False)(sample, seed).image.tobytes() for seed in range(20)]
+    several = [standard(color=0.5, scale=False, mirror=False)(sample, seed).image.tobytes() for seed in range(20)]
     assert len(set(several)) == 20
 
 
 def test_colours_warn_of_nothing_and_call_nobody():
     code = "import socket; socket.getaddrinfo = lambda *_: exit('looked up a server'); from test_augment import *; "
-    code += "import warnings; warnings.simplefilter('error'); standard(colour=0.3, blur=0.5)(blocks(20, 20), 0)"
+    code += "import warnings; warnings.simplefilter('error'); standard(color=0.3, blur=0.5)(blocks(20, 20), 0)"
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"} | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tests", env=environment, check=True, timeout=100)
 
@@ -171,6 +171,6 @@ def test_colours_warn_of_nothing_and_call_nobody():
 def test_wrong_settings_are_refused():
     with pytest.raises(ConfigError, match=r"scale_range=\[2.0, 0.5\]: wanted the smaller factor first"):
         standard(scale_range=(2.0, 0.5))
-    for wrong in ({"crop": (0, 5)}, {"scale_range": (0.0, 1.0)}, {"colour": 1.5}, {"crop": 713}, {"flip": True}):
+    for wrong in ({"crop": (0, 5)}, {"scale_range": (0.0, 1.0)}, {"color_jitter": 1.5}, {"crop": 713}, {"flip": True}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             standard(**wrong)

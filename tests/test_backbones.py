@@ -96,7 +96,7 @@ def test_vgg_parameters_and_stages():
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_strides_and_channels_are_what_they_say(name, output_stride):
-    net = build(name, **SMALL[name]).dilate_(output_stride, "full")
+    net = build(name, **SMALL[name]).set_output_stride_(output_stride, "full")
     maps = net(image(64, 96))
     assert list(maps) == POINTS
     assert {name: found.shape[1] for name, found in maps.items()} == net.channels
@@ -154,7 +154,7 @@ def test_every_map_equals_torchvision(name, given, oracle):
 @pytest.mark.parametrize("output_stride", [8, 16])
 @torch.no_grad()
 def test_half_dilation_equals_torchvision(output_stride):
-    net = build("resnet50").dilate_(output_stride, "half")
+    net = build("resnet50").set_output_stride_(output_stride, "half")
     theirs = twin(net, "resnet50", replace_stride_with_dilation=[False, output_stride == 8, True])
     maps, wanted = net(image(50, 71)), torchvision_maps(theirs, image(50, 71))
     for point in POINTS:
@@ -170,14 +170,14 @@ SIZES = [(97, 33), (64, 50)]  # zero padding meets zero padding at every size, n
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize(
-    ("stride_at", "first_block", "exact"),
+    ("stride_at", "first_block_dilation", "exact"),
     [("1x1", "full", True), ("3x3", "half", True), ("1x1", "half", False), ("3x3", "full", False)],
 )
 @torch.no_grad()
-def test_dilated_resnet_sampled_is_the_undilated_one(stride_at, first_block, exact, output_stride, size):
+def test_dilated_resnet_sampled_is_the_undilated_one(stride_at, first_block_dilation, exact, output_stride, size):
     """A 3x3 behind a removed stride must be dilated, one before it must not: so the place of the stride decides."""
     plain = build("resnet50", width=0.125, stride_at=stride_at).double()
-    dilated = build("resnet50", width=0.125, stride_at=stride_at).double().dilate_(output_stride, first_block)
+    dilated = build("resnet50", width=0.125, stride_at=stride_at).double().set_output_stride_(output_stride, first_block_dilation)
     sparse, dense = plain(image(*size).double()), dilated(image(*size).double())
     assert torch.equal(sparse["c3"], dense["c3"])
     for point in ("c4", "c5"):
@@ -188,7 +188,7 @@ def test_dilated_resnet_sampled_is_the_undilated_one(stride_at, first_block, exa
 
 def conv5(net, x):
     """Feature after conv5_3 and its ReLU, before pool5."""
-    x = net.run(x, last="c4")["c4"]
+    x = net.forward_stages(x, last="c4")["c4"]
     for layer in list(net.c5)[:-1]:
         x = layer(x)
     return x
@@ -199,7 +199,7 @@ def conv5(net, x):
 @torch.no_grad()
 def test_dilated_vgg_sampled_is_the_undilated_one_up_to_conv5(pool, exact, size):
     x, plain = image(*size), build("vgg16", pool=pool)
-    dilated = copy.deepcopy(plain).dilate_(8)
+    dilated = copy.deepcopy(plain).set_output_stride_(8)
     sparse, dense = conv5(plain, x), conv5(dilated, x)
     if not exact:  # a 2x2 maximum of stride 2 is no sample of a 3x3 maximum of stride 1
         height, width = sparse.shape[-2:]
@@ -207,7 +207,7 @@ def test_dilated_vgg_sampled_is_the_undilated_one_up_to_conv5(pool, exact, size)
         return
     assert distance(dense[..., ::2, ::2], sparse) < 1e-5
     assert distance(dilated(x)["c5"][..., ::4, ::4], plain(x)["c5"]) > 1e-2  # DeepLab's pool5 is not dilated
-    at16 = copy.deepcopy(plain).dilate_(16)(x)
+    at16 = copy.deepcopy(plain).set_output_stride_(16)(x)
     assert distance(at16["c5"][..., ::2, ::2], plain(x)["c5"]) < 1e-5
 
 
@@ -218,12 +218,12 @@ def test_dilation_by_layer():
         layers = [layer for stage in (net.c4, net.c5) for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
         return [layer.dilation[0] for layer in layers if layer.kernel_size == (3, 3)]
 
-    assert dilations(meta("resnet50").dilate_(8, "full")) == [2] * 6 + [4] * 3
-    assert dilations(meta("resnet50").dilate_(8, "half")) == [1] + [2] * 5 + [2] + [4] * 2
-    assert dilations(meta("resnet101").dilate_(16, "full")) == [1] * 23 + [2] * 3
-    assert dilations(meta("vgg16").dilate_(8)) == [1] * 3 + [2] * 3
-    assert dilations(meta("vgg16").dilate_(16)) == [1] * 6
-    pools = [stage[-1] for stage in meta("vgg16", pool="deeplab").dilate_(8)._modules.values()]
+    assert dilations(meta("resnet50").set_output_stride_(8, "full")) == [2] * 6 + [4] * 3
+    assert dilations(meta("resnet50").set_output_stride_(8, "half")) == [1] + [2] * 5 + [2] + [4] * 2
+    assert dilations(meta("resnet101").set_output_stride_(16, "full")) == [1] * 23 + [2] * 3
+    assert dilations(meta("vgg16").set_output_stride_(8)) == [1] * 3 + [2] * 3
+    assert dilations(meta("vgg16").set_output_stride_(16)) == [1] * 6
+    pools = [stage[-1] for stage in meta("vgg16", pool="deeplab").set_output_stride_(8)._modules.values()]
     assert [(pool.kernel_size, pool.stride, pool.padding) for pool in pools] == [(3, 2, 1)] * 3 + [(3, 1, 1)] * 2
 
 
@@ -231,14 +231,14 @@ def test_dilation_by_layer():
 def test_impossible_dilation_is_refused(name):
     net = build(name, **SMALL[name])
     with pytest.raises(ValueError, match="output_stride=4.*8, 16 or 32"):
-        net.dilate_(4, "full")
-    with pytest.raises(ValueError, match="first_block='whole'.*'full' or 'half'"):
-        net.dilate_(8, "whole")
+        net.set_output_stride_(4, "full")
+    with pytest.raises(ValueError, match="first_block_dilation='whole'.*'full' or 'half'"):
+        net.set_output_stride_(8, "whole")
     state = net.state_dict()
-    assert net.dilate_(32, "full") is net
-    assert net.dilate_(16, "half").state_dict().keys() == state.keys()
+    assert net.set_output_stride_(32, "full") is net
+    assert net.set_output_stride_(16, "half").state_dict().keys() == state.keys()
     with pytest.raises(ValueError, match=f"{name} already has output stride 16"):
-        net.dilate_(8, "half")
+        net.set_output_stride_(8, "half")
 
 
 # ---------------------------------------------------------------------------------------------- running a stretch
@@ -247,12 +247,12 @@ def test_impossible_dilation_is_refused(name):
 @pytest.mark.parametrize("name", sorted(SMALL))
 @torch.no_grad()
 def test_any_cut_equals_one_run(name):
-    net, x = build(name, **SMALL[name]).dilate_(8), image(65, 50)
-    whole = net.run(x)
+    net, x = build(name, **SMALL[name]).set_output_stride_(8), image(65, 50)
+    whole = net.forward_stages(x)
     assert list(whole) == POINTS
     for cut, start in zip(POINTS, STARTS[1:], strict=False):
-        head = net.run(x, last=cut)
-        tail = net.run(head[cut], first=start)
+        head = net.forward_stages(x, last=cut)
+        tail = net.forward_stages(head[cut], first=start)
         assert list(head) == POINTS[: POINTS.index(cut) + 1]
         assert list(tail) == POINTS[POINTS.index(cut) + 1 :]
         assert all(torch.equal(found, whole[point]) for point, found in (head | tail).items())
@@ -261,29 +261,29 @@ def test_any_cut_equals_one_run(name):
 @torch.no_grad()
 def test_inner_point():
     net, x = build("resnet50", width=0.125), image(64, 64)
-    assert torch.equal(net.run(x, last="c3_1")["c3_1"], net.c3[0](net.run(x, last="c2")["c2"]))
-    assert net.run(x)["c3_1"].min() == 0  # after its ReLU
+    assert torch.equal(net.forward_stages(x, last="c3_1")["c3_1"], net.c3[0](net.forward_stages(x, last="c2")["c2"]))
+    assert net.forward_stages(x)["c3_1"].min() == 0  # after its ReLU
     vgg = build("vgg16")
-    assert torch.equal(vgg.run(x)["c3_1"], vgg.run(x)["c3"])
+    assert torch.equal(vgg.forward_stages(x)["c3_1"], vgg.forward_stages(x)["c3"])
 
 
 @pytest.mark.parametrize(("first", "last"), list(itertools.product(STARTS, POINTS)))
 def test_every_stretch_runs_or_is_refused(first, last):
     net, x = build("resnet50", width=0.125), image(64, 64)
     begin, end = STARTS.index(first), POINTS.index(last)
-    given = x if begin == 0 else net.run(x)[POINTS[begin - 1]]
+    given = x if begin == 0 else net.forward_stages(x)[POINTS[begin - 1]]
     if begin > end:
         with pytest.raises(ValueError, match="ends before it begins"):
-            net.run(given, first, last)
+            net.forward_stages(given, first, last)
     else:
-        assert list(net.run(given, first, last)) == POINTS[begin : end + 1]
+        assert list(net.forward_stages(given, first, last)) == POINTS[begin : end + 1]
 
 
 @pytest.mark.parametrize(("word", "name"), [("first", "c6"), ("first", "c3_1"), ("last", "after_c3_1"), ("last", "layer4")])
 def test_unknown_stage_names_the_legal_ones(word, name):
     legal = STARTS if word == "first" else POINTS
     with pytest.raises(ValueError, match=f"{word}='{name}'.*Legal for {word}: {', '.join(legal)}"):
-        build("resnet50", width=0.125).run(image(64, 64), **{word: name})
+        build("resnet50", width=0.125).forward_stages(image(64, 64), **{word: name})
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -293,7 +293,7 @@ def test_unknown_stage_names_the_legal_ones(word, name):
 @given(sides=st.tuples(st.integers(32, 70), st.integers(32, 70)), output_stride=st.sampled_from([8, 16, 32]))
 @settings(max_examples=8, deadline=None)
 def test_one_pixel_is_refused_in_training_exactly_when_there_is_one(name, sides, output_stride):
-    net = build(name, **SMALL[name]).dilate_(output_stride)
+    net = build(name, **SMALL[name]).set_output_stride_(output_stride)
     with torch.no_grad():
         sizes = {point: found.shape[-2:] for point, found in net(image(*sides)).items()}
         pixels = [point for point in POINTS if sizes[point].numel() == 1]
@@ -310,18 +310,18 @@ def test_one_pixel_says_what_is_enough():
     with pytest.raises(ValueError, match=r"resnet50.*c5.*'c1'.*32x32 \(batch 2\).*64 or more pixels"):
         net(image(32, 32, batch=2))
     net(image(32, 64, batch=1))
-    inner = net.run(image(64, 64), last="c3_1")["c3_1"]
+    inner = net.forward_stages(image(64, 64), last="c3_1")["c3_1"]
     with pytest.raises(ValueError, match=r"'after_c3_1'.*4x4 \(batch 1\).*8 or more pixels"):
-        net.run(inner[..., :4, :4], first="after_c3_1")
-    net.run(inner, first="after_c3_1")
+        net.forward_stages(inner[..., :4, :4], first="after_c3_1")
+    net.forward_stages(inner, first="after_c3_1")
     with pytest.raises(ValueError, match="map c3 would have one pixel"):
-        net.run(inner[..., :1, :1], first="after_c3_1")
+        net.forward_stages(inner[..., :1, :1], first="after_c3_1")
     assert net.eval()(image(32, 32))["c5"].shape[-2:] == (1, 1)
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_every_parameter_learns(name):
-    net = build(name, **SMALL[name]).dilate_(16).train()
+    net = build(name, **SMALL[name]).set_output_stride_(16).train()
     net(image(65, 65, batch=2))["c5"].square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     assert all(p.grad.abs().max() > 0 for p in net.parameters() if p.dim() == 4)  # type: ignore[union-attr]
@@ -366,8 +366,8 @@ class Cascade(nn.Module):
         self.backbone = backbone
 
     def forward(self, x):
-        inner = self.backbone.run(x, last="c3_1")["c3_1"]
-        return inner, self.backbone.run(inner[..., ::2, ::2], first="after_c3_1")["c5"]
+        inner = self.backbone.forward_stages(x, last="c3_1")["c3_1"]
+        return inner, self.backbone.forward_stages(inner[..., ::2, ::2], first="after_c3_1")["c5"]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ class Cascade(nn.Module):
 )
 @torch.no_grad()
 def test_export_with_free_height_and_width(make):
-    net = Cascade(make().dilate_(8).eval())
+    net = Cascade(make().set_output_stride_(8).eval())
     free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     exported = torch.export.export(net, (image(64, 96),), dynamic_shapes=(free,)).module()
     for size in ((97, 65), (72, 128)):

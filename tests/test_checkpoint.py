@@ -19,9 +19,18 @@ from torch import nn
 from segzoo import io as files
 from segzoo.checkpoints import serialization as checkpoint
 from segzoo.checkpoints import store as steps
-from segzoo.checkpoints.serialization import TRAINER, add_scores, read_model, read_trainer, save, scores_of
-from segzoo.checkpoints.store import MANIFEST, MODEL, CheckpointError, drop_old, latest_valid, move_best, point, verify
-from segzoo.types import DataCard
+from segzoo.checkpoints.serialization import TRAINER, add_scores, read_model, read_scores, read_trainer, save_checkpoint
+from segzoo.checkpoints.store import (
+    MANIFEST,
+    MODEL,
+    CheckpointError,
+    delete_old,
+    latest_valid,
+    set_pointer,
+    update_best,
+    verify_checkpoint,
+)
+from segzoo.types import DatasetInfo
 
 CONFIG = {"model": {"name": "toy", "bins": (1, 2)}, "data": {"label_map": {0: 1, -1: 255}}, "note": None}
 STATE = {"step": 3, "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}, "rng": torch.get_rng_state()}
@@ -30,7 +39,7 @@ STATE = {"step": 3, "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}, "r
 def write(run, step, seed=0):
     torch.manual_seed(seed)
     model = Toy().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model, save(run, step, model, STATE, CONFIG, CARD, {})
+    return model, save_checkpoint(run, step, model, STATE, CONFIG, CARD, {})
 
 
 def test_what_is_saved_is_read_back(tmp_path):
@@ -42,7 +51,7 @@ def test_what_is_saved_is_read_back(tmp_path):
     fresh.load_state_dict(state)
     assert meta["format"] == steps.FORMAT and meta["step"] == 3 and meta["widths"] == {}
     assert meta["config"] == {"model": {"name": "toy", "bins": [1, 2]}, "data": {"label_map": {0: 1, -1: 255}}, "note": None}
-    assert DataCard.from_dict(meta["card"]) == CARD
+    assert DatasetInfo.from_dict(meta["card"]) == CARD
     assert meta["sha256"] == json.loads((folder / MANIFEST).read_text())["files"][MODEL]["sha256"]
     trainer = read_trainer(folder)
     assert torch.equal(trainer["rng"], STATE["rng"]) and trainer["step"] == 3
@@ -56,16 +65,16 @@ def test_tied_and_channels_last_weights_are_stored(tmp_path):
             self.two = self.one
 
     model = Tied().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = read_model(save(tmp_path, 0, model, {}, {}, CARD, {}))[0]
+    state = read_model(save_checkpoint(tmp_path, 0, model, {}, {}, CARD, {}))[0]
     assert torch.equal(state["one.weight"], state["two.weight"])
 
 
 def test_scores_stand_in_the_manifest_and_nowhere_else(tmp_path):
     _, folder = write(tmp_path, 3)
     before = (folder / MODEL).read_bytes()
-    assert scores_of(folder) is None
+    assert read_scores(folder) is None
     add_scores(folder, {"miou": 0.5})
-    assert scores_of(folder) == {"miou": 0.5} and verify(folder) == []
+    assert read_scores(folder) == {"miou": 0.5} and verify_checkpoint(folder) == []
     assert (folder / MODEL).read_bytes() == before and b"miou" not in before
 
 
@@ -101,7 +110,7 @@ def test_damage_is_named_and_passed_over(tmp_path, damage, message):
     write(tmp_path, 1)
     _, folder = write(tmp_path, 2)
     damage(folder)
-    assert any(message in fault for fault in verify(folder))
+    assert any(message in fault for fault in verify_checkpoint(folder))
     assert latest_valid(tmp_path)[0] == tmp_path / "checkpoints/1"
     with pytest.raises(CheckpointError, match=message):
         read_model(folder)
@@ -111,7 +120,7 @@ def test_newest_is_by_number_not_by_name_or_time(tmp_path):
     for step in (9, 100, 20):
         write(tmp_path, step)
     (tmp_path / "checkpoints/notes").mkdir()
-    assert steps.steps(tmp_path) == [9, 20, 100]
+    assert steps.list_checkpoints(tmp_path) == [9, 20, 100]
     assert latest_valid(tmp_path)[0] == tmp_path / "checkpoints/100"
 
 
@@ -135,7 +144,7 @@ def test_a_failing_replace_leaves_no_half_checkpoint(tmp_path, monkeypatch, call
         write(tmp_path, 2)
     monkeypatch.undo()
     assert latest_valid(tmp_path)[0] == tmp_path / ("checkpoints/1" if call < 4 else "checkpoints/2")
-    assert steps.pointed(tmp_path, "last") == tmp_path / "checkpoints/1"
+    assert steps.read_pointer(tmp_path, "last") == tmp_path / "checkpoints/1"
     assert [path for path in tmp_path.rglob("*.tmp.*")] == []
     write(tmp_path, 2)
     assert latest_valid(tmp_path)[0] == tmp_path / "checkpoints/2"
@@ -172,39 +181,39 @@ def test_temporaries_of_a_killed_process_are_swept(tmp_path):
     stale.write_bytes(b"half")
     keep = folder / "my.tmp.notes"
     keep.write_text("a user's own file")
-    files.sweep_temporaries(tmp_path)
-    assert not stale.exists() and keep.exists() and verify(folder) == []
+    files.remove_stale_temp_files(tmp_path)
+    assert not stale.exists() and keep.exists() and verify_checkpoint(folder) == []
 
 
 def test_old_steps_go_but_never_best_or_last(tmp_path, capsys, monkeypatch):
     for step in range(6):
         write(tmp_path, step)
-    point(tmp_path, "best", 1)
-    point(tmp_path, "last", 5)
+    set_pointer(tmp_path, "best", 1)
+    set_pointer(tmp_path, "last", 5)
     (tmp_path / "checkpoints/3" / MANIFEST).unlink()
-    drop_old(tmp_path, keep=2)
-    assert steps.steps(tmp_path, complete=False) == [1, 4, 5]
+    delete_old(tmp_path, keep=2)
+    assert steps.list_checkpoints(tmp_path, complete=False) == [1, 4, 5]
     monkeypatch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(OSError("busy")))
-    drop_old(tmp_path, keep=1)
+    delete_old(tmp_path, keep=1)
     assert "an old checkpoint stays: busy" in capsys.readouterr().err
     assert latest_valid(tmp_path)[0] == tmp_path / "checkpoints/5"
 
 
 def test_best_is_the_highest_score_and_the_earliest_of_equals(tmp_path):
-    assert move_best(tmp_path) is None
+    assert update_best(tmp_path) is None
     for step, miou in ((1, 0.2), (2, 0.5), (3, 0.5), (4, 0.1)):
         add_scores(write(tmp_path, step)[1], {"miou": miou})
-    assert move_best(tmp_path) == 2 and (tmp_path / "checkpoints/best").read_text() == "2\n"
+    assert update_best(tmp_path) == 2 and (tmp_path / "checkpoints/best").read_text() == "2\n"
     assert read_model(tmp_path)[1]["step"] == 2
     add_scores(write(tmp_path, 5)[1], {"miou": 0.05, "stages": 1})
-    assert move_best(tmp_path) == 5, "a network that was pruned further comes first, whatever it scores"
+    assert update_best(tmp_path) == 5, "a network that was pruned further comes first, whatever it scores"
 
 
 def test_read_model_takes_run_step_and_file(tmp_path):
     _, folder = write(tmp_path / "run", 7)
     with pytest.raises(CheckpointError, match="no best checkpoint yet"):
         read_model(tmp_path / "run")
-    point(tmp_path / "run", "best", 7)
+    set_pointer(tmp_path / "run", "best", 7)
     lone = shutil.copy(folder / MODEL, tmp_path / "moved.safetensors")
     found = [read_model(path) for path in (tmp_path / "run", folder, folder / MODEL, str(lone))]
     assert all(meta["step"] == 7 and meta["sha256"] == found[0][1]["sha256"] for _, meta in found)
@@ -229,5 +238,5 @@ def test_what_is_no_checkpoint_is_refused_with_a_remedy(tmp_path):
 
 def test_a_configuration_holds_plain_values_only(tmp_path):
     with pytest.raises(TypeError, match="plain values only"):
-        save(tmp_path, 0, Toy(), {}, {"path": tmp_path}, CARD, {})
+        save_checkpoint(tmp_path, 0, Toy(), {}, {"path": tmp_path}, CARD, {})
     assert latest_valid(tmp_path)[0] is None

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 import segzoo
-from segzoo.checkpoints.serialization import read_metadata, save
-from segzoo.checkpoints.store import point, split_run_and_step
-from segzoo.cli.app import plain
-from segzoo.cli.overrides import read_words
+from segzoo.checkpoints.serialization import read_metadata, save_checkpoint
+from segzoo.checkpoints.store import set_pointer, split_run_and_step
+from segzoo.cli.app import resolve_config
+from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build_training import build_training
 from segzoo.registry import INITS, ConfigError
 from segzoo.runs.open_run import open_run
-from segzoo.types import DataCard
-from segzoo.weights import load_trunk
+from segzoo.types import DatasetInfo
+from segzoo.weights import load_backbone
 
 CLASSES = ("background", "part")
 PATHS = ("", "checkpoints", "checkpoints/best", "checkpoints/last", "checkpoints/7", "checkpoints/7/model.safetensors")
@@ -31,13 +31,13 @@ def network() -> Any:
 def distilled(path: Path) -> Any:
     words = ["model=fcn_dilated", "backbone.width=0.125", "distill=teacher", f"distill.ckpt={path}", "data=folder"]
     words += ["data.root=/", "data.classes=[background,part]", 'data.images="{split}/{stem}.*"', 'data.labels="{split}/{stem}.png"']
-    return build_training(*plain(read_words("train", words).jobs[0]))
+    return build_training(*resolve_config(parse_overrides("train", words).jobs[0]))
 
 
 READERS = {
     "ckpt": lambda path: segzoo.load(path),
     "init.ckpt": lambda path: INITS.build("checkpoint", network(), CLASSES, ckpt=str(path)),
-    "backbone.weights": lambda path: load_trunk(network().backbone, str(path)),
+    "backbone.weights": lambda path: load_backbone(network().backbone, str(path)),
     "distill.ckpt": distilled,
     "metadata": read_metadata,
 }
@@ -46,10 +46,10 @@ READERS = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("run")
-    parsed = plain(read_words("train", ["model=fcn_dilated", "backbone.width=0.125"]).jobs[0])[0]
+    parsed = resolve_config(parse_overrides("train", ["model=fcn_dilated", "backbone.width=0.125"]).jobs[0])[0]
     config = {name: parsed[name] for name in ("model", "backbone")} | {"data": {"name": "folder"}}
-    save(run, 7, network(), {}, config, DataCard("parts", CLASSES, ((0, 0, 0), (9, 9, 9))), {})
-    point(run, "best", 7)
+    save_checkpoint(run, 7, network(), {}, config, DatasetInfo("parts", CLASSES, ((0, 0, 0), (9, 9, 9))), {})
+    set_pointer(run, "best", 7)
     return run
 
 

@@ -9,21 +9,21 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from segzoo.cli.app import plain
-from segzoo.cli.overrides import read_words
-from segzoo.config.commands import FRAMES
+from segzoo.cli.app import resolve_config
+from segzoo.cli.overrides import parse_overrides
+from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import SECTIONS
-from segzoo.config.validate import faults_of
-from segzoo.registry import misfit
+from segzoo.config.validate import validation_errors
+from segzoo.registry import type_error
 
 CONF = Path(__file__).parent.parent / "conf"
 OPTIONS = [(group, path.stem) for group in SECTIONS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
 def compose(frame: str, *words: str) -> dict:
-    reading = read_words(frame, words)
-    assert not reading.faults, reading.faults
-    return plain(reading.jobs[0])[0]
+    reading = parse_overrides(frame, words)
+    assert not reading.errors, reading.errors
+    return resolve_config(reading.jobs[0])[0]
 
 
 @pytest.mark.parametrize("group", SECTIONS)
@@ -37,8 +37,8 @@ def test_yaml_shows_every_setting(group, option):
     frame = {"post": "eval", "runtime": "bench"}.get(group, "train")
     plain_data = [] if group in ("data", "post", "runtime") else ["data=voc"]  # no recipe goes with it
     words = [f"{group}={option}", *plain_data] + (["model=pspnet"] if group == "backbone" else [])  # changes no backbone setting
-    reading = read_words(frame, [*words, "ckpt=any"] if frame == "eval" else words)
-    assert not reading.faults
+    reading = parse_overrides(frame, [*words, "ckpt=any"] if frame == "eval" else words)
+    assert not reading.errors
     section: dict = OmegaConf.to_container(reading.jobs[0][group])  # type: ignore[assignment]
     known = SECTIONS[group].settings(section["name"])
     assert set(section) == {"name", *known}
@@ -46,7 +46,7 @@ def test_yaml_shows_every_setting(group, option):
         if section[key] == "???":
             assert setting.default is setting.REQUIRED
             continue
-        assert misfit(section[key], setting.type) is None or "${" in str(section[key])
+        assert type_error(section[key], setting.type) is None or "${" in str(section[key])
         if option == section["name"] and setting.default is not setting.REQUIRED:
             assert section[key] == _lists(setting.default), f"{group}/{option}.yaml: {key}"
 
@@ -55,10 +55,10 @@ def _lists(value):
     return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", COMMANDS)
 def test_frames_show_every_word(frame):
     words = {key for key in yaml.safe_load((CONF / f"{frame}.yaml").read_text()) if key != "defaults" and key not in SECTIONS}
-    assert words == set(FRAMES[frame].words())
+    assert words == set(COMMANDS[frame].settings())
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_every_pair_composes_and_passes_the_check(model, backbone):
         pytest.skip("widths other than 1 are a ResNet's setting")
     if model == "fcn_pad100" and backbone != "vgg16_bn":
         pytest.skip("the geometry of FCN's release is VGG's")
-    assert faults_of("train", compose("train", f"model={model}", f"backbone={backbone}")) == []
+    assert validation_errors("train", compose("train", f"model={model}", f"backbone={backbone}")) == []
 
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONF / "experiment").glob("*.yaml")))
 def test_every_experiment_composes_and_passes_the_check(experiment):
     config = compose("train", f"experiment={experiment}")
-    assert faults_of("train", config) == []
+    assert validation_errors("train", config) == []
     head = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[:12]
     assert any("command:" in line for line in head) and any("hardware:" in line for line in head)

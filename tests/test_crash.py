@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 KILLS = 10  # of each case
 CASES = [("toy", 0), ("toy", 2), ("icnet", 1), ("pspnet", 0), ("fcn", 2), ("pruned icnet", 1)]
 STEPS = {"toy": 1500}  # long enough for ten kills; the others take 240
-WORDS: dict[str, Any] = {"save_every": 2, "eval_every": 6, "keep": 2}
+WORDS: dict[str, Any] = {"save_every": 2, "eval_every": 6, "keep_checkpoints": 2}
 
 
 class Large(ToyData):
@@ -54,7 +54,7 @@ def parts_of(model: str):
     loss = LOSSES.build("cross_entropy", net.aux_weights, net.align_corners, 255, "label")
     parts = make_parts(model=net, loss=loss, train_set=Large(10), val_set=Large(3, first=100))
     if model.startswith("pruned"):
-        parts.pruner = PRUNERS.build("taylor", steps=[0.75, 0.5], start=0.2)
+        parts.pruner = PRUNERS.build("taylor", keep_schedule=[0.75, 0.5], start=0.2)
     return parts
 
 
@@ -70,7 +70,15 @@ def run_child(folder: Path, model: str, workers: int) -> None:
 
 def prune_tool(folder: Path, full: Path, *words: str) -> subprocess.Popen:
     """tools/prune.py, in a session of its own."""
-    quick = ["curves=false", "timed=[]", "timed_hw=[64,96]", "augment=none", "precision=fp32", "device=cpu", "pruner=taylor"]
+    quick = [
+        "sensitivity=false",
+        "bench_runtimes=[]",
+        "bench_hw=[64,96]",
+        "augment=none",
+        "precision=fp32",
+        "device=cpu",
+        "pruner=taylor",
+    ]
     given = [
         f"ckpt={full}",
         f"out={folder}",

@@ -31,27 +31,27 @@ def exact_filter(features, values):
 
 
 def scene(height=18, width=22, classes=3, seed=0):
-    """A picture of two grey halves with noise, and energies that guess at them."""
+    """A picture of two gray halves with noise, and energies that guess at them."""
     image = torch.full((1, height, width, 3), 60.0)
     image[:, :, width // 2 :] = 180
     image = (image + 20 * noise(1, height, width, 3, seed=seed)).to(torch.uint8)
     return image, -noise(1, classes, height, width, seed=seed + 1).log_softmax(1) * 3
 
 
-def mean_field_by_hand(image, unary, bilateral, gaussian, normalisation, iterations):
+def mean_field_by_hand(image, unary, bilateral, gaussian, normalization, iterations):
     """Krähenbühl and Koltun's algorithm 1 with kernels of every pair of pixels."""
     height, width = unary.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     place = torch.stack([columns, rows], 2).reshape(-1, 2).double()
-    colour = image[0].reshape(-1, 3).double()
+    color = image[0].reshape(-1, 3).double()
     kernels = []
     for weight, features in (
-        (bilateral[0], torch.cat([place / bilateral[1], colour / bilateral[2]], 1)),
+        (bilateral[0], torch.cat([place / bilateral[1], color / bilateral[2]], 1)),
         (gaussian[0], place / gaussian[1]),
     ):
         kernel = torch.exp(-0.5 * torch.cdist(features, features).square())
         total = kernel.sum(1, keepdim=True)
-        kernels.append(weight * (kernel / total if normalisation == "row" else kernel / total.sqrt() / total.sqrt().T))
+        kernels.append(weight * (kernel / total if normalization == "row" else kernel / total.sqrt() / total.sqrt().T))
     energy = -unary[0].double().flatten(1).T
     belief = energy.softmax(1)
     for _ in range(iterations):
@@ -103,11 +103,11 @@ def test_features_of_other_shapes_are_refused(features):
         Lattice(features)
 
 
-@pytest.mark.parametrize("normalisation", ["row", "symmetric"])
-def test_mean_field_equals_every_pair_counted(normalisation):
+@pytest.mark.parametrize("normalization", ["row", "symmetric"])
+def test_mean_field_equals_every_pair_counted(normalization):
     image, unary = scene()
-    found = DenseCRF(image, **DEFAULTS, normalisation=normalisation).marginals(unary, 5)
-    wanted = mean_field_by_hand(image, unary, **DEFAULTS, normalisation=normalisation, iterations=5)
+    found = DenseCRF(image, **DEFAULTS, normalization=normalization).marginals(unary, 5)
+    wanted = mean_field_by_hand(image, unary, **DEFAULTS, normalization=normalization, iterations=5)
     assert (found - wanted).abs().mean() < 0.02
     assert (found.argmax(1) == wanted.argmax(1)).float().mean() > 0.97
     assert ((-unary).softmax(1) - wanted).abs().mean() > 0.05  # what the network said is not good enough to pass
@@ -116,7 +116,7 @@ def test_mean_field_equals_every_pair_counted(normalisation):
 
 def test_the_two_normalisations_differ():
     image, unary = scene()
-    row, symmetric = (DenseCRF(image, **DEFAULTS, normalisation=n).marginals(unary, 5) for n in ("row", "symmetric"))
+    row, symmetric = (DenseCRF(image, **DEFAULTS, normalization=n).marginals(unary, 5) for n in ("row", "symmetric"))
     assert (row - symmetric).abs().max() > 0.01
 
 
@@ -151,7 +151,7 @@ def test_the_post_step_cleans_a_noisy_edge():
 @pytest.mark.skipif(not DATA_ROOT, reason="SEGZOO_DATA names no folder with real data")
 @pytest.mark.parametrize("case", ["im1_anno1", "im2_anno2", "im3_anno3"])
 def test_marginals_are_those_of_the_original_code(case):
-    """Three pictures filtered by the authors' C++ code, later default: symmetric normalisation."""
+    """Three pictures filtered by the authors' C++ code, later default: symmetric normalization."""
     folder = Path(DATA_ROOT) / "densecrf"
     kept = np.load(folder / f"{case}.npz")
     image = torch.from_numpy(np.array(Image.open(folder / f"{case.split('_')[0]}.png").convert("RGB")))[None]
@@ -160,7 +160,7 @@ def test_marginals_are_those_of_the_original_code(case):
     known = torch.nn.functional.one_hot((labels - 1).clamp(min=0), count).permute(2, 0, 1).bool()
     probabilities = torch.where(known, 0.7, 0.3 / (count - 1))
     probabilities[:, labels == 0] = 1 / count
-    field = DenseCRF(image, bilateral=(10.0, 80.0, 13.0), gaussian=(3.0, 3.0), normalisation="symmetric")
+    field = DenseCRF(image, bilateral=(10.0, 80.0, 13.0), gaussian=(3.0, 3.0), normalization="symmetric")
     found = {steps: field.marginals(-probabilities[None].log(), steps)[0] for steps in (1, 5, 10)}
     for steps, marginals in found.items():
         assert (marginals - torch.from_numpy(kept[f"q{steps}"].astype(np.float32))).abs().mean() < 1e-3, steps

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segzoo.data.card import distinct_colours
-from segzoo.data.checks import verify
+from segzoo.data.card import distinct_colors
+from segzoo.data.checks import inspect_split
 from segzoo.data.image_io import MAX_PIXELS, read_image, read_mask
-from segzoo.data.masks import ColourMasks, IndexMasks
+from segzoo.data.masks import ColorMasks, IndexMasks
 from segzoo.registry import DATA, ConfigError
 from segzoo.types import IGNORE, DataError
 
@@ -51,11 +51,11 @@ def smooth(height: int = 40, width: int = 56) -> np.ndarray:
     return np.stack([y * 4, x * 3, (x + y) * 2], axis=-1).astype(np.uint8)
 
 
-def raw_png(width: int, height: int, bits: int, colour: int, rows: list[bytes]) -> bytes:
+def raw_png(width: int, height: int, bits: int, color: int, rows: list[bytes]) -> bytes:
     def chunk(tag: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -281,9 +281,9 @@ def test_what_is_no_index_mask_is_refused_with_its_remedy(tmp_path):
     three = np.zeros((4, 6, 3), np.uint8)
     three[:, 2:4], three[:, 4:] = (128, 0, 0), (0, 128, 0)
     cases = {
-        "rgb": (three, r"RGB with 3 colours \(\[0, 0, 0\], \[0, 128, 0\], \[128, 0, 0\]\).*data.masks=colour.*data.palette"),
-        "rgba": (np.dstack([three, np.full((4, 6), 255, np.uint8)]), "mode RGBA with 3 colours"),
-        "grey": (np.repeat(np.arange(6, dtype=np.uint8)[None, :, None], 3, axis=2), "grey stored as RGB"),
+        "rgb": (three, r"RGB with 3 colors \(\[0, 0, 0\], \[0, 128, 0\], \[128, 0, 0\]\).*data.masks=color.*data.palette"),
+        "rgba": (np.dstack([three, np.full((4, 6), 255, np.uint8)]), "mode RGBA with 3 colors"),
+        "gray": (np.repeat(np.arange(6, dtype=np.uint8)[None, :, None], 3, axis=2), "gray stored as RGB"),
         "photo": (noise(60, 60), "photograph"),
         "la": (Image.fromarray(three).convert("LA"), "mode LA"),
         "cut.tif": (np.ones((4, 6), np.float32), "fractions"),
@@ -294,7 +294,7 @@ def test_what_is_no_index_mask_is_refused_with_its_remedy(tmp_path):
             read_mask(save(tmp_path / name, array))
 
 
-def labels_of(tmp_path: Path, raw: np.ndarray, masks: IndexMasks | ColourMasks) -> np.ndarray:
+def labels_of(tmp_path: Path, raw: np.ndarray, masks: IndexMasks | ColorMasks) -> np.ndarray:
     path = save(tmp_path / "m.tif", raw)
     return masks(path, (raw.shape[0], raw.shape[1]))
 
@@ -327,9 +327,9 @@ DIAGNOSES = [
     (
         [0, 1, 2, 3],
         3,
-        r"0 means 'unlabelled': then use data.label_map=\{0:255,1:0,2:1,3:2\}; .* \{0:0,1:1,2:2,3:255\}|One value more",
+        r"0 means 'unlabeled': then use data.label_map=\{0:255,1:0,2:1,3:2\}; .* \{0:0,1:1,2:2,3:255\}|One value more",
     ),
-    ([0, 128], 2, r"grey levels.*data.label_map=\{0:0,128:1\}"),
+    ([0, 128], 2, r"gray levels.*data.label_map=\{0:0,128:1\}"),
     ([0, 38, 75, 255], 3, r"data.label_map=\{0:0,38:1,75:2,255:255\}"),
     (list(range(40)), 3, "photograph"),
     ([-1, 0, 1], 2, r"negative value.*data.label_map=\{-1:255,0:0,1:1\}"),
@@ -391,7 +391,7 @@ def test_labels_of_another_size_are_refused(tmp_path):
 )
 def test_colour_masks_are_matched_exactly(tmp_path, palette, ids):
     ids = ids % len(palette)
-    masks = ColourMasks(tuple(palette[:-1]), (palette[-1],))
+    masks = ColorMasks(tuple(palette[:-1]), (palette[-1],))
     label = labels_of(tmp_path, np.array(palette, np.uint8)[ids], masks)
     np.testing.assert_array_equal(label, np.where(ids == len(palette) - 1, IGNORE, ids))
     assert label.dtype == np.uint8
@@ -399,13 +399,13 @@ def test_colour_masks_are_matched_exactly(tmp_path, palette, ids):
 
 def test_colour_masks_name_strangers_and_refuse_see_through(tmp_path):
     palette = ((0, 0, 0), (255, 0, 0))
-    colours = np.array([[[0, 0, 0], [255, 0, 0], [254, 0, 0], [254, 0, 0]]], np.uint8)
-    masks = ColourMasks(palette, ())
-    with pytest.raises(DataError, match=r"m\.tif: holds 1 colours.*\[254, 0, 0\] \(2 pixels\).*data.palette"):
-        labels_of(tmp_path, colours, masks)
+    colors = np.array([[[0, 0, 0], [255, 0, 0], [254, 0, 0], [254, 0, 0]]], np.uint8)
+    masks = ColorMasks(palette, ())
+    with pytest.raises(DataError, match=r"m\.tif: holds 1 colors.*\[254, 0, 0\] \(2 pixels\).*data.palette"):
+        labels_of(tmp_path, colors, masks)
     with pytest.raises(DataError, match="smoothed"):
         labels_of(tmp_path, noise(), masks)
-    opaque = np.dstack([colours[:, :2], np.full((1, 2), 255, np.uint8)])
+    opaque = np.dstack([colors[:, :2], np.full((1, 2), 255, np.uint8)])
     np.testing.assert_array_equal(labels_of(tmp_path, opaque, masks), [[0, 1]])
     opaque[0, 0, 3] = 9
     with pytest.raises(DataError, match="see-through pixels .alpha down to 9."):
@@ -457,7 +457,7 @@ def test_layouts_are_settings(tmp_path, layout):
 
 def test_nothing_is_opened_before_the_first_use(tmp_path, monkeypatch):
     data = build(tmp_path / "absent")
-    assert data.card.num_classes == 3 and data.card.palette == distinct_colours(3)
+    assert data.card.num_classes == 3 and data.card.palette == distinct_colors(3)
     with pytest.raises(DataError, match=r"absent is not a folder.*images/train/\{stem\}\.\*.*SEGZOO_DATA"):
         len(data)
     make_pairs(tmp_path / "absent", *LAYOUTS["folders of splits"][:2])
@@ -468,8 +468,8 @@ def test_nothing_is_opened_before_the_first_use(tmp_path, monkeypatch):
 
 def test_default_colours_are_those_of_pascal_voc():
     name, given_settings = settings_from("voc")
-    assert DATA.build(name, "val", **given_settings).card.palette == distinct_colours(21)
-    assert len(set(distinct_colours(5000))) == 5000
+    assert DATA.build(name, "val", **given_settings).card.palette == distinct_colors(21)
+    assert len(set(distinct_colors(5000))) == 5000
 
 
 def test_missing_partners_are_listed_both_ways(tmp_path):
@@ -550,7 +550,7 @@ def test_lists_choose_and_order(tmp_path):
 def test_val_share_divides_for_good(tmp_path):
     stems = [f"{i:03d}" for i in range(60)]
     make_pairs(tmp_path, "i/{stem}.png", "l/{stem}.png", stems=stems)
-    given_settings = {"images": "i/{stem}.*", "labels": "l/{stem}.png", "val_share": 0.25}
+    given_settings = {"images": "i/{stem}.*", "labels": "l/{stem}.png", "val_ratio": 0.25}
     train, val = (build(tmp_path, split, **given_settings) for split in ("train", "val"))
     halves = [{data.name(i) for i in range(len(data))} for data in (train, val)]
     assert not halves[0] & halves[1] and sorted(halves[0] | halves[1]) == stems
@@ -559,26 +559,26 @@ def test_val_share_divides_for_good(tmp_path):
     for split, half in zip(("train", "val"), halves, strict=True):
         grown = build(tmp_path, split, **given_settings)
         assert {grown.name(i) for i in range(len(grown))} - {"new1", "new2"} == half
-    with pytest.raises(DataError, match=r"empty.*val_share=1e-09"):
-        len(build(tmp_path, "val", **given_settings | {"val_share": 1e-9}))
+    with pytest.raises(DataError, match=r"empty.*val_ratio=1e-09"):
+        len(build(tmp_path, "val", **given_settings | {"val_ratio": 1e-9}))
 
 
 def test_settings_that_cannot_work_are_refused_all_at_once():
     with pytest.raises(ConfigError) as caught:
-        DATA.build("folder", "test", root="x", classes=("a", "a", "b"), images="{stem}/*.png", labels="{stm}.png", masks="colour",
+        DATA.build("folder", "test", root="x", classes=("a", "a", "b"), images="{stem}/*.png", labels="{stm}.png", masks="color",
                    label_map={0: 9}, palette=((0, 0, 0), (0, 0, 0)), splits={"train": "t"})  # fmt: skip
-    faults = "\n".join(caught.value.faults)
-    for word in ("'train' or 'val'", "names a more than once", "2 colours for 3 classes", "leads to 9", "data.splits", "data.labels=", "data.images=",
+    faults = "\n".join(caught.value.errors)
+    for word in ("'train' or 'val'", "names a more than once", "2 colors for 3 classes", "leads to 9", "data.splits", "data.labels=", "data.images=",
                  "nothing tells train from val", "data.label_map is for", r"[0, 0, 0] twice"):  # fmt: skip
         assert word in faults
     with pytest.raises(ConfigError, match="needs data.palette"):
-        DATA.build("folder", "train", root="x", classes=("a", "b"), masks="colour")
-    with pytest.raises(ConfigError, match="ignore_colours is for"):
-        DATA.build("folder", "train", root="x", classes=("a", "b"), ignore_colours=((0, 0, 0),))
-    with pytest.raises(ConfigError, match="val_share divides"):
-        DATA.build("folder", "train", root="x", classes=("a", "b"), val_share=0.2)
-    with pytest.raises(ConfigError, match="val_share"):
-        DATA.build("folder", "train", root="x", classes=("a", "b"), images="{stem}.*", val_share=0.0)
+        DATA.build("folder", "train", root="x", classes=("a", "b"), masks="color")
+    with pytest.raises(ConfigError, match="ignore_colors is for"):
+        DATA.build("folder", "train", root="x", classes=("a", "b"), ignore_colors=((0, 0, 0),))
+    with pytest.raises(ConfigError, match="val_ratio divides"):
+        DATA.build("folder", "train", root="x", classes=("a", "b"), val_ratio=0.2)
+    with pytest.raises(ConfigError, match="val_ratio"):
+        DATA.build("folder", "train", root="x", classes=("a", "b"), images="{stem}.*", val_ratio=0.0)
 
 
 def test_data_sets_travel_to_workers(tmp_path):
@@ -664,24 +664,24 @@ def test_verify_counts_pictures_sizes_and_classes(tmp_path):
     half[:, :2] = 1
     for stem in "abc":
         save(tmp_path / f"labels/train/{stem}.png", half)
-    report = verify(build(tmp_path), seconds=60)
-    assert (report.pictures, report.read, report.sizes) == (3, 3, {(6, 8): 3})
-    assert report.shares == {"x": 0, "y": 1, "z": 0} and report.ignored == 0.75 and report.absent == ("x", "z")
+    report = inspect_split(build(tmp_path), seconds=60)
+    assert (report.images, report.num_read, report.sizes) == (3, 3, {(6, 8): 3})
+    assert report.class_fractions == {"x": 0, "y": 1, "z": 0} and report.ignored_fraction == 0.75 and report.absent == ("x", "z")
     assert [line.split(" ")[0] for line in report.warnings()] == ["in", "75%"]
-    assert verify(build(tmp_path), seconds=1e-9).read == 1
+    assert inspect_split(build(tmp_path), seconds=1e-9).num_read == 1
     save(tmp_path / "labels/train/c.png", half * 0 + 7)
     with pytest.raises(DataError, match=r"c\.png: holds the values 7"):
-        verify(build(tmp_path), seconds=60)
+        inspect_split(build(tmp_path), seconds=60)
 
 
 def test_verify_of_nothing_but_ignore_and_of_many_classes(tmp_path):
     make_pairs(tmp_path, *LAYOUTS["folders of splits"][:2], stems=["a"])
     save(tmp_path / "labels/train/a.png", np.full((6, 8), 255, np.uint8))
-    report = verify(build(tmp_path))
-    assert report.ignored == 1 and len(report.warnings()) == 1 and "all are ignored" in report.warnings()[0]
+    report = inspect_split(build(tmp_path))
+    assert report.ignored_fraction == 1 and len(report.warnings()) == 1 and "all are ignored" in report.warnings()[0]
     save(tmp_path / "labels/train/a.png", np.array([[256] * 8] * 6, np.uint16))
     names = (*[f"c{i}" for i in range(255)], "ignore", "last")
-    assert verify(build(tmp_path, classes=names)).shares["last"] == 1
+    assert inspect_split(build(tmp_path, classes=names)).class_fractions["last"] == 1
 
 
 # --- real data
@@ -699,7 +699,7 @@ CAMVID_SHARES = [
     6.11,
     0.67,
     0.30,
-]  # of the labelled pixels of train, in percent
+]  # of the labeled pixels of train, in percent
 
 
 @pytest.mark.data

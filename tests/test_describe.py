@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from segzoo.cli.app import plain
-from segzoo.cli.overrides import read_words
-from segzoo.config.build import blank_model
+from segzoo.cli.app import resolve_config
+from segzoo.cli.overrides import parse_overrides
+from segzoo.config.build import build_meta_model
 from segzoo.registry import BACKBONES, MODELS
-from segzoo.workflows.benchmark.model_summary import describe, sums, table
+from segzoo.workflows.benchmark.model_summary import describe, summary_table, totals
 
 ROOT = Path(__file__).parent.parent
 CAFFE = {"stem": "deep", "stride_at": "1x1"}
@@ -64,7 +64,7 @@ def test_fc7_sees_404_pixels_and_a_global_feature_all():
     assert rows_of("fcn", ("vgg16", {}))["fc.3"].field == 404  # as ParseNet's paper says of VGG-16
     rows = rows_of("parsenet", ("vgg16", {"pool": "caffe"}))
     assert math.isinf(rows["global_norm"].field) and rows["local_norm"].field == rows["fc.3"].field < 500
-    assert "| image |" in table(list(rows.values()))
+    assert "| image |" in summary_table(list(rows.values()))
 
 
 class Probe(nn.Module):
@@ -104,14 +104,14 @@ def test_fields_are_those_that_gradients_see():
 
 @pytest.mark.parametrize("model", sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml")))
 def test_every_parameter_of_every_model_is_in_the_table(model):
-    config = plain(read_words("describe", [f"model={model}"]).jobs[0])[0]
-    built = blank_model(config, classes=21)
+    config = resolve_config(parse_overrides("describe", [f"model={model}"]).jobs[0])[0]
+    built = build_meta_model(config, num_classes=21)
     wanted = sum(p.numel() for name, p in built.named_parameters() if not name.startswith("aux."))
-    assert sums(describe(built, hw=(128, 160)))["params"] == wanted
+    assert totals(describe(built, hw=(128, 160)))["params"] == wanted
 
 
 def test_the_tool_prints_the_table():
-    words = ["model=deeplab_largefov", "model.dilation=4", "hw=[321,321]", "classes=11"]
+    words = ["model=deeplab_largefov", "model.dilation=4", "hw=[321,321]", "num_classes=11"]
     answer = subprocess.run([sys.executable, "tools/describe.py", *words], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert "| fc.0 | Conv2d | 3/1/4 | 1024x41x41 |" in answer.stdout and "20,495,179" in answer.stdout

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from segzoo.data.card import make_card
-from segzoo.layers.pyramid_pooling import PyramidPool
+from segzoo.data.card import make_dataset_info
+from segzoo.layers.pyramid_pooling import PyramidPooling
 from segzoo.losses.distillation import Teacher, _distance, check_layers
 from segzoo.registry import DISTILLS, ConfigError
 from segzoo.training.loop import train
@@ -103,7 +103,7 @@ def test_a_split_batch_is_taught_the_same(tmp_path):
 def test_a_teacher_sees_pictures_as_it_learnt_from_them():
     torch.manual_seed(1)
     net, x = Net(7).eval(), torch.rand(2, 3, 6, 5) * 255
-    own = make_card("own", CARD.classes, None, (100.0, 120.0, 90.0), (50.0, 60.0, 70.0))
+    own = make_dataset_info("own", CARD.classes, None, (100.0, 120.0, 90.0), (50.0, 60.0, 70.0))
     teacher: Any = DISTILLS.build("teacher", lambda ckpt: (net, own), CARD, ckpt="run")
     ours, theirs = ((x - x.new_tensor(card.mean).view(3, 1, 1)) / x.new_tensor(card.std).view(3, 1, 1) for card in (CARD, own))
     seen = []
@@ -115,7 +115,7 @@ def test_each_of_several_maps_is_compared_and_frozen_layers_are_seen():
     class Several(Net):
         def __init__(self, channels):
             super().__init__(channels)
-            self.pool = PyramidPool((1, 2, 3))
+            self.pool = PyramidPooling((1, 2, 3))
 
         def forward(self, x):
             maps = self.maps(x)
@@ -153,7 +153,7 @@ def test_layers_that_do_not_answer_alike_are_refused():
 
 def test_a_teacher_that_cannot_teach_is_refused():
     def load(ckpt):
-        return Toy(), make_card("other", ("x", "y", "z"), None, (0, 0, 0), (1, 1, 1))
+        return Toy(), make_dataset_info("other", ("x", "y", "z"), None, (0, 0, 0), (1, 1, 1))
 
     with pytest.raises(ConfigError, match="whose network teaches"):
         DISTILLS.build("teacher", load, CARD)

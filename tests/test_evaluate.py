@@ -19,11 +19,11 @@ from torch import nn
 from segzoo.device import Precision, pick_device
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.evaluation.report import score_table, write_summary
-from segzoo.inference.protocol import Protocol
-from segzoo.inference.segment import class_probabilities, window_starts
-from segzoo.layers.normalize import normalise
+from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.segment import predict_probabilities, window_starts
+from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError, Range, settings_of
-from segzoo.types import DataCard, DataError, Logits, Sample
+from segzoo.types import DataError, DatasetInfo, Logits, Sample
 
 CPU = torch.device("cpu")
 MEAN, STD = np.array(CARD.mean), np.array(CARD.std)
@@ -36,12 +36,12 @@ def model():
     toy = Toy()
     with torch.no_grad():
         for sample in (DATA[i] for i in range(5)):  # statistics that differ from the identity, so that a wrong mode shows
-            toy(normalise(torch.from_numpy(sample.image)[None], CARD, CPU))
+            toy(normalize(torch.from_numpy(sample.image)[None], CARD, CPU))
     return toy.train()
 
 
 def full_size(model, image, size=None):
-    """Class probabilities the plain way: float64 normalising in NumPy, the whole grown map in memory."""
+    """Class probabilities the plain way: float64 normalizing in NumPy, the whole grown map in memory."""
     x = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
     size = size or image.shape[:2]
     if size != image.shape[:2]:
@@ -110,11 +110,13 @@ def test_a_window_larger_than_the_picture_pads_with_the_mean(model):
     padded = np.tile(MEAN, (50, 60, 1))
     padded[: image.shape[0], : image.shape[1]] = image
     wanted = full_size(model, padded).softmax(1)[..., : image.shape[0], : image.shape[1]]
-    x = normalise(torch.from_numpy(image)[None], CARD, CPU)
+    x = normalize(torch.from_numpy(image)[None], CARD, CPU)
     model.eval()
     with torch.no_grad():
-        found = class_probabilities(model, x, Protocol("slide", (50, 60)), Precision("fp32", CPU))
-        overlapping = class_probabilities(model, x, Protocol("slide", (12, 14), (5, 5), (1.0, 1.3), True), Precision("fp32", CPU))
+        found = predict_probabilities(model, x, InferenceProtocol("slide", (50, 60)), Precision("fp32", CPU))
+        overlapping = predict_probabilities(
+            model, x, InferenceProtocol("slide", (12, 14), (5, 5), (1.0, 1.3), True), Precision("fp32", CPU)
+        )
     assert torch.allclose(found, wanted, atol=1e-5)
     assert torch.allclose(overlapping.sum(1), torch.ones(1, *image.shape[:2]), atol=1e-5)  # a mean over windows, scales and sides
     model.train()
@@ -170,10 +172,10 @@ def test_a_label_outside_the_classes_names_the_picture(model):
 
     with pytest.raises(DataError, match=r"toy1: the label holds 7"):
         run(model, Wrong(3))
-    two = DataCard("two", ("sky", "road"), CARD.palette[:2])  # a model of fewer classes than the data
+    two = DatasetInfo("two", ("sky", "road"), CARD.palette[:2])  # a model of fewer classes than the data
     with pytest.raises(DataError, match=r"toy10\d: labels hold 2; wanted train ids 0\.\.1"):
         evaluate(Toy(num_classes=2), DATA, two, device="cpu", workers=0)
-    with pytest.raises(DataError, match="none of 2 pictures has a labelled pixel"):
+    with pytest.raises(DataError, match="none of 2 pictures has a labeled pixel"):
         run(model, Blank(2))
 
 
@@ -184,7 +186,7 @@ class Blank(ToyData):
 
 
 def test_more_than_255_classes(model):
-    card = DataCard("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore=65535)
+    card = DatasetInfo("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore=65535)
 
     class Wide(nn.Module):
         align_corners, num_classes = False, 300
@@ -229,7 +231,9 @@ def test_protocols_that_differ_have_different_ids(model):
     results = [run(model, **words) for words in PROTOCOLS]
     assert len({result.protocol_id for result in results}) == len(PROTOCOLS)
     assert run(model, precision="bf16").protocol_id == run(model, [DATA, ToyData(2)][1]).protocol_id == results[0].protocol_id
-    assert Protocol("slide", (15, 15)).id == Protocol("slide", (15, 15), (10, 10)).id  # the default stride, spelt out or not
+    assert (
+        InferenceProtocol("slide", (15, 15)).id == InferenceProtocol("slide", (15, 15), (10, 10)).id
+    )  # the default stride, spelt out or not
     for result in results:
         assert json.loads(json.dumps(result.protocol)) == result.protocol
 
@@ -239,7 +243,7 @@ def test_protocols_that_differ_have_different_ids(model):
     [
         ({"mode": "slide"}, "needs a window"),
         ({"crop": (4, 4)}, "belong to mode=slide"),
-        ({"mode": "slide", "crop": (4, 4), "stride": (4, 5)}, "would stay unlabelled"),
+        ({"mode": "slide", "crop": (4, 4), "stride": (4, 5)}, "would stay unlabeled"),
         ({"scales": ()}, "scales is empty"),
     ],
 )
@@ -262,7 +266,7 @@ def test_normalising_equals_the_formula(seed):
     image = np.random.default_rng(seed).integers(0, 256, (2, 5, 7, 3), np.uint8)
     wanted = ((image - MEAN) / STD).transpose(0, 3, 1, 2)
     for layout in (True, False):
-        x = normalise(torch.from_numpy(image), CARD, CPU, channels_last=layout)
+        x = normalize(torch.from_numpy(image), CARD, CPU, channels_last=layout)
         assert np.allclose(x.numpy(), wanted, atol=1e-5)
         assert x.is_contiguous(memory_format=torch.channels_last if layout else torch.contiguous_format)
 
@@ -285,7 +289,7 @@ def test_summary_and_tables(model, tmp_path):
     rows = list(csv.reader((tmp_path / "eval/per_class.csv").open()))
     assert rows[0] == ["class", "iou", "acc", "pixels"] and rows[3] == ["tree", "", "", "0"]
     assert float(rows[1][1]) == result.scores.per_class["sky"]["iou"]
-    assert (np.load(tmp_path / "eval/pictures.npy") == result.pictures).all()
+    assert (np.load(tmp_path / "eval/pictures.npy") == result.per_image_counts).all()
     counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
     assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
     table = score_table(result)
@@ -300,11 +304,11 @@ def test_devices(monkeypatch):
 
 
 def test_every_setting_of_the_engine_has_a_type_the_registry_can_check():
-    from segzoo.inference.predictor import predict
+    from segzoo.inference.predictor import predict_images
     from segzoo.runs.open_run import open_run
     from segzoo.training.loop import train
 
     assert Range(1) in settings_of(train)["batch_size"].type.__metadata__
-    names = {function.__name__: set(settings_of(function)) for function in (train, evaluate, predict, open_run)}
-    assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip"} < names["train"]
+    names = {function.__name__: set(settings_of(function)) for function in (train, evaluate, predict_images, open_run)}
+    assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["train"]
     assert {"source", "alpha"} < names["predict"] and {"mode", "scales", "flip"} < names["evaluate"] & names["predict"]

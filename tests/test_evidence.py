@@ -9,13 +9,13 @@ from engine_kit import ToyData, make_parts
 
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.training.calibration import Evidence
+from segzoo.training.calibration import CalibrationSet
 
 
 def evidence(count=16, augment=None):
     parts = make_parts(train_set=ToyData(10))
     parts.augment = augment
-    return Evidence(parts.model, parts, Precision("fp32", torch.device("cpu")), count)
+    return CalibrationSet(parts.model, parts, Precision("fp32", torch.device("cpu")), count)
 
 
 def test_the_loss_is_that_of_the_evaluator():

@@ -14,14 +14,14 @@ import torch
 from drawn import vary_norms_
 
 from segzoo.api import create_model
-from segzoo.data.card import make_card
-from segzoo.export.exporter import deliver
-from segzoo.export.formats import Deployed, to_onnx, to_torch_export
+from segzoo.data.card import make_dataset_info
+from segzoo.export.exporter import export_model
+from segzoo.export.formats import ExportModel, to_onnx, to_torch_export
 from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
 from segzoo.registry import MODELS, ConfigError
-from segzoo.types import GateError, Sample
-from segzoo.workflows.benchmark.workload import subject
+from segzoo.types import ParityError, Sample
+from segzoo.workflows.benchmark.workload import build_workload
 
 onnxruntime = pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
 pytest.importorskip("onnxscript", reason='pip install -e ".[export]"')
@@ -32,7 +32,7 @@ def deployed(name="icnet", takes: Any = "uint8", gives: Any = "both"):
     torch.manual_seed(0)
     model = create_model(name, backbone={"name": "resnet50", "width": 0.125}, num_classes=5).eval()
     vary_norms_(model)
-    return Deployed(model, MEAN, STD, takes=takes, gives=gives).eval()
+    return ExportModel(model, MEAN, STD, input=takes, output=gives).eval()
 
 
 def picture(*shape):
@@ -96,7 +96,7 @@ def test_torch_export_gives_the_networks_labels(tmp_path):
 class Pictures:
     """Noise with some structure, of several sizes."""
 
-    card = make_card("noise", tuple("abcde"), None, MEAN, STD)
+    card = make_dataset_info("noise", tuple("abcde"), None, MEAN, STD)
 
     def scan(self):
         """Nothing to find."""
@@ -113,7 +113,7 @@ class Pictures:
         return Sample(coarse, np.zeros(coarse.shape[:2], np.uint8), str(index))
 
 
-ALONE = """
+SINGLE_PROCESS = """
 import runpy, sys
 sys.argv = ["predict.py", *{words!r}]
 try:
@@ -126,7 +126,7 @@ sys.exit(code)
 
 
 def alone(folder, *words):
-    return subprocess.run([sys.executable, "-c", ALONE.format(words=words)], cwd=folder, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", SINGLE_PROCESS.format(words=words)], cwd=folder, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def alone(folder, *words):
         *(
             pytest.param(words, marks=pytest.mark.slow)
             for words in (
-                {"gives": "logits", "takes": "float"},
+                {"output": "logits", "input": "float"},
                 {"hw": (65, 97)},
                 {"format": "torch_export"},
                 {"format": "openvino"},
@@ -149,10 +149,10 @@ def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
     if words.get("format") == "openvino":
         pytest.importorskip("openvino", reason='pip install -e ".[openvino]"')
     model = deployed().model
-    done = deliver(model, Pictures.card, {"model": "icnet"}, Pictures(), tmp_path, **words)
-    assert len(done["gate"]) == 8 and min(row["agreement"] for row in done["gate"]) >= 0.999
-    assert len({tuple(row["hw"]) for row in done["gate"]}) == (1 if "hw" in words else 6)
-    assert all(row["classes"] > 1 for row in done["gate"])
+    done = export_model(model, Pictures.card, {"model": "icnet"}, Pictures(), tmp_path, **words)
+    assert len(done["parity"]) == 8 and min(row["agreement"] for row in done["parity"]) >= 0.999
+    assert len({tuple(row["hw"]) for row in done["parity"]}) == (1 if "hw" in words else 6)
+    assert all(row["classes"] > 1 for row in done["parity"])
     assert done["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir() if path.name != "bundle.zip")
     files = {"torch_export": ["model.pt2"], "openvino": ["model.bin", "model.xml"]}.get(words.get("format", ""), ["model.onnx"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.zip"] * bool(done["bundle"]) + files
@@ -165,24 +165,24 @@ def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
 
 @pytest.mark.slow
 def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch):
-    real = SegModel.lean_
+    real = SegModel.fuse_for_inference_
 
     def wrong(model):
         merged = real(model)
         torch.nn.init.normal_(model.score.weight)
         return merged
 
-    monkeypatch.setattr(SegModel, "lean_", wrong)
-    with pytest.raises(GateError, match=r"only .*% of the labels are the network's, wanted 99.90%"):
-        deliver(deployed().model, Pictures.card, {}, Pictures(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["where.png"]
+    monkeypatch.setattr(SegModel, "fuse_for_inference_", wrong)
+    with pytest.raises(ParityError, match=r"only .*% of the labels are the network's, wanted 99.90%"):
+        export_model(deployed().model, Pictures.card, {}, Pictures(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mismatch.png"]
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A delivered bundle, unpacked, with a checkpoint's worth of facts in it."""
     made, unpacked = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("unpacked")
-    done = deliver(deployed().model, Pictures.card, {"checkpoint_sha256": "abc"}, Pictures(), made, bundle=True)
+    done = export_model(deployed().model, Pictures.card, {"checkpoint_sha256": "abc"}, Pictures(), made, bundle=True)
     with zipfile.ZipFile(done["bundle"]) as packed:
         packed.extractall(unpacked)
     return unpacked
@@ -233,16 +233,16 @@ def test_a_bundle_says_what_is_wrong(bundle, tmp_path):
     assert said.returncode == 1 and "is not the file of card.json" in said.stderr
 
 
-@pytest.mark.parametrize("words", [{"format": "torch_export"}, {"takes": "float"}, {"gives": "both"}], ids=str)
+@pytest.mark.parametrize("words", [{"format": "torch_export"}, {"input": "float"}, {"output": "both"}], ids=str)
 def test_a_bundle_of_anything_else_is_refused(tmp_path, words):
     with pytest.raises(ConfigError, match="bundle=true needs format=onnx takes=uint8 gives=labels"):
-        deliver(torch.nn.Identity(), Pictures.card, {}, Pictures(), tmp_path, bundle=True, **words)
+        export_model(torch.nn.Identity(), Pictures.card, {}, Pictures(), tmp_path, bundle=True, **words)
 
 
 def test_a_bundle_of_more_classes_than_a_label_picture_holds_is_refused(tmp_path):
-    many = make_card("many", tuple(f"c{i}" for i in range(256)), None, MEAN, STD)
+    many = make_dataset_info("many", tuple(f"c{i}" for i in range(256)), None, MEAN, STD)
     with pytest.raises(ConfigError, match="255 classes at most, this network has 256"):
-        deliver(torch.nn.Identity(), many, {}, Pictures(), tmp_path, bundle=True)
+        export_model(torch.nn.Identity(), many, {}, Pictures(), tmp_path, bundle=True)
 
 
 TRUNKS = {"vgg16": {"name": "vgg16", "batch_norm": True}, "resnet50": {"name": "resnet50"}, "resnet101": {"name": "resnet101"}}
@@ -257,7 +257,7 @@ EVERY = [(model, trunk) for model in MODELS.names() for trunk in TRUNKS.values()
 )
 def test_every_pair_passes_the_gate(tmp_path, name, trunk, format):
     pytest.importorskip("openvino" if format == "openvino" else "onnxruntime", reason='pip install -e ".[export,openvino]"')
-    chosen = subject({"model": {"name": name}, "backbone": trunk}, classes=5)
-    done = deliver(chosen.model, chosen.card, {}, chosen.data, tmp_path, format=format)
-    assert min(row["agreement"] for row in done["gate"]) >= 0.999
-    assert sum(row["classes"] for row in done["gate"]) > len(done["gate"]), "labels of one class would agree with anything"
+    chosen = build_workload({"model": {"name": name}, "backbone": trunk}, num_classes=5)
+    done = export_model(chosen.model, chosen.card, {}, chosen.data, tmp_path, format=format)
+    assert min(row["agreement"] for row in done["parity"]) >= 0.999
+    assert sum(row["classes"] for row in done["parity"]) > len(done["parity"]), "labels of one class would agree with anything"

@@ -10,9 +10,9 @@ from drawn import vary_norms_
 from torch import nn
 
 from segzoo.api import create_model
-from segzoo.layers.fuse_conv_bn import fold_norms_
+from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
 from segzoo.registry import MODELS
-from segzoo.workflows.benchmark.workload import draw_scores_
+from segzoo.workflows.benchmark.workload import init_zero_classifiers_
 
 
 @pytest.mark.parametrize("name", MODELS.names())
@@ -29,17 +29,17 @@ def test_folding_changes_no_answer_and_leaves_no_norm(name, trunk, way):
     model: Any = create_model(name, backbone=trunk, num_classes=4, **small)
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     vary_norms_(model)
-    draw_scores_(model)
+    init_zero_classifiers_(model)
     x = torch.randn(1, 3, 64, 80)
     wanted = model.eval()(x).main
-    assert (fold_norms_(model) if way == "fold" else model.lean_()) == len(norms)
+    assert (fuse_conv_bn_(model) if way == "fold" else model.fuse_for_inference_()) == len(norms)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
     torch.testing.assert_close(model(x).main, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
 
 
 def test_a_training_model_is_refused():
     with pytest.raises(ValueError, match="wanted evaluation"):
-        fold_norms_(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+        fuse_conv_bn_(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
 
 
 @pytest.mark.parametrize("align", [True, False])

@@ -13,9 +13,9 @@ from torch import nn
 
 from segzoo.backbones import vgg
 from segzoo.backbones.resnet import ResNet
-from segzoo.pruning.dependency_graph import Channels, channels_of
-from segzoo.pruning.selection import dropped
-from segzoo.pruning.surgery import cut_, masked
+from segzoo.pruning.dependency_graph import ChannelGraph, trace_channels
+from segzoo.pruning.selection import select_channels
+from segzoo.pruning.surgery import channels_masked, remove_channels_
 from segzoo.registry import BACKBONES, MODELS, PRUNERS, ConfigError, settings_of
 
 SHALLOW = tuple((channels, 1) for channels in (6, 8, 10, 12, 14))
@@ -26,7 +26,7 @@ NUMBERS = {
     "fc_channels": [0],
     "kernel": [1],
 }  # of settings that are no choice
-SIZES = ("align_corners", "first_block", "output_stride")  # choices that change the sizes of maps and no channel
+SIZES = ("align_corners", "first_block_dilation", "output_stride")  # choices that change the sizes of maps and no channel
 TRUNK = {"batch_norm": True, "pool": "caffe"}
 
 
@@ -59,8 +59,8 @@ TRUNKS = [
 ]
 
 
-def half_of(channels: Channels) -> set[int]:
-    return dropped(channels, {channel: 1.0 for block in channels.blocks for channel in block}, 0.5)
+def half_of(channels: ChannelGraph) -> set[int]:
+    return select_channels(channels, {channel: 1.0 for block in channels.groups for channel in block}, 0.5)
 
 
 @torch.no_grad()
@@ -74,10 +74,10 @@ def answers(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
 
 def check(model: Any, x: torch.Tensor) -> None:
     """Cut to half, a network answers as with the channels masked."""
-    channels, cut = channels_of(model), copy.deepcopy(model)
-    with masked(model, channels, half_of(channels)):
+    channels, cut = trace_channels(model), copy.deepcopy(model)
+    with channels_masked(model, channels, half_of(channels)):
         wanted = answers(model, x)
-    assert cut_(cut, channels, half_of(channels))
+    assert remove_channels_(cut, channels, half_of(channels))
     for found, logits in zip(answers(cut, x), wanted, strict=True):
         torch.testing.assert_close(found, logits, rtol=0, atol=1e-5 * logits.abs().max().item())
 
@@ -162,12 +162,12 @@ def test_what_mixes_channels_is_refused_and_left_whole_when_told(operation):
     with pytest.raises(
         NotImplementedError, match=rf"^aten.{operation}\b.* in middle.*channels of first .*pruner.exclude=\[first\]"
     ):
-        channels_of(net)
+        trace_channels(net)
     with pytest.raises(ConfigError, match=f"^pruner: aten.{operation}"):
         PRUNERS.build("l1").refuse(net)
     with pytest.raises(ConfigError, match=f"^pruner: aten.{operation}"):
         PRUNERS.build("l1").prune_(net, 0.5, None)
-    assert not channels_of(net, exclude=["first"]).blocks
+    assert not trace_channels(net, exclude=["first"]).groups
     with pytest.raises(ConfigError, match="every channel of this network has to stay"):
         PRUNERS.build("l1", exclude=["first"]).refuse(net)
 
@@ -187,22 +187,22 @@ def test_what_leaves_channels_apart_is_followed(name):
     what, *layers = FOLLOWED[name] if isinstance(FOLLOWED[name], tuple) else (FOLLOWED[name],)
     torch.manual_seed(0)
     net, x = Net(Does(what, *layers)), torch.randn(1, 3, 16, 16)
-    channels, cut = channels_of(net, size=16), copy.deepcopy(net)
+    channels, cut = trace_channels(net, size=16), copy.deepcopy(net)
     gone = half_of(channels)
-    with masked(net, channels, gone):
+    with channels_masked(net, channels, gone):
         wanted = net(x)[0]
-    assert cut_(cut, channels, gone)["first"] == 4
+    assert remove_channels_(cut, channels, gone)["first"] == 4
     torch.testing.assert_close(cut(x)[0], wanted)
 
 
 def test_a_sum_with_what_stays_stays():
     net = Net(Does(lambda x: x + torch.ones(1, 8, 1, 1, device=x.device)))
-    assert not channels_of(net).blocks
+    assert not trace_channels(net).groups
 
 
 def test_a_network_whose_code_holds_widths_is_refused_before_it_is_trained():
     net = Net(Does(lambda x: x.view(1, 8, -1).reshape(1, 8, *x.shape[2:])))
-    assert channels_of(net).blocks
+    assert trace_channels(net).groups
     with pytest.raises(ConfigError, match="does not run: shape .* is invalid.*Its code holds numbers of channels"):
         PRUNERS.build("l1").refuse(net)
     assert net.first.out_channels == 8 and net.training and not net.first.weight.is_meta

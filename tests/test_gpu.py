@@ -14,7 +14,7 @@ from test_runtimes import order
 from segzoo.api import create_model
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.dense_crf import DenseCRF
-from segzoo.layers.upsample_argmax import grow_labels
+from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import MODELS, RUNTIMES
 from segzoo.training.loop import train
 
@@ -40,7 +40,7 @@ def test_networks_answer_as_on_the_cpu(name, lean):
     torch.manual_seed(0)
     model: Any = create_model(name, backbone={"name": "resnet50", "width": 0.25, "stem": "deep"}, num_classes=5).eval()
     if lean:
-        model.lean_()
+        model.fuse_for_inference_()
     x = torch.randn(2, 3, 97, 161)
     wanted = model(x).main
     found = model.to(DEVICE)(x.to(DEVICE)).main.cpu()
@@ -76,7 +76,7 @@ def test_a_deterministic_run_gives_the_same_bits_twice(tmp_path):
 def test_labels_grow_as_on_the_cpu():
     logits = torch.randn(2, 7, 13, 17, generator=torch.Generator().manual_seed(0))
     for align in (True, False):
-        equal = grow_labels(logits.to(DEVICE), (100, 130), align).cpu() == grow_labels(logits, (100, 130), align)
+        equal = upsample_argmax(logits.to(DEVICE), (100, 130), align).cpu() == upsample_argmax(logits, (100, 130), align)
         assert equal.float().mean() > 0.9999
 
 
@@ -94,9 +94,9 @@ def test_the_crf_gives_the_marginals_of_the_cpu():
 def test_runtimes_give_the_networks_scores(name, words, precision):
     given = order(precision)
     with torch.no_grad():
-        wanted = given.deployed(given.example)[0]
-    given.deployed.to(DEVICE)
-    given = type(given)(given.deployed, given.example.to(DEVICE), precision, given.pictures)
+        wanted = given.model(given.example)[0]
+    given.model.to(DEVICE)
+    given = type(given)(given.model, given.example.to(DEVICE), precision, given.calibration_images)
     call = RUNTIMES.build(name, given, **words)
     for _ in range(3):  # a graph is captured at the second call
         error = (call(given.example).cpu() - wanted).abs().mean() / wanted.abs().mean()

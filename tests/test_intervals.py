@@ -8,7 +8,7 @@ from engine_kit import CARD, ToyData, make_parts
 from sklearn.metrics import jaccard_score
 
 from segzoo.evaluation import bootstrap as intervals
-from segzoo.evaluation.bootstrap import miou_difference, miou_interval
+from segzoo.evaluation.bootstrap import bootstrap_miou, paired_bootstrap_miou
 from segzoo.evaluation.evaluator import evaluate
 
 
@@ -33,40 +33,40 @@ def test_each_draw_is_the_score_of_the_pictures_drawn(monkeypatch):
     for times in rng.multinomial(40, [1 / 40] * 40, size=20):
         which = np.repeat(np.arange(40), times)
         wanted.append(jaccard_score(labels[which].ravel(), preds[which].ravel(), average="macro"))
-    assert miou_interval(pictures) == pytest.approx(tuple(np.percentile(wanted, (2.5, 97.5))))
+    assert bootstrap_miou(pictures) == pytest.approx(tuple(np.percentile(wanted, (2.5, 97.5))))
 
 
 def test_intervals_cover_the_score_of_all_pictures_of_the_kind():
     preds, labels, pictures = drawn(4000, seed=9)
     truth = jaccard_score(labels.ravel(), preds.ravel(), average="macro")
-    inside = [low <= truth <= high for low, high in (miou_interval(part) for part in np.split(pictures, 100))]
+    inside = [low <= truth <= high for low, high in (bootstrap_miou(part) for part in np.split(pictures, 100))]
     assert 0.85 <= np.mean(inside) <= 1.0
 
 
 def test_a_pair_is_compared_on_the_same_pictures():
     _, _, better = drawn(wrong=0.25)
     _, _, worse = drawn(wrong=0.30)
-    found = miou_difference(better, worse)
+    found = paired_bootstrap_miou(better, worse)
     assert 0 < found["low"] < found["difference"] < found["high"]
-    alone = [miou_interval(pictures) for pictures in (better, worse)]
+    alone = [bootstrap_miou(pictures) for pictures in (better, worse)]
     assert found["high"] - found["low"] < sum(high - low for low, high in alone)
-    assert miou_difference(better, better) == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    assert paired_bootstrap_miou(better, better) == {"difference": 0.0, "low": 0.0, "high": 0.0}
     with pytest.raises(ValueError, match="score both on the same pictures"):
-        miou_difference(better, worse[:10])
+        paired_bootstrap_miou(better, worse[:10])
 
 
 def test_absent_classes_are_left_out():
     pictures = np.zeros((5, 3, 3), np.int64)
     pictures[:, :, 0] = 10  # one class alone, all of it hit
-    assert miou_interval(pictures) == (1.0, 1.0)
+    assert bootstrap_miou(pictures) == (1.0, 1.0)
 
 
 def test_the_evaluators_pictures_sum_to_its_counts():
     parts = make_parts(train_set=ToyData(5, vary=True))
     found = evaluate(parts.model, parts.train_set, CARD, device="cpu", workers=0)
-    hits, labelled, predicted = found.pictures.sum(0)
-    assert found.pictures.shape == (5, 3, 3) and found.precision == "fp32"
-    assert (hits == found.confusion.diagonal()).all() and (labelled == found.confusion.sum(1)).all()
+    hits, labeled, predicted = found.per_image_counts.sum(0)
+    assert found.per_image_counts.shape == (5, 3, 3) and found.precision == "fp32"
+    assert (hits == found.confusion.diagonal()).all() and (labeled == found.confusion.sum(1)).all()
     assert (predicted == found.confusion.sum(0)).all()
-    low, high = miou_interval(found.pictures)
+    low, high = bootstrap_miou(found.per_image_counts)
     assert low <= found.scores.miou <= high

@@ -77,8 +77,8 @@ def test_area_of_a_convex_polygon(tmp_path, angles, reach):
 @given(points=st.lists(corner, min_size=3, max_size=8))
 def test_any_polygon_holds_exactly_the_pixels_inside_it(tmp_path, points):
     label = draw(tmp_path, shape("scratch", [list(point) for point in points]))
-    centres = np.array(points, np.float32) - 0.5  # pixel centres at whole numbers
-    contour = centres.reshape(-1, 1, 2)
+    centers = np.array(points, np.float32) - 0.5  # pixel centers at whole numbers
+    contour = centers.reshape(-1, 1, 2)
     for y in range(0, SIZE[0], 3):
         for x in range(0, SIZE[1], 3):
             distance = cv2.pointPolygonTest(contour, (float(x), float(y)), True)
@@ -225,14 +225,14 @@ def test_unpaired_files(tmp_path):
     (tmp_path / "train/b.json").unlink()
     with pytest.raises(DataError, match=r"1 of 3 have no label train/\{stem\}\.json: b"):
         len(build(tmp_path))
-    data = build(tmp_path, unlabelled="background")
+    data = build(tmp_path, unlabeled="background")
     assert len(data) == 3 and not data[1].label.any() and data[1].label.shape == SIZE and data[0].label.any()
     (tmp_path / "train/c.png").unlink()
     for choice in ("error", "background"):
         with pytest.raises(
             DataError, match=r"1 of 3 have no picture .*: c\. A picture embedded in a JSON file .imageData. is not read"
         ):
-            len(build(tmp_path, unlabelled=choice))
+            len(build(tmp_path, unlabeled=choice))
 
 
 def test_json_in_another_folder_by_lists(tmp_path):

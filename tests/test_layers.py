@@ -13,12 +13,12 @@ from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segzoo.layers.conv import ConvBN, Score
-from segzoo.layers.norm import PooledBN
-from segzoo.layers.pyramid_conv import ContextConv
-from segzoo.layers.pyramid_pooling import PyramidPool, spread
+from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.norm import SingleValueBatchNorm
+from segzoo.layers.pyramid_conv import FactorizedPyramidConv
+from segzoo.layers.pyramid_pooling import PyramidPooling, upsample_pooled
 from segzoo.layers.resize import resize
-from segzoo.layers.upsample_argmax import grow_labels
+from segzoo.layers.upsample_argmax import upsample_argmax
 
 POOLS = {"avg": F.adaptive_avg_pool2d, "max": F.adaptive_max_pool2d}
 quick = settings(max_examples=40, deadline=None)
@@ -53,7 +53,7 @@ def test_conv_bn_is_convolution_batch_norm_relu(relu):
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_score_is_full_precision_inside_autocast(kernel):
-    layer, x = Score(64, 5, kernel=kernel), torch.randn(2, 64, 6, 7).bfloat16()
+    layer, x = Classifier(64, 5, kernel=kernel), torch.randn(2, 64, 6, 7).bfloat16()
     expected = F.conv2d(x.float(), layer.weight, layer.bias, padding=kernel // 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = layer(x)
@@ -62,7 +62,7 @@ def test_score_is_full_precision_inside_autocast(kernel):
 
 
 def test_score_of_a_model_in_low_precision_is_float32():
-    assert Score(4, 2).bfloat16()(torch.randn(1, 4, 3, 3).bfloat16()).dtype == torch.float32
+    assert Classifier(4, 2).bfloat16()(torch.randn(1, 4, 3, 3).bfloat16()).dtype == torch.float32
 
 
 # PooledBN
@@ -76,7 +76,7 @@ def fitted(norm):
 
 
 def test_pooled_bn_uses_and_keeps_its_statistics_for_one_value_and_says_so_once():
-    norm = fitted(PooledBN(4, role="the 1x1 map"))
+    norm = fitted(SingleValueBatchNorm(4, role="the 1x1 map"))
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     x = torch.randn(1, 4, 1, 1, requires_grad=True)
     with pytest.warns(UserWarning, match="the 1x1 map"):
@@ -99,7 +99,7 @@ def fitted_copy(norm):
 
 @pytest.mark.parametrize("shape", [(2, 4, 1, 1), (1, 4, 1, 2), (3, 4, 5, 6)])
 def test_pooled_bn_is_batch_norm_for_more_values(shape):
-    norm = fitted(PooledBN(4))
+    norm = fitted(SingleValueBatchNorm(4))
     plain, x = fitted_copy(norm), torch.randn(shape)
     for mode in (True, False):
         assert torch.equal(norm.train(mode)(x), plain.train(mode)(x))
@@ -118,7 +118,7 @@ def test_resize_with_aligned_corners_keeps_every_second_pixel_at_odd_sizes():
 @given(st.tuples(sides, sides), st.tuples(sides, sides), st.integers(1, 6), st.booleans(), st.integers(1, 50), st.integers(0, 99))
 def test_grow_labels_is_the_arg_max_of_interpolate(small, size, classes, align_corners, rows, seed):
     logits = torch.randn(2, classes, *small, generator=torch.Generator().manual_seed(seed))
-    labels = grow_labels(logits, size, align_corners, rows=rows)
+    labels = upsample_argmax(logits, size, align_corners, rows=rows)
     assert labels.dtype == torch.uint8 and labels.shape == (2, *size)
     assert_labels_equal(labels, logits, size, align_corners)
 
@@ -126,7 +126,7 @@ def test_grow_labels_is_the_arg_max_of_interpolate(small, size, classes, align_c
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_grow_labels_at_a_real_size(align_corners):
     logits = torch.randn(1, 19, 65, 129)
-    assert_labels_equal(grow_labels(logits, (513, 1025), align_corners), logits, (513, 1025), align_corners)
+    assert_labels_equal(upsample_argmax(logits, (513, 1025), align_corners), logits, (513, 1025), align_corners)
 
 
 @quick
@@ -143,9 +143,9 @@ def test_grow_labels_interpolates_borders_only(small, factors, more, align_corne
     logits = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3)[:, :, : small[0], : small[1]]
     logits = logits + 0.2 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segzoo.layers.upsample_argmax.SPARSE", 1.0)
+        patch.setattr("segzoo.layers.upsample_argmax.SPARSE_FRACTION", 1.0)
         patch.setattr("segzoo.layers.upsample_argmax._strips", None)
-        assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
+        assert_labels_equal(upsample_argmax(logits, size, align_corners), logits, size, align_corners)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -153,28 +153,28 @@ def test_grow_labels_interpolates_borders_only(small, factors, more, align_corne
 def test_grow_labels_tries_finer_cells_where_borders_are_many(monkeypatch, size, align_corners):
     logits = torch.randn(2, 6, 5, 8, generator=torch.Generator().manual_seed(size[0]))
     monkeypatch.setattr("segzoo.layers.upsample_argmax._strips", None)
-    assert_labels_equal(grow_labels(logits, size, align_corners), logits, size, align_corners)
+    assert_labels_equal(upsample_argmax(logits, size, align_corners), logits, size, align_corners)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_pooled_maps_grow_in_the_memory_order_of_their_map(layout, batch):
     x = torch.randn(batch, 8, 12, 20).contiguous(memory_format=layout)
-    for grid in PyramidPool((1, 2, 3))(x):
-        grown = spread(grid, (12, 20), True)
+    for grid in PyramidPooling((1, 2, 3))(x):
+        grown = upsample_pooled(grid, (12, 20), True)
         torch.testing.assert_close(grown, resize(grid, (12, 20), True))
         assert (x + grown).stride() == x.stride() and (grid.shape[-1] == 1 or grown.stride() == x.stride())
 
 
 def test_grow_labels_gives_ties_to_the_lower_class():
     logits = torch.randn(1, 1, 5, 5).expand(1, 4, 5, 5)
-    assert not grow_labels(logits, (33, 20), False).any()
+    assert not upsample_argmax(logits, (33, 20), False).any()
 
 
 def test_grow_labels_takes_more_classes_than_a_byte_holds():
     logits = torch.zeros(1, 300, 2, 2)
     logits[:, 299] = 1
-    labels = grow_labels(logits, (4, 4), True)
+    labels = upsample_argmax(logits, (4, 4), True)
     assert labels.dtype == torch.int32 and (labels == 299).all()
 
 
@@ -190,7 +190,7 @@ def test_grow_labels_never_builds_the_grown_logits():
 
     logits = torch.randn(1, 19, 64, 64)
     with Largest() as largest:
-        grow_labels(logits, (512, 512), True)
+        upsample_argmax(logits, (512, 512), True)
     assert 0 < largest.numel < logits.shape[1] * 512 * 512 / 8
 
 
@@ -201,14 +201,14 @@ def test_grow_labels_never_builds_the_grown_logits():
 @given(sides, sides, st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from(sorted(POOLS)))
 def test_pyramid_pool_equals_adaptive_pooling_at_every_size(height, width, bins, pool):
     x = torch.randn(2, 3, height, width)
-    for ours, b in zip(PyramidPool(bins, pool)(x), bins, strict=True):
+    for ours, b in zip(PyramidPooling(bins, pool)(x), bins, strict=True):
         torch.testing.assert_close(ours, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
 def test_pyramid_pool_has_the_gradient_of_adaptive_pooling(pool):
     x = torch.randn(2, 3, 7, 10, requires_grad=True)
-    (ours,), theirs = PyramidPool((6,), pool)(x), POOLS[pool](x, 6)
+    (ours,), theirs = PyramidPooling((6,), pool)(x), POOLS[pool](x, 6)
     upstream = torch.randn_like(theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, x, upstream), torch.autograd.grad(theirs, x, upstream))
 
@@ -217,14 +217,14 @@ def test_pyramid_pool_has_the_gradient_of_adaptive_pooling(pool):
 def test_pyramid_pool_computes_in_full_precision_inside_autocast(pool):
     x = torch.rand(1, 4, 90, 90).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (ours,) = PyramidPool((3,), pool)(x)
+        (ours,) = PyramidPooling((3,), pool)(x)
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours, POOLS[pool](x.float(), 3).bfloat16(), rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
 def test_pyramid_pool_exports_with_a_dynamic_size(pool):
-    layer = PyramidPool((1, 2, 3, 6), pool)
+    layer = PyramidPooling((1, 2, 3, 6), pool)
     shapes = {"x": {0: Dim("batch", min=1, max=8), 2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}}
     program = torch.export.export(layer, (torch.randn(2, 3, 24, 30),), dynamic_shapes=shapes).module()
     for batch, height, width in ((1, 3, 3), (2, 33, 65), (3, 61, 17)):
@@ -241,9 +241,9 @@ def test_pooled_maps_convolve_before_they_grow(size, align_corners):
     conv = torch.nn.Conv2d(7 + 2 * 3, 5, 3, padding=1)
     features, pooled = torch.randn(2, 7, *size), [torch.randn(2, 3, b, b) for b in (1, 4)]
     joined = torch.cat([features, *(resize(p, size, align_corners) for p in pooled)], 1)
-    torch.testing.assert_close(ContextConv(conv, 7, align_corners)(features, pooled), conv(joined), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(FactorizedPyramidConv(conv, 7, align_corners)(features, pooled), conv(joined), rtol=1e-4, atol=1e-5)
 
 
 def test_another_convolution_is_refused():
     with pytest.raises(ValueError, match="wanted a 3x3"):
-        ContextConv(torch.nn.Conv2d(4, 4, 1), 2, False)
+        FactorizedPyramidConv(torch.nn.Conv2d(4, 4, 1), 2, False)

@@ -8,7 +8,7 @@ import torchvision
 
 from segzoo.api import create_model
 from segzoo.registry import INITS, ConfigError
-from segzoo.weights import to_caffe, to_own
+from segzoo.weights import convert_state_dict, to_caffe_state_dict
 
 DEEP = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
 RELEASED = {
@@ -48,29 +48,29 @@ def test_caffe_layout_there_and_back_gives_the_same_logits(name, folded, tmp_pat
     for parameter in again.parameters():
         parameter.zero_()
     x = torch.randn(1, 3, 65, 97)
-    state = to_caffe(ours, folded=folded)
+    state = to_caffe_state_dict(ours, folded=folded)
     report = take(again, state, tmp_path)
     assert not report.left_over
-    assert all(part.startswith("aux.") for part in report.reinitialised)
+    assert all(part.startswith("aux.") for part in report.reinitialized)
     wanted = ours(x).main
     assert torch.allclose(again(x).main, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max())
 
 
 def test_caffe_names_are_the_prototxts_and_folding_leaves_its_count():
-    state = to_caffe(released("icnet"))
+    state = to_caffe_state_dict(released("icnet"))
     assert {k.partition(".")[0] for k in state} >= {
         "conv1_1_3x3_s2", "conv1_1_3x3_s2/bn", "conv2_1_1x1_reduce", "conv3_1_1x1_proj/bn", "conv4_6_3x3", "conv5_3_1x1_increase",
         "conv5_4_k1", "conv_sub4", "conv3_1_sub2_proj/bn", "conv_sub2", "conv1_sub1", "conv3_sub1_proj", "conv6_cls",
     }  # fmt: skip
     layers = {k.rpartition(".")[0] for k in state if "/bn" not in k}
     assert len(layers) == 64  # as in the prototxt, conv6_cls included
-    folded = to_caffe(released("icnet"), folded=True)
+    folded = to_caffe_state_dict(released("icnet"), folded=True)
     assert sum(t.numel() for t in folded.values()) == 6_685_715  # the released icnet_cityscapes.prototxt
 
 
 def test_caffe_pspnet_reads_bgr_and_joins_bins_descending():
     ours = released("pspnet_ascending")
-    state = to_caffe(ours)
+    state = to_caffe_state_dict(ours)
     assert torch.equal(state["conv1_1_3x3_s2.weight"][:, 0], ours.state_dict()["backbone.c1.0.weight"][:, 2])
     blocks = state["conv5_4.weight"].split([2048, 512, 512, 512, 512], 1)
     own = ours.state_dict()["fuse.conv.weight"].split([2048, 512, 512, 512, 512], 1)
@@ -87,7 +87,7 @@ def test_torchvisions_fcn_gives_its_logits(name, tmp_path, capsys):
     ours = create_model("fcn_dilated", backbone=name.removeprefix("fcn_"), num_classes=5)
     report = take(ours, theirs.state_dict(), tmp_path)
     assert not report.left_over
-    assert not report.reinitialised
+    assert not report.reinitialized
     assert "layout of torchvision" in capsys.readouterr().out
     x = torch.randn(1, 3, 65, 97)
     grown = torch.nn.functional.interpolate(ours.eval()(x).main, (65, 97), mode="bilinear", align_corners=False)
@@ -112,7 +112,7 @@ def test_published_weights_are_taken_by_name_and_their_classes_matched(monkeypat
 
 
 MMSEG = {
-    "pspnet_r50-d8_4xb2-40k_cityscapes-512x1024": ("pspnet", {"first_block": "half", "align_corners": False}),
+    "pspnet_r50-d8_4xb2-40k_cityscapes-512x1024": ("pspnet", {"first_block_dilation": "half", "align_corners": False}),
     "fcn_r50-d8_4xb2-40k_cityscapes-512x1024": ("fcn_dilated", {"convs": 2, "concat_input": True}),
 }
 
@@ -127,7 +127,7 @@ def test_mmsegmentations_weights_give_its_logits(config, tmp_path):
     theirs = shaken(mmseg_model(config))
     ours = create_model(name, backbone={"name": "resnet50", "stem": "v1c"}, num_classes=19, **settings)
     report = take(ours, theirs.state_dict(), tmp_path)
-    assert not report.reinitialised
+    assert not report.reinitialized
     assert not report.left_over
     x = torch.randn(1, 3, 65, 97)
     wanted = theirs.decode_head(theirs.backbone(x))
@@ -135,7 +135,7 @@ def test_mmsegmentations_weights_give_its_logits(config, tmp_path):
 
 
 def test_misfits_are_listed_layer_by_layer(tmp_path, capsys):
-    state = to_caffe(released("pspnet"))
+    state = to_caffe_state_dict(released("pspnet"))
     state["conv5_4.weight"] = state["conv5_4.weight"][:, :2560]
     report = take(released("pspnet"), state, tmp_path)
     assert report.misfits == ("fuse.conv.weight (512, 4096, 3, 3) here, (512, 2560, 3, 3) in the file",)
@@ -145,6 +145,6 @@ def test_misfits_are_listed_layer_by_layer(tmp_path, capsys):
 def test_a_layout_without_such_a_model_is_refused():
     fcn = create_model("fcn", backbone="vgg16", num_classes=3)
     with pytest.raises(ConfigError, match="layout of mmseg, which has no FCN"):
-        to_own(fcn, {"decode_head.conv_seg.weight": torch.zeros(1)})
+        convert_state_dict(fcn, {"decode_head.conv_seg.weight": torch.zeros(1)})
     with pytest.raises(ConfigError, match="layout of caffe, which has no FCN"):
-        to_caffe(fcn)
+        to_caffe_state_dict(fcn)

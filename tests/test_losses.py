@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from segzoo.layers.resize import bilinear_matrix
 from segzoo.losses import _chunked as _grow
-from segzoo.losses._base import shrink_labels
+from segzoo.losses._base import downsample_labels
 from segzoo.registry import LOSSES
 from segzoo.types import Logits
 
@@ -113,7 +113,7 @@ def test_at_logits_equals_torch_on_the_picked_labels(align_corners):
     loss = build(aux=(0.4,), align_corners=align_corners, at="logits", class_weights=WEIGHTS)
     weights, terms = torch.tensor(WEIGHTS), loss.terms(logits, label)
     for head, term in zip((logits.main, *logits.aux), terms, strict=True):
-        picked = shrink_labels(label, head.shape[2:], align_corners).long()
+        picked = downsample_labels(label, head.shape[2:], align_corners).long()
         torch.testing.assert_close(term, F.cross_entropy(head, picked, weights, ignore_index=255))
     torch.testing.assert_close(loss(logits, label), terms[0] + 0.4 * terms[1])
 
@@ -123,7 +123,7 @@ def test_at_logits_equals_torch_on_the_picked_labels(align_corners):
 def test_shrinking_only_picks(height, width, small, align_corners):
     label = torch.from_numpy(np.random.default_rng(height).permutation(height * width).astype(np.int32).reshape(1, height, width))
     size = (min(small, height), min(small, width))
-    picked = shrink_labels(label, size, align_corners)
+    picked = downsample_labels(label, size, align_corners)
     assert picked.shape == (1, *size) and picked.dtype == label.dtype and picked.unique().numel() == picked.numel()
     if align_corners and min(size) > 1:
         assert (picked[0, 0, 0], picked[0, -1, -1]) == (label[0, 0, 0], label[0, -1, -1])
@@ -134,13 +134,13 @@ def test_shrinking_only_picks(height, width, small, align_corners):
 def test_cells_are_picked_in_their_middle(small, stride):
     label = torch.arange((small * stride) ** 2).view(1, small * stride, -1)
     wanted = F.interpolate(label[None].float(), (small, small), mode="nearest-exact")[0]
-    assert torch.equal(shrink_labels(label, (small, small), False).float(), wanted)
+    assert torch.equal(downsample_labels(label, (small, small), False).float(), wanted)
 
 
 @pytest.mark.parametrize(("large", "small", "step"), [(713, 90, 8), (1025, 257, 4), (33, 3, 16), (321, 41, 8)])
 def test_aligned_corners_subsample_exactly(large, small, step):
     label = torch.arange(large, dtype=torch.int32).view(1, 1, large)
-    assert torch.equal(shrink_labels(label, (1, small), True)[0, 0], label[0, 0, ::step])
+    assert torch.equal(downsample_labels(label, (1, small), True)[0, 0], label[0, 0, ::step])
 
 
 def test_ohem_keeping_all_is_cross_entropy():
@@ -159,7 +159,7 @@ def test_ohem_equals_its_definition(monkeypatch, at, threshold, min_kept):
         logits, label
     )  # True: no two pixels alike
     grown = F.interpolate(logits.main, label.shape[1:], mode="bilinear", align_corners=True) if at == "label" else logits.main
-    target = (label if at == "label" else shrink_labels(label, grown.shape[2:], True)).long()
+    target = (label if at == "label" else downsample_labels(label, grown.shape[2:], True)).long()
     losses = F.cross_entropy(grown, target, ignore_index=255, reduction="none")
     total = torch.zeros(())
     for one, ids in zip(losses, target, strict=True):
@@ -207,5 +207,5 @@ def test_faults_are_named():
 
 def test_strips_bound_the_memory(monkeypatch):
     monkeypatch.setattr(_grow, "CPU_ELEMENTS", 3 * CLASSES * 23 * 4)
-    sizes = [rows.stop - rows.start for rows, _ in _grow.grown_strips(scene()[0].main, (17, 23), False)]
+    sizes = [rows.stop - rows.start for rows, _ in _grow.upsample_in_chunks(scene()[0].main, (17, 23), False)]
     assert sizes == [4, 4, 4, 4, 1]

@@ -11,10 +11,10 @@ from engine_kit import Toy, make_parts, run_in, settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from segzoo.checkpoints.store import steps
+from segzoo.checkpoints.store import list_checkpoints
 from segzoo.registry import PRUNERS
-from segzoo.runs.run_dir import Run
-from segzoo.training.dry_run import SHY, OutOfMemory, fitting
+from segzoo.runs.run_dir import RunDir
+from segzoo.training.dry_run import MEMORY_MARGIN, OutOfMemory, largest_fitting_batch
 from segzoo.training.loop import train
 
 
@@ -43,7 +43,7 @@ def test_the_message_names_the_settings_and_proposes_smaller_ones(tmp_path, erro
     parts = make_parts(model=Greedy(error))
     with pytest.raises(OutOfMemory, match=r"batch_size=4.*crop=None.*accumulate=1.*Try batch_size=2 accumulate=2") as stopped:
         train(parts, run_in(tmp_path), **settings(save_every=2))
-    assert "dry=true" in str(stopped.value) and steps(tmp_path) == [0, 2]
+    assert "dry_run=true" in str(stopped.value) and list_checkpoints(tmp_path) == [0, 2]
 
 
 def test_one_picture_that_does_not_fit_needs_a_smaller_crop(tmp_path):
@@ -63,25 +63,25 @@ def test_other_errors_stay_what_they_are(tmp_path):
 @given(batch=st.integers(1, 64), each=st.floats(0, 1e10), base=st.floats(0, 1e11), have=st.floats(1e9, 1e11))
 def test_a_proposed_batch_fits_and_one_more_does_not(batch, each, base, have):
     need = base + each * batch
-    found = fitting(batch, need, each, have)
+    found = largest_fitting_batch(batch, need, each, have)
     assert 1 <= found <= batch
     if found == batch:
-        assert need <= SHY * have or batch == 1
+        assert need <= MEMORY_MARGIN * have or batch == 1
     elif found > 1:
-        assert base + each * found <= SHY * have * (1 + 1e-9)
+        assert base + each * found <= MEMORY_MARGIN * have * (1 + 1e-9)
 
 
 def test_a_rehearsal_predicts_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    needs = train(make_parts(), Run(tmp_path / "none"), **settings(dry=True))
+    needs = train(make_parts(), RunDir(tmp_path / "none"), **settings(dry=True))
     assert needs["fits"] and needs["batch_size"] == 4 and 0 < needs["peak_gb"] < needs["have_gb"] and needs["step_s"] > 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_rehearsal_is_of_the_network_that_runs():
     parts = make_parts()
-    parts.pruner = PRUNERS.build("l1", keep=0.5, start=0.0)
-    train(parts, Run(Path()), **settings(dry=True))
+    parts.pruner = PRUNERS.build("l1", keep_ratio=0.5, start=0.0)
+    train(parts, RunDir(Path()), **settings(dry=True))
     assert parts.model.get_parameter("backbone.0.weight").shape[0] == 4
 
 

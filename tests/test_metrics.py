@@ -71,7 +71,7 @@ def test_scores_equal_torchmetrics_where_every_class_is_labelled():
 
 def test_scores_by_hand_with_an_absent_class():
     label = np.array([[0, 0, 0, 1], [1, 1, 255, 255]], np.uint8)
-    pred = np.array([[0, 0, 2, 1], [1, 0, 2, 2]], np.uint8)  # class 2 is predicted and never labelled, class 3 neither
+    pred = np.array([[0, 0, 2, 1], [1, 0, 2, 2]], np.uint8)  # class 2 is predicted and never labeled, class 3 neither
     scores = counted(pred, label, 4).scores(("a", "b", "c", "d"), images=1, loss=0.5)
     assert scores.per_class["a"] == {"iou": 2 / 4, "acc": 2 / 3, "pixels": 3}
     assert scores.per_class["b"] == {"iou": 2 / 3, "acc": 2 / 3, "pixels": 3}
@@ -128,7 +128,7 @@ def test_other_wrong_input():
 
 
 def test_nothing_labelled_is_an_error_not_a_score():
-    with pytest.raises(DataError, match="none of 2 pictures has a labelled pixel"):
+    with pytest.raises(DataError, match="none of 2 pictures has a labeled pixel"):
         counted(np.zeros((2, 3, 3), np.uint8), np.full((2, 3, 3), 255, np.uint8), 3).scores(("a", "b", "c"), images=2)
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from segzoo.models.fcn import FCN, Deconv, _cropped
 from segzoo.models.icnet import CascadeFusion
 from segzoo.registry import BACKBONES, MODELS, ConfigError
-from segzoo.types import DataCard
+from segzoo.types import DatasetInfo
 
 CAFFE = {"stem": "deep", "stride_at": "1x1"}
 TINY = {"resnet50": {"stem": "deep", "width": 0.125}, "resnet101": {"width": 0.125}, "vgg16": {}}
@@ -263,7 +263,7 @@ def checked(model):
     [
         (torch.zeros(3, 64, 64), r"\(3, 64, 64\).*wanted \(N, 3, H, W\).*x\[None\]"),
         (torch.zeros(1, 64, 64, 3), r"wanted \(N, 3, H, W\).*permute"),
-        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), r"uint8, wanted normalised floats"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), r"uint8, wanted normalized floats"),
         (torch.zeros(1, 3, 31, 64), r"\(1, 3, 31, 64\).*at least 32 x 32 pixels: enlarge or pad"),
         (torch.zeros(1, 3, 64, 20), r"at least 32 x 32"),
     ],
@@ -281,7 +281,7 @@ def test_learned_deconvolutions_need_a_skip():
 # predict
 
 
-CARD = DataCard("toy", tuple("abcde"), ((0, 0, 0),) * 5, mean=(100.0, 110.0, 120.0), std=(50.0, 55.0, 60.0))
+CARD = DatasetInfo("toy", tuple("abcde"), ((0, 0, 0),) * 5, mean=(100.0, 110.0, 120.0), std=(50.0, 55.0, 60.0))
 
 
 @models
@@ -409,12 +409,12 @@ def test_icnet_fusion_adds_a_dilated_and_a_plain_convolution_before_its_relu():
     "model, given, c4, c5",
     [
         ("pspnet", {}, [2] * 6, [4] * 3),
-        ("pspnet", {"first_block": "half"}, [1] + [2] * 5, [2, 4, 4]),
+        ("pspnet", {"first_block_dilation": "half"}, [1] + [2] * 5, [2, 4, 4]),
         ("pspnet", {"output_stride": 16}, [1] * 6, [2] * 3),
         ("icnet", {}, [2] * 6, [4] * 3),
-        ("icnet", {"first_block": "half"}, [1] + [2] * 5, [2, 4, 4]),
+        ("icnet", {"first_block_dilation": "half"}, [1] + [2] * 5, [2, 4, 4]),
         ("fcn_dilated", {}, [1] + [2] * 5, [2, 4, 4]),
-        ("fcn_dilated", {"first_block": "full"}, [2] * 6, [4] * 3),
+        ("fcn_dilated", {"first_block_dilation": "full"}, [2] * 6, [4] * 3),
         ("fcn", {}, [1] * 6, [1] * 3),
     ],
 )
@@ -470,7 +470,7 @@ def test_dilated_fcn_equals_torchvision(name):
     x = picture(1, 3, 65, 97)
     with torch.no_grad():
         expected, logits = theirs(x), ours(x)
-        aux = ours.aux[0](ours.backbone.run(x)["c4"])
+        aux = ours.aux[0](ours.backbone.forward_stages(x)["c4"])
     for found, key in ((logits.main, "out"), (aux, "aux")):
         grown = F.interpolate(found, size=(65, 97), mode="bilinear", align_corners=ours.align_corners)
         torch.testing.assert_close(grown, expected[key], rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Parameter groups of the optimisers, and the schedules against torch's own."""
+"""Parameter groups of the optimizers, and the schedules against torch's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def groups(model, name="sgd", **given):
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_every_parameter_is_in_its_group(name):
     model = Net()
-    found = groups(model, name, lr=0.1, weight_decay=0.01, head_lr=10.0, bias_lr=2.0)
+    found = groups(model, name, lr=0.1, weight_decay=0.01, head_lr_mult=10.0, bias_lr_mult=2.0)
     trunk, head = model.backbone, model.head
     wanted = {
         "trunk.weight": ([trunk[0].weight], 0.1, 0.01),
@@ -81,8 +81,8 @@ def test_senseless_numbers_are_refused(given):
 
 
 def test_groups_survive_a_checkpoint():
-    optimizer = OPTIMS.build("sgd", Net(), lr=0.1, head_lr=10.0)
-    other = OPTIMS.build("sgd", Net(), lr=0.1, head_lr=10.0)
+    optimizer = OPTIMS.build("sgd", Net(), lr=0.1, head_lr_mult=10.0)
+    other = OPTIMS.build("sgd", Net(), lr=0.1, head_lr_mult=10.0)
     other.load_state_dict(optimizer.state_dict())
     assert [(g["name"], g["base_lr"]) for g in other.param_groups] == [(g["name"], g["base_lr"]) for g in optimizer.param_groups]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from engine_kit import CARD, Toy, ToyData
 
-from segzoo.export.exporter import deliver
+from segzoo.export.exporter import export_model
 from segzoo.registry import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def test_every_package_is_declared():
 
 
 class Lean(Toy):
-    def lean_(self):
+    def fuse_for_inference_(self):
         return 0
 
 
@@ -72,7 +72,7 @@ class Lean(Toy):
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, format, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"format={format} needs {package}: pip install .segzoo\[export,openvino\]"):
-        deliver(Lean().eval(), CARD, {}, ToyData(), tmp_path, format=format)
+        export_model(Lean().eval(), CARD, {}, ToyData(), tmp_path, format=format)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ import torch
 
 from segzoo.api import create_model, load
 from segzoo.checkpoints import serialization as checkpoint
-from segzoo.data.card import make_card
+from segzoo.data.card import make_dataset_info
 from segzoo.registry import LOSSES, MODELS, OPTIMS
 
 CLASSES = ("background", "left", "corner", "dot")
@@ -30,12 +30,12 @@ SIZES = [(33, 47), (97, 161), (360, 480)]
 
 
 def fixed_batch():
-    """Four noisy pictures of 64x64 with a stripe, a square and a dot of other colours, some pixels ignored, and the labels' entropy."""
+    """Four noisy pictures of 64x64 with a stripe, a square and a dot of other colors, some pixels ignored, and the labels' entropy."""
     generator = torch.Generator().manual_seed(0)
     label = torch.zeros(4, 64, 64, dtype=torch.uint8)
     label[:, :, :20], label[:, 34:, 34:], label[:, 8:20, 40:52], label[:, 60:, :] = 1, 2, 3, 255
-    colours = torch.tensor([[0.0, 0, 0], [1.5, 0, -1], [-1, 1.5, 0], [0, -1, 1.5]])
-    x = colours[torch.where(label == 255, 0, label).long()].permute(0, 3, 1, 2)
+    colors = torch.tensor([[0.0, 0, 0], [1.5, 0, -1], [-1, 1.5, 0], [0, -1, 1.5]])
+    x = colors[torch.where(label == 255, 0, label).long()].permute(0, 3, 1, 2)
     share = torch.bincount(label.flatten(), minlength=256)[:4] / (label != 255).sum()
     return x + 0.3 * torch.randn(x.shape, generator=generator), label, -(share * share.log()).sum().item()
 
@@ -43,7 +43,7 @@ def fixed_batch():
 def learn(model, rate, steps=30):
     """The main head's training loss of each step, with the model's own loss."""
     x, label, _ = fixed_batch()
-    loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, 255, model.loss_at)
+    loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, 255, model.loss_resolution)
     optimizer = OPTIMS.build("adamw", model.train(), lr=rate)
     curve = []
     for _ in range(steps):
@@ -69,8 +69,8 @@ def test_a_pair_learns_one_batch_and_survives_its_checkpoint(model, trunk, tmp_p
         assert sum(curve[-3:]) / 3 < fixed_batch()[2], curve
 
     config = {"model": {"name": model, **lean}, "backbone": BACKBONES[trunk]}
-    card = make_card("test", CLASSES, None, (0, 0, 0), (1, 1, 1))
-    again = load(checkpoint.save(tmp_path, 30, built, {}, config, card, {}))
+    card = make_dataset_info("test", CLASSES, None, (0, 0, 0), (1, 1, 1))
+    again = load(checkpoint.save_checkpoint(tmp_path, 30, built, {}, config, card, {}))
     built.eval()
     for height, width in SIZES:
         x = torch.randn(1, 3, height, width)

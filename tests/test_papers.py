@@ -51,10 +51,10 @@ def assert_same(found, expected):
 
 
 def bilinear(classes, size):
-    """surgery.py: the outer product of 1 - |i - centre| / f on the diagonal of classes."""
+    """surgery.py: the outer product of 1 - |i - center| / f on the diagonal of classes."""
     factor = (size + 1) // 2
-    centre = factor - 1 if size % 2 else factor - 0.5
-    tap = 1 - (torch.arange(size) - centre).abs() / factor
+    center = factor - 1 if size % 2 else factor - 0.5
+    tap = 1 - (torch.arange(size) - center).abs() / factor
     return torch.diag_embed((tap[:, None] * tap).expand(classes, size, size).permute(1, 2, 0)).permute(2, 3, 0, 1)
 
 
@@ -126,7 +126,7 @@ def parsenet_trunk(model, x):
     return F.relu(conv(model.fc[3], x))
 
 
-def normalised(x, scale):
+def normalized(x, scale):
     return scale.view(1, -1, 1, 1) * x / (x.pow(2).sum(1, keepdim=True) + 1e-10).sqrt()
 
 
@@ -138,8 +138,8 @@ def test_parsenet_is_the_released_one(size):
         norm.scale.uniform_(5, 15)
     x = picture(*size, batch=2)
     fc7 = parsenet_trunk(model, x)
-    local = conv(model.score, normalised(fc7, model.local_norm.scale))
-    context = conv(model.global_score, normalised(fc7.mean((2, 3), keepdim=True), model.global_norm.scale))
+    local = conv(model.score, normalized(fc7, model.local_norm.scale))
+    context = conv(model.global_score, normalized(fc7.mean((2, 3), keepdim=True), model.global_norm.scale))
     assert_same(model(x).main, local + context.expand_as(local))
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: the same to the bit everywhere, consistently labelled, with the class shares that it promises."""
+"""The embedded data set: the same to the bit everywhere, consistently labeled, with the class shares that it promises."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segzoo.data.datasets.parts import Parts, parts
-from segzoo.data.synthetic.scene import BELT, DENT, SCRATCH, Scene, draw
+from segzoo.data.datasets.parts import PartsDataset, parts
+from segzoo.data.synthetic.scene import BELT, DENT, SCRATCH, Scene, render_scene
 from segzoo.data.synthetic.shapes import KINDS
 from segzoo.registry import DATA, ConfigError
 
@@ -25,18 +25,18 @@ from segzoo.data.parts import parts
 digest = hashlib.sha256()
 data = parts("train")
 for index in range(30):
-    digest.update(data.scene(index).grey.tobytes() + data.scene(index).label.tobytes())
+    digest.update(data.scene(index).gray.tobytes() + data.scene(index).label.tobytes())
 print(digest.hexdigest())
 """
 
 
 @pytest.fixture(scope="module")
-def train() -> Parts:
+def train() -> PartsDataset:
     return parts("train")
 
 
 @pytest.fixture(scope="module")
-def scenes(train: Parts) -> list[Scene]:
+def scenes(train: PartsDataset) -> list[Scene]:
     """The first forty pictures, then every eighth: 75 of the 320, to keep the test quick."""
     return [train.scene(index) for index in [*range(40), *range(40, len(train), 8)]]
 
@@ -56,12 +56,12 @@ def test_pictures_are_equal_in_every_process_and_on_every_vector_unit(scenes: li
     dispatched = " ".join(getattr(np._core._multiarray_umath, "__cpu_dispatch__", []))  # type: ignore[attr-defined]
     here = hashlib.sha256()
     for scene in scenes[:30]:
-        here.update(scene.grey.tobytes() + scene.label.tobytes())
+        here.update(scene.gray.tobytes() + scene.label.tobytes())
     assert digest_elsewhere() == here.hexdigest()
     assert digest_elsewhere(NPY_DISABLE_CPU_FEATURES=dispatched) == here.hexdigest()
 
 
-def test_a_picture_depends_on_seed_split_and_index_alone(train: Parts):
+def test_a_picture_depends_on_seed_split_and_index_alone(train: PartsDataset):
     first = digest(train[3])
     assert digest(train[3]) == first
     assert digest(parts("train", cache=False, train_images=4)[3]) == first
@@ -76,7 +76,7 @@ def test_no_picture_is_in_both_splits():
     assert len(seen) == 80
 
 
-def test_samples_are_grey_rgb_and_belong_to_the_caller(train: Parts):
+def test_samples_are_grey_rgb_and_belong_to_the_caller(train: PartsDataset):
     sample = train[0]
     assert sample.image.shape == (256, 320, 3) and sample.image.dtype == np.uint8
     assert sample.label.shape == (256, 320) and sample.label.dtype == np.uint8
@@ -90,7 +90,7 @@ def test_samples_are_grey_rgb_and_belong_to_the_caller(train: Parts):
         train[-1]
 
 
-def test_every_class_appears_early_and_in_its_share(train: Parts, scenes: list[Scene]):
+def test_every_class_appears_early_and_in_its_share(train: PartsDataset, scenes: list[Scene]):
     labels = np.stack([scene.label for scene in scenes])
     classes = train.card.num_classes
     assert set(np.unique(labels[:40])) == set(np.unique(labels)) == set(range(classes))
@@ -100,20 +100,20 @@ def test_every_class_appears_early_and_in_its_share(train: Parts, scenes: list[S
     assert all(0.01 < defect < 0.05 for defect in share[[SCRATCH, DENT]])
 
 
-def test_the_card_states_the_statistics_of_the_training_split(train: Parts, scenes: list[Scene]):
-    grey = np.stack([scene.grey for scene in scenes])
-    assert train.card.mean == pytest.approx((grey.mean(),) * 3, abs=3)
-    assert train.card.std == pytest.approx((grey.std(),) * 3, abs=3)
+def test_the_card_states_the_statistics_of_the_training_split(train: PartsDataset, scenes: list[Scene]):
+    gray = np.stack([scene.gray for scene in scenes])
+    assert train.card.mean == pytest.approx((gray.mean(),) * 3, abs=3)
+    assert train.card.std == pytest.approx((gray.std(),) * 3, abs=3)
     assert len(train.card.classes) == len(set(train.card.palette)) == 8
     assert train.card.classes[SCRATCH] == "scratch" and train.card.classes[DENT] == "dent"
     assert train.card.classes[1:SCRATCH] == tuple(kind.draw.__name__ for kind in KINDS)
 
 
 @pytest.mark.slow
-def test_the_card_states_the_statistics_exactly(train: Parts):
-    grey = np.stack([train.scene(index).grey for index in range(len(train))])
-    assert train.card.mean == pytest.approx((grey.mean(),) * 3, abs=0.06)
-    assert train.card.std == pytest.approx((grey.std(),) * 3, abs=0.06)
+def test_the_card_states_the_statistics_exactly(train: PartsDataset):
+    gray = np.stack([train.scene(index).gray for index in range(len(train))])
+    assert train.card.mean == pytest.approx((gray.mean(),) * 3, abs=0.06)
+    assert train.card.std == pytest.approx((gray.std(),) * 3, abs=0.06)
 
 
 @settings(max_examples=25, deadline=None)
@@ -124,9 +124,9 @@ def test_the_card_states_the_statistics_exactly(train: Parts):
     objects=st.tuples(st.integers(1, 12), st.integers(0, 6)),
 )
 def test_defects_lie_on_parts_and_nothing_else_differs(seed: int, height: int, width: int, objects: tuple[int, int]):
-    scene = draw(np.random.Generator(np.random.PCG64(seed)), height, width, (objects[0], sum(objects)))
-    assert scene.grey.shape == scene.label.shape == scene.kind.shape == (height, width)
-    assert scene.grey.dtype == scene.label.dtype == scene.kind.dtype == np.uint8
+    scene = render_scene(np.random.Generator(np.random.PCG64(seed)), height, width, (objects[0], sum(objects)))
+    assert scene.gray.shape == scene.label.shape == scene.kind.shape == (height, width)
+    assert scene.gray.dtype == scene.label.dtype == scene.kind.dtype == np.uint8
     assert scene.kind.max() < SCRATCH and scene.label.max() <= DENT
     defect = scene.label >= SCRATCH
     assert (scene.kind[defect] != BELT).all()
@@ -138,7 +138,7 @@ def test_defects_can_be_seen(scenes: list[Scene]):
     differences: dict[int, list[float]] = {SCRATCH: [], DENT: []}
     for scene in scenes:
         for defect, part in ((d, p) for d in differences for p in range(1, SCRATCH)):
-            on, off = scene.grey[(scene.label == defect) & (scene.kind == part)], scene.grey[scene.label == part]
+            on, off = scene.gray[(scene.label == defect) & (scene.kind == part)], scene.gray[scene.label == part]
             if min(on.size, off.size) > 100:
                 differences[defect].append(float(on.mean()) - float(off.mean()))
     assert np.median(differences[SCRATCH]) > 20 and np.median(differences[DENT]) < -12
@@ -151,4 +151,4 @@ def test_bad_settings_are_refused_with_the_remedy():
         DATA.build("parts", "trian")
     with pytest.raises(ConfigError) as caught:
         DATA.build("parts", "val", height=8, objects=[0, 4], seed=-1, val_images=0, widht=256)
-    assert len(caught.value.faults) == 5
+    assert len(caught.value.errors) == 5

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from segzoo.layers.pyramid_pooling import PyramidPool
+from segzoo.layers.pyramid_pooling import PyramidPooling
 from segzoo.layers.resize import resize
 from segzoo.models.icnet import CascadeFusion
 
@@ -18,12 +18,12 @@ SKIP = 'pip install -e ".[peers]"'
 @torch.no_grad()
 def test_pyramid_is_that_of_segmentation_models_pytorch(size):
     pytest.importorskip("segmentation_models_pytorch", reason=SKIP)
-    from segmentation_models_pytorch.decoders.pspnet.decoder import PSPModule
+    from segmentation_models_pytorch.decoders.pspnet.decoder import PSPModule  # pyright: ignore[reportMissingImports]
 
     theirs = PSPModule(32, (1, 2, 3, 6)).eval()
     x = torch.randn(2, 32, *size)
     blocks: list[Any] = list(theirs.blocks)
-    pooled = PyramidPool((1, 2, 3, 6))(x)
+    pooled = PyramidPooling((1, 2, 3, 6))(x)
     ours = [resize(block.pool[1](grid), size, True) for block, grid in zip(blocks, pooled, strict=True)]  # with their convolution
     torch.testing.assert_close(torch.cat([*ours, x], 1), theirs(x), rtol=1e-4, atol=1e-5)
 
@@ -34,7 +34,7 @@ def test_cascade_fusion_is_that_of_mmsegmentation_without_its_inner_relus():
     from benchmarks.peers import import_mmseg
 
     import_mmseg()
-    from mmseg.models.necks.ic_neck import CascadeFeatureFusion
+    from mmseg.models.necks.ic_neck import CascadeFeatureFusion  # pyright: ignore[reportMissingImports]
 
     theirs: Any = CascadeFeatureFusion(16, 8, 12, act_cfg=None, align_corners=True).eval()
     ours: Any = CascadeFusion(16, 8, 12).eval()

@@ -10,15 +10,15 @@ import torch
 from engine_kit import CARD, Toy, ToyData
 from PIL import Image, ImageDraw
 
-from segzoo.inference.image_source import find_pictures
-from segzoo.inference.predictor import predict, write_labels
-from segzoo.inference.protocol import Protocol
-from segzoo.inference.segment import Precision, label_map
-from segzoo.layers.modes import evaluating
-from segzoo.layers.normalize import normalise
+from segzoo.inference.image_source import find_images
+from segzoo.inference.predictor import predict_images, write_labels
+from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.segment import Precision, segment_image
+from segzoo.layers.modes import eval_mode
+from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
-from segzoo.types import DataCard, DataError
-from segzoo.visualization import IGNORED, colourise, legend, overlay, triptych, with_legend
+from segzoo.types import DataError, DatasetInfo
+from segzoo.visualization import IGNORED, colorize, comparison_panel, legend, overlay, with_legend
 
 DATA = ToyData(4, vary=True)
 
@@ -42,14 +42,14 @@ def model():
 
 def run(model, out, source, **words):
     settings: dict[str, Any] = {"device": "cpu"} | words
-    return predict(model, CARD, out, source=str(source), **settings)
+    return predict_images(model, CARD, out, source=str(source), **settings)
 
 
 def wanted(model, image):
     picture = torch.from_numpy(image)[None]
-    x = normalise(picture, CARD, torch.device("cpu"))
-    with evaluating(model):
-        return label_map(model, x, picture, Protocol(), Precision("fp32", torch.device("cpu")))[0].numpy()
+    x = normalize(picture, CARD, torch.device("cpu"))
+    with eval_mode(model):
+        return segment_image(model, x, picture, InferenceProtocol(), Precision("fp32", torch.device("cpu")))[0].numpy()
 
 
 def test_every_picture_gets_an_index_map_and_an_overlay(model, tmp_path, drive):
@@ -60,7 +60,7 @@ def test_every_picture_gets_an_index_map_and_an_overlay(model, tmp_path, drive):
     for index, name in enumerate(("a/one", "b/one", "b/two.PNG", "b/two.bmp")):
         with Image.open(tmp_path / f"out/labels/{name}.png") as picture:
             assert picture.mode == "P" and (picture.getpalette() or [])[:9] == [
-                channel for colour in CARD.palette for channel in colour
+                channel for color in CARD.palette for channel in color
             ]
             label = np.array(picture)
         assert (label == wanted(model, DATA[index].image)).all()
@@ -76,7 +76,7 @@ def test_a_second_call_does_not_read_the_first_ones_output(model, drive):
 
 def test_sources(drive, tmp_path):
     def names(source):
-        return [name for _, name in find_pictures(str(source), tmp_path / "out")]
+        return [name for _, name in find_images(str(source), tmp_path / "out")]
 
     assert names(drive / "b/one.png") == ["one"]
     assert names(drive / "*" / "one.png") == ["a/one", "b/one"]
@@ -94,7 +94,7 @@ def test_pictures_that_cannot_be_read_are_named_after_the_others_are_done(model,
     whole = (drive / "a/one.png").read_bytes()
     (drive / "a/cut.png").write_bytes(whole[: len(whole) // 2])
     (drive / "b/empty.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 6 pictures could not be labelled \(4 are done\)") as error:
+    with pytest.raises(DataError, match=r"2 of 6 pictures could not be labeled \(4 are done\)") as error:
         run(model, tmp_path / "out", drive)
     assert "cut.png" in str(error.value) and "empty.png" in str(error.value) and "one.png" not in str(error.value)
     assert len(list((tmp_path / "out/labels").rglob("*.png"))) == 4 and not list((tmp_path / "out").rglob("*.tmp.*"))
@@ -130,11 +130,11 @@ def test_protocol_words_reach_the_model(model, tmp_path, drive):
 
 
 def test_more_than_256_classes_become_16_bit(tmp_path):
-    card = DataCard("many", tuple(map(str, range(400))), ((9, 9, 9),) * 400)
+    card = DatasetInfo("many", tuple(map(str, range(400))), ((9, 9, 9),) * 400)
     label = np.arange(400, dtype=np.int32).reshape(20, 20)
     write_labels(tmp_path / "x.png", label, card)
     assert (np.array(Image.open(tmp_path / "x.png")) == label).all()
-    full = DataCard("full", tuple(map(str, range(256))), tuple((k, 0, 0) for k in range(256)), ignore=65535)
+    full = DatasetInfo("full", tuple(map(str, range(256))), tuple((k, 0, 0) for k in range(256)), ignore=65535)
     write_labels(tmp_path / "y.png", np.arange(256, dtype=np.int32).reshape(16, 16), full)
     with Image.open(tmp_path / "y.png") as picture:
         assert picture.mode == "P" and (np.array(picture).ravel() == np.arange(256)).all()
@@ -143,13 +143,13 @@ def test_more_than_256_classes_become_16_bit(tmp_path):
 def test_colours_and_alpha():
     label = np.array([[0, 2], [255, 1]], np.uint8)
     image = np.full((2, 2, 3), 100, np.uint8)
-    assert colourise(label, CARD).tolist() == [[[70, 130, 180], [34, 139, 34]], [list(IGNORED), [128, 64, 128]]]
+    assert colorize(label, CARD).tolist() == [[[70, 130, 180], [34, 139, 34]], [list(IGNORED), [128, 64, 128]]]
     mixed = overlay(image, label, CARD, 0.25)
     assert mixed[0, 0].tolist() == [round(75 + 70 / 4), round(75 + 130 / 4), round(75 + 180 / 4)]
     assert mixed[1, 0].tolist() == [100, 100, 100]  # ignored: the picture itself
     assert (overlay(image, label, CARD, 0.0) == image).all()
     wide = np.array([[0, 65535]], np.uint16)
-    assert colourise(wide, CARD)[0, 1].tolist() == list(IGNORED)
+    assert colorize(wide, CARD)[0, 1].tolist() == list(IGNORED)
 
 
 def drawn(monkeypatch):
@@ -166,12 +166,12 @@ def drawn(monkeypatch):
 def test_the_legend_names_what_is_there_and_nothing_else(monkeypatch):
     texts = drawn(monkeypatch)
     label = np.array([[2, 2, 0]] * 4, np.uint8).repeat(60, 1)
-    picture = with_legend(colourise(label, CARD), [label], CARD)
-    assert texts == ["sky", "tree"] and (picture[:4] == colourise(label, CARD)).all()
+    picture = with_legend(colorize(label, CARD), [label], CARD)
+    assert texts == ["sky", "tree"] and (picture[:4] == colorize(label, CARD)).all()
     strip = picture[4:].reshape(-1, 3).tolist()
     assert list(CARD.palette[0]) in strip and list(CARD.palette[2]) in strip and list(CARD.palette[1]) not in strip
     texts.clear()
-    with_legend(colourise(label, CARD), [label, np.array([[255, 1]])], CARD)
+    with_legend(colorize(label, CARD), [label, np.array([[255, 1]])], CARD)
     assert texts == ["sky", "road", "tree", "ignored"]
 
 
@@ -186,7 +186,9 @@ def test_a_legend_wraps_and_keeps_its_width(width):
 def test_a_triptych_shows_picture_truth_and_prediction(monkeypatch):
     texts = drawn(monkeypatch)
     sample = DATA[1]
-    picture = triptych(sample.image, sample.label, np.zeros_like(sample.label), CARD, "a/very/long/path/" * 9 + "name", height=96)
+    picture = comparison_panel(
+        sample.image, sample.label, np.zeros_like(sample.label), CARD, "a/very/long/path/" * 9 + "name", height=96
+    )
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.shape[0] > 96
     assert texts[0].startswith("…") and texts[0].endswith("name") and texts[1:3] == ["truth", "prediction"]
     third = picture.shape[1] // 3

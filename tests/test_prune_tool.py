@@ -11,38 +11,38 @@ import torch
 import segzoo
 from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model
-from segzoo.cli.app import Job, plain
-from segzoo.cli.overrides import read_words
+from segzoo.cli.app import Job, resolve_config
+from segzoo.cli.overrides import parse_overrides
 from segzoo.config import from_checkpoint
-from segzoo.config.commands import words_for
-from segzoo.config.cross_checks import training_faults
-from segzoo.config.from_checkpoint import refuse_other_norm
-from segzoo.config.validate import faults_of
+from segzoo.config.commands import arguments_for
+from segzoo.config.cross_checks import training_errors
+from segzoo.config.from_checkpoint import check_same_normalization
+from segzoo.config.validate import validation_errors
 from segzoo.registry import INITS, ConfigError
-from segzoo.workflows.benchmark.workload import subject
+from segzoo.workflows.benchmark.workload import build_workload
 
-TINY = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "device=cpu", "augment=none", "val_pictures=0"]
+TINY = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "device=cpu", "augment=none", "num_val_images=0"]
 NETWORK = ["model=icnet", "backbone.width=0.125"]
 DATA = ["data.train_images=4", "data.val_images=2", "data.height=64", "data.width=96"]
-FAST = ["timed=[]", "timed_hw=[64,96]", "curves=false", *TINY]
+FAST = ["bench_runtimes=[]", "bench_hw=[64,96]", "sensitivity=false", *TINY]
 
 
 def job(frame, *words):
-    reading = read_words(frame, words)
-    assert not reading.faults, reading.faults
-    config, recorded = plain(reading.jobs[0])
-    assert not (faults := faults_of(frame, config)), faults
+    reading = parse_overrides(frame, words)
+    assert not reading.errors, reading.errors
+    config, recorded = resolve_config(reading.jobs[0])
+    assert not (faults := validation_errors(frame, config)), faults
     return Job(config, recorded, dict.fromkeys(("model", "backbone", "data"), "tiny"), None)
 
 
 def train(*words):
-    from segzoo.tools.train import train as tool
+    from tools.train import train as tool
 
     return tool(job("train", *TINY, *words))
 
 
 def prune(*words):
-    from segzoo.tools.prune import prune as tool
+    from tools.prune import prune as tool
 
     return tool(job("prune", *FAST, *words))
 
@@ -80,7 +80,7 @@ def test_a_pruned_checkpoint_is_trained_on_as_narrow_as_it_is(cut, capsys):
     assert kept == found and len(kept) > 50
     narrow, wide = (sum(p.numel() for p in net.parameters()) for net in (segzoo.load(again), create_model("icnet", "resnet50")))
     assert narrow == sum(p.numel() for p in segzoo.load(cut).parameters()) < wide
-    assert "100.0% of the trunk's parameters loaded" in said and "re-initialised:" not in said
+    assert "100.0% of the trunk's parameters loaded" in said and "re-initialized:" not in said
     started = read_model(again / "checkpoints" / "0")[0]
     assert all(torch.equal(tensor, started[name]) for name, tensor in read_model(cut)[0].items() if "num_batches" not in name)
 
@@ -102,12 +102,12 @@ def test_narrow_widths_with_other_classes_and_other_networks(cut):
 
 def test_a_network_that_no_run_made_is_pruned_as_a_training_begins_with_it(tmp_path, monkeypatch):
     def timed(config):
-        net = subject(config, **words_for(subject, config)).model
+        net = build_workload(config, **arguments_for(build_workload, config)).model
         ours = {"params": sum(p.numel() for p in net.parameters()), "ms_per_image": {"p50": 1.0}, "peak_memory_mb": 1.0}
         return ours | {key: config[key] for key in ("precision", "hw")}
 
     monkeypatch.setattr("segzoo.workflows.prune.stages.measured_apart", timed)
-    said = prune(*NETWORK, "data=parts", *DATA, "timed=[eager]", f"out={tmp_path / 'cut'}")
+    said = prune(*NETWORK, "data=parts", *DATA, "bench_runtimes=[eager]", f"out={tmp_path / 'cut'}")
     assert said["report"][1]["params"] == said["report"][2]["params"] < 0.5 * said["report"][0]["params"]
     times, after = said["times"], sum(p.numel() for p in segzoo.load(tmp_path / "cut").parameters())
     assert times["after"][0]["params"] == after < 0.5 * times["before"][0]["params"]
@@ -121,10 +121,10 @@ def test_a_start_that_is_not_clear_is_refused(full):
         ([f"ckpt={full}", "model=pspnet"], "model.name=pspnet contradicts the checkpoint"),
         ([*NETWORK, "data=parts", f"init.ckpt={full}"], f"Say ckpt={full}"),
         ([*NETWORK, "data=parts", "distill=teacher"], "Say distill.ckpt="),
-        ([f"ckpt={full}", "timed=[opnvino]"], "Did you mean 'openvino'"),
+        ([f"ckpt={full}", "bench_runtimes=[opnvino]"], "Did you mean 'openvino'"),
     ):
         with pytest.raises(ConfigError) as refused:
-            prune(*words, "dry=true")
+            prune(*words, "dry_run=true")
         assert told in str(refused.value)
 
 
@@ -134,7 +134,7 @@ def test_pictures_normalised_otherwise_than_the_network_knows_are_refused(full, 
     monkeypatch.setattr(from_checkpoint, "build_data", lambda section, split: other)
     told = r"mean \[1.0, 2.0, 3.0\] and std .*, the checkpoint's .*Say data.mean=\[58.8,58.8,58.8\] data.std=\[48.9,"
     with pytest.raises(ConfigError, match=told):
-        refuse_other_norm(meta, {"name": "folder", "mean": [1.0, 2.0, 3.0]})
+        check_same_normalization(meta, {"name": "folder", "mean": [1.0, 2.0, 3.0]})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_pictures_normalised_otherwise_than_the_network_knows_are_refused(full, 
     ],
 )
 def test_what_times_are_wanted_in_is_known_beforehand(words, told):
-    found = training_faults(plain(read_words("train", ["pruner=l1", *NETWORK, *words]).jobs[0])[0])
+    found = training_errors(resolve_config(parse_overrides("train", ["pruner=l1", *NETWORK, *words]).jobs[0])[0])
     assert not found if told is None else len(found) == 1 and told in found[0], found
 
 
@@ -161,5 +161,5 @@ def test_what_times_are_wanted_in_is_known_beforehand(words, told):
 )
 def test_layers_that_cannot_be_compared_are_known_beforehand(full, layer, told):
     words = [*NETWORK, "distill=teacher", f"distill.ckpt={full}", f"distill.layers=[{layer}]"]
-    found = training_faults(plain(read_words("train", words).jobs[0])[0])
+    found = training_errors(resolve_config(parse_overrides("train", words).jobs[0])[0])
     assert not found if told is None else len(found) == 1 and told in found[0], found

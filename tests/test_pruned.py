@@ -13,17 +13,17 @@ from engine_kit import make_parts
 from segzoo.api import create_model
 from segzoo.config.build import build_data
 from segzoo.pruning._base import Pruner
-from segzoo.pruning.sensitivity import Curve
+from segzoo.pruning.sensitivity import SensitivityCurve
 from segzoo.registry import LOSSES, PRUNERS
 from segzoo.workflows.prune.report import write_report
-from segzoo.workflows.prune.stages import stages
+from segzoo.workflows.prune.stages import evaluate_stages
 
 ROWS = [
     {"what": "before", "miou": 0.5, "miou_interval": (0.45, 0.55), "params": 1000, "gmacs": 2.0},
     {"what": "pruned", "miou": 0.2, "miou_interval": (0.15, 0.25), "params": 500, "gmacs": 1.0},
     {"what": "fine-tuned", "miou": 0.4, "miou_interval": (0.35, 0.45), "params": 400, "gmacs": 0.8},
 ]
-CURVES = [Curve(0, ("a.conv", "b.<conv>"), 8, {1.0: 1.0, 0.75: 1.1, 0.5: 1.3, 0.25: 2.0})]
+CURVES = [SensitivityCurve(0, ("a.conv", "b.<conv>"), 8, {1.0: 1.0, 0.75: 1.1, 0.5: 1.3, 0.25: 2.0})]
 
 
 def timed(ms, runtime="eager"):
@@ -31,7 +31,7 @@ def timed(ms, runtime="eager"):
 
 
 def test_a_report_says_what_was_won_and_what_was_not(tmp_path):
-    unable = {"runtime": "openvino", "unable": "not\ninstalled"}
+    unable = {"runtime": "openvino", "error": "not\ninstalled"}
     times = {
         "before": [timed(20.0), timed(10.0, "torch_compile"), unable],
         "after": [timed(10.0), timed(9.9, "torch_compile"), unable],
@@ -52,7 +52,7 @@ def test_a_report_says_what_was_won_and_what_was_not(tmp_path):
 def test_a_report_says_what_was_aimed_at(tmp_path):
     target = {"kind": "ms", "value": 20.0, "hw": [64, 96], "runtime": "openvino", "precision": "bf16"}
     tried = [{"share": 0.05, "ms": 2.0}, {"share": 0.625, "ms": 19.5}, {"share": 1.0, "ms": 31.0}]
-    (tmp_path / "aim.json").write_text(json.dumps({"share": 0.625, "target": target, "tried": tried}))
+    (tmp_path / "target_search.json").write_text(json.dumps({"share": 0.625, "target": target, "tried": tried}))
     told = "pruner.target_ms=20, openvino bf16 at 64x96: 62.5% of the channels stay, which came to 19.5."
     assert told in write_report(tmp_path, ROWS, {}, ()) and told in (tmp_path / "report.html").read_text()
 
@@ -64,7 +64,7 @@ def test_a_report_needs_no_times_and_no_curves(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words, told", [({"steps": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
+    "words, told", [({"keep_schedule": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
 )
 def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monkeypatch, words, told):
     data = {"name": "parts", "height": 64, "width": 96, "train_images": 2, "val_images": 2}
@@ -82,8 +82,8 @@ def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monke
         config={"pruner": words},
     )
     count = sum(p.numel() for p in model.parameters())
-    look = {"device": "cpu", "precision": "fp32", "workers": 0, "timed_hw": (64, 96), "curves": len(told) == 1}
-    rows, curves = stages(parts, tmp_path, **look)
+    look = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": len(told) == 1}
+    rows, curves = evaluate_stages(parts, tmp_path, **look)
     assert [row["what"] for row in rows] == told and sum(p.numel() for p in model.parameters()) == count
     assert all(row["miou_interval"][0] <= row["miou"] <= row["miou_interval"][1] for row in rows)
     if len(told) == 2:
@@ -97,13 +97,15 @@ def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monke
     else:
         assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30
     monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", lambda *_, **__: pytest.fail("a resumed run reads what was found"))
-    again, drawn = stages(parts, tmp_path, **look)
+    again, drawn = evaluate_stages(parts, tmp_path, **look)
     assert [row["params"] for row in again] == [row["params"] for row in rows] and list(drawn) == list(curves)
     if len(told) == 2:
         assert parts.pruner.chosen == chosen, "and a resumed run removes what was chosen"
 
 
-@pytest.mark.parametrize("other", [{"timed_hw": (96, 64)}, {"curves": True}, {"precision": "bf16"}, "augment", "weights", "shares"])
+@pytest.mark.parametrize(
+    "other", [{"bench_hw": (96, 64)}, {"sensitivity": True}, {"precision": "bf16"}, "augment", "weights", "shares"]
+)
 def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypatch, other):
     def looked(words):
         seen = []
@@ -113,20 +115,20 @@ def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypa
             return SimpleNamespace(scores=SimpleNamespace(miou=0.5), interval=(0.4, 0.6))
 
         monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", evaluate)
-        monkeypatch.setattr("segzoo.workflows.prune.stages._sized", lambda network, hw: {"params": 1, "gmacs": 1.0})
-        stages(parts, tmp_path, **words)
+        monkeypatch.setattr("segzoo.workflows.prune.stages._model_size", lambda network, hw: {"params": 1, "gmacs": 1.0})
+        evaluate_stages(parts, tmp_path, **words)
         return len(seen)
 
     parts = make_parts()
-    parts.pruner, parts.config["augment"] = PRUNERS.build("l1", keep=0.5, start=0.0), {"name": "flip"}
-    words = {"device": "cpu", "precision": "fp32", "workers": 0, "timed_hw": (64, 96), "curves": False}
+    parts.pruner, parts.config["augment"] = PRUNERS.build("l1", keep_ratio=0.5, start=0.0), {"name": "flip"}
+    words = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": False}
     assert (looked(words), looked(words)) == (2, 0)
     if other == "augment":
         parts.config["augment"] = {"name": "full"}
     elif other == "weights":
         parts.model.get_parameter("head.weight").data += 1
     elif other == "shares":
-        parts.pruner = PRUNERS.build("l1", keep=0.25, start=0.0)
+        parts.pruner = PRUNERS.build("l1", keep_ratio=0.25, start=0.0)
     else:
         words |= other
     assert looked(words) == 2

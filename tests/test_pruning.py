@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segzoo.api import create_model
-from segzoo.layers.channel_widths import narrow_
-from segzoo.pruning.dependency_graph import KEPT, channels_of
-from segzoo.pruning.selection import dropped, worths
-from segzoo.pruning.sensitivity import Curve, fair_shares
-from segzoo.pruning.surgery import cut_, masked
+from segzoo.layers.channel_widths import set_channel_widths_
+from segzoo.pruning.dependency_graph import KEPT, trace_channels
+from segzoo.pruning.selection import channel_importance, select_channels
+from segzoo.pruning.sensitivity import SensitivityCurve, equal_loss_ratios
+from segzoo.pruning.surgery import channels_masked, remove_channels_
 from segzoo.registry import MODELS, PRUNERS, ConfigError
 
 TRUNKS: dict[str, dict[str, Any]] = {
@@ -51,8 +51,8 @@ def l1(model):
 
 
 def plan(model, keep, **words):
-    channels = channels_of(model)
-    return channels, dropped(channels, worths(channels, l1(model)), keep, **words)
+    channels = trace_channels(model)
+    return channels, select_channels(channels, channel_importance(channels, l1(model)), keep, **words)
 
 
 @torch.no_grad()
@@ -77,11 +77,11 @@ def test_a_pruned_network_answers_as_the_masked_one(name, trunk):
     cut, masked = small(name, trunk), model
     masked_(masked, channels, gone)
     before = sum(p.numel() for p in cut.parameters())
-    widths = cut_(cut, channels, gone)
+    widths = remove_channels_(cut, channels, gone)
     assert widths and sum(p.numel() for p in cut.parameters()) < 0.5 * before
     wanted = masked(x).main
     torch.testing.assert_close(cut(x).main, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
-    cut.lean_()
+    cut.fuse_for_inference_()
     torch.testing.assert_close(cut(x).main, wanted, rtol=0, atol=1e-4 * wanted.abs().max().item())
 
 
@@ -98,9 +98,9 @@ def test_half_of_icnet_is_its_release():
     model: Any = create_model("icnet", backbone=backbone, num_classes=19).eval()
     assert count(model) == 26_734_483
     varied_(model)
-    pruner, x = PRUNERS.build("l1", keep=0.5), torch.randn(1, 3, 65, 97)
+    pruner, x = PRUNERS.build("l1", keep_ratio=0.5), torch.randn(1, 3, 65, 97)
     ranking = pruner.ranking(model, None)
-    with torch.no_grad(), masked(model, ranking.channels, ranking.dropped(0.5)):
+    with torch.no_grad(), channels_masked(model, ranking.channels, ranking.dropped(0.5)):
         wanted = model(x).main
     pruner.prune_(model, 0.5, None)
     assert count(model) == 6_699_987
@@ -112,7 +112,7 @@ def test_half_of_icnet_is_its_release():
 @pytest.mark.parametrize("name, trunk", PAIRS)
 def test_classes_and_colours_stay(name, trunk):
     model = small(name, trunk)
-    cut_(model, *plan(model, 0.1))
+    remove_channels_(model, *plan(model, 0.1))
     assert next(p for p in model.parameters() if p.dim() == 4).shape[1] == 3
     assert model(torch.randn(1, 3, 64, 64)).main.shape[1] == 5
     out = model.train()(torch.randn(2, 3, 128, 128))
@@ -122,7 +122,7 @@ def test_classes_and_colours_stay(name, trunk):
 
 def test_layers_are_told_their_widths():
     model = small("icnet", "resnet")
-    cut_(model, *plan(model, 0.5))
+    remove_channels_(model, *plan(model, 0.5))
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             assert layer.weight.shape[:2] == (layer.out_channels, layer.in_channels)
@@ -134,12 +134,12 @@ def test_kept_numbers_are_multiples_and_excluded_layers_stay():
     model = small("icnet", "resnet")
     stem = {name: weight.clone() for name, weight in model.named_parameters() if name.startswith("backbone.c1.")}
     channels, gone = plan(model, 0.4, multiple=4, exclude=("backbone.c1",))
-    whole = [block for block in channels.blocks if any(slot.name.startswith("backbone.c1") for slot in channels.filters(block))]
+    whole = [block for block in channels.groups if any(slot.name.startswith("backbone.c1") for slot in channels.filters(block))]
     assert len(whole) == 3 and not gone & {channel for block in whole for channel in block}
-    for block in channels.blocks:
+    for block in channels.groups:
         left = sum(channel not in gone for channel in block)
         assert block in whole or left % 4 == 0 and left < len(block) or len(block) == left <= 4
-    widths = cut_(model, channels, gone)
+    widths = remove_channels_(model, channels, gone)
     assert widths["backbone.c2.0.conv1"] == len(model.get_parameter("backbone.c2.0.conv1.weight")) == 4
     for name, weight in stem.items():
         assert torch.equal(model.get_parameter(name), weight)
@@ -147,17 +147,17 @@ def test_kept_numbers_are_multiples_and_excluded_layers_stay():
 
 def test_a_global_budget_takes_where_least_is_lost():
     model = small("pspnet", "resnet")
-    channels = channels_of(model)
-    worth = {channel: 1.0 for block in channels.blocks for channel in block}
-    spiky = channels.blocks[3]
+    channels = trace_channels(model)
+    worth = {channel: 1.0 for block in channels.groups for channel in block}
+    spiky = channels.groups[3]
     worth |= {channel: 0.01 for channel in spiky[: len(spiky) // 2]} | {channel: 2.0 for channel in spiky[len(spiky) // 2 :]}
-    gone = dropped(channels, worth, 0.995, how="global")
+    gone = select_channels(channels, worth, 0.995, how="global")
     assert set(spiky[: len(spiky) // 2]) & gone and not set(spiky[len(spiky) // 2 :]) & gone
 
 
 def test_other_tensors_are_refused():
     with pytest.raises(ValueError, match="only of other widths: score.bias"):
-        narrow_(nn.ModuleDict({"score": nn.Conv2d(3, 4, 1)}), {"score.weight": torch.zeros(2, 3, 1, 1)})
+        set_channel_widths_(nn.ModuleDict({"score": nn.Conv2d(3, 4, 1)}), {"score.weight": torch.zeros(2, 3, 1, 1)})
 
 
 def test_grouped_convolutions_are_refused():
@@ -170,7 +170,7 @@ def test_grouped_convolutions_are_refused():
             return (self.conv(self.first(x)),)
 
     with pytest.raises(NotImplementedError, match="grouped"):
-        channels_of(Grouped())
+        trace_channels(Grouped())
 
 
 @pytest.mark.parametrize("name", [name for name in PRUNERS.names() if name not in ("none", "taylor")])
@@ -181,7 +181,7 @@ def test_pruners_take_what_their_ranking_says(name):
         model.high[0].conv.weight[1].mul_(100)
         norm.weight[1] = 100.0
     kept = model.high[0].conv.weight[1].clone()
-    PRUNERS.build(name, how="uniform", keep=0.5).prune_(model, 0.5, None)
+    PRUNERS.build(name, allocation="uniform", keep_ratio=0.5).prune_(model, 0.5, None)
     assert model.high[0].conv.out_channels == norm.num_features == len(norm.running_mean) == len(norm.weight)
     if name != "random":
         assert any(torch.equal(row, kept) for row in model.high[0].conv.weight)
@@ -199,7 +199,7 @@ def test_taylor_removes_what_the_loss_does_not_feel():
     gradients = {name: torch.ones_like(p) for name, p in model.named_parameters() if not name.startswith("aux")}
     gradients["high.0.conv.weight"][:4] = 0
     kept = model.high[0].conv.weight[4:].clone()
-    PRUNERS.build("taylor", how="uniform").prune_(model, len(kept) / (len(kept) + 4), Told(gradients))
+    PRUNERS.build("taylor", allocation="uniform").prune_(model, len(kept) / (len(kept) + 4), Told(gradients))
     assert torch.equal(model.high[0].conv.weight, kept)
 
 
@@ -207,7 +207,7 @@ def test_masked_layers_are_themselves_again():
     model = small("icnet", "resnet")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     channels, gone = plan(model, 0.5)
-    with masked(model, channels, gone):
+    with channels_masked(model, channels, gone):
         assert not torch.equal(model.high[0].conv.weight, before["high.0.conv.weight"])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -217,23 +217,25 @@ def test_a_scan_spares_the_layer_that_the_loss_feels():
     touchy = model.high[0].conv.weight
     whole = touchy.abs().sum().item()
     evidence = Told(loss=lambda: 1.0 + 5 * (1 - touchy.abs().sum().item() / whole))
-    pruner = PRUNERS.build("l1", how="scan")
+    pruner = PRUNERS.build("l1", allocation="sensitivity")
     ranking = pruner.ranking(model, evidence)
     assert touchy.abs().sum().item() == whole
     curve = next(curve for curve in ranking.curves if curve.layers == ("high.0.conv",))
     assert list(curve.losses) == [1.0, 0.75, 0.5, 0.25] and sorted(curve.losses.values()) == list(curve.losses.values())
     channels = ranking.channels
     pruner.prune_(model, 0.5, evidence)
-    left = sum(len(block) for block in channels_of(model).blocks) / sum(len(block) for block in channels.blocks)
+    left = sum(len(block) for block in trace_channels(model).groups) / sum(len(block) for block in channels.blocks)
     assert left == pytest.approx(0.5, abs=0.02) and len(model.high[0].conv.weight) == len(touchy)
 
 
 def test_a_scan_that_would_be_uniform_is_refused():
-    for words in ({"keep": 0.25}, {"steps": [0.8, 0.2]}):
-        with pytest.raises(ConfigError, match="pruner.how=scan looks at layers with 75%, 50%, 25%.*pruner.how=uniform"):
-            PRUNERS.build("l1", how="scan", **words)
-    assert PRUNERS.build("l1", how="scan", steps=[0.5, 0.2]).shares == (0.5, 0.2)
-    sought = PRUNERS.build("l1", how="scan", target_gmacs=1.0, start=0.0)
+    for words in ({"keep_ratio": 0.25}, {"keep_schedule": [0.8, 0.2]}):
+        with pytest.raises(
+            ConfigError, match="pruner.allocation=sensitivity looks at layers with 75%, 50%, 25%.*pruner.allocation=uniform"
+        ):
+            PRUNERS.build("l1", allocation="sensitivity", **words)
+    assert PRUNERS.build("l1", allocation="sensitivity", keep_schedule=[0.5, 0.2]).shares == (0.5, 0.2)
+    sought = PRUNERS.build("l1", allocation="sensitivity", target_gmacs=1.0, start=0.0)
     with pytest.raises(ConfigError, match="at 12% all would keep alike"):
         dataclasses.replace(sought, shares=(0.12,), target=None)
 
@@ -241,16 +243,16 @@ def test_a_scan_that_would_be_uniform_is_refused():
 @given(st.lists(st.tuples(st.integers(1, 64), *[st.floats(0, 2)] * 3), min_size=1, max_size=8), st.floats(0.05, 1))
 def test_fair_shares_keep_what_was_asked_and_raise_the_loss_alike(blocks, keep):
     curves = [
-        Curve(place, (str(place),), count, {1.0: 0.0, 0.75: a, 0.5: a + b, 0.25: a + b + c})
+        SensitivityCurve(place, (str(place),), count, {1.0: 0.0, 0.75: a, 0.5: a + b, 0.25: a + b + c})
         for place, (count, a, b, c) in enumerate(blocks)
     ]
-    shares = fair_shares(curves, keep)
-    stay = sum(shares[curve.place] * curve.channels for curve in curves) / sum(curve.channels for curve in curves)
+    shares = equal_loss_ratios(curves, keep)
+    stay = sum(shares[curve.group] * curve.channels for curve in curves) / sum(curve.channels for curve in curves)
     assert stay == pytest.approx(keep, abs=1e-6)
     for one in curves:  # a block that loses more does not raise the loss more than one that could lose as much and does not
         for other in curves:
             if all(one.losses[share] <= other.losses[share] for share in one.losses):
-                assert shares[one.place] <= shares[other.place] + 1e-6
+                assert shares[one.group] <= shares[other.group] + 1e-6
 
 
 def pressed(model, **words):
@@ -278,7 +280,7 @@ def test_bn_scale_says_where_there_is_no_norm():
 
 def test_excluded_layers_are_not_asked_for_a_norm():
     model = small("parsenet", "vgg")
-    PRUNERS.build("bn_scale", how="uniform", exclude=["fc"]).prune_(model, 0.5, None)
+    PRUNERS.build("bn_scale", allocation="uniform", exclude=["fc"]).prune_(model, 0.5, None)
     assert model.backbone.c1[0].out_channels == 32 and model.fc[0].out_channels == 32
 
 
@@ -292,32 +294,32 @@ def test_what_cannot_be_pruned_so_is_refused_beforehand():
     with pytest.raises(ConfigError, match="that is never"):
         PRUNERS.build("l1", start=1.0)
     with pytest.raises(ConfigError, match="2 steps are too short for 3 stages"):
-        PRUNERS.build("l1", steps=[0.75, 0.5, 0.25]).stages(2)
-    with pytest.raises(ConfigError, match=r"target_gmacs with pruner.how=global needs pruner.start=0"):
+        PRUNERS.build("l1", keep_schedule=[0.75, 0.5, 0.25]).stages(2)
+    with pytest.raises(ConfigError, match=r"target_gmacs with pruner.allocation=global needs pruner.start=0"):
         PRUNERS.build("taylor", target_gmacs=1.0)
 
 
 def test_layers_that_never_run_are_no_channels():
     model = small("icnet", "resnet", branches=24)
-    channels = channels_of(model)
-    assert channels.blocks and all(channels.filters(block) for block in channels.blocks)
+    channels = trace_channels(model)
+    assert channels.groups and all(channels.filters(block) for block in channels.groups)
     PRUNERS.build("l1").prune_(model, 0.5, None)
     assert model(torch.zeros(1, 3, 64, 64)).main.isfinite().all()
 
 
 def test_a_layer_that_is_worth_nothing_gives_the_common_share():
     model = small("pspnet", "resnet")
-    channels = channels_of(model)
-    worth = {channel: 1.0 + channel % 7 for block in channels.blocks for channel in block}
-    silent = channels.blocks[-1]
-    gone = dropped(channels, worth | dict.fromkeys(silent, 0.0), 0.75, how="global")
+    channels = trace_channels(model)
+    worth = {channel: 1.0 + channel % 7 for block in channels.groups for channel in block}
+    silent = channels.groups[-1]
+    gone = select_channels(channels, worth | dict.fromkeys(silent, 0.0), 0.75, how="global")
     assert len(set(silent) & gone) == len(silent) / 4
 
 
 def test_equal_channels_go_evenly():
-    channels = channels_of(small("icnet", "resnet"))
-    gone = dropped(channels, {channel: 1.0 for block in channels.blocks for channel in block}, 0.5, how="global")
-    for block in channels.blocks:
+    channels = trace_channels(small("icnet", "resnet"))
+    gone = select_channels(channels, {channel: 1.0 for block in channels.groups for channel in block}, 0.5, how="global")
+    for block in channels.groups:
         assert abs(len(set(block) & gone) - len(block) / 2) <= 1
 
 
@@ -328,11 +330,11 @@ def test_equal_channels_go_evenly():
 def test_stages_end_where_one_cut_does(how, multiple):
     model, whole = small("icnet", "resnet"), small("icnet", "resnet")
     first = {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
-    pruner = PRUNERS.build("l1", how=how, multiple=multiple)
+    pruner = PRUNERS.build("l1", allocation=how, round_to=multiple)
     for keep in (0.9, 0.7, 0.5):
         pruner.prune_(model, keep, None, first)
     pruner.prune_(whole, 0.5, None)
-    counts = [sum(map(len, channels_of(net).blocks)) for net in (model, whole)]
+    counts = [sum(map(len, trace_channels(net).groups)) for net in (model, whole)]
     if how == "uniform":
         assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
     else:
@@ -345,11 +347,11 @@ def test_norms_over_several_ranks_are_norms():
         if isinstance(layer, nn.SyncBatchNorm):
             layer.weight.grad = torch.zeros_like(layer.weight)
     assert (pressed(model, sparsity=0.1)["high.0.bn.weight"] > 0).all()
-    PRUNERS.build("bn_scale", how="uniform").prune_(model, 0.5, None)
+    PRUNERS.build("bn_scale", allocation="uniform").prune_(model, 0.5, None)
 
 
 def test_stages_are_spread_over_what_is_left_and_must_fall():
-    assert PRUNERS.build("l1", steps=[0.75, 0.5], start=0.5).stages(100) == [(50, 0.75), (75, 0.5)]
-    assert PRUNERS.build("l1", keep=0.5, start=0.0).stages(100) == [(0, 0.5)]
+    assert PRUNERS.build("l1", keep_schedule=[0.75, 0.5], start=0.5).stages(100) == [(50, 0.75), (75, 0.5)]
+    assert PRUNERS.build("l1", keep_ratio=0.5, start=0.0).stages(100) == [(0, 0.5)]
     with pytest.raises(ConfigError, match="must fall"):
-        PRUNERS.build("l1", steps=[0.5, 0.75])
+        PRUNERS.build("l1", keep_schedule=[0.5, 0.75])

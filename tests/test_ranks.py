@@ -46,23 +46,23 @@ from pathlib import Path
 import torch
 from dataclasses import replace
 from engine_kit import SETTINGS, Toy, make_parts
-from segzoo.engine.run import Run
+from segzoo.runs.run_dir import RunDir
 from segzoo.checkpoints.store import latest_valid
-from segzoo.engine.train import train
-from segzoo.engine.world import joined
+from segzoo.training.loop import train
+from segzoo.distributed import init_distributed
 torch.set_num_threads(1)
-with joined("cpu") as world:
+with init_distributed("cpu") as world:
     folder = Path({folder!r})
     if world.is_main: folder.mkdir(parents=True, exist_ok=True)
-    world.first(lambda: None)
-    run = Run(folder, latest_valid(folder)[0])
+    world.run_on_rank0(lambda: None)
+    run = RunDir(folder, latest_valid(folder)[0])
     torch.manual_seed(3)
     parts = make_parts(model=Toy(norm={norm}, drop={drop}))
     if {pruner!r}:
         from segzoo.registry import PRUNERS
         values = torch.arange(8.0) * (1 - 2 * world.rank)  # rank 1 would drop the last filters, where rank 0 drops the first
         worth = lambda model, *_: lambda slot: values[: len(model.get_parameter(slot.name))]
-        parts.pruner = replace(PRUNERS.build({pruner!r}, steps=[0.75, 0.5], start=0.25), worth=worth)
+        parts.pruner = replace(PRUNERS.build({pruner!r}, keep_schedule=[0.75, 0.5], start=0.25), importance=worth)
     result = train(parts, run, world, **SETTINGS | {given})
     print(world.rank, result["miou"])
 """
@@ -77,7 +77,7 @@ def train_on(folder: Path, given: dict, norm: bool = False, drop: float = 0.0, p
 def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate):
     """Labels ignore unequal shares of their pictures, so a mean of the ranks' means would end elsewhere. Without batch norm, whose
     statistics are each rank's own, and dropout, whose numbers are."""
-    words: dict[str, Any] = {"steps": 8, "eval_every": 4, "accumulate": accumulate}
+    words: dict[str, Any] = {"steps": 8, "eval_every": 4, "grad_accum_steps": accumulate}
     printed = train_on(tmp_path / "two", words | {"batch_size": 2, "workers": 0})
     torch.manual_seed(3)
     alone = make_parts(model=Toy(norm=False, drop=0.0))
@@ -94,7 +94,7 @@ def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate)
 
 
 def test_two_ranks_prune_alike_and_go_on(tmp_path):
-    words: dict[str, Any] = {"steps": 8, "eval_every": 4, "save_every": 1, "keep": 99}
+    words: dict[str, Any] = {"steps": 8, "eval_every": 4, "save_every": 1, "keep_checkpoints": 99}
     train_on(tmp_path / "two", words | {"batch_size": 2, "workers": 0}, pruner="l1")
     shutil.copytree(
         tmp_path / "two", tmp_path / "cut", ignore=lambda _, names: [n for n in names if n in "5678" or n in ("last", "best")]
@@ -104,7 +104,7 @@ def test_two_ranks_prune_alike_and_go_on(tmp_path):
     alone = make_parts(model=Toy(norm=False, drop=0.0))
     rising = torch.arange(8.0)
     alone.pruner = dataclasses.replace(
-        PRUNERS.build("l1", steps=[0.75, 0.5], start=0.25),
+        PRUNERS.build("l1", keep_schedule=[0.75, 0.5], start=0.25),
         worth=lambda model, *_: lambda slot: rising[: len(model.get_parameter(slot.name))],
     )
     train(alone, run_in(tmp_path / "one"), **settings(**words, batch_size=4))
@@ -141,12 +141,12 @@ def test_fewer_ranks_go_on_where_more_stopped(tmp_path, capsys):
 
 OPEN = """
 from pathlib import Path
-from segzoo.engine.together import open_together
-from segzoo.engine.world import joined
-with joined("cpu") as world:
+from segzoo.runs.open_run import open_run_distributed
+from segzoo.distributed import init_distributed
+with init_distributed("cpu") as world:
     try:
-        run = open_together(world, "train", "toy", {{"lr": 1 + {differ} * world.rank}}, Path({root!r}), out={out!r})
-        print(world.rank, run.folder, run.lock is not None)
+        run = open_run_distributed(world, "train", "toy", {{"lr": 1 + {differ} * world.rank}}, Path({root!r}), out={out!r})
+        print(world.rank, run.path, run.lock is not None)
     except Exception as error:
         print(world.rank, type(error).__name__, error)
 """
@@ -168,21 +168,21 @@ BAD = """
 from pathlib import Path
 import torch
 from engine_kit import Toy, ToyLoss, make_parts, run_in, settings
-from segzoo.engine.train import train
-from segzoo.engine.world import joined
+from segzoo.training.loop import train
+from segzoo.distributed import init_distributed
 class Bad(ToyLoss):
     calls = 0
     def terms(self, logits, label, weight=None):
         self.calls += 1
         factor = float("nan") if self.rank == 1 and self.calls == 2 else 1.0
         return super().terms(logits, label, weight) * factor
-with joined("cpu") as world:
+with init_distributed("cpu") as world:
     loss = Bad(); loss.rank = world.rank
     parts = make_parts(model=Toy(), loss=loss)
     folder = Path({folder!r})
     if world.is_main: run_in(folder)
-    world.first(lambda: None)
-    train(parts, run_in(folder), world, **settings(steps=3, batch_size=2, bad_steps=1))
+    world.run_on_rank0(lambda: None)
+    train(parts, run_in(folder), world, **settings(steps=3, batch_size=2, max_nonfinite_steps=1))
 """
 
 

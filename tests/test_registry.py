@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segzoo.registry import ConfigError, Range, Registry, describe, misfit, settings_of, shape
+from segzoo.registry import ConfigError, Range, Registry, coerce, describe_type, settings_of, type_error
 
 
 def thing(
@@ -61,7 +61,7 @@ def test_reports_every_fault_at_once(things):
         "needed is missing",
     ):
         assert remedy in text
-    assert len(error.value.faults) == 6
+    assert len(error.value.errors) == 6
 
 
 def test_unknown_name_shows_the_nearest_and_the_legal_ones(things):
@@ -97,8 +97,8 @@ def test_a_taken_name_is_refused(things):
     ],
 )
 def test_types_and_ranges(value, wanted, fits):
-    assert (misfit(value, wanted) is None) == fits
-    assert describe(wanted)
+    assert (type_error(value, wanted) is None) == fits
+    assert describe_type(wanted)
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 0), st.floats(0, 10))
@@ -108,10 +108,10 @@ def test_range_agrees_with_comparison(value, low, high):
 
 @given(st.lists(st.integers()))
 def test_shape_keeps_values(values):
-    assert shape(values, tuple[int, ...]) == tuple(values)
-    assert shape(values, tuple[float, ...]) == tuple(float(value) for value in values)
+    assert coerce(values, tuple[int, ...]) == tuple(values)
+    assert coerce(values, tuple[float, ...]) == tuple(float(value) for value in values)
 
 
 def test_the_error_survives_pickling():
     error = ConfigError(["one", "two"])
-    assert pickle.loads(pickle.dumps(error)).faults == ["one", "two"]
+    assert pickle.loads(pickle.dumps(error)).errors == ["one", "two"]

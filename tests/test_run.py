@@ -11,10 +11,10 @@ from engine_kit import CARD, Toy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from segzoo.checkpoints.serialization import save
+from segzoo.checkpoints.serialization import save_checkpoint
 from segzoo.registry import ConfigError
-from segzoo.runs.config_diff import config_hash, differences
-from segzoo.runs.open_run import open_result, open_run
+from segzoo.runs.config_diff import config_hash, diff_configs
+from segzoo.runs.open_run import create_output_dir, open_run
 
 CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
 
@@ -24,7 +24,7 @@ def start(root, config=CONFIG, **words):
 
 
 def add_step(run, step):
-    return save(run.folder, step, Toy(), {"step": step}, CONFIG, CARD, {})
+    return save_checkpoint(run.folder, step, Toy(), {"step": step}, CONFIG, CARD, {})
 
 
 def stop(run):
@@ -40,21 +40,21 @@ def flip(path):
 
 def test_a_new_run_says_what_runs_where(tmp_path, capsys):
     run = start(tmp_path)
-    assert run.folder.parent == tmp_path / "train/toy-none-toy" and run.resume_from is None and not run.finished
-    assert yaml.safe_load((run.folder / "config.yaml").read_text()) == CONFIG
-    env = json.loads((run.folder / "env.json").read_text())
+    assert run.path.parent == tmp_path / "train/toy-none-toy" and run.resume_from is None and not run.finished
+    assert yaml.safe_load((run.path / "config.yaml").read_text()) == CONFIG
+    env = json.loads((run.path / "env.json").read_text())
     assert env["versions"]["torch"] and env["machine"]["threads"] >= 1 and {"command", "git", "time"} <= env.keys()
-    assert capsys.readouterr().out.startswith(f"new run: {run.folder}")
+    assert capsys.readouterr().out.startswith(f"new run: {run.path}")
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *form: "2026-01-02_03-04-05")
     runs = [start(tmp_path) for _ in range(11)]
-    assert len({run.folder for run in runs}) == 11
+    assert len({run.path for run in runs}) == 11
     for run in runs:
         add_step(run, 1)
         stop(run)
-    assert start(tmp_path, resume="auto").folder.name == "2026-01-02_03-04-05-11"  # not -9, which sorts last as text
+    assert start(tmp_path, resume="auto").path.name == "2026-01-02_03-04-05-11"  # not -9, which sorts last as text
 
 
 def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path, capsys):
@@ -64,14 +64,14 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path
     for run in (first, second, other, empty):
         stop(run)
     again = start(tmp_path, CONFIG | {"workers": 7, "device": "cpu", "resume": "auto"}, resume="auto")
-    assert again.folder == second.folder and again.resume_from == second.folder / "checkpoints/3"
-    assert f"resumed at step 3: {second.folder}" in capsys.readouterr().out
+    assert again.path == second.path and again.resume_from == second.path / "checkpoints/3"
+    assert f"resumed at step 3: {second.path}" in capsys.readouterr().out
     again.finish({"miou": 0.5})
     third = start(tmp_path, resume="auto")
-    assert third.folder == first.folder
+    assert third.path == first.path
     third.fail(RuntimeError("two\nlines"))
-    assert json.loads((first.folder / "result.json").read_text()) == {"finished": False, "error": "RuntimeError: two lines"}
-    assert start(tmp_path, resume="auto").folder == first.folder
+    assert json.loads((first.path / "result.json").read_text()) == {"finished": False, "error": "RuntimeError: two lines"}
+    assert start(tmp_path, resume="auto").path == first.path
 
 
 def test_auto_without_any_run_starts_one(tmp_path, capsys):
@@ -82,7 +82,7 @@ def test_auto_without_any_run_starts_one(tmp_path, capsys):
 def test_out_is_used_refused_or_resumed(tmp_path, capsys):
     out = str(tmp_path / "mine")
     run = start(tmp_path, out=out, resume="auto")
-    assert run.folder == tmp_path / "mine" and "nothing to resume" in capsys.readouterr().out
+    assert run.path == tmp_path / "mine" and "nothing to resume" in capsys.readouterr().out
     stop(run)
     with pytest.raises(ConfigError, match=r"already holds a run.*resume=auto"):
         start(tmp_path, out=out)
@@ -91,9 +91,9 @@ def test_out_is_used_refused_or_resumed(tmp_path, capsys):
     add_step(run, 0)
     add_step(run, 4)
     stop(run)
-    flip(run.folder / "checkpoints/4/model.safetensors")
+    flip(run.path / "checkpoints/4/model.safetensors")
     run = start(tmp_path, out=out, resume="auto")
-    assert run.resume_from == run.folder / "checkpoints/0" and "passed over" in run.message and "checksum" in run.message
+    assert run.resume_from == run.path / "checkpoints/0" and "passed over" in run.message and "checksum" in run.message
     run.finish({"miou": 0.5})
     capsys.readouterr()
     done = start(tmp_path, out=out, resume="auto")
@@ -120,18 +120,18 @@ def test_a_path_goes_on_in_place_or_forks(tmp_path):
     run = start(tmp_path)
     old, new = add_step(run, 2), add_step(run, 5)
     stop(run)
-    on = start(tmp_path, CONFIG | {"steps": 20}, resume=str(run.folder))
-    assert on.folder == run.folder and on.resume_from == new and "settings differ: steps: 10 -> 20" in on.message
+    on = start(tmp_path, CONFIG | {"steps": 20}, resume=str(run.path))
+    assert on.path == run.path and on.resume_from == new and "settings differ: steps: 10 -> 20" in on.message
     stop(on)
     with pytest.raises(ConfigError, match=r"5 is newer.*out=<new folder>"):
         start(tmp_path, resume=str(old))
     fork = start(tmp_path, resume=str(old), out=str(tmp_path / "fork"))
-    assert fork.folder == tmp_path / "fork" and fork.resume_from == old
+    assert fork.path == tmp_path / "fork" and fork.resume_from == old
     on.finish({})
     same = CONFIG | {"steps": 20}
-    assert start(tmp_path, same, resume=str(run.folder)).finished
+    assert start(tmp_path, same, resume=str(run.path)).finished
     with pytest.raises(ConfigError, match="the run is finished"):
-        start(tmp_path, CONFIG | {"steps": 30}, resume=str(run.folder))
+        start(tmp_path, CONFIG | {"steps": 30}, resume=str(run.path))
 
 
 def test_paths_that_hold_no_checkpoint_are_refused(tmp_path):
@@ -140,7 +140,7 @@ def test_paths_that_hold_no_checkpoint_are_refused(tmp_path):
     run = start(tmp_path)
     flip(add_step(run, 2) / "model.safetensors")
     stop(run)
-    for path in (run.folder, run.folder / "checkpoints/2"):
+    for path in (run.path, run.path / "checkpoints/2"):
         with pytest.raises(ConfigError, match=r"no usable checkpoint.*checksum differs"):
             start(tmp_path, resume=str(path))
 
@@ -166,36 +166,36 @@ def test_a_folder_has_one_writer(tmp_path, capsys):
     stop(run)
     context = multiprocessing.get_context("fork")
     ready, release = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(run.folder, ready, release))
+    other = context.Process(target=hold, args=(run.path, ready, release))
     other.start()
     try:
         assert ready.wait(60)
         with pytest.raises(ConfigError, match="being written by another process"):
-            start(tmp_path, out=str(run.folder), resume="auto")
-        assert start(tmp_path, resume="auto").folder != run.folder
+            start(tmp_path, out=str(run.path), resume="auto")
+        assert start(tmp_path, resume="auto").path != run.path
         assert "not resumed, another process is writing it" in capsys.readouterr().out
     finally:
         release.set()
         other.join()
-    assert start(tmp_path, out=str(run.folder), resume="auto").resume_from is not None
+    assert start(tmp_path, out=str(run.path), resume="auto").resume_from is not None
 
 
 def test_results_get_a_folder_once(tmp_path):
-    with open_result("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores")) as folder:
+    with create_output_dir("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores")) as folder:
         assert (folder / "config.yaml").is_file() and (folder / "env.json").is_file()
-    with pytest.raises(ConfigError, match="already holds results"), open_result("eval", "toy", CONFIG, out=str(folder)):
+    with pytest.raises(ConfigError, match="already holds results"), create_output_dir("eval", "toy", CONFIG, out=str(folder)):
         pass
-    with open_result("eval", "toy", CONFIG, tmp_path) as folder:
+    with create_output_dir("eval", "toy", CONFIG, tmp_path) as folder:
         assert folder.parent == tmp_path / "eval/toy"
 
 
 def test_a_result_that_came_to_nothing_leaves_nothing(tmp_path):
     out = tmp_path / "scores"
     for _ in range(2):  # the second one is not refused
-        with pytest.raises(ValueError, match="no model"), open_result("eval", "toy", CONFIG, out=str(out)):
+        with pytest.raises(ValueError, match="no model"), create_output_dir("eval", "toy", CONFIG, out=str(out)):
             raise ValueError("no model")
         assert not out.exists()
-    with pytest.raises(ValueError, match="half way"), open_result("eval", "toy", CONFIG, out=str(out)) as folder:
+    with pytest.raises(ValueError, match="half way"), create_output_dir("eval", "toy", CONFIG, out=str(out)) as folder:
         (folder / "label.png").write_bytes(b"kept")
         raise ValueError("half way")
     assert {path.name for path in out.iterdir()} >= {"label.png", "config.yaml", "env.json"}
@@ -212,6 +212,6 @@ CONFIGS = st.dictionaries(st.sampled_from(["model", "steps", "workers", "out"]),
 @given(CONFIGS, CONFIGS)
 @example({"model": [False], "steps": {}}, {"model": [0], "steps": {}})
 def test_equal_hash_means_no_difference(one, other):
-    assert (config_hash(one) == config_hash(other)) == (differences(one, other) == [])
+    assert (config_hash(one) == config_hash(other)) == (diff_configs(one, other) == [])
     stored = yaml.safe_load(yaml.safe_dump(one))
     assert config_hash(stored) == config_hash(one)

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from segzoo.api import create_model
-from segzoo.export.formats import Deployed
+from segzoo.export.formats import ExportModel
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Order, Unable
+from segzoo.runtimes._base import RuntimeRequest, RuntimeUnavailable
 
 
 def order(precision: Any = "fp32", name="icnet"):
     torch.manual_seed(0)
     model = create_model(name, backbone={"name": "resnet50", "width": 0.125}, num_classes=5).eval()
     pictures = [np.random.default_rng(n).integers(0, 256, (64, 96, 3), dtype=np.uint8) for n in range(4)]
-    deployed = Deployed(model, (120.0, 110.0, 100.0), (60.0, 58.0, 57.0), takes="uint8", gives="logits").eval()
-    return Order(deployed, torch.from_numpy(pictures[0][None]), precision, pictures)
+    deployed = ExportModel(model, (120.0, 110.0, 100.0), (60.0, 58.0, 57.0), input="uint8", output="logits").eval()
+    return RuntimeRequest(deployed, torch.from_numpy(pictures[0][None]), precision, pictures)
 
 
 SLOW = {"torch_compile", "onnxruntime", "openvino"}
@@ -44,10 +44,10 @@ def test_runtimes_give_the_networks_scores(name, precision):
         pytest.importorskip(package, reason='pip install -e ".[export,openvino]"')
     given = order(precision)
     with torch.no_grad():
-        wanted = given.deployed(given.example)[0]
+        wanted = given.model(given.example)[0]
     try:
         found = RUNTIMES.build(name, given)(given.example)
-    except Unable as error:
+    except RuntimeUnavailable as error:
         assert "on this processor" in str(error) and precision == "bf16"
         pytest.skip(str(error))
     assert found.dtype == torch.float32 and found.shape == wanted.shape
@@ -62,18 +62,18 @@ def test_a_network_that_grows_nothing_is_quantised():
         pytest.importorskip(package, reason='pip install -e ".[export,openvino]"')
     given = order("int8", "fcn_dilated")
     with torch.no_grad():
-        wanted = given.deployed(given.example)[0]
+        wanted = given.model(given.example)[0]
     found = RUNTIMES.build("openvino", given)(given.example)
     assert 1e-3 < (found - wanted).abs().mean() / wanted.abs().mean() < 0.3
 
 
 def test_a_precision_that_a_runtime_lacks_is_said():
-    with pytest.raises(Unable, match="does not run in int8 here; it does in fp32"):
+    with pytest.raises(RuntimeUnavailable, match="does not run in int8 here; it does in fp32"):
         RUNTIMES.build("eager", order("int8"))
 
 
 def test_graphs_are_refused_on_a_cpu():
-    with pytest.raises(Unable, match="captured on CUDA alone"):
+    with pytest.raises(RuntimeUnavailable, match="captured on CUDA alone"):
         RUNTIMES.build("torch_compile", order(), cuda_graphs=True)
 
 

@@ -17,7 +17,7 @@ SMALL = [
     "steps=2",
     "batch_size=2",
     "workers=0",
-    "val_pictures=0",
+    "num_val_images=0",
     "device=cpu",
     "precision=fp32",
     "data.train_images=4",
@@ -55,12 +55,12 @@ def test_two_processes_of_one_command_agree_bit_for_bit(tmp_path):
 
 
 def built(seed: int, name: str = "pspnet") -> dict[str, torch.Tensor]:
-    from segzoo.cli.app import plain
-    from segzoo.cli.overrides import read_words
+    from segzoo.cli.app import resolve_config
+    from segzoo.cli.overrides import parse_overrides
     from segzoo.config.build_training import build_training
 
     words = [f"model={name}", "backbone.width=0.125", f"seed={seed}"]
-    config, recorded = plain(read_words("train", words).jobs[0])
+    config, recorded = resolve_config(parse_overrides("train", words).jobs[0])
     return build_training(config, recorded).model.state_dict()
 
 

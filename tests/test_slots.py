@@ -43,7 +43,7 @@ def full():
 
 
 def test_no_two_jobs_share_a_gpu_and_a_killed_one_leaves_its_own(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "_held", {})
+    monkeypatch.setattr(slots, "_claimed", {})
     (_, first), (other, second) = start(), start()
     assert {first, second} == {0, 1}
     with pytest.raises(Full):

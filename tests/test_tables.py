@@ -110,7 +110,7 @@ def test_stages_of_fcn_start_from_the_one_before(tmp_path):
         torch.save(before.state_dict(), tmp_path / "stage.pth")
         after: Any = create_model("fcn", backbone=trunk, num_classes=3, stride=stride)
         report = INITS.build("checkpoint", after, None, ckpt=str(tmp_path / "stage.pth"), match="index")
-        assert {name for name in report.reinitialised if "skips" in name} == {f"skips.{skip}.weight", f"skips.{skip}.bias"}
+        assert {name for name in report.reinitialized if "skips" in name} == {f"skips.{skip}.weight", f"skips.{skip}.bias"}
         assert torch.equal(after.score.weight, before.score.weight)
         coarse, fine = before.eval()(x).main, after.eval()(x).main
         assert torch.corrcoef(torch.stack([coarse.flatten(), fine.flatten()]))[0, 1] > 0.98  # two growings are nearly one

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from segzoo.device import forget_peak, peak_memory
+from segzoo.device import peak_memory, reset_peak_memory
 from segzoo.workflows.benchmark import roofline as roofs
 from segzoo.workflows.benchmark import timing
 from segzoo.workflows.benchmark.roofline import roofline
-from segzoo.workflows.benchmark.timing import Times, measure, median_interval, paired
+from segzoo.workflows.benchmark.timing import Times, interleaved_ratio, measure, median_interval
 
 CPU = torch.device("cpu")
 
@@ -29,27 +29,27 @@ def a_clock(monkeypatch, durations):
 
 
 def test_warm_up_lasts_until_times_settle(monkeypatch):
-    found = measure(a_clock(monkeypatch, lambda n: 5.0 if n < 7 else 1.0), CPU, seconds=1000, interval=0.03)
+    found = measure(a_clock(monkeypatch, lambda n: 5.0 if n < 7 else 1.0), CPU, max_seconds=1000, ci_half_width=0.03)
     assert found.warmup >= 14 and set(found.seconds) == {1.0}
-    assert not found.doubts(0.03)
+    assert not found.warnings(0.03)
 
 
 def test_measuring_ends_once_the_median_is_known(monkeypatch):
-    steady = measure(a_clock(monkeypatch, lambda n: 1.0), CPU, seconds=1000, interval=0.03)
-    wild = measure(a_clock(monkeypatch, lambda n: 1.0 + n % 7), CPU, seconds=1000, interval=0.03)
+    steady = measure(a_clock(monkeypatch, lambda n: 1.0), CPU, max_seconds=1000, ci_half_width=0.03)
+    wild = measure(a_clock(monkeypatch, lambda n: 1.0 + n % 7), CPU, max_seconds=1000, ci_half_width=0.03)
     assert len(steady.seconds) == 30 and 200 < len(wild.seconds) <= 1000
-    assert "one call in ten" in " ".join(wild.doubts(0.03))
+    assert "one call in ten" in " ".join(wild.warnings(0.03))
 
 
 def test_time_that_runs_out_is_a_doubt(monkeypatch):
-    found = measure(a_clock(monkeypatch, lambda n: 1.0 + n % 5), CPU, seconds=20, interval=0.01)
+    found = measure(a_clock(monkeypatch, lambda n: 1.0 + n % 5), CPU, max_seconds=20, ci_half_width=0.01)
     assert len(found.seconds) >= 10
-    assert "known to" in found.doubts(0.01)[0] and "seconds=" in found.doubts(0.01)[0]
+    assert "known to" in found.warnings(0.01)[0] and "max_seconds=" in found.warnings(0.01)[0]
 
 
 def test_times_that_never_settled_are_a_doubt(monkeypatch):
-    found = measure(a_clock(monkeypatch, lambda n: 6.0), CPU, seconds=20, interval=0.03)
-    assert found.warmup == 3 and "3 calls before had not settled" in " ".join(found.doubts(0.03))
+    found = measure(a_clock(monkeypatch, lambda n: 6.0), CPU, max_seconds=20, ci_half_width=0.03)
+    assert found.warmup == 3 and "3 calls before had not settled" in " ".join(found.warnings(0.03))
 
 
 def test_pairs_do_not_feel_a_machine_that_slows_down(monkeypatch):
@@ -62,7 +62,7 @@ def test_pairs_do_not_feel_a_machine_that_slows_down(monkeypatch):
 
         return call
 
-    found = paired(taking(0.3), taking(0.5), CPU, seconds=1000, interval=0.02)
+    found = interleaved_ratio(taking(0.3), taking(0.5), CPU, max_seconds=1000, interval=0.02)
     assert found.ratio == pytest.approx(0.6, rel=0.02) and len(found.others) >= 10 and next(calls) < 100
 
 
@@ -87,9 +87,9 @@ def test_roofline_counts_operations_and_bytes(monkeypatch):
 
 
 def test_memory_is_of_what_ran_since_it_was_forgotten():
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     before = peak_memory(CPU)
     np.ones(2**25)  # 256 MB, let go at once
     assert 200e6 < peak_memory(CPU) - before < 400e6
-    forget_peak(CPU)
+    reset_peak_memory(CPU)
     assert peak_memory(CPU) - before < 100e6

@@ -14,7 +14,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-WORDS = ["tools/train.py", "device=cpu", "workers=1", "batch_size=2", "data.train_images=12", "data.val_images=5", "val_pictures=0"]
+WORDS = [
+    "tools/train.py",
+    "device=cpu",
+    "workers=1",
+    "batch_size=2",
+    "data.train_images=12",
+    "data.val_images=5",
+    "num_val_images=0",
+]
 SMALL = ["data.height=96", "data.width=128", "backbone=resnet50", "backbone.width=0.25"]
 
 

@@ -19,7 +19,7 @@ from engine_kit import Toy, ToyData, ToyLoss, make_parts, mirror, run_in, settin
 from torch import nn
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
-from segzoo.checkpoints.store import latest_valid, pointed, steps
+from segzoo.checkpoints.store import latest_valid, list_checkpoints, read_pointer
 from segzoo.registry import ConfigError
 from segzoo.training import results as record
 from segzoo.training.loop import Diverged, train
@@ -61,7 +61,7 @@ def test_stopped_and_resumed_equals_unbroken(tmp_path, unbroken, number):
     parts = make_parts(train_set=Signalling(number, when=26))  # in the seventh batch of four, between two rows of the log
     with pytest.raises((KeyboardInterrupt, SystemExit), match="step 7" if number == signal.SIGINT else "143"):
         train(parts, run_in(tmp_path), **settings())
-    assert steps(tmp_path)[-1] == 7 and pointed(tmp_path, "last") == latest_valid(tmp_path)[0]
+    assert list_checkpoints(tmp_path)[-1] == 7 and read_pointer(tmp_path, "last") == latest_valid(tmp_path)[0]
     assert signal.getsignal(number) == before
 
     torch.manual_seed(999)  # whatever the new process did with its generator does not matter
@@ -94,7 +94,7 @@ def test_a_signal_during_evaluation_is_heeded_there_and_the_evaluation_made_up(t
     with pytest.raises(SystemExit) as stopped:
         train(make_parts(val_set=val_set), run_in(tmp_path), **settings())
     assert stopped.value.code == 143 and val_set.reads == 1
-    assert steps(tmp_path)[-1] == 4 and rows(tmp_path, "val") == []
+    assert list_checkpoints(tmp_path)[-1] == 4 and rows(tmp_path, "val") == []
     again = make_parts()
     train(again, run_in(tmp_path), **settings())
     assert weights_hash(again.model) == wanted
@@ -108,7 +108,7 @@ def test_a_run_killed_while_keeping_scores_ends_the_same(tmp_path, unbroken, mon
     def die(*words):
         raise SystemExit("killed here")
 
-    monkeypatch.setattr(record, "move_best" if when == "before best" else "add_scores", die)
+    monkeypatch.setattr(record, "update_best" if when == "before best" else "add_scores", die)
     with pytest.raises(SystemExit, match="killed here"):
         train(make_parts(), run_in(tmp_path), **settings())
     monkeypatch.undo()
@@ -160,12 +160,12 @@ def wait_for(ready, child, seconds=60):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sigterm_to_the_whole_group_saves_and_exits_143(tmp_path, start, workers):
     child = start(tmp_path, workers, 4000)
-    wait_for(lambda: steps(tmp_path) and steps(tmp_path)[-1] >= 6, child)
+    wait_for(lambda: list_checkpoints(tmp_path) and list_checkpoints(tmp_path)[-1] >= 6, child)
     os.killpg(child.pid, signal.SIGTERM)
     child.join(60)
     assert child.exitcode == 143
     last = latest_valid(tmp_path)[0]
-    assert last == pointed(tmp_path, "last") and last is not None and read_trainer(last)["step"] == int(last.name)
+    assert last == read_pointer(tmp_path, "last") and last is not None and read_trainer(last)["step"] == int(last.name)
 
 
 @pytest.mark.crash
@@ -177,8 +177,8 @@ def test_killed_again_and_again_equals_unbroken(tmp_path, start):
     rng, kills = np.random.default_rng(0), 0
     while not (broken / "hash").exists():
         child = start(broken, kills % 3, 60)
-        before = steps(broken)[-1:] or [-1]
-        wait_for(lambda before=before: steps(broken)[-1:] > before, child)
+        before = list_checkpoints(broken)[-1:] or [-1]
+        wait_for(lambda before=before: list_checkpoints(broken)[-1:] > before, child)
         time.sleep(rng.uniform(0, 0.5))
         end(child)
         kills += child.exitcode == -signal.SIGKILL
@@ -223,7 +223,7 @@ def test_accumulated_parts_equal_the_joint_batch(tmp_path):
 
 def test_evaluating_and_saving_leave_no_trace_in_the_weights(tmp_path, unbroken):
     parts = make_parts()
-    train(parts, run_in(tmp_path), **settings(eval_every=12, save_every=None, val_pictures=2))
+    train(parts, run_in(tmp_path), **settings(eval_every=12, save_every=None, num_val_images=2))
     assert weights_hash(parts.model) == unbroken[1]
     assert parts.model.training
 
@@ -250,7 +250,7 @@ def test_a_loss_that_is_not_finite_names_the_pictures_and_touches_no_weight(tmp_
     wanted = read_model(tmp_path / "good/checkpoints/2")[0]
     for name, parameter in bad.model.named_parameters():
         assert torch.equal(parameter, wanted[name]), name
-    assert steps(tmp_path / "bad")[-1] == 2
+    assert list_checkpoints(tmp_path / "bad")[-1] == 2
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
@@ -299,7 +299,7 @@ def test_step_zero_is_saved_before_the_first_picture_is_read(tmp_path):
 def test_kept_are_the_newest_and_the_best(tmp_path, unbroken):
     folder, _, result = unbroken
     assert result["best_step"] == max(rows(folder, "val"), key=lambda row: row["mIoU"])["step"]
-    assert set(steps(folder)) == {9, 12, result["best_step"]}
+    assert set(list_checkpoints(folder)) == {9, 12, result["best_step"]}
     assert read_model(folder)[1]["step"] == result["best_step"]
     summary = json.loads((folder / "eval/summary.json").read_text())
     assert summary["miou"] == result["miou"] and summary["checkpoint_sha256"] == read_model(folder)[1]["sha256"]
@@ -340,7 +340,7 @@ def test_a_fork_goes_on_from_the_other_run_and_leaves_it_alone(tmp_path, unbroke
     run.resume_from = folder / "checkpoints/9"
     parts = make_parts()
     result = train(parts, run, **settings())
-    assert result["steps"] == 12 and steps(tmp_path) == [9, 12]
+    assert result["steps"] == 12 and list_checkpoints(tmp_path) == [9, 12]
     assert weights_hash(parts.model) == unbroken[1]
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -362,9 +362,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_written_again(tmp_path, 
 
 def test_accumulating_sizes_that_differ_needs_a_loss_at_label_size(tmp_path):
     parts = make_parts(train_set=ToyData(6, vary=True), augment=None)
-    with pytest.raises(ConfigError, match=r"several sizes .*loss.at=label"):
+    with pytest.raises(ConfigError, match=r"several sizes .*loss.resolution=label"):
         train(parts, run_in(tmp_path / "no"), **settings(steps=2, batch_size=1, accumulate=3))
-    parts.loss.at = "label"
+    parts.loss.resolution = "label"
     assert train(parts, run_in(tmp_path / "yes"), **settings(steps=2, batch_size=1, accumulate=3))["steps"] == 2
 
 

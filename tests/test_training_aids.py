@@ -13,8 +13,8 @@ from torch import nn
 
 from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model, read_trainer
-from segzoo.checkpoints.store import pointed, steps
-from segzoo.optim.ema import Average
+from segzoo.checkpoints.store import list_checkpoints, read_pointer
+from segzoo.optim.ema import ModelEma
 from segzoo.registry import BACKBONES, INITS, MIXES
 from segzoo.training.loop import train
 from segzoo.training.state import Diverged
@@ -33,7 +33,7 @@ class BadAt(ToyLoss):
 
 
 def test_a_bad_step_changes_nothing_not_even_running_statistics(tmp_path, capsys):
-    words = settings(steps=3, eval_every=3, save_every=1, bad_steps=1, keep=9)
+    words = settings(steps=3, eval_every=3, save_every=1, max_nonfinite_steps=1, keep=9)
     parts = make_parts(loss=BadAt(2))
     train(parts, run_in(tmp_path), **words)
     one, two, three = (load_file(tmp_path / f"checkpoints/{step}/model.safetensors") for step in (1, 2, 3))
@@ -46,20 +46,20 @@ def test_a_bad_step_changes_nothing_not_even_running_statistics(tmp_path, capsys
 
 
 def test_bad_steps_in_a_row_end_the_run_also_across_a_resume(tmp_path):
-    words = settings(steps=6, save_every=1, eval_every=6, bad_steps=2, keep=9)
+    words = settings(steps=6, save_every=1, eval_every=6, max_nonfinite_steps=2, keep=9)
     with pytest.raises(Diverged, match=r"the loss is nan at step 5.*go on with resume=<run folder>"):
         train(make_parts(loss=BadAt(3, 4, 5)), run_in(tmp_path), **words)
-    assert steps(tmp_path)[-1] == 4
+    assert list_checkpoints(tmp_path)[-1] == 4
     with pytest.raises(Diverged, match="at step 5"):
         train(make_parts(loss=BadAt(1)), run_in(tmp_path), **words)
     train(make_parts(), run_in(tmp_path), **words)
-    assert steps(tmp_path)[-1] == 6
+    assert list_checkpoints(tmp_path)[-1] == 6
 
 
 def test_the_average_is_torchs_with_the_usual_start():
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    average, mean = Average(model, 0.9), model.weight.detach().clone()
+    average, mean = ModelEma(model, 0.9), model.weight.detach().clone()
     for step in range(1, 30):
         with torch.no_grad():
             model.weight.add_(torch.randn_like(model.weight))
@@ -67,7 +67,7 @@ def test_the_average_is_torchs_with_the_usual_start():
         keep = min(0.9, (1 + step) / (10 + step))
         mean = keep * mean + (1 - keep) * model.weight.detach()
     trained = model.weight.detach().clone()
-    with average.in_place():
+    with average.applied():
         torch.testing.assert_close(model.weight.detach(), mean)
     assert torch.equal(model.weight, trained)
 
@@ -94,8 +94,8 @@ def test_a_run_without_better_scores_ends_early(tmp_path, capsys):
     for norm in parts.model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 0.0
-    result = train(parts, run_in(tmp_path), **settings(steps=40, eval_every=2, early_stop=3))
-    assert result["steps"] == 8 and pointed(tmp_path, "best") == tmp_path / "checkpoints/2"
+    result = train(parts, run_in(tmp_path), **settings(steps=40, eval_every=2, early_stopping_patience=3))
+    assert result["steps"] == 8 and read_pointer(tmp_path, "best") == tmp_path / "checkpoints/2"
     assert "no better mIoU in 3 evaluations, ending at step 8" in capsys.readouterr().out
     scored = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in scored if row["split"] == "val"] == [2, 4, 6, 8]

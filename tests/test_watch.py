@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segzoo.training.diagnostics import ROWS, Watch
+from segzoo.training.diagnostics import ROWS, TrainingDiagnostics
 from segzoo.types import Batch
 
 
@@ -16,27 +16,27 @@ def said():
 
 
 def make(said, workers=2):
-    return Watch(said.append, workers)
+    return TrainingDiagnostics(said.append, workers)
 
 
 def test_a_batch_of_ignored_pixels_is_named_once(said):
     watch = make(said)
     group = [Batch(torch.empty(0), torch.empty(0), ("a", "b"), (0, 1))]
-    watch.step(3, 5.0, group)
+    watch.on_step(3, 5.0, group)
     assert said == []
-    watch.step(4, 0.0, group)
-    watch.step(5, 0.0, group)
+    watch.on_step(4, 0.0, group)
+    watch.on_step(5, 0.0, group)
     [line] = said
     assert "step 4" in line and "a, b" in line and "data.label_map" in line
 
 
 def test_a_starving_device(said):
     watch = make(said)
-    watch.row(1.0, 0.9)  # the start of the workers
+    watch.on_log(1.0, 0.9)  # the start of the workers
     assert said == []
-    watch.row(1.0, 0.1)
-    watch.row(1.0, 0.45)
-    watch.row(1.0, 0.5)
+    watch.on_log(1.0, 0.1)
+    watch.on_log(1.0, 0.45)
+    watch.on_log(1.0, 0.5)
     [line] = said
     assert "45%" in line and "workers=4" in line
 
@@ -45,7 +45,7 @@ def test_a_starving_device(said):
 def test_a_loss_that_does_not_fall(said, end, flat):
     watch = make(said)
     for loss in np.linspace(2.0, end, ROWS):
-        watch.row(float(loss), 0.0)
+        watch.on_log(float(loss), 0.0)
     assert len(said) == int(flat)
     assert not flat or "optim.lr" in said[0]
 
@@ -54,11 +54,11 @@ def test_classes_never_predicted_twice_in_a_row(said):
     watch, names = make(said), ("sky", "road", "tree", "absent")
     half = np.array([[5, 1, 0, 0], [1, 5, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]])
     whole = half + np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
-    watch.evaluation(half, names)
-    watch.evaluation(whole, names)
-    watch.evaluation(half, names)
+    watch.on_evaluation(half, names)
+    watch.on_evaluation(whole, names)
+    watch.on_evaluation(half, names)
     assert said == []
-    watch.evaluation(half, names)
-    watch.evaluation(half, names)
+    watch.on_evaluation(half, names)
+    watch.on_evaluation(half, names)
     [line] = said
     assert "tree" in line and "absent" not in line and "sky" not in line and "loss=ohem" in line

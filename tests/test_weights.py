@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segzoo.checkpoints.serialization import read_metadata
-from segzoo.checkpoints.store import resolve, write_manifest
+from segzoo.checkpoints.store import resolve_weight_file, write_manifest
 from segzoo.io import sha256
 from segzoo.registry import BACKBONES, INITS, ConfigError
+from segzoo.weights import load_backbone, read_state
 from segzoo.weights import load_model as whole
-from segzoo.weights import load_trunk, read_state
 
 
 def fill(net):
@@ -26,7 +26,7 @@ def fill(net):
 
 
 def load(backbone, weights):
-    report = load_trunk(backbone, str(weights))
+    report = load_backbone(backbone, str(weights))
     assert report is not None
     return report
 
@@ -53,7 +53,7 @@ def same_features(backbone, state):
     x = torch.randn(1, 3, 64, 64)
     body = nn.Sequential(*list(theirs.eval().children())[:-2])
     with torch.no_grad():
-        return torch.allclose(backbone.eval().run(x)["c5"], body(x), rtol=1e-4, atol=1e-5)
+        return torch.allclose(backbone.eval().forward_stages(x)["c5"], body(x), rtol=1e-4, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- reading files
@@ -128,7 +128,7 @@ def test_run_folders(tmp_path, path, value):
     run = run_folder(tmp_path, {"w": torch.ones(2)})
     assert read_state(run / path)["w"].tolist() == [value, value]
     assert read_metadata(run / path)["step"] == 100 * value
-    assert resolve(run / path).name == "model.safetensors"
+    assert resolve_weight_file(run / path).name == "model.safetensors"
 
 
 def test_paths_that_lead_nowhere(tmp_path):
@@ -159,10 +159,10 @@ def test_torchvision_file_gives_torchvision_features(tmp_path, capsys, resnet50_
     backbone = BACKBONES.build("resnet50", weights=str(tmp_path / "r50.pth"))
     printed = capsys.readouterr().out
     assert "100.0% of the trunk's parameters loaded" in printed
-    assert "re-initialised:" not in printed
+    assert "re-initialized:" not in printed
     assert same_features(backbone, resnet50_state)
     report = load(backbone, tmp_path / "r50.pth")
-    assert (report.share, report.reinitialised, report.left_over) == (1.0, (), ("fc.weight", "fc.bias"))
+    assert (report.fraction, report.reinitialized, report.unused) == (1.0, (), ("fc.weight", "fc.bias"))
     assert len(report.loaded) == len([k for k in resnet50_state if "num_batches" not in k]) - 2
 
 
@@ -172,7 +172,7 @@ def test_segzoo_file_of_a_trunk_and_of_a_whole_model(tmp_path, trunk, prefix):
     save_file(state, tmp_path / "a.safetensors")
     backbone = BACKBONES.build("resnet50", weights=str(tmp_path / "a.safetensors"))
     assert all(torch.equal(v, state[prefix + k]) for k, v in backbone.state_dict().items() if "num_batches" not in k)
-    assert load(backbone, tmp_path / "a.safetensors").left_over == (("score.weight",) if prefix else ())
+    assert load(backbone, tmp_path / "a.safetensors").unused == (("score.weight",) if prefix else ())
 
 
 @pytest.mark.parametrize(("oracle", "batch_norm"), [("vgg16", False), ("vgg16_bn", True)])
@@ -186,7 +186,7 @@ def test_vgg_file(tmp_path, oracle, batch_norm):
     backbone = BACKBONES.build("vgg16", batch_norm=batch_norm, weights=str(tmp_path / "vgg.pth")).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.allclose(backbone.run(x)["c5"], net(x), rtol=1e-4, atol=1e-6)
+        assert torch.allclose(backbone.forward_stages(x)["c5"], net(x), rtol=1e-4, atol=1e-6)
     with pytest.raises(ConfigError, match="wanted 50%"):
         BACKBONES.build("vgg16", batch_norm=not batch_norm, weights=str(tmp_path / "vgg.pth"))
 
@@ -210,12 +210,12 @@ def test_timm_deep_stems(tmp_path, resnet50_state, stem, wide, out):
     save_file(state, tmp_path / "timm.safetensors")
     backbone = BACKBONES.build("resnet50", stem=stem, weights=str(tmp_path / "timm.safetensors"))
     report = load(backbone, tmp_path / "timm.safetensors")
-    assert (report.reinitialised, set(report.left_over)) == ((), {"fc.weight", "fc.bias"})
+    assert (report.reinitialized, set(report.unused)) == ((), {"fc.weight", "fc.bias"})
     for ours, theirs in (("c1.0", "conv1.0"), ("c1.3", "conv1.3"), ("c1.4", "conv1.4"), ("c1.6", "conv1.6"), ("c1.7", "bn1")):
         assert torch.equal(backbone.state_dict()[f"{ours}.weight"], state[f"{theirs}.weight"])
     other = BACKBONES.build("resnet50")
     report = load(other, tmp_path / "timm.safetensors")
-    assert {name for name in report.reinitialised if name.startswith("c1.")} == {k for k in _kept(other) if k.startswith("c1.")}
+    assert {name for name in report.reinitialized if name.startswith("c1.")} == {k for k in _kept(other) if k.startswith("c1.")}
 
 
 def _kept(net):
@@ -276,11 +276,11 @@ def test_other_stem_starts_anew_and_is_listed(enum, capsys, stem, anew):
         f"trained with the basic stem: the {stem} stem and what reads it start anew; trained with the stride at the 3x3" in printed
     )
     report = load(backbone, "imagenet")
-    assert len(report.reinitialised) == anew
-    assert {name.split(".")[0] for name in report.reinitialised} <= {"c1", "c2"}
-    inside = {name for name in report.reinitialised if name.startswith("c2.")}
+    assert len(report.reinitialized) == anew
+    assert {name.split(".")[0] for name in report.reinitialized} <= {"c1", "c2"}
+    inside = {name for name in report.reinitialized if name.startswith("c2.")}
     assert inside == ({"c2.0.conv1.weight", "c2.0.downsample.0.weight"} if stem == "deep" else set())
-    assert set(report.left_over) >= {"conv1.weight", "bn1.weight", "bn1.running_mean"}
+    assert set(report.unused) >= {"conv1.weight", "bn1.weight", "bn1.running_mean"}
     assert "c1.0.weight" in printed
     assert f"and {anew - 6} more" in printed
     assert [line.split() for line in printed.splitlines() if line.startswith("c1 ")] == [["c1", "0", "15", "0"]]
@@ -345,7 +345,7 @@ def test_equal_classes_load_everything(tmp_path, capsys):
     old, new = Net(3), Net(3)
     report = INITS.build("checkpoint", new, ("a", "b", "c"), ckpt=saved(tmp_path, old, "abc"))
     assert same(old, new, _kept(old))
-    assert (report.share, report.reinitialised, report.left_over) == (1.0, (), ())
+    assert (report.share, report.reinitialized, report.left_over) == (1.0, (), ())
     assert "3 of 3 classes matched by name" in capsys.readouterr().out
 
 
@@ -380,18 +380,18 @@ def test_other_classes_fill_the_rows_they_share(tmp_path, capsys, match, pairs, 
             wanted[here] = old.state_dict()[f"score.{part}"][there]
         assert torch.equal(new.state_dict()[f"score.{part}"], wanted)
     assert note in capsys.readouterr().out
-    assert (report.share, report.reinitialised) == (1.0, ("mix.weight",))
+    assert (report.share, report.reinitialized) == (1.0, ("mix.weight",))
 
 
 def test_card_that_contradicts_the_scores_fills_no_rows(tmp_path):
     report = INITS.build("checkpoint", Net(3), ("a", "b", "c"), ckpt=saved(tmp_path, Net(3), "abcd"))
-    assert {"score.weight", "score.bias"} <= set(report.reinitialised)
+    assert {"score.weight", "score.bias"} <= set(report.reinitialized)
 
 
 def test_no_class_in_common_leaves_the_scores_fresh(tmp_path):
     old, new = Net(3), Net(3)
     report = INITS.build("checkpoint", new, ("x", "y", "z"), ckpt=saved(tmp_path, old, "abc"))
-    assert set(report.reinitialised) == {f"{s}.{p}" for s in ("score", "aux.score") for p in ("weight", "bias")}
+    assert set(report.reinitialized) == {f"{s}.{p}" for s in ("score", "aux.score") for p in ("weight", "bias")}
     assert same(old, new, ["backbone.c2.weight", "backbone.c2.bias", "head.0.weight"])
 
 
@@ -400,7 +400,7 @@ def test_score_layer_of_another_input_keeps_weight_and_bias(tmp_path):
     new.score = nn.Conv2d(5, 3, 1)
     bias = new.score.bias.clone()  # type: ignore[union-attr]
     report = INITS.build("checkpoint", new, ("a", "b", "c"), ckpt=saved(tmp_path, old, "abc"))
-    assert set(report.reinitialised) == set(report.left_over) == {"score.weight", "score.bias"}
+    assert set(report.reinitialized) == set(report.left_over) == {"score.weight", "score.bias"}
     assert torch.equal(bias, new.score.bias)  # type: ignore[arg-type]
 
 
@@ -434,7 +434,7 @@ def test_no_checkpoint_is_no_step(monkeypatch):
 
 
 def test_wrong_settings_are_refused():
-    faults = INITS.faults("checkpoint", {"ckpt": 3, "match": "names", "min_share": 1.5, "strict": True})
+    faults = INITS.errors("checkpoint", {"ckpt": 3, "match": "names", "min_share": 1.5, "strict": True})
     assert [word for word, fault in zip(("ckpt", "match", "min_share", "strict"), faults, strict=True) if word in fault] == [
         "ckpt",
         "match",

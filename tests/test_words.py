@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from segzoo.cli.app import _refuse
+from segzoo.cli.app import _reject_invalid
 from segzoo.cli.help import help_text
-from segzoo.cli.overrides import _unknown_option, read_words
+from segzoo.cli.overrides import _unknown_option, parse_overrides
 from segzoo.registry import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ REFUSED = {
 
 def refusal(words: list[str], **more) -> str:
     with pytest.raises(ConfigError) as error:
-        _refuse(read_words("train", words, **more), "train")
+        _reject_invalid(parse_overrides("train", words, **more), "train")
     return str(error.value)
 
 
@@ -86,8 +86,8 @@ def test_a_users_yaml_is_checked_too(tmp_path):
 def test_a_users_yaml_that_is_right_works(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("defaults: [pspnet]\ndropout: 0.3\n")
-    reading = read_words("train", ["model=mine"], config_dir=str(tmp_path))
-    _refuse(reading, "train")
+    reading = parse_overrides("train", ["model=mine"], config_dir=str(tmp_path))
+    _reject_invalid(reading, "train")
     assert reading.jobs[0].model.dropout == 0.3
 
 
@@ -124,7 +124,7 @@ def test_names_alone_are_refused_without_torch():
 
 
 def test_start_prints_only_what_differs(capsys):
-    _refuse(read_words("train", ["model=pspnet", "batch_size=8", "seed=3"]), "train")
+    _reject_invalid(parse_overrides("train", ["model=pspnet", "batch_size=8", "seed=3"]), "train")
     printed = capsys.readouterr().out
     assert "model=pspnet" in printed and "seed=3" in printed
     assert "optim" not in printed
@@ -132,8 +132,8 @@ def test_start_prints_only_what_differs(capsys):
 
 def test_a_sweep_is_refused_when_no_job_can_run_and_runs_when_one_can():
     assert "whole number" in refusal(["model=fcn,pspnet", "steps=abc"], sweep=True)
-    reading = read_words("train", ["model=icnet_half", "backbone=vgg16,resnet50_deep"], sweep=True)
-    _refuse(reading, "train")
+    reading = parse_overrides("train", ["model=icnet_half", "backbone=vgg16,resnet50_deep"], sweep=True)
+    _reject_invalid(reading, "train")
     assert len(reading.jobs) == 2
 
 

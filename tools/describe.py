@@ -9,16 +9,16 @@ from segzoo.cli.app import Job, run
 
 def describe(job: Job) -> dict[str, Any]:
     """Prints the layer table, of a pruned network with the widths it had before; returns its sums."""
-    from segzoo.config.commands import words_for
-    from segzoo.config.from_checkpoint import outlines
+    from segzoo.config.commands import arguments_for
+    from segzoo.config.from_checkpoint import meta_models
     from segzoo.workflows.benchmark.model_summary import describe as layers
-    from segzoo.workflows.benchmark.model_summary import sums, table
+    from segzoo.workflows.benchmark.model_summary import summary_table, totals
 
-    model, whole = outlines(job.config, **words_for(outlines, job.config))
-    words = words_for(layers, job.config)
+    model, whole = meta_models(job.config, **arguments_for(meta_models, job.config))
+    words = arguments_for(layers, job.config)
     rows = layers(model, **words)
-    print(table(rows, layers(whole, **words) if whole else None), end="")
-    return sums(rows)
+    print(summary_table(rows, layers(whole, **words) if whole else None), end="")
+    return totals(rows)
 
 
 def main() -> None:

@@ -12,21 +12,21 @@ def export(job: Job) -> dict[str, Any]:
     """Exports one checkpoint and checks it on pictures of its data; returns what was written and how well it agrees."""
     from segzoo.checkpoints import serialization as checkpoint
     from segzoo.config.build import build_data
-    from segzoo.config.commands import words_for
-    from segzoo.config.from_checkpoint import data_section, load_with_config, title
-    from segzoo.export.exporter import deliver
+    from segzoo.config.commands import arguments_for
+    from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint
+    from segzoo.export.exporter import export_model
     from segzoo.io import write_json
-    from segzoo.runs.open_run import open_result
+    from segzoo.runs.open_run import create_output_dir
 
-    model, card, meta = load_with_config(ckpt=job.config["ckpt"])
-    dataset = build_data(data_section(meta, job.config.get("data")), "val")
+    model, card, meta = load_checkpoint(ckpt=job.config["ckpt"])
+    dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
     facts = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
-    facts["scores"] = checkpoint.scores_of(Path(meta["path"]).parent)  # mIoU and the rest, with the protocol they hold under
-    with open_result("export", title(meta), job.config, **words_for(open_result, job.config)) as folder:
-        done = deliver(model, card, facts, dataset, folder, **words_for(deliver, job.config))
+    facts["scores"] = checkpoint.read_scores(Path(meta["path"]).parent)  # mIoU and the rest, with the protocol they hold under
+    with create_output_dir("export", checkpoint_title(meta), job.config, **arguments_for(create_output_dir, job.config)) as folder:
+        done = export_model(model, card, facts, dataset, folder, **arguments_for(export_model, job.config))
         write_json(folder / "export.json", done)
-    least = min(row["agreement"] for row in done["gate"])
-    seen = max(row["classes"] for row in done["gate"])
+    least = min(row["agreement"] for row in done["parity"])
+    seen = max(row["classes"] for row in done["parity"])
     told = "" if seen > 1 else "; the network gives every pixel one class, so that says little"
     print(
         f"{done['file']}: {done['bytes'] / 1e6:.1f} MB, {len(done['gate'])} pictures agree on {least:.3%} of their pixels or more{told}"

@@ -10,14 +10,14 @@ from segzoo.cli.app import Job, run
 def predict(job: Job) -> dict[str, Any]:
     """Labels every picture of the source; returns how many and where they are."""
     from segzoo.config.build import build_post
-    from segzoo.config.commands import words_for
-    from segzoo.config.from_checkpoint import load_with_config, title
-    from segzoo.inference.predictor import predict as label
-    from segzoo.runs.open_run import open_result
+    from segzoo.config.commands import arguments_for
+    from segzoo.config.from_checkpoint import checkpoint_title, load_checkpoint
+    from segzoo.inference.predictor import predict_images as label
+    from segzoo.runs.open_run import create_output_dir
 
-    model, card, meta = load_with_config(ckpt=job.config["ckpt"])
-    with open_result("predict", title(meta), job.config, **words_for(open_result, job.config)) as folder:
-        done = label(model, card, folder, build_post(job.config["post"]), **words_for(label, job.config))
+    model, card, meta = load_checkpoint(ckpt=job.config["ckpt"])
+    with create_output_dir("predict", checkpoint_title(meta), job.config, **arguments_for(create_output_dir, job.config)) as folder:
+        done = label(model, card, folder, build_post(job.config["post"]), **arguments_for(label, job.config))
     print(f"{done['pictures']} pictures in {done['seconds']} s: {done['folder']}")
     return done
 

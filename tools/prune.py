@@ -1,4 +1,4 @@
-"""Remove channels from a network and train on: ``python tools/prune.py ckpt=runs/first pruner=l1 pruner.keep=0.5``.
+"""Remove channels from a network and train on: ``python tools/prune.py ckpt=runs/first pruner=l1 pruner.keep_ratio=0.5``.
 
 With ``model=pspnet data=camvid`` in place of ``ckpt`` it begins with the network that ``tools/train.py`` would begin with.
 """
@@ -11,46 +11,46 @@ from collections.abc import Mapping
 from typing import Any
 
 from segzoo.cli.app import Job, run
-from segzoo.cli.training import rehearsed, take_gpu
+from segzoo.cli.training import assign_gpu, run_dry
 from segzoo.registry import ConfigError
 
 
 def prune(job: Job) -> dict[str, Any]:
     """Prunes one network and fine-tunes it; returns what ``result.json`` holds, the report with it."""
-    from segzoo.config.commands import words_for
-    from segzoo.config.from_checkpoint import start_of, title
-    from segzoo.device import reuse_memory
-    from segzoo.distributed import ALONE
+    from segzoo.config.commands import arguments_for
+    from segzoo.config.from_checkpoint import checkpoint_title, initial_model
+    from segzoo.device import enable_memory_reuse
+    from segzoo.distributed import SINGLE_PROCESS
     from segzoo.runs.open_run import open_run
     from segzoo.training.loop import train as learn
     from segzoo.workflows.prune.report import write_report
-    from segzoo.workflows.prune.stages import stages, timed_rows, tuned_row
-    from segzoo.workflows.prune.target_search import settle
+    from segzoo.workflows.prune.stages import benchmark_before_after, evaluate_stages, finetuned_result
+    from segzoo.workflows.prune.target_search import resolve_keep_ratio
 
-    reuse_memory()
+    enable_memory_reuse()
     _refuse(job)
-    if job.folder is not None:
-        take_gpu(job.config)
-    model, meta = start_of(job.config, **words_for(start_of, job.config))
+    if job.output_dir is not None:
+        assign_gpu(job.config)
+    model, meta = initial_model(job.config, **arguments_for(initial_model, job.config))
     whole, recorded = _whole(job, meta)
-    if job.config["dry"]:
-        return rehearsed(_parts(whole, recorded, model, meta), whole)
-    place = open_run("prune", title(meta), whole, **_place(job, words_for(open_run, job.config)))
+    if job.config["dry_run"]:
+        return run_dry(_parts(whole, recorded, model, meta), whole)
+    place = open_run("prune", checkpoint_title(meta), whole, **_place(job, arguments_for(open_run, job.config)))
     if place.finished:
-        return json.loads((place.folder / "result.json").read_text(encoding="utf-8"))
+        return json.loads((place.path / "result.json").read_text(encoding="utf-8"))
     try:
         parts = _parts(whole, recorded, model, meta)
-        settle(parts, place.folder, ALONE, **words_for(settle, job.config))
-        rows, curves = stages(parts, place.folder, **words_for(stages, whole))
-        result = learn(parts, place, **words_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
-        rows.append(tuned_row(place.folder, **words_for(tuned_row, whole)))
-        sides = {"before": _before(whole, meta), "after": str(place.folder)}
-        times = timed_rows(sides, **words_for(timed_rows, job.config))
+        resolve_keep_ratio(parts, place.path, SINGLE_PROCESS, **arguments_for(resolve_keep_ratio, job.config))
+        rows, curves = evaluate_stages(parts, place.path, **arguments_for(evaluate_stages, whole))
+        result = learn(parts, place, **arguments_for(learn, job.config)) | {"checkpoint_sha256": meta["sha256"]}
+        rows.append(finetuned_result(place.path, **arguments_for(finetuned_result, whole)))
+        sides = {"before": _before(whole, meta), "after": str(place.path)}
+        times = benchmark_before_after(sides, **arguments_for(benchmark_before_after, job.config))
     except BaseException as error:
         place.fail(error)
         raise
     result |= {"report": rows, "times": times}
-    print(write_report(place.folder, rows, times, curves))
+    print(write_report(place.path, rows, times, curves))
     place.finish(result)
     return result
 
@@ -72,21 +72,21 @@ def _refuse(job: Job) -> None:
 
 def _whole(job: Job, meta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration with what comes from the checkpoint, if there is one, and the same as it is recorded."""
-    from segzoo.config.cross_checks import pruning_doubts, training_faults
-    from segzoo.config.from_checkpoint import data_section, refuse_other_norm
+    from segzoo.config.cross_checks import pruning_warnings, training_errors
+    from segzoo.config.from_checkpoint import check_same_normalization, dataset_config
 
     whole, recorded = dict(job.config), dict(job.recorded)
     if job.config["ckpt"] is not None:
         own = {name: meta["config"][name] for name in ("model", "backbone")}
-        whole |= own | {"data": data_section(meta, job.config.get("data"))}
+        whole |= own | {"data": dataset_config(meta, job.config.get("data"))}
         recorded |= own | {"data": job.recorded.get("data") or meta["config"]["data"]}
         whole["backbone"] = {**own["backbone"], "weights": "none"}
-        refuse_other_norm(meta, whole["data"])
+        check_same_normalization(meta, whole["data"])
         if whole["distill"]["name"] == "teacher" and whole["distill"]["ckpt"] is None:
             whole["distill"] = {**whole["distill"], "ckpt": job.config["ckpt"]}
-    if faults := training_faults(whole):
+    if faults := training_errors(whole):
         raise ConfigError(faults)
-    for line in pruning_doubts(whole["pruner"]):
+    for line in pruning_warnings(whole["pruner"]):
         print(f"note: {line}", flush=True)
     return whole, recorded
 
@@ -114,7 +114,7 @@ def _before(whole: dict[str, Any], meta: Mapping[str, Any]) -> str | dict[str, A
 
 def _place(job: Job, words: dict[str, Any]) -> dict[str, Any]:
     """Where the run goes: in a sweep its job's folder, gone on with if the sweep is started again."""
-    return words if job.folder is None else {"out": str(job.folder), "resume": "auto"}
+    return words if job.output_dir is None else {"out": str(job.output_dir), "resume": "auto"}
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ class Backbone(nn.Module, ABC):
     Attributes:
         stages: name, channels and stride before dilation of each stage.
         channels: channels by name, ``c3_1`` included.
-        output_stride: the stride of c5 as it stands: 32, or what ``dilate_`` made of it.
+        output_stride: the stride of c5 as it stands: 32, or what ``set_output_stride_`` made of it.
         classifier: the fully connected layers of the weights that were loaded, for heads that go on from them; mostly empty.
         trains_from_scratch: whether random weights lead anywhere within a usual training.
         frozen: the stages that training leaves alone.
@@ -49,9 +49,9 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """All maps of an image, as ``run`` gives them."""
-        return self.run(x)
+        return self.forward_stages(x)
 
-    def run(self, x: Tensor, first: str = "c1", last: str = "c5") -> dict[str, Tensor]:
+    def forward_stages(self, x: Tensor, first: str = "c1", last: str = "c5") -> dict[str, Tensor]:
         """Runs the stages from ``first`` to ``last`` and returns every map passed on the way.
 
         Args:
@@ -79,12 +79,12 @@ class Backbone(nn.Module, ABC):
             maps[POINTS[index]] = x
         return maps
 
-    def dilate_(self, output_stride: int, first_block: Literal["full", "half"] = "full") -> Self:
+    def set_output_stride_(self, output_stride: int, first_block_dilation: Literal["full", "half"] = "full") -> Self:
         """Replaces strides by dilation, in place, until c5 has ``output_stride``; parameters stay what they are.
 
         Args:
             output_stride: 8, 16, or 32, which changes nothing.
-            first_block: dilation of the first block of a stage that lost its stride: the stage's own (``full``: 2 in c4,
+            first_block_dilation: dilation of the first block of a stage that lost its stride: the stage's own (``full``: 2 in c4,
                 4 in c5) or that of the stage before (``half``: 1 in c4, 2 in c5).
 
         Returns:
@@ -94,15 +94,15 @@ class Backbone(nn.Module, ABC):
             ValueError: for other values, or when the backbone is dilated already.
         """
         if output_stride not in (8, 16, 32):
-            raise ValueError(f"dilate_(output_stride={output_stride!r}): wanted 8, 16 or 32")
-        if first_block not in ("full", "half"):
-            raise ValueError(f"dilate_(first_block={first_block!r}): wanted 'full' or 'half'")
+            raise ValueError(f"set_output_stride_(output_stride={output_stride!r}): wanted 8, 16 or 32")
+        if first_block_dilation not in ("full", "half"):
+            raise ValueError(f"set_output_stride_(first_block_dilation={first_block_dilation!r}): wanted 'full' or 'half'")
         if self.output_stride != 32:
             raise ValueError(f"{self.name} already has output stride {self.output_stride}; dilate a freshly built one")
         dilation = 1
         for stage in self.stages:
             if stage.stride > output_stride:
-                dilation = self._unstride(stage.name, dilation, first_block)
+                dilation = self._stride_to_dilation(stage.name, dilation, first_block_dilation)
         self.output_stride = output_stride
         return self
 
@@ -133,18 +133,18 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def aliases(self, keys: Collection[str]) -> dict[str, str]:
+    def key_aliases(self, keys: Collection[str]) -> dict[str, str]:
         """Prefixes of parameter names in files of others -> the same layer's prefix here, for a file holding ``keys``."""
 
-    def names_in(self, layout: str) -> dict[str, str]:
+    def external_names(self, layout: str) -> dict[str, str]:
         """What another project calls the layers inside a whole model, ours -> theirs; empty if it has no such trunk."""
         return {}
 
-    def keep(self, state: Mapping[str, Tensor]) -> None:
+    def store_classifier(self, state: Mapping[str, Tensor]) -> None:
         """Keeps what heads may want of loaded weights beyond the trunk; here: nothing."""
 
     @abstractmethod
-    def _unstride(self, stage: str, dilation: int, first_block: str) -> int:
+    def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
         """Takes the stride out of ``stage``, which is reached at ``dilation``; returns the dilation it leaves behind."""
 
     def _layers(self, point: str) -> list[nn.Module]:
@@ -153,7 +153,7 @@ class Backbone(nn.Module, ABC):
             return layers[: self._inner]
         return layers[self._inner :] if point == "c3" else layers
 
-    def _halved(self, side: int) -> int:
+    def _halve_feature(self, side: int) -> int:
         return (side + 1) // 2  # windows of 3x3 s2 p1 and 7x7 s2 p3
 
     def _stride(self, index: int) -> int:
@@ -161,7 +161,7 @@ class Backbone(nn.Module, ABC):
 
     def _refuse_one_pixel(self, index: int, shape: Sequence[int], begin: int, given: Sequence[int]) -> None:
         halves = self._stride(index) > self._stride(index - 1)
-        sides = [self._halved(side) if halves else side for side in shape[-2:]]
+        sides = [self._halve_feature(side) if halves else side for side in shape[-2:]]
         if math.prod(sides) != 1:
             return
         least = 2 * self._stride(index) // self._stride(begin - 1)

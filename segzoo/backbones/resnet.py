@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone, init_weights
 from segzoo.registry import BACKBONES, ConfigError, Range
-from segzoo.weights import load_trunk
+from segzoo.weights import load_backbone
 
 Stem = Literal["basic", "deep", "v1c"]
 StrideAt = Literal["3x3", "1x1"]
@@ -44,7 +44,7 @@ def resnet101(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width
 
 def _build(name: str, blocks: tuple[int, ...], stem: Stem, stride_at: StrideAt, width: float, weights: str) -> ResNet:
     backbone = ResNet(name, blocks, stem, stride_at, width)
-    load_trunk(backbone, weights)
+    load_backbone(backbone, weights)
     return backbone
 
 
@@ -83,7 +83,7 @@ class ResNet(Backbone):
             notes.append("trained with the stride at the 3x3")
         return f"{self.name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1", "; ".join(notes)
 
-    def aliases(self, keys: Collection[str]) -> dict[str, str]:
+    def key_aliases(self, keys: Collection[str]) -> dict[str, str]:
         """Torchvision's and timm's layer names; the stem's only when the file has the same kind of stem."""
         body = {f"layer{i}.": f"c{i + 1}." for i in range(1, 5)}
         deep = "conv1.0.weight" in keys
@@ -91,7 +91,7 @@ class ResNet(Backbone):
             return body
         return body | ({"conv1.": "c1.", "bn1.": "c1.7."} if deep else {"conv1.": "c1.0.", "bn1.": "c1.1."})
 
-    def names_in(self, layout: str) -> dict[str, str]:
+    def external_names(self, layout: str) -> dict[str, str]:
         """Torchvision's and mmsegmentation's prefixes, ours -> theirs; every layer of the deep stem and the blocks in Caffe's."""
         if layout == "caffe":
             return self._caffe_names() if self.stem == "deep" else {}
@@ -113,10 +113,10 @@ class ResNet(Backbone):
                 norms[f"{ours}.downsample.1"] = f"{theirs}_1x1_proj/bn"
         return convs | norms
 
-    def _unstride(self, stage: str, dilation: int, first_block: str) -> int:
+    def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
         blocks = [block for block in self.get_submodule(stage).children() if isinstance(block, Bottleneck)]
         for index, block in enumerate(blocks):
-            block.undo_stride(dilation if index == 0 and first_block == "half" else 2 * dilation)
+            block.stride_to_dilation(dilation if index == 0 and first_block_dilation == "half" else 2 * dilation)
         return 2 * dilation
 
 
@@ -151,7 +151,7 @@ class Bottleneck(nn.Module):
         y += x if self.downsample is None else self.downsample(x)
         return self.relu(y)
 
-    def undo_stride(self, dilation: int) -> None:
+    def stride_to_dilation(self, dilation: int) -> None:
         """Sets every stride to 1 and the 3x3 to ``dilation``, its padding with it."""
         self.conv1.stride = self.conv2.stride = (1, 1)
         self.conv2.dilation = self.conv2.padding = (dilation, dilation)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone, init_weights
 from segzoo.registry import BACKBONES
-from segzoo.weights import load_trunk
+from segzoo.weights import load_backbone
 
 Pool = Literal["vgg", "caffe", "deeplab"]
 
@@ -30,7 +30,7 @@ def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none"
         weights: ``none``, ``imagenet`` (torchvision's) or a file; see ``segzoo.weights.load_trunk``.
     """
     backbone = VGG("vgg16", batch_norm, pool)
-    load_trunk(backbone, weights)
+    load_backbone(backbone, weights)
     return backbone
 
 
@@ -63,18 +63,18 @@ class VGG(Backbone):
         entry = "VGG16_BN_Weights.IMAGENET1K_V1" if self.batch_norm else "VGG16_Weights.IMAGENET1K_V1"
         return entry, "trained with 2x2 pools" if self.pool == "deeplab" else ""
 
-    def aliases(self, keys: Collection[str]) -> dict[str, str]:
+    def key_aliases(self, keys: Collection[str]) -> dict[str, str]:
         """Torchvision's and timm's ``features.N``, which count through the stages."""
         own = [f"{stage.name}.{i}." for stage in self.stages for i, _ in enumerate(self.get_submodule(stage.name).children())]
         return {f"features.{i}.": prefix for i, prefix in enumerate(own)}
 
-    def keep(self, state: Mapping[str, Tensor]) -> None:
+    def store_classifier(self, state: Mapping[str, Tensor]) -> None:
         """Keeps fc6 and fc7 of torchvision's file in ``classifier``."""
         names = {f"fc{6 + i}.{part}": f"classifier.{3 * i}.{part}" for i in range(2) for part in ("weight", "bias")}
         if all(name in state for name in names.values()):
             self.classifier = {name: state[theirs] for name, theirs in names.items()}
 
-    def _unstride(self, stage: str, dilation: int, first_block: str) -> int:
+    def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
         for layer in self.get_submodule(stage).children():
             if isinstance(layer, nn.Conv2d):
                 layer.dilation = layer.padding = (dilation, dilation)
@@ -83,7 +83,7 @@ class VGG(Backbone):
         return 2 * dilation
 
     def _halved(self, side: int) -> int:
-        return side // 2 if self.pool == "vgg" else super()._halved(side)
+        return side // 2 if self.pool == "vgg" else super()._halve_feature(side)
 
 
 def _stage(cin: int, channels: int, convs: int, batch_norm: bool, pool: Pool) -> nn.Sequential:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from segzoo.checkpoints import store as steps
 from segzoo.checkpoints.store import MODEL, CheckpointError
-from segzoo.io import plain, sha256, write_atomically
-from segzoo.types import DataCard
+from segzoo.io import sha256, to_plain_containers, write_atomically
+from segzoo.types import DatasetInfo
 
 if TYPE_CHECKING:
     pass
@@ -29,14 +29,20 @@ if TYPE_CHECKING:
 TRAINER = "trainer.pt"
 
 
-def save(
-    run: Path, step: int, model: nn.Module, trainer: dict[str, Any], config: dict[str, Any], card: DataCard, widths: dict[str, int]
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: nn.Module,
+    trainer: dict[str, Any],
+    config: dict[str, Any],
+    card: DatasetInfo,
+    widths: dict[str, int],
 ) -> Path:
     """Writes the checkpoint of one step and points ``last`` at it.
 
     Args:
         run: the run folder.
-        step: optimiser steps done.
+        step: optimizer steps done.
         model: whose parameters and buffers are stored.
         trainer: plain containers and tensors only, so that ``torch.load(weights_only=True)`` reads them.
         config: the plain configuration that builds the model.
@@ -50,9 +56,15 @@ def save(
         OSError: the disk is full or not writable; older checkpoints are untouched.
         CheckpointError: what was read back differs from what was written.
     """
-    folder = steps.step_folder(run, step)
+    folder = steps.step_dir(run, step)
     folder.mkdir(parents=True, exist_ok=True)
-    meta = {"format": steps.FORMAT, "step": step, "config": plain(config), "card": plain(card.to_dict()), "widths": widths}
+    meta = {
+        "format": steps.FORMAT,
+        "step": step,
+        "config": to_plain_containers(config),
+        "card": to_plain_containers(card.to_dict()),
+        "widths": widths,
+    }
     packed = io.BytesIO()
     torch.save(trainer, packed)
     contents = {MODEL: to_safetensors(_tensors(model), {"segzoo": json.dumps(meta)}), TRAINER: packed.getvalue()}
@@ -61,19 +73,19 @@ def save(
         write_atomically(folder / name, lambda file, content=content: file.write(content))
         sums[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     steps.write_manifest(folder, {"format": steps.FORMAT, "step": step, "files": sums})
-    faults = steps.verify(folder)
+    faults = steps.verify_checkpoint(folder)
     if faults:
         raise CheckpointError(f"{folder} reads back differently than it was written: {'; '.join(faults)}. Check the disk.")
-    steps.point(run, "last", step)
+    steps.set_pointer(run, "last", step)
     return folder
 
 
 def add_scores(folder: Path, scores: dict[str, Any]) -> None:
     """Adds the scores of an evaluation to a step folder's manifest."""
-    steps.write_manifest(folder, steps.read_manifest(folder) | {"scores": plain(scores)})
+    steps.write_manifest(folder, steps.read_manifest(folder) | {"scores": to_plain_containers(scores)})
 
 
-def scores_of(folder: Path) -> dict[str, Any] | None:
+def read_scores(folder: Path) -> dict[str, Any] | None:
     """The scores in a step folder's manifest; None before its evaluation, or while there is no such checkpoint."""
     return steps.read_manifest(folder).get("scores") if (folder / steps.MANIFEST).is_file() else None
 
@@ -90,7 +102,7 @@ def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: there is no such checkpoint, it is damaged, unfinished, newer than this code or not segzoo's.
     """
-    file = steps.resolve_verified(path)
+    file = steps.resolve_verified_file(path)
     state, meta = read_safetensors(file)
     if not meta:
         raise CheckpointError(f"{file} holds bare weights without segzoo's metadata; give it as init.ckpt= or backbone.weights=")
@@ -119,7 +131,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: as ``read_model``, except that files of other libraries are accepted.
     """
-    file = steps.resolve_verified(path)
+    file = steps.resolve_verified_file(path)
     if file.suffix != ".safetensors":
         return {}
     try:
@@ -154,7 +166,7 @@ def _whole_number_keys(table: dict[str, Any]) -> dict[Any, Any]:
     return {int(key): value for key, value in table.items()} if numbers else table
 
 
-def fingerprint(model: nn.Module) -> str:
+def state_dict_hash(model: nn.Module) -> str:
     """A hash of a network's tensors: of their names, shapes and every value."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():

@@ -25,7 +25,7 @@ class CheckpointError(ConfigError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
 
 
-def resolve(path: str | Path) -> Path:
+def resolve_weight_file(path: str | Path) -> Path:
     """Resolve a checkpoint path, as every setting that takes one understands it, to a weight file.
 
     Args:
@@ -51,7 +51,7 @@ def resolve(path: str | Path) -> Path:
     return path / MODEL
 
 
-def resolve_verified(path: str | Path) -> Path:
+def resolve_verified_file(path: str | Path) -> Path:
     """Resolve a checkpoint path to a weight file and verify the step directory it belongs to.
 
     A weight file that was moved out of its step directory has no manifest and is returned as it is.
@@ -59,10 +59,10 @@ def resolve_verified(path: str | Path) -> Path:
     Raises:
         CheckpointError: as ``resolve``; or the step directory is unfinished, damaged, or of another format.
     """
-    file = resolve(path)
+    file = resolve_weight_file(path)
     alone = Path(path).is_file() and Path(path).name not in POINTERS
     covered = file.name == MODEL and (file.parent / MANIFEST).is_file()
-    if (covered or not alone) and (faults := verify(file.parent)):
+    if (covered or not alone) and (faults := verify_checkpoint(file.parent)):
         raise CheckpointError(f"{'; '.join(faults)}. Use another step directory of the run.")
     return file
 
@@ -77,7 +77,7 @@ def split_run_and_step(path: str | Path) -> tuple[Path, Path | None]:
     run = path.parent if path.name == "checkpoints" else path
     if (run / "checkpoints").is_dir():
         return run, None
-    step = resolve(path).parent
+    step = resolve_weight_file(path).parent
     if step.parent.name != "checkpoints":
         raise CheckpointError(f"{path} lies outside a run directory, so it cannot be resumed; start from it by init.ckpt={path}")
     return step.parent.parent, step
@@ -91,11 +91,11 @@ def _follow(pointer: Path) -> Path:
     return folder
 
 
-def step_folder(run: Path, step: int) -> Path:
+def step_dir(run: Path, step: int) -> Path:
     return run / "checkpoints" / str(step)
 
 
-def steps(run: Path, complete: bool = True) -> list[int]:
+def list_checkpoints(run: Path, complete: bool = True) -> list[int]:
     """The steps that have a folder in a run, in ascending order; only those with a manifest unless told otherwise."""
     found = [path for path in (run / "checkpoints").glob("*/") if path.name.isdigit()]
     return sorted(int(path.name) for path in found if not complete or (path / MANIFEST).is_file())
@@ -132,7 +132,7 @@ def check_format(path: Path, head: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: format {head['format']}, this version reads up to {FORMAT}; update segzoo")
 
 
-def verify(folder: Path) -> list[str]:
+def verify_checkpoint(folder: Path) -> list[str]:
     """Everything wrong with a step folder, one line each; empty if it can be trusted. Reads every byte of it."""
     try:
         manifest = read_manifest(folder)
@@ -153,63 +153,65 @@ def verify(folder: Path) -> list[str]:
 def latest_valid(run: Path) -> tuple[Path | None, list[str]]:
     """The newest step folder that passes ``verify`` (None if none does), and what is wrong with newer ones."""
     faults = []
-    for step in reversed(steps(run, complete=False)):
-        folder = step_folder(run, step)
-        wrong = verify(folder)
+    for step in reversed(list_checkpoints(run, complete=False)):
+        folder = step_dir(run, step)
+        wrong = verify_checkpoint(folder)
         if not wrong:
             return folder, faults
         faults += wrong
     return None, faults
 
 
-def point(run: Path, word: str, step: int) -> None:
+def set_pointer(run: Path, word: str, step: int) -> None:
     """Makes ``best`` or ``last`` name a step."""
     write_atomically(run / "checkpoints" / word, lambda file: file.write(f"{step}\n".encode()))
 
 
-def pointed(run: Path, word: str) -> Path | None:
+def read_pointer(run: Path, word: str) -> Path | None:
     """The step folder ``best`` or ``last`` names; None if it names none yet."""
     path = run / "checkpoints" / word
     return path.parent / path.read_text().strip() if path.is_file() else None
 
 
-def move_best(run: Path) -> int | None:
+def update_best(run: Path) -> int | None:
     """Points ``best`` at the complete step with the highest mIoU, the earliest of equals; None while there are no scores.
 
     A network that has been pruned further comes before any that has not, whatever they score.
     """
-    scores = {step: read_manifest(step_folder(run, step)).get("scores") for step in steps(run)}
-    scored = {step: rank_of(found) for step, found in scores.items() if found}
+    scores = {step: read_manifest(step_dir(run, step)).get("scores") for step in list_checkpoints(run)}
+    scored = {step: checkpoint_rank(found) for step, found in scores.items() if found}
     best = max(scored, key=scored.__getitem__) if scored else None
     if best is None:
         (run / "checkpoints" / "best").unlink(missing_ok=True)
-    elif pointed(run, "best") != step_folder(run, best):
-        point(run, "best", best)
+    elif read_pointer(run, "best") != step_dir(run, best):
+        set_pointer(run, "best", best)
     return best
 
 
-def rank_of(scores: Mapping[str, Any]) -> tuple[int, float]:
+def checkpoint_rank(scores: Mapping[str, Any]) -> tuple[int, float]:
     """By what checkpoints of a run are compared: stages of pruning behind them, then mIoU."""
     return scores.get("stages", 0), scores["miou"]
 
 
-def discard_newer(run: Path, step: int) -> None:
+def delete_after(run: Path, step: int) -> None:
     """Removes step folders after ``step``, which were found damaged, and points ``best`` and ``last`` at what is left."""
-    _remove(run, {newer for newer in steps(run, complete=False) if newer > step})
-    point(run, "last", step)
-    move_best(run)
+    _remove(run, {newer for newer in list_checkpoints(run, complete=False) if newer > step})
+    set_pointer(run, "last", step)
+    update_best(run)
 
 
-def drop_old(run: Path, keep: int) -> None:
+def delete_old(run: Path, keep: int) -> None:
     """Removes step folders but for the newest ``keep`` complete ones, ``best`` and ``last``; a failed removal is only reported."""
-    spared = set(steps(run)[-keep:]) | {int(folder.name) for word in ("best", "last") if (folder := pointed(run, word))}
-    _remove(run, set(steps(run, complete=False)) - spared)
+    spared = set(list_checkpoints(run)[-keep:]) | {
+        int(folder.name) for word in ("best", "last") if (folder := read_pointer(run, word))
+    }
+    _remove(run, set(list_checkpoints(run, complete=False)) - spared)
 
 
 def _remove(run: Path, unwanted: set[int]) -> None:
     for step in sorted(unwanted):
         try:
-            (step_folder(run, step) / MANIFEST).unlink(missing_ok=True)  # first, so that a half-removed folder never counts
-            shutil.rmtree(step_folder(run, step))
+            (step_dir(run, step) / MANIFEST).unlink(missing_ok=True)  # first, so that a half-removed folder never counts
+            shutil.rmtree(step_dir(run, step))
         except OSError as error:
             print(f"warning: an old checkpoint stays: {error}", file=sys.stderr, flush=True)

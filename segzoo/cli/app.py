@@ -22,11 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segzoo.cli.overrides import Reading, read_words
+from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
-from segzoo.reporting.tables import write_sweep_table
-from segzoo.types import DataError, GateError
+from segzoo.reporting.tables import summarize_sweep
+from segzoo.types import DataError, ParityError
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Job:
 
     config: dict[str, Any]
     recorded: dict[str, Any]
-    picked: dict[str, str]
-    folder: Path | None
+    choices: dict[str, str]
+    output_dir: Path | None
 
     @property
     def title(self) -> str:
         """``<model>-<backbone>-<data>``, the name a run folder carries."""
-        return "-".join(str(self.picked[group]) for group in ("model", "backbone", "data") if self.picked.get(group))
+        return "-".join(str(self.choices[group]) for group in ("model", "backbone", "data") if self.choices.get(group))
 
 
-def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callable[[Path], str] = write_sweep_table) -> None:
+def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callable[[Path], str] = summarize_sweep) -> None:
     """Runs a tool from the command line: ``tool(job)`` once, or once a combination under ``-m``.
 
     Args:
@@ -65,7 +65,7 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callab
         _help(tool, frame, arguments)
         return
     asked_only = arguments.hydra_help or arguments.cfg or arguments.info is not None or arguments.shell_completion
-    start = hydra.main(version_base="1.3", config_path="pkg://segzoo.conf", config_name=frame)(_job_of(tool, frame))
+    start = hydra.main(version_base="1.3", config_path="pkg://segzoo.conf", config_name=frame)(_hydra_job(tool, frame))
     if asked_only:
         start()
         return
@@ -75,12 +75,14 @@ def run(tool: Callable[[Job], dict[str, Any] | None], frame: str, gather: Callab
                 "-m under torchrun: every rank would run the whole sweep. Start one torchrun a job, or give the sweep a launcher: "
                 "hydra/launcher=submitit_slurm"
             )
-        _refuse(read_words(frame, arguments.overrides, sweep=arguments.multirun, config_dir=arguments.config_dir), frame)
+        _reject_invalid(
+            parse_overrides(frame, arguments.overrides, sweep=arguments.multirun, config_dir=arguments.config_dir), frame
+        )
         if arguments.multirun:
-            _sweep(start, arguments.overrides, gather)
+            _run_sweep(start, arguments.overrides, gather)
         else:
             start()
-    except (ConfigError, DataError, GateError) as error:
+    except (ConfigError, DataError, ParityError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except KeyboardInterrupt as stopped:
         print(stopped or "interrupted", file=sys.stderr)
@@ -96,7 +98,7 @@ def _help(tool: Callable[[Job], dict[str, Any] | None], frame: str, arguments: A
         raise SystemExit(f"ConfigError: {error}") from None
 
 
-def plain(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def resolve_config(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration as containers: resolved, and with ``${oc.env:...}`` words left standing."""
     bare = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
@@ -105,46 +107,48 @@ def plain(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ConfigError(
             f"a setting has no value: {str(error).splitlines()[0]}. Give it on the command line as key=value."
         ) from None
-    return resolved, _keep_environment(resolved, OmegaConf.to_container(bare))  # type: ignore[return-value]
+    return resolved, _keep_env_interpolations(resolved, OmegaConf.to_container(bare))  # type: ignore[return-value]
 
 
-def _keep_environment(resolved: Any, raw: Any) -> Any:
+def _keep_env_interpolations(resolved: Any, raw: Any) -> Any:
     if isinstance(raw, dict):
         return (
-            {key: _keep_environment(resolved[key], node) for key, node in raw.items()} if isinstance(resolved, dict) else resolved
+            {key: _keep_env_interpolations(resolved[key], node) for key, node in raw.items()}
+            if isinstance(resolved, dict)
+            else resolved
         )
     return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved
 
 
-def _refuse(reading: Reading, frame: str) -> None:
+def _reject_invalid(reading: ParsedOverrides, frame: str) -> None:
     """Raises every fault at once. A sweep is refused when no job of it can run; else the jobs that cannot fail by themselves."""
-    faults = list(reading.faults)
-    if reading.jobs and (not faults or reading.values_left):  # else only names are wrong, and torch need not be loaded
-        from segzoo.config.validate import faults_of
+    faults = list(reading.errors)
+    if reading.jobs and (not faults or reading.has_values):  # else only names are wrong, and torch need not be loaded
+        from segzoo.config.validate import validation_errors
 
-        checked = [_faults_of_job(faults_of, frame, job) for job in reading.jobs]
+        checked = [_job_errors(validation_errors, frame, job) for job in reading.jobs]
         faults += [] if not all(checked) else checked[0]
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    if reading.differs and os.environ.get("RANK", "0") == "0":
-        print("differs from the defaults: " + "  ".join(reading.differs), flush=True)
+    if reading.changed and os.environ.get("RANK", "0") == "0":
+        print("differs from the defaults: " + "  ".join(reading.changed), flush=True)
 
 
-def _faults_of_job(faults_of: Callable[[str, dict[str, Any]], list[str]], frame: str, job: DictConfig) -> list[str]:
+def _job_errors(faults_of: Callable[[str, dict[str, Any]], list[str]], frame: str, job: DictConfig) -> list[str]:
     try:
-        return faults_of(frame, plain(job)[0])
+        return faults_of(frame, resolve_config(job)[0])
     except ConfigError as error:
-        return error.faults
+        return error.errors
 
 
-def _job_of(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> Callable[[DictConfig], Any]:
+def _hydra_job(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> Callable[[DictConfig], Any]:
     """The function Hydra calls once a job: checks the job's own configuration, runs the tool, keeps what it returns.
 
     It returns the mIoU where there is one, for sweepers that search.
     """
 
     def job(composed: DictConfig) -> float | None:
-        from segzoo.config.validate import check
+        from segzoo.config.validate import validate
 
         running = HydraConfig.get()
         folder = Path(running.runtime.output_dir) if running.mode == RunMode.MULTIRUN else None
@@ -152,8 +156,8 @@ def _job_of(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> Callabl
         started = time.time()
         result: dict[str, Any] = {"job": running.job.num if folder else 0, "overrides": list(running.overrides.task), **picked}
         try:
-            config, recorded = plain(composed)
-            check(frame, config)
+            config, recorded = resolve_config(composed)
+            validate(frame, config)
             result |= tool(Job(config, recorded, picked, folder)) or {}
         except Exception as error:
             result["error"] = f"{type(error).__name__}: {error}".replace("\n", " ")
@@ -167,7 +171,7 @@ def _job_of(tool: Callable[[Job], dict[str, Any] | None], frame: str) -> Callabl
     return job
 
 
-def _sweep(start: Callable[[], None], words: list[str], gather: Callable[[Path], str]) -> None:
+def _run_sweep(start: Callable[[], None], words: list[str], gather: Callable[[Path], str]) -> None:
     """Runs a sweep and writes its table also when jobs failed: Hydra raises the first failure only after the last job."""
     given = [word.partition("=")[2] for word in words if word.startswith("hydra.sweep.dir=")]
     folder = Path(given[-1] if given else f"runs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S}")

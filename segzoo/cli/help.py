@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segzoo.cli.overrides import CONF, composer
+from segzoo.cli.overrides import CONF, hydra_composer
 from segzoo.registry import ConfigError
 
 
@@ -29,7 +29,7 @@ def help_text(frame: str, what: str, words: Sequence[str], config_dir: str | Non
     Raises:
         ConfigError: the words do not compose.
     """
-    with composer(*([config_dir] if config_dir else [])) as hydra:
+    with hydra_composer(*([config_dir] if config_dir else [])) as hydra:
         try:
             config = hydra.compose_config(frame, list(words), RunMode.RUN, from_shell=False, with_log_configuration=False)
         except (HydraException, OmegaConfBaseException) as error:

@@ -26,29 +26,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segzoo.cli.yaml_limits import oversized
-from segzoo.registry import nearest, unknown
-from segzoo.runs.config_diff import leaves
+from segzoo.cli.yaml_limits import find_oversized_yaml
+from segzoo.registry import did_you_mean, unknown_name_error
+from segzoo.runs.config_diff import flatten
 
 CONF = Path(str(files("segzoo.conf")))
 # tables of Hydra's own that hold whatever a user puts there
-FREE = ("hydra.sweeper.params", "hydra.job.env_set", "hydra.job_logging", "hydra.hydra_logging")
+FREE_FORM = ("hydra.sweeper.params", "hydra.job.env_set", "hydra.job_logging", "hydra.hydra_logging")
 # launchers and sweepers, and the extra of ours that brings each
 PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "optuna"}
 
 
 @dataclass
-class Reading:
+class ParsedOverrides:
     """What a command line says: its faults, and the configurations of its jobs (one, or one a combination in a sweep)."""
 
-    faults: list[str] = field(default_factory=list)
-    values_left: bool = False  # a plain value stands on the line that only the registry can judge
+    errors: list[str] = field(default_factory=list)
+    has_values: bool = False  # a plain value stands on the line that only the registry can judge
     jobs: list[DictConfig] = field(default_factory=list)
-    differs: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def composer(*folders: str) -> Iterator[Hydra]:
+def hydra_composer(*folders: str) -> Iterator[Hydra]:
     """A Hydra over ``conf/`` and the user's own folders, taken away again afterwards."""
     path = create_config_search_path(str(CONF))
     for folder in folders:
@@ -60,7 +60,7 @@ def composer(*folders: str) -> Iterator[Hydra]:
         GlobalHydra.instance().clear()
 
 
-def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_dir: str | None = None) -> Reading:
+def parse_overrides(frame: str, words: Sequence[str], *, sweep: bool = False, config_dir: str | None = None) -> ParsedOverrides:
     """Reads ``words`` against ``conf/<frame>.yaml`` and reports everything that has no place there.
 
     Args:
@@ -69,47 +69,47 @@ def read_words(frame: str, words: Sequence[str], *, sweep: bool = False, config_
         sweep: whether ``-m`` was given, so that a word may hold several values.
         config_dir: the user's own folder of configs, as ``--config-dir`` takes it.
     """
-    found = Reading()
+    found = ParsedOverrides()
     if config_dir and not Path(config_dir).is_dir():
-        found.faults.append(f"--config-dir {config_dir}: there is no such folder.")
+        found.errors.append(f"--config-dir {config_dir}: there is no such folder.")
         return found
     if config_dir:
-        found.faults += oversized(Path(config_dir))
-        if found.faults:
+        found.errors += find_oversized_yaml(Path(config_dir))
+        if found.errors:
             return found
     folders = [config_dir] if config_dir else []
-    with composer(*folders) as hydra:
+    with hydra_composer(*folders) as hydra:
         loader = hydra.config_loader
-        parsed = _parse(words, loader, found.faults)
-        base = _compose(hydra, frame, [], found.faults)
+        parsed = _parse(words, loader, found.errors)
+        base = _compose(hydra, frame, [], found.errors)
         if base is None:
             return found
         choices = _table(base.hydra.runtime.choices)
         groups, values = [], []
         for word in parsed:
             if word.is_sweep_override() and not sweep:
-                found.faults.append(f"{word.input_line}: several values in one run. Add -m to sweep over them, or quote the value.")
+                found.errors.append(f"{word.input_line}: several values in one run. Add -m to sweep over them, or quote the value.")
             elif _is_group(word, choices, loader):
-                fault = _group_fault(word, choices, loader)
-                found.faults.append(fault) if fault else groups.append(word)
+                fault = _group_error(word, choices, loader)
+                found.errors.append(fault) if fault else groups.append(word)
             else:
                 values.append(word)
         picked = [_first(word) for word in groups]
-        chosen = _compose(hydra, frame, picked, found.faults) if picked else base
+        chosen = _compose(hydra, frame, picked, found.errors) if picked else base
         if chosen is None:
             return found
         tree = _table(chosen)
         good = []
         for word in values:
-            fault = _value_fault(word, tree, choices, loader)
-            found.faults.append(fault) if fault else good.append(word)
-        found.values_left = any(not word.is_hydra_override() for word in good)
+            fault = _value_error(word, tree, choices, loader)
+            found.errors.append(fault) if fault else good.append(word)
+        found.has_values = any(not word.is_hydra_override() for word in good)
         for job in _combinations(groups + good):
-            config = chosen if job == picked else _compose(hydra, frame, job, found.faults)
+            config = chosen if job == picked else _compose(hydra, frame, job, found.errors)
             if config is not None:
                 found.jobs.append(config)
         if found.jobs:
-            found.differs = _differences(base, chosen, found.jobs[0])
+            found.changed = _differences(base, chosen, found.jobs[0])
     return found
 
 
@@ -142,12 +142,14 @@ def _is_group(word: Override, choices: dict[str, Any], loader: ConfigLoader) -> 
     return word.key_or_group in choices or bool(loader.get_group_options(word.key_or_group, ObjectType.CONFIG))
 
 
-def _group_fault(word: Override, choices: dict[str, Any], loader: ConfigLoader) -> str | None:
+def _group_error(word: Override, choices: dict[str, Any], loader: ConfigLoader) -> str | None:
     """What is wrong with a word that picks a group's option, or None."""
     group = word.key_or_group
     options = loader.get_group_options(group, ObjectType.CONFIG)
     if group not in choices:
-        return f"{word.input_line}: this tool has no group {group!r}.{nearest(group, choices)} Legal: {_words(choices)}."
+        return (
+            f"{word.input_line}: this tool has no group {group!r}.{did_you_mean(group, choices)} Legal: {_flatten_words(choices)}."
+        )
     if word.is_add() or word.is_force_add() or word.is_delete():
         return f"{word.input_line}: write {group}=<name>, without a prefix. Legal: {', '.join(options)}."
     if word.value() is None:
@@ -161,10 +163,10 @@ def _unknown_option(group: str, name: str, options: list[str]) -> str:
     """The fault line of an option that is not there; one that an extra of ours would bring names the extra."""
     if group in ("hydra/launcher", "hydra/sweeper") and name in PLUGINS:
         return f'{group}={name} needs a package that is not installed: pip install "segzoo[{PLUGINS[name]}]".'
-    return unknown(group, name, options)
+    return unknown_name_error(group, name, options)
 
 
-def _value_fault(word: Override, tree: dict[str, Any], choices: dict[str, Any], loader: ConfigLoader) -> str | None:
+def _value_error(word: Override, tree: dict[str, Any], choices: dict[str, Any], loader: ConfigLoader) -> str | None:
     """What is wrong with a word that sets one value, or None. ``tree`` is the configuration it would change."""
     key = word.key_or_group
     if word.is_delete():
@@ -172,29 +174,29 @@ def _value_fault(word: Override, tree: dict[str, Any], choices: dict[str, Any], 
     node, parts = tree, key.split(".")
     for depth, part in enumerate(parts):
         here = ".".join(parts[:depth])
-        if here.startswith(FREE) or (depth and node == {}):
+        if here.startswith(FREE_FORM) or (depth and node == {}):
             return None
         if not isinstance(node, dict) or part not in node:
-            return f"{word.input_line}: there is no setting {key!r}.{_remedy(part, here, node, tree, choices)}"
+            return f"{word.input_line}: there is no setting {key!r}.{_hint(part, here, node, tree, choices)}"
         node = node[part]
     if word.is_add():
         return f"{word.input_line}: {key} is a setting already: write it without the '+'."
     return None
 
 
-def _remedy(part: str, here: str, node: Any, tree: dict[str, Any], choices: dict[str, Any]) -> str:
+def _hint(part: str, here: str, node: Any, tree: dict[str, Any], choices: dict[str, Any]) -> str:
     """The nearest setting beside the misspelt one or, failing that, one of that name elsewhere; then the legal names here."""
     if not isinstance(node, dict):
         return f" {here} holds one value: write {here}=..."
     beside = [name for name in node if name != "name"] + (list(choices) if not here else [])
     beside = [name for name in beside if not name.startswith("hydra/") or here.startswith("hydra")]
     dotted = f"{here}." if here else ""
-    elsewhere = [path for path in leaves(tree) if path.split(".")[-1] == part and not path.startswith("hydra.")]
-    hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else nearest(part, beside).replace("mean '", f"mean '{dotted}")
-    return f"{hint} Legal{' below ' + here if here else ''}: {_words(beside)}."
+    elsewhere = [path for path in flatten(tree) if path.split(".")[-1] == part and not path.startswith("hydra.")]
+    hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else did_you_mean(part, beside).replace("mean '", f"mean '{dotted}")
+    return f"{hint} Legal{' below ' + here if here else ''}: {_flatten_words(beside)}."
 
 
-def _words(names: Any) -> str:
+def _flatten_words(names: Any) -> str:
     return ", ".join(sorted({name for name in names if not name.startswith("hydra/")}))
 
 
@@ -220,6 +222,6 @@ def _differences(base: DictConfig, chosen: DictConfig, final: DictConfig) -> lis
     before, after = base.hydra.runtime.choices, final.hydra.runtime.choices
     picked = [f"{group}={after[group]}" for group in after if after[group] != before.get(group)]
     plain, own = _table(final), _table(chosen)
-    default = leaves({key: node for key, node in own.items() if key != "hydra"})
-    values = leaves({key: node for key, node in plain.items() if key != "hydra"})
+    default = flatten({key: node for key, node in own.items() if key != "hydra"})
+    values = flatten({key: node for key, node in plain.items() if key != "hydra"})
     return picked + [f"{path}={value}" for path, value in values.items() if path not in default or default[path] != value]

@@ -9,7 +9,7 @@ import yaml
 BYTES, NODES = 1_000_000, 100_000  # more than any configuration needs
 
 
-def oversized(folder: Path) -> list[str]:
+def find_oversized_yaml(folder: Path) -> list[str]:
     """What is wrong with the YAML files below a folder: too large, unfolding to too much, or no YAML; one line each."""
     faults = []
     for path in sorted(folder.rglob("*.yaml")):
@@ -21,7 +21,7 @@ def oversized(folder: Path) -> list[str]:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             faults.append(f"{path} is no YAML: {' '.join(str(error).split())}")
             continue
-        count = _unfolded(node, {}) if node else 0
+        count = _expanded_size(node, {}) if node else 0
         if count > NODES:
             faults.append(
                 f"{path} unfolds to {count:,} values through its aliases; wanted at most {NODES:,}. Write it without them."
@@ -29,7 +29,7 @@ def oversized(folder: Path) -> list[str]:
     return faults
 
 
-def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
     """Values below a node, those behind aliases counted each time; a node that holds itself counts as too many."""
     if id(node) not in known:
         known[id(node)] = NODES + 1  # while its parts are counted
@@ -38,5 +38,5 @@ def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
             parts = node.value
         elif isinstance(node, yaml.MappingNode):
             parts = [part for pair in node.value for part in pair]
-        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+        known[id(node)] = 1 + sum(_expanded_size(part, known) for part in parts)
     return known[id(node)]

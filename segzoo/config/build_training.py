@@ -18,13 +18,13 @@ from segzoo.registry import (
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
-    from segzoo.training.components import Parts
-    from segzoo.types import DataCard
+    from segzoo.training.components import TrainingComponents
+    from segzoo.types import DatasetInfo
 from segzoo.config.build import build_data, build_model
-from segzoo.config.sections import settings
+from segzoo.config.sections import section_settings
 
 
-def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Parts:
+def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> TrainingComponents:
     """Build everything that a training needs from a checked configuration.
 
     Seeds torch's global generator with ``seed`` first, so that the initial weights depend on the configuration alone.
@@ -35,38 +35,43 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Pa
     """
     import torch
 
-    from segzoo.layers.channel_widths import widths_of
-    from segzoo.training.components import Parts
+    from segzoo.layers.channel_widths import conv_out_channels
+    from segzoo.training.components import TrainingComponents
 
     torch.manual_seed(config["seed"])
     train_set, val_set = build_data(config["data"], "train"), build_data(config["data"], "val")
     card = train_set.card
     model = build_model(config, card.num_classes)
     model.card = card
-    full = widths_of(model)
-    INITS.build(config["init"]["name"], model, card.classes, **settings(config["init"]))
+    full = conv_out_channels(model)
+    INITS.build(config["init"]["name"], model, card.classes, **section_settings(config["init"]))
     optim, schedule = config["optim"], config["schedule"]
-    return Parts(
+    return TrainingComponents(
         model=model,
         train_set=train_set,
         val_set=val_set,
-        augment=AUGMENTS.build(config["augment"]["name"], card, **settings(config["augment"])),
+        augment=AUGMENTS.build(config["augment"]["name"], card, **section_settings(config["augment"])),
         loss=LOSSES.build(
-            config["loss"]["name"], model.aux_weights, model.align_corners, card.ignore, model.loss_at, **settings(config["loss"])
+            config["loss"]["name"],
+            model.aux_weights,
+            model.align_corners,
+            card.ignore,
+            model.loss_resolution,
+            **section_settings(config["loss"]),
         ),
-        make_optimizer=lambda net: OPTIMS.build(optim["name"], net, **settings(optim)),
-        make_schedule=lambda total: SCHEDULES.build(schedule["name"], total, **settings(schedule)),
+        make_optimizer=lambda net: OPTIMS.build(optim["name"], net, **section_settings(optim)),
+        make_schedule=lambda total: SCHEDULES.build(schedule["name"], total, **section_settings(schedule)),
         card=card,
         config=dict(recorded),
-        mix=MIXES.build(config["mix"]["name"], **settings(config["mix"])),
-        pruner=PRUNERS.build(config["pruner"]["name"], **settings(config["pruner"])),
-        distill=DISTILLS.build(config["distill"]["name"], _trained, card, **settings(config["distill"])),
-        widths={name: width for name, width in widths_of(model).items() if width != full[name]},
+        mix=MIXES.build(config["mix"]["name"], **section_settings(config["mix"])),
+        pruner=PRUNERS.build(config["pruner"]["name"], **section_settings(config["pruner"])),
+        distill=DISTILLS.build(config["distill"]["name"], _load_teacher, card, **section_settings(config["distill"])),
+        widths={name: width for name, width in conv_out_channels(model).items() if width != full[name]},
     )
 
 
-def _trained(ckpt: str) -> tuple[SegModel, DataCard]:
+def _load_teacher(ckpt: str) -> tuple[SegModel, DatasetInfo]:
     """The network of a checkpoint, and what it knows."""
-    from segzoo.config.from_checkpoint import load_with_config
+    from segzoo.config.from_checkpoint import load_checkpoint
 
-    return load_with_config(ckpt=ckpt)[:2]
+    return load_checkpoint(ckpt=ckpt)[:2]

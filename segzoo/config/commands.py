@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from segzoo.registry import (
     Setting,
+    coerce,
     settings_of,
-    shape,
 )
 
 if TYPE_CHECKING:
     pass
-from segzoo.config.sections import TRAINING
+from segzoo.config.sections import TRAINING_SECTIONS
 
 
 @dataclass(frozen=True)
-class Frame:
+class Command:
     """One tool's configuration.
 
     Attributes:
@@ -33,73 +33,75 @@ class Frame:
     """
 
     sections: tuple[str, ...]
-    steers: tuple[str, ...]
+    functions: tuple[str, ...]
     from_checkpoint: tuple[str, ...] = ()
 
-    def words(self) -> dict[str, Setting]:
+    def settings(self) -> dict[str, Setting]:
         """The plain words of the frame, read off the functions it steers."""
-        return {name: setting for path in self.steers for name, setting in settings_of(_function(path)).items()}
+        return {name: setting for path in self.functions for name, setting in settings_of(_function(path)).items()}
 
 
-FRAMES = {
-    "train": Frame(TRAINING, ("segzoo.training.loop:train", "segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")),
-    "eval": Frame(
+COMMANDS = {
+    "train": Command(
+        TRAINING_SECTIONS, ("segzoo.training.loop:train", "segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")
+    ),
+    "eval": Command(
         ("model", "backbone", "data", "post"),
         (
             "segzoo.evaluation.evaluator:evaluate",
-            "segzoo.runs.open_run:open_result",
-            "segzoo.config.from_checkpoint:load_with_config",
+            "segzoo.runs.open_run:create_output_dir",
+            "segzoo.config.from_checkpoint:load_checkpoint",
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "describe": Frame(
+    "describe": Command(
         ("model", "backbone"),
-        ("segzoo.workflows.benchmark.model_summary:describe", "segzoo.config.from_checkpoint:outlines"),
+        ("segzoo.workflows.benchmark.model_summary:describe", "segzoo.config.from_checkpoint:meta_models"),
         from_checkpoint=("model", "backbone"),
     ),
-    "export": Frame(
+    "export": Command(
         ("data",),
-        ("segzoo.export.exporter:deliver", "segzoo.runs.open_run:open_result", "segzoo.config.from_checkpoint:load_with_config"),
+        ("segzoo.export.exporter:export_model", "segzoo.runs.open_run:create_output_dir", "segzoo.config.from_checkpoint:load_checkpoint"),
         from_checkpoint=("data",),
     ),
-    "bench": Frame(
+    "bench": Command(
         ("model", "backbone", "data", "runtime"),
         (
-            "segzoo.workflows.benchmark.measure:bench",
-            "segzoo.runs.open_run:open_result",
-            "segzoo.workflows.benchmark.workload:subject",
-            "segzoo.workflows.benchmark.workload:bench_pictures",
-            "segzoo.workflows.benchmark.runner:measured_row",
+            "segzoo.workflows.benchmark.measure:benchmark",
+            "segzoo.runs.open_run:create_output_dir",
+            "segzoo.workflows.benchmark.workload:build_workload",
+            "segzoo.workflows.benchmark.workload:benchmark_images",
+            "segzoo.workflows.benchmark.runner:run_benchmark",
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "prune": Frame(
-        TRAINING,
+    "prune": Command(
+        TRAINING_SECTIONS,
         (
             "segzoo.training.loop:train",
             "segzoo.runs.open_run:open_run",
             "segzoo.runs.locks:claim_gpu",
-            "segzoo.config.from_checkpoint:start_of",
-            "segzoo.workflows.prune.stages:stages",
-            "segzoo.workflows.prune.stages:timed_rows",
+            "segzoo.config.from_checkpoint:initial_model",
+            "segzoo.workflows.prune.stages:evaluate_stages",
+            "segzoo.workflows.prune.stages:benchmark_before_after",
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "predict": Frame(
+    "predict": Command(
         ("post",),
         (
-            "segzoo.inference.predictor:predict",
-            "segzoo.runs.open_run:open_result",
-            "segzoo.config.from_checkpoint:load_with_config",
+            "segzoo.inference.predictor:predict_images",
+            "segzoo.runs.open_run:create_output_dir",
+            "segzoo.config.from_checkpoint:load_checkpoint",
         ),
     ),
 }
 
 
-def words_for(function: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_for(function: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
     """The words of a configuration that steer one function: its keyword-only parameters, in the containers its types name."""
     known = settings_of(function)
-    return {key: shape(config[key], setting.type) for key, setting in known.items() if key in config}
+    return {key: coerce(config[key], setting.type) for key, setting in known.items() if key in config}
 
 
 def _function(path: str) -> Callable:

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from segzoo.config.build import build_data, build_model
-from segzoo.config.sections import section_faults, settings
+from segzoo.config.sections import section_errors, section_settings
 from segzoo.registry import LOSSES, ConfigError, Range
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
-    from segzoo.types import DataCard
-from segzoo.config.build import blank_model
+    from segzoo.types import DatasetInfo
+from segzoo.config.build import build_meta_model
 
 
-def outlines(
-    config: Mapping[str, Any], *, ckpt: str | None = None, classes: Annotated[int, Range(1, None)] | None = None
+def meta_models(
+    config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, None)] | None = None
 ) -> tuple[SegModel, SegModel | None]:
     """A network on the meta device, and the same before it was pruned, if it was.
 
@@ -34,12 +34,14 @@ def outlines(
     if ckpt is None:
         if config.get("model") is None:
             raise ConfigError("there is nothing to describe: say model=<name>, or ckpt=<run folder>")
-        return blank_model(config, classes=classes or 19), None
-    model, card, meta = load_with_config(ckpt=ckpt)
-    refuse_other_model(meta, config)
-    if classes not in (None, card.num_classes):
-        raise ConfigError(f"classes={classes} contradicts the checkpoint, which has {card.num_classes}. Leave classes= away.")
-    return model.to("meta"), blank_model(meta["config"], classes=card.num_classes) if meta["widths"] else None
+        return build_meta_model(config, num_classes=num_classes or 19), None
+    model, card, meta = load_checkpoint(ckpt=ckpt)
+    check_same_model(meta, config)
+    if num_classes not in (None, card.num_classes):
+        raise ConfigError(
+            f"num_classes={num_classes} contradicts the checkpoint, which has {card.num_classes}. Leave num_classes= away."
+        )
+    return model.to("meta"), build_meta_model(meta["config"], num_classes=card.num_classes) if meta["widths"] else None
 
 
 def load(ckpt: str | Path) -> SegModel:
@@ -51,15 +53,15 @@ def load(ckpt: str | Path) -> SegModel:
     Raises:
         ConfigError: if the file is no checkpoint of segzoo's, or its tensors do not fit its own configuration.
     """
-    return load_with_config(ckpt=str(ckpt))[0]
+    return load_checkpoint(ckpt=str(ckpt))[0]
 
 
-def load_with_config(*, ckpt: str) -> tuple[SegModel, DataCard, dict[str, Any]]:
+def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]]:
     """Like ``load``, with the data card and the checkpoint's metadata: ``config, card, step, sha256, path``."""
     from segzoo.checkpoints.serialization import read_model
     from segzoo.checkpoints.store import CheckpointError
-    from segzoo.layers.channel_widths import narrow_
-    from segzoo.types import DataCard
+    from segzoo.layers.channel_widths import set_channel_widths_
+    from segzoo.types import DatasetInfo
 
     try:
         state, meta = read_model(ckpt)
@@ -67,19 +69,19 @@ def load_with_config(*, ckpt: str) -> tuple[SegModel, DataCard, dict[str, Any]]:
         raise ConfigError(f"ckpt={ckpt}: {error}") from None
     config = meta["config"]
     trunk = {**config["backbone"], "weights": "none"}
-    if faults := section_faults("model", config["model"]) + section_faults("backbone", trunk):
+    if faults := section_errors("model", config["model"]) + section_errors("backbone", trunk):
         raise ConfigError([f"ckpt={ckpt}: its own configuration does not fit this version: {fault}" for fault in faults])
-    card = DataCard.from_dict(meta["card"])
+    card = DatasetInfo.from_dict(meta["card"])
     model = build_model({"model": config["model"], "backbone": trunk}, card.num_classes)
     try:
-        narrow_(model, state) if meta["widths"] else model.load_state_dict(state)
+        set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"ckpt={ckpt}: tensors do not fit its own configuration: {error}") from None
     model.card = card
     return model.eval(), card, meta
 
 
-def start_of(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[SegModel | None, dict[str, Any]]:
+def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[SegModel | None, dict[str, Any]]:
     """What a run begins with that takes its network from a checkpoint or, like a training, from the configuration.
 
     Args:
@@ -94,8 +96,8 @@ def start_of(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[Seg
         ConfigError: neither a checkpoint nor a model with its data is given, or they contradict each other.
     """
     if ckpt is not None:
-        model, _, meta = load_with_config(ckpt=ckpt)
-        refuse_other_model(meta, config)
+        model, _, meta = load_checkpoint(ckpt=ckpt)
+        check_same_model(meta, config)
         return model, meta
     if missing := [word for word in ("model", "data") if config.get(word) is None]:
         raise ConfigError(
@@ -107,20 +109,25 @@ def start_of(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[Seg
     return None, {"config": own, "card": card.to_dict(), "widths": {}, "sha256": None}
 
 
-def title(meta: Mapping[str, Any]) -> str:
+def checkpoint_title(meta: Mapping[str, Any]) -> str:
     """``<model>-<backbone>-<data>`` of a checkpoint."""
     return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["card"]["name"]))
 
 
-def loss_of(meta: Mapping[str, Any], model: SegModel) -> Any:
+def checkpoint_loss(meta: Mapping[str, Any], model: SegModel) -> Any:
     """The loss a checkpoint was trained with, so that a validation loss compares with the training's."""
     section = meta["config"]["loss"]
     return LOSSES.build(
-        section["name"], model.aux_weights, model.align_corners, meta["card"]["ignore"], model.loss_at, **settings(section)
+        section["name"],
+        model.aux_weights,
+        model.align_corners,
+        meta["card"]["ignore"],
+        model.loss_resolution,
+        **section_settings(section),
     )
 
 
-def refuse_other_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def check_same_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuses ``model`` or ``backbone`` words that contradict the checkpoint; null words and equal ones pass.
 
     Raises:
@@ -137,7 +144,7 @@ def refuse_other_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> Non
         raise ConfigError(faults)
 
 
-def data_section(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
+def dataset_config(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
     """The data section to evaluate on: the one given, or the checkpoint's own with its environment words resolved.
 
     Raises:
@@ -154,8 +161,8 @@ def data_section(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> di
     return dict(given)
 
 
-def refuse_other_norm(meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Refuses data that is normalised otherwise than a checkpoint's: its network would be fed other numbers than it learnt from.
+def check_same_normalization(meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Refuses data that is normalized otherwise than a checkpoint's: its network would be fed other numbers than it learnt from.
 
     Raises:
         ConfigError: with both means and deviations, and the words that make them equal.
@@ -167,7 +174,7 @@ def refuse_other_norm(meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         words = " ".join(f"data.{word}={json.dumps(values, separators=(',', ':'))}" for word, values in known.items())
         tip = f"Say {words}" if "mean" in data else "Leave data= away"
         raise ConfigError(
-            f"data={card.name} is normalised by mean {theirs['mean']} and std {theirs['std']}, the checkpoint's network by mean "
+            f"data={card.name} is normalized by mean {theirs['mean']} and std {theirs['std']}, the checkpoint's network by mean "
             f"{known['mean']} and std {known['std']}. {tip}."
         )
 

@@ -43,19 +43,19 @@ SECTIONS: dict[str, Registry] = {
 }
 
 
-TRAINING = tuple(name for name in SECTIONS if name not in ("post", "runtime"))
+TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("post", "runtime"))
 
 
-def settings(section: Mapping[str, Any]) -> dict[str, Any]:
+def section_settings(section: Mapping[str, Any]) -> dict[str, Any]:
     """A section without its name: what its builder takes."""
     return {key: value for key, value in section.items() if key != "name"}
 
 
-def section_faults(section: str, given: Any, optional: bool = False) -> list[str]:
+def section_errors(section: str, given: Any, optional: bool = False) -> list[str]:
     """What is wrong with one section by itself."""
     registry = SECTIONS[section]
     if given is None:
         return [] if optional else [f"{section} is missing. Choose one: {section}={'|'.join(registry.names())}."]
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         return [f"{section}: wanted a table with a name and settings, got {given!r}. Legal names: {', '.join(registry.names())}."]
-    return registry.faults(given["name"], settings(given), section)
+    return registry.errors(given["name"], section_settings(given), section)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.registry import Range, nearest
-from segzoo.types import IGNORE, DataCard
+from segzoo.registry import Range, did_you_mean
+from segzoo.types import IGNORE, DatasetInfo
 
-Colour = Annotated[tuple[int, int, int], Range(0, 255)]
+Color = Annotated[tuple[int, int, int], Range(0, 255)]
 LabelMap = dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]]
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
-def make_card(
+def make_dataset_info(
     title: str,
     classes: tuple[str, ...],
     palette: tuple[tuple[int, int, int], ...] | None,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     label_map: dict[int, int] | None = None,
-) -> DataCard:
-    """The card of a data set; without a palette each class gets a colour of its own."""
-    colours = distinct_colours(len(classes)) if palette is None else palette
-    return DataCard(title, classes, colours, mean, std, label_map=dict(label_map or {}))
+) -> DatasetInfo:
+    """The card of a data set; without a palette each class gets a color of its own."""
+    colors = distinct_colors(len(classes)) if palette is None else palette
+    return DatasetInfo(title, classes, colors, mean, std, label_map=dict(label_map or {}))
 
 
-def card_faults(
+def dataset_info_errors(
     classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...] | None, label_map: dict[int, int] | None = None
 ) -> list[str]:
     """What is wrong with the classes, palette and label map of a data set, one line each."""
@@ -42,7 +42,7 @@ def card_faults(
             f"{IGNORE} counts nowhere. Put 'ignore' there and shift the raw values from {IGNORE} up by one in data.label_map."
         )
     if palette is not None and len(palette) != count:
-        faults.append(f"data.palette holds {len(palette)} colours for {count} classes; wanted one a class, or null.")
+        faults.append(f"data.palette holds {len(palette)} colors for {count} classes; wanted one a class, or null.")
     strays = sorted({train for train in (label_map or {}).values() if train >= count and train != IGNORE})
     if strays:
         faults.append(
@@ -59,19 +59,19 @@ def class_id(name: str, classes: tuple[str, ...]) -> int | None:
     return IGNORE if name == "ignore" else None
 
 
-def unknown_class(name: str, choices: tuple[str, ...]) -> str:
+def unknown_class_error(name: str, choices: tuple[str, ...]) -> str:
     """`'x' is not known. Did you mean ...?` with the legal names, for messages about class names."""
     listed = ", ".join(choices[:30]) + (", ..." if len(choices) > 30 else "")
-    return f"{name!r} is not known.{nearest(name, choices)} Legal: {listed}."
+    return f"{name!r} is not known.{did_you_mean(name, choices)} Legal: {listed}."
 
 
-def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """The colour table of Pascal VOC for any number of classes: the bits of the id are dealt out to the three channels."""
-    colours = []
+def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
+    """The color table of Pascal VOC for any number of classes: the bits of the id are dealt out to the three channels."""
+    colors = []
     for index in range(count):
         channels = [0, 0, 0]
         for bit in range(8):
             for channel in range(3):
                 channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-        colours.append(tuple(channels))
-    return tuple(colours)
+        colors.append(tuple(channels))
+    return tuple(colors)

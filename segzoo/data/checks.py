@@ -10,7 +10,7 @@ import numpy as np
 
 from segzoo.types import Dataset
 
-MUCH_IGNORED = 1 / 3
+HIGH_IGNORED_FRACTION = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -21,35 +21,39 @@ class SplitReport:
         pictures: pictures in the split.
         read: how many of them were read.
         sizes: (H, W) -> pictures of that size among those read.
-        shares: class name -> share of the labelled pixels, 0 to 1; all 0 where nothing is labelled.
+        shares: class name -> share of the labeled pixels, 0 to 1; all 0 where nothing is labeled.
         ignored: share of all pixels that count nowhere, 0 to 1.
     """
 
-    pictures: int
-    read: int
+    images: int
+    num_read: int
     sizes: dict[tuple[int, int], int]
-    shares: dict[str, float]
-    ignored: float
+    class_fractions: dict[str, float]
+    ignored_fraction: float
 
     @property
     def absent(self) -> tuple[str, ...]:
         """The classes that no picture read holds."""
-        return tuple(name for name, share in self.shares.items() if share == 0 and name != "ignore")
+        return tuple(name for name, share in self.class_fractions.items() if share == 0 and name != "ignore")
 
     def warnings(self) -> list[str]:
         """What is odd but legal, one line each; empty if nothing is."""
-        looked = f"in {self.read} of {self.pictures} pictures"
+        looked = f"in {self.num_read} of {self.images} pictures"
         lines = []
-        if self.ignored == 1:
+        if self.ignored_fraction == 1:
             lines.append(f"no pixel counts {looked}: all are ignored. Check data.label_map.")
         elif self.absent:
-            lines.append(f"{looked}, {len(self.absent)} of {len(self.shares)} classes are absent: {', '.join(self.absent)}.")
-        if MUCH_IGNORED < self.ignored < 1:
-            lines.append(f"{self.ignored:.0%} of the pixels count nowhere ({looked}). Check data.label_map if that is not meant.")
+            lines.append(
+                f"{looked}, {len(self.absent)} of {len(self.class_fractions)} classes are absent: {', '.join(self.absent)}."
+            )
+        if HIGH_IGNORED_FRACTION < self.ignored_fraction < 1:
+            lines.append(
+                f"{self.ignored_fraction:.0%} of the pixels count nowhere ({looked}). Check data.label_map if that is not meant."
+            )
         return lines
 
 
-def verify(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
+def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
     """Reads pictures of a split in a fixed shuffled order until the time is up or all are read, at least one.
 
     Args:
@@ -73,6 +77,6 @@ def verify(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
         every += label.size
         if time.monotonic() > end:
             break
-    labelled = int(pixels.sum())
-    shares = {name: int(n) / max(labelled, 1) for name, n in zip(dataset.card.classes, pixels, strict=True)}
-    return SplitReport(len(dataset), sizes.total(), dict(sizes), shares, 1 - labelled / max(every, 1))
+    labeled = int(pixels.sum())
+    shares = {name: int(n) / max(labeled, 1) for name, n in zip(dataset.card.classes, pixels, strict=True)}
+    return SplitReport(len(dataset), sizes.total(), dict(sizes), shares, 1 - labeled / max(every, 1))

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from segzoo.types import Batch, DataCard, DataError, Sample
+from segzoo.types import Batch, DataError, DatasetInfo, Sample
 
 
-def check_sample(sample: Sample, card: DataCard) -> None:
+def check_sample(sample: Sample, card: DatasetInfo) -> None:
     """Refuses a sample that would fail later, where no file is known any more: on a CUDA device a wrong label halts the process.
 
     Raises:

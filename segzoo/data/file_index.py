@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from segzoo.data.image_io import shown
-from segzoo.data.splits import SPLITS, Split, in_val, read_list
+from segzoo.data.image_io import printable
+from segzoo.data.splits import SPLITS, Split, is_validation, read_list
 from segzoo.types import DataError
 
-ANY_PICTURE = r"\.(?i:png|jpe?g|bmp|tiff?|webp|p[pgn]m|gif)"
-REMEDY = "Add the files, correct the patterns data.images and data.labels, or name the pictures to use in data.lists."
+ANY_IMAGE = r"\.(?i:png|jpe?g|bmp|tiff?|webp|p[pgn]m|gif)"
+HINT = "Add the files, correct the patterns data.images and data.labels, or name the pictures to use in data.lists."
 
 
-class Pair(NamedTuple):
+class FilePair(NamedTuple):
     """One picture and the file that labels it; no label where pictures without one are all background."""
 
     name: str
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tree:
+class FileIndex:
     """Where one split of a data set lies; ``tree()`` lists its pairs, which is the first time the disk is touched.
 
     Attributes:
@@ -46,26 +46,28 @@ class Tree:
     images: str
     labels: str
     lists: str | None = None
-    share: tuple[Split, float] | None = None
+    val_fraction: tuple[Split, float] | None = None
     need_labels: bool = True
     hint: str = ""
-    remedy: str = REMEDY
+    hint: str = HINT
 
-    def __call__(self) -> list[Pair]:
+    def __call__(self) -> list[FilePair]:
         root = Path(self.root).expanduser()
         if not os.path.isdir(root):
-            raise DataError(f"data root {shown(root)} is not a folder. {self._wanted()}")
+            raise DataError(f"data root {printable(root)} is not a folder. {self._selected()}")
         labels = self.find(self.labels)
         images = self.find(self.images, without=set(labels.values()))
         wanted = self._listed(root) if self.lists else sorted(images.keys() | labels.keys())
-        if self.share:
-            wanted = [stem for stem in wanted if in_val(stem, self.share[1]) == (self.share[0] == "val")]
-        self._refuse_missing(wanted, images, labels)
+        if self.val_fraction:
+            wanted = [stem for stem in wanted if is_validation(stem, self.val_fraction[1]) == (self.val_fraction[0] == "val")]
+        self._check_missing(wanted, images, labels)
         if not wanted:
-            drawn = f" and falls into {self.share[0]} with data.val_share={self.share[1]:g}" if self.share else ""
-            came = f"split {self.split!r} of {shown(root)} is empty: no file fits {self._pattern(self.images)}{drawn}."
-            raise DataError(f"{came} {self._wanted()}")
-        return [Pair(shown(stem), images[stem], labels.get(stem)) for stem in wanted]
+            drawn = (
+                f" and falls into {self.val_fraction[0]} with data.val_ratio={self.val_fraction[1]:g}" if self.val_fraction else ""
+            )
+            came = f"split {self.split!r} of {printable(root)} is empty: no file fits {self._pattern(self.images)}{drawn}."
+            raise DataError(f"{came} {self._selected()}")
+        return [FilePair(printable(stem), images[stem], labels.get(stem)) for stem in wanted]
 
     def find(self, pattern: str, without: set[Path] | None = None) -> dict[str, Path]:
         """Stem -> file for every file that fits the pattern, leaving out those in ``without``. Two files of one stem are an error."""
@@ -78,7 +80,7 @@ class Tree:
             stem = match["stem"]
             if stem in found:
                 raise DataError(
-                    f"{shown(path)} and {shown(found[stem].name)} share the stem {shown(stem)!r}: keep one, or make the pattern narrower."
+                    f"{printable(path)} and {printable(found[stem].name)} share the stem {printable(stem)!r}: keep one, or make the pattern narrower."
                 )
             found[stem] = path
         return found
@@ -86,7 +88,7 @@ class Tree:
     def _pattern(self, pattern: str) -> str:
         return pattern.replace("{split}", self.split)
 
-    def _wanted(self) -> str:
+    def _selected(self) -> str:
         lists = f" and the list {self._pattern(self.lists)}" if self.lists else ""
         return (
             f"Wanted pictures {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data there, set "
@@ -98,28 +100,28 @@ class Tree:
         stems = read_list(path)
         if not stems:
             raise DataError(
-                f"{shown(path)}: the list is empty. Wanted one stem a line, such as the name of a picture without its ending."
+                f"{printable(path)}: the list is empty. Wanted one stem a line, such as the name of a picture without its ending."
             )
         return stems
 
-    def _refuse_missing(self, wanted: list[str], images: dict[str, Path], labels: dict[str, Path]) -> None:
+    def _check_missing(self, wanted: list[str], images: dict[str, Path], labels: dict[str, Path]) -> None:
         """Raises DataError naming how many pictures and labels are missing, the first five of each, and what was looked for."""
         faults = []
         for what, there, pattern in (("picture", images, self.images), ("label", labels, self.labels)):
             missing = [stem for stem in wanted if stem not in there]
             if missing and (what == "picture" or self.need_labels):
-                first = ", ".join(shown(stem) for stem in missing[:5]) + (", ..." if len(missing) > 5 else "")
+                first = ", ".join(printable(stem) for stem in missing[:5]) + (", ..." if len(missing) > 5 else "")
                 faults.append(f"{len(missing)} of {len(wanted)} have no {what} {self._pattern(pattern)}: {first}.")
                 if what == "picture" and self.hint:
                     faults.append(self.hint)
         if faults and self.lists and any(os.path.splitext(stem)[0] in images for stem in wanted):
             faults.append("The list seems to hold file names: write stems, without the ending.")
         if faults:
-            raise DataError(f"split {self.split!r} of {shown(self.root)} is incomplete: {' '.join(faults)} {self.remedy}")
+            raise DataError(f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(faults)} {self.hint}")
 
 
-def tree_faults(
-    split: str, images: str, labels: str, lists: str | None, splits: Mapping[Split, str], val_share: float | None
+def file_index_errors(
+    split: str, images: str, labels: str, lists: str | None, splits: Mapping[Split, str], val_ratio: float | None
 ) -> list[str]:
     """What is wrong with the patterns and splits of a data set, one line each; opens nothing."""
     faults = [f"the split is 'train' or 'val', not {split!r}."] if split not in ("train", "val") else []
@@ -138,11 +140,11 @@ def tree_faults(
                 f"data.{key}={pattern!r}: `*` may only stand in the ending `.*` (any picture format); {{stem}} spans folders."
             )
     divided = "{split}" in images or "{split}" in (lists or "")
-    if not divided and val_share is None:
-        faults.append("nothing tells train from val: put {split} into data.images or data.lists, or set data.val_share=0.2.")
-    if divided and val_share is not None:
+    if not divided and val_ratio is None:
+        faults.append("nothing tells train from val: put {split} into data.images or data.lists, or set data.val_ratio=0.2.")
+    if divided and val_ratio is not None:
         faults.append(
-            "data.val_share divides pictures that nothing else divides: take {split} out of data.images and data.lists, or set it null."
+            "data.val_ratio divides pictures that nothing else divides: take {split} out of data.images and data.lists, or set it null."
         )
     return faults
 
@@ -152,7 +154,7 @@ def _compile(pattern: str) -> tuple[str, re.Pattern]:
     start, _, rest = pattern.partition("{stem}")
     folder, slash, prefix = start.rpartition("/")
     if rest.endswith(".*"):
-        rest, ending = rest[:-2], ANY_PICTURE
+        rest, ending = rest[:-2], ANY_IMAGE
     else:
         rest, dot, kind = rest.rpartition(".")
         ending = f"(?i:{re.escape(dot + kind)})"
@@ -162,13 +164,13 @@ def _compile(pattern: str) -> tuple[str, re.Pattern]:
 def _files(top: Path) -> list[str]:
     """Every file below a folder, relative and sorted; links are followed, loops are not; hidden files are left out."""
     if not os.path.isdir(top):
-        near = ", ".join(sorted(shown(path) for path in next(os.walk(top.parent), ("", [], []))[1])[:10])
+        near = ", ".join(sorted(printable(path) for path in next(os.walk(top.parent), ("", [], []))[1])[:10])
         raise DataError(
-            f"{shown(top)} is not a folder.{f' Beside it stand: {near}.' if near else ''} Correct data.root or the patterns."
+            f"{printable(top)} is not a folder.{f' Beside it stand: {near}.' if near else ''} Correct data.root or the patterns."
         )
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{shown(error.filename or top)}: cannot be listed: {error.strerror}. Make it readable.") from error
+        raise DataError(f"{printable(error.filename or top)}: cannot be listed: {error.strerror}. Make it readable.") from error
 
     found, seen = [], {os.path.realpath(top)}
     for folder, inner, names in os.walk(top, onerror=refuse, followlinks=True):

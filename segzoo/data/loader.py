@@ -23,10 +23,10 @@ from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
 Draw = tuple[int, int]  # (epoch, data-set index)
-HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """A 64-bit seed made of whole numbers, the same on every machine and version: order and every digit count."""
     text = "/".join(str(int(number)) for number in numbers)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
@@ -68,12 +68,14 @@ def train_batches(
         ValueError: batch_size, workers, start, stop or rank make no sense.
         DataError: the data set is empty; while iterating: a file is faulty, or pictures of one batch differ in size.
     """
-    _check(batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), seen=(seen, 0), world=(world, 1), rank=(rank, 0))
+    _check_batch(
+        batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), seen=(seen, 0), world=(world, 1), rank=(rank, 0)
+    )
     if rank >= world or (stop is not None and stop < start):
         raise ValueError(f"wanted rank < world and start <= stop, got rank={rank} world={world} start={start} stop={stop}")
     if len(dataset) == 0:
         raise DataError(f"data set {dataset.card.name!r} holds no training sample; check its root and its list of files")
-    draws = _Draws(len(dataset), batch_size, seed, start, stop, seen, rank, world)
+    draws = _BatchSampler(len(dataset), batch_size, seed, start, stop, seen, rank, world)
     return BatchStream(_Reader(dataset, augment, seed), draws, workers)
 
 
@@ -86,7 +88,7 @@ def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world: int = 
         ValueError: workers, rank or world make no sense.
         DataError: while iterating, a file is faulty.
     """
-    _check(workers=(workers, 0), world=(world, 1), rank=(rank, 0))
+    _check_batch(workers=(workers, 0), world=(world, 1), rank=(rank, 0))
     if rank >= world:
         raise ValueError(f"wanted rank < world, got rank={rank} world={world}")
     draws = [[(0, index)] for index in range(rank, len(dataset), world)]
@@ -113,7 +115,7 @@ class BatchStream(Iterator[Batch]):
         if self._loader is None:
             raise StopIteration
         if self._batches is None:
-            with _signals_held():
+            with _signals_blocked():
                 self._batches = iter(self._loader)
             _open.add(self)
             atexit.unregister(_close_all)  # last registered runs first: before the exit handlers that wait for workers
@@ -145,23 +147,23 @@ def _close_all() -> None:
         stream.close()
 
 
-class _Draws:
+class _BatchSampler:
     """The (epoch, index) pairs of each step's batch on one rank; an epoch's permutation is made when it is reached."""
 
     def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int | None, seen: int, rank: int, world: int):
-        self.count, self.batch_size, self.seed, self.seen = count, batch_size, seed, seen
-        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+        self.count, self.batch_size, self.seed, self.images_seen = count, batch_size, seed, seen
+        self.start, self.stop, self.rank, self.world_size = start, stop, rank, world
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, order = -1, np.empty(0, int)
         steps = itertools.count(self.start) if self.stop is None else range(self.start, self.stop)
         for step in steps:
-            first = self.seen + (step * self.world + self.rank) * self.batch_size
+            first = self.images_seen + (step * self.world_size + self.rank) * self.batch_size
             batch = []
             for position in range(first, first + self.batch_size):
                 if position // self.count != epoch:
                     epoch = position // self.count
-                    order = np.random.default_rng(mix(self.seed, epoch)).permutation(self.count)
+                    order = np.random.default_rng(derive_seed(self.seed, epoch)).permutation(self.count)
                 batch.append((epoch, int(order[position % self.count])))
             yield batch
 
@@ -177,15 +179,15 @@ class _Reader:
         try:
             sample = self.dataset[index]
             check_sample(sample, self.dataset.card)
-            return (self.augment(sample, mix(self.seed, epoch, index)) if self.augment else sample), index
+            return (self.augment(sample, derive_seed(self.seed, epoch, index)) if self.augment else sample), index
         except DataError as error:
             return error
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Holds stop signals back while workers are started: they inherit that, so none can be hit before it ignores them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
     try:
         yield
     finally:
@@ -196,14 +198,14 @@ def _start_worker(worker: int) -> None:
     """Makes a worker quiet and single-threaded. It ignores stop signals: the main process saves first, then ends it."""
     import cv2
 
-    for number in HELD:
+    for number in BLOCKED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_SIGNALS)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _check(**numbers: tuple[int, int]) -> None:
+def _check_batch(**numbers: tuple[int, int]) -> None:
     faults = [f"{name}={value} (wanted at least {low})" for name, (value, low) in numbers.items() if value < low]
     if faults:
         raise ValueError("cannot make batches: " + ", ".join(faults))

@@ -7,7 +7,9 @@ from segzoo.types import IGNORE
 Counts = dict[int, int]  # raw value -> pixels
 
 
-def value_fault(counts: Counts, bad: Counts, num_classes: int, label_map: dict[int, int] | None, remedy: str | None = None) -> str:
+def mask_value_error(
+    counts: Counts, bad: Counts, num_classes: int, label_map: dict[int, int] | None, remedy: str | None = None
+) -> str:
     """Which values of a mask are no train ids, how many pixels they cover, why, and what to do.
 
     Args:
@@ -39,21 +41,23 @@ def diagnose(counts: Counts, bad: Counts, num_classes: int, label_map: dict[int,
             "Values from 0 to 33 with 19 classes: these are Cityscapes labelIds. Use data=cityscapes, which maps them to train ids."
         )
     if low < 0:
-        return f"A negative value usually means 'unlabelled': use {table({-1: IGNORE} | {k: k for k in range(num_classes)})}."
+        return f"A negative value usually means 'unlabeled': use {label_map_override({-1: IGNORE} | {k: k for k in range(num_classes)})}."
     if high == num_classes and 0 not in counts:
-        return f"Values 1 to {high} and no 0: the masks count from one. Use {table({k: k - 1 for k in range(1, high + 1)})}."
+        return f"Values 1 to {high} and no 0: the masks count from one. Use {label_map_override({k: k - 1 for k in range(1, high + 1)})}."
     if high == num_classes:
         one_based = {0: IGNORE} | {k: k - 1 for k in range(1, high + 1)}
         return (
-            f"One value more than classes: either data.classes lacks a name (is 0 the background?), or 0 means 'unlabelled': "
-            f"then use {table(one_based)}; or {high} does: then use {table({k: k for k in range(high)} | {high: IGNORE})}."
+            f"One value more than classes: either data.classes lacks a name (is 0 the background?), or 0 means 'unlabeled': "
+            f"then use {label_map_override(one_based)}; or {high} does: then use {label_map_override({k: k for k in range(high)} | {high: IGNORE})}."
         )
     if len(values) > max(2 * num_classes, 32):
         return f"{len(values)} different values are too many for labels: is it a photograph, or a mask that was smoothed, scaled or saved as JPEG?"
     if len(values) <= num_classes + 1 and len(values) > 1:
         spread = {value: IGNORE if value == IGNORE and len(values) > num_classes else i for i, value in enumerate(values)}
-        return f"{len(values)} values far apart look like grey levels for classes: use a table such as {table(spread)}."
-    return f"Name {high + 1} classes in data.classes, or map the values with data.label_map, such as {table({high: IGNORE})}."
+        return (
+            f"{len(values)} values far apart look like gray levels for classes: use a table such as {label_map_override(spread)}."
+        )
+    return f"Name {high + 1} classes in data.classes, or map the values with data.label_map, such as {label_map_override({high: IGNORE})}."
 
 
 BINARY = (
@@ -62,7 +66,7 @@ BINARY = (
 )
 
 
-def table(rows: Counts) -> str:
+def label_map_override(rows: Counts) -> str:
     """A table as it is typed on the command line; long ones are cut in the middle."""
     cells = [f"{raw}:{train}" for raw, train in rows.items()]
     if len(cells) > 12:

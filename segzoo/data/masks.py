@@ -1,4 +1,4 @@
-"""Masks to train ids, by number or by colour; a value or colour that nobody provided for is an error, never a class."""
+"""Masks to train ids, by number or by color; a value or color that nobody provided for is an error, never a class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.image_io import colour_codes, count_colours, read_colour_mask, read_mask, shown
-from segzoo.data.mask_diagnosis import BINARY, value_fault
+from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask, read_mask
+from segzoo.data.mask_diagnosis import BINARY, mask_value_error
 from segzoo.types import IGNORE, DataError
 
 Size = tuple[int, int]  # (H, W)
@@ -23,7 +23,7 @@ class IndexMasks:
     """
 
     def __init__(self, num_classes: int, label_map: dict[int, int] | None = None, remedy: str | None = None):
-        self.num_classes, self.label_map, self.remedy = num_classes, label_map, remedy
+        self.num_classes, self.label_map, self.hint = num_classes, label_map, remedy
         rows = dict(label_map) if label_map else {IGNORE: IGNORE} | {k: k for k in range(num_classes)}
         self._low = min(0, *rows)
         size = max(IGNORE, *rows) - self._low + 1
@@ -41,9 +41,9 @@ class IndexMasks:
         else:
             label, wrong = self._map_wide(raw)
         if wrong:
-            raise DataError(f"{shown(path)}: {self._fault(raw)}")
+            raise DataError(f"{printable(path)}: {self._value_error(raw)}")
         if self.num_classes == 2 and not self.label_map and (raw == 0).any() and (raw == IGNORE).any() and not (raw == 1).any():
-            raise DataError(f"{shown(path)}: {BINARY}")
+            raise DataError(f"{printable(path)}: {BINARY}")
         return label
 
     def _map_bytes(self, raw: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -58,54 +58,54 @@ class IndexMasks:
         inside = row.clip(0, len(self._train) - 1)
         return self._train[inside], bool((self._unknown[inside].any()) or (row != inside).any())
 
-    def _fault(self, raw: np.ndarray) -> str:
-        counts = count(raw)
+    def _value_error(self, raw: np.ndarray) -> str:
+        counts = count_labels(raw)
         rows = range(self._low, self._low + len(self._train))
         bad = {value: pixels for value, pixels in counts.items() if value not in rows or self._unknown[value - self._low]}
-        return value_fault(counts, bad, self.num_classes, self.label_map, self.remedy)
+        return mask_value_error(counts, bad, self.num_classes, self.label_map, self.hint)
 
 
-class ColourMasks:
-    """Reads masks of colours: ``masks(path, (H, W)) -> (H, W)`` train ids, matched exactly against the palette.
+class ColorMasks:
+    """Reads masks of colors: ``masks(path, (H, W)) -> (H, W)`` train ids, matched exactly against the palette.
 
     Args:
         palette: one RGB triple (0..255) a class, each different.
-        ignore_colours: the colours of pixels that count nowhere.
+        ignore_colors: the colors of pixels that count nowhere.
     """
 
-    def __init__(self, palette: tuple[tuple[int, int, int], ...], ignore_colours: tuple[tuple[int, int, int], ...]):
-        self.palette, self.ignore_colours = palette, ignore_colours
+    def __init__(self, palette: tuple[tuple[int, int, int], ...], ignore_colors: tuple[tuple[int, int, int], ...]):
+        self.palette, self.ignore_colors = palette, ignore_colors
         self._table: np.ndarray | None = None
 
     def __call__(self, path: Path, size: Size) -> np.ndarray:
-        colours = read_colour_mask(path)
-        check_size(path, colours.shape[:2], size)
+        colors = read_color_mask(path)
+        check_size(path, colors.shape[:2], size)
         if self._table is None:
             self._table = self._make_table()
-        found = self._table[colour_codes(colours)]
+        found = self._table[color_codes(colors)]
         if not found.all():
-            raise DataError(f"{shown(path)}: {self._fault(colours)}")
+            raise DataError(f"{printable(path)}: {self._color_error(colors)}")
         return (found - 1).astype(label_dtype(len(self.palette)))
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_table": None}  # 32 MB that each worker makes anew in some milliseconds
 
     def _make_table(self) -> np.ndarray:
-        """One row for each of the 2^24 colours: train id + 1, or 0 for a colour of no class."""
+        """One row for each of the 2^24 colors: train id + 1, or 0 for a color of no class."""
         rows = np.zeros(1 << 24, np.uint16)
-        rows[colour_codes(np.array(self.palette, np.uint8))] = np.arange(1, len(self.palette) + 1)
-        if self.ignore_colours:
-            rows[colour_codes(np.array(self.ignore_colours, np.uint8))] = IGNORE + 1
+        rows[color_codes(np.array(self.palette, np.uint8))] = np.arange(1, len(self.palette) + 1)
+        if self.ignore_colors:
+            rows[color_codes(np.array(self.ignore_colors, np.uint8))] = IGNORE + 1
         return rows
 
-    def _fault(self, colours: np.ndarray) -> str:
-        known = set(self.palette) | set(self.ignore_colours)
-        strays = [(colour, pixels) for colour, pixels in count_colours(colours) if colour not in known]
-        listed = ", ".join(f"{list(colour)} ({pixels} pixels)" for colour, pixels in strays[:8])
-        came = f"holds {len(strays)} colours that are not in data.palette: {listed}{', ...' if len(strays) > 8 else ''}."
+    def _color_error(self, colors: np.ndarray) -> str:
+        known = set(self.palette) | set(self.ignore_colors)
+        strays = [(color, pixels) for color, pixels in count_colors(colors) if color not in known]
+        listed = ", ".join(f"{list(color)} ({pixels} pixels)" for color, pixels in strays[:8])
+        came = f"holds {len(strays)} colors that are not in data.palette: {listed}{', ...' if len(strays) > 8 else ''}."
         if len(strays) > 4 * len(known):
             return f"{came} So many look like a smoothed, scaled or blended mask: export it again without smoothing."
-        return f"{came} Correct data.palette (order R, G, B), or add colours that mean 'leave out' to data.ignore_colours."
+        return f"{came} Correct data.palette (order R, G, B), or add colors that mean 'leave out' to data.ignore_colors."
 
 
 def label_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
@@ -113,7 +113,7 @@ def label_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if num_classes <= IGNORE else np.uint16
 
 
-def count(raw: np.ndarray) -> dict[int, int]:
+def count_labels(raw: np.ndarray) -> dict[int, int]:
     """The values of an array with how often each occurs, in ascending order."""
     values, counts = np.unique(raw, return_counts=True)
     return {int(value): int(number) for value, number in zip(values, counts, strict=True)}
@@ -125,6 +125,6 @@ def check_size(path: Path, came: tuple[int, ...], wanted: Size) -> None:
         return
     turned = " The sides are swapped: the picture may carry an EXIF turn, which is ignored; turn its pixels instead."
     raise DataError(
-        f"{shown(path)}: made for {came[1]}x{came[0]} pixels (W x H), but its picture has {wanted[1]}x{wanted[0]}. Labels are never "
+        f"{printable(path)}: made for {came[1]}x{came[0]} pixels (W x H), but its picture has {wanted[1]}x{wanted[0]}. Labels are never "
         f"resized: make them at the picture's size.{turned if tuple(came) == (wanted[1], wanted[0]) else ''}"
     )

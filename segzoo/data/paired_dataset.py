@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.file_index import Pair
+from segzoo.data.file_index import FilePair
 from segzoo.data.image_io import read_image
 from segzoo.data.masks import label_dtype
-from segzoo.types import DataCard, Sample
+from segzoo.types import DatasetInfo, Sample
 
 
-class Pairs:
+class PairedDataset:
     """Pictures with labels, by pairs of files. Making one opens nothing; the disk is first touched by ``scan``, or ``len``.
 
     Args:
@@ -25,12 +25,14 @@ class Pairs:
         DataError: while scanning or reading, naming the file, what is wrong with it, and what to do.
     """
 
-    def __init__(self, card: DataCard, find: Callable[[], list[Pair]], read_label: Callable[[Path, tuple[int, int]], np.ndarray]):
+    def __init__(
+        self, card: DatasetInfo, find: Callable[[], list[FilePair]], read_label: Callable[[Path, tuple[int, int]], np.ndarray]
+    ):
         self.card = card
         self._find, self._read_label = find, read_label
-        self._pairs: list[Pair] | None = None
+        self._pairs: list[FilePair] | None = None
 
-    def scan(self) -> list[Pair]:
+    def scan(self) -> list[FilePair]:
         """The pairs of this split; looks for them on the first call only."""
         if self._pairs is None:
             self._pairs = self._find()

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from segzoo.data.image_io import file_bytes, shown
+from segzoo.data.image_io import printable, read_bytes
 from segzoo.types import DataError
 
 Split = Literal["train", "val"]
@@ -21,9 +21,9 @@ def read_list(path: Path) -> list[str]:
     Raises:
         DataError: no such file, no UTF-8, a stem twice, or one that leads out of the data set.
     """
-    text = file_bytes(path).decode("utf-8-sig", "surrogateescape")
+    text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
-        raise DataError(f"{shown(path)}: is no plain text in UTF-8 (it holds zero bytes; UTF-16?). Save it as UTF-8.")
+        raise DataError(f"{printable(path)}: is no plain text in UTF-8 (it holds zero bytes; UTF-16?). Save it as UTF-8.")
     stems: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         stem = line.strip()
@@ -31,17 +31,17 @@ def read_list(path: Path) -> list[str]:
             continue
         if stem.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", stem) or re.match(r"[A-Za-z]:", stem):
             raise DataError(
-                f"{shown(path)}, line {number}: {shown(stem)!r} leads out of the data set; wanted a stem relative to its patterns."
+                f"{printable(path)}, line {number}: {printable(stem)!r} leads out of the data set; wanted a stem relative to its patterns."
             )
         if stem in stems:
             raise DataError(
-                f"{shown(path)}, line {number}: {shown(stem)!r} stands in line {stems[stem]} already; name each picture once."
+                f"{printable(path)}, line {number}: {printable(stem)!r} stands in line {stems[stem]} already; name each picture once."
             )
         stems[stem] = number
     return list(stems)
 
 
-def in_val(stem: str, share: float) -> bool:
+def is_validation(stem: str, val_ratio: float) -> bool:
     """Whether a stem belongs to val: a fixed share of all stems does, each by its own hash, so that new files move no old one."""
     digest = hashlib.sha256(os.fsencode(stem)).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return int.from_bytes(digest[:8], "big") < val_ratio * 2**64

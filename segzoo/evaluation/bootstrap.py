@@ -11,17 +11,17 @@ import numpy as np
 DRAWS, SEED = 2000, 0
 
 
-def miou_interval(pictures: np.ndarray) -> tuple[float, float]:
+def bootstrap_miou(pictures: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of the mIoU over pictures like these, as fractions.
 
     Args:
         pictures: counts (N, 3, K) as ``Evaluation.pictures`` holds them.
     """
-    low, high = np.percentile(_mious(pictures), (2.5, 97.5))
+    low, high = np.percentile(_resampled_mious(pictures), (2.5, 97.5))
     return float(low), float(high)
 
 
-def miou_difference(pictures: np.ndarray, others: np.ndarray) -> dict[str, float]:
+def paired_bootstrap_miou(pictures: np.ndarray, others: np.ndarray) -> dict[str, float]:
     """By how much the mIoU of one network is above another's on the same pictures: ``difference``, and ``low`` and ``high`` of its interval.
 
     Args:
@@ -32,13 +32,13 @@ def miou_difference(pictures: np.ndarray, others: np.ndarray) -> dict[str, float
     """
     if pictures.shape != others.shape or (pictures[:, 1] != others[:, 1]).any():
         raise ValueError(f"counts {pictures.shape} and {others.shape} are not of the same labels: score both on the same pictures")
-    drawn = _mious(pictures) - _mious(others)
+    drawn = _resampled_mious(pictures) - _resampled_mious(others)
     low, high = np.percentile(drawn, (2.5, 97.5))
     found = _miou(pictures.sum(0)[None]) - _miou(others.sum(0)[None])
     return {"difference": float(found[0]), "low": float(low), "high": float(high)}
 
 
-def _mious(pictures: np.ndarray) -> np.ndarray:
+def _resampled_mious(pictures: np.ndarray) -> np.ndarray:
     """The mIoU of each draw."""
     count = len(pictures)
     times = np.random.default_rng(SEED).multinomial(count, [1 / count] * count, size=DRAWS)
@@ -47,7 +47,7 @@ def _mious(pictures: np.ndarray) -> np.ndarray:
 
 def _miou(counts: np.ndarray) -> np.ndarray:
     """mIoU of counts (..., 3, K) over the classes that their labels hold."""
-    hits, labelled, predicted = np.moveaxis(counts, -2, 0)
-    present = labelled > 0
-    iou = np.where(present, hits / np.maximum(labelled + predicted - hits, 1), 0)
+    hits, labeled, predicted = np.moveaxis(counts, -2, 0)
+    present = labeled > 0
+    iou = np.where(present, hits / np.maximum(labeled + predicted - hits, 1), 0)
     return iou.sum(-1) / np.maximum(present.sum(-1), 1)

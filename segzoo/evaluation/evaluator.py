@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from segzoo.data.loader import eval_batches
 from segzoo.device import Precision, pick_device
-from segzoo.distributed import ALONE, World
-from segzoo.evaluation.bootstrap import miou_interval
+from segzoo.distributed import SINGLE_PROCESS, Distributed
+from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import ConfusionMatrix
-from segzoo.inference.protocol import Post, Protocol
-from segzoo.inference.segment import forward, label_map, labels_of
-from segzoo.layers.modes import evaluating
-from segzoo.layers.normalize import normalise
+from segzoo.inference.protocol import InferenceProtocol, PostProcessor
+from segzoo.inference.segment import forward, logits_to_labels, segment_image
+from segzoo.layers.modes import eval_mode
+from segzoo.layers.normalize import normalize
 from segzoo.registry import Range
-from segzoo.types import Batch, DataCard, DataError, Dataset, Scores
+from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Scores
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Evaluation:
         confusion: int64 (K, K), row = label, column = prediction.
         protocol: mode, scales, flip and the rest; see ``infer.Protocol``.
         protocol_id: its short hash. Scores of different ids must not be ranked.
-        pictures: int64 (N, 3, K): of each picture and class the pixels hit, labelled and predicted.
+        pictures: int64 (N, 3, K): of each picture and class the pixels hit, labeled and predicted.
         precision: number format of the layers, such as ``bf16``.
     """
 
@@ -43,24 +43,24 @@ class Evaluation:
     confusion: np.ndarray
     protocol: dict[str, Any]
     protocol_id: str
-    pictures: np.ndarray
+    per_image_counts: np.ndarray
     precision: str
 
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the mIoU over pictures like these."""
-        return miou_interval(self.pictures)
+        return bootstrap_miou(self.per_image_counts)
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
-    card: DataCard,
+    card: DatasetInfo,
     loss: Any = None,
     between: Callable[[int], None] = lambda done: None,
-    post: Post | None = None,
-    world: World = ALONE,
+    post: PostProcessor | None = None,
+    world: Distributed = SINGLE_PROCESS,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
@@ -78,8 +78,8 @@ def evaluate(
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
-        dataset: labelled pictures; their sizes may differ.
-        card: classes, normalisation and ignore id the model was trained with.
+        dataset: labeled pictures; their sizes may differ.
+        card: classes, normalization and ignore id the model was trained with.
         loss: taken on the same pass, as the mean over all valid pixels of the data set; None, or any protocol but a single pass: no loss.
         between: called after each picture with its number, counted from 1; may raise to stop.
         post: ``post(image, probabilities) -> labels`` with ``describe()``, such as a CRF; None takes the most probable class.
@@ -97,15 +97,15 @@ def evaluate(
         ConfigError: settings that contradict each other, or no CUDA for ``device=cuda``.
         DataError: a file is faulty or its label does not fit the classes; the message names it.
     """
-    protocol = Protocol(mode, crop, stride, tuple(scales), flip, post)
+    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
     place = pick_device(device)
     formats = Precision(precision, place)
     matrix, losses = ConfusionMatrix(card.num_classes, card.ignore), _MeanLoss(loss if protocol.single else None)
     pictures = np.zeros((len(dataset), 3, card.num_classes), np.int64)
     model.to(place)
     share = eval_batches(dataset, workers=workers, rank=world.rank, world=world.size)
-    with evaluating(model), closing(share) as batches:
-        for batch in _shown(batches, len(dataset) // world.size):
+    with eval_mode(model), closing(share) as batches:
+        for batch in _batch_iterator(batches, len(dataset) // world.size):
             try:
                 one = ConfusionMatrix(card.num_classes, card.ignore)
                 one.update(_labels(model, batch, card, protocol, formats, losses), batch.label)
@@ -131,22 +131,24 @@ class _MeanLoss:
             self.total += float(self.loss(logits, label)) * weight
             self.weight += weight
 
-    def mean(self, world: World) -> float | None:
+    def mean(self, world: Distributed) -> float | None:
         total, weight = (sum(values) for values in zip(*world.gather((self.total, self.weight)), strict=True))
         return total / weight if weight else None
 
 
-def _labels(model: nn.Module, batch: Batch, card: DataCard, protocol: Protocol, formats: Precision, losses: _MeanLoss) -> Tensor:
+def _labels(
+    model: nn.Module, batch: Batch, card: DatasetInfo, protocol: InferenceProtocol, formats: Precision, losses: _MeanLoss
+) -> Tensor:
     """The label map of a picture, on the CPU; its loss is taken on the way."""
-    x = normalise(batch.image, card, formats.device)
+    x = normalize(batch.image, card, formats.device)
     if not protocol.single:
-        return label_map(model, x, batch.image, protocol, formats).to(torch.int32).cpu()
+        return segment_image(model, x, batch.image, protocol, formats).to(torch.int32).cpu()
     logits = forward(model, x, formats)
     losses.add(logits, batch.label.to(formats.device))
-    return labels_of(model, logits, batch.label.shape[-2:]).cpu()
+    return logits_to_labels(model, logits, batch.label.shape[-2:]).cpu()
 
 
-def _shown(batches: Iterator[Batch], count: int) -> Iterable[Batch]:
+def _batch_iterator(batches: Iterator[Batch], count: int) -> Iterable[Batch]:
     from tqdm import tqdm
 
     return tqdm(batches, total=count, unit="picture", desc="evaluating", leave=False, disable=not sys.stderr.isatty())

@@ -38,7 +38,7 @@ class ConfusionMatrix:
             TypeError: not whole numbers.
             ValueError: the shapes differ; a prediction is outside 0..K-1; a label is neither in 0..K-1 nor ``ignore``.
         """
-        pred, label = _whole(pred, "prediction"), _whole(label, "label")
+        pred, label = _integer_error(pred, "prediction"), _integer_error(label, "label")
         if pred.shape != label.shape:
             raise ValueError(
                 f"prediction {pred.shape} and label {label.shape} differ in size; grow the logits to the label's size first"
@@ -51,14 +51,14 @@ class ConfusionMatrix:
     def _count_bytes(self, pred: np.ndarray, label: np.ndarray) -> np.ndarray:
         codes = (label.astype(np.uint16) << 8) | pred
         table = np.bincount(codes.ravel(), minlength=65536).reshape(256, 256)
-        self._refuse(np.flatnonzero(table.sum(0)), np.flatnonzero(table.sum(1)))
+        self._raise_out_of_range(np.flatnonzero(table.sum(0)), np.flatnonzero(table.sum(1)))
         return table[: self.num_classes, : self.num_classes]
 
     def _add_wide(self, pred: np.ndarray, label: np.ndarray) -> None:
         size = self.num_classes
         low, high = min(pred.min(initial=0), label.min(initial=0)), pred.max(initial=0)
         if low < 0 or high >= size or label[label != self.ignore].max(initial=0) >= size:
-            self._refuse(np.unique(pred), np.unique(label))
+            self._raise_out_of_range(np.unique(pred), np.unique(label))
         valid = label != self.ignore
         codes = label[valid].astype(np.int64) * size + pred[valid]
         if size * size > 4 * codes.size:  # thousands of classes: a full table per picture would cost more than sorting its pixels
@@ -67,13 +67,13 @@ class ConfusionMatrix:
         else:
             self.matrix += np.bincount(codes, minlength=size * size).reshape(size, size)
 
-    def _refuse(self, predicted: np.ndarray, labelled: np.ndarray) -> None:
+    def _raise_out_of_range(self, predicted: np.ndarray, labeled: np.ndarray) -> None:
         """Raises if one of the values that occur is out of range."""
         last = self.num_classes - 1
         wrong = predicted[(predicted < 0) | (predicted > last)]
         if wrong.size:
             raise ValueError(f"predictions hold {_some(wrong)}; wanted 0..{last}. Was the model built for other classes?")
-        wrong = labelled[((labelled < 0) | (labelled > last)) & (labelled != self.ignore)]
+        wrong = labeled[((labeled < 0) | (labeled > last)) & (labeled != self.ignore)]
         if wrong.size:
             raise ValueError(
                 f"labels hold {_some(wrong)}; wanted train ids 0..{last}, or {self.ignore} to ignore. Map them in the data's label_map"
@@ -85,7 +85,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: it is for another number of classes.
         """
-        counts = other.matrix if isinstance(other, ConfusionMatrix) else _whole(other, "matrix")
+        counts = other.matrix if isinstance(other, ConfusionMatrix) else _integer_error(other, "matrix")
         if counts.shape != self.matrix.shape:
             raise ValueError(f"cannot merge a matrix {counts.shape} into {self.matrix.shape}: they count different classes")
         self.matrix += counts
@@ -105,7 +105,7 @@ class ConfusionMatrix:
 
         Raises:
             ValueError: ``classes`` are not K different names.
-            DataError: no labelled pixel was counted.
+            DataError: no labeled pixel was counted.
         """
         if len(classes) != self.num_classes or len(set(classes)) != self.num_classes:
             raise ValueError(f"wanted {self.num_classes} different class names, got {len(classes)}: {', '.join(classes)}")
@@ -113,7 +113,7 @@ class ConfusionMatrix:
         total = int(pixels.sum())
         if total == 0:
             raise DataError(
-                f"none of {images} pictures has a labelled pixel, so there is nothing to score; check data.label_map and masks"
+                f"none of {images} pictures has a labeled pixel, so there is nothing to score; check data.label_map and masks"
             )
         present = pixels > 0
         iou = hits / np.where(present, pixels + predicted - hits, 1)
@@ -138,7 +138,7 @@ class ConfusionMatrix:
         )
 
 
-def _whole(values: Any, what: str) -> np.ndarray:
+def _integer_error(values: Any, what: str) -> np.ndarray:
     """The values as an array of whole numbers, from an array or a tensor of any device."""
     array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
     if array.dtype.kind not in "ui":

@@ -35,7 +35,9 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     write_text(folder / "per_class.csv", _csv([["class", "iou", "acc", "pixels"], *rows]))
     counts = [[name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True)]
     write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *counts]))
-    write_atomically(folder / "pictures.npy", lambda file: np.save(file, result.pictures))  # for comparisons picture by picture
+    write_atomically(
+        folder / "pictures.npy", lambda file: np.save(file, result.per_image_counts)
+    )  # for comparisons picture by picture
     write_json(folder / "summary.json", summary)
     return summary
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segzoo.io import sha256, write_atomically
-from segzoo.types import DataCard
+from segzoo.types import DatasetInfo
 
 NOTES = """What is in here, and whose it is
 ================================
@@ -23,13 +23,13 @@ apply to them; test.png is one of its pictures. Ask whoever trained the network 
 
 
 def write_bundle(
-    model: Path, card: DataCard, facts: dict[str, Any], hw: tuple[int, int] | None, image: np.ndarray, labels: np.ndarray
+    model: Path, card: DatasetInfo, facts: dict[str, Any], hw: tuple[int, int] | None, image: np.ndarray, labels: np.ndarray
 ) -> Path:
     """Writes ``bundle.zip`` beside the model.
 
     Args:
         model: the ``.onnx`` file: (N, H, W, 3) uint8 in, labels out.
-        card: classes and colours.
+        card: classes and colors.
         facts: what else ``card.json`` shall say, such as the checkpoint's checksum.
         hw: the size the file is fixed to; None if it takes any.
         image: (H, W, 3) uint8, the picture of the self-test.

@@ -24,8 +24,8 @@ except ImportError as error:
     raise SystemExit(f"{error}. Do: pip install numpy pillow onnxruntime") from None
 
 HERE = Path(__file__).resolve().parent
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-LEAST = 0.999  # share of the self-test's pixels that must have the delivered label
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MIN_FONT = 0.999  # share of the self-test's pixels that must have the delivered label
 
 
 class Network:
@@ -65,12 +65,12 @@ def read(path: Path) -> np.ndarray:
 
 
 def write(path: Path, labels: np.ndarray, card: dict[str, Any], image: np.ndarray) -> None:
-    """Writes the label map with the card's palette, and beside it the picture tinted with the classes' colours."""
-    colours = np.array(card["palette"], np.uint8)
+    """Writes the label map with the card's palette, and beside it the picture tinted with the classes' colors."""
+    colors = np.array(card["palette"], np.uint8)
     shown = Image.fromarray(labels.astype(np.uint8), "P")
-    shown.putpalette(colours.flatten().tolist())
+    shown.putpalette(colors.flatten().tolist())
     shown.save(path)
-    tinted = (image * 0.5 + colours[labels] * 0.5).astype(np.uint8)
+    tinted = (image * 0.5 + colors[labels] * 0.5).astype(np.uint8)
     Image.fromarray(tinted).save(overlay(path), quality=90)
 
 
@@ -79,12 +79,12 @@ def overlay(path: Path) -> Path:
     return path.with_name(f"{path.stem}_overlay.jpg")
 
 
-def pictures(sources: list[str]) -> list[Path]:
+def find_images(sources: list[str]) -> list[Path]:
     """The files named, and those in the folders named, in order."""
     found: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found += sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS)
+            found += sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
         elif source.is_file():
             found.append(source)
         else:
@@ -92,7 +92,7 @@ def pictures(sources: list[str]) -> list[Path]:
     return found
 
 
-def targets(found: list[Path], out: Path) -> list[Path]:
+def output_paths(found: list[Path], out: Path) -> list[Path]:
     """Where each picture's label map goes; ends the program if one would write over a picture or over another one's."""
     stems = [path.stem for path in found]
     paths = [out / (f"{path.stem}.png" if stems.count(path.stem) == 1 else f"{path.name}.png") for path in found]
@@ -110,8 +110,10 @@ def selftest(network: Network) -> int:
         print("self-test passed: every label is the delivered one")
         return 0
     agreement = float((labels == expected).mean()) if labels.shape == expected.shape else 0.0
-    passed = agreement >= LEAST
-    print(f"self-test {'passed' if passed else 'FAILED'}: {agreement:.3%} of the labels are the delivered ones, wanted {LEAST:.1%}")
+    passed = agreement >= MIN_FONT
+    print(
+        f"self-test {'passed' if passed else 'FAILED'}: {agreement:.3%} of the labels are the delivered ones, wanted {MIN_FONT:.1%}"
+    )
     return 0 if passed else 1
 
 
@@ -125,10 +127,10 @@ def main() -> int:
     network = Network(threads=words.threads)
     if words.selftest:
         return selftest(network)
-    found = pictures(words.source)
+    found = find_images(words.source)
     if not found:
         parser.error("name pictures or a folder of pictures, or say --selftest")
-    failed, places = 0, targets(found, Path(words.out))
+    failed, places = 0, output_paths(found, Path(words.out))
     Path(words.out).mkdir(parents=True, exist_ok=True)
     for path, place in zip(found, places, strict=True):
         try:

@@ -11,34 +11,34 @@ import numpy as np
 import torch
 
 from segzoo.export.bundle import write_bundle
-from segzoo.export.formats import Deployed, to_onnx, to_openvino, to_torch_export
-from segzoo.export.parity import Run, compare, pictures_of
-from segzoo.layers.upsample_argmax import grow_labels
+from segzoo.export.formats import ExportModel, to_onnx, to_openvino, to_torch_export
+from segzoo.export.parity import RunFn, check_parity, parity_images
+from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import ConfigError, Range
-from segzoo.types import DataCard, Dataset
+from segzoo.types import Dataset, DatasetInfo
 
 Side = Annotated[int, Range(33, 8192)]
 
 
-def deliver(
+def export_model(
     model: Any,
-    card: DataCard,
+    card: DatasetInfo,
     facts: dict[str, Any],
     dataset: Dataset,
     folder: Path,
     *,
     format: Literal["onnx", "openvino", "torch_export"] = "onnx",
     hw: tuple[Side, Side] | None = None,
-    takes: Literal["uint8", "float"] = "uint8",
-    gives: Literal["labels", "logits", "both"] = "labels",
-    least: Annotated[float, Range(0, 1)] = 0.999,
+    input: Literal["uint8", "float"] = "uint8",
+    output: Literal["labels", "logits", "both"] = "labels",
+    min_agreement: Annotated[float, Range(0, 1)] = 0.999,
     bundle: bool = False,
 ) -> dict[str, Any]:
     """Writes ``model.<onnx|xml|pt2>`` once it labels pictures of many sizes as the network does.
 
     Args:
         model: a ``SegModel`` in evaluation mode, on the CPU; it is left as it is. What is written is its lean copy.
-        card: mean, std, classes and colours.
+        card: mean, std, classes and colors.
         facts: what else the file's metadata shall hold, such as the checkpoint's checksum.
         dataset: pictures for the check.
         folder: where the file goes, and ``where.png`` if the check fails.
@@ -53,25 +53,25 @@ def deliver(
         ``file``, ``bytes`` (OpenVINO: of both files), ``norms_merged``, ``bundle`` and ``gate``: what ``compare`` found of each picture.
 
     Raises:
-        GateError: the file labels a picture otherwise; it is not kept.
+        ParityError: the file labels a picture otherwise; it is not kept.
         ConfigError: a package that the format needs is not installed, or a bundle was asked for of something else than an ONNX file
             from bytes to labels, or of more than 255 classes.
     """
-    if bundle and (format, takes, gives) != ("onnx", "uint8", "labels"):
-        raise ConfigError(f"bundle=true needs format=onnx takes=uint8 gives=labels, got {format}, {takes}, {gives}")
+    if bundle and (format, input, output) != ("onnx", "uint8", "labels"):
+        raise ConfigError(f"bundle=true needs format=onnx takes=uint8 gives=labels, got {format}, {input}, {output}")
     if bundle and card.num_classes > 255:
         raise ConfigError(f"bundle=true: its label pictures hold 255 classes at most, this network has {card.num_classes}")
     lean = copy.deepcopy(model)
-    merged = lean.lean_()
-    deployed = Deployed(lean, card.mean, card.std, takes=takes, gives=gives).eval()
+    merged = lean.fuse_for_inference_()
+    deployed = ExportModel(lean, card.mean, card.std, input=input, output=output).eval()
     ending, write, read = FORMATS[format]
     path = folder / f"model.{ending}"
-    reference = Deployed(model, card.mean, card.std, takes="uint8", gives="labels").eval()
-    pictures = pictures_of(dataset, hw)
+    reference = ExportModel(model, card.mean, card.std, input="uint8", output="labels").eval()
+    pictures = parity_images(dataset, hw)
     try:
         write(deployed, path, facts | {"card": card.to_dict()}, hw=hw)
-        run = _labels(read(path), deployed)
-        gate = compare(run, reference, pictures, card, folder, least=least)
+        run = _onnx_labels(read(path), deployed)
+        gate = check_parity(run, reference, pictures, card, folder, min_agreement=min_agreement)
     except BaseException as error:  # nothing stays that was not shown to agree
         for written in (path, path.with_suffix(".bin")):
             written.unlink(missing_ok=True)
@@ -79,7 +79,7 @@ def deliver(
             raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
         raise
     size = sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.exists())
-    done = {"file": str(path), "bytes": size, "norms_merged": merged, "bundle": None, "gate": gate}
+    done = {"file": str(path), "bytes": size, "norms_merged": merged, "bundle": None, "parity": gate}
     if bundle:
         # the self-test shall have much to get wrong
         most = max(range(len(gate)), key=lambda i: (gate[i]["classes"], pictures[i].size))
@@ -113,14 +113,14 @@ FORMATS = {  # ending, writer, reader
 }
 
 
-def _labels(call: Callable[[np.ndarray], list[np.ndarray]], deployed: Deployed) -> Run:
+def _onnx_labels(call: Callable[[np.ndarray], list[np.ndarray]], deployed: ExportModel) -> RunFn:
     """The exported network as bytes in, labels out, whatever it takes and gives."""
 
     def run(image: np.ndarray) -> np.ndarray:
-        given = image if deployed.takes == "uint8" else image.transpose(0, 3, 1, 2).astype(np.float32)
+        given = image if deployed.input == "uint8" else image.transpose(0, 3, 1, 2).astype(np.float32)
         first = call(np.ascontiguousarray(given))[0]
-        if deployed.gives != "logits":
+        if deployed.output != "logits":
             return first
-        return grow_labels(torch.from_numpy(first), image.shape[1:3], bool(deployed.model.align_corners)).numpy()
+        return upsample_argmax(torch.from_numpy(first), image.shape[1:3], bool(deployed.model.align_corners)).numpy()
 
     return run

@@ -1,6 +1,6 @@
 """A trained network as one file that other programs run: bytes of a picture in, labels or scores out, sizes free.
 
-Normalisation and the growing of scores are inside, so that nobody has to repeat them. What the file needs to be understood (classes,
+Normalization and the growing of scores are inside, so that nobody has to repeat them. What the file needs to be understood (classes,
 palette, mean, std, checksum of the weights) travels in its metadata under the key ``segzoo``, as JSON.
 """
 
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from segzoo.io import write_atomically
 from segzoo.layers.resize import resize
 
-Takes = Literal["uint8", "float"]
-Gives = Literal["labels", "logits", "both"]
+InputFormat = Literal["uint8", "float"]
+OutputFormat = Literal["labels", "logits", "both"]
 SMALLEST, LARGEST = 64, 8192  # pixels a side that an exported network with free sizes takes: below, maps at 1/32 are one pixel
 
 
-class Deployed(nn.Module):
+class ExportModel(nn.Module):
     """A network with what stands before and behind it.
 
     Args:
@@ -40,9 +40,11 @@ class Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, takes: Takes, gives: Gives):
+    def __init__(
+        self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, input: InputFormat, output: OutputFormat
+    ):
         super().__init__()
-        self.model, self.takes, self.gives = model, takes, gives
+        self.model, self.input, self.output = model, input, output
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
@@ -54,25 +56,25 @@ class Deployed(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what ``forward`` gives, in order."""
-        return ["labels", "logits"] if self.gives == "both" else [self.gives]
+        return ["labels", "logits"] if self.output == "both" else [self.output]
 
     def example(self, height: int, width: int) -> Tensor:
         """A batch of two pictures of noise, as ``forward`` takes it."""
         pictures = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
-        return pictures if self.takes == "uint8" else pictures.permute(0, 3, 1, 2).float()
+        return pictures if self.input == "uint8" else pictures.permute(0, 3, 1, 2).float()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x = self._normalised(image)
+        x = self._normalize(image)
         logits = self.model(x).main
-        if self.gives == "logits":
+        if self.output == "logits":
             return (logits,)
         grown = resize(logits, x.shape[-2:], align_corners=bool(self.model.align_corners))
         labels = grown.argmax(1).to(torch.uint8 if logits.shape[1] <= 255 else torch.int32)
-        return (labels, logits) if self.gives == "both" else (labels,)
+        return (labels, logits) if self.output == "both" else (labels,)
 
-    def _normalised(self, image: Tensor) -> Tensor:
-        """The pictures (N, 3, H, W) as the network takes them; bytes are normalised as they lie in memory."""
-        if self.takes == "float":
+    def _normalize(self, image: Tensor) -> Tensor:
+        """The pictures (N, 3, H, W) as the network takes them; bytes are normalized as they lie in memory."""
+        if self.input == "float":
             return (image - self.mean[:, None, None]) / self.std[:, None, None]
         if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             # contiguous: strides of another order would put conditions on the size into the graph
@@ -82,7 +84,7 @@ class Deployed(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-def to_onnx(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+def to_onnx(deployed: ExportModel, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
     """Writes one ``.onnx`` file, all of it or nothing.
 
     Args:
@@ -110,7 +112,7 @@ def to_onnx(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tup
     write_atomically(path, lambda file: file.write(graph.SerializeToString()))
 
 
-def to_openvino(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+def to_openvino(deployed: ExportModel, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
     """Writes an ``.xml`` file for OpenVINO and its ``.bin`` beside it, weights in fp32; arguments as in ``to_onnx``.
 
     Raises:
@@ -129,7 +131,7 @@ def to_openvino(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw:
             os.replace(Path(folder) / part.name, part)
 
 
-def to_torch_export(deployed: Deployed, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+def to_torch_export(deployed: ExportModel, path: Path, facts: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
     """Writes a ``.pt2`` file for ``torch.export.load``; arguments as in ``to_onnx``."""
     height, width = hw or (160, 224)
     program = _program(deployed, height, width, fixed=hw is not None)
@@ -137,10 +139,10 @@ def to_torch_export(deployed: Deployed, path: Path, facts: Mapping[str, Any], *,
     write_atomically(path, lambda file: torch.export.save(program, file, extra_files=extra))
 
 
-def _program(deployed: Deployed, height: int, width: int, *, fixed: bool) -> torch.export.ExportedProgram:
+def _program(deployed: ExportModel, height: int, width: int, *, fixed: bool) -> torch.export.ExportedProgram:
     """The graph of the network, traced at one size and free in batch, height and width unless fixed."""
     image = deployed.example(height, width)
-    rows, columns = (1, 2) if deployed.takes == "uint8" else (2, 3)
+    rows, columns = (1, 2) if deployed.input == "uint8" else (2, 3)
     side = {"min": SMALLEST, "max": LARGEST}
     free = {
         0: torch.export.Dim("batch", min=1, max=64),

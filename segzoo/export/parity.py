@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from segzoo.types import DataCard, Dataset, GateError
-from segzoo.visualization import sheet, triptych
+from segzoo.types import Dataset, DatasetInfo, ParityError
+from segzoo.visualization import comparison_panel, image_grid
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
-PICTURES = 8  # at least
-Run = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, H, W) labels
+NUM_IMAGES = 8  # at least
+RunFn = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, H, W) labels
 
 
-def pictures_of(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray]:
+def parity_images(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray]:
     """Parts of a data set's pictures, spread over it, of the fixed size or of sizes that an export never saw; at least eight."""
     import cv2
 
     found = []
-    sizes = [hw] * PICTURES if hw else [*SIZES, *SIZES[: PICTURES - len(SIZES)]]
+    sizes = [hw] * NUM_IMAGES if hw else [*SIZES, *SIZES[: NUM_IMAGES - len(SIZES)]]
     for number, (height, width) in enumerate(sizes):
         image = dataset[number * len(dataset) // len(sizes)].image
         if image.shape[0] < height or image.shape[1] < width:
@@ -34,8 +34,8 @@ def pictures_of(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray
 
 
 @torch.no_grad()
-def compare(
-    run: Run, net: nn.Module, pictures: Sequence[np.ndarray], card: DataCard, folder: Path, *, least: float
+def check_parity(
+    run: RunFn, net: nn.Module, pictures: Sequence[np.ndarray], card: DatasetInfo, folder: Path, *, min_agreement: float
 ) -> list[dict[str, Any]]:
     """Labels each picture both ways, in a batch of two with its mirror image and alone.
 
@@ -43,7 +43,7 @@ def compare(
         run: the exported network.
         net: the network itself: (N, H, W, 3) uint8 -> labels first.
         pictures: (H, W, 3) uint8.
-        card: colours and names, for the picture of where they differ.
+        card: colors and names, for the picture of where they differ.
         folder: where that picture goes.
         least: share of equal labels wanted of every picture, 0 to 1.
 
@@ -52,7 +52,7 @@ def compare(
         finds in it. Where that is one everywhere, agreement shows little.
 
     Raises:
-        GateError: a picture agrees less; ``where.png`` shows it beside both label maps.
+        ParityError: a picture agrees less; ``where.png`` shows it beside both label maps.
     """
     rows = []
     for picture in pictures:
@@ -63,23 +63,23 @@ def compare(
         for batch in (both, both[:1]):
             found = run(batch)
             if found.shape != batch.shape[:3]:
-                raise GateError(f"{size}: the export gave labels {found.shape}, wanted {batch.shape[:3]}")
+                raise ParityError(f"{size}: the export gave labels {found.shape}, wanted {batch.shape[:3]}")
             for image, ours, theirs in zip(batch, found, wanted, strict=False):
                 shares[float((ours == theirs).mean())] = (image, theirs, ours)
         agreement = min(shares)
         rows.append({"hw": list(picture.shape[:2]), "agreement": agreement, "classes": len(np.unique(wanted))})
-        if agreement < least:
+        if agreement < min_agreement:
             image, theirs, ours = shares[agreement]
-            _show(image, theirs, ours, card, folder / "where.png")
-            raise GateError(
-                f"{size}: only {agreement:.2%} of the labels are the network's, wanted {least:.2%}; "
+            _save_mismatch(image, theirs, ours, card, folder / "mismatch.png")
+            raise ParityError(
+                f"{size}: only {agreement:.2%} of the labels are the network's, wanted {min_agreement:.2%}; "
                 f"{folder / 'where.png'} shows where. The file was not kept."
             )
     return rows
 
 
-def _show(image: np.ndarray, wanted: np.ndarray, found: np.ndarray, card: DataCard, path: Path) -> None:
+def _save_mismatch(image: np.ndarray, wanted: np.ndarray, found: np.ndarray, card: DatasetInfo, path: Path) -> None:
     from PIL import Image
 
-    shown = triptych(image, wanted.astype(np.uint8), found.astype(np.uint8), card, "network, export")
-    Image.fromarray(sheet([shown])).save(path)
+    shown = comparison_panel(image, wanted.astype(np.uint8), found.astype(np.uint8), card, "network, export")
+    Image.fromarray(image_grid([shown])).save(path)

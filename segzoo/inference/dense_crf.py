@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Normalisation = Literal["row", "symmetric"]
+Normalization = Literal["row", "symmetric"]
 
 # Odd 64-bit numbers. A vertex is known by the sum of its coordinates times these, modulo 2**64; of a million vertices two share a
-# sum with a probability below 1e-7. The sum is linear, so a neighbour's differs by a constant.
+# sum with a probability below 1e-7. The sum is linear, so a neighbor's differs by a constant.
 FACTORS = (-7046029254386353131, -4417276706812531889, 1609587929392839161, -8796714831421723037, 2870177450012600261)
-PICTURE = -3335678366873096957  # the factor of a picture's number in its batch
+IMAGE_CHANNELS = -3335678366873096957  # the factor of a picture's number in its batch
 
 
 class Lattice:
@@ -42,7 +42,7 @@ class Lattice:
         factors = torch.tensor(FACTORS[:dims], device=features.device)
         sums, self._shares = _simplices(features.flatten(0, 1), factors)
         picture = torch.arange(batch, device=features.device).repeat_interleave(count)
-        ordered, order = (sums + (picture * PICTURE)[:, None]).flatten().sort()
+        ordered, order = (sums + (picture * IMAGE_CHANNELS)[:, None]).flatten().sort()
         first = torch.ones_like(ordered, dtype=torch.bool)
         torch.ne(ordered[1:], ordered[:-1], out=first[1:])
         number = first.cumsum(0) - 1
@@ -54,7 +54,7 @@ class Lattice:
         self._gain = 1 / (1 + 2.0**-dims)
 
     def filter(self, values: Tensor) -> Tensor:
-        """Filters (B * N, K) float32 to the same shape. A point is its own neighbour."""
+        """Filters (B * N, K) float32 to the same shape. A point is its own neighbor."""
         grid = F.embedding_bag(self._points, values, self._starts, mode="sum", per_sample_weights=self._point_shares)
         for rows, weights in self._blur:
             grid = F.embedding_bag(rows, grid, mode="sum", per_sample_weights=weights)
@@ -97,7 +97,7 @@ def _wrapped(number: int) -> int:
 
 
 def _neighbours(sums: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """Rows and weights (M, 3) that smooth the vertices along one direction by (1/2, 1, 1/2); absent neighbours weigh nothing."""
+    """Rows and weights (M, 3) that smooth the vertices along one direction by (1/2, 1, 1/2); absent neighbors weigh nothing."""
     here = torch.arange(len(sums), device=sums.device)
     rows, weights = [here], [torch.ones_like(here, dtype=torch.float32)]
     for wanted in (sums + step, sums - step):
@@ -112,13 +112,13 @@ class DenseCRF:
     """Mean-field inference for a batch of pictures of one size.
 
     Energy: ``sum_i u_i(x_i) + sum_{i<j} [x_i != x_j] (w1 exp(-|p_i - p_j|^2 / 2 a^2 - |I_i - I_j|^2 / 2 b^2)
-    + w2 exp(-|p_i - p_j|^2 / 2 g^2))`` with positions p in pixels and colours I in 0 to 255.
+    + w2 exp(-|p_i - p_j|^2 / 2 g^2))`` with positions p in pixels and colors I in 0 to 255.
 
     Args:
         image: (B, H, W, 3) uint8.
-        bilateral: weight w1, position scale a in pixels, colour scale b in grey values; a weight of 0 leaves the term out.
+        bilateral: weight w1, position scale a in pixels, color scale b in gray values; a weight of 0 leaves the term out.
         gaussian: weight w2 and position scale g in pixels.
-        normalisation: how a pixel's messages are scaled by the sum of its kernel: ``row`` divides by it (the release of 2011),
+        normalization: how a pixel's messages are scaled by the sum of its kernel: ``row`` divides by it (the release of 2011),
             ``symmetric`` by the roots of the sender's and the receiver's (the later default).
     """
 
@@ -128,7 +128,7 @@ class DenseCRF:
         *,
         bilateral: tuple[float, float, float] = (4.0, 49.0, 5.0),
         gaussian: tuple[float, float] = (3.0, 3.0),
-        normalisation: Normalisation = "row",
+        normalization: Normalization = "row",
     ):
         batch, height, width, _ = image.shape
         rows = torch.arange(height, device=image.device).view(1, height, 1, 1).expand(batch, -1, width, 1)
@@ -137,16 +137,16 @@ class DenseCRF:
         weight, near, alike = bilateral
         self._terms: list[tuple[float, Lattice, Tensor]] = []
         if weight:
-            self._add(weight, torch.cat([place / near, image.float() / alike], 3), normalisation)
+            self._add(weight, torch.cat([place / near, image.float() / alike], 3), normalization)
         weight, near = gaussian
         if weight:
-            self._add(weight, place / near, normalisation)
-        self._normalisation = normalisation
+            self._add(weight, place / near, normalization)
+        self._normalisation = normalization
 
-    def _add(self, weight: float, features: Tensor, normalisation: Normalisation) -> None:
+    def _add(self, weight: float, features: Tensor, normalization: Normalization) -> None:
         lattice = Lattice(features.flatten(1, 2))
         total = lattice.filter(features.new_ones(features[..., 0].numel(), 1)) + 1e-20
-        self._terms.append((weight, lattice, 1 / total if normalisation == "row" else total.rsqrt()))
+        self._terms.append((weight, lattice, 1 / total if normalization == "row" else total.rsqrt()))
 
     @torch.no_grad()
     def marginals(self, unary: Tensor, iterations: int = 10) -> Tensor:

@@ -12,7 +12,7 @@ from segzoo.registry import ConfigError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
-def find_pictures(source: str, out: Path) -> list[tuple[Path, str]]:
+def find_images(source: str, out: Path) -> list[tuple[Path, str]]:
     """Every picture of a source with the name of its results, sorted; no two names are equal.
 
     Args:

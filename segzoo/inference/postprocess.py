@@ -29,7 +29,7 @@ def crf(
     gaussian_weight: Weight = 3.0,
     gaussian_xy: Positive = 3.0,
     iterations: Annotated[int, Range(0, None)] = 10,
-    normalisation: Literal["row", "symmetric"] = "row",
+    normalization: Literal["row", "symmetric"] = "row",
 ) -> CRF:
     """The fully connected CRF on the network's probabilities, with the parameters released for DeepLab-LargeFOV.
 
@@ -39,13 +39,13 @@ def crf(
     Args:
         bilateral_weight: w1, of pixels that are near and alike; 0 leaves the term out.
         bilateral_xy: sigma_alpha, pixels.
-        bilateral_rgb: sigma_beta, grey values of 0 to 255.
+        bilateral_rgb: sigma_beta, gray values of 0 to 255.
         gaussian_weight: w2, of pixels that are near; 0 leaves the term out.
         gaussian_xy: sigma_gamma, pixels.
         iterations: steps of mean field.
-        normalisation: ``row`` (the code of 2011, which the paper used) or ``symmetric`` (its later default).
+        normalization: ``row`` (the code of 2011, which the paper used) or ``symmetric`` (its later default).
     """
-    return CRF(bilateral_weight, bilateral_xy, bilateral_rgb, gaussian_weight, gaussian_xy, iterations, normalisation)
+    return CRF(bilateral_weight, bilateral_xy, bilateral_rgb, gaussian_weight, gaussian_xy, iterations, normalization)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class CRF:
     gaussian_weight: float
     gaussian_xy: float
     iterations: int
-    normalisation: Literal["row", "symmetric"]
+    normalization: Literal["row", "symmetric"]
 
     def __call__(self, image: Tensor, probabilities: Tensor) -> Tensor:
         """Labels of pictures from class probabilities of their size.
@@ -70,7 +70,7 @@ class CRF:
             image.to(probabilities.device),
             bilateral=(self.bilateral_weight, self.bilateral_xy, self.bilateral_rgb),
             gaussian=(self.gaussian_weight, self.gaussian_xy),
-            normalisation=self.normalisation,
+            normalization=self.normalization,
         )
         return field.marginals(-probabilities.clamp(min=TINY).log(), self.iterations).argmax(1)
 

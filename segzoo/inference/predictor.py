@@ -1,4 +1,4 @@
-"""Label maps of unlabelled pictures: index PNGs for programs, overlays with a legend for people."""
+"""Label maps of unlabeled pictures: index PNGs for programs, overlays with a legend for people."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import nn
 
 from segzoo.data.image_io import read_image
 from segzoo.device import Precision, pick_device
-from segzoo.inference.image_source import find_pictures
-from segzoo.inference.protocol import Post, Protocol
-from segzoo.inference.segment import label_map
+from segzoo.inference.image_source import find_images
+from segzoo.inference.protocol import InferenceProtocol, PostProcessor
+from segzoo.inference.segment import segment_image
 from segzoo.io import write_atomically
-from segzoo.layers.modes import evaluating
-from segzoo.layers.normalize import normalise
+from segzoo.layers.modes import eval_mode
+from segzoo.layers.normalize import normalize
 from segzoo.registry import Range
-from segzoo.types import DataCard, DataError
+from segzoo.types import DataError, DatasetInfo
 from segzoo.visualization import IGNORED, overlay, with_legend
 
 
 @torch.no_grad()
-def predict(
+def predict_images(
     model: nn.Module,
-    card: DataCard,
+    card: DatasetInfo,
     folder: Path,
-    post: Post | None = None,
+    post: PostProcessor | None = None,
     *,
     source: str,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -49,32 +49,32 @@ def predict(
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
-        card: classes, palette and normalisation the model was trained with.
+        card: classes, palette and normalization the model was trained with.
         folder: where results go.
         post: as in ``evaluate``.
         source: a picture, a folder or a pattern in quotes.
         device, precision, mode, crop, stride, scales, flip: as in ``evaluate``.
         overlays: format of the pictures for people; none leaves them out.
-        alpha: weight of the class colours over the picture, 0 to 1.
+        alpha: weight of the class colors over the picture, 0 to 1.
 
     Returns:
         ``pictures`` written, ``folder`` and ``seconds``.
 
     Raises:
         ConfigError: the source holds no picture, or settings contradict each other.
-        DataError: pictures could not be labelled; names them all.
+        DataError: pictures could not be labeled; names them all.
     """
-    protocol = Protocol(mode, crop, stride, tuple(scales), flip, post)
+    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
     place = pick_device(device)
     formats = Precision(precision, place)
-    pictures = find_pictures(source, folder)
+    pictures = find_images(source, folder)
     faults, began = [], time.perf_counter()
     model.to(place)
-    with evaluating(model):
+    with eval_mode(model):
         for path, name in _shown(pictures):
             try:
                 image = read_image(path)
-                label = _labelled(model, image, card, protocol, formats)
+                label = _segment_files(model, image, card, protocol, formats)
             except ValueError as error:  # unreadable, or too small for the model
                 faults.append(str(error) if isinstance(error, DataError) else f"{path}: {error}")
                 continue
@@ -83,32 +83,34 @@ def predict(
                 write_overlay(folder / "overlays" / f"{name}.{overlays}", image, label, card, alpha)
     if faults:
         done = len(pictures) - len(faults)
-        raise DataError(f"{len(faults)} of {len(pictures)} pictures could not be labelled ({done} are done):\n" + "\n".join(faults))
+        raise DataError(f"{len(faults)} of {len(pictures)} pictures could not be labeled ({done} are done):\n" + "\n".join(faults))
     return {"pictures": len(pictures), "folder": str(folder), "seconds": round(time.perf_counter() - began, 2)}
 
 
-def _labelled(model: nn.Module, image: np.ndarray, card: DataCard, protocol: Protocol, formats: Precision) -> np.ndarray:
+def _segment_files(
+    model: nn.Module, image: np.ndarray, card: DatasetInfo, protocol: InferenceProtocol, formats: Precision
+) -> np.ndarray:
     picture = torch.from_numpy(image)[None]
-    x = normalise(picture, card, formats.device)
-    return label_map(model, x, picture, protocol, formats)[0].cpu().numpy()
+    x = normalize(picture, card, formats.device)
+    return segment_image(model, x, picture, protocol, formats)[0].cpu().numpy()
 
 
-def write_labels(path: Path, label: np.ndarray, card: DataCard) -> None:
-    """Writes (H, W) class ids as a palette PNG in the card's colours, or as 16-bit grey above 256 classes."""
+def write_labels(path: Path, label: np.ndarray, card: DatasetInfo) -> None:
+    """Writes (H, W) class ids as a palette PNG in the card's colors, or as 16-bit gray above 256 classes."""
     from PIL import Image
 
     if card.num_classes > 256:
         picture = Image.fromarray(label.astype(np.uint16))
     else:
         picture = Image.frombytes("P", (label.shape[1], label.shape[0]), label.astype(np.uint8).tobytes())
-        colours = [*card.palette, *[IGNORED] * (256 - card.num_classes)]
-        picture.putpalette([channel for colour in colours for channel in colour])
+        colors = [*card.palette, *[IGNORED] * (256 - card.num_classes)]
+        picture.putpalette([channel for color in colors for channel in color])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: picture.save(file, "PNG"))
 
 
-def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, card: DataCard, alpha: float) -> None:
-    """Writes the picture under the colours of its label map, with a legend of the classes in it, as PNG or JPEG."""
+def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, card: DatasetInfo, alpha: float) -> None:
+    """Writes the picture under the colors of its label map, with a legend of the classes in it, as PNG or JPEG."""
     from PIL import Image
 
     picture = Image.fromarray(with_legend(overlay(image, label, card, alpha), [label], card))

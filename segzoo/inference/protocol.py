@@ -13,7 +13,7 @@ from torch import Tensor
 from segzoo.registry import ConfigError
 
 
-class Post(Interface):
+class PostProcessor(Interface):
     """Makes labels (N, H, W) of pictures (N, H, W, 3) uint8 and class probabilities (N, K, H, W)."""
 
     def __call__(self, image: Tensor, probabilities: Tensor) -> Tensor: ...
@@ -24,7 +24,7 @@ class Post(Interface):
 
 
 @dataclass(frozen=True)
-class Protocol:
+class InferenceProtocol:
     """How label maps are made, and so which scores may be compared.
 
     Attributes:
@@ -44,7 +44,7 @@ class Protocol:
     stride: tuple[int, int] | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-    post: Post | None = None
+    post: PostProcessor | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -54,7 +54,7 @@ class Protocol:
             faults.append("crop and stride belong to mode=slide; with mode=whole leave them null")
         if self.crop and self.stride and any(step > size for step, size in zip(self.stride, self.crop, strict=True)):
             faults.append(
-                f"stride={list(self.stride)} is larger than crop={list(self.crop)}: pixels between windows would stay unlabelled"
+                f"stride={list(self.stride)} is larger than crop={list(self.crop)}: pixels between windows would stay unlabeled"
             )
         if not self.scales:
             faults.append("scales is empty; scales=[1.0] is the picture's own size")

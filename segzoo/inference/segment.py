@@ -10,25 +10,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segzoo.device import Precision
-from segzoo.inference.protocol import Protocol
+from segzoo.inference.protocol import InferenceProtocol
 from segzoo.layers.resize import resize
-from segzoo.layers.upsample_argmax import grow_labels
+from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.types import Logits
 
 
 def forward(model: nn.Module, x: Tensor, precision: Precision) -> Logits:
-    """One pass of the model under autocast; x is (N, 3, H, W) normalised."""
+    """One pass of the model under autocast; x is (N, 3, H, W) normalized."""
     with precision.autocast():
         return model(x)
 
 
 @torch.no_grad()
-def label_map(model: nn.Module, x: Tensor, image: Tensor, protocol: Protocol, precision: Precision) -> Tensor:
-    """Class ids of a normalised picture at its own size. A single pass never holds K x H x W numbers; every other protocol does.
+def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
+    """Class ids of a normalized picture at its own size. A single pass never holds K x H x W numbers; every other protocol does.
 
     Args:
         model: gives the scores.
-        x: (1, 3, H, W), the normalised picture.
+        x: (1, 3, H, W), the normalized picture.
         image: (1, H, W, 3) uint8, the picture as it was, for the protocol's ``post``.
         protocol: windows, scales and what makes labels of the probabilities.
         precision: number format of the layers.
@@ -37,17 +37,17 @@ def label_map(model: nn.Module, x: Tensor, image: Tensor, protocol: Protocol, pr
         -> (1, H, W)
     """
     if protocol.single:
-        return labels_of(model, forward(model, x, precision), x.shape[-2:])
-    probabilities = class_probabilities(model, x, protocol, precision)
+        return logits_to_labels(model, forward(model, x, precision), x.shape[-2:])
+    probabilities = predict_probabilities(model, x, protocol, precision)
     return probabilities.argmax(1) if protocol.post is None else protocol.post(image, probabilities)
 
 
-def labels_of(model: nn.Module, logits: Logits, size: torch.Size | tuple[int, int]) -> Tensor:
+def logits_to_labels(model: nn.Module, logits: Logits, size: torch.Size | tuple[int, int]) -> Tensor:
     """The arg-max of the logits grown to ``size``, made in strips of rows."""
-    return grow_labels(logits.main, tuple(size), bool(model.align_corners))
+    return upsample_argmax(logits.main, tuple(size), bool(model.align_corners))
 
 
-def class_probabilities(model: nn.Module, x: Tensor, protocol: Protocol, precision: Precision) -> Tensor:
+def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
     """Class probabilities averaged over scales, mirroring and windows; the picture is resized, never the label.
 
     Shapes:
@@ -59,7 +59,11 @@ def class_probabilities(model: nn.Module, x: Tensor, protocol: Protocol, precisi
         scaled = x if scale == 1.0 else resize(x, _scaled(size, scale), align_corners=False)
         for mirrored in (False, True)[: 1 + protocol.flip]:
             view = scaled.flip(3) if mirrored else scaled
-            found = _windows(model, view, protocol, precision) if protocol.mode == "slide" else _whole(model, view, size, precision)
+            found = (
+                _sliding_window(model, view, protocol, precision)
+                if protocol.mode == "slide"
+                else _whole_image(model, view, size, precision)
+            )
             if tuple(found.shape[-2:]) != size:
                 found = resize(found, size, align_corners=False)
             total += found.flip(3) if mirrored else found
@@ -73,23 +77,23 @@ def window_starts(size: int, crop: int, step: int) -> list[int]:
     return [max(0, min(number * step, size - crop)) for number in range(count)]
 
 
-def _whole(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: Precision) -> Tensor:
+def _whole_image(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: Precision) -> Tensor:
     logits = forward(model, x, precision).main
     return resize(logits, size, align_corners=bool(model.align_corners)).softmax(1)
 
 
-def _windows(model: nn.Module, x: Tensor, protocol: Protocol, precision: Precision) -> Tensor:
-    """The mean of the probabilities of all windows over a pixel; a picture smaller than a window is padded with the mean colour."""
+def _sliding_window(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
+    """The mean of the probabilities of all windows over a pixel; a picture smaller than a window is padded with the mean color."""
     (height, width), crop = x.shape[-2:], protocol.crop or (0, 0)
-    x = F.pad(x, (0, max(0, crop[1] - width), 0, max(0, crop[0] - height)))  # normalised, so 0 is the mean
+    x = F.pad(x, (0, max(0, crop[1] - width), 0, max(0, crop[0] - height)))  # normalized, so 0 is the mean
     total, count = _zeros(model, x), x.new_zeros(1, 1, *x.shape[-2:])
-    for rows, columns in _places(x, crop, protocol.step):
-        total[..., rows, columns] += _whole(model, x[..., rows, columns], crop, precision)
+    for rows, columns in _window_slices(x, crop, protocol.step):
+        total[..., rows, columns] += _whole_image(model, x[..., rows, columns], crop, precision)
         count[..., rows, columns] += 1
     return (total / count)[..., :height, :width]
 
 
-def _places(x: Tensor, crop: tuple[int, int], step: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+def _window_slices(x: Tensor, crop: tuple[int, int], step: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
     for top in window_starts(x.shape[-2], crop[0], step[0]):
         for left in window_starts(x.shape[-1], crop[1], step[1]):
             yield slice(top, top + crop[0]), slice(left, left + crop[1])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def narrow_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
+def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
     """Gives a model the tensors of a state dict whatever their widths, in place; parameters stay the objects they were, in the memory
     order they had.
 
@@ -50,6 +50,6 @@ def narrow_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
     return widths
 
 
-def widths_of(model: nn.Module) -> dict[str, int]:
+def conv_out_channels(model: nn.Module) -> dict[str, int]:
     """The output channels of every convolution, by name."""
     return {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)}

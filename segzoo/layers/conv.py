@@ -49,7 +49,7 @@ class ConvBN(nn.Module):
         return self.relu(self.bn(self.conv(x)))
 
 
-class Score(nn.Conv2d):
+class Classifier(nn.Conv2d):
     """A convolution with bias that turns features into class scores, always in fp32 and outside autocast.
 
     Low precision in so narrow a layer costs accuracy, saves nothing, and has corrupted memory on CPUs in bfloat16.
@@ -67,18 +67,18 @@ class Score(nn.Conv2d):
         super().__init__(cin, num_classes, kernel, padding=kernel // 2)
 
     def forward(self, input: Tensor) -> Tensor:
-        with outside_autocast(input):
+        with autocast_disabled(input):
             bias = None if self.bias is None else self.bias.float()
             return self._conv_forward(input.float(), self.weight.float(), bias)
 
 
-def gaussian_(conv: nn.Conv2d, std: float) -> None:
+def init_normal_(conv: nn.Conv2d, std: float) -> None:
     """Starts a convolution normal with deviation ``std`` and without bias, as the Caffe recipes start new layers."""
     nn.init.normal_(conv.weight, std=std)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
-def outside_autocast(x: Tensor) -> AbstractContextManager:
+def autocast_disabled(x: Tensor) -> AbstractContextManager:
     """The context in which arithmetic keeps the type of ``x``. The meta device has no autocast to leave."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

@@ -8,7 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 @torch.no_grad()
-def fold_norms_(model: nn.Module) -> int:
+def fuse_conv_bn_(model: nn.Module) -> int:
     """Merges every batch norm into the convolution registered right before it, in place; the norm becomes an identity.
 
     Every block of this house registers a norm behind its convolution and calls them in that order. Must be given a model in

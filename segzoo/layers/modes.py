@@ -9,7 +9,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """A ``with`` block in evaluation mode; every module, a frozen norm too, is in its own mode again afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class PooledBN(nn.BatchNorm2d):
+class SingleValueBatchNorm(nn.BatchNorm2d):
     """Batch norm that also trains where pooling leaves one value per channel (batch 1, a map of 1x1).
 
-    The variance of one value is zero, so ordinary batch norm refuses it. This layer then normalises with its running
+    The variance of one value is zero, so ordinary batch norm refuses it. This layer then normalizes with its running
     statistics, leaves them as they are and warns once. With two values or more it is batch norm, and its state dict
     always is that of ``nn.BatchNorm2d``.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segzoo.types import DataCard
+from segzoo.types import DatasetInfo
 
 
-def normalise(image: Tensor, card: DataCard, device: torch.device, channels_last: bool = True) -> Tensor:
+def normalize(image: Tensor, card: DatasetInfo, device: torch.device, channels_last: bool = True) -> Tensor:
     """Brings pictures to the device as bytes and scales them there with the card's mean and standard deviation.
 
     Shapes:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from segzoo.layers.resize import bilinear_matrix
 
 
-class ContextConv(nn.Module):
+class FactorizedPyramidConv(nn.Module):
     """Equals ``conv(torch.cat([features, *(resize(p, size) for p in pooled)], 1))`` for a padded 3x3 convolution, up to rounding.
 
     Growing and convolving are both linear, so each pooled map is multiplied by the nine taps while it has b x b pixels, and its

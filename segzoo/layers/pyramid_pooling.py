@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from segzoo.layers.conv import outside_autocast
+from segzoo.layers.conv import autocast_disabled
 from segzoo.layers.resize import resize
 
 
-class PyramidPool(nn.Module):
+class PyramidPooling(nn.Module):
     """Pools a map to b x b bins for each b: equal to ``F.adaptive_avg_pool2d`` or ``F.adaptive_max_pool2d`` at every size.
 
     All averages are one matrix product with the pixels, maxima are taken over gathered pixels, so that the size of the map stays a
@@ -32,7 +32,7 @@ class PyramidPool(nn.Module):
         self.bins, self.pool = tuple(bins), pool
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        with outside_autocast(x):
+        with autocast_disabled(x):
             wide = x.float()
             pooled = average_bins(wide, self.bins) if self.pool == "avg" else [max_bins(wide, bins) for bins in self.bins]
             return [_like(grid, x) for grid in pooled]
@@ -49,7 +49,7 @@ def _like(grid: Tensor, x: Tensor) -> Tensor:
     return grid.to(x.dtype).clone(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def spread(grid: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+def upsample_pooled(grid: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """A pooled map grown to a size. One of a single bin is the same everywhere, and leaves the memory order of what it meets alone."""
     if grid.shape[-2:] == (1, 1):
         return grid.expand(-1, -1, *size)

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from segzoo.layers.resize import bilinear_taps, resize
 
-SPARSE = 0.5  # share of source pixels at borders between classes up to which only those are interpolated
-FINE = 4  # label pixels between the finer pixels that are tried where too many cells are at borders
+SPARSE_FRACTION = 0.5  # share of source pixels at borders between classes up to which only those are interpolated
+FINE_FACTOR = 4  # label pixels between the finer pixels that are tried where too many cells are at borders
 Taps = tuple[Tensor, Tensor, Tensor]
 
 
 @torch.no_grad()
-def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 64) -> Tensor:
+def upsample_argmax(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 64) -> Tensor:
     """The arg-max over classes of bilinearly grown logits, without growing what does not need it.
 
     Equals ``resize(logits, size, align_corners).argmax(1)`` up to rounding, ties going to the lower class. Grown pixels are convex
-    combinations of four neighbours. So where the neighbours agree on their best class no other can win between them, and where two
+    combinations of four neighbors. So where the neighbors agree on their best class no other can win between them, and where two
     classes share the four, a third that one of the two beats at every corner cannot win either. Only the cells at borders between
     classes are interpolated, most of them for two classes. Where too many cells are of that kind, finer ones are tried; where that is
     no help, or hardly anything grows, labels are made strip by strip and class by class. Either way the K x H x W map is never built.
@@ -28,7 +28,7 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     Args:
         logits: (N, K, h, w).
         size: height and width of the labels in pixels.
-        align_corners: whether the centres of the corner pixels of both maps meet.
+        align_corners: whether the centers of the corner pixels of both maps meet.
         rows: label rows a strip, 1 or more. More of them mean fewer, larger operations and more memory.
 
     Returns:
@@ -36,12 +36,12 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
     """
     logits, sources = logits.float(), logits.shape[-2:]
     factor = min(wanted // given for wanted, given in zip(size, sources, strict=True))
-    for parts in sorted({1, max(1, factor // FINE)}) if factor >= 2 else ():
+    for parts in sorted({1, max(1, factor // FINE_FACTOR)}) if factor >= 2 else ():
         grid = [(side - 1) * parts + 1 for side in sources]
         fine = logits if parts == 1 else resize(logits, grid, align_corners=True)  # of the same bilinear patches
         coarse = _best_class(fine.unbind(1)).to(_label_type(logits))
         mixed = _mixed(coarse)
-        if mixed.sum() <= SPARSE * mixed.numel():
+        if mixed.sum() <= SPARSE_FRACTION * mixed.numel():
             taps = [bilinear_taps(given, wanted, align_corners, parts) for given, wanted in zip(sources, size, strict=True)]
             (down, top), (across, left) = (_inside(each, logits.device) for each in taps)
             labels = coarse.index_select(2, across[0]).index_select(1, down[0])
@@ -51,7 +51,7 @@ def grow_labels(logits: Tensor, size: Sequence[int], align_corners: bool, rows: 
 
 
 def _inside(taps: Taps, device: torch.device) -> tuple[Taps, int]:
-    """Taps without the pixels beyond the outermost centres, which repeat the ones there; and how many went before the first."""
+    """Taps without the pixels beyond the outermost centers, which repeat the ones there; and how many went before the first."""
     low, high, share = taps
     first = max(0, int((low + share <= 0).sum()) - 1)
     end = max(first + 1, len(low) - max(0, int(((low == high) | (share >= 1) & (high == high[-1])).sum()) - 1))
@@ -112,13 +112,13 @@ def _label_borders(labels: Tensor, logits: Tensor, coarse: Tensor, cells: Tensor
     places, shares = _pixels_of(cells, labels.shape, (height, width), taps)
     gap = _interpolate(of_first - of_second, shares)  # (rows, columns, M)
     found = second ^ ((gap >= 0) * (first ^ second))  # the first where the gap allows
-    others = _open_to_others(scores, corners, of_first, of_second).nonzero().flatten()
+    others = _undecided(scores, corners, of_first, of_second).nonzero().flatten()
     corners, shares = corners[:, others], (shares[0][..., others], shares[1][..., others])
     found[..., others] = _best_class(_interpolate(_at(row, corners), shares) for row in scores).to(labels.dtype)
     labels.view(-1).scatter_(0, places.flatten(), found.flatten())
 
 
-def _open_to_others(scores: Tensor, corners: Tensor, *of_pair: Tensor) -> Tensor:
+def _undecided(scores: Tensor, corners: Tensor, *of_pair: Tensor) -> Tensor:
     """Whether some class is better than each of two at one corner or another, (M,)."""
     lead = torch.full_like(of_pair[0][0], -torch.inf)
     for row in scores:

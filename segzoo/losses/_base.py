@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segzoo.losses._chunked import GrownSum, grown_scores
+from segzoo.losses._chunked import ChunkedUpsampleLoss, chunked_pixel_loss
 from segzoo.types import Logits
 
-At = Literal["label", "logits"]
+Resolution = Literal["label", "logits"]
 Where = Literal["model", "label", "logits"]  # as a setting: ``model`` leaves it to the model's paper
 
 
@@ -37,12 +37,12 @@ class PixelLoss:
         aux_weights: tuple[float, ...],
         align_corners: bool,
         ignore: int,
-        at: At,
+        resolution: Resolution,
         class_weights: tuple[float, ...] | None,
         label_smoothing: float,
     ):
         self.factors, self.align_corners, self.ignore = (1.0, *aux_weights), align_corners, ignore
-        self.at, self.class_weights, self.label_smoothing = at, class_weights, label_smoothing
+        self.resolution, self.class_weights, self.label_smoothing = resolution, class_weights, label_smoothing
 
     def __call__(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar in fp32, also under autocast.
@@ -74,7 +74,7 @@ class PixelLoss:
     def weight(self, label: Tensor, logits: Logits) -> Tensor:
         """Summed weight of the valid pixels of each head (heads,), fp32. Of the logits, only number and sizes of the maps are used."""
         heads = (logits.main, *logits.aux)
-        if self.at == "label":
+        if self.resolution == "label":
             return self._valid_weight(label).repeat(len(heads))
         return torch.stack([self._valid_weight(self._target(head, label)) for head in heads])
 
@@ -86,18 +86,18 @@ class PixelLoss:
         return (weights[torch.where(valid, target, 0).long()] * valid).sum()
 
     def _target(self, head: Tensor, label: Tensor) -> Tensor:
-        if self.at == "label":
+        if self.resolution == "label":
             return label
-        return shrink_labels(label, head.shape[2:], self.align_corners)
+        return downsample_labels(label, head.shape[2:], self.align_corners)
 
     def _sum(self, head: Tensor, target: Tensor) -> Tensor:
         """Weighted sum of the pixels' losses: head (N, K, h, w) fp32, target (N, h, w) or (N, H, W)."""
-        target = self._chosen(head, target)
+        target = self._select_pixels(head, target)
         if head.shape[2:] == target.shape[1:]:
             return self._score(head, target).sum()
-        return GrownSum.apply(head, target, self._score, self.align_corners)  # type: ignore[return-value]
+        return ChunkedUpsampleLoss.apply(head, target, self._score, self.align_corners)  # type: ignore[return-value]
 
-    def _chosen(self, head: Tensor, target: Tensor) -> Tensor:
+    def _select_pixels(self, head: Tensor, target: Tensor) -> Tensor:
         """The labels of the pixels that are to be learnt; the others become ignore. Here: all."""
         return target
 
@@ -116,7 +116,7 @@ class PixelLoss:
 
         with torch.no_grad():
             same = head.shape[2:] == target.shape[1:]
-            return score(head, target) if same else grown_scores(head, target, score, self.align_corners)
+            return score(head, target) if same else chunked_pixel_loss(head, target, score, self.align_corners)
 
     def _checked(self, logits: Logits, label: Tensor) -> tuple[Tensor, ...]:
         """The heads, after refusing what cannot be scored."""
@@ -140,7 +140,7 @@ class PixelLoss:
         return (logits.main, *logits.aux)
 
 
-def shrink_labels(label: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+def downsample_labels(label: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Labels at the size of logits by picking the pixel under each logit: (N, H, W) -> (N, h, w). Ids are never blended.
 
     With aligned corners logit i sits on pixel i * (H - 1) / (h - 1): 0, 8, 16, ... where that is whole. Otherwise it sits in the middle

@@ -18,7 +18,7 @@ PixelScore = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N
 CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of the grown logits alive at a time: 8 MiB a copy is fastest on a CPU
 
 
-def grown_strips(logits: Tensor, size: Sequence[int], align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
+def upsample_in_chunks(logits: Tensor, size: Sequence[int], align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
     """Bilinearly grown logits in strips: (rows, logits of these rows), (N, K, h, w) -> (N, K, r, W)."""
     images, classes, height, width = logits.shape
     down = bilinear_matrix(height, size[0], align_corners).to(logits.device)
@@ -30,13 +30,13 @@ def grown_strips(logits: Tensor, size: Sequence[int], align_corners: bool) -> It
         yield strip, (down[strip] @ logits) @ across
 
 
-def grown_scores(logits: Tensor, label: Tensor, score: PixelScore, align_corners: bool) -> Tensor:
+def chunked_pixel_loss(logits: Tensor, label: Tensor, score: PixelScore, align_corners: bool) -> Tensor:
     """Each pixel's score (N, H, W) of logits (N, K, h, w) grown to the label's size; for use without gradients."""
-    strips = grown_strips(logits, label.shape[1:], align_corners)
+    strips = upsample_in_chunks(logits, label.shape[1:], align_corners)
     return torch.cat([score(grown, label[:, rows]) for rows, grown in strips], dim=1)
 
 
-class GrownSum(torch.autograd.Function):
+class ChunkedUpsampleLoss(torch.autograd.Function):
     """Sum of a pixel score over logits (N, K, h, w) grown to the label's size (N, H, W); the gradient is taken in the forward pass."""
 
     @staticmethod
@@ -45,7 +45,7 @@ class GrownSum(torch.autograd.Function):
         small = logits.detach().requires_grad_(wanted)
         total = logits.new_zeros(())
         with torch.set_grad_enabled(wanted):
-            for rows, grown in grown_strips(small, label.shape[1:], align_corners):
+            for rows, grown in upsample_in_chunks(small, label.shape[1:], align_corners):
                 part = score(grown, label[:, rows]).sum()
                 if wanted:
                     part.backward()

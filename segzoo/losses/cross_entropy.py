@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.losses._base import At, PixelLoss, Where
+from segzoo.losses._base import PixelLoss, Resolution, Where
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 
@@ -14,9 +14,9 @@ def cross_entropy(
     aux_weights: tuple[float, ...],
     align_corners: bool,
     ignore: int = IGNORE,
-    own: At = "label",
+    own: Resolution = "label",
     *,
-    at: Where = "model",
+    resolution: Where = "model",
     class_weights: Annotated[tuple[float, ...], Range(0, None)] | None = None,
     label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
 ) -> PixelLoss:
@@ -34,4 +34,6 @@ def cross_entropy(
         class_weights: one weight a class, at least 0; None: all 1.
         label_smoothing: share of the target spread evenly over all classes, 0 to 1.
     """
-    return PixelLoss(aux_weights, align_corners, ignore, own if at == "model" else at, class_weights, label_smoothing)
+    return PixelLoss(
+        aux_weights, align_corners, ignore, own if resolution == "model" else resolution, class_weights, label_smoothing
+    )

@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo.layers.resize import resize
-from segzoo.registry import DISTILLS, ConfigError, Range, nearest
-from segzoo.types import DataCard, Logits
+from segzoo.registry import DISTILLS, ConfigError, Range, did_you_mean
+from segzoo.types import DatasetInfo, Logits
 
 Weight = Annotated[float, Range(0, None)]
-Load = Callable[[str], tuple[nn.Module, DataCard]]
-Pass = Callable[[nn.Module, Tensor], Logits]  # a forward pass in the number format of the training
+LoadTeacher = Callable[[str], tuple[nn.Module, DatasetInfo]]
+ForwardFn = Callable[[nn.Module, Tensor], Logits]  # a forward pass in the number format of the training
 
 
 @DISTILLS.register
-def none(load: Load, card: DataCard) -> None:
+def none(load: LoadTeacher, card: DatasetInfo) -> None:
     """Labels alone teach."""
 
 
 @DISTILLS.register
 def teacher(
-    load: Load,
-    card: DataCard,
+    load: LoadTeacher,
+    card: DatasetInfo,
     *,
     ckpt: str | None = None,
     weight: Weight = 1.0,
@@ -67,7 +67,7 @@ def teacher(
 class Teacher:
     """Gives the term that ``teacher`` describes. The network is frozen and stays in evaluation mode.
 
-    ``scale`` and ``shift``, of each colour, make of pictures that are normalised for the student those that the teacher learnt from.
+    ``scale`` and ``shift``, of each color, make of pictures that are normalized for the student those that the teacher learnt from.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Teacher:
         self.net = net.eval().requires_grad_(False)
         self.weight, self.temperature, self.layers, self.layer_weight = weight, temperature, layers, layer_weight
         self.scale, self.shift = scale, shift
-        self._seen: dict[str, dict[str, list[Tensor]]] = {"teacher": {}, "student": {}}
+        self._features: dict[str, dict[str, list[Tensor]]] = {"teacher": {}, "student": {}}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def attach(self, student: nn.Module) -> None:
@@ -96,12 +96,12 @@ class Teacher:
         for hook in self._hooks:
             hook.remove()
         self._hooks = [
-            _module(net, name).register_forward_hook(self._keeper(side, name, net))
+            _module(net, name).register_forward_hook(self._feature_hook(side, name, net))
             for side, net in (("teacher", self.net), ("student", student))
             for name in self.layers
         ]
 
-    def __call__(self, x: Tensor, logits: Logits, run: Pass) -> Tensor:
+    def __call__(self, x: Tensor, logits: Logits, run: ForwardFn) -> Tensor:
         """The term of one batch, whose pictures the student has just been given.
 
         Args:
@@ -110,37 +110,37 @@ class Teacher:
             run: how the teacher is run.
         """
         with torch.no_grad():
-            wanted = run(self.net, self._for_teacher(x)).main
-        term = self.weight * self._of_scores(logits.main, wanted)
+            wanted = run(self.net, self._teacher_input(x)).main
+        term = self.weight * self._logit_loss(logits.main, wanted)
         if self.layers:
-            term = term + self.layer_weight * torch.stack([self._of_layer(name) for name in self.layers]).mean()
-        for seen in self._seen.values():
+            term = term + self.layer_weight * torch.stack([self._attention_loss(name) for name in self.layers]).mean()
+        for seen in self._features.values():
             seen.clear()
         return term
 
-    def _for_teacher(self, x: Tensor) -> Tensor:
+    def _teacher_input(self, x: Tensor) -> Tensor:
         if set(self.scale) == {1.0} and set(self.shift) == {0.0}:
             return x
         scale, shift = (x.new_tensor(values).view(1, -1, 1, 1) for values in (self.scale, self.shift))
         return x * scale + shift
 
-    def _of_layer(self, name: str) -> Tensor:
-        ours, theirs = (self._seen[side].get(name, []) for side in ("student", "teacher"))
+    def _attention_loss(self, name: str) -> Tensor:
+        ours, theirs = (self._features[side].get(name, []) for side in ("student", "teacher"))
         if not ours or len(ours) != len(theirs):
-            raise ConfigError(_uneven(name, len(ours), len(theirs)))
+            raise ConfigError(_shape_mismatch(name, len(ours), len(theirs)))
         return torch.stack([_distance(one, other) for one, other in zip(ours, theirs, strict=True)]).mean()
 
-    def _of_scores(self, scores: Tensor, wanted: Tensor) -> Tensor:
+    def _logit_loss(self, scores: Tensor, wanted: Tensor) -> Tensor:
         if wanted.shape[-2:] != scores.shape[-2:]:
             wanted = resize(wanted, scores.shape[-2:], align_corners=False)
         ours, theirs = ((side / self.temperature).log_softmax(1) for side in (scores, wanted))
         apart = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
         return self.temperature**2 * apart.mean()
 
-    def _keeper(self, side: str, name: str, net: nn.Module) -> Callable[[nn.Module, tuple, Any], None]:
+    def _feature_hook(self, side: str, name: str, net: nn.Module) -> Callable[[nn.Module, tuple, Any], None]:
         def keep(module: nn.Module, given: tuple, made: Any) -> None:
             if side == "teacher" or net.training:  # the layer itself may be frozen, and evaluate in a training
-                self._seen[side][name] = _maps_of(made)
+                self._features[side][name] = _feature_maps(made)
 
         return keep
 
@@ -156,19 +156,19 @@ def check_layers(student: nn.Module, net: nn.Module, layers: Sequence[str], x: T
     Raises:
         ConfigError: a network has no layer of a name, never runs it as a whole, or gets no map from it; or not as many in both.
     """
-    ours, theirs = (_answers(side, layers, x) for side in (student, net))
-    if faults := [_uneven(name, ours[name], theirs[name]) for name in layers if ours[name] != theirs[name]]:
+    ours, theirs = (_layer_outputs(side, layers, x) for side in (student, net))
+    if faults := [_shape_mismatch(name, ours[name], theirs[name]) for name in layers if ours[name] != theirs[name]]:
         raise ConfigError(faults)
 
 
-def _answers(net: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, int]:
+def _layer_outputs(net: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, int]:
     """How many maps each layer answers."""
     for name in layers:
         _module(net, name)
     seen: dict[str, int] = {}
 
     def keeper(name: str) -> Callable[[nn.Module, tuple, Any], None]:
-        return lambda module, given, made: seen.update({name: len(_maps_of(made))})
+        return lambda module, given, made: seen.update({name: len(_feature_maps(made))})
 
     hooks = [module.register_forward_hook(keeper(name)) for name, module in net.named_modules()]
     try:
@@ -189,13 +189,13 @@ def _answers(net: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, int]
     return seen
 
 
-def _maps_of(made: Any) -> list[Tensor]:
+def _feature_maps(made: Any) -> list[Tensor]:
     """The maps (N, C, H, W) that a module answers: one, or several in a list or a table."""
     several = made.values() if isinstance(made, Mapping) else made if isinstance(made, list | tuple) else [made]
     return [one for one in several if isinstance(one, Tensor) and one.dim() == 4]
 
 
-def _uneven(name: str, ours: int, theirs: int) -> str:
+def _shape_mismatch(name: str, ours: int, theirs: int) -> str:
     return (
         f"distill.layers: {name!r} answers {ours} maps in the network that learns and {theirs} in the teacher. Name another layer."
     )
@@ -204,7 +204,7 @@ def _uneven(name: str, ours: int, theirs: int) -> str:
 def _module(net: nn.Module, name: str) -> nn.Module:
     modules = dict(net.named_modules())
     if name not in modules or not name:
-        raise ConfigError(f"distill.layers: {type(net).__name__} has no layer {name!r}.{nearest(name, modules)}")
+        raise ConfigError(f"distill.layers: {type(net).__name__} has no layer {name!r}.{did_you_mean(name, modules)}")
     return modules[name]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from segzoo.losses._base import At, PixelLoss, Where
+from segzoo.losses._base import PixelLoss, Resolution, Where
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 
@@ -18,9 +18,9 @@ def ohem(
     aux_weights: tuple[float, ...],
     align_corners: bool,
     ignore: int = IGNORE,
-    own: At = "label",
+    own: Resolution = "label",
     *,
-    at: Where = "model",
+    resolution: Where = "model",
     threshold: Annotated[float, Range(0, 1)] = 0.7,
     min_kept: Annotated[float, Range(0, 1)] = 0.0625,
     class_weights: Annotated[tuple[float, ...], Range(0, None)] | None = None,
@@ -41,7 +41,9 @@ def ohem(
         min_kept: share of a picture's valid pixels that is kept at least, the hardest first.
         class_weights: one weight a class, at least 0; None: all 1. They do not change which pixels are hard.
     """
-    return HardPixelLoss(aux_weights, align_corners, ignore, own if at == "model" else at, class_weights, threshold, min_kept)
+    return HardPixelLoss(
+        aux_weights, align_corners, ignore, own if resolution == "model" else resolution, class_weights, threshold, min_kept
+    )
 
 
 class HardPixelLoss(PixelLoss):
@@ -52,15 +54,15 @@ class HardPixelLoss(PixelLoss):
         aux_weights: tuple[float, ...],
         align_corners: bool,
         ignore: int,
-        at: At,
+        resolution: Resolution,
         class_weights: tuple[float, ...] | None,
         threshold: float,
         min_kept: float,
     ):
-        super().__init__(aux_weights, align_corners, ignore, at, class_weights, label_smoothing=0.0)
+        super().__init__(aux_weights, align_corners, ignore, resolution, class_weights, label_smoothing=0.0)
         self.threshold, self.min_kept = threshold, min_kept
 
-    def _chosen(self, head: Tensor, target: Tensor) -> Tensor:
+    def _select_pixels(self, head: Tensor, target: Tensor) -> Tensor:
         """The target with easy pixels set to ignore: (N, H, W) -> (N, H, W)."""
         valid = target != self.ignore
         hardness = torch.where(valid, self._plain_scores(head, target), -1.0)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.channel_widths import narrow_
-from segzoo.layers.conv import ConvBN, Score
-from segzoo.layers.fuse_conv_bn import fold_norms_
-from segzoo.layers.upsample_argmax import grow_labels
-from segzoo.types import DataCard, Logits
+from segzoo.layers.channel_widths import set_channel_widths_
+from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
+from segzoo.layers.upsample_argmax import upsample_argmax
+from segzoo.types import DatasetInfo, Logits
 
-SMALLEST = 32  # pixels a side: what a trunk of stride 32 turns into one
+MIN_INPUT = 32  # pixels a side: what a trunk of stride 32 turns into one
 
 
 class SegModel(nn.Module, ABC):
@@ -32,12 +32,12 @@ class SegModel(nn.Module, ABC):
     Attributes:
         aux: the training-only heads; their parameters are named ``aux.0...``.
         aux_weights: their factors in the loss.
-        loss_at: where its paper takes the loss: logits grown to the label, or labels shrunk to the logits.
+        loss_resolution: where its paper takes the loss: logits grown to the label, or labels shrunk to the logits.
         card: the data card the model was trained with; ``predict`` takes mean and std from it.
     """
 
-    card: DataCard | None = None
-    loss_at: Literal["label", "logits"] = "label"
+    card: DatasetInfo | None = None
+    loss_resolution: Literal["label", "logits"] = "label"
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SegModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Logits:
-        """Class scores of normalised pictures; begins with ``check_input``.
+        """Class scores of normalized pictures; begins with ``check_input``.
 
         Shapes:
             (N, 3, H, W) float -> main (N, K, h, w) float32 at the model's own stride, aux logits in training, none in eval
@@ -66,7 +66,7 @@ class SegModel(nn.Module, ABC):
             ValueError: as ``check_input``; in training also when a map of the trunk would be one pixel.
         """
 
-    def lean_(self) -> int:
+    def fuse_for_inference_(self) -> int:
         """Makes the network cheaper to run and unfit to train, in place; it scores as before, up to rounding.
 
         Norms are merged into their convolutions; a model that can do more overrides this.
@@ -78,26 +78,26 @@ class SegModel(nn.Module, ABC):
             ValueError: the network is in training mode.
         """
         self.aux_weights = ()
-        return fold_norms_(self)
+        return fuse_conv_bn_(self)
 
-    def narrow_(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+    def set_channel_widths_(self, state: Mapping[str, Tensor]) -> dict[str, int]:
         """Takes tensors of other widths in place of its own, as ``segzoo.layers.channel_widths.narrow_`` does."""
-        return narrow_(self, state)
+        return set_channel_widths_(self, state)
 
-    def names_in(self, layout: str) -> Mapping[str, str]:
+    def external_names(self, layout: str) -> Mapping[str, str]:
         """What another project calls this network's layers, ours -> theirs; empty if it has no such network.
 
         Args:
             layout: ``torchvision``, ``mmseg`` or ``caffe``; see ``segzoo.weights.conversion``.
         """
-        trunk = {f"backbone.{ours}": theirs for ours, theirs in self.backbone.names_in(layout).items()}
-        return trunk | self.head_names(layout) if trunk and self.head_names(layout) else {}
+        trunk = {f"backbone.{ours}": theirs for ours, theirs in self.backbone.external_names(layout).items()}
+        return trunk | self.external_head_names(layout) if trunk and self.external_head_names(layout) else {}
 
-    def head_names(self, layout: str) -> dict[str, str]:
+    def external_head_names(self, layout: str) -> dict[str, str]:
         """``names_in`` for all that is not the trunk; here: no other project has this head."""
         return {}
 
-    def reorder(self, layout: str, name: str, tensor: Tensor) -> Tensor:
+    def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor:
         """A tensor of another layout in the order of channels that this network has, or back; here: the same order."""
         return tensor
 
@@ -111,9 +111,9 @@ class SegModel(nn.Module, ABC):
         if x.dim() != 4 or x.shape[1] != 3:
             raise ValueError(f"{came}, wanted (N, 3, H, W): add the batch axis by x[None], put the channels second by x.permute")
         if not x.is_floating_point():
-            raise ValueError(f"{came}, wanted normalised floats: subtract the mean and divide by the std, or call predict()")
-        if x.shape[2] < SMALLEST or x.shape[3] < SMALLEST:
-            raise ValueError(f"{came}, wanted at least {SMALLEST} x {SMALLEST} pixels: enlarge or pad the pictures")
+            raise ValueError(f"{came}, wanted normalized floats: subtract the mean and divide by the std, or call predict()")
+        if x.shape[2] < MIN_INPUT or x.shape[3] < MIN_INPUT:
+            raise ValueError(f"{came}, wanted at least {MIN_INPUT} x {MIN_INPUT} pixels: enlarge or pad the pictures")
 
     @torch.no_grad()
     def predict(self, image: np.ndarray) -> np.ndarray:
@@ -134,7 +134,7 @@ class SegModel(nn.Module, ABC):
         if self.card is None:
             raise ValueError(
                 "predict() needs the mean and std the model was trained with, and model.card is None: set model.card to the "
-                "DataCard of the data, or load a checkpoint by segzoo.load, which sets it"
+                "DatasetInfo of the data, or load a checkpoint by segzoo.load, which sets it"
             )
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -142,7 +142,7 @@ class SegModel(nn.Module, ABC):
             x = torch.from_numpy(image.copy()).to(next(self.parameters()).device).permute(2, 0, 1)[None].float()
             mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std))
             main = self((x - mean) / std).main
-            return grow_labels(main, image.shape[:2], self.align_corners)[0].cpu().numpy()
+            return upsample_argmax(main, image.shape[:2], self.align_corners)[0].cpu().numpy()
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -156,10 +156,10 @@ class FCNHead(nn.Sequential):
     """
 
     def __init__(self, cin: int, num_classes: int, dropout: float):
-        super().__init__(ConvBN(cin, cin // 4, 3), nn.Dropout(dropout), Score(cin // 4, num_classes))
+        super().__init__(ConvBN(cin, cin // 4, 3), nn.Dropout(dropout), Classifier(cin // 4, num_classes))
 
 
-def with_norms(names: Mapping[str, str]) -> dict[str, str]:
+def caffe_conv_bn_names(names: Mapping[str, str]) -> dict[str, str]:
     """Caffe's names of both parts of each ``ConvBN``, from our name -> the name of Caffe's convolution."""
     convs = {f"{ours}.conv": theirs for ours, theirs in names.items()}
     return convs | {f"{ours}.bn": f"{theirs}/bn" for ours, theirs in names.items()}

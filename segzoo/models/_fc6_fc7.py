@@ -10,12 +10,12 @@ from torch import nn
 from segzoo.backbones._base import Backbone
 from segzoo.backbones.vgg import VGG
 from segzoo.registry import ConfigError
-from segzoo.weights import say
+from segzoo.weights import log_rank0
 
 SIDE, WIDE = 7, 4096  # taps a side and channels of the classifier that VGG-16 was trained with
 
 
-class FullyConnected(nn.Sequential):
+class Fc6Fc7(nn.Sequential):
     """fc6, a convolution of ``kernel`` x ``kernel`` taps, and fc7, one of 1x1, each with bias, ReLU and dropout.
 
     Args:
@@ -28,7 +28,7 @@ class FullyConnected(nn.Sequential):
 
     Attributes:
         channels: width of both layers.
-        of_trunk: whether the trunk's weights were trained with these layers, so that they learn at its rate: on VGG-16 only.
+        copies_vgg: whether the trunk's weights were trained with these layers, so that they learn at its rate: on VGG-16 only.
 
     Shapes:
         (N, cin, H, W) -> (N, channels, H, W) if padded
@@ -50,23 +50,23 @@ class FullyConnected(nn.Sequential):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         super().__init__(fc6, nn.ReLU(inplace=True), nn.Dropout(dropout), fc7, nn.ReLU(inplace=True), nn.Dropout(dropout))
         self.channels = channels
-        self.of_trunk = False
+        self.copies_vgg = False
 
     @torch.no_grad()
-    def adopt(self, backbone: Backbone) -> Self:
+    def init_from_vgg(self, backbone: Backbone) -> Self:
         """Takes the classifier that came with the trunk's weights and says so; leaves the values where there is none.
 
         Fewer taps are those evenly spread over the seven, the outermost included; fewer channels are every second, fourth, ...
         of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1; the network that was sub-sampled is fine-tuned afterwards).
         """
-        self.of_trunk = isinstance(backbone, VGG)
+        self.copies_vgg = isinstance(backbone, VGG)
         whole = backbone.classifier
         fc6, fc7 = (layer for layer in self if isinstance(layer, nn.Conv2d))
         cout, cin, kernel, _ = fc6.weight.shape
         if not whole:
             return self
         if whole["fc6.weight"].shape != (WIDE, cin * SIDE**2) or kernel > SIDE or WIDE % cout:
-            say(
+            log_rank0(
                 f"fc6 and fc7 start anew: {cout} channels of {kernel}x{kernel} taps cannot be had from the file's {WIDE} of {SIDE}x{SIDE}"
             )
             return self
@@ -76,5 +76,5 @@ class FullyConnected(nn.Sequential):
         fc6.get_parameter("bias").copy_(whole["fc6.bias"][every])
         fc7.weight.copy_(whole["fc7.weight"][every, every, None, None])
         fc7.get_parameter("bias").copy_(whole["fc7.bias"][every])
-        say(f"fc6 and fc7 from the file's classifier: {kernel}x{kernel} of {SIDE}x{SIDE} taps, {cout} of {WIDE} channels")
+        log_rank0(f"fc6 and fc7 from the file's classifier: {kernel}x{kernel} of {SIDE}x{SIDE} taps, {cout} of {WIDE} channels")
         return self

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import Score, gaussian_
+from segzoo.layers.conv import Classifier, init_normal_
 from segzoo.layers.resize import resize
 from segzoo.models._base import SegModel
-from segzoo.models._fc6_fc7 import FullyConnected
+from segzoo.models._fc6_fc7 import Fc6Fc7
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
 
@@ -28,7 +28,7 @@ def deeplab_largefov(
     num_classes: int,
     *,
     output_stride: Literal[8, 16, 32] = 8,
-    first_block: Literal["full", "half"] = "full",
+    first_block_dilation: Literal["full", "half"] = "full",
     kernel: Annotated[int, Range(1, 7)] = 3,
     dilation: Annotated[int, Range(1, None)] = 12,
     fc_channels: Annotated[int, Range(1, None)] = 1024,
@@ -46,7 +46,7 @@ def deeplab_largefov(
         backbone: a fresh trunk; its strides become dilation here. The release has VGG-16 with ``deeplab`` pools.
         num_classes: classes to score, K.
         output_stride: stride of the trunk's last map.
-        first_block: dilation of the first block of a dilated ResNet stage: its own (``full``) or the one before (``half``).
+        first_block_dilation: dilation of the first block of a dilated ResNet stage: its own (``full``) or the one before (``half``).
         kernel: taps a side of fc6.
         dilation: distance between them in pixels of the map: 12 sees as far as the seven taps VGG-16 was trained with.
         fc_channels: width of fc6 and fc7.
@@ -59,8 +59,8 @@ def deeplab_largefov(
     Raises:
         ConfigError: if kernel and dilation cannot be padded evenly.
     """
-    trunk = backbone.dilate_(output_stride, first_block)
-    fc = FullyConnected(trunk.channels["c5"], fc_channels, kernel, dilation, dropout).adopt(trunk)
+    trunk = backbone.set_output_stride_(output_stride, first_block_dilation)
+    fc = Fc6Fc7(trunk.channels["c5"], fc_channels, kernel, dilation, dropout).init_from_vgg(trunk)
     return LargeFOV(trunk, num_classes, fc, average_pool=average_pool, msc=msc, dropout=dropout, align_corners=align_corners)
 
 
@@ -74,13 +74,13 @@ class LargeFOV(SegModel):
         (N, 3, H, W) -> main (N, K, H/8, W/8), in evaluation with branches (N, K, H, W); no auxiliary logits
     """
 
-    loss_at = "logits"
+    loss_resolution = "logits"
 
     def __init__(
         self,
         backbone: Backbone,
         num_classes: int,
-        fc: FullyConnected,
+        fc: Fc6Fc7,
         *,
         average_pool: bool,
         msc: Literal["none", "frozen", "joint"],
@@ -90,8 +90,8 @@ class LargeFOV(SegModel):
         super().__init__(backbone, num_classes, align_corners=align_corners)
         self.pool = nn.AvgPool2d(3, stride=1, padding=1) if average_pool else nn.Identity()
         self.fc = fc
-        self.score = Score(fc.channels, num_classes)
-        gaussian_(self.score, 0.01)
+        self.score = Classifier(fc.channels, num_classes)
+        init_normal_(self.score, 0.01)
         if msc == "frozen":
             self.requires_grad_(False)
             backbone.freeze_([stage.name for stage in backbone.stages])
@@ -105,15 +105,15 @@ class LargeFOV(SegModel):
     def forward(self, x: Tensor) -> Logits:
         """Class scores; see the class for shapes."""
         self.check_input(x)
-        maps = self.backbone.run(x)
+        maps = self.backbone.forward_stages(x)
         main = self.score(self.fc(self.pool(maps["c5"])))
         if not self.branches:
             return Logits(main)
         size = main.shape[-2:] if self.training else x.shape[-2:]
         scores = [main, *(branch(x if name == "image" else maps[name]) for name, branch in self.branches.items())]
-        return Logits(sum(self._grown(score, size) for score in scores))  # type: ignore[arg-type]
+        return Logits(sum(self._upsample(score, size) for score in scores))  # type: ignore[arg-type]
 
-    def _grown(self, score: Tensor, size: tuple[int, int]) -> Tensor:
+    def _upsample(self, score: Tensor, size: tuple[int, int]) -> Tensor:
         return score if score.shape[-2:] == size else resize(score, size, self.align_corners)
 
 
@@ -132,19 +132,19 @@ class Branch(nn.Module):
 
     def __init__(self, cin: int, num_classes: int, stride: int, dropout: float):
         super().__init__()
-        self.wide = TrainingStride(cin, BRANCH, stride)
+        self.wide = TrainOnlyStrideConv(cin, BRANCH, stride)
         self.mix = nn.Conv2d(BRANCH, BRANCH, 1)
         self.dropout = nn.Dropout(dropout)
-        self.score = Score(BRANCH, num_classes)
+        self.score = Classifier(BRANCH, num_classes)
         for conv, std in ((self.wide, 0.001), (self.mix, 0.001), (self.score, 0.01)):
-            gaussian_(conv, std)
+            init_normal_(conv, std)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(F.relu(self.wide(x)))
         return self.score(self.dropout(F.relu(self.mix(x))))
 
 
-class TrainingStride(nn.Conv2d):
+class TrainOnlyStrideConv(nn.Conv2d):
     """A 3x3 convolution that strides in training and keeps the size of its map in evaluation.
 
     Shapes:

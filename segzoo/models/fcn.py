@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from segzoo.backbones._base import Backbone
 from segzoo.backbones.vgg import VGG
-from segzoo.layers.conv import Score, outside_autocast
+from segzoo.layers.conv import Classifier, autocast_disabled
 from segzoo.models._base import SegModel
-from segzoo.models._fc6_fc7 import FullyConnected
+from segzoo.models._fc6_fc7 import Fc6Fc7
 from segzoo.registry import MODELS, ConfigError, Range
 from segzoo.types import Logits
 
@@ -69,7 +69,7 @@ def fcn(
         )
     fc = None
     if fc_channels:
-        fc = FullyConnected(backbone.channels["c5"], fc_channels, 7, 1, dropout, padded=not padded).adopt(backbone)
+        fc = Fc6Fc7(backbone.channels["c5"], fc_channels, 7, 1, dropout, padded=not padded).init_from_vgg(backbone)
     return FCN(backbone, num_classes, fc, stride, learned=deconv == "learned", padded=padded, at_once=at_once)
 
 
@@ -78,7 +78,7 @@ class FCN(SegModel):
 
     The deconvolutions are layers of the published network with parameters of their own, so they are part of the model, and its
     logits have the size of the image. Deviation, unless padded: the convolutions keep the size of their map, and each deconvolution
-    is cropped, centred, to the map or image it must meet. All scores start at zero and all arithmetic on scores is fp32.
+    is cropped, centered, to the map or image it must meet. All scores start at zero and all arithmetic on scores is fp32.
 
     Args:
         backbone: the trunk.
@@ -97,7 +97,7 @@ class FCN(SegModel):
         self,
         backbone: Backbone,
         num_classes: int,
-        fc: FullyConnected | None,
+        fc: Fc6Fc7 | None,
         stride: int,
         *,
         learned: bool,
@@ -115,7 +115,7 @@ class FCN(SegModel):
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the size of the image; see the class for shapes."""
         self.check_input(x)
-        maps = self.backbone.run(F.pad(x, [PAD - 1] * 4) if self.padded else x)
+        maps = self.backbone.forward_stages(F.pad(x, [PAD - 1] * 4) if self.padded else x)
         scores = self.score(self.fc(maps["c5"]))
         for name, score in self.skips.items():
             skip, grown = score(maps[name] * AT_ONCE[name] if self.at_once else maps[name]), self.ups[name](scores)
@@ -144,12 +144,12 @@ class Deconv(nn.ConvTranspose2d):
         self.weight.requires_grad_(learned)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        with outside_autocast(input):
+        with autocast_disabled(input):
             return super().forward(input.float(), output_size)
 
 
-def _zero_score(cin: int, num_classes: int) -> Score:
-    score = Score(cin, num_classes)
+def _zero_score(cin: int, num_classes: int) -> Classifier:
+    score = Classifier(cin, num_classes)
     for parameter in score.parameters():
         nn.init.zeros_(parameter)
     return score

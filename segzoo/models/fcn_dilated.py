@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import ConvBN, Score
+from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.models._base import FCNHead, SegModel
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
@@ -26,7 +26,7 @@ def fcn_dilated(
     num_classes: int,
     *,
     output_stride: Literal[8, 16, 32] = 8,
-    first_block: Literal["full", "half"] = "half",
+    first_block_dilation: Literal["full", "half"] = "half",
     convs: Annotated[int, Range(1, None)] = 1,
     concat_input: bool = False,
     dropout: Annotated[float, Range(0, 0.95)] = 0.1,
@@ -39,7 +39,7 @@ def fcn_dilated(
         backbone: a fresh trunk; its strides become dilation here.
         num_classes: classes to score, K.
         output_stride: stride of the trunk's last map, and of the logits.
-        first_block: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``).
+        first_block_dilation: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``).
         convs: 3x3 convolutions of the head, each to a quarter of the channels of c5.
         concat_input: whether c5 is joined to their output and one more 3x3 convolution follows.
         dropout: share of the values dropped before the score, in training.
@@ -47,7 +47,7 @@ def fcn_dilated(
         align_corners: how the logits grow to the size of the image.
     """
     return DilatedFCN(
-        backbone.dilate_(output_stride, first_block),
+        backbone.set_output_stride_(output_stride, first_block_dilation),
         num_classes,
         convs=convs,
         concat_input=concat_input,
@@ -82,19 +82,19 @@ class DilatedFCN(SegModel):
         self.convs = nn.Sequential(*(ConvBN(source, wide // 4, 3) for source in sources))
         self.join = ConvBN(wide + wide // 4, wide // 4, 3) if concat_input else None
         self.dropout = nn.Dropout(dropout)
-        self.score = Score(wide // 4, num_classes)
+        self.score = Classifier(wide // 4, num_classes)
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the trunk's output stride; see the class for shapes."""
         self.check_input(x)
-        maps = self.backbone.run(x)
+        maps = self.backbone.forward_stages(x)
         features = self.convs(maps["c5"])
         if self.join is not None:
             features = self.join(torch.cat([maps["c5"], features], 1))
         main = self.score(self.dropout(features))
         return Logits(main, self.aux_logits(maps["c4"]))
 
-    def head_names(self, layout: str) -> dict[str, str]:
+    def external_head_names(self, layout: str) -> dict[str, str]:
         """Torchvision's head has one convolution and does not join its input; mmsegmentation's has any form."""
         if layout == "torchvision" and len(self.convs) == 1 and self.join is None:
             main = {"convs.0.conv": "classifier.0", "convs.0.bn": "classifier.1", "score": "classifier.4"}

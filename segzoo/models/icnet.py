@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import ConvBN, Score
-from segzoo.layers.pyramid_pooling import PyramidPool, spread
+from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.pyramid_pooling import PyramidPooling, upsample_pooled
 from segzoo.layers.resize import resize
-from segzoo.models._base import SegModel, with_norms
+from segzoo.models._base import SegModel, caffe_conv_bn_names
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
 
@@ -30,7 +30,7 @@ def icnet(
     backbone: Backbone,
     num_classes: int,
     *,
-    first_block: Literal["full", "half"] = "full",
+    first_block_dilation: Literal["full", "half"] = "full",
     bins: Annotated[tuple[int, ...], Range(1, None)] = (1, 2, 3, 6),
     guidance: tuple[Weight, Weight] = (0.16, 0.4),
     branches: Branches = 124,
@@ -41,14 +41,14 @@ def icnet(
     Args:
         backbone: a fresh trunk; its c4 and c5 become dilated here. The release has the ``deep`` stem and strides at the 1x1.
         num_classes: classes to score, K.
-        first_block: dilation of the first block of c4 and c5: their own (``full``) or the one before (``half``).
+        first_block_dilation: dilation of the first block of c4 and c5: their own (``full``) or the one before (``half``).
         bins: bins a side of each pooled map. Bins 3 and 6 of the release overlap at its 33x65 map; these are adaptive.
         guidance: loss weights of the auxiliary scores at 1/16 and 1/8, the main one at 1/4 having 1.
         branches: which resolutions answer (table 3 of the paper): 124 all; 24 without the one at 1; 4 the low one alone. The last two
             answer by the auxiliary scores of their depth, and what they leave out is neither run nor trained.
         align_corners: for every resize inside, and for the logits; true goes with sizes 32k+1.
     """
-    trunk = backbone.dilate_(8, first_block)
+    trunk = backbone.set_output_stride_(8, first_block_dilation)
     return ICNet(trunk, num_classes, bins=bins, guidance=guidance, branches=branches, align_corners=align_corners)
 
 
@@ -59,7 +59,7 @@ class ICNet(SegModel):
 
     Attributes:
         branches: which resolutions answer; a trained network of all three may be set to fewer to see what they are worth.
-        scores_first: score before the last growing instead of after it, as ``lean_`` sets it and training does anyway: both are
+        scores_first: score before the last growing instead of after it, as ``fuse_for_inference_`` sets it and training does anyway: both are
             linear, so they commute, and classes are fewer than channels. Evaluation keeps the order of the release.
 
     Shapes:
@@ -67,7 +67,7 @@ class ICNet(SegModel):
         the second of these is main, with 4 the first.
     """
 
-    loss_at = "logits"
+    loss_resolution = "logits"
 
     def __init__(
         self,
@@ -81,56 +81,56 @@ class ICNet(SegModel):
     ):
         low, deep = backbone.channels["c3"], backbone.channels["c5"]
         fused = low // 2
-        aux = [(Score(wide, num_classes), weight) for wide, weight in zip((low, fused), guidance, strict=True)]
+        aux = [(Classifier(wide, num_classes), weight) for wide, weight in zip((low, fused), guidance, strict=True)]
         super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
-        self.pyramid = PyramidPool(bins)
+        self.pyramid = PyramidPooling(bins)
         self.conv5_4 = ConvBN(deep, low, 1)
         self.high = nn.Sequential(
             ConvBN(3, low // 8, 3, stride=2), ConvBN(low // 8, low // 8, 3, stride=2), ConvBN(low // 8, low // 4, 3, stride=2)
         )
         self.cff24 = CascadeFusion(low, low, fused)
         self.cff12 = CascadeFusion(fused, low // 4, fused)
-        self.score = Score(fused, num_classes)
+        self.score = Classifier(fused, num_classes)
         self.branches = branches
         self.scores_first = False
-        self._leave_out()
+        self._remove_branch()
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at 1/4; see the class for shapes. Comments give the size of each map against the image's."""
         self.check_input(x)
-        shared = self.backbone.run(self._resize(x, _shrunk(x, 2)), last="c3_1")["c3_1"]  # 1/16
+        shared = self.backbone.forward_stages(self._resize(x, _downsample(x, 2)), last="c3_1")["c3_1"]  # 1/16
         self._check_low(x, shared)
-        low = self.backbone.run(self._resize(shared, _shrunk(shared, 2)), first="after_c3_1")["c5"]  # 1/32
-        low = reduce(add, (spread(pooled, low.shape[-2:], self.align_corners) for pooled in self.pyramid(low)), low)
+        low = self.backbone.forward_stages(self._resize(shared, _downsample(shared, 2)), first="after_c3_1")["c5"]  # 1/32
+        low = reduce(add, (upsample_pooled(pooled, low.shape[-2:], self.align_corners) for pooled in self.pyramid(low)), low)
         low = self._resize(self.conv5_4(low), shared.shape[-2:])  # 1/16
         if self.branches == 4:
             return Logits(self.aux[0](low))
-        middle = self._resize(self.cff24(low, shared), _shrunk(x, 8))  # 1/8
+        middle = self._resize(self.cff24(low, shared), _downsample(x, 8))  # 1/8
         if self.branches == 24:
             return Logits(self.aux[1](middle), self.aux_logits(low))
         fine = self.cff12(middle, self.high(x))  # 1/8
         if self.training or self.scores_first:
-            main = self._resize(self.score(fine), _shrunk(x, 4))
+            main = self._resize(self.score(fine), _downsample(x, 4))
         else:
-            main = self.score(self._resize(fine, _shrunk(x, 4)))  # 1/4
+            main = self.score(self._resize(fine, _downsample(x, 4)))  # 1/4
         return Logits(main, self.aux_logits(low, middle))
 
-    def lean_(self) -> int:
+    def fuse_for_inference_(self) -> int:
         """Also scores before the last growing."""
         self.scores_first = True
-        return super().lean_()
+        return super().fuse_for_inference_()
 
-    def head_names(self, layout: str) -> dict[str, str]:
+    def external_head_names(self, layout: str) -> dict[str, str]:
         """The names of the Caffe release, whose files hold no auxiliary scores."""
         if layout != "caffe":
             return {}
         high = {f"high.{i}": f"conv{i + 1}_sub1" for i in range(3)}
         middle = {"cff24.low": "conv_sub4", "cff24.high": "conv3_1_sub2_proj"}
         fine = {"cff12.low": "conv_sub2", "cff12.high": "conv3_sub1_proj"}
-        return with_norms({"conv5_4": "conv5_4_k1"} | high | middle | fine) | {"score": "conv6_cls"}
+        return caffe_conv_bn_names({"conv5_4": "conv5_4_k1"} | high | middle | fine) | {"score": "conv6_cls"}
 
-    def _leave_out(self) -> None:
-        """Freezes what the branches asked for do not run, so that no optimiser waits for its gradients."""
+    def _remove_branch(self) -> None:
+        """Freezes what the branches asked for do not run, so that no optimizer waits for its gradients."""
         if self.branches == 124:
             return
         self.aux_weights = self.aux_weights[: 1 if self.branches == 24 else 0]
@@ -142,7 +142,7 @@ class ICNet(SegModel):
         return resize(x, size, self.align_corners)
 
     def _check_low(self, x: Tensor, shared: Tensor) -> None:
-        if self.training and _shrunk(shared, 2) == (1, 1):
+        if self.training and _downsample(shared, 2) == (1, 1):
             raise ValueError(
                 f"ICNet in training was given {x.shape[2]}x{x.shape[3]} (batch {x.shape[0]}), of which its low branch at 1/32 would "
                 "see one pixel. Batch norm needs more: give 64 or more pixels on one side, or call eval()."
@@ -170,6 +170,6 @@ class CascadeFusion(nn.Module):
         return torch.relu(self.low(low) + self.high(high))
 
 
-def _shrunk(x: Tensor, factor: int) -> tuple[int, int]:
+def _downsample(x: Tensor, factor: int) -> tuple[int, int]:
     height, width = x.shape[-2:]
     return (height - 1) // factor + 1, (width - 1) // factor + 1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class ModelEma:
     """An exponential moving average of everything in a model's state dict; whole numbers are copied.
 
     Args:
@@ -43,7 +43,7 @@ class Average:
                 mean.copy_(tensor)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """A ``with`` block in which the model holds the average."""
         self._swap()
         try:

@@ -10,7 +10,7 @@ from segzoo.registry import SCHEDULES, ConfigError, Range
 
 Schedule = Callable[[int], float]
 Count = Annotated[int, Range(0, None)]
-Share = Annotated[float, Range(0, 1)]
+Fraction = Annotated[float, Range(0, 1)]
 
 
 @SCHEDULES.register
@@ -18,9 +18,9 @@ def poly(
     total_steps: int,
     *,
     power: Annotated[float, Range(0, None, above=True)] = 0.9,
-    floor: Share = 0.0,
+    floor: Fraction = 0.0,
     warmup: Count = 0,
-    warmup_factor: Share = 0.01,
+    warmup_factor: Fraction = 0.01,
 ) -> Schedule:
     """Falls as ``(1 - step / total_steps) ** power`` from 1 to ``floor``, every step: the rule of ParseNet, PSPNet and ICNet.
 
@@ -41,7 +41,7 @@ def poly(
 
 
 @SCHEDULES.register
-def cosine(total_steps: int, *, floor: Share = 0.0, warmup: Count = 0, warmup_factor: Share = 0.01) -> Schedule:
+def cosine(total_steps: int, *, floor: Fraction = 0.0, warmup: Count = 0, warmup_factor: Fraction = 0.01) -> Schedule:
     """Falls along half a cosine from 1 to ``floor``. Loshchilov and Hutter, ICLR 2017, arXiv:1608.03983, without restarts.
 
     Args:
@@ -63,7 +63,7 @@ def step(
     every: Annotated[int, Range(1, None)] = 2000,
     gamma: Annotated[float, Range(0, 1, above=True)] = 0.1,
     warmup: Count = 0,
-    warmup_factor: Share = 0.01,
+    warmup_factor: Fraction = 0.01,
 ) -> Schedule:
     """Multiplies the rate by ``gamma`` every so many steps: the rule of DeepLab v1.
 
@@ -82,7 +82,7 @@ def step(
 
 
 @SCHEDULES.register
-def fixed(total_steps: int, *, warmup: Count = 0, warmup_factor: Share = 0.01) -> Schedule:
+def fixed(total_steps: int, *, warmup: Count = 0, warmup_factor: Fraction = 0.01) -> Schedule:
     """Keeps the base rate: the rule of FCN.
 
     Args:

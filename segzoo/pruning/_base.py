@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segzoo.pruning.dependency_graph import Channels, Slot, answered, channels_of
-from segzoo.pruning.selection import blocks_of, dropped, worths
-from segzoo.pruning.sensitivity import SHARES, Curve, fair_shares, scan
-from segzoo.pruning.surgery import cut_, without
+from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim, model_outputs, trace_channels
+from segzoo.pruning.selection import channel_importance, groups_of, select_channels
+from segzoo.pruning.sensitivity import RATIOS, SensitivityCurve, equal_loss_ratios, scan_sensitivity
+from segzoo.pruning.surgery import drop_channels, remove_channels_
 from segzoo.registry import ConfigError
 
-How = Literal["uniform", "global", "scan"]
-Values = Callable[[Slot], Tensor]  # of each filter of a layer
-Rank = Callable[[nn.Module, Channels, "Evidence"], Values]
-Agreed = Callable[[Callable[[], set[int]]], set[int]]
-Pressed = tuple[nn.Parameter, Tensor]  # a norm's scales, and the weight of each in the sparsity term
+Allocation = Literal["uniform", "global", "sensitivity"]
+Values = Callable[[ParamDim], Tensor]  # of each filter of a layer
+Rank = Callable[[nn.Module, ChannelGraph, "CalibrationData"], Values]
+BroadcastFn = Callable[[Callable[[], set[int]]], set[int]]
+SparsityTerms = tuple[nn.Parameter, Tensor]  # a norm's scales, and the weight of each in the sparsity term
 Resize = Callable[[str, Tensor], Tensor]  # a parameter's name, and anything of its shape -> the same without what was removed
 
 
-class Nothing:
+class NoCalibration:
     """The evidence of no picture, where only what does not depend on pictures is asked."""
 
     def loss(self) -> float:
@@ -36,7 +36,7 @@ class Nothing:
         return iter(())
 
 
-class Evidence(Protocol):
+class CalibrationData(Protocol):
     """What a network does on a few pictures, as it is when asked; see ``segzoo.training.calibration``."""
 
     def loss(self) -> float:
@@ -75,29 +75,29 @@ class Ranking:
         curves: what each block does to the loss, where the shares go by that; else none.
     """
 
-    channels: Channels
-    worth: Mapping[int, float]
-    curves: Sequence[Curve]
+    channels: ChannelGraph
+    importance: Mapping[int, float]
+    curves: Sequence[SensitivityCurve]
     pruner: Pruner
 
-    def dropped(self, keep: float, first: Mapping[str, int] | None = None) -> set[int]:
+    def select(self, keep: float, first: Mapping[str, int] | None = None) -> set[int]:
         """The channels of least worth.
 
         Args:
             keep: share of the channels that stays.
             first: output channels that each convolution had at first, by name, of which that is a share; None: as they are now.
         """
-        how, kept, words = self.pruner.how, None, {"multiple": self.pruner.multiple, "exclude": self.pruner.exclude}
-        grown = {place: self._at_first(block, first) for place, block in enumerate(self.channels.blocks)} if first else None
-        if how == "scan":
-            places = {curve.place: curve.channels for curve in self.curves}
+        how, kept, words = self.pruner.allocation, None, {"multiple": self.pruner.round_to, "exclude": self.pruner.exclude}
+        grown = {place: self._by_layer(block, first) for place, block in enumerate(self.channels.groups)} if first else None
+        if how == "sensitivity":
+            places = {curve.group: curve.channels for curve in self.curves}
             more = sum(grown[place] for place in places) / sum(places.values()) if grown else 1.0
-            how, kept = "uniform", fair_shares(self.curves, min(1.0, keep * more))
-        return dropped(self.channels, self.worth, keep, how=how, kept=kept, grown=grown, **words)
+            how, kept = "uniform", equal_loss_ratios(self.curves, min(1.0, keep * more))
+        return select_channels(self.channels, self.importance, keep, how=how, kept=kept, grown=grown, **words)
 
-    def _at_first(self, block: Sequence[int], first: Mapping[str, int]) -> float:
+    def _by_layer(self, block: Sequence[int], first: Mapping[str, int]) -> float:
         slot = self.channels.filters(block)[0]
-        return len(block) * first[slot.name.removesuffix(".weight")] / len(self.channels.slots[slot])
+        return len(block) * first[slot.name.removesuffix(".weight")] / len(self.channels.dims[slot])
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ class Pruner:
         chosen: the channels that the first stage removes, where that has been settled already; None leaves it to that moment.
     """
 
-    worth: Rank
-    shares: tuple[float, ...]
+    importance: Rank
+    keep_ratios: tuple[float, ...]
     start: float
-    how: How
-    multiple: int
+    allocation: Allocation
+    round_to: int
     exclude: tuple[str, ...]
     sparsity: float = 0.0
     target: Target | None = None
@@ -126,11 +126,11 @@ class Pruner:
 
     def __post_init__(self) -> None:
         """Raises ConfigError where a scan would do what ``uniform`` does: below the least share that it looks at."""
-        falls = [later / earlier for earlier, later in zip((1.0, *self.shares), self.shares, strict=False)]
-        if self.how == "scan" and self.target is None and min(falls) <= min(SHARES):
+        falls = [later / earlier for earlier, later in zip((1.0, *self.keep_ratios), self.keep_ratios, strict=False)]
+        if self.allocation == "sensitivity" and self.target is None and min(falls) <= min(RATIOS):
             raise ConfigError(
-                f"pruner.how=scan looks at layers with {', '.join(f'{share:.0%}' for share in SHARES)} of their channels, so at "
-                f"{min(falls):.0%} all would keep alike. Say pruner.how=uniform, keep more, or come there in pruner.steps such as [0.5,0.2]."
+                f"pruner.allocation=sensitivity looks at layers with {', '.join(f'{share:.0%}' for share in RATIOS)} of their channels, so at "
+                f"{min(falls):.0%} all would keep alike. Say pruner.allocation=uniform, keep more, or come there in pruner.keep_schedule such as [0.5,0.2]."
             )
 
     def stages(self, total: int) -> list[tuple[int, float]]:
@@ -139,70 +139,70 @@ class Pruner:
         Raises:
             ConfigError: a training of that many steps is too short for them.
         """
-        after = [round((self.start + (1 - self.start) * i / len(self.shares)) * total) for i in range(len(self.shares))]
+        after = [round((self.start + (1 - self.start) * i / len(self.keep_ratios)) * total) for i in range(len(self.keep_ratios))]
         if len({*after, total}) <= len(after):
             raise ConfigError(
                 f"{total} steps are too short for {len(after)} stages of pruning from pruner.start={self.start:g} on, each with a step "
                 "behind it: make steps larger, or take fewer stages"
             )
-        return list(zip(after, self.shares, strict=True))
+        return list(zip(after, self.keep_ratios, strict=True))
 
-    def refuse(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module) -> None:
         """Raises ConfigError if this network, on any device, cannot be pruned so. A copy on the meta device is cut and run."""
         channels = self.channels(model)
-        names = [slot.name.removesuffix(".weight") for slot in channels.makers]
+        names = [slot.name.removesuffix(".weight") for slot in channels.producers]
         for word in self.exclude:
             if not any(name.startswith(word) for name in names):
                 near = difflib.get_close_matches(word, {".".join(n.split(".")[:i]) for n in names for i in (1, 2, 3)}, 3, 0.4)
                 raise ConfigError(
                     f"pruner.exclude={word} is the beginning of no layer's name. Near: {', '.join(near) or names[0]}."
                 )
-        values = self.worth(model, channels, Nothing())
-        for _, block in blocks_of(channels, self.exclude):
+        values = self.importance(model, channels, NoCalibration())
+        for _, block in groups_of(channels, self.exclude):
             for slot in channels.filters(block):
                 values(slot)
         self._try(model, channels)
 
-    def channels(self, model: nn.Module) -> Channels:
+    def channels(self, model: nn.Module) -> ChannelGraph:
         """The channels of a network, of which those that what is excluded makes stay.
 
         Raises:
             ConfigError: they cannot be followed, or all of them stay.
         """
         try:
-            channels = channels_of(model, exclude=self.exclude)
+            channels = trace_channels(model, exclude=self.exclude)
         except NotImplementedError as error:
             raise ConfigError(f"pruner: {str(error).splitlines()[0]}") from error
-        if not channels.blocks:
+        if not channels.groups:
             raise ConfigError("pruner: every channel of this network has to stay. Exclude fewer layers, or say pruner=none.")
         return channels
 
-    def _try(self, model: nn.Module, channels: Channels) -> None:
+    def _try(self, model: nn.Module, channels: ChannelGraph) -> None:
         blank = copy.deepcopy(model).to("meta")
-        alike = {channel: 0.0 for block in channels.blocks for channel in block}
-        cut_(blank, channels, dropped(channels, alike, self.shares[-1], multiple=self.multiple))
+        alike = {channel: 0.0 for block in channels.groups for channel in block}
+        remove_channels_(blank, channels, select_channels(channels, alike, self.keep_ratios[-1], multiple=self.round_to))
         try:
-            answered(blank)
+            model_outputs(blank)
         except (RuntimeError, ValueError, IndexError) as error:
             raise ConfigError(
                 f"pruner: without some of its channels this network does not run: {str(error).splitlines()[0]}. Its code holds numbers "
                 "of channels: take them from the maps, or pruner.exclude the layers that make these."
             ) from error
 
-    def ranking(self, model: nn.Module, evidence: Evidence) -> Ranking:
+    def ranking(self, model: nn.Module, evidence: CalibrationData) -> Ranking:
         """What the channels of a network are worth."""
         channels = self.channels(model)
-        worth = worths(channels, self.worth(model, channels, evidence), self.exclude)
-        curves = scan(model, channels, worth, evidence.loss, self.exclude) if self.how == "scan" else ()
+        worth = channel_importance(channels, self.importance(model, channels, evidence), self.exclude)
+        curves = scan_sensitivity(model, channels, worth, evidence.loss, self.exclude) if self.allocation == "sensitivity" else ()
         return Ranking(channels, worth, curves, self)
 
     def prune_(
         self,
         model: nn.Module,
         keep: float,
-        evidence: Evidence,
+        evidence: CalibrationData,
         first: Mapping[str, int] | None = None,
-        agreed: Agreed = lambda choose: choose(),
+        agreed: BroadcastFn = lambda choose: choose(),
     ) -> Resize:
         """Removes channels in place.
 
@@ -214,27 +214,27 @@ class Pruner:
             agreed: gives several processes one and the same answer.
 
         Returns:
-            What takes the same channels out of anything shaped like a parameter, such as the optimiser's moments.
+            What takes the same channels out of anything shaped like a parameter, such as the optimizer's moments.
         """
         channels = self.channels(model)
-        known = self.chosen if keep == self.shares[0] else None
-        gone = agreed(lambda: set(known) if known is not None else self.ranking(model, evidence).dropped(keep, first))
-        cut_(model, channels, gone)
-        return lambda name, tensor: without(name, tensor, channels, gone)
+        known = self.chosen if keep == self.keep_ratios[0] else None
+        gone = agreed(lambda: set(known) if known is not None else self.ranking(model, evidence).select(keep, first))
+        remove_channels_(model, channels, gone)
+        return lambda name, tensor: drop_channels(name, tensor, channels, gone)
 
-    def pressed(self, model: nn.Module) -> list[Pressed]:
+    def sparsity_terms(self, model: nn.Module) -> list[SparsityTerms]:
         """The scales of norms that the sparsity term is about, those of channels that may go; none without sparsity."""
         if not self.sparsity:
             return []
         channels = self.channels(model)
-        mine = {channel for _, block in blocks_of(channels, self.exclude) for channel in block}
+        mine = {channel for _, block in groups_of(channels, self.exclude) for channel in block}
         found = []
         for name, layer in model.named_modules():
-            if isinstance(layer, _BatchNorm) and (held := channels.slots.get(Slot(f"{name}.weight", 0))):
+            if isinstance(layer, _BatchNorm) and (held := channels.dims.get(ParamDim(f"{name}.weight", 0))):
                 found.append((layer.weight, layer.weight.new_tensor([self.sparsity * (channel in mine) for channel in held])))
         return found
 
 
-def filters(weight: Tensor, slot: Slot) -> Tensor:
+def filters(weight: Tensor, slot: ParamDim) -> Tensor:
     """A convolution's weight as (filters, everything else)."""
     return torch.movedim(weight.detach(), slot.dim, 0).flatten(1)

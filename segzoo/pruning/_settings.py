@@ -8,21 +8,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from segzoo.pruning._base import How, Pruner, Rank, Target, Values
+from segzoo.pruning._base import Allocation, Pruner, Rank, Target, Values
 from segzoo.registry import PRUNERS, ConfigError, Range, settings_of
 
-Share = Annotated[float, Range(0, 1, above=True)]
+Ratio = Annotated[float, Range(0, 1, above=True)]
 Wanted = Annotated[float, Range(0, None, above=True)]
 Side = Annotated[int, Range(33, 8192)]
 
 
-def plan(
+def pruner_settings(
     *,
-    keep: Share = 0.5,
-    steps: tuple[Share, ...] | None = None,
+    keep_ratio: Ratio = 0.5,
+    keep_schedule: tuple[Ratio, ...] | None = None,
     start: Annotated[float, Range(0, 1)] = 0.5,
-    how: How = "uniform",
-    multiple: Annotated[int, Range(1, None)] = 1,
+    allocation: Allocation = "uniform",
+    round_to: Annotated[int, Range(1, None)] = 1,
     exclude: tuple[str, ...] = (),
     sparsity: Annotated[float, Range(0, None)] = 0.0,
     target_ms: Wanted | None = None,
@@ -35,16 +35,16 @@ def plan(
     """What every pruner can be told, whatever it ranks by.
 
     Args:
-        keep: share of the channels that stay.
-        steps: shares that stay after each stage, falling, in place of ``keep``.
+        keep_ratio: fraction of the channels to keep.
+        keep_schedule: decreasing fractions to keep after each stage, instead of ``keep_ratio``.
         start: share of a training after which the first stage comes; the others follow evenly until its end.
-        how: ``uniform``: the same share of every layer; ``global``: where they are worth least against their layer's mean; ``scan``:
+        allocation: ``uniform``: the same share of every layer; ``global``: where they are worth least against their layer's mean; ``sensitivity``:
             so that each layer raises the loss alike, seen on some training pictures with one layer thinned at a time.
-        multiple: numbers of channels left are multiples of this.
+        round_to: channel counts are rounded to multiples of this.
         exclude: beginnings of layers' names that lose nothing.
         sparsity: weight of the sum of the norms' absolute scales in the training loss before the last stage.
         target_ms, target_gmacs, target_params: milliseconds a picture, 10^9 multiply-adds or parameters that the network shall not
-            exceed, one of them; the share is then searched for, in place of ``keep``.
+            exceed, one of them; the share is then searched for, instead of ``keep_ratio``.
         hw, runtime, precision: the picture's size, and what the network is timed in.
 
     Raises:
@@ -52,26 +52,26 @@ def plan(
     """
     targets = {"ms": target_ms, "gmacs": target_gmacs, "params": target_params}
     given = {kind: value for kind, value in targets.items() if value is not None}
-    if len(given) + (steps is not None) > 1:
-        words = ["steps"] * (steps is not None) + [f"target_{kind}" for kind in given]
+    if len(given) + (keep_schedule is not None) > 1:
+        words = ["keep_schedule"] * (keep_schedule is not None) + [f"target_{kind}" for kind in given]
         raise ConfigError(f"pruner.{' and pruner.'.join(words)} both say how many channels stay. Keep one.")
-    shares = steps or (keep,)
-    if any(later >= earlier for earlier, later in zip(shares, shares[1:], strict=False)):
-        raise ConfigError(f"pruner.steps={list(shares)} must fall: each is a share of the channels there were at first")
+    ratios = keep_schedule or (keep_ratio,)
+    if any(later >= earlier for earlier, later in zip(ratios, ratios[1:], strict=False)):
+        raise ConfigError(f"pruner.keep_schedule={list(ratios)} must fall: each is a share of the channels there were at first")
     if start >= 1:
         raise ConfigError(
             "pruner.start=1 would prune after the last step, that is never: say how much of the training comes first, such as 0.5"
         )
-    if given and how != "uniform" and start > 0:
+    if given and allocation != "uniform" and start > 0:
         raise ConfigError(
-            f"pruner.target_{next(iter(given))} with pruner.how={how} needs pruner.start=0: what the layers lose is decided when they lose "
-            "it, so a share found before the training would miss the target. Or say pruner.how=uniform."
+            f"pruner.target_{next(iter(given))} with pruner.allocation={allocation} needs pruner.start=0: what the layers lose is decided when they lose "
+            "it, so a share found before the training would miss the target. Or say pruner.allocation=uniform."
         )
     target = next((Target(kind, value, hw, runtime, precision) for kind, value in given.items()), None)
-    return lambda rank: Pruner(rank, shares, start, how, multiple, exclude, sparsity, target)
+    return lambda rank: Pruner(rank, ratios, start, allocation, round_to, exclude, sparsity, target)
 
 
-def ranked(**changed: Any) -> Callable[[Callable[..., Values]], Callable[..., Pruner]]:
+def register_criterion(**changed: Any) -> Callable[[Callable[..., Values]], Callable[..., Pruner]]:
     """Decorator: registers a pruner that goes by a ranking ``(model, channels, evidence, *, its own settings) -> Values``.
 
     Its settings are those of ``plan`` and the ranking's own, each with its default.
@@ -81,13 +81,13 @@ def ranked(**changed: Any) -> Callable[[Callable[..., Values]], Callable[..., Pr
     """
 
     def register(rank: Callable[..., Values]) -> Callable[..., Pruner]:
-        own, shared = settings_of(rank), settings_of(plan)
+        own, shared = settings_of(rank), settings_of(pruner_settings)
 
         @functools.wraps(rank)
         def build(**given: Any) -> Pruner:
             mine = {name: value for name, value in given.items() if name in own}
             words = changed | {name: value for name, value in given.items() if name not in own}
-            return plan(**words)(partial(rank, **mine))
+            return pruner_settings(**words)(partial(rank, **mine))
 
         defaults = {name: setting.default for name, setting in (shared | own).items()} | changed
         types = {name: setting.type for name, setting in (shared | own).items()}

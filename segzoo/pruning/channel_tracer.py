@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from segzoo.pruning.op_rules import EACH, KEPT, Labels, Lost, Slot, followed
+from segzoo.pruning.op_rules import ELEMENTWISE, KEPT, Labels, ParamDim, UntraceableOp, propagate
 
 Row = Sequence[int]
 
 
-class Follower(TorchDispatchMode):
-    """Labels every tensor that a labelled one leads to, and joins the labels that must be equal.
+class ChannelTracer(TorchDispatchMode):
+    """Labels every tensor that a labeled one leads to, and joins the labels that must be equal.
 
     Args:
         model: on the meta device; to be run in this context.
@@ -36,18 +36,18 @@ class Follower(TorchDispatchMode):
         self.exclude = tuple(exclude)
         self.parent = [KEPT]
         self.of = WeakTensorKeyDictionary()
-        self.slots: dict[Slot, tuple[int, ...]] = {}
+        self.dims: dict[ParamDim, tuple[int, ...]] = {}
         self.names = WeakTensorKeyDictionary()
-        self.makers: list[Slot] = []
+        self.producers: list[ParamDim] = []
         self.inside: list[str] = []  # names of the modules that run
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self.names[tensor] = name
             labels = [self._fresh(side) if dim < 2 else None for dim, side in enumerate(tensor.shape)]
-            self.slots |= {Slot(name, dim): label for dim, label in enumerate(labels) if label is not None}
+            self.dims |= {ParamDim(name, dim): label for dim, label in enumerate(labels) if label is not None}
             self.of[tensor] = tuple(labels)
         for name, module in model.named_modules():
-            module.register_forward_pre_hook(_told(self.inside.append, name))
-            module.register_forward_hook(_told(self.inside.pop))
+            module.register_forward_pre_hook(_describe_node(self.inside.append, name))
+            module.register_forward_hook(_describe_node(self.inside.pop))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -57,7 +57,7 @@ class Follower(TorchDispatchMode):
                 if isinstance(leaf, Tensor):  # also one that was written in place: += joins too
                     try:
                         self.of[leaf] = self._after(str(func.overloadpacket), args, tensors, leaf, index)
-                    except Lost as lost:
+                    except UntraceableOp as lost:
                         self.of[leaf] = self._left_whole(f"{func.overloadpacket}{self._place()} {lost}", tensors, leaf)
         return output
 
@@ -98,20 +98,20 @@ class Follower(TorchDispatchMode):
             return self._joined(args[0], args[1] % output.dim() if len(args) > 1 else 0)
         if kind in ("mm", "bmm"):
             return self._multiplied(*map(self._labels, tensors))
-        if kind.rstrip("_") in EACH:
+        if kind.rstrip("_") in ELEMENTWISE:
             return self._each(tensors, output)
-        return followed(kind, args, self._labels(tensors[0]), tensors[0].shape, output.shape)
+        return propagate(kind, args, self._labels(tensors[0]), tensors[0].shape, output.shape)
 
     def _convolved(self, args: Any, output: Tensor) -> Labels:
         x, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
         if groups != 1:
-            raise Lost("is a grouped convolution")
+            raise UntraceableOp("is a grouped convolution")
         if weight not in self.names:
-            raise Lost("takes a weight that is no parameter itself")
+            raise UntraceableOp("takes a weight that is no parameter itself")
         read, written = (0, 1) if transposed else (1, 0)
         labels = self._labels(weight)
-        maker = Slot(self.names[weight], written)
-        self.makers += [] if maker in self.makers else [maker]  # a layer may run twice
+        maker = ParamDim(self.names[weight], written)
+        self.producers += [] if maker in self.producers else [maker]  # a layer may run twice
         if maker.name.startswith(self.exclude):
             self.keep(labels[written])
         self._same([labels[read], self._labels(x)[1]])
@@ -136,7 +136,7 @@ class Follower(TorchDispatchMode):
         """Of matrices of pixels and channels; a weight between two rows of channels would have to be a maker."""
         made = self._made() | {KEPT}
         if any(self.root(label) not in made for row in (*left, *right) for label in row or ()):
-            raise Lost("multiplies by a parameter")
+            raise UntraceableOp("multiplies by a parameter")
         self._same([left[-1], right[-2]])
         batch = [self._same([left[0], right[0]])] if len(left) > 2 else []
         return (*batch, *left[-2:-1], *right[-1:])
@@ -162,15 +162,15 @@ class Follower(TorchDispatchMode):
 
     def _made(self) -> set[int]:
         """The channels that convolutions made up to here and that may go."""
-        return {self.root(label) for maker in self.makers for label in self.slots[maker]} - {KEPT}
+        return {self.root(label) for maker in self.producers for label in self.dims[maker]} - {KEPT}
 
     def _left_whole(self, words: str, tensors: Sequence[Tensor], output: Tensor) -> Labels:
         """Leaves parameters and what stays anyway as they are; NotImplementedError if channels that may go would be lost."""
         rows = [row for tensor in tensors for row in self._labels(tensor) if row]
         lost = {self.root(label) for row in rows for label in row} & self._made()
         owners: list[str] = []
-        for maker in self.makers:
-            held = lost & {self.root(label) for label in self.slots[maker]}
+        for maker in self.producers:
+            held = lost & {self.root(label) for label in self.dims[maker]}
             owners += [maker.name.removesuffix(".weight")] if held else []
             lost -= held
         if owners:
@@ -186,7 +186,7 @@ class Follower(TorchDispatchMode):
         return f" in {self.inside[-1]}" if self.inside and self.inside[-1] else ""
 
 
-def _told(tell: Callable, *words: str) -> Callable[..., None]:
+def _describe_node(tell: Callable, *words: str) -> Callable[..., None]:
     def hook(*_: Any) -> None:
         tell(*words)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segzoo.pruning._base import Evidence, Values, filters
-from segzoo.pruning._settings import ranked
-from segzoo.pruning.dependency_graph import Channels, Slot
+from segzoo.pruning._base import CalibrationData, Values, filters
+from segzoo.pruning._settings import register_criterion
+from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim
 from segzoo.registry import PRUNERS, ConfigError, Range
 
 
@@ -20,29 +20,29 @@ def none() -> None:
     """Removes nothing."""
 
 
-@ranked()
-def l1(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
+@register_criterion()
+def l1(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
     """Filters with the smallest sums of absolute weights go first. Li et al., ICLR 2017, arXiv:1608.08710; ICNet, sec. 3.4."""
     return _norms(model, 1)
 
 
-@ranked()
-def l2(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
+@register_criterion()
+def l2(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
     """Filters of the smallest Euclidean length go first."""
     return _norms(model, 2)
 
 
-@ranked()
-def random(model: nn.Module, channels: Channels, evidence: Evidence, *, seed: Annotated[int, Range(0)] = 0) -> Values:
+@register_criterion()
+def random(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData, *, seed: Annotated[int, Range(0)] = 0) -> Values:
     """Filters drawn by lot go: the control that any ranking must beat.
 
     Args:
         seed: of the draw.
     """
 
-    def of(slot: Slot) -> Tensor:  # of its own lot, so that a resumed run draws the same
+    def of(slot: ParamDim) -> Tensor:  # of its own lot, so that a resumed run draws the same
         lot = torch.Generator().manual_seed(zlib.crc32(slot.name.encode()) + seed)
-        return torch.rand(len(channels.slots[slot]), generator=lot)
+        return torch.rand(len(channels.dims[slot]), generator=lot)
 
     return of
 
@@ -52,8 +52,8 @@ def _norms(model: nn.Module, order: int) -> Values:
     return lambda slot: torch.linalg.vector_norm(filters(weights[slot.name], slot), ord=order, dim=1)
 
 
-@ranked(how="global", sparsity=1e-4)
-def bn_scale(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
+@register_criterion(allocation="global", sparsity=1e-4)
+def bn_scale(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
     """Channels whose batch norm scales them least go first. Network slimming: Liu et al., ICCV 2017, arXiv:1708.06519.
 
     The paper ranks all layers together; here that is relative to each layer's mean.
@@ -62,8 +62,8 @@ def bn_scale(model: nn.Module, channels: Channels, evidence: Evidence) -> Values
         ConfigError: a convolution has no batch norm behind it, as in VGG16 without them.
     """
 
-    def of(slot: Slot) -> Tensor:
-        norm = _norm_behind(model, slot)
+    def of(slot: ParamDim) -> Tensor:
+        norm = _following_batch_norm(model, slot)
         if norm is None:
             raise ConfigError(f"pruner=bn_scale: {slot.name} has no batch norm behind it. Take pruner=l1, or pruner.exclude it.")
         return norm.weight.detach().abs()
@@ -71,8 +71,8 @@ def bn_scale(model: nn.Module, channels: Channels, evidence: Evidence) -> Values
     return of
 
 
-@ranked(how="global")
-def taylor(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
+@register_criterion(allocation="global")
+def taylor(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
     """Filters whose removal changes the loss least, to first order, go first. Molchanov et al., CVPR 2019, arXiv:1906.10771, eq. 8.
 
     The square of weight times gradient, summed over a filter, and its sum over some training pictures, frozen layers included. The
@@ -81,14 +81,14 @@ def taylor(model: nn.Module, channels: Channels, evidence: Evidence) -> Values:
     """
     weights, found = dict(model.named_parameters()), {}
     for gradients in evidence.gradients():
-        for slot in channels.makers:
+        for slot in channels.producers:
             if slot.name in gradients:
                 products = weights[slot.name].detach() * gradients[slot.name]
                 found[slot] = found.get(slot, 0) + filters(products, slot).sum(1).square()
-    return lambda slot: found.get(slot, torch.zeros(len(channels.slots[slot])))
+    return lambda slot: found.get(slot, torch.zeros(len(channels.dims[slot])))
 
 
-def _norm_behind(model: nn.Module, slot: Slot) -> _BatchNorm | None:
+def _following_batch_norm(model: nn.Module, slot: ParamDim) -> _BatchNorm | None:
     """The batch norm registered right behind the convolution of a weight; None where there is none."""
     path, _, name = slot.name.removesuffix(".weight").rpartition(".")
     children = list(model.get_submodule(path).named_children())

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from segzoo.layers.conv import Score
-from segzoo.pruning.channel_tracer import Follower
-from segzoo.pruning.op_rules import KEPT, Slot
+from segzoo.layers.conv import Classifier
+from segzoo.pruning.channel_tracer import ChannelTracer
+from segzoo.pruning.op_rules import KEPT, ParamDim
 
 
-class Channels(NamedTuple):
+class ChannelGraph(NamedTuple):
     """The channels of a network.
 
     Attributes:
@@ -29,18 +29,18 @@ class Channels(NamedTuple):
         makers: the dimension of each convolution's weight that makes channels.
     """
 
-    slots: dict[Slot, tuple[int, ...]]
-    blocks: list[tuple[int, ...]]
-    makers: list[Slot]
+    dims: dict[ParamDim, tuple[int, ...]]
+    groups: list[tuple[int, ...]]
+    producers: list[ParamDim]
 
-    def filters(self, block: Sequence[int]) -> list[Slot]:
+    def filters(self, block: Sequence[int]) -> list[ParamDim]:
         """The output dimensions of convolutions' weights that make the channels of a block."""
         wanted = set(block)
-        return [slot for slot in self.makers if wanted & set(self.slots[slot])]
+        return [slot for slot in self.producers if wanted & set(self.dims[slot])]
 
 
 @torch.no_grad()
-def channels_of(model: nn.Module, size: int = 128, exclude: Collection[str] = ()) -> Channels:
+def trace_channels(model: nn.Module, size: int = 128, exclude: Collection[str] = ()) -> ChannelGraph:
     """Follows the channels of a model, training-only heads included.
 
     Args:
@@ -53,33 +53,33 @@ def channels_of(model: nn.Module, size: int = 128, exclude: Collection[str] = ()
             known here.
     """
     blank = copy.deepcopy(model).to("meta")
-    follower = Follower(blank, exclude)
+    follower = ChannelTracer(blank, exclude)
     for name, layer in blank.named_modules():
-        if isinstance(layer, Score):
-            follower.keep(follower.slots[Slot(f"{name}.weight", 0)])
+        if isinstance(layer, Classifier):
+            follower.keep(follower.dims[ParamDim(f"{name}.weight", 0)])
     with follower:
-        answers = answered(blank, size)
+        answers = model_outputs(blank, size)
     for logits in answers:
         follower.keep(follower.of[logits][1])
     return _found(follower)
 
 
-def answered(blank: nn.Module, size: int = 128) -> list[Tensor]:
+def model_outputs(blank: nn.Module, size: int = 128) -> list[Tensor]:
     """Every answer of a model on the meta device, those of its training-only heads too."""
     blank.eval().training = True  # the heads of training answer, while norms and dropout stay as in evaluation
     return [leaf for leaf in tree_leaves(tuple(blank(torch.empty(1, 3, size, size, device="meta")))) if isinstance(leaf, Tensor)]
 
 
-def _found(follower: Follower) -> Channels:
+def _found(follower: ChannelTracer) -> ChannelGraph:
     """Every slot by its channels, and the channels in blocks."""
-    slots = {slot: tuple(map(follower.root, labels)) for slot, labels in follower.slots.items()}
-    parts: dict[int, list[Slot]] = {}
+    slots = {slot: tuple(map(follower.root, labels)) for slot, labels in follower.dims.items()}
+    parts: dict[int, list[ParamDim]] = {}
     for slot, held in slots.items():
         for channel in dict.fromkeys(held):
             parts.setdefault(channel, []).append(slot)
-    made = {channel for maker in follower.makers for channel in slots[maker]} - {KEPT}
-    blocks: dict[tuple[Slot, ...], list[int]] = {}
+    made = {channel for maker in follower.producers for channel in slots[maker]} - {KEPT}
+    blocks: dict[tuple[ParamDim, ...], list[int]] = {}
     for channel, where in parts.items():
         if channel in made:  # not so in layers that never run, such as those of branches left out
             blocks.setdefault(tuple(where), []).append(channel)
-    return Channels(slots, [tuple(block) for block in blocks.values()], follower.makers)
+    return ChannelGraph(slots, [tuple(block) for block in blocks.values()], follower.producers)

@@ -8,12 +8,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from segzoo.pruning.dependency_graph import Channels, Slot
+from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim
 
-Worth = Callable[[Slot], Tensor]  # of each position of a convolution's output dimension, (C,)
+Importance = Callable[[ParamDim], Tensor]  # of each position of a convolution's output dimension, (C,)
 
 
-def worths(channels: Channels, worth: Worth, exclude: Collection[str] = ()) -> dict[int, float]:
+def channel_importance(channels: ChannelGraph, worth: Importance, exclude: Collection[str] = ()) -> dict[int, float]:
     """What each channel is worth: the sum over all filters that make it.
 
     Args:
@@ -22,22 +22,22 @@ def worths(channels: Channels, worth: Worth, exclude: Collection[str] = ()) -> d
         exclude: beginnings of names of layers that are not asked.
     """
     total: dict[int, float] = {}
-    for _, block in blocks_of(channels, exclude):
+    for _, block in groups_of(channels, exclude):
         for slot in channels.filters(block):
-            for channel, value in zip(channels.slots[slot], worth(slot).tolist(), strict=True):
+            for channel, value in zip(channels.dims[slot], worth(slot).tolist(), strict=True):
                 total[channel] = total.get(channel, 0.0) + value
     return total
 
 
-def blocks_of(channels: Channels, exclude: Collection[str] = ()) -> Iterator[tuple[int, tuple[int, ...]]]:
+def groups_of(channels: ChannelGraph, exclude: Collection[str] = ()) -> Iterator[tuple[int, tuple[int, ...]]]:
     """The blocks that may lose channels, each with its place in ``channels.blocks``."""
-    for place, block in enumerate(channels.blocks):
+    for place, block in enumerate(channels.groups):
         if not exclude or not any(slot.name.startswith(tuple(exclude)) for slot in channels.filters(block)):
             yield place, block
 
 
-def dropped(
-    channels: Channels,
+def select_channels(
+    channels: ChannelGraph,
     worth: Mapping[int, float],
     keep: float,
     *,
@@ -61,21 +61,21 @@ def dropped(
         grown: channels that single blocks had at first, by place, where ``keep`` is a share of those.
     """
     chosen: set[int] = set()
-    sizes = {place: (grown or {}).get(place, len(block)) for place, block in blocks_of(channels, exclude)}
+    sizes = {place: (grown or {}).get(place, len(block)) for place, block in groups_of(channels, exclude)}
     counts = _levels(channels, worth, keep, sizes) if how == "global" else {}
-    counts |= {place: share * len(channels.blocks[place]) for place, share in (kept or {}).items()}
-    for place, block in blocks_of(channels, exclude):
+    counts |= {place: share * len(channels.groups[place]) for place, share in (kept or {}).items()}
+    for place, block in groups_of(channels, exclude):
         stay = _rounded(counts.get(place, keep * sizes[place]), multiple, len(block))
         ranked = sorted(block, key=lambda channel: worth[channel], reverse=True)  # equal ones stay in order
         chosen |= set(ranked[stay:])
     return chosen
 
 
-def _levels(channels: Channels, worth: Mapping[int, float], keep: float, sizes: Mapping[int, float]) -> dict[int, float]:
+def _levels(channels: ChannelGraph, worth: Mapping[int, float], keep: float, sizes: Mapping[int, float]) -> dict[int, float]:
     """How many channels stay of each block under one threshold on relative worth; equal ones go evenly from all blocks."""
     relative, total = [], 0.0
     for place, size in sizes.items():
-        ranked = sorted((worth[channel] for channel in channels.blocks[place]), reverse=True)
+        ranked = sorted((worth[channel] for channel in channels.groups[place]), reverse=True)
         mean = sum(ranked) / len(ranked)
         if mean > 0:
             total += size

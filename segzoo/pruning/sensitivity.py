@@ -11,16 +11,16 @@ from typing import Any
 
 from torch import nn
 
-from segzoo.pruning.dependency_graph import Channels
-from segzoo.pruning.selection import blocks_of
-from segzoo.pruning.surgery import masked
+from segzoo.pruning.dependency_graph import ChannelGraph
+from segzoo.pruning.selection import groups_of
+from segzoo.pruning.surgery import channels_masked
 
-SHARES = (0.75, 0.5, 0.25)
+RATIOS = (0.75, 0.5, 0.25)
 STEPS = 40  # of the search for one rise of the loss; each halves the interval
 
 
 @dataclass(frozen=True)
-class Curve:
+class SensitivityCurve:
     """What one block of channels does to the loss.
 
     Attributes:
@@ -30,18 +30,18 @@ class Curve:
         losses: share of them that stays -> mean loss; 1 stands for the whole network.
     """
 
-    place: int
+    group: int
     layers: tuple[str, ...]
     channels: int
     losses: dict[float, float]
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Curve:
+    def from_dict(cls, found: Mapping[str, Any]) -> SensitivityCurve:
         """The curve whose ``dataclasses.asdict`` was stored as JSON."""
         losses = {float(share): loss for share, loss in found["losses"].items()}
         return cls(found["place"], tuple(found["layers"]), found["channels"], losses)
 
-    def share(self, rise: float) -> float:
+    def ratio(self, rise: float) -> float:
         """The smallest share with which the loss rises no more than that, on straight lines between those that were tried."""
         shares = sorted(self.losses, reverse=True)
         for more, less in zip(shares, shares[1:], strict=False):
@@ -51,9 +51,9 @@ class Curve:
         return shares[-1]
 
 
-def scan(
-    model: nn.Module, channels: Channels, worth: Mapping[int, float], loss: Callable[[], float], exclude: Collection[str] = ()
-) -> list[Curve]:
+def scan_sensitivity(
+    model: nn.Module, channels: ChannelGraph, worth: Mapping[int, float], loss: Callable[[], float], exclude: Collection[str] = ()
+) -> list[SensitivityCurve]:
     """The curve of every block: its channels of least worth are masked, at each of the shares, and nothing else.
 
     Args:
@@ -64,27 +64,27 @@ def scan(
         exclude: beginnings of names of layers that are not looked at.
     """
     whole, curves = loss(), []
-    for place, block in blocks_of(channels, exclude):
+    for place, block in groups_of(channels, exclude):
         layers = tuple(slot.name.removesuffix(".weight") for slot in channels.filters(block))
         ranked, losses = sorted(block, key=lambda channel: worth[channel], reverse=True), {1.0: whole}
-        for share in SHARES:
-            with masked(model, channels, ranked[max(1, round(share * len(block))) :]):
+        for share in RATIOS:
+            with channels_masked(model, channels, ranked[max(1, round(share * len(block))) :]):
                 losses[share] = loss()
-        curves.append(Curve(place, layers, len(block), losses))
+        curves.append(SensitivityCurve(place, layers, len(block), losses))
     return curves
 
 
-def fair_shares(curves: Sequence[Curve], keep: float) -> dict[int, float]:
+def equal_loss_ratios(curves: Sequence[SensitivityCurve], keep: float) -> dict[int, float]:
     """The share that stays of each block, by its place, where all blocks may raise the loss alike and ``keep`` of all channels stay.
 
     Below the smallest share that was tried every block keeps the same. Where many blocks do nothing to the loss, shares jump at one
     rise; each then goes the same part of its jump.
     """
-    if not curves or keep <= min(SHARES):
-        return {curve.place: keep for curve in curves}
+    if not curves or keep <= min(RATIOS):
+        return {curve.group: keep for curve in curves}
 
     def stay(rise: float) -> float:
-        return sum(curve.share(rise) * curve.channels for curve in curves) / sum(curve.channels for curve in curves)
+        return sum(curve.ratio(rise) * curve.channels for curve in curves) / sum(curve.channels for curve in curves)
 
     rises = [loss - curve.losses[1.0] for curve in curves for loss in curve.losses.values()]
     low, high = min(rises) - 1, max(rises)  # nothing goes; all that may go
@@ -93,4 +93,4 @@ def fair_shares(curves: Sequence[Curve], keep: float) -> dict[int, float]:
         low, high = (middle, high) if stay(middle) > keep else (low, middle)
     jump = stay(low) - stay(high)
     part = (keep - stay(high)) / jump if jump else 0.0
-    return {curve.place: curve.share(high) + part * (curve.share(low) - curve.share(high)) for curve in curves}
+    return {curve.group: curve.ratio(high) + part * (curve.ratio(low) - curve.ratio(high)) for curve in curves}

@@ -16,7 +16,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str
     return "\n".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
-def write_sweep_table(folder: Path) -> str:
+def summarize_sweep(folder: Path) -> str:
     """Gathers every job's ``result.json`` below ``folder`` into ``table.md`` and ``table.json``; returns the Markdown.
 
     Rows stand in the order of the jobs. A job that failed shows its error in one line and loses no other job's row.

@@ -29,7 +29,7 @@ def lock_folder(folder: Path) -> IO | None:
     return handle
 
 
-_held: dict[Path, tuple[int, IO]] = {}  # folder of locks -> GPU and lock of this process, for all its jobs
+_claimed: dict[Path, tuple[int, IO]] = {}  # folder of locks -> GPU and lock of this process, for all its jobs
 
 
 def claim_gpu(
@@ -49,7 +49,7 @@ def claim_gpu(
     """
     place = folder or Path(tempfile.gettempdir()) / f"segzoo-gpus-{os.getuid()}"
     place.mkdir(parents=True, exist_ok=True)
-    while place not in _held:
+    while place not in _claimed:
         for slot in range(count * jobs_per_gpu):
             handle = open(place / f"{slot % count}-{slot // count}.lock", "w")  # noqa: SIM115 (held to the end of the process)
             try:
@@ -57,8 +57,8 @@ def claim_gpu(
             except OSError:
                 handle.close()
                 continue
-            _held[place] = slot % count, handle
+            _claimed[place] = slot % count, handle
             break
         else:
             wait()
-    return _held[place][0]
+    return _claimed[place][0]

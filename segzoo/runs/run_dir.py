@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from segzoo.io import plain, write_json
+from segzoo.io import to_plain_containers, write_json
 
 
 @dataclass
-class Run:
+class RunDir:
     """One run folder, held by this process until ``finish``, ``fail`` or ``close``.
 
     Attributes:
@@ -22,7 +22,7 @@ class Run:
         message: which of new, resumed or finished it is, in one line (printed already).
     """
 
-    folder: Path
+    path: Path
     resume_from: Path | None = None
     finished: bool = False
     message: str = ""
@@ -31,17 +31,17 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """What ``result.json`` holds; empty before the end."""
-        return _result(self.folder)
+        return read_result(self.path)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Marks the run finished and writes its ``result.json``."""
-        write_json(self.folder / "result.json", plain(result) | {"finished": True})
+        write_json(self.path / "result.json", to_plain_containers(result) | {"finished": True})
         self.close()
 
     def fail(self, error: BaseException) -> None:
         """Writes ``result.json`` with the error in one line; the run can be resumed."""
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        write_json(self.folder / "result.json", {"finished": False, "error": line})
+        write_json(self.path / "result.json", {"finished": False, "error": line})
         self.close()
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ class Run:
             self.lock = None
 
 
-def stamped_folder(parent: Path) -> Path:
+def make_timestamped_dir(parent: Path) -> Path:
     """A new folder named by the time; those made in the same second get -2, -3 and so on."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     number = 1
@@ -65,7 +65,7 @@ def stamped_folder(parent: Path) -> Path:
             return folder
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

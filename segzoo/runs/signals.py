@@ -8,10 +8,10 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn
 
-HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class StopRequest:
+class StopSignal:
     """A ``with`` block in which SIGINT, SIGTERM and SIGUSR1 only raise a flag; a second SIGINT interrupts at once.
 
     Outside the main thread Python cannot catch signals; the flag then stays down.
@@ -19,16 +19,16 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in HEEDED:
-                self._before[number] = signal.signal(number, self._note)
+            for number in STOP_SIGNALS:
+                self._previous_handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     @property
@@ -48,7 +48,7 @@ class StopRequest:
             print(message, file=sys.stderr, flush=True)
             raise SystemExit(128 + signal.SIGTERM)
 
-    def leave(self, message: str) -> NoReturn:
+    def exit(self, message: str) -> NoReturn:
         """Leaves the run as ``check`` does, also where the signal came to another rank."""
         self.check(message)
         print(message, file=sys.stderr, flush=True)

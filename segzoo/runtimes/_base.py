@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.export.formats import Deployed, to_onnx
+from segzoo.export.formats import ExportModel, to_onnx
 
-NumberFormat = Literal["fp32", "bf16", "fp16", "int8"]
+RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 Call = Callable[[Tensor], Tensor]  # (N, H, W, 3) uint8 RGB -> logits (N, K, h, w) float32
 
 
 @dataclass(frozen=True)
-class Order:
+class RuntimeRequest:
     """What a runtime builds a call from.
 
     Attributes:
@@ -31,10 +31,10 @@ class Order:
         pictures: (H, W, 3) uint8 of that size, from which int8 takes its ranges.
     """
 
-    deployed: Deployed
+    model: ExportModel
     example: Tensor
-    precision: NumberFormat
-    pictures: Sequence[np.ndarray]
+    precision: RuntimePrecision
+    calibration_images: Sequence[np.ndarray]
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -42,17 +42,17 @@ class Order:
         return self.example.shape[1], self.example.shape[2]
 
 
-class Unable(RuntimeError):
+class RuntimeUnavailable(RuntimeError):
     """A runtime that cannot do what it was asked for; the message says why and what to do."""
 
 
-def runs_in(*able: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
-    """Decorator: the number formats that a runtime knows, which ``formats_of`` tells; it raises Unable for any other."""
+def supports_precisions(*able: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
+    """Decorator: the number formats that a runtime knows, which ``formats_of`` tells; it raises RuntimeUnavailable for any other."""
 
     def limit(builder: Callable[..., Call]) -> Callable[..., Call]:
         @functools.wraps(builder)
-        def build(order: Order, **words: Any) -> Call:
-            refuse_other_precision(order, builder.__name__, able)
+        def build(order: RuntimeRequest, **words: Any) -> Call:
+            check_precision(order, builder.__name__, able)
             return builder(order, **words)
 
         build.formats = able  # type: ignore[attr-defined]
@@ -61,33 +61,33 @@ def runs_in(*able: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
     return limit
 
 
-def formats_of(runtime: Callable[..., Call]) -> tuple[str, ...]:
+def supported_precisions(runtime: Callable[..., Call]) -> tuple[str, ...]:
     """The number formats that a registered runtime knows, whatever the machine; all of them where it does not say."""
-    return getattr(runtime, "formats", get_args(NumberFormat))
+    return getattr(runtime, "formats", get_args(RuntimePrecision))
 
 
-def refuse_other_precision(order: Order, runtime: str, able: Sequence[str]) -> None:
-    """Raises Unable unless the precision is one of ``able``."""
+def check_precision(order: RuntimeRequest, runtime: str, able: Sequence[str]) -> None:
+    """Raises RuntimeUnavailable unless the precision is one of ``able``."""
     if order.precision not in able:
-        raise Unable(f"{runtime} does not run in {order.precision} here; it does in {', '.join(able)}")
+        raise RuntimeUnavailable(f"{runtime} does not run in {order.precision} here; it does in {', '.join(able)}")
 
 
-def refuse_cuda(order: Order, runtime: str) -> None:
-    """Raises Unable if the pictures are on a GPU."""
+def reject_cuda(order: RuntimeRequest, runtime: str) -> None:
+    """Raises RuntimeUnavailable if the pictures are on a GPU."""
     if order.example.is_cuda:
-        raise Unable(f"{runtime} runs on the CPU here: say device=cpu")
+        raise RuntimeUnavailable(f"{runtime} runs on the CPU here: say device=cpu")
 
 
 @contextmanager
-def onnx_file(order: Order):
+def onnx_file(order: RuntimeRequest):
     """The network as an ``.onnx`` file of the order's size, gone at the end of the ``with`` block."""
     with tempfile.TemporaryDirectory(prefix="segzoo-") as folder:
         path = Path(folder) / "net.onnx"
-        to_onnx(order.deployed.cpu(), path, {}, hw=order.hw)
+        to_onnx(order.model.cpu(), path, {}, hw=order.hw)
         yield path
 
 
-def scores(output: Tensor | np.ndarray) -> Tensor:
+def classifier_layers(output: Tensor | np.ndarray) -> Tensor:
     """A network's output, in float32 if it is floating, without a copy where it is so already."""
     tensor = torch.from_numpy(output) if isinstance(output, np.ndarray) else output
     return tensor.float() if tensor.is_floating_point() else tensor

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.export.formats import Deployed
-from segzoo.layers.conv import Score
+from segzoo.export.formats import ExportModel
+from segzoo.layers.conv import Classifier
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, Unable, onnx_file, runs_in, scores
+from segzoo.runtimes._base import Call, RuntimeRequest, RuntimeUnavailable, classifier_layers, onnx_file, supports_precisions
 
 
 @RUNTIMES.register
-@runs_in("fp32", "int8")
-def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
+@supports_precisions("fp32", "int8")
+def onnxruntime(order: RuntimeRequest, *, calibration_images: int = 16) -> Call:
     """Runs the exported network; on CUDA pictures and scores pass through the memory of the host.
 
     Args:
@@ -28,30 +28,30 @@ def onnxruntime(order: Order, *, calibrate: int = 16) -> Call:
 
     Raises:
         ImportError: the packages of ``segzoo[export]`` are not installed.
-        Unable: for other precisions, and on CUDA where ONNX Runtime was built without it or cannot start on it.
+        RuntimeUnavailable: for other precisions, and on CUDA where ONNX Runtime was built without it or cannot start on it.
     """
     ort: Any = importlib.import_module("onnxruntime")  # not this module, whatever a type checker thinks
 
     provider = "CUDAExecutionProvider" if order.example.is_cuda else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
-        raise Unable("onnxruntime was built without CUDA: pip install onnxruntime-gpu, or say device=cpu")
+        raise RuntimeUnavailable("onnxruntime was built without CUDA: pip install onnxruntime-gpu, or say device=cpu")
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     with onnx_file(order) as path:
         if order.precision == "int8":
-            path = _quantised(path, order, calibrate)
+            path = _quantize(path, order, calibration_images)
         session = ort.InferenceSession(path, options, providers=[provider])
     if provider not in session.get_providers():  # it only logs that it went on without
-        raise Unable("onnxruntime could not start on CUDA, its libraries do not load: see its log, or say device=cpu")
+        raise RuntimeUnavailable("onnxruntime could not start on CUDA, its libraries do not load: see its log, or say device=cpu")
 
     def call(pictures: Tensor) -> Tensor:
-        return scores(np.asarray(session.run(None, {"image": pictures.cpu().numpy()})[0])).to(pictures.device)
+        return classifier_layers(np.asarray(session.run(None, {"image": pictures.cpu().numpy()})[0])).to(pictures.device)
 
     return call
 
 
-def _quantised(path: Path, order: Order, calibrate: int) -> Path:
+def _quantize(path: Path, order: RuntimeRequest, num_calibration_images: int) -> Path:
     """The file with its convolutions in int8, beside the one given."""
     from onnxruntime.quantization import (  # type: ignore[import-not-found]
         CalibrationDataReader,
@@ -63,7 +63,7 @@ def _quantised(path: Path, order: Order, calibrate: int) -> Path:
 
     class Pictures(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left: Iterator[np.ndarray] = iter(order.pictures[:calibrate])
+            self.left: Iterator[np.ndarray] = iter(order.calibration_images[:num_calibration_images])
 
         def get_next(self) -> dict[str, Any] | None:
             picture = next(self.left, None)
@@ -79,24 +79,24 @@ def _quantised(path: Path, order: Order, calibrate: int) -> Path:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["Conv"],
-        nodes_to_exclude=_scores(clean, order.deployed),
+        nodes_to_exclude=_scores(clean, order.model),
         per_channel=True,
     )
     return done
 
 
-def _scores(path: Path, deployed: Deployed) -> list[str]:
+def _scores(path: Path, deployed: ExportModel) -> list[str]:
     """Names of the convolutions that give class scores, which are those with a score layer's weights.
 
     Raises:
-        Unable: there is none, because the exporter has come to name weights otherwise.
+        RuntimeUnavailable: there is none, because the exporter has come to name weights otherwise.
     """
     import onnx  # type: ignore[import-not-found]
 
-    weights = {f"{name}.weight" for name, layer in deployed.named_modules() if isinstance(layer, Score)}
+    weights = {f"{name}.weight" for name, layer in deployed.named_modules() if isinstance(layer, Classifier)}
     found = [node.name for node in onnx.load(str(path)).graph.node if node.op_type == "Conv" and node.input[1] in weights]
     if not found:
-        raise Unable(
+        raise RuntimeUnavailable(
             "onnxruntime: the exported network names no score layer, and int8 would take its precision; use another precision"
         )
     return found

@@ -10,14 +10,23 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, Order, Unable, onnx_file, refuse_cuda, refuse_other_precision, runs_in, scores
+from segzoo.runtimes._base import (
+    Call,
+    RuntimeRequest,
+    RuntimeUnavailable,
+    check_precision,
+    classifier_layers,
+    onnx_file,
+    reject_cuda,
+    supports_precisions,
+)
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # int8: what is not quantised
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # int8: what is not quantized
 
 
 @RUNTIMES.register
-@runs_in(*HINTS)
-def openvino(order: Order, *, calibrate: int = 16) -> Call:
+@supports_precisions(*HINTS)
+def openvino(order: RuntimeRequest, *, calibration_images: int = 16) -> Call:
     """Converts the exported network and compiles it for the order's size, for the least time a picture.
 
     Args:
@@ -26,23 +35,23 @@ def openvino(order: Order, *, calibrate: int = 16) -> Call:
 
     Raises:
         ImportError: the packages of ``segzoo[openvino]`` are not installed.
-        Unable: on CUDA, and where the processor would run it in another number format.
+        RuntimeUnavailable: on CUDA, and where the processor would run it in another number format.
     """
-    return call_of(compiled(order, calibrate))
+    return inference_fn(compiled(order, calibration_images))
 
 
-def call_of(network: Any) -> Call:
+def inference_fn(network: Any) -> Call:
     """One inference after another of a compiled network."""
     request = network.create_infer_request()
 
     def call(pictures: Tensor) -> Tensor:
         request.infer({0: pictures.numpy()}, share_inputs=True)
-        return scores(request.get_output_tensor(0).data)
+        return classifier_layers(request.get_output_tensor(0).data)
 
     return call
 
 
-def compiled(order: Order, calibrate: int, **properties: Any) -> Any:
+def compiled(order: RuntimeRequest, num_calibration_images: int, **properties: Any) -> Any:
     """The network as OpenVINO's compiled model.
 
     Args:
@@ -52,32 +61,32 @@ def compiled(order: Order, calibrate: int, **properties: Any) -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would call home
     ov: Any = importlib.import_module("openvino")  # not this module, whatever a type checker thinks
 
-    refuse_cuda(order, "openvino")
-    refuse_other_precision(order, "openvino", tuple(HINTS))
+    reject_cuda(order, "openvino")
+    check_precision(order, "openvino", tuple(HINTS))
     with onnx_file(order) as path:
         graph = ov.Core().read_model(path)
-    return compiled_graph(graph, order, calibrate, **properties)
+    return compiled_graph(graph, order, num_calibration_images, **properties)
 
 
-def compiled_graph(graph: Any, order: Order, calibrate: int, **properties: Any) -> Any:
+def compiled_graph(graph: Any, order: RuntimeRequest, num_calibration_images: int, **properties: Any) -> Any:
     """OpenVINO's compiled model of a graph of its own that takes what the order's network takes; arguments as in ``compiled``."""
     ov: Any = importlib.import_module("openvino")
     if order.precision == "int8":
         graph.reshape([1, *order.example.shape[1:]])  # as the pictures come
-        graph = _quantised(graph, order, calibrate)
+        graph = _quantize(graph, order, num_calibration_images)
     graph.reshape(list(order.example.shape))
     properties |= {"INFERENCE_PRECISION_HINT": HINTS[order.precision], "PERFORMANCE_HINT": "LATENCY"}
     network = ov.Core().compile_model(graph, "CPU", properties | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
     taken = network.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if taken != HINTS[order.precision] and order.precision != "int8":
-        raise Unable(f"openvino runs {order.precision} in {taken} on this processor: ask for that")
+        raise RuntimeUnavailable(f"openvino runs {order.precision} in {taken} on this processor: ask for that")
     return network
 
 
-def _quantised(graph: Any, order: Order, calibrate: int) -> Any:
+def _quantize(graph: Any, order: RuntimeRequest, num_calibration_images: int) -> Any:
     """The graph with its convolutions in int8, by ranges seen on the order's pictures."""
     import nncf  # type: ignore[import-not-found]
 
-    pictures = nncf.Dataset([picture[None] for picture in order.pictures[:calibrate]])
+    pictures = nncf.Dataset([picture[None] for picture in order.calibration_images[:num_calibration_images]])
     growing = nncf.IgnoredScope(types=["Interpolate"], validate=False)  # of which a network may have none
-    return nncf.quantize(graph, pictures, subset_size=calibrate, ignored_scope=growing)
+    return nncf.quantize(graph, pictures, subset_size=num_calibration_images, ignored_scope=growing)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from segzoo.device import Precision
 from segzoo.inference.segment import forward
-from segzoo.layers.modes import evaluating
-from segzoo.layers.normalize import normalise
+from segzoo.layers.modes import eval_mode
+from segzoo.layers.normalize import normalize
 from segzoo.types import Logits
 
 if TYPE_CHECKING:
-    from segzoo.training.components import Parts
+    from segzoo.training.components import TrainingComponents
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def _all_trained(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-class Evidence:
+class CalibrationSet:
     """Looks at the same pictures each time it is asked, one by one, with norms and dropout as in evaluation.
 
     Args:
@@ -39,7 +39,7 @@ class Evidence:
         count: pictures, spread over the training set.
     """
 
-    def __init__(self, model: nn.Module, parts: Parts, formats: Precision, count: int = 16):
+    def __init__(self, model: nn.Module, parts: TrainingComponents, formats: Precision, count: int = 16):
         self.model, self.parts = model, parts
         self.formats = Precision("fp32", formats.device) if formats.name == "fp16" else formats
         self.indices = sorted({i * len(parts.train_set) // count for i in range(count)})
@@ -47,9 +47,9 @@ class Evidence:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """The mean loss over all labelled pixels of the pictures."""
+        """The mean loss over all labeled pixels of the pictures."""
         total = weights = 0.0
-        with evaluating(self.model):
+        with eval_mode(self.model):
             for logits, label in self._answers():
                 weight = float(self.parts.loss.weight(label, logits)[0])
                 total += float(self.parts.loss(logits, label)) * weight
@@ -62,14 +62,14 @@ class Evidence:
         Frozen parameters have theirs too: what they are worth does not depend on whether they are trained.
         """
         named = dict(self.model.named_parameters())
-        with evaluating(self.model), _all_trained(named.values()):
+        with eval_mode(self.model), _all_trained(named.values()):
             for logits, label in self._answers():
                 found = torch.autograd.grad(self.parts.loss(logits, label), list(named.values()), allow_unused=True)
                 yield {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
 
     def _answers(self) -> Iterator[tuple[Logits, Tensor]]:
         for image, label in self._pictures():
-            x = normalise(image, self.parts.card, self.formats.device)
+            x = normalize(image, self.parts.card, self.formats.device)
             yield forward(self.model, x, self.formats), label.to(self.formats.device)
 
     def _pictures(self) -> list[tuple[Tensor, Tensor]]:

@@ -12,34 +12,34 @@ from torch.optim import Optimizer
 
 from segzoo.data.loader import Augment
 from segzoo.registry import ConfigError
-from segzoo.types import DataCard, Dataset
+from segzoo.types import Dataset, DatasetInfo
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSettings:
     """The numbers of a training, settled: nothing is None that needs a value."""
 
     total: int
     batch_size: int
-    accumulate: int
+    grad_accum_steps: int
     workers: int
     channels_last: bool
-    clip: float | None
+    clip_grad_norm: float | None
     seed: int
     eval_every: int
     save_every: int
-    keep: int
+    keep_checkpoints: int
     log_every: int
-    val_pictures: int
-    ema: float | None
-    early_stop: int | None
-    bad_steps: int
-    joint_norm: bool
+    num_val_images: int
+    ema_decay: float | None
+    early_stopping_patience: int | None
+    max_nonfinite_steps: int
+    sync_bn: bool
 
     @property
     def images(self) -> int:
         """Pictures a step on each rank."""
-        return self.batch_size * self.accumulate
+        return self.batch_size * self.grad_accum_steps
 
     def epochs(self, pictures: int, ranks: int) -> float:
         """Passes over a training set of so many pictures."""
@@ -56,8 +56,8 @@ class Plan:
         return step % self.log_every == 0 or step == self.total
 
 
-def run_length(steps: int | None, epochs: float | None, images: int, images_per_step: int) -> int:
-    """Optimiser steps of the whole run. Raises ConfigError unless exactly one of steps and epochs is given."""
+def total_steps(steps: int | None, epochs: float | None, images: int, images_per_step: int) -> int:
+    """Optimizer steps of the whole run. Raises ConfigError unless exactly one of steps and epochs is given."""
     if (steps is None) == (epochs is None):
         came = "neither is" if steps is None else f"steps={steps} and epochs={epochs} are"
         raise ConfigError(f"{came} given; say how long to train by one of them: steps=<number> or epochs=<number>, the other null")
@@ -65,17 +65,17 @@ def run_length(steps: int | None, epochs: float | None, images: int, images_per_
 
 
 @dataclass
-class Parts:
+class TrainingComponents:
     """What a training is made of; the engine knows none of it by name.
 
     Attributes:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
-        train_set, val_set: labelled pictures.
+        train_set, val_set: labeled pictures.
         augment: ``(sample, seed) -> sample``, or None.
         loss: ``loss.terms(logits, label, weight)`` of each head, ``loss.total(terms)`` and ``loss.weight(label, logits)``.
         make_optimizer: called with the model once it is on its device; groups may carry ``name`` and ``base_lr``.
         make_schedule: called with the number of steps; gives ``step -> factor`` of each group's ``base_lr``.
-        card: classes and normalisation; written into checkpoints.
+        card: classes and normalization; written into checkpoints.
         config: the plain configuration; written into checkpoints.
         mix: ``(label, seed) -> targets, mixer of pictures``, see ``segzoo.transforms.mixing``; None mixes nothing.
         pruner: when channels are removed, and which, see ``segzoo.pruning``; None removes nothing.
@@ -90,7 +90,7 @@ class Parts:
     loss: Any
     make_optimizer: Callable[[nn.Module], Optimizer]
     make_schedule: Callable[[int], Callable[[int], float]]
-    card: DataCard
+    card: DatasetInfo
     config: dict[str, Any]
     mix: Any = None
     pruner: Any = None

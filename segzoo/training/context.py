@@ -8,90 +8,104 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.optim import Optimizer
 
-from segzoo.checkpoints.serialization import save, scores_of
-from segzoo.checkpoints.store import drop_old, pointed, step_folder
+from segzoo.checkpoints.serialization import read_scores, save_checkpoint
+from segzoo.checkpoints.store import delete_old, read_pointer, step_dir
 from segzoo.device import Precision
-from segzoo.distributed import World
+from segzoo.distributed import Distributed
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.optim.ema import Average
-from segzoo.runs.run_dir import Run
-from segzoo.runs.signals import StopRequest
-from segzoo.training.components import Plan
-from segzoo.training.diagnostics import Watch
-from segzoo.training.logger import RunLog
-from segzoo.training.pruning import Slimming
-from segzoo.training.results import keep_scores, result_of, show_pictures, write_sheet
-from segzoo.training.state import Progress, trainer_state
+from segzoo.optim.ema import ModelEma
+from segzoo.runs.run_dir import RunDir
+from segzoo.runs.signals import StopSignal
+from segzoo.training.components import TrainingSettings
+from segzoo.training.diagnostics import TrainingDiagnostics
+from segzoo.training.logger import MetricLogger
+from segzoo.training.pruning import ScheduledPruning
+from segzoo.training.results import log_predictions, run_summary, save_prediction_grid, store_scores
+from segzoo.training.state import TrainingState, trainer_state_dict
 
 if TYPE_CHECKING:
-    from segzoo.training.components import Parts
+    from segzoo.training.components import TrainingComponents
 
 
 @dataclass
-class Session:
+class TrainingContext:
     """The objects of a running training, each documented in its room."""
 
-    parts: Parts
-    run: Run
-    plan: Plan
-    formats: Precision
-    world: World
-    stop: StopRequest
+    components: TrainingComponents
+    run: RunDir
+    settings: TrainingSettings
+    precision: Precision
+    dist: Distributed
+    stop: StopSignal
     model: nn.Module
     optimizer: Optimizer
-    average: Average
-    slimming: Slimming
-    at: Progress
-    log: RunLog
-    watch: Watch
+    ema: ModelEma
+    pruning: ScheduledPruning
+    state: TrainingState
+    log: MetricLogger
+    diagnostics: TrainingDiagnostics
 
-    def store(self) -> None:
+    def save_checkpoint(self) -> None:
         """Writes the checkpoint of this step, on rank 0; the model holds what is to be evaluated. Every rank calls it."""
-        self.world.share_buffers(self.model)
-        if step_folder(self.run.folder, self.at.step) == self.run.resume_from:
+        self.dist.broadcast_buffers(self.model)
+        if step_dir(self.run.path, self.state.step) == self.run.resume_from:
             return
-        state = trainer_state(self.at, self.optimizer, self.formats.scaler, self.average, self.slimming.share, self.world)
-        if self.world.is_main:
-            save(self.run.folder, self.at.step, self.model, state, self.parts.config, self.parts.card, self.slimming.widths())
+        state = trainer_state_dict(self.state, self.optimizer, self.precision.scaler, self.ema, self.pruning.keep_ratio, self.dist)
+        if self.dist.is_main:
+            save_checkpoint(
+                self.run.path,
+                self.state.step,
+                self.model,
+                state,
+                self.components.config,
+                self.components.card,
+                self.pruning.widths(),
+            )
 
-    def score(self) -> None:
+    def evaluate(self) -> None:
         """Scores the validation set unless this step has its scores; every rank takes its share, rank 0 keeps the outcome."""
-        if self.world.first(lambda: scores_of(step_folder(self.run.folder, self.at.step))):
+        if self.dist.run_on_rank0(lambda: read_scores(step_dir(self.run.path, self.state.step))):
             return
-        goodbye = f"stopped while evaluating step {self.at.step}; go on with resume=auto or resume={self.run.folder}"
-        how: Any = {"device": self.formats.device.type, "precision": self.formats.name, "workers": self.plan.workers}
-        parts = self.parts
+        goodbye = f"stopped while evaluating step {self.state.step}; go on with resume=auto or resume={self.run.path}"
+        how: Any = {"device": self.precision.device.type, "precision": self.precision.name, "workers": self.settings.workers}
+        parts = self.components
         result = evaluate(
-            self.model, parts.val_set, parts.card, parts.loss, lambda done: self.stop.check(goodbye), world=self.world, **how
+            self.model, parts.val_set, parts.card, parts.loss, lambda done: self.stop.check(goodbye), world=self.dist, **how
         )
-        self.watch.evaluation(result.confusion, parts.card.classes)
-        if self.world.is_main:
-            keep_scores(self.run.folder, self.at, result, self.log, len(self.slimming.stages) - len(self.slimming.left))
-            show_pictures(self.log, self.at.step, self.model, parts.val_set, parts.card, self.plan.val_pictures, self.formats)
+        self.diagnostics.on_evaluation(result.confusion, parts.card.classes)
+        if self.dist.is_main:
+            store_scores(self.run.path, self.state, result, self.log, len(self.pruning.stages) - len(self.pruning.remaining_stages))
+            log_predictions(
+                self.log, self.state.step, self.model, parts.val_set, parts.card, self.settings.num_val_images, self.precision
+            )
 
-    def drop_old(self) -> None:
+    def delete_old_checkpoints(self) -> None:
         """Removes checkpoints that need not be kept, on rank 0."""
-        if self.world.is_main:
-            drop_old(self.run.folder, self.plan.keep)
+        if self.dist.is_main:
+            delete_old(self.run.path, self.settings.keep_checkpoints)
 
-    def is_over(self) -> bool:
-        """Whether this was the last step, or the last ``early_stop`` evaluations brought no better score."""
-        return self.at.step == self.plan.total or self.world.first(self._out_of_patience)
+    def should_stop(self) -> bool:
+        """Whether this was the last step, or the last ``early_stopping_patience`` evaluations brought no better score."""
+        return self.state.step == self.settings.total or self.dist.run_on_rank0(self._out_of_patience)
 
     def _out_of_patience(self) -> bool:
-        leader, every = pointed(self.run.folder, "best"), self.plan.eval_every
-        if self.plan.early_stop is None or leader is None or not self.plan.evaluates(self.at.step):
+        leader, every = read_pointer(self.run.path, "best"), self.settings.eval_every
+        if self.settings.early_stopping_patience is None or leader is None or not self.settings.evaluates(self.state.step):
             return False
-        if self.slimming.left:
+        if self.pruning.remaining_stages:
             return False  # it has not lost all it is to lose
-        since = self.at.step // every - int(leader.name) // every
-        if since >= self.plan.early_stop:
-            self.log.say(f"no better mIoU in {since} evaluations, ending at step {self.at.step}; early_stop=null runs to the end")
-        return since >= self.plan.early_stop
+        since = self.state.step // every - int(leader.name) // every
+        if since >= self.settings.early_stopping_patience:
+            self.log.info(
+                f"no better mIoU in {since} evaluations, ending at step {self.state.step}; early_stopping_patience=null runs to the end"
+            )
+        return since >= self.settings.early_stopping_patience
 
     def finish(self) -> dict[str, Any]:
         """The last pictures, and what the run came to, the same on every rank."""
-        if self.world.is_main:
-            sheet = self.run.folder / "vis" / "val.png"
-            write_sheet(sheet, self.model, self.parts.val_set, self.parts.card, self.plan.val_pictures, self.formats)
-        return self.world.first(lambda: result_of(self.run.folder, self.at, self.model))
+        if self.dist.is_main:
+            sheet = self.run.path / "vis" / "val.png"
+            save_prediction_grid(
+                sheet, self.model, self.components.val_set, self.components.card, self.settings.num_val_images, self.precision
+            )
+        return self.dist.run_on_rank0(lambda: run_summary(self.run.path, self.state, self.model))

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from segzoo.checkpoints.serialization import scores_of
-from segzoo.checkpoints.store import step_folder
-from segzoo.distributed import World
+from segzoo.checkpoints.serialization import read_scores
+from segzoo.checkpoints.store import step_dir
+from segzoo.distributed import Distributed
 from segzoo.io import write_text
-from segzoo.runs.run_dir import Run
+from segzoo.runs.run_dir import RunDir
 
-QUIET = 15.0  # seconds between lines where there is no terminal
+INFO_INTERVAL = 15.0  # seconds between lines where there is no terminal
 
 
-class Means:
+class AverageMeters:
     """Running means of named numbers; their state goes into checkpoints, so that a resumed run logs the same rows."""
 
     def __init__(self, state: Mapping[str, list[float]] | None = None):
@@ -33,7 +33,7 @@ class Means:
             pair[0] += value
             pair[1] += 1
 
-    def take(self) -> dict[str, float]:
+    def pop(self) -> dict[str, float]:
         """The means since the last call; starts anew."""
         means = {name: total / count for name, (total, count) in self.sums.items()}
         self.sums = {}
@@ -43,12 +43,12 @@ class Means:
         return {name: list(pair) for name, pair in self.sums.items()}
 
 
-class RunLog:
+class MetricLogger:
     """The open logs of one run.
 
     Args:
         folder: the run folder.
-        step: optimiser steps done before; rows that an interrupted earlier part wrote after them are removed.
+        step: optimizer steps done before; rows that an interrupted earlier part wrote after them are removed.
         evaluated: whether the evaluation of that step is complete; else its row is removed too.
         total: steps of the whole run.
         config: written to TensorBoard as text.
@@ -67,7 +67,7 @@ class RunLog:
         self.events.add_text("config", "    " + yaml.safe_dump(dict(config), sort_keys=False).replace("\n", "\n    "), step)
         self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> MetricLogger:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -85,7 +85,7 @@ class RunLog:
             if value is not None:
                 self.events.add_scalar(f"{split}/{name}", value, step)
 
-    def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
+    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
         """A picture (H, W, 3) uint8 for TensorBoard."""
         self.events.add_image(tag, picture, step, dataformats="HWC")
 
@@ -95,19 +95,19 @@ class RunLog:
             self.bar.update(step - self.step)
         self.step = step
 
-    def status(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
+    def log_progress(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
         """What a person watches: beside the bar or, where there is no terminal, a line of its own every quarter of a minute."""
         words = f"loss {loss:.4f}  lr {lr:.2e}  {images_per_s:.1f} img/s  waiting for data {100 * waiting:.0f}%"
         now = time.perf_counter()
         if self.bar is not None:
             self.bar.set_postfix_str(words)
-        elif now - self.spoke > QUIET or step == self.total:
+        elif now - self.spoke > INFO_INTERVAL or step == self.total:
             self.spoke = now
             seconds = int((now - self.started) / max(step - self.first, 1) * (self.total - step))
             eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
             print(f"step {step}/{self.total}  epoch {epoch:.2f}  {words}  eta {eta}", flush=True)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """A line of text that does not break the bar."""
         if self.bar is not None:
             self.bar.write(text)
@@ -115,7 +115,7 @@ class RunLog:
             print(text, flush=True)
 
 
-class Silence(RunLog):
+class NullLogger(MetricLogger):
     """The log of the ranks that do not write: it takes everything and tells nothing."""
 
     def __init__(self) -> None:
@@ -127,24 +127,24 @@ class Silence(RunLog):
     def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:
         pass
 
-    def picture(self, tag: str, picture: np.ndarray, step: int) -> None:
+    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
         pass
 
     def advance(self, step: int) -> None:
         pass
 
-    def status(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
+    def log_progress(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         pass
 
 
-def open_log(run: Run, step: int, total: int, config: Mapping[str, Any], world: World) -> RunLog:
+def open_log(run: RunDir, step: int, total: int, config: Mapping[str, Any], world: Distributed) -> MetricLogger:
     """The log of a run that goes on after ``step``; a silent one on ranks above 0."""
     if not world.is_main:
-        return Silence()
-    return RunLog(run.folder, step, scores_of(step_folder(run.folder, step)) is not None, total, config)
+        return NullLogger()
+    return MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total, config)
 
 
 def _forget_rows_after(path: Path, step: int, evaluated: bool) -> None:

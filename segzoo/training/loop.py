@@ -10,55 +10,55 @@ import torch
 
 from segzoo.data.loader import train_batches
 from segzoo.device import Precision, pick_device
-from segzoo.distributed import ALONE, World
-from segzoo.optim.ema import Average
+from segzoo.distributed import SINGLE_PROCESS, Distributed
+from segzoo.optim.ema import ModelEma
 from segzoo.registry import Range
-from segzoo.runs.run_dir import Run
-from segzoo.runs.signals import StopRequest
-from segzoo.training.components import Parts, Plan, run_length
-from segzoo.training.context import Session
-from segzoo.training.diagnostics import Watch
-from segzoo.training.dry_run import explained, rehearse
+from segzoo.runs.run_dir import RunDir
+from segzoo.runs.signals import StopSignal
+from segzoo.training.components import TrainingComponents, TrainingSettings, total_steps
+from segzoo.training.context import TrainingContext
+from segzoo.training.diagnostics import TrainingDiagnostics
+from segzoo.training.dry_run import estimate_resources, explain_out_of_memory
 from segzoo.training.logger import open_log
-from segzoo.training.pruning import Slimming
+from segzoo.training.pruning import ScheduledPruning
 from segzoo.training.results import log_step
-from segzoo.training.state import Diverged, restore, set_rates
-from segzoo.training.step import Stepper
+from segzoo.training.state import Diverged, resume, set_learning_rates
+from segzoo.training.step import TrainStep
 
 
 def train(
-    parts: Parts,
-    run: Run,
-    world: World = ALONE,
+    parts: TrainingComponents,
+    run: RunDir,
+    world: Distributed = SINGLE_PROCESS,
     *,
     steps: Annotated[int, Range(1)] | None = None,
     epochs: Annotated[float, Range(0, None, above=True)] | None = None,
     batch_size: Annotated[int, Range(1)] = 8,
-    accumulate: Annotated[int, Range(1)] = 1,
+    grad_accum_steps: Annotated[int, Range(1)] = 1,
     workers: Annotated[int, Range(0)] = 2,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     channels_last: bool = True,
-    clip: Annotated[float, Range(0, None, above=True)] | None = None,
+    clip_grad_norm: Annotated[float, Range(0, None, above=True)] | None = None,
     seed: Annotated[int, Range(0)] = 0,
     eval_every: Annotated[int, Range(1)] | None = None,
     save_every: Annotated[int, Range(1)] | None = None,
-    keep: Annotated[int, Range(1)] = 2,
+    keep_checkpoints: Annotated[int, Range(1)] = 2,
     log_every: Annotated[int, Range(1)] = 10,
-    val_pictures: Annotated[int, Range(0)] = 4,
-    ema: Annotated[float, Range(0, 1)] | None = None,
-    early_stop: Annotated[int, Range(1)] | None = None,
-    bad_steps: Annotated[int, Range(0)] = 3,
-    joint_norm: bool = True,
+    num_val_images: Annotated[int, Range(0)] = 4,
+    ema_decay: Annotated[float, Range(0, 1)] | None = None,
+    early_stopping_patience: Annotated[int, Range(1)] | None = None,
+    max_nonfinite_steps: Annotated[int, Range(0)] = 3,
+    sync_bn: bool = True,
     deterministic: bool = False,
-    dry: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Trains, saving and evaluating on the way, and returns what ``result.json`` will hold.
 
     Args:
         parts, run: what to train, on what, how; the folder to write to and the checkpoint to go on from.
         world: the ranks that train together; every one of them calls this, rank 0 alone writes.
-        steps, epochs: length of the whole run in optimiser steps, or in passes over the training set; give one.
+        steps, epochs: length of the whole run in optimizer steps, or in passes over the training set; give one.
         batch_size: pictures per forward pass of each rank.
         accumulate: forward passes per step; their gradients add up to those of one batch of batch_size * accumulate.
         workers: processes that read pictures; changes no result.
@@ -70,11 +70,11 @@ def train(
         save_every: steps between further checkpoints; None saves before the first step and before each evaluation only.
         keep: newest checkpoints kept besides the best.
         log_every: steps between rows of the log.
-        val_pictures: validation pictures whose prediction is shown at every evaluation.
+        num_val_images: validation pictures whose prediction is shown at every evaluation.
         ema: share of a running average of the weights that a step keeps; the average is then evaluated and stored. None keeps none.
-        early_stop: evaluations without a better mIoU after which the run ends; None runs to the last step.
-        bad_steps: steps in a row with a loss or gradient that is not finite that are left out before the run stops.
-        joint_norm: batch norm over the pictures of all ranks, where every rank has CUDA.
+        early_stopping_patience: evaluations without a better mIoU after which the run ends; None runs to the last step.
+        max_nonfinite_steps: steps in a row with a loss or gradient that is not finite that are left out before the run stops.
+        sync_bn: batch norm over the pictures of all ranks, where every rank has CUDA.
         deterministic: use only operations that give the same bits again; one that cannot is an error that names it.
         dry: take two small steps instead, and return what a step will need; see ``memory.rehearse``.
 
@@ -85,68 +85,70 @@ def train(
         OutOfMemory: the device has too little memory; the message proposes settings.
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    total = run_length(steps, epochs, len(parts.train_set), batch_size * accumulate * world.size)
-    epoch = len(parts.train_set) // (batch_size * accumulate * world.size)
+    total = total_steps(steps, epochs, len(parts.train_set), batch_size * grad_accum_steps * world.size)
+    epoch = len(parts.train_set) // (batch_size * grad_accum_steps * world.size)
     often = eval_every or max(1, round(total / 10), min(epoch, total)), save_every or total
-    shown = keep, log_every, val_pictures, ema, early_stop, bad_steps, joint_norm
-    plan = Plan(total, batch_size, accumulate, workers, channels_last, clip, seed, *often, *shown)
+    shown = keep_checkpoints, log_every, num_val_images, ema_decay, early_stopping_patience, max_nonfinite_steps, sync_bn
+    plan = TrainingSettings(total, batch_size, grad_accum_steps, workers, channels_last, clip_grad_norm, seed, *often, *shown)
     torch.use_deterministic_algorithms(deterministic)
     for pictures in (parts.train_set, parts.val_set):
         pictures.scan()  # once, so that the loaders' processes inherit what was found or drawn
     formats = Precision(precision, pick_device(device))
-    if dry:
-        return rehearse(parts, plan, formats)
-    with StopRequest() as stop, explained(parts, plan, formats):
-        return _train(parts, run, plan, formats, stop, world)
+    if dry_run:
+        return estimate_resources(parts, plan, formats)
+    with StopSignal() as stop, explain_out_of_memory(parts, plan, formats):
+        return _training_loop(parts, run, plan, formats, stop, world)
 
 
-def _train(parts: Parts, run: Run, plan: Plan, formats: Precision, stop: StopRequest, world: World) -> dict[str, Any]:
-    """The run from its first or resumed step to its last. Each turn: save and evaluate where due, then one optimiser step."""
+def _training_loop(
+    parts: TrainingComponents, run: RunDir, plan: TrainingSettings, formats: Precision, stop: StopSignal, world: Distributed
+) -> dict[str, Any]:
+    """The run from its first or resumed step to its last. Each turn: save and evaluate where due, then one optimizer step."""
     torch.manual_seed(plan.seed + world.rank)
     layout = torch.channels_last if plan.channels_last else torch.preserve_format
     model = parts.model.to(formats.device, memory_format=layout).train()  # type: ignore[call-overload]
-    slimming = Slimming(model, parts, plan.total, formats, world)
-    optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), Average(model, plan.ema)
-    at = restore(run, model, optimizer, formats.scaler, average, slimming, len(parts.train_set), plan.total, world)
-    stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world, slimming)
+    slimming = ScheduledPruning(model, parts, plan.total, formats, world)
+    optimizer, factor, average = parts.make_optimizer(model), parts.make_schedule(plan.total), ModelEma(model, plan.ema_decay)
+    at = resume(run, model, optimizer, formats.scaler, average, slimming, len(parts.train_set), plan.total, world)
+    stepper = TrainStep(world.wrap_ddp(model, plan.sync_bn), model, optimizer, parts, plan, formats, world, slimming)
     batches = train_batches(
         parts.train_set, parts.augment, batch_size=plan.batch_size, workers=plan.workers, seed=plan.seed, seen=at.images,
         rank=world.rank, world=world.size,
     )  # fmt: skip
     with open_log(run, at.step, plan.total, parts.config, world) as log, closing(batches):
-        log.say(f"{plan.total} steps = {plan.epochs(at.epoch_size, world.size):.1f} epochs, on {world.size}x {formats}")
-        watch = Watch(log.say, plan.workers)
-        session = Session(parts, run, plan, formats, world, stop, model, optimizer, average, slimming, at, log, watch)
+        log.info(f"{plan.total} steps = {plan.epochs(at.epoch_size, world.size):.1f} epochs, on {world.size}x {formats}")
+        watch = TrainingDiagnostics(log.info, plan.workers)
+        session = TrainingContext(parts, run, plan, formats, world, stop, model, optimizer, average, slimming, at, log, watch)
         while True:
             stopping = world.any(stop.requested, formats.device)
             if stopping or plan.saves(at.step):
-                world.share_buffers(model)
-                with average.in_place():
-                    session.store()
+                world.broadcast_buffers(model)
+                with average.applied():
+                    session.save_checkpoint()
                     if stopping:
-                        stop.leave(f"stopped at step {at.step} of {plan.total}; go on with resume=auto or resume={run.folder}")
+                        stop.exit(f"stopped at step {at.step} of {plan.total}; go on with resume=auto or resume={run.path}")
                     if plan.evaluates(at.step):
-                        session.score()
-                session.drop_old()
-                if session.is_over():
+                        session.evaluate()
+                session.delete_old_checkpoints()
+                if session.should_stop():
                     break
-            while slimming.due(at.step):
+            while slimming.is_due(at.step):
                 del stepper  # what averages the gradients of several ranks knows their shapes
-                log.say(slimming.cut_(at.step, optimizer, average))
-                stepper = Stepper(world.wrap(model, plan.joint_norm), model, optimizer, parts, plan, formats, world, slimming)
-            set_rates(optimizer, factor(at.step))
+                log.info(slimming.prune_(at.step, optimizer, average))
+                stepper = TrainStep(world.wrap_ddp(model, plan.sync_bn), model, optimizer, parts, plan, formats, world, slimming)
+            set_learning_rates(optimizer, factor(at.step))
             began = time.perf_counter()
-            group = [next(batches) for _ in range(plan.accumulate)]
+            group = [next(batches) for _ in range(plan.grad_accum_steps)]
             waited = time.perf_counter() - began
             try:
                 values = stepper(group, at.step + 1)
             except Diverged as error:
-                values = at.leave_out(error, plan.bad_steps, log)
+                values = at.skip_step(error, plan.max_nonfinite_steps, log)
             average.update()
-            at.advance(values, plan.images * world.size, time.perf_counter() - began, waited)
-            watch.step(at.step, stepper.valid, group)
+            at.update(values, plan.images * world.size, time.perf_counter() - began, waited)
+            watch.on_step(at.step, stepper.valid, group)
             log.advance(at.step)
             if plan.logs(at.step):
                 log_step(log, at, optimizer, watch)
-    with average.in_place():
+    with average.applied():
         return session.finish()

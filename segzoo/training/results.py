@@ -11,92 +11,98 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from segzoo.checkpoints.serialization import add_scores, scores_of
-from segzoo.checkpoints.store import MODEL, move_best, pointed, rank_of, read_manifest, step_folder
+from segzoo.checkpoints.serialization import add_scores, read_scores
+from segzoo.checkpoints.store import MODEL, checkpoint_rank, read_manifest, read_pointer, step_dir, update_best
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.report import score_line, write_summary
-from segzoo.inference.protocol import Protocol
-from segzoo.inference.segment import label_map
+from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.segment import segment_image
 from segzoo.io import write_atomically
-from segzoo.layers.modes import evaluating
-from segzoo.layers.normalize import normalise
-from segzoo.training.diagnostics import Watch
-from segzoo.training.logger import RunLog
-from segzoo.training.state import Progress
-from segzoo.types import DataCard, Dataset
-from segzoo.visualization import sheet, triptych
+from segzoo.layers.modes import eval_mode
+from segzoo.layers.normalize import normalize
+from segzoo.training.diagnostics import TrainingDiagnostics
+from segzoo.training.logger import MetricLogger
+from segzoo.training.state import TrainingState
+from segzoo.types import Dataset, DatasetInfo
+from segzoo.visualization import comparison_panel, image_grid
 
 
-def log_step(log: RunLog, at: Progress, optimizer: Optimizer, watch: Watch) -> None:
+def log_step(log: MetricLogger, at: TrainingState, optimizer: Optimizer, watch: TrainingDiagnostics) -> None:
     """The row of a training step: means since the last row, the rates of this step, and where the time went."""
     rates = {f"lr/{group.get('name', number)}": group["lr"] for number, group in enumerate(optimizer.param_groups)}
-    values, clock = at.means.take(), at.clock.take()
+    values, clock = at.loss_meters.pop(), at.time_meters.pop()
     waiting = clock["waited"] / max(clock["seconds"], 1e-9)
     images_per_s = clock["images"] / max(clock["seconds"], 1e-9)
     log.write(at.step, at.epoch, "train", values | rates)
     log.write(at.step, at.epoch, "time", {"step_s": clock["seconds"], "data_share": waiting, "images_per_s": images_per_s})
-    log.status(at.step, at.epoch, values.get("loss", math.nan), max(rates.values()), images_per_s, waiting)
-    watch.row(values.get("loss", math.nan), waiting)
+    log.log_progress(at.step, at.epoch, values.get("loss", math.nan), max(rates.values()), images_per_s, waiting)
+    watch.on_log(values.get("loss", math.nan), waiting)
 
 
-def keep_scores(run: Path, at: Progress, result: Evaluation, log: RunLog, stages: int = 0) -> None:
+def store_scores(run: Path, at: TrainingState, result: Evaluation, log: MetricLogger, stages: int = 0) -> None:
     """Adds an evaluation to the log and to its checkpoint; the best one so far is written to ``eval/`` and pointed at.
 
     ``stages`` of pruning lie behind the network; one that has more of them is better than any that has fewer.
 
     The manifest comes last: until it holds the scores, a run that was killed here evaluates again and writes the same once more.
     """
-    folder, scores = step_folder(run, at.step), result.scores
-    leader = pointed(run, "best")
-    before = scores_of(leader) if leader else None
+    folder, scores = step_dir(run, at.step), result.scores
+    leader = read_pointer(run, "best")
+    before = read_scores(leader) if leader else None
     kept = scores.to_dict() | {"stages": stages}
-    best = before is None or rank_of(kept) > rank_of(before)
+    best = before is None or checkpoint_rank(kept) > checkpoint_rank(before)
     if best:
         write_summary(run / "eval", result, read_manifest(folder)["files"][MODEL]["sha256"])
     means = {"loss": scores.loss, "mIoU": scores.miou, "mAcc": scores.macc, "aAcc": scores.aacc, "fwIoU": scores.fwiou}
     ious = {f"IoU/{name}": entry["iou"] for name, entry in scores.per_class.items()}
     log.write(at.step, at.epoch, "val", means | ious | {"minutes": round(at.minutes, 2)})
-    log.say(f"step {at.step}: {score_line(scores)}{'  (best)' if best else ''}")
+    log.info(f"step {at.step}: {score_line(scores)}{'  (best)' if best else ''}")
     add_scores(folder, kept | {"protocol": result.protocol, "protocol_id": result.protocol_id})
-    move_best(run)
+    update_best(run)
 
 
-def show_pictures(
-    log: RunLog, step: int, model: nn.Module, dataset: Dataset, card: DataCard, count: int, formats: Precision
+def log_predictions(
+    log: MetricLogger, step: int, model: nn.Module, dataset: Dataset, card: DatasetInfo, count: int, formats: Precision
 ) -> None:
     """Puts predictions on some validation pictures, beside the truth, into TensorBoard."""
-    for name, picture in predictions(model, dataset, card, count, formats):
-        log.picture(f"images/val/{name}", picture, step)
+    for name, picture in predict_samples(model, dataset, card, count, formats):
+        log.image(f"images/val/{name}", picture, step)
 
 
-def write_sheet(path: Path, model: nn.Module, dataset: Dataset, card: DataCard, count: int, formats: Precision) -> None:
+def save_prediction_grid(path: Path, model: nn.Module, dataset: Dataset, card: DatasetInfo, count: int, formats: Precision) -> None:
     """Writes the same pictures on one page, as PNG; none if ``count`` is 0."""
     from PIL import Image
 
-    pictures = [picture for _, picture in predictions(model, dataset, card, count, formats)]
+    pictures = [picture for _, picture in predict_samples(model, dataset, card, count, formats)]
     if pictures:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: Image.fromarray(sheet(pictures)).save(file, "PNG"))
+        write_atomically(path, lambda file: Image.fromarray(image_grid(pictures)).save(file, "PNG"))
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, dataset: Dataset, card: DataCard, count: int, formats: Precision) -> list[tuple[str, np.ndarray]]:
+def predict_samples(
+    model: nn.Module, dataset: Dataset, card: DatasetInfo, count: int, formats: Precision
+) -> list[tuple[str, np.ndarray]]:
     """Name and triptych of ``count`` pictures spread evenly over a data set."""
     found = []
-    with evaluating(model):
+    with eval_mode(model):
         for index in sorted({number * len(dataset) // count for number in range(count)}):
             sample = dataset[index]
             picture = torch.from_numpy(sample.image)[None]
-            label = label_map(model, normalise(picture, card, formats.device), picture, Protocol(), formats)[0].cpu().numpy()
-            found.append((sample.name, triptych(sample.image, sample.label, label, card, sample.name)))
+            label = (
+                segment_image(model, normalize(picture, card, formats.device), picture, InferenceProtocol(), formats)[0]
+                .cpu()
+                .numpy()
+            )
+            found.append((sample.name, comparison_panel(sample.image, sample.label, label, card, sample.name)))
     return found
 
 
-def result_of(run: Path, at: Progress, model: nn.Module) -> dict[str, Any]:
+def run_summary(run: Path, at: TrainingState, model: nn.Module) -> dict[str, Any]:
     """What the run came to: the scores of its best and last checkpoint, and what it took."""
-    best = move_best(run) or 0
-    scores, last = scores_of(step_folder(run, best)) or {}, scores_of(step_folder(run, at.step)) or {}
+    best = update_best(run) or 0
+    scores, last = read_scores(step_dir(run, best)) or {}, read_scores(step_dir(run, at.step)) or {}
     return {
         "finished": True,
         **{key: scores[key] for key in ("miou", "macc", "aacc", "fwiou", "loss", "classes_present", "protocol_id")},

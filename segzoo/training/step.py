@@ -1,4 +1,4 @@
-"""One optimiser step over all ranks and accumulated parts, and what happens when its numbers go wrong."""
+"""One optimizer step over all ranks and accumulated parts, and what happens when its numbers go wrong."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from segzoo.data.loader import mix
+from segzoo.data.loader import derive_seed
 from segzoo.device import Precision
-from segzoo.distributed import World
+from segzoo.distributed import Distributed
 from segzoo.inference.segment import forward
-from segzoo.layers.normalize import normalise
+from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
-from segzoo.training.components import Plan
+from segzoo.training.components import TrainingSettings
 from segzoo.training.state import Diverged
 from segzoo.types import Batch, Logits
 
 if TYPE_CHECKING:
-    from segzoo.training.components import Parts
-    from segzoo.training.pruning import Slimming
+    from segzoo.training.components import TrainingComponents
+    from segzoo.training.pruning import ScheduledPruning
 
 
-class Stepper:
-    """Takes optimiser steps. A step whose numbers are not finite touches neither weights nor running statistics.
+class TrainStep:
+    """Takes optimizer steps. A step whose numbers are not finite touches neither weights nor running statistics.
 
     Args:
         net: what is called: the model, or the model wrapped for several ranks.
         model: the model itself.
-        optimizer: its optimiser.
+        optimizer: its optimizer.
         parts: loss, mixing, teacher and data card.
         plan: the settled numbers of the run.
         formats: number format and device.
@@ -47,11 +47,11 @@ class Stepper:
         net: nn.Module,
         model: nn.Module,
         optimizer: Optimizer,
-        parts: Parts,
-        plan: Plan,
+        parts: TrainingComponents,
+        plan: TrainingSettings,
         formats: Precision,
-        world: World,
-        slimming: Slimming,
+        world: Distributed,
+        slimming: ScheduledPruning,
     ):
         self.net, self.model, self.optimizer = net, model, optimizer
         self.parts, self.plan, self.formats, self.world, self.slimming = parts, plan, formats, world, slimming
@@ -82,7 +82,7 @@ class Stepper:
         try:
             values, losses = self._backward(group, number)
             if not math.isfinite(values["loss"]):
-                raise Diverged(_advice(f"the loss is {values['loss']}", number, self._named(group, losses)))
+                raise Diverged(_advice(f"the loss is {values['loss']}", number, self._image_losses(group, losses)))
             values["grad_norm"] = self._update(group, number)
         except Diverged:
             self.optimizer.zero_grad(set_to_none=True)
@@ -95,13 +95,13 @@ class Stepper:
         """Gradients of all parts; the step's values over all ranks, and this rank's loss of each part."""
         self.optimizer.zero_grad(set_to_none=True)
         blends = [
-            self._blend(batch.label.to(self.formats.device, non_blocking=True), number * len(group) + part)
+            self._mix_batch(batch.label.to(self.formats.device, non_blocking=True), number * len(group) + part)
             for part, batch in enumerate(group)
         ]
         loss, weight, losses, main = self.parts.loss, None, [], []
         for part, (batch, (targets, mixed)) in enumerate(zip(group, blends, strict=True)):
-            x = mixed(normalise(batch.image, self.parts.card, self.formats.device, self.plan.channels_last))
-            with self.world.part(self.net, part == len(group) - 1):
+            x = mixed(normalize(batch.image, self.parts.card, self.formats.device, self.plan.channels_last))
+            with self.world.no_sync_until_last(self.net, part == len(group) - 1):
                 logits = forward(self.net, x, self.formats)
                 if weight is None:  # of all parts and ranks, so that their gradients add up; the logits only lend their sizes
                     shares = [share * loss.weight(label, logits) for others, _ in blends for label, share in others]
@@ -109,7 +109,7 @@ class Stepper:
                 terms = torch.stack([share * loss.terms(logits, label, weight) for label, share in targets]).sum(0)
                 total = loss.total(terms)
                 if self.parts.distill is not None:  # a mean over pictures, so each part and rank has its share
-                    taught = self.parts.distill(x, logits, self._pass)
+                    taught = self.parts.distill(x, logits, self._forward)
                     total = total + taught / (len(group) * self.world.size)
                 self.formats.scaler.scale(total * self.world.size).backward()  # ranks average their gradients
             losses.append(total.detach())
@@ -120,31 +120,31 @@ class Stepper:
         shown = {"loss_main": first, "loss_aux": whole - first} if self.plan.logs(number) else {}
         return {"loss": whole, **shown}, losses
 
-    def _pass(self, net: nn.Module, x: Tensor) -> Logits:
+    def _forward(self, net: nn.Module, x: Tensor) -> Logits:
         return forward(net, x, self.formats)
 
-    def _blend(self, label: Tensor, position: int) -> Any:
+    def _mix_batch(self, label: Tensor, position: int) -> Any:
         """Labels with their shares, and what mixes the pictures likewise."""
         if self.parts.mix is None:
-            return [(label, 1.0)], _as_it_is
-        return self.parts.mix(label, mix(self.plan.seed, position, self.world.rank))
+            return [(label, 1.0)], _identity
+        return self.parts.mix(label, derive_seed(self.plan.seed, position, self.world.rank))
 
     def _update(self, group: Sequence[Batch], number: int) -> float:
-        """The optimiser's step; returns the norm of the gradient before clipping."""
+        """The optimizer's step; returns the norm of the gradient before clipping."""
         scaler = self.formats.scaler
         scaler.unscale_(self.optimizer)
-        self.slimming.press_()
+        self.slimming.add_sparsity_gradient_()
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.formats.name != "fp16" and not torch.isfinite(norm):  # fp16: the scaler skips such a step and lowers its scale
-            raise Diverged(_advice(f"the gradient's norm is {float(norm)}", number, self._named(group, [])))
-        if self.plan.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.plan.clip, norm)
+            raise Diverged(_advice(f"the gradient's norm is {float(norm)}", number, self._image_losses(group, [])))
+        if self.plan.clip_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.plan.clip_grad_norm, norm)
         scaler.step(self.optimizer)
         scaler.update()
         return float(norm)
 
-    def _named(self, group: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
+    def _image_losses(self, group: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
         """The pictures of all ranks whose loss is not finite; all pictures where that cannot be told."""
         guilty = [batch for batch, loss in zip(group, losses, strict=False) if not torch.isfinite(loss)]
         found = self.world.gather([name for batch in guilty for name in batch.names])
@@ -153,16 +153,16 @@ class Stepper:
         return [name for names in found for name in names]
 
 
-def _as_it_is(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
 def _check_sizes(group: Sequence[Batch], loss: Any) -> None:
     """Accumulated batches may differ in size only if the loss works at label size: else its weight depends on each one's logits."""
-    if len({tuple(batch.label.shape) for batch in group}) > 1 and getattr(loss, "at", None) != "label":
+    if len({tuple(batch.label.shape) for batch in group}) > 1 and getattr(loss, "resolution", None) != "label":
         names = ", ".join(f"{batch.names[0]} {batch.label.shape[1]}x{batch.label.shape[2]}" for batch in group)
         raise ConfigError(
-            f"accumulate={len(group)} with pictures of several sizes ({names}, HxW) needs loss.at=label, or one size by augment.crop=[H,W]"
+            f"grad_accum_steps={len(group)} with pictures of several sizes ({names}, HxW) needs loss.resolution=label, or one size by augment.crop=[H,W]"
         )
 
 

@@ -1,7 +1,7 @@
-"""Training augmentation: one affine map moves picture and label together, albumentations changes the colours.
+"""Training augmentation: one affine map moves picture and label together, albumentations changes the colors.
 
 Scale, rotation, mirror, crop and padding are composed into one matrix, and each output pixel is read once from the source. That gives what
-resizing the whole picture and cropping it gives (to one grey level), but costs only the crop: about 2 ms at 360x480. A label is copied from
+resizing the whole picture and cropping it gives (to one gray level), but costs only the crop: about 2 ms at 360x480. A label is copied from
 the nearest source pixel and never blended, so no value can appear that was not there, other than ignore in the padding.
 """
 
@@ -15,40 +15,40 @@ from typing import Annotated, Any
 import numpy as np
 
 from segzoo.registry import AUGMENTS, ConfigError, Range
-from segzoo.types import DataCard, Sample
+from segzoo.types import DatasetInfo, Sample
 
 
 @AUGMENTS.register
-def none(card: DataCard) -> Unchanged:
+def none(card: DatasetInfo) -> Identity:
     """No augmentation: every sample as it is in its file."""
-    return Unchanged()
+    return Identity()
 
 
 @AUGMENTS.register
 def standard(
-    card: DataCard,
+    card: DatasetInfo,
     *,
     crop: Annotated[tuple[int, int], Range(1, None)] | None = None,
     scale: bool = True,
     scale_range: Annotated[tuple[float, float], Range(0, None, above=True)] = (0.5, 2.0),
-    mirror: bool = True,
+    hflip: bool = True,
     rotate: Annotated[float, Range(0, 180)] = 0.0,
-    colour: Annotated[float, Range(0, 1)] = 0.0,
+    color_jitter: Annotated[float, Range(0, 1)] = 0.0,
     blur: Annotated[float, Range(0, 1)] = 0.0,
-) -> Standard:
-    """The field's usual set: random scale, mirror, rotation, crop, blur and colour jitter.
+) -> StandardAugmentation:
+    """The field's usual set: random scale, mirror, rotation, crop, blur and color jitter.
 
     With ``rotate=10 blur=0.5`` the set of Zhao et al., CVPR 2017, arXiv:1612.01105, sec. 5.1. A crop that sticks out of the picture is
-    padded with the data's mean colour and the ignore label, at a random place.
+    padded with the data's mean color and the ignore label, at a random place.
 
     Args:
-        card: mean colour and ignore id of the data.
+        card: mean color and ignore id of the data.
         crop: size (H, W) of what comes out; None: each picture's own size.
         scale: resize by a factor drawn evenly from ``scale_range``, the same for both axes.
         scale_range: smallest and largest factor.
         mirror: swap left and right in half of the pictures.
         rotate: in half of the pictures, turn by an angle drawn evenly from -rotate to rotate, in degrees.
-        colour: jitter of brightness, contrast and saturation by factors 1 - colour to 1 + colour, and of hue by a fifth of it
+        color: jitter of brightness, contrast and saturation by factors 1 - color to 1 + color, and of hue by a fifth of it
             (in turns); 0 is off. Padding inside the crop is jittered too.
         blur: share of pictures smoothed by a Gaussian of 5x5 pixels.
 
@@ -64,32 +64,32 @@ def standard(
         )
     factors = scale_range if scale else (1.0, 1.0)
     fill = tuple(round(value) for value in card.mean)
-    return Standard(crop, factors, mirror, rotate, colour, blur, fill, card.ignore)
+    return StandardAugmentation(crop, factors, hflip, rotate, color_jitter, blur, fill, card.ignore)
 
 
-class Unchanged:
+class Identity:
     """Hands every sample on."""
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         return sample
 
 
-class Standard:
-    """See :func:`standard`. Holds plain values, so that it can be sent to worker processes; each builds its own colour transform."""
+class StandardAugmentation:
+    """See :func:`standard`. Holds plain values, so that it can be sent to worker processes; each builds its own color transform."""
 
     def __init__(
         self,
         crop: tuple[int, int] | None,
         factors: tuple[float, float],
-        mirror: bool,
+        hflip: bool,
         rotate: float,
-        colour: float,
+        color_jitter: float,
         blur: float,
         fill: tuple[int, ...],
         ignore: int,
     ):
-        self.crop, self.factors, self.mirror, self.rotate = crop, factors, mirror, rotate
-        self.colour, self.blur, self.fill, self.ignore = colour, blur, fill, ignore
+        self.crop, self.factors, self.hflip, self.rotate = crop, factors, hflip, rotate
+        self.color_jitter, self.blur, self.fill, self.ignore = color_jitter, blur, fill, ignore
         self._colours: Any = None
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
@@ -101,10 +101,10 @@ class Standard:
         crop_height, crop_width = self.crop or (height, width)
         factor = self.factors[0] + draws[0] * (self.factors[1] - self.factors[0])
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
-        top = _place(scaled[0] - crop_height, draws[1])
-        left = _place(scaled[1] - crop_width, draws[2])
+        top = _paste(scaled[0] - crop_height, draws[1])
+        left = _paste(scaled[1] - crop_width, draws[2])
         angle = (2 * draws[5] - 1) * self.rotate if draws[4] < 0.5 else 0.0
-        mirrored = self.mirror and draws[3] < 0.5
+        mirrored = self.hflip and draws[3] < 0.5
         matrix = source_map((height, width), scaled, (crop_height, crop_width), (top, left), angle, mirrored)
         padded = angle != 0 or min(scaled[0] - crop_height, scaled[1] - crop_width) < 0
         image, label = self._warp(sample, matrix, (crop_width, crop_height), padded)
@@ -124,10 +124,10 @@ class Standard:
         return image, nearest(sample.label, self.ignore)
 
     def _jitter(self, image: np.ndarray, seed: int) -> np.ndarray:
-        if self.colour == 0 and self.blur == 0:
+        if self.color_jitter == 0 and self.blur == 0:
             return image
         if self._colours is None:
-            self._colours = _colour_transform(self.colour, self.blur)
+            self._colours = _color_transform(self.color_jitter, self.blur)
         self._colours.set_random_seed(seed % 2**32)  # every time: albumentations 2.0.8 repeats its numbers in workers and epochs
         return self._colours(image=image)["image"]
 
@@ -142,16 +142,16 @@ def source_map(
 ) -> np.ndarray:
     """The (2, 3) matrix from a crop's pixel (x, y, 1) to the source pixel (x, y) it shows.
 
-    Read backwards: the source of ``size`` (H, W) is resized to ``scaled``, turned by ``angle`` degrees about its centre, cut with the crop's
-    corner at ``corner`` (top, left; negative: padding), and mirrored. Pixel i covers i to i + 1, as in resizing with half-pixel centres.
+    Read backwards: the source of ``size`` (H, W) is resized to ``scaled``, turned by ``angle`` degrees about its center, cut with the crop's
+    corner at ``corner`` (top, left; negative: padding), and mirrored. Pixel i covers i to i + 1, as in resizing with half-pixel centers.
     """
     half = _shift(0.5, 0.5)
     flip = np.diag([-1.0, 1.0, 1.0]) if mirrored else np.eye(3)
     flip[0, 2] = crop[1] if mirrored else 0
-    centre = scaled[1] / 2, scaled[0] / 2
+    center = scaled[1] / 2, scaled[0] / 2
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
-    about_centre = _shift(*centre) @ turn @ _shift(-centre[0], -centre[1])
+    about_centre = _shift(*center) @ turn @ _shift(-center[0], -center[1])
     shrink = np.diag([size[1] / scaled[1], size[0] / scaled[0], 1.0])
     return (_shift(-0.5, -0.5) @ shrink @ about_centre @ _shift(corner[1], corner[0]) @ flip @ half)[:2]
 
@@ -160,24 +160,24 @@ def _shift(x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 
-def _place(room: int, draw: float) -> int:
+def _paste(room: int, draw: float) -> int:
     """A corner drawn evenly: 0 to ``room``, or ``room`` to 0 where the crop is the larger one."""
     return math.floor(draw * (abs(room) + 1)) * (1 if room >= 0 else -1)
 
 
-def _colour_transform(colour: float, blur: float) -> Any:
-    """Albumentations' blur and colour jitter. Its warnings are errors: it only warns of arguments it does not know."""
+def _color_transform(color: float, blur: float) -> Any:
+    """Albumentations' blur and color jitter. Its warnings are errors: it only warns of arguments it does not know."""
     os.environ.setdefault(
         "NO_ALBUMENTATIONS_UPDATE", "1"
     )  # read at import: without it each import asks a server for newer versions
     import albumentations
 
-    factors = (1 - colour, 1 + colour)
+    factors = (1 - color, 1 + color)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return albumentations.Compose(
             [
                 albumentations.GaussianBlur(blur_limit=(5, 5), sigma_limit=(1.1, 1.1), p=blur),
-                albumentations.ColorJitter(factors, factors, factors, (-colour / 5, colour / 5), p=float(colour > 0)),
+                albumentations.ColorJitter(factors, factors, factors, (-color / 5, color / 5), p=float(color > 0)),
             ]
         )

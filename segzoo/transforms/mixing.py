@@ -12,10 +12,10 @@ from torch import Tensor
 from segzoo.registry import MIXES, Range
 
 Alpha = Annotated[float, Range(0, None, above=True)]
-Chance = Annotated[float, Range(0, 1)]
+Probability = Annotated[float, Range(0, 1)]
 Targets = list[tuple[Tensor, float]]  # label maps and their shares of the loss
-Blend = tuple[Targets, Callable[[Tensor], Tensor]]  # and what does the same to the pictures
-Mix = Callable[[Tensor, int], Blend]
+MixImages = tuple[Targets, Callable[[Tensor], Tensor]]  # and what does the same to the pictures
+Mix = Callable[[Tensor, int], MixImages]
 
 
 @MIXES.register
@@ -24,7 +24,7 @@ def none() -> None:
 
 
 @MIXES.register
-def mixup(*, alpha: Alpha = 0.2, chance: Chance = 1.0) -> Mix:
+def mixup(*, alpha: Alpha = 0.2, prob: Probability = 1.0) -> Mix:
     """Each picture is blended with the next of its batch, and learnt with both label maps at their shares.
 
     Zhang et al., ICLR 2018, arXiv:1710.09412. A pixel that one map ignores counts by the other's share alone.
@@ -34,10 +34,10 @@ def mixup(*, alpha: Alpha = 0.2, chance: Chance = 1.0) -> Mix:
         chance: share of the batches that are mixed.
     """
 
-    def blend(label: Tensor, seed: int) -> Blend:
+    def blend(label: Tensor, seed: int) -> MixImages:
         rng = np.random.default_rng(seed)
         share = float(rng.beta(alpha, alpha))
-        if rng.random() >= chance:
+        if rng.random() >= prob:
             return [(label, 1.0)], _same
         return [(label, share), (label.roll(1, 0), 1 - share)], lambda x: x * share + x.roll(1, 0) * (1 - share)
 
@@ -45,7 +45,7 @@ def mixup(*, alpha: Alpha = 0.2, chance: Chance = 1.0) -> Mix:
 
 
 @MIXES.register
-def cutmix(*, alpha: Alpha = 1.0, chance: Chance = 0.5) -> Mix:
+def cutmix(*, alpha: Alpha = 1.0, prob: Probability = 0.5) -> Mix:
     """A box of each picture is replaced by that of the next of its batch, label map and all.
 
     Yun et al., ICCV 2019, arXiv:1905.04899; with label maps as French et al., BMVC 2020, arXiv:1906.01916, no label is ever blended.
@@ -55,10 +55,10 @@ def cutmix(*, alpha: Alpha = 1.0, chance: Chance = 0.5) -> Mix:
         chance: share of the batches that are cut.
     """
 
-    def blend(label: Tensor, seed: int) -> Blend:
+    def blend(label: Tensor, seed: int) -> MixImages:
         rng = np.random.default_rng(seed)
         box = _box(rng, 1 - float(rng.beta(alpha, alpha)), label.shape[-2], label.shape[-1])
-        if rng.random() >= chance:
+        if rng.random() >= prob:
             return [(label, 1.0)], _same
         inside = torch.zeros(label.shape[-2:], dtype=torch.bool, device=label.device)
         inside[box] = True

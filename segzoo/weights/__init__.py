@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from segzoo.weights.conversion import to_caffe, to_own
-from segzoo.weights.load_backbone import load_trunk
+from segzoo.weights.conversion import convert_state_dict, to_caffe_state_dict
+from segzoo.weights.load_backbone import load_backbone
 from segzoo.weights.load_model import checkpoint
-from segzoo.weights.load_report import Report, say
+from segzoo.weights.load_report import LoadReport, log_rank0
 from segzoo.weights.state_dict import is_published, published, read_state, read_weights
 
 __all__ = [
-    "Report",
+    "LoadReport",
     "checkpoint",
     "is_published",
-    "load_trunk",
+    "load_backbone",
     "published",
     "read_state",
     "read_weights",
-    "say",
-    "to_caffe",
-    "to_own",
+    "log_rank0",
+    "to_caffe_state_dict",
+    "convert_state_dict",
 ]

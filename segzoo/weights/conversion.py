@@ -16,23 +16,23 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import ConfigError
-from segzoo.weights.load_report import Net, tensors_of
+from segzoo.weights.load_report import LoadableModule, loadable_tensors
 
 Layout = Literal["segzoo", "torchvision", "mmseg", "caffe"]
 MARKS: dict[Layout, str] = {"mmseg": "decode_head.", "torchvision": "classifier.", "caffe": "conv1_1_3x3_s2."}  # of whole models
-CAFFE_NORM = {"weight": "slope", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
+CAFFE_EPS_NOTE = {"weight": "slope", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
 EPS = 1e-5  # of every batch norm here and there
 
 
-class Named(Net, Protocol):
+class LoadableModel(LoadableModule, Protocol):
     """What a model says of its layers: names by prefix, and the order of channels inside a tensor."""
 
-    def names_in(self, layout: str) -> Mapping[str, str]: ...
+    def external_names(self, layout: str) -> Mapping[str, str]: ...
 
-    def reorder(self, layout: str, name: str, tensor: Tensor) -> Tensor: ...
+    def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor: ...
 
 
-def recognise(names: Iterable[str]) -> Layout:
+def detect_layout(names: Iterable[str]) -> Layout:
     """Whose layout a whole model's tensor names are; ``segzoo`` unless others' marks are found."""
     names = list(names)
     if any(name.startswith("backbone.c1.") for name in names):
@@ -43,7 +43,7 @@ def recognise(names: Iterable[str]) -> Layout:
     return "segzoo"
 
 
-def to_own(model: Named, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
+def convert_state_dict(model: LoadableModel, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
     """A state dict in the model's own names and order of channels, and the layout it came in.
 
     Args:
@@ -53,18 +53,18 @@ def to_own(model: Named, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
     Raises:
         ConfigError: the layout is another project's and has no such model.
     """
-    layout = recognise(state)
+    layout = detect_layout(state)
     if layout == "segzoo":
         return dict(state), layout
     names = _names(model, layout)
     if layout == "caffe":
         state = _unfolded(state, names.values())
-    own = {name: model.reorder(layout, name, _rgb(layout, state[there])) for name, there in names.items() if there in state}
+    own = {name: model.convert_tensor(layout, name, _rgb(layout, state[there])) for name, there in names.items() if there in state}
     taken = set(names.values())
     return own | {name: tensor for name, tensor in state.items() if name not in taken}, layout
 
 
-def to_caffe(model: Named, *, folded: bool = False) -> dict[str, Tensor]:
+def to_caffe_state_dict(model: LoadableModel, *, folded: bool = False) -> dict[str, Tensor]:
     """The model's tensors under the layer names of its Caffe release; heads that only train are left out, as there.
 
     Args:
@@ -74,28 +74,29 @@ def to_caffe(model: Named, *, folded: bool = False) -> dict[str, Tensor]:
     Raises:
         ConfigError: there is no Caffe release of such a model.
     """
-    own = tensors_of(model)
+    own = loadable_tensors(model)
     state = {
-        there: model.reorder("caffe", name, _rgb("caffe", own[name])).clone() for name, there in _names(model, "caffe").items()
+        there: model.convert_tensor("caffe", name, _rgb("caffe", own[name])).clone()
+        for name, there in _names(model, "caffe").items()
     }
     return _folded(state) if folded else state
 
 
-def _names(model: Named, layout: Layout) -> dict[str, str]:
+def _names(model: LoadableModel, layout: Layout) -> dict[str, str]:
     """Our tensor name -> theirs, for every tensor of the model that has a name there."""
-    prefixes = model.names_in(layout)
+    prefixes = model.external_names(layout)
     if not prefixes:
         raise ConfigError(
             f"these weights are in the layout of {layout}, which has no {type(model).__name__} on such a backbone; "
             "take weights of the same model, or for the trunk alone backbone.weights=<file>"
         )
     names = {}
-    for name in tensors_of(model):
+    for name in loadable_tensors(model):
         layer = next((prefix for prefix in prefixes if name.startswith(f"{prefix}.")), None)
         if layer is None:
             continue
         there, part = prefixes[layer], name.removeprefix(f"{layer}.")
-        names[name] = f"{there}.{CAFFE_NORM[part] if there.endswith('/bn') else part}"
+        names[name] = f"{there}.{CAFFE_EPS_NOTE[part] if there.endswith('/bn') else part}"
     return names
 
 
@@ -110,7 +111,7 @@ def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer, _, part = name.rpartition(".")
         if layer.endswith("/bn"):
             continue
-        norm = {blob: state.get(f"{layer}/bn.{blob}") for blob in CAFFE_NORM.values()}
+        norm = {blob: state.get(f"{layer}/bn.{blob}") for blob in CAFFE_EPS_NOTE.values()}
         slope, bias, mean, variance = norm.values()
         if slope is None or bias is None or mean is None or variance is None or part != "weight":
             merged[name] = tensor
@@ -129,5 +130,5 @@ def _unfolded(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Te
             continue
         bias = whole.pop(f"{layer}.bias")
         identity = (torch.ones_like(bias), bias, torch.zeros_like(bias), torch.full_like(bias, 1 - EPS))
-        whole |= {f"{layer}/bn.{blob}": tensor for blob, tensor in zip(CAFFE_NORM.values(), identity, strict=True)}
+        whole |= {f"{layer}/bn.{blob}": tensor for blob, tensor in zip(CAFFE_EPS_NOTE.values(), identity, strict=True)}
     return whole

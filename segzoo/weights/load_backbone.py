@@ -7,23 +7,23 @@ from typing import Protocol
 
 from torch import Tensor
 
-from segzoo.weights.load_report import TRUNK, Net, Report, fitting, tensors_of
+from segzoo.weights.load_report import BACKBONE, LoadableModule, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import read_published, read_state
 
-TRUNK_SHARE = 0.5  # of a trunk's parameters that trunk-only weights must bring, else they are the wrong weights
+MIN_BACKBONE_FRACTION = 0.5  # of a trunk's parameters that trunk-only weights must bring, else they are the wrong weights
 
 
-class Trunk(Net, Protocol):
+class LoadableBackbone(LoadableModule, Protocol):
     """What loading needs of a backbone, beyond being a module; see ``segzoo.backbones``."""
 
     def imagenet(self) -> tuple[str, str]: ...
 
-    def aliases(self, keys: Collection[str]) -> dict[str, str]: ...
+    def key_aliases(self, keys: Collection[str]) -> dict[str, str]: ...
 
-    def keep(self, state: Mapping[str, Tensor]) -> None: ...
+    def store_classifier(self, state: Mapping[str, Tensor]) -> None: ...
 
 
-def load_trunk(backbone: Trunk, weights: str) -> Report | None:
+def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None:
     """Loads trunk-only weights into a backbone, in place, and prints the report.
 
     Args:
@@ -42,22 +42,24 @@ def load_trunk(backbone: Trunk, weights: str) -> Report | None:
     if weights == "none":
         return None
     state, note = _imagenet(backbone) if weights == "imagenet" else (read_state(weights), "")
-    prefix = TRUNK if any(name.startswith(TRUNK) for name in state) else ""
+    prefix = BACKBONE if any(name.startswith(BACKBONE) for name in state) else ""
     inside = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
-    aliases = backbone.aliases(inside)
+    aliases = backbone.key_aliases(inside)
     names = {_rename(name, aliases): prefix + name for name in inside}  # name here -> name in the file
-    own = tensors_of(backbone)
-    pairs = {name: names[name] for name in fitting(own, {name: state[theirs] for name, theirs in names.items()})}
-    report = Report.of(weights, backbone, state, pairs, "", note)
-    report.require(TRUNK_SHARE, f"backbone.weights={weights}", "Do the name, stem and width of the backbone match the file?")
+    own = loadable_tensors(backbone)
+    pairs = {name: names[name] for name in matching_shapes(own, {name: state[theirs] for name, theirs in names.items()})}
+    report = LoadReport.of(weights, backbone, state, pairs, "", note)
+    report.require(
+        MIN_BACKBONE_FRACTION, f"backbone.weights={weights}", "Do the name, stem and width of the backbone match the file?"
+    )
     for name, theirs in pairs.items():
         own[name].copy_(state[theirs])
-    backbone.keep(state)
-    report.say()
+    backbone.store_classifier(state)
+    report.log()
     return report
 
 
-def _imagenet(backbone: Trunk) -> tuple[Mapping[str, Tensor], str]:
+def _imagenet(backbone: LoadableBackbone) -> tuple[Mapping[str, Tensor], str]:
     entry, note = backbone.imagenet()
     return read_published(entry, "backbone.weights=imagenet")[0], note
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Protocol
 from torch import Tensor, nn
 
 from segzoo.registry import INITS, ConfigError, Range
-from segzoo.weights.conversion import Named, to_own
-from segzoo.weights.load_report import TRUNK, Report, fitting, tensors_of
+from segzoo.weights.conversion import LoadableModel, convert_state_dict
+from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import is_published, read_published, read_weights
 
 
-class WholeModel(Named, Protocol):
+class WholeModel(LoadableModel, Protocol):
     """What loading needs of a model, beyond being a module."""
 
     num_classes: int
@@ -23,7 +23,7 @@ class WholeModel(Named, Protocol):
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
 
-    def narrow_(self, state: Mapping[str, Tensor]) -> object: ...
+    def set_channel_widths_(self, state: Mapping[str, Tensor]) -> object: ...
 
 
 @INITS.register
@@ -35,7 +35,7 @@ def checkpoint(
     match: Literal["name", "index"] = "name",
     min_share: Annotated[float, Range(0, 1)] = 0.5,
     freeze: tuple[Literal["c1", "c2", "c3", "c4", "c5"], ...] = (),
-) -> Report | None:
+) -> LoadReport | None:
     """Loads a whole model's starting point by parameter name, in place, and prints the report; freezes stages of the trunk.
 
     Score layers (convolutions with bias outside the trunk, one output a class) are filled row by row; rows of classes that
@@ -63,26 +63,26 @@ def checkpoint(
     return report
 
 
-def _load(model: WholeModel, classes: tuple[str, ...] | None, ckpt: str, match: str, min_share: float) -> Report:
+def _load(model: WholeModel, classes: tuple[str, ...] | None, ckpt: str, match: str, min_share: float) -> LoadReport:
     state, theirs, widths = _read(ckpt)
     if match == "name" and not (classes and theirs):
         side = f"{ckpt} holds no class names" if classes else "the data set has no class names"
         raise ConfigError(f"init.match=name: {side}. Set init.match=index to keep the order of the classes.")
     if widths:
-        _narrow_(model, state, widths, len(theirs), ckpt)
-    (state, layout), own = to_own(model, state), tensors_of(model)
-    rows = {name: _rows(name, own, state, classes, theirs, match) for name in _score_tensors(model)}
-    plain = [name for name in fitting(own, state) if name not in rows]
+        _match_pruned_widths_(model, state, widths, len(theirs), ckpt)
+    (state, layout), own = convert_state_dict(model, state), loadable_tensors(model)
+    rows = {name: _rows(name, own, state, classes, theirs, match) for name in _classifier_tensors(model)}
+    plain = [name for name in matching_shapes(own, state) if name not in rows]
     loaded = plain + [name for name in rows if rows[name]]
     note = _class_note(classes, theirs, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
-    report = Report.of(ckpt, model, state, {name: name for name in loaded}, TRUNK, note)
+    report = LoadReport.of(ckpt, model, state, {name: name for name in loaded}, BACKBONE, note)
     report.require(min_share, f"init.ckpt={ckpt} init.min_share={min_share:g}", "Is it a checkpoint of the same backbone?")
     for name in plain:
         own[name].copy_(state[name])
     for name, pairs in rows.items():
         for here, there in pairs:
             own[name][here] = state[name][there]
-    report.say()
+    report.log()
     return report
 
 
@@ -94,7 +94,9 @@ def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...], Mapping[str, i
     return state, tuple(known.get("card", {}).get("classes", ())), known.get("widths", {})
 
 
-def _narrow_(model: WholeModel, state: Mapping[str, Tensor], widths: Mapping[str, int], theirs: int, ckpt: str) -> None:
+def _match_pruned_widths_(
+    model: WholeModel, state: Mapping[str, Tensor], widths: Mapping[str, int], theirs: int, ckpt: str
+) -> None:
     """Gives a model the widths of a pruned checkpoint, in place; its values are its own, and it scores the classes that it scored.
 
     Args:
@@ -123,7 +125,7 @@ def _narrow_(model: WholeModel, state: Mapping[str, Tensor], widths: Mapping[str
             if pruned or (mine, size) != (model.num_classes, theirs):  # else a layer of classes, which are this model's
                 tensor = tensor.narrow(dim, 0, size)
         cut[name] = tensor
-    model.narrow_(cut)
+    model.set_channel_widths_(cut)
 
 
 def _can_narrow(own: Sequence[int], wanted: Sequence[int], model: WholeModel, theirs: int) -> bool:
@@ -133,13 +135,13 @@ def _can_narrow(own: Sequence[int], wanted: Sequence[int], model: WholeModel, th
     return len(own) == len(wanted) and within and own[2:] == wanted[2:]
 
 
-def _score_tensors(model: WholeModel) -> list[str]:
+def _classifier_tensors(model: WholeModel) -> list[str]:
     layers = [
         name
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Conv2d) and layer.bias is not None and layer.out_channels == model.num_classes
     ]
-    return [f"{layer}.{part}" for layer in layers if not layer.startswith(TRUNK) for part in ("weight", "bias")]
+    return [f"{layer}.{part}" for layer in layers if not layer.startswith(BACKBONE) for part in ("weight", "bias")]
 
 
 def _rows(

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from segzoo.registry import ConfigError
 
-TRUNK = "backbone."  # what a trunk's parameters are called inside a whole model
-SHOWN = 6  # names a report spells out
+BACKBONE = "backbone."  # what a trunk's parameters are called inside a whole model
+MAX_ROWS = 6  # names a report spells out
 
 
-class Net(Protocol):
+class LoadableModule(Protocol):
     """What this module needs of an ``nn.Module``."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -25,8 +25,8 @@ class Net(Protocol):
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of the tensors: loaded and re-initialised by their names in the net, left over by their names in the file.
+class LoadReport:
+    """What became of the tensors: loaded and re-initialized by their names in the net, left over by their names in the file.
 
     ``share`` is the part of the trunk's parameters that was loaded, 0 to 1, counted in numbers, not in tensors; ``misfits``
     tells of layers that both sides have in different shapes.
@@ -34,14 +34,16 @@ class Report:
 
     source: str
     loaded: tuple[str, ...]
-    reinitialised: tuple[str, ...]
-    left_over: tuple[str, ...]
-    share: float
-    misfits: tuple[str, ...] = ()
+    reinitialized: tuple[str, ...]
+    unused: tuple[str, ...]
+    fraction: float
+    mismatched: tuple[str, ...] = ()
     note: str = ""
 
     @classmethod
-    def of(cls, source: str, net: Net, state: Mapping[str, Tensor], pairs: Mapping[str, str], trunk: str, note: str) -> Report:
+    def of(
+        cls, source: str, net: LoadableModule, state: Mapping[str, Tensor], pairs: Mapping[str, str], trunk: str, note: str
+    ) -> LoadReport:
         """The report on a loading.
 
         Args:
@@ -57,56 +59,56 @@ class Report:
         return cls(
             source,
             loaded=tuple(pairs),
-            reinitialised=tuple(name for name in tensors_of(net) if name not in pairs),
-            left_over=tuple(name for name in state if name not in taken and _counts(name)),
-            misfits=tuple(_misfits(net, state, pairs)),
-            share=sum(sizes[name] for name in sizes if name in pairs) / max(sum(sizes.values()), 1),
+            reinitialized=tuple(name for name in loadable_tensors(net) if name not in pairs),
+            unused=tuple(name for name in state if name not in taken and _counts(name)),
+            mismatched=tuple(_mismatches(net, state, pairs)),
+            fraction=sum(sizes[name] for name in sizes if name in pairs) / max(sum(sizes.values()), 1),
             note=note,
         )
 
-    def require(self, least: float, where: str, hint: str) -> None:
+    def require(self, min_fraction: float, where: str, hint: str) -> None:
         """Raises ConfigError, with the whole report, if less than ``least`` of the trunk fits."""
-        if self.share < least:
-            came = f"{where}: only {self.share:.1%} of the trunk's parameters fit, wanted {least:.0%}. {hint}"
+        if self.fraction < min_fraction:
+            came = f"{where}: only {self.fraction:.1%} of the trunk's parameters fit, wanted {min_fraction:.0%}. {hint}"
             raise ConfigError(f"{came} Nothing was loaded; this is what would have been:\n{self}")
 
-    def say(self) -> None:
+    def log(self) -> None:
         """Prints the report."""
-        say(str(self))
+        log_rank0(str(self))
 
     def __str__(self) -> str:
-        columns = [Counter(map(_part, names)) for names in (self.loaded, self.reinitialised, self.left_over)]
+        columns = [Counter(map(_part, names)) for names in (self.loaded, self.reinitialized, self.unused)]
         parts = sorted(set().union(*columns))
         wide = max([4, *map(len, parts)])
-        lines = [f"weights from {self.source}: {self.share:.1%} of the trunk's parameters loaded"]
+        lines = [f"weights from {self.source}: {self.fraction:.1%} of the trunk's parameters loaded"]
         lines += [f"note: {self.note}"] if self.note else []
-        lines.append(f"{'part':{wide}}  loaded  re-initialised  left over")
+        lines.append(f"{'part':{wide}}  loaded  re-initialized  left over")
         lines += [f"{part:{wide}}  {columns[0][part]:6}  {columns[1][part]:14}  {columns[2][part]:9}" for part in parts]
-        if self.reinitialised:
-            more = len(self.reinitialised) - SHOWN
-            lines.append(f"re-initialised: {', '.join(self.reinitialised[:SHOWN])}" + (f" and {more} more" if more > 0 else ""))
-        lines += [f"other shape: {misfit}" for misfit in self.misfits]
+        if self.reinitialized:
+            more = len(self.reinitialized) - MAX_ROWS
+            lines.append(f"re-initialized: {', '.join(self.reinitialized[:MAX_ROWS])}" + (f" and {more} more" if more > 0 else ""))
+        lines += [f"other shape: {misfit}" for misfit in self.mismatched]
         return "\n".join(lines)
 
 
-def _misfits(net: Net, state: Mapping[str, Tensor], pairs: Mapping[str, str]) -> Iterator[str]:
-    for name, tensor in tensors_of(net).items():
+def _mismatches(net: LoadableModule, state: Mapping[str, Tensor], pairs: Mapping[str, str]) -> Iterator[str]:
+    for name, tensor in loadable_tensors(net).items():
         if name not in pairs and name in state and state[name].shape != tensor.shape:
             yield f"{name} {tuple(tensor.shape)} here, {tuple(state[name].shape)} in the file"
 
 
-def say(text: str) -> None:
+def log_rank0(text: str) -> None:
     """Prints once, not once a process."""
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)
 
 
-def tensors_of(net: Net) -> dict[str, Tensor]:
+def loadable_tensors(net: LoadableModule) -> dict[str, Tensor]:
     """Parameters and running statistics by name, sharing memory with the net."""
     return {name: tensor for name, tensor in net.state_dict().items() if _counts(name)}
 
 
-def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+def matching_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """Names of equal shape on both sides; a bias or a statistic only together with the weight of its own layer."""
 
     def fits(name: str) -> bool:
@@ -121,4 +123,4 @@ def _counts(name: str) -> bool:
 
 def _part(name: str) -> str:
     parts = name.split(".")
-    return ".".join(parts[:2]) if name.startswith(TRUNK) else parts[0]
+    return ".".join(parts[:2]) if name.startswith(BACKBONE) else parts[0]

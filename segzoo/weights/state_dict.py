@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segzoo.checkpoints.serialization import read_safetensors
-from segzoo.checkpoints.store import CheckpointError, resolve_verified
+from segzoo.checkpoints.store import CheckpointError, resolve_verified_file
 from segzoo.registry import ConfigError
 
 WRAPPERS = ("state_dict", "model")  # keys under which other libraries' checkpoints hold the weights
@@ -38,7 +38,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ConfigError: if there is no such file, it is damaged, it cannot be read, or it holds no tensors.
     """
-    file = resolve_verified(path)
+    file = resolve_verified_file(path)
     try:
         content, meta = _read(file)
     except CheckpointError:

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from segzoo.data.card import MEAN, STD, Colour, LabelMap, card_faults, make_card
-from segzoo.data.file_index import Pair, Tree
+from segzoo.data.card import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
+from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks
-from segzoo.data.paired_dataset import Pairs
+from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import Split
 from segzoo.registry import DATA, ConfigError, Range
 
@@ -25,12 +25,12 @@ def cityscapes(
     *,
     root: str,
     classes: tuple[str, ...],
-    palette: tuple[Colour, ...],
+    palette: tuple[Color, ...],
     label_map: LabelMap,
     labels: Literal["auto", "labelIds", "labelTrainIds"] = "auto",
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
-) -> Pairs:
+) -> PairedDataset:
     """Cityscapes, fine annotations (Cordts et al., CVPR 2016, arXiv:1604.01685).
 
     Args:
@@ -46,30 +46,30 @@ def cityscapes(
         ConfigError: settings that cannot work.
         DataError: at first use, files that are missing or wrong; also a file whose values are not what its name says.
     """
-    faults = card_faults(classes, palette, label_map)
+    faults = dataset_info_errors(classes, palette, label_map)
     if split not in ("train", "val"):
         faults.append(f"the split is 'train' or 'val', not {split!r}: the labels of Cityscapes' test set are not public.")
     if faults:
         raise ConfigError(faults)
-    card = make_card("cityscapes", classes, palette, mean, std, label_map)
-    return Pairs(card, CityscapesTree(root, split, labels), CityscapesMasks(len(classes), label_map))
+    card = make_dataset_info("cityscapes", classes, palette, mean, std, label_map)
+    return PairedDataset(card, CityscapesIndex(root, split, labels), CityscapesMasks(len(classes), label_map))
 
 
 @dataclass(frozen=True)
-class CityscapesTree:
+class CityscapesIndex:
     """Lists the pairs of one split, the kind of label file decided once for all of it."""
 
     root: str
     split: Split
     labels: Literal["auto", "labelIds", "labelTrainIds"]
 
-    def __call__(self) -> list[Pair]:
+    def __call__(self) -> list[FilePair]:
         kind = self.labels
         if kind == "auto":
             made = Path(self.root).expanduser().glob(f"gtFine/{self.split}/*/*_gtFine_labelTrainIds.png")
             kind = "labelTrainIds" if any(made) else "labelIds"
         remedy = "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into data.root."
-        return Tree(self.root, self.split, IMAGES, LABELS % kind, remedy=remedy)()
+        return FileIndex(self.root, self.split, IMAGES, LABELS % kind, hint=remedy)()
 
 
 class CityscapesMasks:

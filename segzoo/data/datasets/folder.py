@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from segzoo.data.card import MEAN, STD, Colour, LabelMap, card_faults, make_card
-from segzoo.data.file_index import Tree, tree_faults
-from segzoo.data.masks import ColourMasks, IndexMasks
-from segzoo.data.paired_dataset import Pairs
+from segzoo.data.card import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
+from segzoo.data.file_index import FileIndex, file_index_errors
+from segzoo.data.masks import ColorMasks, IndexMasks
+from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
 from segzoo.registry import DATA, ConfigError, Range
 
@@ -23,14 +23,14 @@ def folder(
     labels: str = "labels/{split}/{stem}.png",
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
-    val_share: Annotated[float | None, Range(0, 1, above=True)] = None,
-    masks: Literal["index", "colour"] = "index",
+    val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
+    masks: Literal["index", "color"] = "index",
     label_map: LabelMap | None = None,
-    palette: tuple[Colour, ...] | None = None,
-    ignore_colours: tuple[Colour, ...] = (),
+    palette: tuple[Color, ...] | None = None,
+    ignore_colors: tuple[Color, ...] = (),
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
-) -> Pairs:
+) -> PairedDataset:
     """Pairs of a picture and a mask, found by patterns under a root folder.
 
     Args:
@@ -44,52 +44,50 @@ def folder(
         lists: a text file with one stem a line, such as ``{split}.txt``; None takes every file that fits, and refuses pictures
             without a mask and masks without a picture.
         splits: what train and val are called on disk.
-        val_share: the share of pictures that goes to val, above 0 and at most 1, where neither folders nor lists divide them. Each
+        val_ratio: the share of pictures that goes to val, above 0 and at most 1, where neither folders nor lists divide them. Each
             picture is drawn by the hash of its stem, so the share is met on average and new pictures move no old one.
-        masks: index: the numbers in the mask are raw labels (palette indices, grey values of 8 or 16 bits). colour: the colours are
+        masks: index: the numbers in the mask are raw labels (palette indices, gray values of 8 or 16 bits). color: the colors are
             matched against ``palette``, exactly.
         label_map: the complete table raw value -> train id (255: counts nowhere); None where raw values are train ids.
-        palette: one RGB triple a class; None gives each class a colour of its own.
-        ignore_colours: with ``masks=colour``, the colours that count nowhere.
+        palette: one RGB triple a class; None gives each class a color of its own.
+        ignore_colors: with ``masks=color``, the colors that count nowhere.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
         ConfigError: settings that cannot work; all of them at once.
         DataError: at first use, files that are missing or wrong.
     """
-    faults = card_faults(classes, palette, label_map) + tree_faults(split, images, labels, lists, splits, val_share)
-    faults += _colour_faults(masks, palette, ignore_colours, label_map)
+    faults = dataset_info_errors(classes, palette, label_map) + file_index_errors(split, images, labels, lists, splits, val_ratio)
+    faults += _palette_errors(masks, palette, ignore_colors, label_map)
     if faults:
         raise ConfigError(faults)
-    share = None if val_share is None else (split, val_share)
-    tree = Tree(root, splits[split], images, labels, lists, share)
-    card = make_card(title, classes, palette, mean, std, label_map)
-    reader = ColourMasks(card.palette, ignore_colours) if masks == "colour" else IndexMasks(len(classes), label_map)
-    return Pairs(card, tree, reader)
+    share = None if val_ratio is None else (split, val_ratio)
+    tree = FileIndex(root, splits[split], images, labels, lists, share)
+    card = make_dataset_info(title, classes, palette, mean, std, label_map)
+    reader = ColorMasks(card.palette, ignore_colors) if masks == "color" else IndexMasks(len(classes), label_map)
+    return PairedDataset(card, tree, reader)
 
 
-def _colour_faults(
+def _palette_errors(
     masks: str,
     palette: tuple[tuple[int, int, int], ...] | None,
-    ignore_colours: tuple[tuple[int, int, int], ...],
+    ignore_colors: tuple[tuple[int, int, int], ...],
     label_map: dict[int, int] | None,
 ) -> list[str]:
-    """Settings of colour masks that contradict each other."""
+    """Settings of color masks that contradict each other."""
     if masks == "index":
-        return (
-            ["data.ignore_colours is for data.masks=colour; index masks say 255, or use data.label_map."] if ignore_colours else []
-        )
+        return ["data.ignore_colors is for data.masks=color; index masks say 255, or use data.label_map."] if ignore_colors else []
     faults = []
     if label_map:
         faults.append(
-            "data.label_map is for data.masks=index; colours become train ids by their place in data.palette. Set one of the two."
+            "data.label_map is for data.masks=index; colors become train ids by their place in data.palette. Set one of the two."
         )
     if palette is None:
-        faults.append("data.masks=colour needs data.palette: one [R, G, B] a class, in the order of data.classes.")
-    colours = (*(palette or ()), *ignore_colours)
-    twice = sorted({colour for colour in colours if colours.count(colour) > 1})
+        faults.append("data.masks=color needs data.palette: one [R, G, B] a class, in the order of data.classes.")
+    colors = (*(palette or ()), *ignore_colors)
+    twice = sorted({color for color in colors if colors.count(color) > 1})
     if twice:
         faults.append(
-            f"data.palette and data.ignore_colours name {', '.join(str(list(c)) for c in twice)} twice; each colour means one thing."
+            f"data.palette and data.ignore_colors name {', '.join(str(list(c)) for c in twice)} twice; each color means one thing."
         )
     return faults

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from segzoo.data.card import MEAN, STD, Colour, card_faults, class_id, make_card, unknown_class
-from segzoo.data.file_index import Tree, tree_faults
-from segzoo.data.image_io import file_bytes, shown
+from segzoo.data.card import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
+from segzoo.data.file_index import FileIndex, file_index_errors
+from segzoo.data.image_io import printable, read_bytes
 from segzoo.data.masks import check_size, label_dtype
-from segzoo.data.paired_dataset import Pairs
+from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import DataError
@@ -31,14 +31,14 @@ def labelme(
     labels: str = "{split}/{stem}.json",
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
-    val_share: Annotated[float | None, Range(0, 1, above=True)] = None,
+    val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
     names: dict[str, str] | None = None,
-    unlabelled: Literal["error", "background"] = "error",
+    unlabeled: Literal["error", "background"] = "error",
     clip_px: Annotated[float, Range(0, None)] = 2.0,
-    palette: tuple[Colour, ...] | None = None,
+    palette: tuple[Color, ...] | None = None,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
-) -> Pairs:
+) -> PairedDataset:
     """Pictures with a LabelMe JSON each; what no shape covers is the first class.
 
     The picture is read from its own file; one embedded in the JSON (``imageData``) and the name in ``imagePath`` are not used.
@@ -48,27 +48,27 @@ def labelme(
         root: folder of the data set.
         classes: class names, the background first; position is the train id.
         title: the data set's name, kept in checkpoints and results.
-        images, labels, lists, splits, val_share: where pictures, JSON files and lists of stems lie; as for the data set ``folder``.
+        images, labels, lists, splits, val_ratio: where pictures, JSON files and lists of stems lie; as for the data set ``folder``.
         names: label in the JSON -> class name, where they differ; the class ``ignore`` means pixels that count nowhere.
-        unlabelled: what a picture without a JSON file is: an error, or all background.
+        unlabeled: what a picture without a JSON file is: an error, or all background.
         clip_px: how far a point may lie outside the picture, in pixels; it is moved to the border.
-        palette: one RGB triple a class; None gives each class a colour of its own.
+        palette: one RGB triple a class; None gives each class a color of its own.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
         ConfigError: settings that cannot work; all of them at once.
         DataError: at first use, files that are missing or wrong.
     """
-    faults = card_faults(classes, palette) + tree_faults(split, images, labels, lists, splits, val_share)
+    faults = dataset_info_errors(classes, palette) + file_index_errors(split, images, labels, lists, splits, val_ratio)
     for label, name in (names or {}).items():
         if class_id(name, classes) is None:
-            faults.append(f"data.names.{label}: the class {unknown_class(name, (*classes, 'ignore'))}")
+            faults.append(f"data.names.{label}: the class {unknown_class_error(name, (*classes, 'ignore'))}")
     if faults:
         raise ConfigError(faults)
-    share = None if val_share is None else (split, val_share)
+    share = None if val_ratio is None else (split, val_ratio)
     hint = "A picture embedded in a JSON file (imageData) is not read: write it out as a file beside the others."
-    tree = Tree(root, splits[split], images, labels, lists, share, unlabelled == "error", hint)
-    return Pairs(make_card(title, classes, palette, mean, std), tree, LabelMeShapes(classes, names or {}, clip_px))
+    tree = FileIndex(root, splits[split], images, labels, lists, share, unlabeled == "error", hint)
+    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), tree, LabelMeShapes(classes, names or {}, clip_px))
 
 
 class LabelMeShapes:
@@ -90,7 +90,7 @@ class LabelMeShapes:
             check_size(path, stated, size)  # type: ignore[arg-type]
         label = np.zeros(size, label_dtype(len(self.classes)))
         for number, shape in enumerate(record["shapes"], 1):
-            where = f"{shown(path)}, shape {number}"
+            where = f"{printable(path)}, shape {number}"
             kind, points = self._outline(shape, size, where)
             _draw(label, kind, points, self._train_id(shape, where))
         return label
@@ -98,7 +98,7 @@ class LabelMeShapes:
     def _train_id(self, shape: dict, where: str) -> int:
         label = shape.get("label")
         if not isinstance(label, str) or label not in self.ids:
-            unknown = unknown_class(str(label), tuple(self.ids))
+            unknown = unknown_class_error(str(label), tuple(self.ids))
             raise DataError(
                 f"{where}: the label {unknown} Correct the file, or give the label a class with data.names={{{label}: <class>}}."
             )
@@ -135,14 +135,16 @@ class LabelMeShapes:
 
 def _record(path: Path) -> dict[str, Any]:
     """The content of a LabelMe file. Raises DataError if it is none."""
-    data = file_bytes(path)
+    data = read_bytes(path)
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
         came = "is empty (0 bytes)" if not data else f"is no JSON ({error})"
-        raise DataError(f"{shown(path)}: {came}. Save it with LabelMe again, or restore it from its source.") from error
+        raise DataError(f"{printable(path)}: {came}. Save it with LabelMe again, or restore it from its source.") from error
     if not isinstance(record, dict) or not isinstance(record.get("shapes"), list):
-        raise DataError(f"{shown(path)}: is JSON, but no LabelMe file: it holds no list 'shapes'. Export it in LabelMe's format.")
+        raise DataError(
+            f"{printable(path)}: is JSON, but no LabelMe file: it holds no list 'shapes'. Export it in LabelMe's format."
+        )
     return record
 
 

@@ -12,12 +12,12 @@ from typing import Annotated
 
 import numpy as np
 
-from segzoo.data.synthetic.scene import Scene, draw
-from segzoo.registry import DATA, ConfigError, Range, unknown
-from segzoo.types import DataCard, Sample
+from segzoo.data.synthetic.scene import Scene, render_scene
+from segzoo.registry import DATA, ConfigError, Range, unknown_name_error
+from segzoo.types import DatasetInfo, Sample
 
 SPLITS = ("train", "val")
-CARD = DataCard(
+CARD = DatasetInfo(
     name="parts",
     classes=("belt", "nut", "washer", "screw", "pin", "bushing", "scratch", "dent"),
     palette=(
@@ -35,7 +35,7 @@ CARD = DataCard(
 )
 
 
-class Parts:
+class PartsDataset:
     """Pictures drawn on demand; picture ``index`` depends on (seed, split, index) and the scene settings, on nothing else.
 
     Attributes:
@@ -45,21 +45,21 @@ class Parts:
     def __init__(self, split: str, images: int, size: tuple[int, int], objects: tuple[int, int], seed: int, cache: bool):
         self.card = CARD
         self.split, self.images, self.size, self.objects, self.seed = split, images, size, objects, seed
-        self._kept: dict[int, Scene] | None = {} if cache else None
+        self._cache: dict[int, Scene] | None = {} if cache else None
 
     def __len__(self) -> int:
         return self.images
 
     def scan(self) -> None:
         """Draws every picture where they are kept, so that processes forked afterwards share them."""
-        if self._kept is not None:
+        if self._cache is not None:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(self.scene, range(self.images)))
 
     def __getitem__(self, index: int) -> Sample:
         """Picture (H, W, 3) uint8 with three equal channels and label (H, W) uint8; the arrays are the caller's own."""
         scene = self.scene(index)
-        return Sample(np.repeat(scene.grey[..., None], 3, axis=2), scene.label.copy(), self.name(index))
+        return Sample(np.repeat(scene.gray[..., None], 3, axis=2), scene.label.copy(), self.name(index))
 
     def name(self, index: int) -> str:
         """``train_00012``: split and index."""
@@ -73,12 +73,12 @@ class Parts:
         """
         if not 0 <= index < self.images:
             raise IndexError(f"picture {index} of parts/{self.split}: there are {self.images}, numbered from 0")
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
         entropy = np.random.SeedSequence([self.seed, SPLITS.index(self.split), int(index)])
-        scene = draw(np.random.Generator(np.random.PCG64(entropy)), *self.size, self.objects)
-        if self._kept is not None:
-            self._kept[index] = scene
+        scene = render_scene(np.random.Generator(np.random.PCG64(entropy)), *self.size, self.objects)
+        if self._cache is not None:
+            self._cache[index] = scene
         return scene
 
 
@@ -93,8 +93,8 @@ def parts(
     objects: Annotated[tuple[int, int], Range(1, 100)] = (3, 5),
     seed: Annotated[int, Range(0, None)] = 0,
     cache: bool = True,
-) -> Parts:
-    """Grey-value pictures of nuts, washers, screws, pins and bushings, with scratches and dents: eight classes, belt included.
+) -> PartsDataset:
+    """Gray-value pictures of nuts, washers, screws, pins and bushings, with scratches and dents: eight classes, belt included.
 
     Args:
         split: ``train`` or ``val``; the two share no picture.
@@ -110,9 +110,9 @@ def parts(
         ConfigError: the split is unknown, or the least number of objects is above the greatest.
     """
     if split not in SPLITS:
-        raise ConfigError(unknown("split", split, SPLITS))
+        raise ConfigError(unknown_name_error("split", split, SPLITS))
     if objects[0] > objects[1]:
         raise ConfigError(
             f"data.objects={list(objects)}: the least number of parts comes first; write [{objects[1]}, {objects[0]}]."
         )
-    return Parts(split, train_images if split == "train" else val_images, (height, width), objects, seed, cache)
+    return PartsDataset(split, train_images if split == "train" else val_images, (height, width), objects, seed, cache)

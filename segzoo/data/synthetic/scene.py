@@ -15,17 +15,17 @@ BELT, SCRATCH, DENT = 0, len(KINDS) + 1, len(KINDS) + 2
 
 
 class Scene(NamedTuple):
-    """One picture: grey (H, W) uint8, label (H, W) uint8 of train ids, kind (H, W) uint8: the same without the defects.
+    """One picture: gray (H, W) uint8, label (H, W) uint8 of train ids, kind (H, W) uint8: the same without the defects.
 
-    While it is being drawn, grey is the float32 brightness that reaches the lens, 1 being white.
+    While it is being drawn, gray is the float32 brightness that reaches the lens, 1 being white.
     """
 
-    grey: np.ndarray
+    gray: np.ndarray
     label: np.ndarray
     kind: np.ndarray
 
 
-def draw(rng: Generator, height: int, width: int, objects: tuple[int, int]) -> Scene:
+def render_scene(rng: Generator, height: int, width: int, objects: tuple[int, int]) -> Scene:
     """Draws one scene: belt, then part over part with shadows and defects, then the camera's light, blur and noise."""
     scale = min(height, width) / 192
     turn = rng.uniform(-2.6, -1.8)  # the lamp is fixed to the machine, above left of the camera
@@ -40,11 +40,11 @@ def draw(rng: Generator, height: int, width: int, objects: tuple[int, int]) -> S
 
 
 def _arrange(rng: Generator, height: int, width: int, zoom: float, count: int) -> list[tuple[int, float, float, float]]:
-    """Kind, size and centre of each part: mostly the freest of sixteen spots, sometimes a blind throw that makes a pile."""
+    """Kind, size and center of each part: mostly the freest of sixteen spots, sometimes a blind throw that makes a pile."""
     placed: list[tuple[int, float, float, float]] = []
     for _ in range(count):
         number = int(rng.integers(len(KINDS)))
-        size = zoom * rng.uniform(KINDS[number].least, KINDS[number].greatest)
+        size = zoom * rng.uniform(KINDS[number].min_count, KINDS[number].max_count)
         spots = [(width * rng.uniform(0.08, 0.92), height * rng.uniform(0.1, 0.9)) for _ in range(16)]
         room = [min([math.hypot(x - p[2], y - p[3]) - 0.45 * p[1] for p in placed], default=0.0) for x, y in spots]
         x, y = spots[0] if rng.random() < 0.06 else spots[room.index(max(room))]
@@ -52,7 +52,7 @@ def _arrange(rng: Generator, height: int, width: int, zoom: float, count: int) -
     return placed
 
 
-def _place(rng: Generator, scene: Scene, number: int, size: float, centre: tuple[float, float], zoom: float, lamp: Lamp) -> None:
+def _place(rng: Generator, scene: Scene, number: int, size: float, center: tuple[float, float], zoom: float, lamp: Lamp) -> None:
     """Paints one part with its defects over the scene, its shadow first; works in place."""
     turn = rng.uniform(0, 2 * math.pi)
     cos, sin = math.cos(turn), math.sin(turn)
@@ -60,31 +60,31 @@ def _place(rng: Generator, scene: Scene, number: int, size: float, centre: tuple
     tall = kind.tall * size
     margin = int(max(1.35 * tall * lamp.reach, 0.6 * tall) + 4)  # of the shadow around the part, pixels
     reach = int(0.5 * size + 2) + margin
-    left, top = int(centre[0]) - reach, int(centre[1]) - reach
-    dx = (np.arange(2 * reach + 1, dtype=np.float32) + np.float32(left - centre[0]))[None, :]
-    dy = (np.arange(2 * reach + 1, dtype=np.float32) + np.float32(top - centre[1]))[:, None]
+    left, top = int(center[0]) - reach, int(center[1]) - reach
+    dx = (np.arange(2 * reach + 1, dtype=np.float32) + np.float32(left - center[0]))[None, :]
+    dy = (np.arange(2 * reach + 1, dtype=np.float32) + np.float32(top - center[1]))[:, None]
     u, v = dx * cos + dy * sin, dy * cos - dx * sin
     solid = kind.draw(rng, u, v, size)
     window, cut = _overlap(scene.label.shape, left, top, 2 * reach + 1)
-    scene.grey[window] *= shadow(solid.distance, tall, lamp)[cut]
+    scene.gray[window] *= shadow(solid.distance, tall, lamp)[cut]
 
     inner = (slice(margin, -margin), slice(margin, -margin))
-    u, v, solid = u[inner], v[inner], Solid(solid.distance[inner], solid.relief[inner], solid.turned)
+    u, v, solid = u[inner], v[inner], Solid(solid.distance[inner], solid.relief[inner], solid.rotated)
     label = np.full(u.shape, number + 1, np.uint8)
     relief, glint = _damage(rng, solid, label, u, v, zoom)
-    marks = finish(rng, solid.turned, u, v, (lamp.x * cos + lamp.y * sin, lamp.y * cos - lamp.x * sin))
+    marks = finish(rng, solid.rotated, u, v, (lamp.x * cos + lamp.y * sin, lamp.y * cos - lamp.x * sin))
     shine = rng.uniform(kind.dark, kind.bright) * metal(rng, relief, lamp, zoom) * marks
     shine = shine * (1.0 + np.minimum(glint, 0.0)) + np.maximum(glint, 0.0)
     window, cut = _overlap(scene.label.shape, left + margin, top + margin, u.shape[0])
     cover = np.clip(0.5 - solid.distance[cut], 0.0, 1.0)
-    scene.grey[window] += cover * (shine[cut] - scene.grey[window])
+    scene.gray[window] += cover * (shine[cut] - scene.gray[window])
     mask = solid.distance[cut] < 0
     scene.label[window][mask] = label[cut][mask]
     scene.kind[window][mask] = number + 1
 
 
 def _overlap(shape: tuple[int, ...], left: int, top: int, side: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a square patch, its centre in the picture, meets the picture: as slices of the picture and as slices of the patch."""
+    """Where a square patch, its center in the picture, meets the picture: as slices of the picture and as slices of the patch."""
     rows = slice(max(0, top), max(0, min(shape[0], top + side)))
     columns = slice(max(0, left), max(0, min(shape[1], left + side)))
     return (rows, columns), (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
@@ -103,7 +103,7 @@ def _damage(
     for _ in range(count):
         spot = int(surface[int(rng.integers(surface.size))])
         is_scratch = rng.random() < 0.42
-        turn = rng.uniform(0, math.pi) if solid.turned or not is_scratch else rng.uniform(-0.5, 0.5)
+        turn = rng.uniform(0, math.pi) if solid.rotated or not is_scratch else rng.uniform(-0.5, 0.5)
         du, dv = u - u[np.unravel_index(spot, u.shape)], v - v[np.unravel_index(spot, u.shape)]
         a, b = du * math.cos(turn) + dv * math.sin(turn), dv * math.cos(turn) - du * math.sin(turn)
         inside, depth = (scratch if is_scratch else dent)(rng, a, b, zoom)

@@ -20,12 +20,12 @@ class Solid(NamedTuple):
     Attributes:
         distance: (h, w) signed distance to the outline, negative on the part.
         relief: (h, w) height of the surface; its slope is what the light shows.
-        turned: True for a face turned on a lathe (rings about the centre), False for a surface drawn along ``u``.
+        turned: True for a face turned on a lathe (rings about the center), False for a surface drawn along ``u``.
     """
 
     distance: np.ndarray
     relief: np.ndarray
-    turned: bool
+    rotated: bool
 
 
 def nut(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
@@ -160,8 +160,8 @@ class Kind(NamedTuple):
     """
 
     draw: Drawing
-    least: float
-    greatest: float
+    min_count: float
+    max_count: float
     tall: float
     dark: float
     bright: float

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.device import forget_peak, peak_memory
+from segzoo.device import peak_memory, reset_peak_memory
 from segzoo.registry import Range
 from segzoo.workflows.benchmark.roofline import roofline
 from segzoo.workflows.benchmark.timing import measure
@@ -18,10 +18,10 @@ from segzoo.workflows.benchmark.timing import measure
 Side = Annotated[int, Range(33, 8192)]
 Scope = Literal["net", "net+labels", "end_to_end"]
 Call = Callable[[Tensor], Tensor]
-PEAK = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
+MIN_PEAK_FRACTION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 
 
-def bench(
+def benchmark(
     call: Call,
     label: Callable[[Tensor], Tensor],
     pictures: Sequence[np.ndarray],
@@ -32,8 +32,8 @@ def bench(
     batch: Annotated[int, Range(1, None)] = 1,
     scope: Scope = "net+labels",
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32",
-    seconds: Annotated[float, Range(0, None, above=True)] = 20.0,
-    interval: Annotated[float, Range(0, 1, above=True)] = 0.03,
+    max_seconds: Annotated[float, Range(0, None, above=True)] = 20.0,
+    ci_half_width: Annotated[float, Range(0, 1, above=True)] = 0.03,
 ) -> dict[str, Any]:
     """Times a network and compares its labels with those of the same network in eager fp32.
 
@@ -56,16 +56,16 @@ def bench(
         bytes that torch held on CUDA, elsewhere the whole process), ``agreement``, ``peak`` of the machine, ``share_of_peak`` and
         ``warnings``.
     """
-    forget_peak(device)
+    reset_peak_memory(device)
     once = _scoped(call, label, [pictures[i % len(pictures)] for i in range(batch)], device, scope)
     start = time.perf_counter()
     once()
     if device.type == "cuda":
         torch.cuda.synchronize()
     first = time.perf_counter() - start
-    times = measure(once, device, seconds=seconds, interval=interval)
+    times = measure(once, device, max_seconds=max_seconds, ci_half_width=ci_half_width)
     memory = peak_memory(device)  # before anything else that is measured here
-    peak = roofline(device, PEAK[precision])
+    peak = roofline(device, MIN_PEAK_FRACTION[precision])
     middle = times.percentiles()["p50"] / 1000
     return {
         "ms_per_image": times.percentiles(batch),
@@ -77,7 +77,7 @@ def bench(
         "peak_memory_mb": memory / 1e6,
         "peak": peak,
         "share_of_peak": 2 * gmacs * batch / 1000 / middle / peak["tflops"],
-        "warnings": times.doubts(interval) + _vacuous(truth),
+        "warnings": times.warnings(ci_half_width) + _single_label_warning(truth),
     }
 
 
@@ -98,7 +98,7 @@ def _scoped(
     return (lambda: call(ready)) if scope == "net" else (lambda: label(call(ready)))
 
 
-def _vacuous(truth: Sequence[np.ndarray]) -> list[str]:
+def _single_label_warning(truth: Sequence[np.ndarray]) -> list[str]:
     """A warning where every runtime would agree that gives one label everywhere."""
     seen = np.unique(np.concatenate([labels.ravel() for labels in truth]))
     return [f"eager fp32 labels every pixel as class {seen[0]}: agreement says nothing"] if len(seen) == 1 else []

@@ -25,11 +25,11 @@ aten: Any = torch.ops.aten
 WHOLE = (aten.bmm, aten.mm, aten.index, aten.mean)  # pooling over the map: every pixel after it has seen the whole picture
 
 
-class Field(NamedTuple):
-    """How far a pixel of a map sees: the image pixels between two of its neighbours, and the side of the window it sees."""
+class ReceptiveField(NamedTuple):
+    """How far a pixel of a map sees: the image pixels between two of its neighbors, and the side of the window it sees."""
 
     jump: float
-    side: float
+    size: float
 
 
 class Row(NamedTuple):
@@ -65,7 +65,7 @@ def describe(
     return rows
 
 
-def sums(rows: list[Row]) -> dict[str, Any]:
+def totals(rows: list[Row]) -> dict[str, Any]:
     """Parameters, 10^9 multiply-adds, and the receptive field of the scores in pixels (``image``: all of it), as results hold them."""
     return {
         "params": sum(row.params for row in rows),
@@ -74,16 +74,16 @@ def sums(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def counted(model: nn.Module, hw: tuple[int, int]) -> dict[str, Any]:
+def model_complexity(model: nn.Module, hw: tuple[int, int]) -> dict[str, Any]:
     """``sums`` of a network as it is, with the channels that pruning has left it; on any device, and left as it is."""
-    return sums(describe(copy.deepcopy(model).to("meta"), hw=hw))
+    return totals(describe(copy.deepcopy(model).to("meta"), hw=hw))
 
 
 def _pixels(field: float) -> int | str:
     return "image" if math.isinf(field) else round(field)
 
 
-def table(rows: list[Row], before: list[Row] | None = None) -> str:
+def summary_table(rows: list[Row], before: list[Row] | None = None) -> str:
     """The rows as a Markdown table, with a line of sums.
 
     Args:
@@ -92,11 +92,11 @@ def table(rows: list[Row], before: list[Row] | None = None) -> str:
     """
     columns = ("layer", "kind", "kernel/stride/dilation", "output", "parameters", "MMACs", "receptive field")
     lines = [_cells(row) for row in rows]
-    total = sums(rows)
+    total = totals(rows)
     lines.append(("sum", "", "", "", f"{total['params']:,}", f"{1000 * total['gmacs']:,.1f}", total["receptive_field"]))
     if before is not None:
         columns += ("channels before", "parameters before", "MMACs before")
-        first = sums(before)
+        first = totals(before)
         past: list[tuple[Any, ...]] = [(row.output[0], *_counts(row)) for row in before]
         past.append(("", f"{first['params']:,}", f"{1000 * first['gmacs']:,.1f}"))
         lines = [(*line, *more) for line, more in zip(lines, past, strict=True)]
@@ -127,14 +127,14 @@ def _recorder(name: str, rows: list[Row], fields: _Fields) -> Callable[[nn.Modul
     return record
 
 
-def _row(name: str, layer: nn.Module, output: Tensor, field: Field) -> Row:
+def _row(name: str, layer: nn.Module, output: Tensor, field: ReceptiveField) -> Row:
     params = sum(parameter.numel() for parameter in layer.parameters())
     macs = 0
     if isinstance(layer, nn.ConvTranspose2d):
         macs = layer.weight.numel() * output.shape[-2] * output.shape[-1] // math.prod(layer.stride)
     elif isinstance(layer, nn.Conv2d):
         macs = layer.weight.numel() * output.shape[-2] * output.shape[-1]
-    return Row(name, type(layer).__name__, _window(layer), tuple(output.shape[1:]), params, macs, field.side)
+    return Row(name, type(layer).__name__, _window(layer), tuple(output.shape[1:]), params, macs, field.size)
 
 
 def _window(layer: nn.Module) -> str:
@@ -151,32 +151,32 @@ class _Fields(TorchDispatchMode):
     def __init__(self, picture: Tensor):
         super().__init__()
         self.of = WeakTensorKeyDictionary()
-        self.of[picture] = Field(1.0, 1.0)
+        self.of[picture] = ReceptiveField(1.0, 1.0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         seen = [self.of[leaf] for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf in self.of]
         if seen:
-            joint = Field(max(field.jump for field in seen), max(field.side for field in seen))
+            joint = ReceptiveField(max(field.jump for field in seen), max(field.side for field in seen))
             for leaf in tree_leaves(output):
                 if isinstance(leaf, Tensor):
                     self.of[leaf] = _after(func.overloadpacket, args, leaf, joint)
         return output
 
 
-def _after(operation: Any, args: Any, output: Tensor, field: Field) -> Field:
+def _after(operation: Any, args: Any, output: Tensor, field: ReceptiveField) -> ReceptiveField:
     """The field of an operation's output, from that of its inputs."""
     jump, side = field
     if operation is aten.convolution:
         kernel, step, dilation, transposed = args[1].shape[-1], args[3][-1], args[5][-1], args[6]
         if transposed:
-            return Field(jump / step, side + (math.ceil(kernel / step) - 1) * jump)
-        return Field(jump * step, side + (kernel - 1) * dilation * jump)
+            return ReceptiveField(jump / step, side + (math.ceil(kernel / step) - 1) * jump)
+        return ReceptiveField(jump * step, side + (kernel - 1) * dilation * jump)
     if operation in (aten.max_pool2d_with_indices, aten.avg_pool2d):
         kernel = args[1][-1]
         step = args[2][-1] if len(args) > 2 and args[2] else kernel
-        return Field(jump * step, side + (kernel - 1) * jump)
+        return ReceptiveField(jump * step, side + (kernel - 1) * jump)
     if operation is aten.upsample_bilinear2d and args[0].shape[-1] != output.shape[-1]:
         corner = int(bool(args[2]) and output.shape[-1] > 1)
-        return Field(jump * (args[0].shape[-1] - corner) / (output.shape[-1] - corner), side + jump)
-    return Field(jump, math.inf) if operation in WHOLE else field
+        return ReceptiveField(jump * (args[0].shape[-1] - corner) / (output.shape[-1] - corner), side + jump)
+    return ReceptiveField(jump, math.inf) if operation in WHOLE else field

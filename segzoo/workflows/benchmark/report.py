@@ -36,7 +36,7 @@ COLUMNS = (
     "peak memory MB",
     "remarks",
 )
-NAMED = {
+GROUP_COLUMNS = {
     "hw": "{0[0]}x{0[1]}",
     "scope": "{}",
     "backbone": "{}",
@@ -71,7 +71,7 @@ def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[Any]], str]:
     """Columns, lines, and in a sentence what is the same of every row; a single row stands upright."""
-    cells = [_cells(row) for row in _said(rows)]
+    cells = [_cells(row) for row in _format_cell(rows)]
     if len(cells) == 1:
         return ("what", "found"), [[name, cell] for name, cell in zip(COLUMNS, cells[0], strict=True) if cell is not None], ""
     same = {place for place in range(len(COLUMNS) - 1) if len({str(line[place]) for line in cells}) == 1}
@@ -84,7 +84,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[
     )
 
 
-def _said(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _format_cell(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows with those settings of their runtimes in words by which rows of one runtime differ."""
 
     def of_runtime(row: Mapping[str, Any], key: str) -> set[str]:
@@ -98,7 +98,7 @@ def _said(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _cells(row: Mapping[str, Any]) -> list[Any]:
-    remarks = row.get("unable") or "; ".join(row.get("warnings", []))
+    remarks = row.get("error") or "; ".join(row.get("warnings", []))
     size = "x".join(map(str, row["hw"])) if row.get("hw") else None
     names = [row.get(key) for key in ("model", "backbone", "runtime", "precision", "device", "threads")]
     first = [*names, row.get("said"), row.get("data"), size, row.get("batch"), row.get("scope")]
@@ -128,7 +128,7 @@ def _inline(text: str) -> str:
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """A page by itself: a bar a row, the table, the machine, and what others claim."""
-    able = [row for row in _said(rows) if "ms_per_image" in row]
+    able = [row for row in _format_cell(rows) if "ms_per_image" in row]
     columns, lines, same = _table(rows)
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in line) + "</tr>" for line in lines)
@@ -155,13 +155,15 @@ def _bars(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     longest = max(row["ms_per_image"]["p90"] for row in rows)
-    several = {key for key in NAMED if len({str(row.get(key)) for row in rows}) > 1}
+    several = {key for key in GROUP_COLUMNS if len({str(row.get(key)) for row in rows}) > 1}
     drawn = []
     for number, row in enumerate(rows):
         y = 26 * number
         middle, late = (560 * row["ms_per_image"][p] / longest for p in ("p50", "p90"))
         name = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
-        name += "".join(f" {NAMED[key].format(row[key])}" for key in NAMED if key in several and row.get(key) is not None)
+        name += "".join(
+            f" {GROUP_COLUMNS[key].format(row[key])}" for key in GROUP_COLUMNS if key in several and row.get(key) is not None
+        )
         drawn.append(
             f'<text x="335" y="{y + 17}" text-anchor="end">{html.escape(name)}</text>'
             f'<rect x="345" y="{y + 5}" width="{middle:.1f}" height="16" fill="#3b6fb6"/>'

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 WINDOW = 5  # calls of which a median is taken while warming up
-SETTLED = 0.05  # relative change between two such medians
+SETTLED_SPREAD = 0.05  # relative change between two such medians
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Times:
             f"p{p}": 1000 * ordered[min(len(ordered) - 1, math.ceil(len(ordered) * p / 100) - 1)] / divisor for p in (50, 90, 99)
         }
 
-    def doubts(self, wanted: float) -> list[str]:
+    def warnings(self, wanted: float) -> list[str]:
         """Why the median may not be trusted, in sentences; empty if it may."""
         low, high = median_interval(self.seconds)
         middle, found = statistics.median(self.seconds), []
@@ -60,7 +60,9 @@ def median_interval(seconds: Sequence[float]) -> tuple[float, float]:
     return ordered[max(0, math.floor(count / 2 - reach))], ordered[min(count - 1, math.ceil(count / 2 + reach))]
 
 
-def measure(call: Callable[[], object], device: torch.device, *, seconds: float, interval: float, least: int = 10) -> Times:
+def measure(
+    call: Callable[[], object], device: torch.device, *, max_seconds: float, ci_half_width: float, min_calls: int = 10
+) -> Times:
     """Calls until the running median settles, then until its interval is narrow enough or the time is spent.
 
     Args:
@@ -72,36 +74,36 @@ def measure(call: Callable[[], object], device: torch.device, *, seconds: float,
     """
     once = _cuda_clock(call) if device.type == "cuda" else _clock(call)
     warm: list[float] = []
-    while not _settled(warm):
+    while not _is_settled(warm):
         warm.append(once())
-        if len(warm) >= 3 and sum(warm) > seconds / 2:
+        if len(warm) >= 3 and sum(warm) > max_seconds / 2:
             break
     taken: list[float] = []
-    while len(taken) < least or sum(taken) < seconds:
+    while len(taken) < min_calls or sum(taken) < max_seconds:
         taken.append(once())
-        if len(taken) >= 3 * least and len(taken) % least == 0:
+        if len(taken) >= 3 * min_calls and len(taken) % min_calls == 0:
             low, high = median_interval(taken)
-            if high - low <= 2 * interval * statistics.median(taken):
+            if high - low <= 2 * ci_half_width * statistics.median(taken):
                 break
-    return Times(taken, len(warm), _settled(warm))
+    return Times(taken, len(warm), _is_settled(warm))
 
 
-class Pairs(NamedTuple):
+class InterleavedTimes(NamedTuple):
     """What two calls taken in turns came to: the median ratio of their times, and the seconds of the second one."""
 
     ratio: float
     others: list[float]
 
 
-def paired(
+def interleaved_ratio(
     call: Callable[[], object],
     other: Callable[[], object],
     device: torch.device,
     *,
-    seconds: float,
+    max_seconds: float,
     interval: float,
-    least: int = 10,
-) -> Pairs:
+    min_pairs: int = 10,
+) -> InterleavedTimes:
     """Two calls' times, taken in turns, so that whatever else uses the machine meets both.
 
     Args:
@@ -117,25 +119,25 @@ def paired(
     ratios: list[float] = []
     others: list[float] = []
     spent = 0.0
-    while len(ratios) < least or spent < seconds:
+    while len(ratios) < min_pairs or spent < max_seconds:
         first = ours() if len(ratios) % 2 == 0 else None
         second = theirs()
         first = ours() if first is None else first
         ratios.append(first / second)
         others.append(second)
         spent += first + second
-        if len(ratios) >= 2 * least and len(ratios) % least == 0:
+        if len(ratios) >= 2 * min_pairs and len(ratios) % min_pairs == 0:
             low, high = median_interval(ratios)
             if high - low <= 2 * interval * statistics.median(ratios):
                 break
-    return Pairs(statistics.median(ratios), others)
+    return InterleavedTimes(statistics.median(ratios), others)
 
 
-def _settled(warm: Sequence[float]) -> bool:
+def _is_settled(warm: Sequence[float]) -> bool:
     if len(warm) < 2 * WINDOW:
         return False
     last, previous = (statistics.median(warm[-end - WINDOW : -end or None]) for end in (0, WINDOW))
-    return abs(last - previous) <= SETTLED * previous
+    return abs(last - previous) <= SETTLED_SPREAD * previous
 
 
 def _clock(call: Callable[[], object]) -> Callable[[], float]:

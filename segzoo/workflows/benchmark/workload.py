@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from segzoo.config.build import build_data, build_model
-from segzoo.config.from_checkpoint import data_section, load_with_config, refuse_other_model
+from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
 from segzoo.registry import DATA, ConfigError, Range
 
 if TYPE_CHECKING:
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     import torch
 
     from segzoo.models._base import SegModel
-    from segzoo.types import DataCard, Dataset
+    from segzoo.types import Dataset, DatasetInfo
 
 Side = Annotated[int, Range(33, 8192)]
 
 
-class Subject(NamedTuple):
+class Workload(NamedTuple):
     """A network to be measured, in evaluation mode on the CPU.
 
     ``weights`` says where its weights come from; ``config`` holds its ``model`` and ``backbone`` sections.
     """
 
     model: SegModel
-    card: DataCard
+    card: DatasetInfo
     data: Dataset
     config: Mapping[str, Any]
     weights: str
 
 
-def subject(
-    config: Mapping[str, Any], *, ckpt: str | None = None, classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
-) -> Subject:
+def build_workload(
+    config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
+) -> Workload:
     """The network of a checkpoint, or a fresh one that scores every class and whose norms have seen a few pictures.
 
     Args:
@@ -51,23 +51,25 @@ def subject(
     import torch
 
     if ckpt is not None:
-        model, card, meta = load_with_config(ckpt=ckpt)
-        refuse_other_model(meta, config)
-        if classes not in (None, card.num_classes):
-            raise ConfigError(f"classes={classes} contradicts the checkpoint, which has {card.num_classes}. Leave classes= away.")
-        return Subject(model, card, build_data(data_section(meta, config.get("data")), "val"), meta["config"], meta["sha256"])
+        model, card, meta = load_checkpoint(ckpt=ckpt)
+        check_same_model(meta, config)
+        if num_classes not in (None, card.num_classes):
+            raise ConfigError(
+                f"num_classes={num_classes} contradicts the checkpoint, which has {card.num_classes}. Leave num_classes= away."
+            )
+        return Workload(model, card, build_data(dataset_config(meta, config.get("data")), "val"), meta["config"], meta["sha256"])
     if config.get("model") is None:
         raise ConfigError("there is nothing to measure: say model=<name> for random weights, or ckpt=<run folder>")
     data = build_data(config["data"], "val") if config.get("data") else DATA.build("parts", "val")
     torch.manual_seed(seed)
-    model = build_model(config, classes or 19).eval()
+    model = build_model(config, num_classes or 19).eval()
     model.card = data.card
-    draw_scores_(model)
-    _settle_norms(model, [data[i].image for i in range(min(4, len(data)))], data.card)
-    return Subject(model, data.card, data, config, f"random, seed {seed}, {_hash(model)}")
+    init_zero_classifiers_(model)
+    _calibrate_batch_norm(model, [data[i].image for i in range(min(4, len(data)))], data.card)
+    return Workload(model, data.card, data, config, f"random, seed {seed}, {_hash(model)}")
 
 
-def bench_pictures(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:
+def benchmark_images(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:
     """Pictures of a data set brought to one size by bilinear resampling, (H, W, 3) uint8 each.
 
     Args:
@@ -81,22 +83,22 @@ def bench_pictures(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 
     return [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_LINEAR) for image in images]
 
 
-def draw_scores_(model: torch.nn.Module) -> None:
+def init_zero_classifiers_(model: torch.nn.Module) -> None:
     """Draws the scores that start at zero, as FCN's do: a network that calls everything class 0 agrees with anything."""
     import torch
 
-    from segzoo.layers.conv import Score
+    from segzoo.layers.conv import Classifier
 
     for layer in model.modules():
-        if isinstance(layer, Score) and not layer.weight.any():
+        if isinstance(layer, Classifier) and not layer.weight.any():
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
 
-def _settle_norms(model: SegModel, images: list[np.ndarray], card: DataCard) -> None:
+def _calibrate_batch_norm(model: SegModel, images: list[np.ndarray], card: DatasetInfo) -> None:
     """Gives the norms of a fresh network the statistics of some pictures, so that its maps have the sizes of a trained one's."""
     import torch
 
-    from segzoo.layers.normalize import normalise
+    from segzoo.layers.normalize import normalize
 
     norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     for norm in norms:
@@ -105,7 +107,7 @@ def _settle_norms(model: SegModel, images: list[np.ndarray], card: DataCard) -> 
         norm.train()
     with torch.no_grad():
         for image in images:
-            model(normalise(torch.from_numpy(image[None]), card, torch.device("cpu")))
+            model(normalize(torch.from_numpy(image[None]), card, torch.device("cpu")))
     for norm in norms:
         norm.momentum = 0.1
         norm.eval()

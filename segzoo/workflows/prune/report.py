@@ -12,14 +12,14 @@ from segzoo.io import write_text
 from segzoo.reporting.tables import markdown_table
 
 if TYPE_CHECKING:
-    from segzoo.pruning.sensitivity import Curve
+    from segzoo.pruning.sensitivity import SensitivityCurve
 
 
-FASTER = 0.97  # of the time before; what is above that is called not faster
+SPEEDUP_THRESHOLD = 0.97  # of the time before; what is above that is called not faster
 
 
 def write_report(
-    folder: Path, rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]], curves: Sequence[Curve]
+    folder: Path, rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]], curves: Sequence[SensitivityCurve]
 ) -> str:
     """Writes ``report.md`` and ``report.html``; returns the Markdown.
 
@@ -30,7 +30,7 @@ def write_report(
         curves: what each layer's channels do to the loss.
     """
     columns, lines = _table(rows, times)
-    verdicts = _target(folder) + _verdicts(times)
+    verdicts = _target(folder) + _speedup_lines(times)
     text = markdown_table(columns, lines) + "".join(f"\n{line}\n" for line in verdicts)
     if curves:
         shares = sorted(curves[0].losses, reverse=True)
@@ -64,9 +64,9 @@ def _table(rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]]
 
 def _target(folder: Path) -> list[str]:
     """A sentence on what was asked of the pruner and what the share it found came to; none where the share itself was asked for."""
-    if not (folder / "aim.json").exists():
+    if not (folder / "target_search.json").exists():
         return []
-    aim = json.loads((folder / "aim.json").read_text(encoding="utf-8"))
+    aim = json.loads((folder / "target_search.json").read_text(encoding="utf-8"))
     target = aim["target"]
     kind, size = target["kind"], "x".join(map(str, target["hw"]))
     came = next(row[kind] for row in aim["tried"] if row["share"] == aim["share"])
@@ -74,28 +74,30 @@ def _target(folder: Path) -> list[str]:
     return [f"pruner.target_{kind}={target['value']:g}, {where}: {aim['share']:.1%} of the channels stay, which came to {came:g}."]
 
 
-def _verdicts(times: Mapping[str, Sequence[Any]]) -> list[str]:
+def _speedup_lines(times: Mapping[str, Sequence[Any]]) -> list[str]:
     """A sentence a runtime: how much faster, or that it is not, or why it was not timed."""
     said = []
     for before, after in zip(times.get("before", ()), times.get("after", ()), strict=True):
-        if unable := before.get("unable") or after.get("unable"):
+        if unable := before.get("error") or after.get("error"):
             said.append(f"{before['runtime']}: not timed: {' '.join(unable.split())}")
             continue
         name = f"{before['runtime']} {before['precision']} at {before['hw'][0]}x{before['hw'][1]}"
         first, last = before["ms_per_image"]["p50"], after["ms_per_image"]["p50"]
-        if last > FASTER * first:
+        if last > SPEEDUP_THRESHOLD * first:
             said.append(f"{name}: NOT faster, {first:.1f} ms before and {last:.1f} ms after.")
         else:
             said.append(f"{name}: {first / last:.2f} times as fast, {first:.1f} ms before and {last:.1f} ms after.")
     return said
 
 
-def page(columns: Sequence[str], lines: Sequence[Sequence[Any]], verdicts: Sequence[str], curves: Sequence[Curve]) -> str:
+def page(
+    columns: Sequence[str], lines: Sequence[Sequence[Any]], verdicts: Sequence[str], curves: Sequence[SensitivityCurve]
+) -> str:
     """The report as a page by itself, with a curve a layer."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in line) + "</tr>" for line in lines)
     said = "".join(f"<p>{html.escape(line)}</p>" for line in verdicts)
-    drawn = "".join(_small_plot(curve, max(max(c.losses.values()) - c.losses[1.0] for c in curves)) for curve in curves)
+    drawn = "".join(_curve_plot(curve, max(max(c.losses.values()) - c.losses[1.0] for c in curves)) for curve in curves)
     layers = f"<h2>Layer by layer</h2><p>Rise of the loss with 75, 50 and 25 % of one layer's channels.</p><div>{drawn}</div>"
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>segzoo pruning</title><style>"
@@ -107,7 +109,7 @@ def page(columns: Sequence[str], lines: Sequence[Sequence[Any]], verdicts: Seque
     )
 
 
-def _small_plot(curve: Curve, tallest: float) -> str:
+def _curve_plot(curve: SensitivityCurve, tallest: float) -> str:
     """One layer's curve as a picture of its own, all of one scale; further left means fewer channels."""
     name = ", ".join(curve.layers)
     points = [

@@ -14,21 +14,21 @@ from segzoo.io import write_json
 from segzoo.registry import ConfigError
 
 if TYPE_CHECKING:
-    from segzoo.distributed import World
+    from segzoo.distributed import Distributed
     from segzoo.pruning._base import Pruner, Ranking, Target
-    from segzoo.training.components import Parts
+    from segzoo.training.components import TrainingComponents
     from segzoo.types import Dataset
 
-LEAST = 0.05  # share of the channels below which nothing is tried
-CLOSE = {"ms": 0.04, "gmacs": 0.002, "params": 0.002}  # relative distance below the target at which the search ends
-TURNS = 12
+MIN_RATIO = 0.05  # share of the channels below which nothing is tried
+TOLERANCE = {"ms": 0.04, "gmacs": 0.002, "params": 0.002}  # relative distance below the target at which the search ends
+MAX_TRIALS = 12
 UNITS = {"ms": "ms", "gmacs": "GMACs", "params": "parameters"}
 
 
-def settle(
-    parts: Parts,
+def resolve_keep_ratio(
+    parts: TrainingComponents,
     folder: Path,
-    world: World,
+    world: Distributed,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
@@ -42,19 +42,19 @@ def settle(
         device, precision: as the training takes them.
     """
     from segzoo.device import Precision, pick_device
-    from segzoo.training.calibration import Evidence
+    from segzoo.training.calibration import CalibrationSet
 
     pruner = parts.pruner
     if pruner is not None and pruner.target is not None:
         place = pick_device(device)
-        evidence = Evidence(parts.model.to(place), parts, Precision(precision, place))
+        evidence = CalibrationSet(parts.model.to(place), parts, Precision(precision, place))
         sections = ("model", "backbone", "ckpt", "init", "data", "augment", "loss")
         of = {name: parts.config.get(name) for name in sections} | {"precision": precision}
-        share = world.first(lambda: share_for(pruner, parts.model, evidence, parts.val_set, folder, device, of=of))
+        share = world.run_on_rank0(lambda: search_keep_ratio(pruner, parts.model, evidence, parts.val_set, folder, device, of=of))
         parts.pruner = dataclasses.replace(pruner, shares=(share,), target=None)
 
 
-def share_for(
+def search_keep_ratio(
     pruner: Pruner,
     model: Any,
     evidence: Any,
@@ -82,7 +82,7 @@ def share_for(
     Raises:
         ConfigError: the target cannot be met, or is met already.
     """
-    target, kept = pruner.target, folder / "aim.json"
+    target, kept = pruner.target, folder / "target_search.json"
     assert target is not None
     wanted = {"target": dataclasses.asdict(target), "ranks": _ranks(pruner), "of": dict(of or {})}
     wanted = json.loads(json.dumps(wanted))
@@ -100,9 +100,9 @@ def share_for(
 
 def _ranks(pruner: Pruner) -> dict[str, Any]:
     """What decides which channels a share drops: the ranking, by name and with its own settings, and how shares are dealt out."""
-    rank = pruner.worth if isinstance(pruner.worth, partial) else partial(pruner.worth)
+    rank = pruner.importance if isinstance(pruner.importance, partial) else partial(pruner.importance)
     name = getattr(rank.func, "__name__", str(rank.func))
-    return {"by": name, **rank.keywords, "how": pruner.how, "multiple": pruner.multiple, "exclude": pruner.exclude}
+    return {"by": name, **rank.keywords, "how": pruner.allocation, "multiple": pruner.round_to, "exclude": pruner.exclude}
 
 
 def search(target: Target, value: Callable[[float], float], say: Callable[[str], None]) -> dict[float, float]:
@@ -117,50 +117,52 @@ def search(target: Target, value: Callable[[float], float], say: Callable[[str],
 
     def take(share: float) -> float:
         tried[share] = value(share)
-        say(f"{share:.0%} of the channels: {_shown(target.kind, tried[share])}, wanted {_shown(target.kind, target.value)}")
+        say(
+            f"{share:.0%} of the channels: {_format_value(target.kind, tried[share])}, wanted {_format_value(target.kind, target.value)}"
+        )
         return tried[share]
 
     if take(1.0) <= target.value:
         raise ConfigError(
-            f"pruner.target_{target.kind}={target.value:g} is met already: {_shown(target.kind, tried[1.0])}. Ask for less, or do not prune."
+            f"pruner.target_{target.kind}={target.value:g} is met already: {_format_value(target.kind, tried[1.0])}. Ask for less, or do not prune."
         )
-    if take(LEAST) > target.value:
+    if take(MIN_RATIO) > target.value:
         raise ConfigError(
-            f"pruner.target_{target.kind}={target.value:g} cannot be met: with {LEAST:.0%} of the channels it is still "
-            f"{_shown(target.kind, tried[LEAST])}. Take a smaller trunk or picture, a faster runtime, or a higher target."
+            f"pruner.target_{target.kind}={target.value:g} cannot be met: with {MIN_RATIO:.0%} of the channels it is still "
+            f"{_format_value(target.kind, tried[MIN_RATIO])}. Take a smaller trunk or picture, a faster runtime, or a higher target."
         )
-    low, high = LEAST, 1.0
-    for turn in range(TURNS):
+    low, high = MIN_RATIO, 1.0
+    for turn in range(MAX_TRIALS):
         between = (target.value - tried[low]) / (tried[high] - tried[low]) if turn % 2 == 0 and tried[high] > tried[low] else 0.5
         share = low + (high - low) * min(0.9, max(0.1, between))  # along the line and in the middle by turns
         if take(share) <= target.value:
             low = share
         else:
             high = share
-        if tried[low] < target.value * (1 - CLOSE[target.kind]) and high - low >= 0.004:
+        if tried[low] < target.value * (1 - TOLERANCE[target.kind]) and high - low >= 0.004:
             continue
-        if target.kind != "ms" or low == LEAST or take(low) <= target.value:  # times are noisy: the answer is measured twice
+        if target.kind != "ms" or low == MIN_RATIO or take(low) <= target.value:  # times are noisy: the answer is measured twice
             break
         high, low = low, max(share for share, value in tried.items() if value <= target.value)
-    if tried[low] < target.value * (1 - CLOSE[target.kind]):
+    if tried[low] < target.value * (1 - TOLERANCE[target.kind]):
         say(f"no share between {low:.1%} and {high:.1%} came closer to what was wanted")
     return tried
 
 
 def _pruned(ranking: Ranking, model: Any, share: float) -> Any:
     """A copy that has lost channels."""
-    from segzoo.pruning.surgery import cut_
+    from segzoo.pruning.surgery import remove_channels_
 
     cut = copy.deepcopy(model).eval()
-    cut_(cut, ranking.channels, ranking.dropped(share) if share < 1 else ())
+    remove_channels_(cut, ranking.channels, ranking.select(share) if share < 1 else ())
     return cut
 
 
 def _counted(target: Target, model: Any) -> float:
     """Parameters or 10^9 multiply-adds of a network."""
-    from segzoo.workflows.benchmark.model_summary import counted
+    from segzoo.workflows.benchmark.model_summary import model_complexity
 
-    return float(counted(model, target.hw)[target.kind])
+    return float(model_complexity(model, target.hw)[target.kind])
 
 
 def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]:
@@ -172,30 +174,30 @@ def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]
     import statistics
 
     from segzoo.device import pick_device
-    from segzoo.runtimes._base import Unable
-    from segzoo.workflows.benchmark.runner import labeller
-    from segzoo.workflows.benchmark.timing import measure, paired
-    from segzoo.workflows.benchmark.workload import bench_pictures
+    from segzoo.runtimes._base import RuntimeUnavailable
+    from segzoo.workflows.benchmark.runner import make_segmenter
+    from segzoo.workflows.benchmark.timing import interleaved_ratio, measure
+    from segzoo.workflows.benchmark.workload import benchmark_images
 
-    place, pictures = pick_device(device), bench_pictures(data, 8, hw=target.hw)
+    place, pictures = pick_device(device), benchmark_images(data, 8, hw=target.hw)
     whole: list[Callable[[], object]] = []
     seconds: list[float] = []  # of the whole network, whenever it ran
 
     def milliseconds(model: Any) -> float:
         try:
-            once = labeller(model, data.card, target.runtime, target.precision, pictures, place)
-        except Unable as error:
+            once = make_segmenter(model, data.card, target.runtime, target.precision, pictures, place)
+        except RuntimeUnavailable as error:
             raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
         if not whole:
             whole.append(once)
-            seconds.extend(measure(once, place, seconds=20, interval=0.02).seconds)
+            seconds.extend(measure(once, place, max_seconds=20, ci_half_width=0.02).seconds)
             return 1000 * statistics.median(seconds)
-        found = paired(once, whole[0], place, seconds=20, interval=0.02)
+        found = interleaved_ratio(once, whole[0], place, max_seconds=20, interval=0.02)
         seconds.extend(found.others)
         return 1000 * found.ratio * statistics.median(seconds)
 
     return milliseconds
 
 
-def _shown(kind: str, value: float) -> str:
+def _format_value(kind: str, value: float) -> str:
     return f"{value:,.0f} {UNITS[kind]}" if kind == "params" else f"{value:.3g} {UNITS[kind]}"
