@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_kit import CARD, Toy, ToyData, make_parts, run_in, settings, weights_hash
 from test_runtimes import order
+from toy_training import CARD, Toy, ToyData, make_parts, run_in, settings, weights_hash
 
 from segzoo.api import create_model
 from segzoo.evaluation.evaluator import evaluate

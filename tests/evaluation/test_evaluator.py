@@ -1,0 +1,314 @@
+"""The evaluator against a plain full-size implementation and scikit-learn's counts; protocols, loss, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import settings as tuned
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix
+from torch import nn
+from toy_training import CARD, Toy, ToyData, ToyLoss
+
+from segzoo.device import Precision, pick_device
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.evaluation.report import score_table, write_summary
+from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.segment import predict_probabilities, window_starts
+from segzoo.layers.normalize import normalize
+from segzoo.registry import ConfigError, Range, settings_of
+from segzoo.types import DataError, DatasetInfo, Logits, Sample
+
+CPU = torch.device("cpu")
+MEAN, STD = np.array(CARD.mean), np.array(CARD.std)
+DATA = ToyData(5, first=100, vary=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    toy = Toy()
+    with torch.no_grad():
+        for sample in (DATA[i] for i in range(5)):  # statistics that differ from the identity, so that a wrong mode shows
+            toy(normalize(torch.from_numpy(sample.image)[None], CARD, CPU))
+    return toy.train()
+
+
+def full_size(model, image, size=None):
+    """Class probabilities the plain way: float64 normalizing in NumPy, the whole grown map in memory."""
+    x = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
+    size = size or image.shape[:2]
+    if size != image.shape[:2]:
+        x = F.interpolate(x, size, mode="bilinear", align_corners=False)
+    modes = [m.training for m in model.modules()]
+    model.eval()
+    with torch.no_grad():
+        grown = F.interpolate(model(x).main, image.shape[:2], mode="bilinear", align_corners=False)
+    for module, mode in zip(model.modules(), modes, strict=True):
+        module.training = mode
+    return grown
+
+
+def run(model, data=DATA, loss=None, **words):
+    return evaluate(model, data, CARD, loss, **{"device": "cpu", "workers": 0} | words)
+
+
+def counted(label_of):
+    truth, found = [], []
+    for index in range(len(DATA)):
+        sample = DATA[index]
+        valid = sample.label != 255
+        truth.append(sample.label[valid])
+        found.append(label_of(sample.image)[valid])
+    return confusion_matrix(np.concatenate(truth), np.concatenate(found), labels=[0, 1, 2])
+
+
+def test_a_single_pass_equals_the_plain_way(model):
+    result = run(model)
+    wanted = counted(lambda image: full_size(model, image)[0].argmax(0).numpy())
+    assert (result.confusion == wanted).all() and result.confusion.dtype == np.int64
+    iou = np.diag(wanted) / (wanted.sum(0) + wanted.sum(1) - np.diag(wanted))
+    assert result.scores.miou == pytest.approx(iou.mean()) and result.scores.images == 5 and result.scores.loss is None
+
+
+def test_scales_and_mirror_equal_the_plain_way(model):
+    def label_of(image):
+        total = 0
+        for factor in (0.5, 1.0, 1.75):
+            size = (round(image.shape[0] * factor), round(image.shape[1] * factor))
+            total = total + full_size(model, image, size).softmax(1)
+            total = total + full_size(model, image[:, ::-1].copy(), size).softmax(1).flip(3)
+        return total[0].argmax(0).numpy()
+
+    result = run(model, scales=(0.5, 1.0, 1.75), flip=True)
+    assert (result.confusion == counted(label_of)).all()
+    assert (result.confusion != run(model).confusion).any()
+
+
+def test_windows_equal_the_plain_way(model):
+    def label_of(image):
+        (height, width), total, count = image.shape[:2], 0, 0
+        total, count = torch.zeros(3, height, width), torch.zeros(height, width)
+        for top in (*range(0, height - 16, 10), height - 16):
+            for left in (*range(0, width - 12, 8), width - 12):
+                window = image[top : top + 16, left : left + 12]
+                total[:, top : top + 16, left : left + 12] += full_size(model, window).softmax(1)[0]
+                count[top : top + 16, left : left + 12] += 1
+        return (total / count).argmax(0).numpy()
+
+    assert (run(model, mode="slide", crop=(16, 12)).confusion == counted(label_of)).all()
+
+
+def test_a_window_larger_than_the_picture_pads_with_the_mean(model):
+    image = DATA[0].image
+    padded = np.tile(MEAN, (50, 60, 1))
+    padded[: image.shape[0], : image.shape[1]] = image
+    wanted = full_size(model, padded).softmax(1)[..., : image.shape[0], : image.shape[1]]
+    x = normalize(torch.from_numpy(image)[None], CARD, CPU)
+    model.eval()
+    with torch.no_grad():
+        found = predict_probabilities(model, x, InferenceProtocol("slide", (50, 60)), Precision("fp32", CPU))
+        overlapping = predict_probabilities(
+            model, x, InferenceProtocol("slide", (12, 14), (5, 5), (1.0, 1.3), True), Precision("fp32", CPU)
+        )
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.allclose(overlapping.sum(1), torch.ones(1, *image.shape[:2]), atol=1e-5)  # a mean over windows, scales and sides
+    model.train()
+
+
+def test_order_workers_and_channel_layout_change_nothing(model):
+    class Backwards(ToyData):
+        def __getitem__(self, index):
+            return super().__getitem__(len(self) - 1 - index)
+
+    one = run(model, loss=ToyLoss())
+    other = run(model, Backwards(5, first=100, vary=True), loss=ToyLoss(), workers=1)
+    assert (one.confusion == other.confusion).all() and one.scores.loss == pytest.approx(other.scores.loss, rel=1e-12)
+
+
+def test_the_loss_is_the_mean_over_all_valid_pixels(model):
+    total, valid = 0.0, 0
+    for index in range(len(DATA)):
+        sample = DATA[index]
+        label = torch.from_numpy(sample.label).long()[None]
+        total += float(F.cross_entropy(full_size(model, sample.image), label, ignore_index=255, reduction="sum"))
+        valid += int((label != 255).sum())
+    assert run(model, loss=ToyLoss()).scores.loss == pytest.approx(total / valid, rel=1e-5)
+    assert run(model, loss=ToyLoss(), flip=True).scores.loss is None
+
+
+def test_the_model_is_left_as_it_was(model):
+    frozen = model.get_submodule("backbone.1")
+    frozen.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="enough"):
+        evaluate(model, DATA, CARD, None, lambda done: stop_at(done, 2), device="cpu", workers=0)
+    run(model)
+    assert model.training and model.drop.training and not frozen.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(rng, torch.get_rng_state())
+    frozen.train()
+
+
+def stop_at(done, last):
+    if done == last:
+        raise RuntimeError("enough")
+
+
+def test_a_label_outside_the_classes_names_the_picture(model):
+    class Wrong(ToyData):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            if index == 1:
+                sample.label[0, 0] = 7
+            return sample
+
+    with pytest.raises(DataError, match=r"toy1: the label holds 7"):
+        run(model, Wrong(3))
+    two = DatasetInfo("two", ("sky", "road"), CARD.palette[:2])  # a model of fewer classes than the data
+    with pytest.raises(DataError, match=r"toy10\d: labels hold 2; wanted train ids 0\.\.1"):
+        evaluate(Toy(num_classes=2), DATA, two, device="cpu", workers=0)
+    with pytest.raises(DataError, match="none of 2 pictures has a labeled pixel"):
+        run(model, Blank(2))
+
+
+class Blank(ToyData):
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return Sample(sample.image, np.full_like(sample.label, 255), sample.name)
+
+
+def test_more_than_255_classes(model):
+    card = DatasetInfo("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore=65535)
+
+    class Wide(nn.Module):
+        align_corners, num_classes = False, 300
+
+        def forward(self, x):
+            main = torch.zeros(1, 300, 6, 8)
+            main[:, 270, :3], main[:, 299, 3:] = 1, 1
+            return Logits(main)
+
+    class Many(ToyData):
+        def __init__(self, count):
+            super().__init__(count)
+            self.card = card
+
+        def __getitem__(self, index):
+            label = np.full((24, 32), 299, np.uint16)
+            label[:12], label[0] = 270, 65535
+            return Sample(super().__getitem__(index).image, label, "many")
+
+    for flip in (False, True):
+        result = evaluate(Wide(), Many(1), card, device="cpu", workers=0, flip=flip)
+        assert result.scores.miou == 1.0 and result.scores.classes_present == 2 and result.confusion.sum() == 23 * 32
+
+
+def test_bf16_scores_about_the_same(model):
+    result = run(model, precision="bf16")
+    assert result.scores.miou == pytest.approx(run(model).scores.miou, abs=0.05)
+
+
+PROTOCOLS = [
+    {},
+    {"flip": True},
+    {"scales": (0.5, 1.0)},
+    {"scales": (1.0, 0.5)},
+    {"mode": "slide", "crop": (16, 16)},
+    {"mode": "slide", "crop": (16, 12)},
+    {"mode": "slide", "crop": (16, 16), "stride": (8, 8)},
+]
+
+
+def test_protocols_that_differ_have_different_ids(model):
+    results = [run(model, **words) for words in PROTOCOLS]
+    assert len({result.protocol_id for result in results}) == len(PROTOCOLS)
+    assert run(model, precision="bf16").protocol_id == run(model, [DATA, ToyData(2)][1]).protocol_id == results[0].protocol_id
+    assert (
+        InferenceProtocol("slide", (15, 15)).id == InferenceProtocol("slide", (15, 15), (10, 10)).id
+    )  # the default stride, spelt out or not
+    for result in results:
+        assert json.loads(json.dumps(result.protocol)) == result.protocol
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"mode": "slide"}, "needs a window"),
+        ({"crop": (4, 4)}, "belong to mode=slide"),
+        ({"mode": "slide", "crop": (4, 4), "stride": (4, 5)}, "would stay unlabeled"),
+        ({"scales": ()}, "scales is empty"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(model, words, message):
+    with pytest.raises(ConfigError, match=message):
+        run(model, **words)
+
+
+@given(st.integers(1, 300), st.integers(1, 100), st.integers(1, 100))
+def test_windows_cover_every_pixel_and_stay_inside(size, crop, step):
+    starts = window_starts(size, crop, min(step, crop))
+    covered = {pixel for start in starts for pixel in range(start, start + crop)}
+    assert covered >= set(range(size)) and starts == sorted(set(starts))
+    assert starts[-1] + crop == max(size, crop)
+
+
+@tuned(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_normalising_equals_the_formula(seed):
+    image = np.random.default_rng(seed).integers(0, 256, (2, 5, 7, 3), np.uint8)
+    wanted = ((image - MEAN) / STD).transpose(0, 3, 1, 2)
+    for layout in (True, False):
+        x = normalize(torch.from_numpy(image), CARD, CPU, channels_last=layout)
+        assert np.allclose(x.numpy(), wanted, atol=1e-5)
+        assert x.is_contiguous(memory_format=torch.channels_last if layout else torch.contiguous_format)
+
+
+def test_summary_and_tables(model, tmp_path):
+    class NoTree(ToyData):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            sample.label[sample.label == 2] = 255
+            return sample
+
+    result = run(model, NoTree(3), loss=ToyLoss())
+    summary = write_summary(tmp_path / "eval", result, "abc")
+    assert json.loads((tmp_path / "eval/summary.json").read_text()) == summary
+    wanted = (
+        "miou miou_interval macc aacc fwiou per_class classes_present images precision protocol protocol_id checkpoint_sha256 loss"
+    )
+    assert set(wanted.split()) == summary.keys()
+    assert summary["per_class"]["tree"] == {"iou": None, "acc": None, "pixels": 0} and summary["classes_present"] == 2
+    rows = list(csv.reader((tmp_path / "eval/per_class.csv").open()))
+    assert rows[0] == ["class", "iou", "acc", "pixels"] and rows[3] == ["tree", "", "", "0"]
+    assert float(rows[1][1]) == result.scores.per_class["sky"]["iou"]
+    assert (np.load(tmp_path / "eval/pictures.npy") == result.per_image_counts).all()
+    counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
+    assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
+    table = score_table(result)
+    assert "1 of 3 classes are absent" in table and result.protocol_id in table and f"mIoU {100 * summary['miou']:.2f}" in table
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == CPU
+    with pytest.raises(ConfigError, match="device=cpu or device=auto"):
+        pick_device("cuda")
+
+
+def test_every_setting_of_the_engine_has_a_type_the_registry_can_check():
+    from segzoo.inference.predictor import predict_images
+    from segzoo.runs.open_run import open_run
+    from segzoo.training.loop import train
+
+    assert Range(1) in settings_of(train)["batch_size"].type.__metadata__
+    names = {function.__name__: set(settings_of(function)) for function in (train, evaluate, predict_images, open_run)}
+    assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["train"]
+    assert {"source", "alpha"} < names["predict"] and {"mode", "scales", "flip"} < names["evaluate"] & names["predict"]

@@ -1,0 +1,217 @@
+"""The run folder: new, resumed, finished or refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from toy_training import CARD, Toy
+
+from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.registry import ConfigError
+from segzoo.runs.config_diff import config_hash, diff_configs
+from segzoo.runs.open_run import create_output_dir, open_run
+
+CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
+
+
+def start(root, config=CONFIG, **words):
+    return open_run("train", "toy-none-toy", config, root, **words)
+
+
+def add_step(run, step):
+    return save_checkpoint(run.folder, step, Toy(), {"step": step}, CONFIG, CARD, {})
+
+
+def stop(run):
+    """What a killed process leaves behind: the lock is gone, nothing else changed."""
+    run.close()
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_new_run_says_what_runs_where(tmp_path, capsys):
+    run = start(tmp_path)
+    assert run.path.parent == tmp_path / "train/toy-none-toy" and run.resume_from is None and not run.finished
+    assert yaml.safe_load((run.path / "config.yaml").read_text()) == CONFIG
+    env = json.loads((run.path / "env.json").read_text())
+    assert env["versions"]["torch"] and env["machine"]["threads"] >= 1 and {"command", "git", "time"} <= env.keys()
+    assert capsys.readouterr().out.startswith(f"new run: {run.path}")
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *form: "2026-01-02_03-04-05")
+    runs = [start(tmp_path) for _ in range(11)]
+    assert len({run.path for run in runs}) == 11
+    for run in runs:
+        add_step(run, 1)
+        stop(run)
+    assert start(tmp_path, resume="auto").path.name == "2026-01-02_03-04-05-11"  # not -9, which sorts last as text
+
+
+def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path, capsys):
+    first, second, other, empty = start(tmp_path), start(tmp_path), start(tmp_path, CONFIG | {"steps": 20}), start(tmp_path)
+    for run in (first, second, other):
+        add_step(run, 3)
+    for run in (first, second, other, empty):
+        stop(run)
+    again = start(tmp_path, CONFIG | {"workers": 7, "device": "cpu", "resume": "auto"}, resume="auto")
+    assert again.path == second.path and again.resume_from == second.path / "checkpoints/3"
+    assert f"resumed at step 3: {second.path}" in capsys.readouterr().out
+    again.finish({"miou": 0.5})
+    third = start(tmp_path, resume="auto")
+    assert third.path == first.path
+    third.fail(RuntimeError("two\nlines"))
+    assert json.loads((first.path / "result.json").read_text()) == {"finished": False, "error": "RuntimeError: two lines"}
+    assert start(tmp_path, resume="auto").path == first.path
+
+
+def test_auto_without_any_run_starts_one(tmp_path, capsys):
+    assert start(tmp_path, resume="auto").resume_from is None
+    assert "new run, no unfinished one of this configuration" in capsys.readouterr().out
+
+
+def test_out_is_used_refused_or_resumed(tmp_path, capsys):
+    out = str(tmp_path / "mine")
+    run = start(tmp_path, out=out, resume="auto")
+    assert run.path == tmp_path / "mine" and "nothing to resume" in capsys.readouterr().out
+    stop(run)
+    with pytest.raises(ConfigError, match=r"already holds a run.*resume=auto"):
+        start(tmp_path, out=out)
+    run = start(tmp_path, out=out, resume="auto")
+    assert run.resume_from is None and "no checkpoint yet" in run.message
+    add_step(run, 0)
+    add_step(run, 4)
+    stop(run)
+    flip(run.path / "checkpoints/4/model.safetensors")
+    run = start(tmp_path, out=out, resume="auto")
+    assert run.resume_from == run.path / "checkpoints/0" and "passed over" in run.message and "checksum" in run.message
+    run.finish({"miou": 0.5})
+    capsys.readouterr()
+    done = start(tmp_path, out=out, resume="auto")
+    assert done.finished and done.result == {"miou": 0.5, "finished": True} and "nothing to do" in capsys.readouterr().out
+
+
+def test_auto_refuses_an_out_of_another_configuration(tmp_path):
+    run = start(tmp_path, out=str(tmp_path / "mine"))
+    add_step(run, 1)
+    run.finish({})
+    with pytest.raises(ConfigError, match=r"another configuration \(steps: 10 -> 20\)"):
+        start(tmp_path, CONFIG | {"steps": 20}, out=str(tmp_path / "mine"), resume="auto")
+
+
+def test_only_damaged_checkpoints_are_no_reason_to_start_over(tmp_path):
+    run = start(tmp_path, out=str(tmp_path / "mine"))
+    flip(add_step(run, 1) / "trainer.pt")
+    stop(run)
+    with pytest.raises(ConfigError, match="every checkpoint is damaged"):
+        start(tmp_path, out=str(tmp_path / "mine"), resume="auto")
+
+
+def test_a_path_goes_on_in_place_or_forks(tmp_path):
+    run = start(tmp_path)
+    old, new = add_step(run, 2), add_step(run, 5)
+    stop(run)
+    on = start(tmp_path, CONFIG | {"steps": 20}, resume=str(run.path))
+    assert on.path == run.path and on.resume_from == new and "settings differ: steps: 10 -> 20" in on.message
+    stop(on)
+    with pytest.raises(ConfigError, match=r"5 is newer.*out=<new folder>"):
+        start(tmp_path, resume=str(old))
+    fork = start(tmp_path, resume=str(old), out=str(tmp_path / "fork"))
+    assert fork.path == tmp_path / "fork" and fork.resume_from == old
+    on.finish({})
+    same = CONFIG | {"steps": 20}
+    assert start(tmp_path, same, resume=str(run.path)).finished
+    with pytest.raises(ConfigError, match="the run is finished"):
+        start(tmp_path, CONFIG | {"steps": 30}, resume=str(run.path))
+
+
+def test_paths_that_hold_no_checkpoint_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="wanted none, auto, or a run or step directory"):
+        start(tmp_path, resume=str(tmp_path))
+    run = start(tmp_path)
+    flip(add_step(run, 2) / "model.safetensors")
+    stop(run)
+    for path in (run.path, run.path / "checkpoints/2"):
+        with pytest.raises(ConfigError, match=r"no usable checkpoint.*checksum differs"):
+            start(tmp_path, resume=str(path))
+
+
+def test_an_out_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        start(tmp_path, out=str(tmp_path / "file"))
+
+
+def hold(folder, ready, release):
+    from segzoo.runs.locks import lock_folder
+
+    handle = lock_folder(folder)
+    ready.set()
+    release.wait(60)
+    del handle
+
+
+def test_a_folder_has_one_writer(tmp_path, capsys):
+    run = start(tmp_path)
+    add_step(run, 1)
+    stop(run)
+    context = multiprocessing.get_context("fork")
+    ready, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(run.path, ready, release))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(ConfigError, match="being written by another process"):
+            start(tmp_path, out=str(run.path), resume="auto")
+        assert start(tmp_path, resume="auto").path != run.path
+        assert "not resumed, another process is writing it" in capsys.readouterr().out
+    finally:
+        release.set()
+        other.join()
+    assert start(tmp_path, out=str(run.path), resume="auto").resume_from is not None
+
+
+def test_results_get_a_folder_once(tmp_path):
+    with create_output_dir("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores")) as folder:
+        assert (folder / "config.yaml").is_file() and (folder / "env.json").is_file()
+    with pytest.raises(ConfigError, match="already holds results"), create_output_dir("eval", "toy", CONFIG, out=str(folder)):
+        pass
+    with create_output_dir("eval", "toy", CONFIG, tmp_path) as folder:
+        assert folder.parent == tmp_path / "eval/toy"
+
+
+def test_a_result_that_came_to_nothing_leaves_nothing(tmp_path):
+    out = tmp_path / "scores"
+    for _ in range(2):  # the second one is not refused
+        with pytest.raises(ValueError, match="no model"), create_output_dir("eval", "toy", CONFIG, out=str(out)):
+            raise ValueError("no model")
+        assert not out.exists()
+    with pytest.raises(ValueError, match="half way"), create_output_dir("eval", "toy", CONFIG, out=str(out)) as folder:
+        (folder / "label.png").write_bytes(b"kept")
+        raise ValueError("half way")
+    assert {path.name for path in out.iterdir()} >= {"label.png", "config.yaml", "env.json"}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-1, 1) | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=2),
+    max_leaves=6,
+)
+CONFIGS = st.dictionaries(st.sampled_from(["model", "steps", "workers", "out"]), VALUES, max_size=4)
+
+
+@given(CONFIGS, CONFIGS)
+@example({"model": [False], "steps": {}}, {"model": [0], "steps": {}})
+def test_equal_hash_means_no_difference(one, other):
+    assert (config_hash(one) == config_hash(other)) == (diff_configs(one, other) == [])
+    stored = yaml.safe_load(yaml.safe_dump(one))
+    assert config_hash(stored) == config_hash(one)

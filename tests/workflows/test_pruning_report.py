@@ -1,0 +1,134 @@
+"""The report of a pruning: what it says of scores, sizes and times, also when nothing was won."""
+
+from __future__ import annotations
+
+import copy
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from toy_training import make_parts
+
+from segzoo.api import create_model
+from segzoo.config.build import build_data
+from segzoo.pruning._base import Pruner
+from segzoo.pruning.sensitivity import SensitivityCurve
+from segzoo.registry import LOSSES, PRUNERS
+from segzoo.workflows.prune.report import write_report
+from segzoo.workflows.prune.stages import evaluate_stages
+
+ROWS = [
+    {"what": "before", "miou": 0.5, "miou_interval": (0.45, 0.55), "params": 1000, "gmacs": 2.0},
+    {"what": "pruned", "miou": 0.2, "miou_interval": (0.15, 0.25), "params": 500, "gmacs": 1.0},
+    {"what": "fine-tuned", "miou": 0.4, "miou_interval": (0.35, 0.45), "params": 400, "gmacs": 0.8},
+]
+CURVES = [SensitivityCurve(0, ("a.conv", "b.<conv>"), 8, {1.0: 1.0, 0.75: 1.1, 0.5: 1.3, 0.25: 2.0})]
+
+
+def timed(ms, runtime="eager"):
+    return {"runtime": runtime, "precision": "bf16", "hw": [64, 96], "ms_per_image": {"p50": ms}, "peak_memory_mb": 90.0}
+
+
+def test_a_report_says_what_was_won_and_what_was_not(tmp_path):
+    unable = {"runtime": "openvino", "error": "not\ninstalled"}
+    times = {
+        "before": [timed(20.0), timed(10.0, "torch_compile"), unable],
+        "after": [timed(10.0), timed(9.9, "torch_compile"), unable],
+    }
+    text = write_report(tmp_path, ROWS, times, CURVES)
+    assert text == (tmp_path / "report.md").read_text()
+    assert "| before | 50.00 | 45.0 to 55.0 | 1,000 | 2.00 | 20.0 | 90 |" in text
+    assert "| pruned | 20.00 | 15.0 to 25.0 | 500 | 1.00 |  |  |" in text, "its time is not known: it is not of the last size"
+    assert "| fine-tuned | 40.00 | 35.0 to 45.0 | 400 | 0.80 | 10.0 | 90 |" in text
+    assert "eager bf16 at 64x96: 2.00 times as fast, 20.0 ms before and 10.0 ms after." in text
+    assert "torch_compile bf16 at 64x96: NOT faster, 10.0 ms before and 9.9 ms after." in text
+    assert "openvino: not timed: not installed" in text
+    assert "| a.conv, b.<conv> | 8 | 1.0000 | 1.1000 | 1.3000 | 2.0000 |" in text
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<figure>") == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
+
+
+def test_a_report_says_what_was_aimed_at(tmp_path):
+    target = {"kind": "ms", "value": 20.0, "hw": [64, 96], "runtime": "openvino", "precision": "bf16"}
+    tried = [{"share": 0.05, "ms": 2.0}, {"share": 0.625, "ms": 19.5}, {"share": 1.0, "ms": 31.0}]
+    (tmp_path / "target_search.json").write_text(json.dumps({"share": 0.625, "target": target, "tried": tried}))
+    told = "pruner.target_ms=20, openvino bf16 at 64x96: 62.5% of the channels stay, which came to 19.5."
+    assert told in write_report(tmp_path, ROWS, {}, ()) and told in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_needs_no_times_and_no_curves(tmp_path):
+    text = write_report(tmp_path, ROWS[:1], {}, ())
+    assert "| before | 50.00 | 45.0 to 55.0 | 1,000 | 2.00 |\n" in text and "loss" not in text
+    assert "<figure>" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "words, told", [({"keep_schedule": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
+)
+def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monkeypatch, words, told):
+    data = {"name": "parts", "height": 64, "width": 96, "train_images": 2, "val_images": 2}
+    train, val = (build_data(data, split) for split in ("train", "val"))
+    model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125}, num_classes=train.card.num_classes)
+    loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners)
+    parts: Any = SimpleNamespace(
+        model=model,
+        train_set=train,
+        val_set=val,
+        card=train.card,
+        augment=None,
+        loss=loss,
+        pruner=PRUNERS.build("l1", **words),
+        config={"pruner": words},
+    )
+    count = sum(p.numel() for p in model.parameters())
+    look = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": len(told) == 1}
+    rows, curves = evaluate_stages(parts, tmp_path, **look)
+    assert [row["what"] for row in rows] == told and sum(p.numel() for p in model.parameters()) == count
+    assert all(row["miou_interval"][0] <= row["miou"] <= row["miou_interval"][1] for row in rows)
+    if len(told) == 2:
+        assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three channels of four"
+        assert not curves
+        monkeypatch.setattr(Pruner, "ranking", lambda *_: pytest.fail("what goes first was settled already"))
+        cut = copy.deepcopy(model)
+        parts.pruner.prune_(cut, 0.75, None)
+        assert sum(p.numel() for p in cut.parameters()) < count
+        chosen, parts.pruner = parts.pruner.chosen, PRUNERS.build("l1", **words)
+    else:
+        assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30
+    monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", lambda *_, **__: pytest.fail("a resumed run reads what was found"))
+    again, drawn = evaluate_stages(parts, tmp_path, **look)
+    assert [row["params"] for row in again] == [row["params"] for row in rows] and list(drawn) == list(curves)
+    if len(told) == 2:
+        assert parts.pruner.chosen == chosen, "and a resumed run removes what was chosen"
+
+
+@pytest.mark.parametrize(
+    "other", [{"bench_hw": (96, 64)}, {"sensitivity": True}, {"precision": "bf16"}, "augment", "weights", "shares"]
+)
+def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypatch, other):
+    def looked(words):
+        seen = []
+
+        def evaluate(network, *_, **__):
+            seen.append(network)
+            return SimpleNamespace(scores=SimpleNamespace(miou=0.5), interval=(0.4, 0.6))
+
+        monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", evaluate)
+        monkeypatch.setattr("segzoo.workflows.prune.stages._model_size", lambda network, hw: {"params": 1, "gmacs": 1.0})
+        evaluate_stages(parts, tmp_path, **words)
+        return len(seen)
+
+    parts = make_parts()
+    parts.pruner, parts.config["augment"] = PRUNERS.build("l1", keep_ratio=0.5, start=0.0), {"name": "flip"}
+    words = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": False}
+    assert (looked(words), looked(words)) == (2, 0)
+    if other == "augment":
+        parts.config["augment"] = {"name": "full"}
+    elif other == "weights":
+        parts.model.get_parameter("head.weight").data += 1
+    elif other == "shares":
+        parts.pruner = PRUNERS.build("l1", keep_ratio=0.25, start=0.0)
+    else:
+        words |= other
+    assert looked(words) == 2
