@@ -39,11 +39,11 @@ def create_model(
         name: a registered model; see ``list_models()``.
         backbone: a registered backbone, or a table of its name and settings such as ``{"name": "resnet50", "stem": "deep"}``.
         num_classes: how many classes it tells apart.
-        weights: trunk weights: None, ``imagenet`` or a file.
+        weights: backbone weights: None, ``imagenet`` or a file.
         **model_settings: settings of the model, checked like those of a YAML file.
 
     Raises:
-        ConfigError: with every fault of the names and settings.
+        ConfigError: with every error of the names and settings.
     """
     trunk = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
     if weights is not None:

@@ -1,4 +1,4 @@
-"""Where and how precisely the arithmetic runs: device, autocast, and pictures made ready for a network."""
+"""Where and how precisely the arithmetic runs: device, autocast, and images made ready for a network."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot work. Carries every fault found, one line each, with the remedy in the line."""
+    """A configuration that cannot work. Carries every error found, one line each, with the hint in the line."""
 
     def __init__(self, faults: str | Iterable[str]):
         self.errors = [faults] if isinstance(faults, str) else list(faults)
         lines = self.errors if len(self.errors) == 1 else [f"{i}. {fault}" for i, fault in enumerate(self.errors, 1)]
-        head = "" if len(self.errors) == 1 else f"{len(self.errors)} faults in the configuration:\n"
+        head = "" if len(self.errors) == 1 else f"{len(self.errors)} errors in the configuration:\n"
         super().__init__(head + "\n".join(lines))
 
     def __reduce__(self):
@@ -32,7 +32,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Closed interval of legal numbers, written ``Annotated[float, Range(0, None)]``; None is open, ``above`` excludes low."""
+    """Closed interval of valid numbers, written ``Annotated[float, Range(0, None)]``; None is open, ``above`` excludes low."""
 
     low: float | None = None
     high: float | None = None
@@ -71,7 +71,7 @@ def settings_of(function: Callable) -> dict[str, Setting]:
     names = getattr(inspect.unwrap(function), "__globals__", None)
     hints = get_type_hints(types.SimpleNamespace(__annotations__=typed), globalns=names, include_extras=True)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise TypeError(f"{function.__qualname__} takes **kwargs; name its settings, so that a misspelt one can be refused")
+        raise TypeError(f"{function.__qualname__} takes **kwargs; name its settings, so that a misspelled one can be rejected")
     return {p.name: Setting(p.name, hints.get(p.name, Any), p.default) for p in keyword_only}
 
 
@@ -82,10 +82,10 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def unknown_name_error(kind: str, word: str, choices: Iterable[str]) -> str:
-    """The fault line for a name that is not there: what came, the nearest name, the legal ones."""
+    """The error line for a name that is not there: what came, the nearest name, the valid ones."""
     choices = list(choices)
     legal = ", ".join(choices) if choices else "none"
-    return f"{kind} {word!r} is not known.{did_you_mean(word, choices)} Legal: {legal}."
+    return f"{kind} {word!r} is not known.{did_you_mean(word, choices)} Valid: {legal}."
 
 
 class Registry:
@@ -111,7 +111,7 @@ class Registry:
         return sorted(self._builders)
 
     def get(self, name: str) -> Callable:
-        """The builder of that name; ConfigError with the nearest and the legal names if there is none."""
+        """The builder of that name; ConfigError with the nearest and the valid names if there is none."""
         if name not in self.names():
             raise ConfigError(unknown_name_error(self.kind, name, self.names()))
         return self._builders[name]
@@ -121,7 +121,7 @@ class Registry:
         return settings_of(self.get(name))
 
     def errors(self, name: str, given: Mapping[str, Any], where: str | None = None) -> list[str]:
-        """Every fault of ``given`` as settings of builder ``name``, one line each; empty if it can be built."""
+        """Every error of ``given`` as settings of builder ``name``, one line each; empty if it can be built."""
         where = where or self.kind
         if name not in self.names():
             return [unknown_name_error(where, name, self.names())]
@@ -150,7 +150,7 @@ def setting_errors(known: Mapping[str, Setting], given: Mapping[str, Any], where
     faults = []
     for key, value in given.items():
         if key not in known:
-            faults.append(f"{prefix}{key}: {who} has no such setting.{did_you_mean(key, known)} Legal: {', '.join(known)}.")
+            faults.append(f"{prefix}{key}: {who} has no such setting.{did_you_mean(key, known)} Valid: {', '.join(known)}.")
         elif (wanted := type_error(value, known[key].type)) is not None:
             faults.append(f"{prefix}{key}={value!r}: wanted {wanted}.{_nearest_literal(value, known[key].type)}")
     for setting in known.values():

@@ -17,7 +17,7 @@ class DataError(ValueError):
 
 
 class ParityError(RuntimeError):
-    """An exported file labels pictures differently; the message says how often and which picture shows where."""
+    """An exported file labels images differently; the message says how often and which image shows where."""
 
 
 class Stage(NamedTuple):
@@ -39,7 +39,7 @@ class Logits(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One labeled picture: image (H, W, 3) uint8 RGB, label (H, W) uint8 or uint16 of train ids, its name."""
+    """One labeled image: image (H, W, 3) uint8 RGB, label (H, W) uint8 or uint16 of train ids, its name."""
 
     image: np.ndarray
     label: np.ndarray
@@ -81,12 +81,12 @@ class DatasetInfo:
         return len(self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as plain JSON-able containers."""
+        """The info as plain JSON-able containers."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DatasetInfo:
-        """The card from what ``to_dict`` wrote, also after a round trip through JSON."""
+        """The info from what ``to_dict`` wrote, also after a round trip through JSON."""
         return cls(
             name=plain["name"],
             classes=tuple(plain["classes"]),
@@ -99,12 +99,12 @@ class DatasetInfo:
 
 
 class Dataset(Protocol):
-    """A data set: indexed samples and a card. ``name(i)`` answers without opening a file."""
+    """A data set: indexed samples and a info. ``name(i)`` answers without opening a file."""
 
-    card: DatasetInfo
+    info: DatasetInfo
 
     def scan(self) -> object:
-        """Finds, or draws, what the set holds; called once before pictures are asked for, and by the first ``len``."""
+        """Finds, or draws, what the set holds; called once before images are asked for, and by the first ``len``."""
         ...
 
     def __len__(self) -> int: ...

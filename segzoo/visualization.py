@@ -1,4 +1,4 @@
-"""Pictures a person can judge: classes in their colors, over the photograph or beside it, with a legend of what is there."""
+"""Images a person can judge: classes in their colors, over the photograph or beside it, with a legend of what is there."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ IGNORED = (255, 255, 255)  # color of pixels that count nowhere, in label maps d
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 
 
-def colorize(label: np.ndarray, card: DatasetInfo) -> np.ndarray:
-    """(H, W) train ids -> (H, W, 3) uint8 in the card's palette; ids outside it, such as ignore, are white."""
-    table = np.array([*card.palette, IGNORED], np.uint8)
-    return table[np.minimum(label, card.num_classes).astype(np.int64)]
+def colorize(label: np.ndarray, info: DatasetInfo) -> np.ndarray:
+    """(H, W) train ids -> (H, W, 3) uint8 in the info's palette; ids outside it, such as ignore, are white."""
+    table = np.array([*info.palette, IGNORED], np.uint8)
+    return table[np.minimum(label, info.num_classes).astype(np.int64)]
 
 
-def overlay(image: np.ndarray, label: np.ndarray, card: DatasetInfo, alpha: float = 0.5) -> np.ndarray:
-    """The classes' colors over a picture (H, W, 3) uint8; ignored pixels stay as they are.
+def overlay(image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float = 0.5) -> np.ndarray:
+    """The classes' colors over an image (H, W, 3) uint8; ignored pixels stay as they are.
 
     Args:
-        image: the picture.
+        image: the image.
         label: train ids, of the same size.
-        card: palette.
+        info: palette.
         alpha: weight of the colors, 0 to 1.
     """
-    mixed = (1 - alpha) * image + alpha * colorize(label, card)
-    known = (label < card.num_classes)[..., None]
+    mixed = (1 - alpha) * image + alpha * colorize(label, info)
+    known = (label < info.num_classes)[..., None]
     return np.where(known, np.round(mixed), image).astype(np.uint8)
 
 
-def with_legend(picture: np.ndarray, labels: Iterable[np.ndarray], card: DatasetInfo) -> np.ndarray:
-    """The picture with a strip below it that names the classes present in ``labels``, in the order of their ids."""
+def with_legend(picture: np.ndarray, labels: Iterable[np.ndarray], info: DatasetInfo) -> np.ndarray:
+    """The image with a strip below it that names the classes present in ``labels``, in the order of their ids."""
     present = sorted({int(value) for label in labels for value in np.unique(label)})
-    names = [(card.classes[k], card.palette[k]) if k < card.num_classes else ("ignored", IGNORED) for k in present]
+    names = [(info.classes[k], info.palette[k]) if k < info.num_classes else ("ignored", IGNORED) for k in present]
     return np.concatenate([picture, legend(list(dict.fromkeys(names)), picture.shape[1], font_size(picture.shape[1]))])
 
 
@@ -60,37 +60,37 @@ def legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int, size
 
 
 def comparison_panel(
-    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, card: DatasetInfo, title: str = "", height: int = 240
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, info: DatasetInfo, title: str = "", height: int = 240
 ) -> np.ndarray:
-    """Picture, truth and prediction side by side, captioned, with one legend for both label maps.
+    """Image, truth and prediction side by side, captioned, with one legend for both label maps.
 
     Args:
         image: (H, W, 3) uint8.
         truth, prediction: (H, W) train ids.
-        card: classes and palette.
-        title: stands over the picture, such as its name.
+        info: classes and palette.
+        title: stands over the image, such as its name.
         height: of each panel in pixels; the width follows.
     """
     size = (max(1, round(image.shape[1] * height / image.shape[0])), height)
     captions = (title or "picture", "truth", "prediction")
-    panels = (image, colorize(truth, card), colorize(prediction, card))
+    panels = (image, colorize(truth, info), colorize(prediction, info))
     text = font_size(3 * size[0])
     columns = [
         _captioned(_resized(panel, size, smooth=panel is image), caption, text)
         for panel, caption in zip(panels, captions, strict=True)
     ]
-    return with_legend(np.concatenate(columns, axis=1), (truth, prediction), card)
+    return with_legend(np.concatenate(columns, axis=1), (truth, prediction), info)
 
 
 def image_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of any sizes below each other on one page."""
+    """Images of any sizes below each other on one page."""
     width = max(picture.shape[1] for picture in pictures)
     rows = [np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=PAPER[0]) for p in pictures]
     return np.concatenate(rows)
 
 
 def font_size(width: int) -> int:
-    """A height of letters in pixels that can be read on a picture of that width."""
+    """A height of letters in pixels that can be read on an image of that width."""
     return min(28, max(11, width // 45))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_runtimes import order
-from toy_training import CARD, Toy, ToyData, make_parts, run_in, settings, weights_hash
+from toy_training import INFO, Toy, ToyData, make_parts, run_in, settings, weights_hash
 
 from segzoo.api import create_model
 from segzoo.evaluation.evaluator import evaluate
@@ -60,7 +60,7 @@ def test_every_number_format_learns(tmp_path, precision):
 def test_scores_are_those_of_the_cpu():
     torch.manual_seed(0)
     model, data = Toy().eval(), ToyData(4)
-    one, other = (evaluate(model.to(place), data, CARD, device=place, precision="fp32").scores for place in ("cpu", DEVICE))
+    one, other = (evaluate(model.to(place), data, INFO, device=place, precision="fp32").scores for place in ("cpu", DEVICE))
     assert other.miou == pytest.approx(one.miou, abs=2e-3)
 
 

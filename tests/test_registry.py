@@ -65,7 +65,7 @@ def test_reports_every_fault_at_once(things):
 
 
 def test_unknown_name_shows_the_nearest_and_the_legal_ones(things):
-    with pytest.raises(ConfigError, match="Did you mean 'thing'.*Legal: thing"):
+    with pytest.raises(ConfigError, match="Did you mean 'thing'.*Valid: thing"):
         things.get("thingg")
 
 

@@ -1,4 +1,4 @@
-"""Measure milliseconds a picture: ``python tools/bench.py model=icnet_half runtime=openvino precision=bf16``."""
+"""Measure milliseconds an image: ``python tools/bench.py model=icnet_half runtime=openvino precision=bf16``."""
 
 from __future__ import annotations
 

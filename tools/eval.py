@@ -16,14 +16,14 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.evaluation.report import score_table, write_summary
     from segzoo.runs.open_run import create_output_dir
 
-    model, card, meta = load_checkpoint(ckpt=job.config["ckpt"])
+    model, info, meta = load_checkpoint(ckpt=job.config["ckpt"])
     check_same_model(meta, job.config)
     dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
     with create_output_dir("eval", checkpoint_title(meta), job.config, **arguments_for(create_output_dir, job.config)) as folder:
         result = score(
             model,
             dataset,
-            card,
+            info,
             checkpoint_loss(meta, model),
             post=build_post(job.config["post"]),
             **arguments_for(score, job.config),

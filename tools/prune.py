@@ -109,7 +109,7 @@ def _before(whole: dict[str, Any], meta: Mapping[str, Any]) -> str | dict[str, A
     if whole["ckpt"] is not None:
         return whole["ckpt"]
     bare = {**whole["backbone"], "weights": "none"}  # the time does not depend on them
-    return {"model": whole["model"], "backbone": bare, "data": whole["data"], "classes": len(meta["card"]["classes"])}
+    return {"model": whole["model"], "backbone": bare, "data": whole["data"], "classes": len(meta["dataset"]["classes"])}
 
 
 def _place(job: Job, words: dict[str, Any]) -> dict[str, Any]:

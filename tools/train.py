@@ -51,7 +51,7 @@ def _introduce(job: Job, parts: Any) -> dict[str, Any]:
     from segzoo.data.checks import inspect_split
     from segzoo.workflows.benchmark.model_summary import describe, totals
 
-    blank = build_meta_model(job.config, num_classes=parts.card.num_classes)
+    blank = build_meta_model(job.config, num_classes=parts.info.num_classes)
     blank.set_channel_widths_(parts.model.state_dict())  # a pruned starting point has made it narrower
     network = totals(describe(blank))
     print("{params:,} parameters, {gmacs:.1f} GMACs at 512x1024, receptive field {receptive_field}".format(**network), flush=True)

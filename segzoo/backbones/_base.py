@@ -137,11 +137,11 @@ class Backbone(nn.Module, ABC):
         """Prefixes of parameter names in files of others -> the same layer's prefix here, for a file holding ``keys``."""
 
     def external_names(self, layout: str) -> dict[str, str]:
-        """What another project calls the layers inside a whole model, ours -> theirs; empty if it has no such trunk."""
+        """What another project calls the layers inside a whole model, ours -> theirs; empty if it has no such backbone."""
         return {}
 
     def store_classifier(self, state: Mapping[str, Tensor]) -> None:
-        """Keeps what heads may want of loaded weights beyond the trunk; here: nothing."""
+        """Keeps what heads may want of loaded weights beyond the backbone; here: nothing."""
 
     @abstractmethod
     def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
@@ -185,5 +185,5 @@ def init_weights(module: nn.Module) -> None:
 
 def _position(word: str, name: str, legal: Sequence[str]) -> int:
     if name not in legal:
-        raise ValueError(f"run({word}={name!r}): no such point. Legal for {word}: {', '.join(legal)}.")
+        raise ValueError(f"run({word}={name!r}): no such point. Valid for {word}: {', '.join(legal)}.")
     return legal.index(name)

@@ -36,7 +36,7 @@ def resnet101(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width
     Args:
         stem: ``basic`` (7x7, 64 channels), ``deep`` (three 3x3: 64, 64, 128; as in PSPNet and ICNet) or ``v1c`` (32, 32, 64).
         stride_at: which convolution of the first bottleneck of c3, c4 and c5 carries the stride.
-        width: factor on all channel numbers, 0.125 to 2; 0.5 is ICNet's trunk.
+        width: factor on all channel numbers, 0.125 to 2; 0.5 is ICNet's backbone.
         weights: ``none``, ``imagenet`` (torchvision's first ImageNet weights) or a file; see ``segzoo.weights.load_trunk``.
     """
     return _build("resnet101", (3, 4, 23, 3), stem, stride_at, width, weights)
@@ -70,7 +70,7 @@ class ResNet(Backbone):
                 nn.init.zeros_(block.bn3.weight)  # starts as the identity; Goyal et al., arXiv:1706.02677, sec. 5.1
 
     def imagenet(self) -> tuple[str, str]:
-        """Torchvision's IMAGENET1K_V1 entry and what this trunk does differently; ConfigError if the width is not 1."""
+        """Torchvision's IMAGENET1K_V1 entry and what this backbone does differently; ConfigError if the width is not 1."""
         if self.width != 1:
             raise ConfigError(
                 f"backbone.weights='imagenet': the published weights have width 1, this {self.name} has width {self.width:g}. "

@@ -59,7 +59,7 @@ class VGG(Backbone):
         init_weights(self)
 
     def imagenet(self) -> tuple[str, str]:
-        """Torchvision's IMAGENET1K_V1 entry, with or without batch norm, and what this trunk does differently."""
+        """Torchvision's IMAGENET1K_V1 entry, with or without batch norm, and what this backbone does differently."""
         entry = "VGG16_BN_Weights.IMAGENET1K_V1" if self.batch_norm else "VGG16_Weights.IMAGENET1K_V1"
         return entry, "trained with 2x2 pools" if self.pool == "deeplab" else ""
 

@@ -1,6 +1,6 @@
 """What a checkpoint holds, written so that a kill at any moment leaves the older ones whole, and checked before use.
 
-``model.safetensors``: weights, with configuration and data card as one JSON string of metadata. ``trainer.pt``: what only
+``model.safetensors``: weights, with configuration and dataset info as one JSON string of metadata. ``trainer.pt``: what only
 resuming needs. ``manifest.json``: checksums of both, later the scores (see steps.py).
 """
 
@@ -35,22 +35,22 @@ def save_checkpoint(
     model: nn.Module,
     trainer: dict[str, Any],
     config: dict[str, Any],
-    card: DatasetInfo,
+    info: DatasetInfo,
     widths: dict[str, int],
 ) -> Path:
     """Writes the checkpoint of one step and points ``last`` at it.
 
     Args:
-        run: the run folder.
+        run: the run directory.
         step: optimizer steps done.
         model: whose parameters and buffers are stored.
         trainer: plain containers and tensors only, so that ``torch.load(weights_only=True)`` reads them.
         config: the plain configuration that builds the model.
-        card: the card of the data it was trained on.
+        info: the info of the data it was trained on.
         widths: output channels of layers a pruner changed, by module name; empty otherwise.
 
     Returns:
-        The step folder.
+        The checkpoint directory.
 
     Raises:
         OSError: the disk is full or not writable; older checkpoints are untouched.
@@ -62,7 +62,7 @@ def save_checkpoint(
         "format": steps.FORMAT,
         "step": step,
         "config": to_plain_containers(config),
-        "card": to_plain_containers(card.to_dict()),
+        "dataset": to_plain_containers(info.to_dict()),
         "widths": widths,
     }
     packed = io.BytesIO()
@@ -81,12 +81,12 @@ def save_checkpoint(
 
 
 def add_scores(folder: Path, scores: dict[str, Any]) -> None:
-    """Adds the scores of an evaluation to a step folder's manifest."""
+    """Adds the scores of an evaluation to a checkpoint directory's manifest."""
     steps.write_manifest(folder, steps.read_manifest(folder) | {"scores": to_plain_containers(scores)})
 
 
 def read_scores(folder: Path) -> dict[str, Any] | None:
-    """The scores in a step folder's manifest; None before its evaluation, or while there is no such checkpoint."""
+    """The scores in a checkpoint directory's manifest; None before its evaluation, or while there is no such checkpoint."""
     return steps.read_manifest(folder).get("scores") if (folder / steps.MANIFEST).is_file() else None
 
 
@@ -97,7 +97,7 @@ def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         path: as ``store.resolve`` takes it.
 
     Returns:
-        The state dict on the CPU, and the metadata: ``format, step, config, card, widths``, and the file's ``sha256`` and ``path``.
+        The state dict on the CPU, and the metadata: ``format, step, config, info, widths``, and the file's ``sha256`` and ``path``.
 
     Raises:
         CheckpointError: there is no such checkpoint, it is damaged, unfinished, newer than this code or not segzoo's.
@@ -151,12 +151,12 @@ def _metadata(file: Path, stored: Any) -> dict[str, Any]:
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
-    """The resuming part of a step folder that passed ``verify``."""
+    """The resuming part of a checkpoint directory that passed ``verify``."""
     return torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    # safetensors refuses channels-last and shared memory: each tensor becomes a plain copy on the CPU
+    # safetensors rejects channels-last and shared memory: each tensor becomes a plain copy on the CPU
     return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
 
 

@@ -1,7 +1,7 @@
-"""The step folders of a run: which are complete, which can be trusted, which one is best, which may go.
+"""The checkpoint directories of a run: which are complete, which can be trusted, which one is best, which may go.
 
 ``checkpoints/<step>/`` counts once it holds ``manifest.json``, written last with the SHA-256 and size of the other files.
-``checkpoints/last`` and ``checkpoints/best`` are text files with a step folder's name.
+``checkpoints/last`` and ``checkpoints/best`` are text files with a checkpoint directory's name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def resolve_weight_file(path: str | Path) -> Path:
     """Resolve a checkpoint path, as every setting that takes one understands it, to a weight file.
 
     Args:
-        path: a weight file; a step directory; a run directory or its ``checkpoints``, which both mean the best step; or one of the
+        path: a weight file; a checkpoint directory; a run directory or its ``checkpoints``, which both mean the best step; or one of the
             pointers ``best`` and ``last``.
 
     Raises:
@@ -37,7 +37,9 @@ def resolve_weight_file(path: str | Path) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a run directory, a step directory, or a .safetensors or .pth file")
+        raise CheckpointError(
+            f"{path} does not exist; give a run directory, a checkpoint directory, or a .safetensors or .pth file"
+        )
     if path.is_file():
         return _follow(path) / MODEL if path.name in POINTERS else path
     if (path / "checkpoints").is_dir():
@@ -47,28 +49,30 @@ def resolve_weight_file(path: str | Path) -> Path:
             raise CheckpointError(f"{path.parent} has no best checkpoint yet; give one of its steps: {path}/<step>")
         return _follow(path / "best") / MODEL
     if not (path / MODEL).exists() and not (path / MANIFEST).exists():
-        raise CheckpointError(f"{path} is neither a run directory nor a step directory: it holds no checkpoints/ and no {MODEL}")
+        raise CheckpointError(
+            f"{path} is neither a run directory nor a checkpoint directory: it holds no checkpoints/ and no {MODEL}"
+        )
     return path / MODEL
 
 
 def resolve_verified_file(path: str | Path) -> Path:
-    """Resolve a checkpoint path to a weight file and verify the step directory it belongs to.
+    """Resolve a checkpoint path to a weight file and verify the checkpoint directory it belongs to.
 
-    A weight file that was moved out of its step directory has no manifest and is returned as it is.
+    A weight file that was moved out of its checkpoint directory has no manifest and is returned as it is.
 
     Raises:
-        CheckpointError: as ``resolve``; or the step directory is unfinished, damaged, or of another format.
+        CheckpointError: as ``resolve``; or the checkpoint directory is unfinished, damaged, or of another format.
     """
     file = resolve_weight_file(path)
     alone = Path(path).is_file() and Path(path).name not in POINTERS
     covered = file.name == MODEL and (file.parent / MANIFEST).is_file()
     if (covered or not alone) and (faults := verify_checkpoint(file.parent)):
-        raise CheckpointError(f"{'; '.join(faults)}. Use another step directory of the run.")
+        raise CheckpointError(f"{'; '.join(faults)}. Use another checkpoint directory of the run.")
     return file
 
 
 def split_run_and_step(path: str | Path) -> tuple[Path, Path | None]:
-    """Split a checkpoint path into its run directory and its step directory, which is None where the path means the whole run.
+    """Split a checkpoint path into its run directory and its checkpoint directory, which is None where the path means the whole run.
 
     Raises:
         CheckpointError: as ``resolve``; or the weights lie outside a run, so that there is nothing to resume.
@@ -87,7 +91,7 @@ def _follow(pointer: Path) -> Path:
     step = pointer.read_text(encoding="utf-8").strip()
     folder = pointer.parent / step
     if not step.isdigit() or not folder.is_dir():
-        raise CheckpointError(f"{pointer} names step {step!r}, but {pointer.parent} has no such step directory")
+        raise CheckpointError(f"{pointer} names step {step!r}, but {pointer.parent} has no such checkpoint directory")
     return folder
 
 
@@ -102,13 +106,13 @@ def list_checkpoints(run: Path, complete: bool = True) -> list[int]:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Writes a step folder's manifest, which makes the folder count."""
+    """Writes a checkpoint directory's manifest, which makes the folder count."""
     text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
     write_atomically(folder / MANIFEST, lambda file: file.write(text.encode()))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a step folder: ``format, step, files: {name: {sha256, bytes}}`` and, once evaluated, ``scores``.
+    """The manifest of a checkpoint directory: ``format, step, files: {name: {sha256, bytes}}`` and, once evaluated, ``scores``.
 
     Raises:
         CheckpointError: it is missing, unreadable or of a newer format.
@@ -133,7 +137,7 @@ def check_format(path: Path, head: dict[str, Any]) -> None:
 
 
 def verify_checkpoint(folder: Path) -> list[str]:
-    """Everything wrong with a step folder, one line each; empty if it can be trusted. Reads every byte of it."""
+    """Everything wrong with a checkpoint directory, one line each; empty if it can be trusted. Reads every byte of it."""
     try:
         manifest = read_manifest(folder)
     except CheckpointError as error:
@@ -151,7 +155,7 @@ def verify_checkpoint(folder: Path) -> list[str]:
 
 
 def latest_valid(run: Path) -> tuple[Path | None, list[str]]:
-    """The newest step folder that passes ``verify`` (None if none does), and what is wrong with newer ones."""
+    """The newest checkpoint directory that passes ``verify`` (None if none does), and what is wrong with newer ones."""
     faults = []
     for step in reversed(list_checkpoints(run, complete=False)):
         folder = step_dir(run, step)
@@ -168,7 +172,7 @@ def set_pointer(run: Path, word: str, step: int) -> None:
 
 
 def read_pointer(run: Path, word: str) -> Path | None:
-    """The step folder ``best`` or ``last`` names; None if it names none yet."""
+    """The checkpoint directory ``best`` or ``last`` names; None if it names none yet."""
     path = run / "checkpoints" / word
     return path.parent / path.read_text().strip() if path.is_file() else None
 
@@ -194,14 +198,14 @@ def checkpoint_rank(scores: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def delete_after(run: Path, step: int) -> None:
-    """Removes step folders after ``step``, which were found damaged, and points ``best`` and ``last`` at what is left."""
+    """Removes checkpoint directories after ``step``, which were found damaged, and points ``best`` and ``last`` at what is left."""
     _remove(run, {newer for newer in list_checkpoints(run, complete=False) if newer > step})
     set_pointer(run, "last", step)
     update_best(run)
 
 
 def delete_old(run: Path, keep: int) -> None:
-    """Removes step folders but for the newest ``keep`` complete ones, ``best`` and ``last``; a failed removal is only reported."""
+    """Removes checkpoint directories but for the newest ``keep`` complete ones, ``best`` and ``last``; a failed removal is only reported."""
     spared = set(list_checkpoints(run)[-keep:]) | {
         int(folder.name) for word in ("best", "last") if (folder := read_pointer(run, word))
     }

@@ -1,6 +1,6 @@
 """How every tool starts: read the words, check them all, then hand plain containers to the tool's one function.
 
-Hydra composes; nothing behind this door sees it. A fault ends the tool with one message and exit code 1 before any data file is
+Hydra composes; nothing behind this door sees it. An error ends the tool with one message and exit code 1 before any data file is
 opened. In a sweep each job leaves ``result.json`` in its folder, a failed one too, and the table is written whatever happens.
 """
 
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def title(self) -> str:
-        """``<model>-<backbone>-<data>``, the name a run folder carries."""
+        """``<model>-<backbone>-<data>``, the name a run directory carries."""
         return "-".join(str(self.choices[group]) for group in ("model", "backbone", "data") if self.choices.get(group))
 
 
@@ -121,7 +121,7 @@ def _keep_env_interpolations(resolved: Any, raw: Any) -> Any:
 
 
 def _reject_invalid(reading: ParsedOverrides, frame: str) -> None:
-    """Raises every fault at once. A sweep is refused when no job of it can run; else the jobs that cannot fail by themselves."""
+    """Raises every error at once. A sweep is rejected when no job of it can run; else the jobs that cannot fail by themselves."""
     faults = list(reading.errors)
     if reading.jobs and (not faults or reading.has_values):  # else only names are wrong, and torch need not be loaded
         from segzoo.config.validate import validation_errors

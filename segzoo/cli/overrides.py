@@ -1,7 +1,7 @@
-"""The words of a command line, read before anything runs: every misspelt one gets its nearest name and the legal values.
+"""The words of a command line, read before anything runs: every misspelled one gets its nearest name and the valid values.
 
-Hydra stops at the first word it cannot place, says neither what was meant nor what is legal, and advises ``+word``, which
-would train the default in silence. Here all words are read at once and the faults collected. Nothing below imports torch.
+Hydra stops at the first word it cannot place, says neither what was meant nor what is valid, and advises ``+word``, which
+would train the default in silence. Here all words are read at once and the errors collected. Nothing below imports torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slu
 
 @dataclass
 class ParsedOverrides:
-    """What a command line says: its faults, and the configurations of its jobs (one, or one a combination in a sweep)."""
+    """What a command line says: its errors, and the configurations of its jobs (one, or one a combination in a sweep)."""
 
     errors: list[str] = field(default_factory=list)
     has_values: bool = False  # a plain value stands on the line that only the registry can judge
@@ -114,7 +114,7 @@ def parse_overrides(frame: str, words: Sequence[str], *, sweep: bool = False, co
 
 
 def _parse(words: Sequence[str], loader: ConfigLoader, faults: list[str]) -> list[Override]:
-    """The words Hydra's grammar understands; the others become faults."""
+    """The words Hydra's grammar understands; the others become errors."""
     parser = OverridesParser.create(config_loader=loader)
     parsed = []
     for word in words:
@@ -127,7 +127,7 @@ def _parse(words: Sequence[str], loader: ConfigLoader, faults: list[str]) -> lis
 
 
 def _compose(hydra: Hydra, frame: str, words: list[str], faults: list[str]) -> DictConfig | None:
-    """The composed configuration with Hydra's own part in it; a failure becomes a fault without the advice to write ``+``."""
+    """The composed configuration with Hydra's own part in it; a failure becomes an error without the advice to write ``+``."""
     try:
         return hydra.compose_config(frame, words, RunMode.RUN, from_shell=False, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
@@ -148,10 +148,10 @@ def _group_error(word: Override, choices: dict[str, Any], loader: ConfigLoader) 
     options = loader.get_group_options(group, ObjectType.CONFIG)
     if group not in choices:
         return (
-            f"{word.input_line}: this tool has no group {group!r}.{did_you_mean(group, choices)} Legal: {_flatten_words(choices)}."
+            f"{word.input_line}: this tool has no group {group!r}.{did_you_mean(group, choices)} Valid: {_flatten_words(choices)}."
         )
     if word.is_add() or word.is_force_add() or word.is_delete():
-        return f"{word.input_line}: write {group}=<name>, without a prefix. Legal: {', '.join(options)}."
+        return f"{word.input_line}: write {group}=<name>, without a prefix. Valid: {', '.join(options)}."
     if word.value() is None:
         return f"{word.input_line}: a group takes the name of an option. Leave the word away, or choose: {', '.join(options)}."
     picked = list(word.sweep_string_iterator()) if word.is_discrete_sweep() else [word.get_value_element_as_str()]
@@ -160,7 +160,7 @@ def _group_error(word: Override, choices: dict[str, Any], loader: ConfigLoader) 
 
 
 def _unknown_option(group: str, name: str, options: list[str]) -> str:
-    """The fault line of an option that is not there; one that an extra of ours would bring names the extra."""
+    """The error line of an option that is not there; one that an extra of ours would bring names the extra."""
     if group in ("hydra/launcher", "hydra/sweeper") and name in PLUGINS:
         return f'{group}={name} needs a package that is not installed: pip install "segzoo[{PLUGINS[name]}]".'
     return unknown_name_error(group, name, options)
@@ -185,7 +185,7 @@ def _value_error(word: Override, tree: dict[str, Any], choices: dict[str, Any], 
 
 
 def _hint(part: str, here: str, node: Any, tree: dict[str, Any], choices: dict[str, Any]) -> str:
-    """The nearest setting beside the misspelt one or, failing that, one of that name elsewhere; then the legal names here."""
+    """The nearest setting beside the misspelled one or, failing that, one of that name elsewhere; then the valid names here."""
     if not isinstance(node, dict):
         return f" {here} holds one value: write {here}=..."
     beside = [name for name in node if name != "name"] + (list(choices) if not here else [])
@@ -193,7 +193,7 @@ def _hint(part: str, here: str, node: Any, tree: dict[str, Any], choices: dict[s
     dotted = f"{here}." if here else ""
     elsewhere = [path for path in flatten(tree) if path.split(".")[-1] == part and not path.startswith("hydra.")]
     hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else did_you_mean(part, beside).replace("mean '", f"mean '{dotted}")
-    return f"{hint} Legal{' below ' + here if here else ''}: {_flatten_words(beside)}."
+    return f"{hint} Valid{' below ' + here if here else ''}: {_flatten_words(beside)}."
 
 
 def _flatten_words(names: Any) -> str:

@@ -30,7 +30,7 @@ def build_data(section: Mapping[str, Any], split: str) -> Dataset:
 
 
 def build_model(config: Mapping[str, Any], num_classes: int) -> SegModel:
-    """The model of a configuration's ``model`` and ``backbone`` sections, with the trunk weights they ask for."""
+    """The model of a configuration's ``model`` and ``backbone`` sections, with the backbone weights they ask for."""
     backbone = BACKBONES.build(config["backbone"]["name"], **section_settings(config["backbone"]))
     return MODELS.build(config["model"]["name"], backbone, num_classes, **section_settings(config["model"]))
 
@@ -44,7 +44,7 @@ def build_meta_model(config: Mapping[str, Any], *, num_classes: Annotated[int, R
     """The model of a configuration on the meta device, which has shapes and no memory.
 
     Args:
-        config: its ``model`` and ``backbone`` sections; trunk weights are not read.
+        config: its ``model`` and ``backbone`` sections; backbone weights are not read.
         classes: how many classes it tells apart.
     """
     import torch

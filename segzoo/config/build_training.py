@@ -40,32 +40,32 @@ def build_training(config: Mapping[str, Any], recorded: Mapping[str, Any]) -> Tr
 
     torch.manual_seed(config["seed"])
     train_set, val_set = build_data(config["data"], "train"), build_data(config["data"], "val")
-    card = train_set.card
-    model = build_model(config, card.num_classes)
-    model.card = card
+    info = train_set.info
+    model = build_model(config, info.num_classes)
+    model.info = info
     full = conv_out_channels(model)
-    INITS.build(config["init"]["name"], model, card.classes, **section_settings(config["init"]))
+    INITS.build(config["init"]["name"], model, info.classes, **section_settings(config["init"]))
     optim, schedule = config["optim"], config["schedule"]
     return TrainingComponents(
         model=model,
         train_set=train_set,
         val_set=val_set,
-        augment=AUGMENTS.build(config["augment"]["name"], card, **section_settings(config["augment"])),
+        augment=AUGMENTS.build(config["augment"]["name"], info, **section_settings(config["augment"])),
         loss=LOSSES.build(
             config["loss"]["name"],
             model.aux_weights,
             model.align_corners,
-            card.ignore,
+            info.ignore,
             model.loss_resolution,
             **section_settings(config["loss"]),
         ),
         make_optimizer=lambda net: OPTIMS.build(optim["name"], net, **section_settings(optim)),
         make_schedule=lambda total: SCHEDULES.build(schedule["name"], total, **section_settings(schedule)),
-        card=card,
+        info=info,
         config=dict(recorded),
         mix=MIXES.build(config["mix"]["name"], **section_settings(config["mix"])),
         pruner=PRUNERS.build(config["pruner"]["name"], **section_settings(config["pruner"])),
-        distill=DISTILLS.build(config["distill"]["name"], _load_teacher, card, **section_settings(config["distill"])),
+        distill=DISTILLS.build(config["distill"]["name"], _load_teacher, info, **section_settings(config["distill"])),
         widths={name: width for name, width in conv_out_channels(model).items() if width != full[name]},
     )
 

@@ -61,7 +61,11 @@ COMMANDS = {
     ),
     "export": Command(
         ("data",),
-        ("segzoo.export.exporter:export_model", "segzoo.runs.open_run:create_output_dir", "segzoo.config.from_checkpoint:load_checkpoint"),
+        (
+            "segzoo.export.exporter:export_model",
+            "segzoo.runs.open_run:create_output_dir",
+            "segzoo.config.from_checkpoint:load_checkpoint",
+        ),
         from_checkpoint=("data",),
     ),
     "bench": Command(

@@ -1,4 +1,4 @@
-"""What two sections must agree on: pairs of settings, each legal by itself, that cannot work together.
+"""What two sections must agree on: pairs of settings, each valid by itself, that cannot work together.
 
 The model is built on the meta device, where it costs no memory and no weights are read, so that every rule a builder
 states itself (a wrong number of bins, a width only ResNets have) is heard here as well.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo
 
-EPOCHS_ONLY = 10**9  # steps assumed where the length in steps is known only once the pictures are counted
+EPOCHS_ONLY = 10**9  # steps assumed where the length in steps is known only once the images are counted
 
 
 def training_errors(config: Mapping[str, Any]) -> list[str]:
@@ -29,22 +29,22 @@ def training_errors(config: Mapping[str, Any]) -> list[str]:
     data = _collect_errors(lambda: build_data(config["data"], "train"), "data", faults)
     if data is None:
         return faults
-    card = data.card
-    model = _collect_errors(lambda: build_meta_model(config, num_classes=card.num_classes), "model", faults)
+    info = data.info
+    model = _collect_errors(lambda: build_meta_model(config, num_classes=info.num_classes), "model", faults)
     _collect_errors(
-        lambda: AUGMENTS.build(config["augment"]["name"], card, **section_settings(config["augment"])), "augment", faults
+        lambda: AUGMENTS.build(config["augment"]["name"], info, **section_settings(config["augment"])), "augment", faults
     )
     _collect_errors(
         lambda: SCHEDULES.build(config["schedule"]["name"], config["steps"] or EPOCHS_ONLY, **section_settings(config["schedule"])),
         "schedule",
         faults,
     )
-    faults += _class_weight_errors(config, card)
+    faults += _class_weight_errors(config, info)
     if model is not None:
         loss = config["loss"]
         _collect_errors(
             lambda: LOSSES.build(
-                loss["name"], model.aux_weights, model.align_corners, card.ignore, model.loss_resolution, **section_settings(loss)
+                loss["name"], model.aux_weights, model.align_corners, info.ignore, model.loss_resolution, **section_settings(loss)
             ),
             "loss",
             faults,
@@ -63,7 +63,7 @@ def _check_pruner(config: Mapping[str, Any], model: SegModel) -> None:
     pruner = PRUNERS.build(config["pruner"]["name"], **section_settings(config["pruner"]))
     if pruner is not None:
         pruner.stages(config["steps"] or EPOCHS_ONLY)
-        pruner.refuse(model)
+        pruner.check(model)
 
 
 def _check_distilled_layers(distill: Mapping[str, Any], model: SegModel) -> None:
@@ -78,7 +78,7 @@ def _check_distilled_layers(distill: Mapping[str, Any], model: SegModel) -> None
         return  # what is missing is another rule's
     meta = read_metadata(ckpt)
     if "config" in meta:  # else it is no checkpoint, which loading it says
-        net = build_meta_model(meta["config"], num_classes=len(meta["card"]["classes"])).eval()
+        net = build_meta_model(meta["config"], num_classes=len(meta["dataset"]["classes"])).eval()
         check_layers(model.train(), net, tuple(distill["layers"]), torch.empty(2, 3, 257, 257, device="meta"))
 
 
@@ -128,7 +128,7 @@ def training_warnings(config: Mapping[str, Any], model: SegModel) -> list[str]:
 
 
 def _collect_errors(build: Callable[[], Any], section: str, faults: list[str]) -> Any:
-    """What ``build`` makes, or None with its complaint among the faults."""
+    """What ``build`` makes, or None with its complaint among the errors."""
     try:
         return build()
     except ConfigError as error:
@@ -166,30 +166,30 @@ def _path_errors(config: Mapping[str, Any]) -> list[str]:
         if path not in (None, "none", "imagenet") and not Path(path).exists():
             faults.append(f"{word}={path}: there is no such file or folder (looked from {os.path.basename(os.getcwd())}/).")
     if config["distill"]["name"] == "teacher" and config["distill"].get("ckpt") is None:
-        faults.append("distill=teacher: whose network teaches? Say distill.ckpt=<run folder or file>.")
+        faults.append("distill=teacher: whose network teaches? Say distill.ckpt=<run directory or file>.")
     resume = config.get("resume", "none")
     if resume not in ("none", "auto") and not Path(resume).exists():
-        faults.append(f"resume={resume}: there is no such run. Write resume=auto, resume=none or the path of a run folder.")
+        faults.append(f"resume={resume}: there is no such run. Write resume=auto, resume=none or the path of a run directory.")
     return faults
 
 
-def _class_weight_errors(config: Mapping[str, Any], card: DatasetInfo) -> list[str]:
+def _class_weight_errors(config: Mapping[str, Any], info: DatasetInfo) -> list[str]:
     weights = config["loss"].get("class_weights")
-    if weights is None or len(weights) == card.num_classes:
+    if weights is None or len(weights) == info.num_classes:
         return []
-    names = ", ".join(card.classes)
+    names = ", ".join(info.classes)
     return [
-        f"loss.class_weights has {len(weights)} numbers, data={card.name} has {card.num_classes} classes ({names}): one weight each."
+        f"loss.class_weights has {len(weights)} numbers, data={info.name} has {info.num_classes} classes ({names}): one weight each."
     ]
 
 
 def _size_errors(config: Mapping[str, Any], model: SegModel) -> list[str]:
-    """One training step's shapes on the meta device: a crop too small for the model is known before any picture is read."""
+    """One training step's shapes on the meta device: a crop too small for the model is known before any image is read."""
     import torch
 
     crop = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
     if None in crop:
-        return []  # the pictures' own size, known only when they are opened
+        return []  # the images' own size, known only when they are opened
     faults: list[str] = []
     batch = torch.empty(config["batch_size"], 3, *crop, device="meta")
     _collect_errors(lambda: model.train()(batch), "augment.crop" if config["augment"].get("crop") else "data", faults)

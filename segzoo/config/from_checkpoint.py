@@ -25,7 +25,7 @@ def meta_models(
 
     Args:
         config: its ``model`` and ``backbone`` sections; null ones come from the checkpoint.
-        ckpt: a run folder, a step folder or a ``.safetensors`` file.
+        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file.
         classes: how many classes a network without a checkpoint tells apart, 19 if null; a checkpoint has its own.
 
     Raises:
@@ -33,22 +33,22 @@ def meta_models(
     """
     if ckpt is None:
         if config.get("model") is None:
-            raise ConfigError("there is nothing to describe: say model=<name>, or ckpt=<run folder>")
+            raise ConfigError("there is nothing to describe: say model=<name>, or ckpt=<run directory>")
         return build_meta_model(config, num_classes=num_classes or 19), None
-    model, card, meta = load_checkpoint(ckpt=ckpt)
+    model, info, meta = load_checkpoint(ckpt=ckpt)
     check_same_model(meta, config)
-    if num_classes not in (None, card.num_classes):
+    if num_classes not in (None, info.num_classes):
         raise ConfigError(
-            f"num_classes={num_classes} contradicts the checkpoint, which has {card.num_classes}. Leave num_classes= away."
+            f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Leave num_classes= away."
         )
-    return model.to("meta"), build_meta_model(meta["config"], num_classes=card.num_classes) if meta["widths"] else None
+    return model.to("meta"), build_meta_model(meta["config"], num_classes=info.num_classes) if meta["widths"] else None
 
 
 def load(ckpt: str | Path) -> SegModel:
-    """The model of a checkpoint, in evaluation mode, with its data card; runs nothing that the file names.
+    """The model of a checkpoint, in evaluation mode, with its dataset info; runs nothing that the file names.
 
     Args:
-        ckpt: a run folder (its best checkpoint), a step folder or a ``.safetensors`` file.
+        ckpt: a run directory (its best checkpoint), a checkpoint directory or a ``.safetensors`` file.
 
     Raises:
         ConfigError: if the file is no checkpoint of segzoo's, or its tensors do not fit its own configuration.
@@ -57,7 +57,7 @@ def load(ckpt: str | Path) -> SegModel:
 
 
 def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]]:
-    """Like ``load``, with the data card and the checkpoint's metadata: ``config, card, step, sha256, path``."""
+    """Like ``load``, with the dataset info and the checkpoint's metadata: ``config, info, step, sha256, path``."""
     from segzoo.checkpoints.serialization import read_model
     from segzoo.checkpoints.store import CheckpointError
     from segzoo.layers.channel_widths import set_channel_widths_
@@ -71,14 +71,14 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]
     trunk = {**config["backbone"], "weights": "none"}
     if faults := section_errors("model", config["model"]) + section_errors("backbone", trunk):
         raise ConfigError([f"ckpt={ckpt}: its own configuration does not fit this version: {fault}" for fault in faults])
-    card = DatasetInfo.from_dict(meta["card"])
-    model = build_model({"model": config["model"], "backbone": trunk}, card.num_classes)
+    info = DatasetInfo.from_dict(meta["dataset"])
+    model = build_model({"model": config["model"], "backbone": trunk}, info.num_classes)
     try:
         set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"ckpt={ckpt}: tensors do not fit its own configuration: {error}") from None
-    model.card = card
-    return model.eval(), card, meta
+    model.info = info
+    return model.eval(), info, meta
 
 
 def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[SegModel | None, dict[str, Any]]:
@@ -86,10 +86,10 @@ def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tupl
 
     Args:
         config: its ``model``, ``backbone`` and ``data`` sections; null ones come from the checkpoint.
-        ckpt: a run folder, a step folder or a ``.safetensors`` file; null leaves the network to ``build_training``.
+        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file; null leaves the network to ``build_training``.
 
     Returns:
-        The network of the checkpoint, or None; and what a checkpoint's metadata would say of it: ``config``, ``card``, ``widths`` and
+        The network of the checkpoint, or None; and what a checkpoint's metadata would say of it: ``config``, ``info``, ``widths`` and
         ``sha256``, which is None without a checkpoint.
 
     Raises:
@@ -102,16 +102,16 @@ def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tupl
     if missing := [word for word in ("model", "data") if config.get(word) is None]:
         raise ConfigError(
             f"there is nothing to begin with: neither ckpt= nor {' and '.join(f'{word}=' for word in missing)} is given. Say "
-            "ckpt=<run folder>, or model=<name> data=<name> for the network that tools/train.py would begin with."
+            "ckpt=<run directory>, or model=<name> data=<name> for the network that tools/train.py would begin with."
         )
-    card = build_data(config["data"], "train").card
+    info = build_data(config["data"], "train").info
     own = {name: config[name] for name in ("model", "backbone", "data")}
-    return None, {"config": own, "card": card.to_dict(), "widths": {}, "sha256": None}
+    return None, {"config": own, "dataset": info.to_dict(), "widths": {}, "sha256": None}
 
 
 def checkpoint_title(meta: Mapping[str, Any]) -> str:
     """``<model>-<backbone>-<data>`` of a checkpoint."""
-    return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["card"]["name"]))
+    return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["dataset"]["name"]))
 
 
 def checkpoint_loss(meta: Mapping[str, Any], model: SegModel) -> Any:
@@ -121,14 +121,14 @@ def checkpoint_loss(meta: Mapping[str, Any], model: SegModel) -> Any:
         section["name"],
         model.aux_weights,
         model.align_corners,
-        meta["card"]["ignore"],
+        meta["dataset"]["ignore"],
         model.loss_resolution,
         **section_settings(section),
     )
 
 
 def check_same_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuses ``model`` or ``backbone`` words that contradict the checkpoint; null words and equal ones pass.
+    """Rejects ``model`` or ``backbone`` words that contradict the checkpoint; null words and equal ones pass.
 
     Raises:
         ConfigError: naming every setting that differs.
@@ -152,29 +152,29 @@ def dataset_config(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> 
     """
     if given is None:
         return {key: _resolve(value) for key, value in meta["config"]["data"].items()}
-    own, card = tuple(meta["card"]["classes"]), build_data(given, "val").card
-    if card.classes != own:
+    own, info = tuple(meta["dataset"]["classes"]), build_data(given, "val").info
+    if info.classes != own:
         raise ConfigError(
-            f"data={card.name} has the classes {', '.join(card.classes)}; the checkpoint was trained on {', '.join(own)}. "
+            f"data={info.name} has the classes {', '.join(info.classes)}; the checkpoint was trained on {', '.join(own)}. "
             "Leave data= away to evaluate on the checkpoint's own data, or train on this one."
         )
     return dict(given)
 
 
 def check_same_normalization(meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Refuses data that is normalized otherwise than a checkpoint's: its network would be fed other numbers than it learnt from.
+    """Rejects data that is normalized otherwise than a checkpoint's: its network would be fed other numbers than it learned from.
 
     Raises:
         ConfigError: with both means and deviations, and the words that make them equal.
     """
-    own, card = meta["card"], build_data(data, "train").card
-    theirs = {"mean": list(card.mean), "std": list(card.std)}
+    own, info = meta["dataset"], build_data(data, "train").info
+    theirs = {"mean": list(info.mean), "std": list(info.std)}
     known = {word: list(own[word]) for word in theirs}
     if known != theirs:
         words = " ".join(f"data.{word}={json.dumps(values, separators=(',', ':'))}" for word, values in known.items())
         tip = f"Say {words}" if "mean" in data else "Leave data= away"
         raise ConfigError(
-            f"data={card.name} is normalized by mean {theirs['mean']} and std {theirs['std']}, the checkpoint's network by mean "
+            f"data={info.name} is normalized by mean {theirs['mean']} and std {theirs['std']}, the checkpoint's network by mean "
             f"{known['mean']} and std {known['std']}. {tip}."
         )
 

@@ -57,5 +57,5 @@ def section_errors(section: str, given: Any, optional: bool = False) -> list[str
     if given is None:
         return [] if optional else [f"{section} is missing. Choose one: {section}={'|'.join(registry.names())}."]
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-        return [f"{section}: wanted a table with a name and settings, got {given!r}. Legal names: {', '.join(registry.names())}."]
+        return [f"{section}: wanted a table with a name and settings, got {given!r}. Valid names: {', '.join(registry.names())}."]
     return registry.errors(given["name"], section_settings(given), section)

@@ -18,17 +18,17 @@ from segzoo.config.sections import SECTIONS, section_errors
 
 
 def validate(frame: str, config: Mapping[str, Any]) -> None:
-    """Refuses a configuration that cannot work, before any data file is opened.
+    """Rejects a configuration that cannot work, before any data file is opened.
 
     Raises:
-        ConfigError: with every fault found, one line each.
+        ConfigError: with every error found, one line each.
     """
     if faults := validation_errors(frame, config):
         raise ConfigError(faults)
 
 
 def validation_errors(frame: str, config: Mapping[str, Any]) -> list[str]:
-    """Every fault of a configuration: names, types and ranges of all sections and words, then pairs that cannot work."""
+    """Every error of a configuration: names, types and ranges of all sections and words, then pairs that cannot work."""
     known = COMMANDS[frame]
     faults = []
     for section in known.sections:

@@ -1,4 +1,4 @@
-"""A look at a split before a training starts: some pictures read and counted within a time limit, and what is odd about them in words."""
+"""A look at a split before a training starts: some images read and counted within a time limit, and what is odd about them in words."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SplitReport:
     """What a look at one split found.
 
     Attributes:
-        pictures: pictures in the split.
+        images: images in the split.
         read: how many of them were read.
-        sizes: (H, W) -> pictures of that size among those read.
+        sizes: (H, W) -> images of that size among those read.
         shares: class name -> share of the labeled pixels, 0 to 1; all 0 where nothing is labeled.
         ignored: share of all pixels that count nowhere, 0 to 1.
     """
@@ -33,12 +33,12 @@ class SplitReport:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """The classes that no picture read holds."""
+        """The classes that no image read holds."""
         return tuple(name for name, share in self.class_fractions.items() if share == 0 and name != "ignore")
 
     def warnings(self) -> list[str]:
-        """What is odd but legal, one line each; empty if nothing is."""
-        looked = f"in {self.num_read} of {self.images} pictures"
+        """What is odd but valid, one line each; empty if nothing is."""
+        looked = f"in {self.num_read} of {self.images} images"
         lines = []
         if self.ignored_fraction == 1:
             lines.append(f"no pixel counts {looked}: all are ignored. Check data.label_map.")
@@ -54,29 +54,29 @@ class SplitReport:
 
 
 def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
-    """Reads pictures of a split in a fixed shuffled order until the time is up or all are read, at least one.
+    """Reads images of a split in a fixed shuffled order until the time is up or all are read, at least one.
 
     Args:
         dataset: the split.
-        seconds: time limit, above 0; the picture being read is finished.
+        seconds: time limit, above 0; the image being read is finished.
 
     Raises:
         DataError: a file is missing or wrong, or the split is empty.
     """
     end = time.monotonic() + seconds
     sizes: Counter[tuple[int, int]] = Counter()
-    pixels = np.zeros(dataset.card.num_classes, np.int64)
+    pixels = np.zeros(dataset.info.num_classes, np.int64)
     every = 0
     for index in np.random.default_rng(0).permutation(len(dataset)):
         label = dataset[int(index)].label
         sizes[label.shape[0], label.shape[1]] += 1
-        counts = np.bincount(label.ravel(), minlength=dataset.card.ignore + 1)
-        counts[dataset.card.ignore] = 0
+        counts = np.bincount(label.ravel(), minlength=dataset.info.ignore + 1)
+        counts[dataset.info.ignore] = 0
         counts.resize(len(pixels), refcheck=False)
         pixels += counts
         every += label.size
         if time.monotonic() > end:
             break
     labeled = int(pixels.sum())
-    shares = {name: int(n) / max(labeled, 1) for name, n in zip(dataset.card.classes, pixels, strict=True)}
+    shares = {name: int(n) / max(labeled, 1) for name, n in zip(dataset.info.classes, pixels, strict=True)}
     return SplitReport(len(dataset), sizes.total(), dict(sizes), shares, 1 - labeled / max(every, 1))

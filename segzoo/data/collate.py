@@ -9,8 +9,8 @@ from torch.utils.data import default_collate
 from segzoo.types import Batch, DataError, DatasetInfo, Sample
 
 
-def check_sample(sample: Sample, card: DatasetInfo) -> None:
-    """Refuses a sample that would fail later, where no file is known any more: on a CUDA device a wrong label halts the process.
+def check_sample(sample: Sample, info: DatasetInfo) -> None:
+    """Rejects a sample that would fail later, where no file is known any more: on a CUDA device a wrong label halts the process.
 
     Raises:
         DataError: image and label are not (H, W, 3) uint8 and (H, W) uint8 or uint16; a label is neither a class nor ignore.
@@ -21,12 +21,12 @@ def check_sample(sample: Sample, card: DatasetInfo) -> None:
             f"{sample.name}: wanted an image (H, W, 3) uint8 and a label (H, W) uint8 or uint16 of the same size, got "
             f"{image.shape} {image.dtype} and {label.shape} {label.dtype}; check the data set's reader"
         )
-    beyond = label >= card.num_classes
-    if np.count_nonzero(beyond) != np.count_nonzero(label == card.ignore):  # 1 ms for 1024x2048
-        values, counts = np.unique(label[beyond & (label != card.ignore)], return_counts=True)
+    beyond = label >= info.num_classes
+    if np.count_nonzero(beyond) != np.count_nonzero(label == info.ignore):  # 1 ms for 1024x2048
+        values, counts = np.unique(label[beyond & (label != info.ignore)], return_counts=True)
         found = ", ".join(f"{value} ({count} pixels)" for value, count in zip(values[:8], counts[:8], strict=True))
         raise DataError(
-            f"{sample.name}: the label holds {found}; wanted train ids 0..{card.num_classes - 1}, or {card.ignore} to ignore. "
+            f"{sample.name}: the label holds {found}; wanted train ids 0..{info.num_classes - 1}, or {info.ignore} to ignore. "
             "Map raw values to train ids in data.label_map"
         )
 
@@ -44,7 +44,7 @@ def collate(items: list[tuple[Sample, int] | DataError]) -> Batch | DataError:
         if sample.label.shape != first.label.shape:
             sizes = [f"{one.name} is {one.label.shape[0]}x{one.label.shape[1]}" for one in (first, sample)]
             return DataError(
-                f"pictures of one training batch differ in size (HxW): {', '.join(sizes)}; give all one size with augment.crop=[H,W], "
+                f"images of one training batch differ in size (HxW): {', '.join(sizes)}; give all one size with augment.crop=[H,W], "
                 "or train with batch_size=1"
             )
     wide = any(sample.label.dtype != np.uint8 for sample in samples)

@@ -1,4 +1,4 @@
-"""Finds the files of a data set by patterns such as ``images/{split}/{stem}.*`` and pairs pictures with labels by their stems."""
+"""Finds the files of a data set by patterns such as ``images/{split}/{stem}.*`` and pairs images with labels by their stems."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from segzoo.data.splits import SPLITS, Split, is_validation, read_list
 from segzoo.types import DataError
 
 ANY_IMAGE = r"\.(?i:png|jpe?g|bmp|tiff?|webp|p[pgn]m|gif)"
-HINT = "Add the files, correct the patterns data.images and data.labels, or name the pictures to use in data.lists."
+HINT = "Add the files, correct the patterns data.images and data.labels, or name the images to use in data.lists."
 
 
 class FilePair(NamedTuple):
-    """One picture and the file that labels it; no label where pictures without one are all background."""
+    """One image and the file that labels it; no label where images without one are all background."""
 
     name: str
     image: Path
@@ -32,13 +32,13 @@ class FileIndex:
     Attributes:
         root: folder of the data set.
         split: the split's name on disk, put where the patterns say ``{split}``.
-        images, labels: patterns relative to root. ``{stem}`` stands for what a picture and its label share, folders included; the
-            ending ``.*`` for any picture format.
+        images, labels: patterns relative to root. ``{stem}`` stands for what an image and its label share, folders included; the
+            ending ``.*`` for any image format.
         lists: pattern of a text file with one stem a line; None takes every file there is.
-        share: (split, share): without lists, the part of all pictures that goes to val, chosen by their stems' hashes.
-        need_labels: whether a picture without a label file is an error.
-        hint: what else to say when pictures are missing.
-        remedy: what to do when files are missing.
+        share: (split, share): without lists, the part of all images that goes to val, chosen by their stems' hashes.
+        need_labels: whether an image without a label file is an error.
+        hint: what else to say when images are missing.
+        hint: what to do when files are missing.
     """
 
     root: str
@@ -91,7 +91,7 @@ class FileIndex:
     def _selected(self) -> str:
         lists = f" and the list {self._pattern(self.lists)}" if self.lists else ""
         return (
-            f"Wanted pictures {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data there, set "
+            f"Wanted images {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data there, set "
             "data.root, or set the environment variable SEGZOO_DATA to the folder that holds the data sets."
         )
 
@@ -100,12 +100,12 @@ class FileIndex:
         stems = read_list(path)
         if not stems:
             raise DataError(
-                f"{printable(path)}: the list is empty. Wanted one stem a line, such as the name of a picture without its ending."
+                f"{printable(path)}: the list is empty. Wanted one stem a line, such as the name of an image without its ending."
             )
         return stems
 
     def _check_missing(self, wanted: list[str], images: dict[str, Path], labels: dict[str, Path]) -> None:
-        """Raises DataError naming how many pictures and labels are missing, the first five of each, and what was looked for."""
+        """Raises DataError naming how many images and labels are missing, the first five of each, and what was looked for."""
         faults = []
         for what, there, pattern in (("picture", images, self.images), ("label", labels, self.labels)):
             missing = [stem for stem in wanted if stem not in there]
@@ -137,14 +137,14 @@ def file_index_errors(
             faults.append(f"data.{key}={pattern!r}: the pattern holds {needs}.")
         if "*" in pattern.removesuffix(".*"):
             faults.append(
-                f"data.{key}={pattern!r}: `*` may only stand in the ending `.*` (any picture format); {{stem}} spans folders."
+                f"data.{key}={pattern!r}: `*` may only stand in the ending `.*` (any image format); {{stem}} spans folders."
             )
     divided = "{split}" in images or "{split}" in (lists or "")
     if not divided and val_ratio is None:
         faults.append("nothing tells train from val: put {split} into data.images or data.lists, or set data.val_ratio=0.2.")
     if divided and val_ratio is not None:
         faults.append(
-            "data.val_ratio divides pictures that nothing else divides: take {split} out of data.images and data.lists, or set it null."
+            "data.val_ratio divides images that nothing else divides: take {split} out of data.images and data.lists, or set it null."
         )
     return faults
 

@@ -1,4 +1,4 @@
-"""Files to arrays: pictures with OpenCV, masks with Pillow, each file read once; every failure is a DataError naming the file.
+"""Files to arrays: images with OpenCV, masks with Pillow, each file read once; every failure is a DataError naming the file.
 
 ``torchvision.io`` is not used on purpose: its PNG decoder has been seen to kill the process on a damaged file.
 """
@@ -28,17 +28,17 @@ _GRAY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow spreads gray PNGs of 2 and 4 bits
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A picture as (H, W, 3) uint8 RGB.
+    """An image as (H, W, 3) uint8 RGB.
 
     Gray becomes three equal channels, palettes are expanded, alpha is dropped (the color below it counts), 16 bits are scaled so
-    that 65535 becomes 255. The EXIF turn is ignored, so that picture and mask stay aligned as stored.
+    that 65535 becomes 255. The EXIF turn is ignored, so that image and mask stay aligned as stored.
 
     Args:
         path: PNG, JPEG, BMP, TIFF, WebP or PNM file.
-        max_pixels: refuse larger pictures before decoding; at most about 178 million (Pillow's own limit).
+        max_pixels: reject larger images before decoding; at most about 178 million (Pillow's own limit).
 
     Raises:
-        DataError: the file cannot be opened, is no picture, is damaged or cut short, is too large, or holds 32-bit samples.
+        DataError: the file cannot be opened, is no image, is damaged or cut short, is too large, or holds 32-bit samples.
     """
     import cv2
 
@@ -64,10 +64,10 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Args:
         path: PNG, BMP, TIFF, PGM or GIF file of mode P, L, 1, I;16 or I.
-        max_pixels: refuse larger masks before decoding.
+        max_pixels: reject larger masks before decoding.
 
     Raises:
-        DataError: the file cannot be opened, is no picture, is damaged, is too large, is a JPEG, or holds colors or fractions.
+        DataError: the file cannot be opened, is no image, is damaged, is too large, is a JPEG, or holds colors or fractions.
     """
     mask = _mask(path, max_pixels)
     step = _gray_step(mask)
@@ -158,7 +158,7 @@ def _whole_png(data: bytes) -> bool:
 
 
 def _header(path: str | Path, data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageFile.ImageFile:
-    """The picture opened but not decoded, its size checked."""
+    """The image opened but not decoded, its size checked."""
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -200,19 +200,19 @@ def _not_an_image(data: bytes, formats: tuple[str, ...]) -> str:
     if not data:
         return "is empty (0 bytes)."
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not a picture: its download has failed."
+        return "is a web page, not an image: its download has failed."
     if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not a picture: run `git lfs pull`."
-    return f"is no readable picture: begins with {data[:8]!r}, wanted {', '.join(formats)}."
+        return "is a Git LFS pointer, not an image: run `git lfs pull`."
+    return f"is no readable image: begins with {data[:8]!r}, wanted {', '.join(formats)}."
 
 
 def _not_an_index_mask(mask: Image.Image) -> str:
-    """Why a decoded picture is no index mask, and what to do."""
+    """Why a decoded image is no index mask, and what to do."""
     if mask.mode == "F":
         return "holds fractions (32-bit float), not class ids. Save it with whole numbers, as 8- or 16-bit PNG."
     colors = count_colors(np.array(mask.convert("RGB")))
     listed = ", ".join(str(list(color)) for color, _ in colors[:8]) + (", ..." if len(colors) > 8 else "")
-    came = f"is a picture of mode {mask.mode} with {len(colors)} colors ({listed}), wanted one number a pixel (mode P, L or I;16)."
+    came = f"is an image of mode {mask.mode} with {len(colors)} colors ({listed}), wanted one number a pixel (mode P, L or I;16)."
     if len(colors) > 1000:
         return f"{came} So many colors are no labels: is it a photograph, or was the mask smoothed or blended?"
     if all(red == green == blue for (red, green, blue), _ in colors):

@@ -1,6 +1,6 @@
 """Batches for training and evaluation: one endless, seeded stream of samples that no worker count or restart can change.
 
-Position p of the training stream is picture ``permutation(seed, p // n)[p % n]``, augmented with a seed made of (seed, epoch, index).
+Position p of the training stream is image ``permutation(seed, p // n)[p % n]``, augmented with a seed made of (seed, epoch, index).
 A run that goes on at step 1000 therefore starts reading there; nothing before it is opened again.
 """
 
@@ -48,13 +48,13 @@ def train_batches(
     """The training batches of steps ``start`` (inclusive) to ``stop`` (exclusive; None: for ever) of one rank.
 
     A step holds ``batch_size * world`` consecutive positions of the sample stream, and rank r takes the r-th block of them. A batch may
-    straddle two epochs, so no picture is left out and a data set smaller than a batch repeats. Batches are pinned if this process has
+    straddle two epochs, so no image is left out and a data set smaller than a batch repeats. Batches are pinned if this process has
     used CUDA before the call, so move the model there first.
 
     Args:
         dataset: the data set; read in the workers.
         augment: ``(sample, seed) -> sample``; None leaves samples as they are.
-        batch_size: pictures per batch and rank, at least 1.
+        batch_size: images per batch and rank, at least 1.
         workers: worker processes; 0 reads in this process.
         seed: seed of order and augmentation.
         start, stop: steps, counted from 0 over the whole run.
@@ -66,7 +66,7 @@ def train_batches(
 
     Raises:
         ValueError: batch_size, workers, start, stop or rank make no sense.
-        DataError: the data set is empty; while iterating: a file is faulty, or pictures of one batch differ in size.
+        DataError: the data set is empty; while iterating: a file is invalid, or images of one batch differ in size.
     """
     _check_batch(
         batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), seen=(seen, 0), world=(world, 1), rank=(rank, 0)
@@ -74,7 +74,7 @@ def train_batches(
     if rank >= world or (stop is not None and stop < start):
         raise ValueError(f"wanted rank < world and start <= stop, got rank={rank} world={world} start={start} stop={stop}")
     if len(dataset) == 0:
-        raise DataError(f"data set {dataset.card.name!r} holds no training sample; check its root and its list of files")
+        raise DataError(f"data set {dataset.info.name!r} holds no training sample; check its root and its list of files")
     draws = _BatchSampler(len(dataset), batch_size, seed, start, stop, seen, rank, world)
     return BatchStream(_Reader(dataset, augment, seed), draws, workers)
 
@@ -82,11 +82,11 @@ def train_batches(
 def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world: int = 1) -> BatchStream:
     """Every sample ``rank, rank + world, ...`` of the data set once, in order and unaugmented, in batches of one.
 
-    The shards of the ranks are disjoint and together the whole data set; pictures may differ in size.
+    The shards of the ranks are disjoint and together the whole data set; images may differ in size.
 
     Raises:
         ValueError: workers, rank or world make no sense.
-        DataError: while iterating, a file is faulty.
+        DataError: while iterating, a file is invalid.
     """
     _check_batch(workers=(workers, 0), world=(world, 1), rank=(rank, 0))
     if rank >= world:
@@ -169,7 +169,7 @@ class _BatchSampler:
 
 
 class _Reader:
-    """What the workers call: reads one picture, checks it, augments it. A fault is handed on as a value, without a worker's traceback."""
+    """What the workers call: reads one image, checks it, augments it. An error is handed on as a value, without a worker's traceback."""
 
     def __init__(self, dataset: Dataset, augment: Augment | None, seed: int):
         self.dataset, self.augment, self.seed = dataset, augment, seed
@@ -178,7 +178,7 @@ class _Reader:
         epoch, index = draw
         try:
             sample = self.dataset[index]
-            check_sample(sample, self.dataset.card)
+            check_sample(sample, self.dataset.info)
             return (self.augment(sample, derive_seed(self.seed, epoch, index)) if self.augment else sample), index
         except DataError as error:
             return error

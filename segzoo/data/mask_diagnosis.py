@@ -17,7 +17,7 @@ def mask_value_error(
         bad: those among them that the table, or without one the number of classes, does not provide for.
         num_classes: classes of the data set.
         label_map: the table raw value -> train id, or None where raw values are train ids.
-        remedy: what to do, where the data set knows better than ``diagnose``.
+        hint: what to do, where the data set knows better than ``diagnose``.
     """
     listed = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in list(bad.items())[:8])
     more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
@@ -28,7 +28,7 @@ def mask_value_error(
 
 
 def diagnose(counts: Counts, bad: Counts, num_classes: int, label_map: dict[int, int] | None) -> str:
-    """The likely cause of out-of-range values in one mask, and the remedy; see ``value_fault`` for the arguments."""
+    """The likely cause of out-of-range values in one mask, and the hint; see ``value_fault`` for the arguments."""
     values = sorted(counts)
     low, high = values[0], max(value for value in values if value != IGNORE) if set(values) != {IGNORE} else IGNORE
     if label_map:

@@ -19,7 +19,7 @@ class IndexMasks:
     Args:
         num_classes: classes of the data set.
         label_map: the table raw value -> train id, complete; None where raw values are train ids and 255 is ignore.
-        remedy: what to do about a wrong value, where the data set knows better than the general diagnosis.
+        hint: what to do about a wrong value, where the data set knows better than the general diagnosis.
     """
 
     def __init__(self, num_classes: int, label_map: dict[int, int] | None = None, remedy: str | None = None):
@@ -120,11 +120,11 @@ def count_labels(raw: np.ndarray) -> dict[int, int]:
 
 
 def check_size(path: Path, came: tuple[int, ...], wanted: Size) -> None:
-    """Raises DataError if the labels were not made for this picture. Labels are never resized."""
+    """Raises DataError if the labels were not made for this image. Labels are never resized."""
     if tuple(came) == tuple(wanted):
         return
-    turned = " The sides are swapped: the picture may carry an EXIF turn, which is ignored; turn its pixels instead."
+    turned = " The sides are swapped: the image may carry an EXIF turn, which is ignored; turn its pixels instead."
     raise DataError(
-        f"{printable(path)}: made for {came[1]}x{came[0]} pixels (W x H), but its picture has {wanted[1]}x{wanted[0]}. Labels are never "
-        f"resized: make them at the picture's size.{turned if tuple(came) == (wanted[1], wanted[0]) else ''}"
+        f"{printable(path)}: made for {came[1]}x{came[0]} pixels (W x H), but its image has {wanted[1]}x{wanted[0]}. Labels are never "
+        f"resized: make them at the image's size.{turned if tuple(came) == (wanted[1], wanted[0]) else ''}"
     )

@@ -1,4 +1,4 @@
-"""The data set that every reader of files shares: pairs found at first use, one picture and its labels read at a time."""
+"""The data set that every reader of files shares: pairs found at first use, one image and its labels read at a time."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from segzoo.types import DatasetInfo, Sample
 
 
 class PairedDataset:
-    """Pictures with labels, by pairs of files. Making one opens nothing; the disk is first touched by ``scan``, or ``len``.
+    """Images with labels, by pairs of files. Making one opens nothing; the disk is first touched by ``scan``, or ``len``.
 
     Args:
-        card: the data card.
+        info: the dataset info.
         find: lists the pairs, in order.
-        read_label: ``(path, (H, W)) -> (H, W)`` train ids for a picture of that size.
+        read_label: ``(path, (H, W)) -> (H, W)`` train ids for an image of that size.
 
     Raises:
         DataError: while scanning or reading, naming the file, what is wrong with it, and what to do.
     """
 
     def __init__(
-        self, card: DatasetInfo, find: Callable[[], list[FilePair]], read_label: Callable[[Path, tuple[int, int]], np.ndarray]
+        self, info: DatasetInfo, find: Callable[[], list[FilePair]], read_label: Callable[[Path, tuple[int, int]], np.ndarray]
     ):
-        self.card = card
+        self.info = info
         self._find, self._read_label = find, read_label
         self._pairs: list[FilePair] | None = None
 
@@ -46,11 +46,11 @@ class PairedDataset:
         image = read_image(pair.image)
         height, width = image.shape[:2]
         if pair.label is None:
-            label = np.zeros((height, width), label_dtype(self.card.num_classes))
+            label = np.zeros((height, width), label_dtype(self.info.num_classes))
         else:
             label = self._read_label(pair.label, (height, width))
         return Sample(image, label, pair.name)
 
     def name(self, index: int) -> str:
-        """The stem of a picture; opens no file."""
+        """The stem of an image; opens no file."""
         return self.scan()[index].name

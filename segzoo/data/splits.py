@@ -1,4 +1,4 @@
-"""Which pictures belong to which split: lists of stems, or a fixed share of all pictures."""
+"""Which images belong to which split: lists of stems, or a fixed share of all images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_list(path: Path) -> list[str]:
             )
         if stem in stems:
             raise DataError(
-                f"{printable(path)}, line {number}: {printable(stem)!r} stands in line {stems[stem]} already; name each picture once."
+                f"{printable(path)}, line {number}: {printable(stem)!r} stands in line {stems[stem]} already; name each image once."
             )
         stems[stem] = number
     return list(stems)

@@ -1,7 +1,7 @@
-"""How far a score would move with other pictures: the bootstrap over the pictures of a data set.
+"""How far a score would move with other images: the bootstrap over the images of a data set.
 
-Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13: as many pictures as there are, drawn with replacement, again and
-again; the middle 95 % of their scores. Two networks are compared on the same draws, since a hard picture is hard for both.
+Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13: as many images as there are, drawn with replacement, again and
+again; the middle 95 % of their scores. Two networks are compared on the same draws, since a hard image is hard for both.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ DRAWS, SEED = 2000, 0
 
 
 def bootstrap_miou(pictures: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mIoU over pictures like these, as fractions.
+    """The 95 % interval of the mIoU over images like these, as fractions.
 
     Args:
-        pictures: counts (N, 3, K) as ``Evaluation.pictures`` holds them.
+        images: counts (N, 3, K) as ``Evaluation.pictures`` holds them.
     """
     low, high = np.percentile(_resampled_mious(pictures), (2.5, 97.5))
     return float(low), float(high)
 
 
 def paired_bootstrap_miou(pictures: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    """By how much the mIoU of one network is above another's on the same pictures: ``difference``, and ``low`` and ``high`` of its interval.
+    """By how much the mIoU of one network is above another's on the same images: ``difference``, and ``low`` and ``high`` of its interval.
 
     Args:
-        pictures, others: counts (N, 3, K) of both, picture by picture.
+        images, others: counts (N, 3, K) of both, image by image.
 
     Raises:
-        ValueError: they are not of the same pictures and classes.
+        ValueError: they are not of the same images and classes.
     """
     if pictures.shape != others.shape or (pictures[:, 1] != others[:, 1]).any():
-        raise ValueError(f"counts {pictures.shape} and {others.shape} are not of the same labels: score both on the same pictures")
+        raise ValueError(f"counts {pictures.shape} and {others.shape} are not of the same labels: score both on the same images")
     drawn = _resampled_mious(pictures) - _resampled_mious(others)
     low, high = np.percentile(drawn, (2.5, 97.5))
     found = _miou(pictures.sum(0)[None]) - _miou(others.sum(0)[None])

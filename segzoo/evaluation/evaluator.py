@@ -35,7 +35,7 @@ class Evaluation:
         confusion: int64 (K, K), row = label, column = prediction.
         protocol: mode, scales, flip and the rest; see ``infer.Protocol``.
         protocol_id: its short hash. Scores of different ids must not be ranked.
-        pictures: int64 (N, 3, K): of each picture and class the pixels hit, labeled and predicted.
+        images: int64 (N, 3, K): of each image and class the pixels hit, labeled and predicted.
         precision: number format of the layers, such as ``bf16``.
     """
 
@@ -48,7 +48,7 @@ class Evaluation:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the mIoU over pictures like these."""
+        """The 95 % interval of the mIoU over images like these."""
         return bootstrap_miou(self.per_image_counts)
 
 
@@ -56,7 +56,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
-    card: DatasetInfo,
+    info: DatasetInfo,
     loss: Any = None,
     between: Callable[[int], None] = lambda done: None,
     post: PostProcessor | None = None,
@@ -71,56 +71,56 @@ def evaluate(
     scales: Annotated[tuple[float, ...], Range(0, None, above=True)] = (1.0,),
     flip: bool = False,
 ) -> Evaluation:
-    """Scores a model on every picture of a data set, at the size of its label.
+    """Scores a model on every image of a data set, at the size of its label.
 
     A single pass takes labels from logits grown in strips of rows, so memory does not grow with classes times pixels. Windows, several
     scales and mirroring average softmax probabilities over all passes. The model's modules keep their modes and batch-norm statistics.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
-        dataset: labeled pictures; their sizes may differ.
-        card: classes, normalization and ignore id the model was trained with.
+        dataset: labeled images; their sizes may differ.
+        info: classes, normalization and ignore id the model was trained with.
         loss: taken on the same pass, as the mean over all valid pixels of the data set; None, or any protocol but a single pass: no loss.
-        between: called after each picture with its number, counted from 1; may raise to stop.
+        between: called after each image with its number, counted from 1; may raise to stop.
         post: ``post(image, probabilities) -> labels`` with ``describe()``, such as a CRF; None takes the most probable class.
-        world: ranks that each take their share of the pictures; all of them get the scores of the whole set.
+        world: ranks that each take their share of the images; all of them get the scores of the whole set.
         device: where the model runs.
         precision: number format of the layers.
-        workers: processes that read pictures; 0 reads in this one.
-        mode: ``whole`` pictures, or ``slide``: overlapping windows.
+        workers: processes that read images; 0 reads in this one.
+        mode: ``whole`` images, or ``slide``: overlapping windows.
         crop: window (H, W) in pixels, for ``slide``.
         stride: step (H, W) from window to window; None is two thirds of the crop.
-        scales: factors of the picture's size.
-        flip: average over the mirrored picture too.
+        scales: factors of the image's size.
+        flip: average over the mirrored image too.
 
     Raises:
         ConfigError: settings that contradict each other, or no CUDA for ``device=cuda``.
-        DataError: a file is faulty or its label does not fit the classes; the message names it.
+        DataError: a file is invalid or its label does not fit the classes; the message names it.
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
     place = pick_device(device)
     formats = Precision(precision, place)
-    matrix, losses = ConfusionMatrix(card.num_classes, card.ignore), _MeanLoss(loss if protocol.single else None)
-    pictures = np.zeros((len(dataset), 3, card.num_classes), np.int64)
+    matrix, losses = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
+    pictures = np.zeros((len(dataset), 3, info.num_classes), np.int64)
     model.to(place)
     share = eval_batches(dataset, workers=workers, rank=world.rank, world=world.size)
     with eval_mode(model), closing(share) as batches:
         for batch in _batch_iterator(batches, len(dataset) // world.size):
             try:
-                one = ConfusionMatrix(card.num_classes, card.ignore)
-                one.update(_labels(model, batch, card, protocol, formats, losses), batch.label)
+                one = ConfusionMatrix(info.num_classes, info.ignore)
+                one.update(_labels(model, batch, info, protocol, formats, losses), batch.label)
             except ValueError as error:
                 raise DataError(f"{', '.join(batch.names)}: {error}") from error
             matrix.merge(one)
             pictures[batch.indices[0]] = one.matrix.diagonal(), one.matrix.sum(1), one.matrix.sum(0)
             between(batch.indices[0] + 1)
     matrix.matrix, pictures = (world.sum(torch.from_numpy(counts).to(place)).cpu().numpy() for counts in (matrix.matrix, pictures))
-    scores = matrix.scores(card.classes, len(dataset), losses.mean(world))
+    scores = matrix.scores(info.classes, len(dataset), losses.mean(world))
     return Evaluation(scores, matrix.matrix, protocol.to_dict(), protocol.id, pictures, formats.name)
 
 
 class _MeanLoss:
-    """The loss over all valid pixels of the data set: each picture's loss counts by the weight of its valid pixels."""
+    """The loss over all valid pixels of the data set: each image's loss counts by the weight of its valid pixels."""
 
     def __init__(self, loss: Any):
         self.loss, self.total, self.weight = loss, 0.0, 0.0
@@ -137,10 +137,10 @@ class _MeanLoss:
 
 
 def _labels(
-    model: nn.Module, batch: Batch, card: DatasetInfo, protocol: InferenceProtocol, formats: Precision, losses: _MeanLoss
+    model: nn.Module, batch: Batch, info: DatasetInfo, protocol: InferenceProtocol, formats: Precision, losses: _MeanLoss
 ) -> Tensor:
-    """The label map of a picture, on the CPU; its loss is taken on the way."""
-    x = normalize(batch.image, card, formats.device)
+    """The label map of an image, on the CPU; its loss is taken on the way."""
+    x = normalize(batch.image, info, formats.device)
     if not protocol.single:
         return segment_image(model, x, batch.image, protocol, formats).to(torch.int32).cpu()
     logits = forward(model, x, formats)

@@ -61,7 +61,7 @@ class ConfusionMatrix:
             self._raise_out_of_range(np.unique(pred), np.unique(label))
         valid = label != self.ignore
         codes = label[valid].astype(np.int64) * size + pred[valid]
-        if size * size > 4 * codes.size:  # thousands of classes: a full table per picture would cost more than sorting its pixels
+        if size * size > 4 * codes.size:  # thousands of classes: a full table per image would cost more than sorting its pixels
             cells, counts = np.unique(codes, return_counts=True)
             self.matrix.reshape(-1)[cells] += counts
         else:
@@ -100,7 +100,7 @@ class ConfusionMatrix:
 
         Args:
             classes: K different names, by train id.
-            images: number of pictures counted, handed through.
+            images: number of images counted, handed through.
             loss: mean loss, handed through.
 
         Raises:
@@ -113,7 +113,7 @@ class ConfusionMatrix:
         total = int(pixels.sum())
         if total == 0:
             raise DataError(
-                f"none of {images} pictures has a labeled pixel, so there is nothing to score; check data.label_map and masks"
+                f"none of {images} images has a labeled pixel, so there is nothing to score; check data.label_map and masks"
             )
         present = pixels > 0
         iou = hits / np.where(present, pixels + predicted - hits, 1)

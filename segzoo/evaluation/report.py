@@ -35,9 +35,7 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     write_text(folder / "per_class.csv", _csv([["class", "iou", "acc", "pixels"], *rows]))
     counts = [[name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True)]
     write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *counts]))
-    write_atomically(
-        folder / "pictures.npy", lambda file: np.save(file, result.per_image_counts)
-    )  # for comparisons picture by picture
+    write_atomically(folder / "pictures.npy", lambda file: np.save(file, result.per_image_counts))  # for comparisons image by image
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -53,12 +51,12 @@ def score_table(result: Evaluation) -> str:
         lines.append(f"{name:<{width}}  {_percent(entry['iou'])}  {_percent(entry['acc'])}  {share:6.2f}%")
     low, high = result.interval
     lines += ["-" * len(lines[0]), score_line(scores)]
-    lines.append(f"mIoU of pictures like these: {100 * low:.2f} to {100 * high:.2f} (95 %, bootstrap over pictures)")
+    lines.append(f"mIoU of images like these: {100 * low:.2f} to {100 * high:.2f} (95 %, bootstrap over images)")
     absent = len(scores.per_class) - scores.classes_present
     if absent:
         lines.append(f"{absent} of {len(scores.per_class)} classes are absent from the labels and left out of the means")
     words = ", ".join(f"{key}={value}" for key, value in result.protocol.items() if value is not None)
-    lines.append(f"{scores.images} pictures in {result.precision}, protocol {result.protocol_id}: {words}")
+    lines.append(f"{scores.images} images in {result.precision}, protocol {result.protocol_id}: {words}")
     return "\n".join(lines)
 
 

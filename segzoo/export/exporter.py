@@ -22,7 +22,7 @@ Side = Annotated[int, Range(33, 8192)]
 
 def export_model(
     model: Any,
-    card: DatasetInfo,
+    info: DatasetInfo,
     facts: dict[str, Any],
     dataset: Dataset,
     folder: Path,
@@ -34,44 +34,44 @@ def export_model(
     min_agreement: Annotated[float, Range(0, 1)] = 0.999,
     bundle: bool = False,
 ) -> dict[str, Any]:
-    """Writes ``model.<onnx|xml|pt2>`` once it labels pictures of many sizes as the network does.
+    """Writes ``model.<onnx|xml|pt2>`` once it labels images of many sizes as the network does.
 
     Args:
         model: a ``SegModel`` in evaluation mode, on the CPU; it is left as it is. What is written is its lean copy.
-        card: mean, std, classes and colors.
+        info: mean, std, classes and colors.
         facts: what else the file's metadata shall hold, such as the checkpoint's checksum.
-        dataset: pictures for the check.
+        dataset: images for the check.
         folder: where the file goes, and ``where.png`` if the check fails.
         format: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export`` (for ``torch.export.load``).
         hw: height and width the file is fixed to, 33 or more; None leaves batch and size free.
         takes: ``uint8`` (N, H, W, 3) or ``float`` (N, 3, H, W) of 0 to 255, RGB.
         gives: ``labels`` (N, H, W), ``logits`` at the network's own stride, or both.
-        least: share of equal labels wanted of every picture of the check.
+        least: share of equal labels wanted of every image of the check.
         bundle: also write ``bundle.zip`` with all that is needed to run the file without torch and without this package.
 
     Returns:
-        ``file``, ``bytes`` (OpenVINO: of both files), ``norms_merged``, ``bundle`` and ``gate``: what ``compare`` found of each picture.
+        ``file``, ``bytes`` (OpenVINO: of both files), ``norms_merged``, ``bundle`` and ``gate``: what ``compare`` found of each image.
 
     Raises:
-        ParityError: the file labels a picture otherwise; it is not kept.
+        ParityError: the file labels an image otherwise; it is not kept.
         ConfigError: a package that the format needs is not installed, or a bundle was asked for of something else than an ONNX file
             from bytes to labels, or of more than 255 classes.
     """
     if bundle and (format, input, output) != ("onnx", "uint8", "labels"):
         raise ConfigError(f"bundle=true needs format=onnx takes=uint8 gives=labels, got {format}, {input}, {output}")
-    if bundle and card.num_classes > 255:
-        raise ConfigError(f"bundle=true: its label pictures hold 255 classes at most, this network has {card.num_classes}")
+    if bundle and info.num_classes > 255:
+        raise ConfigError(f"bundle=true: its label images hold 255 classes at most, this network has {info.num_classes}")
     lean = copy.deepcopy(model)
     merged = lean.fuse_for_inference_()
-    deployed = ExportModel(lean, card.mean, card.std, input=input, output=output).eval()
+    deployed = ExportModel(lean, info.mean, info.std, input=input, output=output).eval()
     ending, write, read = FORMATS[format]
     path = folder / f"model.{ending}"
-    reference = ExportModel(model, card.mean, card.std, input="uint8", output="labels").eval()
+    reference = ExportModel(model, info.mean, info.std, input="uint8", output="labels").eval()
     pictures = parity_images(dataset, hw)
     try:
-        write(deployed, path, facts | {"card": card.to_dict()}, hw=hw)
+        write(deployed, path, facts | {"dataset": info.to_dict()}, hw=hw)
         run = _onnx_labels(read(path), deployed)
-        gate = check_parity(run, reference, pictures, card, folder, min_agreement=min_agreement)
+        gate = check_parity(run, reference, pictures, info, folder, min_agreement=min_agreement)
     except BaseException as error:  # nothing stays that was not shown to agree
         for written in (path, path.with_suffix(".bin")):
             written.unlink(missing_ok=True)
@@ -83,7 +83,7 @@ def export_model(
     if bundle:
         # the self-test shall have much to get wrong
         most = max(range(len(gate)), key=lambda i: (gate[i]["classes"], pictures[i].size))
-        done["bundle"] = str(write_bundle(path, card, facts, hw, pictures[most], run(pictures[most][None])[0]))
+        done["bundle"] = str(write_bundle(path, info, facts, hw, pictures[most], run(pictures[most][None])[0]))
     return done
 
 

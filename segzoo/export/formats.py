@@ -1,4 +1,4 @@
-"""A trained network as one file that other programs run: bytes of a picture in, labels or scores out, sizes free.
+"""A trained network as one file that other programs run: bytes of an image in, labels or scores out, sizes free.
 
 Normalization and the growing of scores are inside, so that nobody has to repeat them. What the file needs to be understood (classes,
 palette, mean, std, checksum of the weights) travels in its metadata under the key ``segzoo``, as JSON.
@@ -59,7 +59,7 @@ class ExportModel(nn.Module):
         return ["labels", "logits"] if self.output == "both" else [self.output]
 
     def example(self, height: int, width: int) -> Tensor:
-        """A batch of two pictures of noise, as ``forward`` takes it."""
+        """A batch of two images of noise, as ``forward`` takes it."""
         pictures = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
         return pictures if self.input == "uint8" else pictures.permute(0, 3, 1, 2).float()
 
@@ -73,7 +73,7 @@ class ExportModel(nn.Module):
         return (labels, logits) if self.output == "both" else (labels,)
 
     def _normalize(self, image: Tensor) -> Tensor:
-        """The pictures (N, 3, H, W) as the network takes them; bytes are normalized as they lie in memory."""
+        """The images (N, 3, H, W) as the network takes them; bytes are normalized as they lie in memory."""
         if self.input == "float":
             return (image - self.mean[:, None, None]) / self.std[:, None, None]
         if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]

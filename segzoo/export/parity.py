@@ -1,4 +1,4 @@
-"""Whether an exported network labels pictures as the network does, shown on sizes that were never traced; and where it does not."""
+"""Whether an exported network labels images as the network does, shown on sizes that were never traced; and where it does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RunFn = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, H, W) la
 
 
 def parity_images(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray]:
-    """Parts of a data set's pictures, spread over it, of the fixed size or of sizes that an export never saw; at least eight."""
+    """Parts of a data set's images, spread over it, of the fixed size or of sizes that an export never saw; at least eight."""
     import cv2
 
     found = []
@@ -35,24 +35,24 @@ def parity_images(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarr
 
 @torch.no_grad()
 def check_parity(
-    run: RunFn, net: nn.Module, pictures: Sequence[np.ndarray], card: DatasetInfo, folder: Path, *, min_agreement: float
+    run: RunFn, net: nn.Module, pictures: Sequence[np.ndarray], info: DatasetInfo, folder: Path, *, min_agreement: float
 ) -> list[dict[str, Any]]:
-    """Labels each picture both ways, in a batch of two with its mirror image and alone.
+    """Labels each image both ways, in a batch of two with its mirror image and alone.
 
     Args:
         run: the exported network.
         net: the network itself: (N, H, W, 3) uint8 -> labels first.
-        pictures: (H, W, 3) uint8.
-        card: colors and names, for the picture of where they differ.
-        folder: where that picture goes.
-        least: share of equal labels wanted of every picture, 0 to 1.
+        images: (H, W, 3) uint8.
+        info: colors and names, for the image of where they differ.
+        folder: where that image goes.
+        least: share of equal labels wanted of every image, 0 to 1.
 
     Returns:
-        ``hw`` of each picture, its smallest ``agreement``: mirrored or not, alone or in a batch; and how many ``classes`` the network
+        ``hw`` of each image, its smallest ``agreement``: mirrored or not, alone or in a batch; and how many ``classes`` the network
         finds in it. Where that is one everywhere, agreement shows little.
 
     Raises:
-        ParityError: a picture agrees less; ``where.png`` shows it beside both label maps.
+        ParityError: an image agrees less; ``where.png`` shows it beside both label maps.
     """
     rows = []
     for picture in pictures:
@@ -70,7 +70,7 @@ def check_parity(
         rows.append({"hw": list(picture.shape[:2]), "agreement": agreement, "classes": len(np.unique(wanted))})
         if agreement < min_agreement:
             image, theirs, ours = shares[agreement]
-            _save_mismatch(image, theirs, ours, card, folder / "mismatch.png")
+            _save_mismatch(image, theirs, ours, info, folder / "mismatch.png")
             raise ParityError(
                 f"{size}: only {agreement:.2%} of the labels are the network's, wanted {min_agreement:.2%}; "
                 f"{folder / 'where.png'} shows where. The file was not kept."
@@ -78,8 +78,8 @@ def check_parity(
     return rows
 
 
-def _save_mismatch(image: np.ndarray, wanted: np.ndarray, found: np.ndarray, card: DatasetInfo, path: Path) -> None:
+def _save_mismatch(image: np.ndarray, wanted: np.ndarray, found: np.ndarray, info: DatasetInfo, path: Path) -> None:
     from PIL import Image
 
-    shown = comparison_panel(image, wanted.astype(np.uint8), found.astype(np.uint8), card, "network, export")
+    shown = comparison_panel(image, wanted.astype(np.uint8), found.astype(np.uint8), info, "network, export")
     Image.fromarray(image_grid([shown])).save(path)

@@ -2,7 +2,7 @@
 
 Krähenbühl and Koltun, NIPS 2011, arXiv:1210.5644, with the parameters of DeepLab-LargeFOV (Chen et al., ICLR 2015,
 arXiv:1412.7062, sec. 4); the lattice is Adams, Baek and Davis, Eurographics 2010. Written with whole-tensor operations: no
-compiler, any device, and a batch of pictures is one lattice.
+compiler, any device, and a batch of images is one lattice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Normalization = Literal["row", "symmetric"]
 # Odd 64-bit numbers. A vertex is known by the sum of its coordinates times these, modulo 2**64; of a million vertices two share a
 # sum with a probability below 1e-7. The sum is linear, so a neighbor's differs by a constant.
 FACTORS = (-7046029254386353131, -4417276706812531889, 1609587929392839161, -8796714831421723037, 2870177450012600261)
-IMAGE_CHANNELS = -3335678366873096957  # the factor of a picture's number in its batch
+IMAGE_CHANNELS = -3335678366873096957  # the factor of an image's number in its batch
 
 
 class Lattice:
@@ -29,7 +29,7 @@ class Lattice:
     and read back (slice): linear in the points, and constant in the width of the filter.
 
     Args:
-        features: (B, N, d) float32, in standard deviations of the filter. Points of different pictures never meet.
+        features: (B, N, d) float32, in standard deviations of the filter. Points of different images never meet.
 
     Raises:
         ValueError: other shapes, or more than five dimensions.
@@ -109,7 +109,7 @@ def _neighbours(sums: Tensor, step: int) -> tuple[Tensor, Tensor]:
 
 
 class DenseCRF:
-    """Mean-field inference for a batch of pictures of one size.
+    """Mean-field inference for a batch of images of one size.
 
     Energy: ``sum_i u_i(x_i) + sum_{i<j} [x_i != x_j] (w1 exp(-|p_i - p_j|^2 / 2 a^2 - |I_i - I_j|^2 / 2 b^2)
     + w2 exp(-|p_i - p_j|^2 / 2 g^2))`` with positions p in pixels and colors I in 0 to 255.
@@ -160,7 +160,7 @@ class DenseCRF:
             (B, K, H, W) float32 that adds up to 1 over the classes.
         """
         batch, classes, height, width = unary.shape
-        energy = -unary.float().permute(0, 2, 3, 1).reshape(-1, classes).contiguous()  # a view of one picture is not
+        energy = -unary.float().permute(0, 2, 3, 1).reshape(-1, classes).contiguous()  # a view of one image is not
         belief = _softmax(energy)
         for _ in range(iterations):
             message = energy.clone()

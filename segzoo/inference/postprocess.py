@@ -34,7 +34,7 @@ def crf(
     """The fully connected CRF on the network's probabilities, with the parameters released for DeepLab-LargeFOV.
 
     Chen et al., ICLR 2015, arXiv:1412.7062, sec. 4: w1, sigma_alpha and sigma_beta are searched for each network on 100 validation
-    pictures, w2 and sigma_gamma are 3; ten steps of mean field.
+    images, w2 and sigma_gamma are 3; ten steps of mean field.
 
     Args:
         bilateral_weight: w1, of pixels that are near and alike; 0 leaves the term out.
@@ -61,7 +61,7 @@ class CRF:
     normalization: Literal["row", "symmetric"]
 
     def __call__(self, image: Tensor, probabilities: Tensor) -> Tensor:
-        """Labels of pictures from class probabilities of their size.
+        """Labels of images from class probabilities of their size.
 
         Shapes:
             (N, H, W, 3) uint8 RGB, (N, K, H, W) -> (N, H, W) int64

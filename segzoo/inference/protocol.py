@@ -14,7 +14,7 @@ from segzoo.registry import ConfigError
 
 
 class PostProcessor(Interface):
-    """Makes labels (N, H, W) of pictures (N, H, W, 3) uint8 and class probabilities (N, K, H, W)."""
+    """Makes labels (N, H, W) of images (N, H, W, 3) uint8 and class probabilities (N, K, H, W)."""
 
     def __call__(self, image: Tensor, probabilities: Tensor) -> Tensor: ...
 
@@ -28,11 +28,11 @@ class InferenceProtocol:
     """How label maps are made, and so which scores may be compared.
 
     Attributes:
-        mode: ``whole`` pictures, or ``slide``: overlapping windows whose class probabilities are averaged.
-        crop: window (H, W) in pixels of the scaled picture; for ``slide`` only.
+        mode: ``whole`` images, or ``slide``: overlapping windows whose class probabilities are averaged.
+        crop: window (H, W) in pixels of the scaled image; for ``slide`` only.
         stride: step (H, W) from window to window; None is two thirds of the crop.
-        scales: factors of the picture's size; probabilities are averaged over them.
-        flip: averages over the mirrored picture too.
+        scales: factors of the image's size; probabilities are averaged over them.
+        flip: averages over the mirrored image too.
         post: what makes labels of the probabilities, such as a CRF; None is their arg-max.
 
     Raises:
@@ -57,17 +57,17 @@ class InferenceProtocol:
                 f"stride={list(self.stride)} is larger than crop={list(self.crop)}: pixels between windows would stay unlabeled"
             )
         if not self.scales:
-            faults.append("scales is empty; scales=[1.0] is the picture's own size")
+            faults.append("scales is empty; scales=[1.0] is the image's own size")
         if faults:
             raise ConfigError(faults)
 
     @property
     def single(self) -> bool:
-        """One pass over the whole picture: labels come straight from the logits, and a loss can be taken from them."""
+        """One pass over the whole image: labels come straight from the logits, and a loss can be taken from them."""
         return self.mode == "whole" and self.scales == (1.0,) and not self.flip and self.post is None
 
     def to_dict(self) -> dict[str, Any]:
-        """The protocol as others read it, with what never varies here spelt out."""
+        """The protocol as others read it, with what never varies here spelled out."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
         own["post"] = "none" if self.post is None else self.post.describe()

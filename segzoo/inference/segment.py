@@ -1,4 +1,4 @@
-"""From a picture to a label map: whole or in windows, at one scale or averaged over several, mirrored or not."""
+"""From an image to a label map: whole or in windows, at one scale or averaged over several, mirrored or not."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def forward(model: nn.Module, x: Tensor, precision: Precision) -> Logits:
 
 @torch.no_grad()
 def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
-    """Class ids of a normalized picture at its own size. A single pass never holds K x H x W numbers; every other protocol does.
+    """Class ids of a normalized image at its own size. A single pass never holds K x H x W numbers; every other protocol does.
 
     Args:
         model: gives the scores.
-        x: (1, 3, H, W), the normalized picture.
-        image: (1, H, W, 3) uint8, the picture as it was, for the protocol's ``post``.
+        x: (1, 3, H, W), the normalized image.
+        image: (1, H, W, 3) uint8, the image as it was, for the protocol's ``post``.
         protocol: windows, scales and what makes labels of the probabilities.
         precision: number format of the layers.
 
@@ -48,7 +48,7 @@ def logits_to_labels(model: nn.Module, logits: Logits, size: torch.Size | tuple[
 
 
 def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
-    """Class probabilities averaged over scales, mirroring and windows; the picture is resized, never the label.
+    """Class probabilities averaged over scales, mirroring and windows; the image is resized, never the label.
 
     Shapes:
         (1, 3, H, W) -> (1, K, H, W)
@@ -72,7 +72,7 @@ def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtoc
 
 
 def window_starts(size: int, crop: int, step: int) -> list[int]:
-    """Where windows begin along one side: every ``step`` pixels, the last one moved back to end with the picture."""
+    """Where windows begin along one side: every ``step`` pixels, the last one moved back to end with the image."""
     count = max(0, math.ceil((size - crop) / step)) + 1
     return [max(0, min(number * step, size - crop)) for number in range(count)]
 
@@ -83,7 +83,7 @@ def _whole_image(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: 
 
 
 def _sliding_window(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
-    """The mean of the probabilities of all windows over a pixel; a picture smaller than a window is padded with the mean color."""
+    """The mean of the probabilities of all windows over a pixel; an image smaller than a window is padded with the mean color."""
     (height, width), crop = x.shape[-2:], protocol.crop or (0, 0)
     x = F.pad(x, (0, max(0, crop[1] - width), 0, max(0, crop[0] - height)))  # normalized, so 0 is the mean
     total, count = _zeros(model, x), x.new_zeros(1, 1, *x.shape[-2:])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 class SingleValueBatchNorm(nn.BatchNorm2d):
     """Batch norm that also trains where pooling leaves one value per channel (batch 1, a map of 1x1).
 
-    The variance of one value is zero, so ordinary batch norm refuses it. This layer then normalizes with its running
+    The variance of one value is zero, so ordinary batch norm rejects it. This layer then normalizes with its running
     statistics, leaves them as they are and warns once. With two values or more it is batch norm, and its state dict
     always is that of ``nn.BatchNorm2d``.
 
@@ -36,7 +36,7 @@ class SingleValueBatchNorm(nn.BatchNorm2d):
             self._warned = True
             warnings.warn(
                 f"The batch norm of {self.role} got one value per channel in training (batch 1, map 1x1). It uses its running "
-                "statistics and does not update them, for this and every such batch; train with at least 2 pictures a batch to "
+                "statistics and does not update them, for this and every such batch; train with at least 2 images a batch to "
                 "learn them.",
                 stacklevel=2,
             )

@@ -100,7 +100,7 @@ def _mixed(coarse: Tensor) -> Tensor:
 
 
 def _label_borders(labels: Tensor, logits: Tensor, coarse: Tensor, cells: Tensor, taps: tuple[Taps, Taps]) -> None:
-    """Overwrites the labels (N, H, W) of the given cells (M, 3: picture, row, column) with those of interpolated logits."""
+    """Overwrites the labels (N, H, W) of the given cells (M, 3: image, row, column) with those of interpolated logits."""
     number, top, left = cells.unbind(1)
     height, width = coarse.shape[-2:]
     below, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)

@@ -25,7 +25,7 @@ class PixelLoss:
 
     Args:
         aux_weights: factors of ``Logits.aux``; the main head's is 1.
-        align_corners: how the model's logits relate to the picture.
+        align_corners: how the model's logits relate to the image.
         ignore: the train id that counts nowhere.
         at: ``label``: logits grow bilinearly to the label's size; ``logits``: labels shrink by nearest sampling.
         class_weights: a weight for each class, or None.
@@ -98,7 +98,7 @@ class PixelLoss:
         return ChunkedUpsampleLoss.apply(head, target, self._score, self.align_corners)  # type: ignore[return-value]
 
     def _select_pixels(self, head: Tensor, target: Tensor) -> Tensor:
-        """The labels of the pixels that are to be learnt; the others become ignore. Here: all."""
+        """The labels of the pixels that are to be learned; the others become ignore. Here: all."""
         return target
 
     def _score(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class PixelLoss:
             return score(head, target) if same else chunked_pixel_loss(head, target, score, self.align_corners)
 
     def _checked(self, logits: Logits, label: Tensor) -> tuple[Tensor, ...]:
-        """The heads, after refusing what cannot be scored."""
+        """The heads, after rejecting what cannot be scored."""
         classes = logits.main.shape[1]
         if logits.aux and len(logits.aux) != len(self.factors) - 1:
             raise ValueError(

@@ -27,7 +27,7 @@ def cross_entropy(
 
     Args:
         aux_weights: factors of the auxiliary heads; the main head's is 1.
-        align_corners: how the model's logits relate to the picture.
+        align_corners: how the model's logits relate to the image.
         ignore: the train id that counts nowhere.
         own: where the model's paper takes the loss.
         at: where logits and labels meet: at the label's size, at the logits', or where the model's paper has it.

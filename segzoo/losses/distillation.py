@@ -23,14 +23,14 @@ ForwardFn = Callable[[nn.Module, Tensor], Logits]  # a forward pass in the numbe
 
 
 @DISTILLS.register
-def none(load: LoadTeacher, card: DatasetInfo) -> None:
+def none(load: LoadTeacher, info: DatasetInfo) -> None:
     """Labels alone teach."""
 
 
 @DISTILLS.register
 def teacher(
     load: LoadTeacher,
-    card: DatasetInfo,
+    info: DatasetInfo,
     *,
     ckpt: str | None = None,
     weight: Weight = 1.0,
@@ -41,33 +41,33 @@ def teacher(
     """Adds the distance to a trained network's answers to the loss. Hinton et al., 2015, arXiv:1503.02531, for each pixel.
 
     Args:
-        load: reads a checkpoint: the network in evaluation mode, and its data card.
-        card: the classes that are trained.
-        ckpt: the teacher's run folder or file; null in ``tools/prune.py``: the network that is pruned.
+        load: reads a checkpoint: the network in evaluation mode, and its dataset info.
+        info: the classes that are trained.
+        ckpt: the teacher's run directory or file; null in ``tools/prune.py``: the network that is pruned.
         weight: of the Kullback-Leibler divergence from the teacher's class probabilities, a mean over pixels.
         temperature: T by which both sides' scores are divided; the term is multiplied by T^2, so that its gradients keep their size.
         layers: modules of both networks whose attention maps are compared too (Zagoruyko and Komodakis, ICLR 2017, arXiv:1612.03928):
-            the mean square over channels, of length one for each picture, so that channels may differ in number. ``conv5_4`` of ICNet
+            the mean square over channels, of length one for each image, so that channels may differ in number. ``conv5_4`` of ICNet
             stands right behind its pyramid. Of a module that answers several maps, as PSPNet's ``pyramid`` does, each is compared.
-        layer_weight: of the squared distance of these maps, a mean over layers and pictures.
+        layer_weight: of the squared distance of these maps, a mean over layers and images.
 
     Raises:
         ConfigError: no checkpoint is given, or it knows other classes.
     """
     if ckpt is None:
-        raise ConfigError("distill=teacher: whose network teaches? Say distill.ckpt=<run folder or file>")
+        raise ConfigError("distill=teacher: whose network teaches? Say distill.ckpt=<run directory or file>")
     net, own = load(ckpt)
-    if own.classes != card.classes:
-        raise ConfigError(f"distill.ckpt={ckpt} knows the classes {', '.join(own.classes)}, the data has {', '.join(card.classes)}")
-    scale = tuple(ours / theirs for ours, theirs in zip(card.std, own.std, strict=True))
-    shift = tuple((ours - theirs) / std for ours, theirs, std in zip(card.mean, own.mean, own.std, strict=True))
+    if own.classes != info.classes:
+        raise ConfigError(f"distill.ckpt={ckpt} knows the classes {', '.join(own.classes)}, the data has {', '.join(info.classes)}")
+    scale = tuple(ours / theirs for ours, theirs in zip(info.std, own.std, strict=True))
+    shift = tuple((ours - theirs) / std for ours, theirs, std in zip(info.mean, own.mean, own.std, strict=True))
     return Teacher(net, weight, temperature, layers, layer_weight, scale, shift)
 
 
 class Teacher:
     """Gives the term that ``teacher`` describes. The network is frozen and stays in evaluation mode.
 
-    ``scale`` and ``shift``, of each color, make of pictures that are normalized for the student those that the teacher learnt from.
+    ``scale`` and ``shift``, of each color, make of images that are normalized for the student those that the teacher learned from.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Teacher:
         ]
 
     def __call__(self, x: Tensor, logits: Logits, run: ForwardFn) -> Tensor:
-        """The term of one batch, whose pictures the student has just been given.
+        """The term of one batch, whose images the student has just been given.
 
         Args:
             x: (N, 3, H, W), the student's input.
@@ -146,7 +146,7 @@ class Teacher:
 
 
 def check_layers(student: nn.Module, net: nn.Module, layers: Sequence[str], x: Tensor) -> None:
-    """Runs both networks, on the meta device where that shall cost nothing, and refuses layers whose maps cannot be compared.
+    """Runs both networks, on the meta device where that shall cost nothing, and rejects layers whose maps cannot be compared.
 
     Args:
         student, net: the two networks, in the modes they will be in.
@@ -209,7 +209,7 @@ def _module(net: nn.Module, name: str) -> nn.Module:
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The mean over pictures of the squared distance of two attention maps of length one."""
+    """The mean over images of the squared distance of two attention maps of length one."""
     if ours.shape[-2:] != theirs.shape[-2:]:
         theirs = resize(theirs.float(), ours.shape[-2:], align_corners=False)
     one, other = (F.normalize(maps.float().square().mean(1).flatten(1), dim=1) for maps in (ours, theirs))

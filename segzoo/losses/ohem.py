@@ -28,17 +28,17 @@ def ohem(
     """Cross-entropy of the pixels whose true class has a probability below ``threshold``.
 
     Online bootstrapping of Wu et al., 2016, arXiv:1604.04339. Two deviations make it independent of how a batch is split: ``min_kept`` is
-    a share of each picture's valid pixels, not a number per batch, and the sum is divided by the weight of all valid pixels, not of the
+    a share of each image's valid pixels, not a number per batch, and the sum is divided by the weight of all valid pixels, not of the
     kept ones. So the loss falls as pixels become easy; a larger learning rate makes up for it.
 
     Args:
         aux_weights: factors of the auxiliary heads; the main head's is 1. Each head chooses its own pixels.
-        align_corners: how the model's logits relate to the picture.
+        align_corners: how the model's logits relate to the image.
         ignore: the train id that counts nowhere.
         own: where the model's paper takes the loss.
         at: where logits and labels meet: at the label's size, at the logits', or where the model's paper has it.
         threshold: probability above which a pixel counts as easy; 1 keeps all.
-        min_kept: share of a picture's valid pixels that is kept at least, the hardest first.
+        min_kept: share of an image's valid pixels that is kept at least, the hardest first.
         class_weights: one weight a class, at least 0; None: all 1. They do not change which pixels are hard.
     """
     return HardPixelLoss(
@@ -67,7 +67,7 @@ class HardPixelLoss(PixelLoss):
         valid = target != self.ignore
         hardness = torch.where(valid, self._plain_scores(head, target), -1.0)
         bar = hardness.new_full((len(target), 1, 1), -math.log(self.threshold) if self.threshold > 0 else math.inf)
-        most = math.ceil(self.min_kept * target[0].numel())  # no picture keeps more of its valid pixels by right
+        most = math.ceil(self.min_kept * target[0].numel())  # no image keeps more of its valid pixels by right
         if most > 0:
             hardest = hardness.flatten(1).topk(most).values
             kept = (valid.flatten(1).sum(1, keepdim=True).double() * self.min_kept).ceil().long()

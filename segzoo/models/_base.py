@@ -17,14 +17,14 @@ from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.types import DatasetInfo, Logits
 
-MIN_INPUT = 32  # pixels a side: what a trunk of stride 32 turns into one
+MIN_INPUT = 32  # pixels a side: what a backbone of stride 32 turns into one
 
 
 class SegModel(nn.Module, ABC):
     """A segmentation model: a backbone, and a head that is everything else.
 
     Args:
-        backbone: the trunk, dilated by the model as it needs.
+        backbone: the backbone, dilated by the model as it needs.
         num_classes: classes to score, K.
         align_corners: how ``Logits.main`` grows to the size of the image.
         aux: training-only heads, each with its factor in the loss, where the main logits have 1.
@@ -33,10 +33,10 @@ class SegModel(nn.Module, ABC):
         aux: the training-only heads; their parameters are named ``aux.0...``.
         aux_weights: their factors in the loss.
         loss_resolution: where its paper takes the loss: logits grown to the label, or labels shrunk to the logits.
-        card: the data card the model was trained with; ``predict`` takes mean and std from it.
+        info: the dataset info the model was trained with; ``predict`` takes mean and std from it.
     """
 
-    card: DatasetInfo | None = None
+    info: DatasetInfo | None = None
     loss_resolution: Literal["label", "logits"] = "label"
 
     def __init__(
@@ -57,13 +57,13 @@ class SegModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Logits:
-        """Class scores of normalized pictures; begins with ``check_input``.
+        """Class scores of normalized images; begins with ``check_input``.
 
         Shapes:
             (N, 3, H, W) float -> main (N, K, h, w) float32 at the model's own stride, aux logits in training, none in eval
 
         Raises:
-            ValueError: as ``check_input``; in training also when a map of the trunk would be one pixel.
+            ValueError: as ``check_input``; in training also when a map of the backbone would be one pixel.
         """
 
     def fuse_for_inference_(self) -> int:
@@ -94,7 +94,7 @@ class SegModel(nn.Module, ABC):
         return trunk | self.external_head_names(layout) if trunk and self.external_head_names(layout) else {}
 
     def external_head_names(self, layout: str) -> dict[str, str]:
-        """``names_in`` for all that is not the trunk; here: no other project has this head."""
+        """``names_in`` for all that is not the backbone; here: no other project has this head."""
         return {}
 
     def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor:
@@ -113,11 +113,11 @@ class SegModel(nn.Module, ABC):
         if not x.is_floating_point():
             raise ValueError(f"{came}, wanted normalized floats: subtract the mean and divide by the std, or call predict()")
         if x.shape[2] < MIN_INPUT or x.shape[3] < MIN_INPUT:
-            raise ValueError(f"{came}, wanted at least {MIN_INPUT} x {MIN_INPUT} pixels: enlarge or pad the pictures")
+            raise ValueError(f"{came}, wanted at least {MIN_INPUT} x {MIN_INPUT} pixels: enlarge or pad the images")
 
     @torch.no_grad()
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Labels one picture, in eval mode, on the device of the model; every module is in its own mode again afterwards.
+        """Labels one image, in eval mode, on the device of the model; every module is in its own mode again afterwards.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -126,21 +126,21 @@ class SegModel(nn.Module, ABC):
             (H, W) train ids, uint8 up to 255 classes, int32 above.
 
         Raises:
-            ValueError: for any other array, for a picture below 32 x 32, and when the model has no data card.
+            ValueError: for any other array, for an image below 32 x 32, and when the model has no dataset info.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ValueError(f"predict() was given {came}, wanted a NumPy array (H, W, 3) uint8 RGB: convert the picture")
-        if self.card is None:
+            raise ValueError(f"predict() was given {came}, wanted a NumPy array (H, W, 3) uint8 RGB: convert the image")
+        if self.info is None:
             raise ValueError(
-                "predict() needs the mean and std the model was trained with, and model.card is None: set model.card to the "
+                "predict() needs the mean and std the model was trained with, and model.info is None: set model.info to the "
                 "DatasetInfo of the data, or load a checkpoint by segzoo.load, which sets it"
             )
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             x = torch.from_numpy(image.copy()).to(next(self.parameters()).device).permute(2, 0, 1)[None].float()
-            mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.card.mean, self.card.std))
+            mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.info.mean, self.info.std))
             main = self((x - mean) / std).main
             return upsample_argmax(main, image.shape[:2], self.align_corners)[0].cpu().numpy()
         finally:

@@ -28,7 +28,7 @@ class Fc6Fc7(nn.Sequential):
 
     Attributes:
         channels: width of both layers.
-        copies_vgg: whether the trunk's weights were trained with these layers, so that they learn at its rate: on VGG-16 only.
+        copies_vgg: whether the backbone's weights were trained with these layers, so that they learn at its rate: on VGG-16 only.
 
     Shapes:
         (N, cin, H, W) -> (N, channels, H, W) if padded
@@ -54,7 +54,7 @@ class Fc6Fc7(nn.Sequential):
 
     @torch.no_grad()
     def init_from_vgg(self, backbone: Backbone) -> Self:
-        """Takes the classifier that came with the trunk's weights and says so; leaves the values where there is none.
+        """Takes the classifier that came with the backbone's weights and says so; leaves the values where there is none.
 
         Fewer taps are those evenly spread over the seven, the outermost included; fewer channels are every second, fourth, ...
         of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1; the network that was sub-sampled is fine-tuned afterwards).

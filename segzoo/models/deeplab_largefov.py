@@ -37,15 +37,15 @@ def deeplab_largefov(
     dropout: Annotated[float, Range(0, 0.95)] = 0.5,
     align_corners: bool = True,
 ) -> LargeFOV:
-    """DeepLab-LargeFOV on any trunk. On VGG-16 without batch norm it needs pre-trained weights.
+    """DeepLab-LargeFOV on any backbone. On VGG-16 without batch norm it needs pre-trained weights.
 
     The paper's other networks are settings: ``kernel=7 dilation=4 fc_channels=4096 average_pool=false``, ``kernel=4`` with dilation
     4 or 8 the same.
 
     Args:
-        backbone: a fresh trunk; its strides become dilation here. The release has VGG-16 with ``deeplab`` pools.
+        backbone: a fresh backbone; its strides become dilation here. The release has VGG-16 with ``deeplab`` pools.
         num_classes: classes to score, K.
-        output_stride: stride of the trunk's last map.
+        output_stride: stride of the backbone's last map.
         first_block_dilation: dilation of the first block of a dilated ResNet stage: its own (``full``) or the one before (``half``).
         kernel: taps a side of fc6.
         dilation: distance between them in pixels of the map: 12 sees as far as the seven taps VGG-16 was trained with.
@@ -67,7 +67,7 @@ def deeplab_largefov(
 class LargeFOV(SegModel):
     """The network that ``deeplab_largefov`` builds.
 
-    With branches (MSc) training and evaluation differ, as in the release: in training the branches stride to the map of the trunk,
+    With branches (MSc) training and evaluation differ, as in the release: in training the branches stride to the map of the backbone,
     in evaluation they keep the size of theirs and all scores are added at the size of the image.
 
     Shapes:

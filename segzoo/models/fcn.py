@@ -40,7 +40,7 @@ def fcn(
     """FCN-8s, FCN-16s or FCN-32s. On VGG-16 without batch norm it needs pre-trained weights.
 
     Args:
-        backbone: a fresh trunk, left at output stride 32.
+        backbone: a fresh backbone, left at output stride 32.
         num_classes: classes to score, K.
         stride: stride of the finest scores that are added: 8 (c5, c4, c3), 16 (c5, c4) or 32 (c5 alone).
         fc_channels: width of fc6 and fc7 behind c5; 0 scores c5 itself; null is 4096 on VGG and 0 on ResNets.
@@ -53,7 +53,7 @@ def fcn(
 
     Raises:
         ConfigError: if ``learned`` is asked for at stride 32, where the last deconvolution is the only one, or ``pad100`` on any other
-            trunk than a VGG with ``caffe`` pools, or without fc6.
+            backbone than a VGG with ``caffe`` pools, or without fc6.
     """
     if deconv == "learned" and stride == 32:
         raise ConfigError(
@@ -81,7 +81,7 @@ class FCN(SegModel):
     is cropped, centered, to the map or image it must meet. All scores start at zero and all arithmetic on scores is fp32.
 
     Args:
-        backbone: the trunk.
+        backbone: the backbone.
         num_classes: classes to score, K.
         fc: fc6 and fc7, or None to score c5 itself.
         stride: stride of the finest scores, which the last deconvolution makes up for.

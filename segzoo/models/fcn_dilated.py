@@ -1,6 +1,6 @@
-"""FCN on a dilated trunk: what "FCN" has come to mean since ResNets.
+"""FCN on a dilated backbone: what "FCN" has come to mean since ResNets.
 
-The network has no paper of its own: it is FCN's idea (Long et al., CVPR 2015, arXiv:1411.4038) on the dilated residual trunk
+The network has no paper of its own: it is FCN's idea (Long et al., CVPR 2015, arXiv:1411.4038) on the dilated residual backbone
 (Yu et al., CVPR 2017, arXiv:1705.09914), in the forms of torchvision and mmsegmentation.
 """
 
@@ -36,9 +36,9 @@ def fcn_dilated(
     """The dilated FCN: defaults are torchvision's ``fcn_resnet50``; mmsegmentation's has 2 convs and joins its input to them.
 
     Args:
-        backbone: a fresh trunk; its strides become dilation here.
+        backbone: a fresh backbone; its strides become dilation here.
         num_classes: classes to score, K.
-        output_stride: stride of the trunk's last map, and of the logits.
+        output_stride: stride of the backbone's last map, and of the logits.
         first_block_dilation: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``).
         convs: 3x3 convolutions of the head, each to a quarter of the channels of c5.
         concat_input: whether c5 is joined to their output and one more 3x3 convolution follows.
@@ -85,7 +85,7 @@ class DilatedFCN(SegModel):
         self.score = Classifier(wide // 4, num_classes)
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at the trunk's output stride; see the class for shapes."""
+        """Class scores at the backbone's output stride; see the class for shapes."""
         self.check_input(x)
         maps = self.backbone.forward_stages(x)
         features = self.convs(maps["c5"])

@@ -1,6 +1,6 @@
-"""ICNet: three resolutions in a cascade, the heavy trunk on the smallest.
+"""ICNet: three resolutions in a cascade, the heavy backbone on the smallest.
 
-Zhao et al., ECCV 2018, arXiv:1704.08545. Layers as in the authors' released prototxt, which draws the trunk differently
+Zhao et al., ECCV 2018, arXiv:1704.08545. Layers as in the authors' released prototxt, which draws the backbone differently
 from the paper's figure: it runs once, on the half-size image, and the FEATURE after its first block of c3 is halved.
 """
 
@@ -36,10 +36,10 @@ def icnet(
     branches: Branches = 124,
     align_corners: bool = True,
 ) -> ICNet:
-    """ICNet as released, on any trunk. The published network is the half-width one: a trunk of width 0.5.
+    """ICNet as released, on any backbone. The published network is the half-width one: a backbone of width 0.5.
 
     Args:
-        backbone: a fresh trunk; its c4 and c5 become dilated here. The release has the ``deep`` stem and strides at the 1x1.
+        backbone: a fresh backbone; its c4 and c5 become dilated here. The release has the ``deep`` stem and strides at the 1x1.
         num_classes: classes to score, K.
         first_block_dilation: dilation of the first block of c4 and c5: their own (``full``) or the one before (``half``).
         bins: bins a side of each pooled map. Bins 3 and 6 of the release overlap at its 33x65 map; these are adaptive.

@@ -1,6 +1,6 @@
 """ParseNet: a global feature beside every local one, both of unit length.
 
-Liu et al., ParseNet: Looking Wider to See Better, arXiv:1506.04579. The trunk is DeepLab-LargeFOV's without its average pool.
+Liu et al., ParseNet: Looking Wider to See Better, arXiv:1506.04579. The backbone is DeepLab-LargeFOV's without its average pool.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def parsenet(
     dropout: Annotated[float, Range(0, 0.95)] = 0.5,
     global_dropout: Annotated[float, Range(0, 0.95)] = 0.3,
 ) -> ParseNet:
-    """ParseNet on any trunk. On VGG-16 without batch norm it needs pre-trained weights.
+    """ParseNet on any backbone. On VGG-16 without batch norm it needs pre-trained weights.
 
     Args:
-        backbone: a fresh trunk; its strides become dilation here.
+        backbone: a fresh backbone; its strides become dilation here.
         num_classes: classes to score, K.
         fusion: ``late`` adds the scores of the local and the global feature (the release), ``early`` scores both joined.
-        output_stride: stride of the trunk's last map, and of the logits.
+        output_stride: stride of the backbone's last map, and of the logits.
         first_block_dilation: dilation of the first block of a dilated ResNet stage: its own (``full``) or the one before (``half``).
         kernel: taps a side of fc6.
         dilation: distance between them in pixels of the map.
@@ -77,7 +77,7 @@ class ParseNet(SegModel):
                 init_normal_(score, 0.01)
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at the trunk's output stride; see the class for shapes."""
+        """Class scores at the backbone's output stride; see the class for shapes."""
         self.check_input(x)
         features = self.fc(self.backbone.forward_stages(x)["c5"])
         local = self.local_norm(features)

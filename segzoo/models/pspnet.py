@@ -1,4 +1,4 @@
-"""PSPNet: a dilated trunk and pyramid pooling.
+"""PSPNet: a dilated backbone and pyramid pooling.
 
 Zhao et al., CVPR 2017, arXiv:1612.01105. Layers as in the authors' Caffe release.
 """
@@ -41,14 +41,14 @@ def pspnet(
     """PSPNet as released; the ablations of the paper's table 1 and the forms of semseg and mmsegmentation are settings.
 
     Args:
-        backbone: a fresh trunk; its strides become dilation here.
+        backbone: a fresh backbone; its strides become dilation here.
         num_classes: classes to score, K.
-        output_stride: stride of the trunk's last map, and of the logits.
+        output_stride: stride of the backbone's last map, and of the logits.
         first_block_dilation: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``, mmseg).
-        bins: bins a side of each pooled map; none leaves the dilated trunk alone.
+        bins: bins a side of each pooled map; none leaves the dilated backbone alone.
         pool: ``avg`` or ``max`` over each bin.
         reduce: whether a 1x1 convolution takes each pooled map to its share of the channels before they are joined.
-        concat: order in which pooled maps follow the trunk's: bins ``descending`` (release) or ``ascending`` (semseg, mmseg).
+        concat: order in which pooled maps follow the backbone's: bins ``descending`` (release) or ``ascending`` (semseg, mmseg).
         dropout: share of the channels' values dropped before the score, in training.
         aux_weight: loss weight of the auxiliary head at the end of c4; 0 leaves the head out.
         align_corners: for the pooled maps and for the logits; true goes with sizes 8k+1.
@@ -67,9 +67,9 @@ def pspnet(
 
 
 class PSPNet(SegModel):
-    """The network that ``pspnet`` builds. Channel numbers follow the trunk: 512 in the paper is a quarter of c5.
+    """The network that ``pspnet`` builds. Channel numbers follow the backbone: 512 in the paper is a quarter of c5.
 
-    In training with one picture a batch, the 1x1 bin's batch norm keeps its statistics (``PooledBN``).
+    In training with one image a batch, the 1x1 bin's batch norm keeps its statistics (``PooledBN``).
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H/8, W/8); aux, in training, one map of (N, K, H/8, W/8)
@@ -101,7 +101,7 @@ class PSPNet(SegModel):
         self.context: FactorizedPyramidConv | None = None  # takes the place of fuse in a lean network
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at the trunk's output stride; see the class for shapes."""
+        """Class scores at the backbone's output stride; see the class for shapes."""
         self.check_input(x)
         maps = self.backbone.forward_stages(x)
         features = maps["c5"]

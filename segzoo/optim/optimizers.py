@@ -1,4 +1,4 @@
-"""Optimisers over named parameter groups, so that trunk, head, biases and norms can each have their own rate and decay."""
+"""Optimisers over named parameter groups, so that backbone, head, biases and norms can each have their own rate and decay."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def sgd(
     """Stochastic gradient descent with momentum: what all five papers train with.
 
     Args:
-        model: a model with a trunk (see ``parameter_groups``); frozen parameters are left out.
+        model: a model with a backbone (see ``parameter_groups``); frozen parameters are left out.
         lr: base learning rate, above 0.
         momentum: share of the last step that is kept, 0 to 1.
         weight_decay: L2 penalty, at least 0.
         nesterov: look ahead along the momentum; wants momentum above 0.
-        head_lr_mult: the rate of everything outside the trunk, as a multiple of ``lr``.
+        head_lr_mult: the rate of everything outside the backbone, as a multiple of ``lr``.
         bias_lr_mult: the rate of biases of convolutions and linear layers, as a further multiple (the Caffe recipes: 2).
         decay_norm_and_bias: decay norms, scales and biases too.
 
@@ -59,12 +59,12 @@ def adamw(
     """Adam with decoupled weight decay. Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101.
 
     Args:
-        model: a model with a trunk (see ``parameter_groups``); frozen parameters are left out.
+        model: a model with a backbone (see ``parameter_groups``); frozen parameters are left out.
         lr: base learning rate, above 0.
         betas: decay rates of the two running means, 0 to below 1.
         eps: added to the denominator, above 0.
         weight_decay: share of ``lr`` by which weights shrink a step, at least 0.
-        head_lr_mult: the rate of everything outside the trunk, as a multiple of ``lr``.
+        head_lr_mult: the rate of everything outside the backbone, as a multiple of ``lr``.
         bias_lr_mult: the rate of biases of convolutions and linear layers, as a further multiple.
         decay_norm_and_bias: decay norms, scales and biases too.
 
@@ -81,8 +81,8 @@ def parameter_groups(
     """Up to six groups, ``trunk`` or ``head`` times ``weight``, ``norm`` or ``bias``; every trainable parameter is in exactly one.
 
     Each group has ``name``, ``base_lr`` (the trainer sets ``lr = base_lr * schedule(step)``), ``lr`` and ``weight_decay``. A norm
-    is any parameter of at most one dimension outside convolutions and linear layers: the scale and shift of a norm, or a learnt scale.
-    The trunk is ``model.backbone`` and every module whose ``copies_vgg`` is true: layers of a head that the trunk was trained with.
+    is any parameter of at most one dimension outside convolutions and linear layers: the scale and shift of a norm, or a learned scale.
+    The backbone is ``model.backbone`` and every module whose ``copies_vgg`` is true: layers of a head that the backbone was trained with.
 
     Raises:
         ValueError: nothing is trainable.
@@ -99,7 +99,7 @@ def parameter_groups(
                 seen.add(id(parameter))
                 groups[f"{'trunk' if id(parameter) in trunk else 'head'}.{_kind(module, name, parameter)}"].append(parameter)
     if not seen:
-        raise ValueError("every parameter of the model is frozen, so there is nothing to train; unfreeze the head or the trunk")
+        raise ValueError("every parameter of the model is frozen, so there is nothing to train; unfreeze the head or the backbone")
     return [
         {
             "name": name,

@@ -27,7 +27,7 @@ Resize = Callable[[str, Tensor], Tensor]  # a parameter's name, and anything of 
 
 
 class NoCalibration:
-    """The evidence of no picture, where only what does not depend on pictures is asked."""
+    """The evidence of no image, where only what does not depend on images is asked."""
 
     def loss(self) -> float:
         return 0.0
@@ -37,7 +37,7 @@ class NoCalibration:
 
 
 class CalibrationData(Protocol):
-    """What a network does on a few pictures, as it is when asked; see ``segzoo.training.calibration``."""
+    """What a network does on a few images, as it is when asked; see ``segzoo.training.calibration``."""
 
     def loss(self) -> float:
         """Its mean loss."""
@@ -54,8 +54,8 @@ class Target:
 
     Attributes:
         kind: ``ms``, ``gmacs`` or ``params``.
-        value: milliseconds a picture from bytes to labels, 10^9 multiply-adds, or parameters.
-        hw, runtime, precision: of the picture and the network that are timed or counted.
+        value: milliseconds an image from bytes to labels, 10^9 multiply-adds, or parameters.
+        hw, runtime, precision: of the image and the network that are timed or counted.
     """
 
     kind: str
@@ -105,7 +105,7 @@ class Pruner:
     """Removes the channels of least worth, in one or several stages of a training.
 
     Attributes:
-        worth: gives, for a network, its channels and what it does on pictures, the worth of each filter of a layer.
+        worth: gives, for a network, its channels and what it does on images, the worth of each filter of a layer.
         shares: of the channels there were at first, those that stay after each stage.
         start: share of the training after which the first stage comes; the others follow evenly until its end.
         how, multiple, exclude: as ``rank.dropped`` takes them; with ``scan`` each block loses what raises the loss alike.

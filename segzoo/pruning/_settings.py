@@ -39,13 +39,13 @@ def pruner_settings(
         keep_schedule: decreasing fractions to keep after each stage, instead of ``keep_ratio``.
         start: share of a training after which the first stage comes; the others follow evenly until its end.
         allocation: ``uniform``: the same share of every layer; ``global``: where they are worth least against their layer's mean; ``sensitivity``:
-            so that each layer raises the loss alike, seen on some training pictures with one layer thinned at a time.
+            so that each layer raises the loss alike, seen on some training images with one layer thinned at a time.
         round_to: channel counts are rounded to multiples of this.
         exclude: beginnings of layers' names that lose nothing.
         sparsity: weight of the sum of the norms' absolute scales in the training loss before the last stage.
-        target_ms, target_gmacs, target_params: milliseconds a picture, 10^9 multiply-adds or parameters that the network shall not
+        target_ms, target_gmacs, target_params: milliseconds an image, 10^9 multiply-adds or parameters that the network shall not
             exceed, one of them; the share is then searched for, instead of ``keep_ratio``.
-        hw, runtime, precision: the picture's size, and what the network is timed in.
+        hw, runtime, precision: the image's size, and what the network is timed in.
 
     Raises:
         ConfigError: the shares do not fall, several of these say how many channels stay, or they cannot hold together.

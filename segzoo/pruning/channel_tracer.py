@@ -1,6 +1,6 @@
 """Labels through every operation of a network: which of them turn out to be equal.
 
-What has no label stays as wide as it is. An operation that is not known to leave channels apart is no guess: it is refused, unless
+What has no label stays as wide as it is. An operation that is not known to leave channels apart is no guess: it is rejected, unless
 all that it reads stays anyway.
 """
 

@@ -75,7 +75,7 @@ def bn_scale(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData
 def taylor(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
     """Filters whose removal changes the loss least, to first order, go first. Molchanov et al., CVPR 2019, arXiv:1906.10771, eq. 8.
 
-    The square of weight times gradient, summed over a filter, and its sum over some training pictures, frozen layers included. The
+    The square of weight times gradient, summed over a filter, and its sum over some training images, frozen layers included. The
     paper ranks all layers together; here that is relative to each layer's mean. A layer that no gradient reaches, such as a head of
     training alone, gives the common share.
     """

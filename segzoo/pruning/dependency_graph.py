@@ -45,7 +45,7 @@ def trace_channels(model: nn.Module, size: int = 128, exclude: Collection[str] =
 
     Args:
         model: a segmentation model on any device; a copy on the meta device is run.
-        size: side in pixels of the picture that is followed.
+        size: side in pixels of the image that is followed.
         exclude: beginnings of names of convolutions that lose nothing; what reads them need not be followed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One writer a run folder."""
+"""One writer a run directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: made new, found again, or refused; and the small files that say what ran and how it ended."""
+"""The run directory: made new, found again, or rejected; and the small files that say what ran and how it ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_run(
 ) -> RunDir:
     """The folder this run writes to, and the checkpoint it goes on from; which of the ways it took is printed.
 
-    Without ``out`` a new run gets ``root/tool/title/<time>``. ``resume=none`` starts anew and refuses an ``out`` that holds a run.
+    Without ``out`` a new run gets ``root/tool/title/<time>``. ``resume=none`` starts anew and rejects an ``out`` that holds a run.
     ``resume=auto`` goes on with the run in ``out`` or, without ``out``, with the newest unfinished run of the same tool, title and
     configuration (``resume``, ``workers``, ``device`` and ``out`` aside), else starts anew. ``resume=<run or step folder>`` goes on
     with that run, also with other settings, which are printed; with ``out`` it starts a new run from that checkpoint.
@@ -37,8 +37,8 @@ def open_run(
         tool: the tool's name, such as ``train``.
         title: ``<model>-<backbone>-<data>``.
         config: the resolved configuration, plain containers.
-        root: where run folders are kept.
-        out: the run folder to use; null makes one.
+        root: where run directories are kept.
+        out: the run directory to use; null makes one.
         resume: ``none``, ``auto`` or a path.
 
     Raises:
@@ -132,7 +132,7 @@ def _from_path(path: Path, out: Path | None, config: dict[str, Any]) -> RunDir:
     try:
         folder, asked = split_run_and_step(path)
     except CheckpointError as error:
-        raise ConfigError(f"resume={path}: wanted none, auto, or a run or step directory; {error}") from None
+        raise ConfigError(f"resume={path}: wanted none, auto, or a run or checkpoint directory; {error}") from None
     newest, faults = latest_valid(folder)
     step, faults = (newest, faults) if asked is None else (asked, verify_checkpoint(asked))
     if step is None or (asked is not None and faults):

@@ -13,11 +13,11 @@ from segzoo.io import to_plain_containers, write_json
 
 @dataclass
 class RunDir:
-    """One run folder, held by this process until ``finish``, ``fail`` or ``close``.
+    """One run directory, held by this process until ``finish``, ``fail`` or ``close``.
 
     Attributes:
-        folder: the run folder.
-        resume_from: the checked step folder to go on from; None starts at step 0.
+        folder: the run directory.
+        resume_from: the checked checkpoint directory to go on from; None starts at step 0.
         finished: the run was complete before; there is nothing to do.
         message: which of new, resumed or finished it is, in one line (printed already).
     """

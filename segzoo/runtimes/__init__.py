@@ -1,1 +1,1 @@
-"""Ways of running a network: each builder turns one into a call from pictures to scores."""
+"""Ways of running a network: each builder turns one into a call from images to scores."""

@@ -28,7 +28,7 @@ class RuntimeRequest:
         deployed: the network, taking ``uint8`` and giving ``logits``, in evaluation mode on its device; a builder may change it.
         example: (N, H, W, 3) uint8 on that device: the batch and the size that the call is for.
         precision: the number format of its layers.
-        pictures: (H, W, 3) uint8 of that size, from which int8 takes its ranges.
+        images: (H, W, 3) uint8 of that size, from which int8 takes its ranges.
     """
 
     model: ExportModel
@@ -38,7 +38,7 @@ class RuntimeRequest:
 
     @property
     def hw(self) -> tuple[int, int]:
-        """Height and width of the pictures."""
+        """Height and width of the images."""
         return self.example.shape[1], self.example.shape[2]
 
 
@@ -73,7 +73,7 @@ def check_precision(order: RuntimeRequest, runtime: str, able: Sequence[str]) ->
 
 
 def reject_cuda(order: RuntimeRequest, runtime: str) -> None:
-    """Raises RuntimeUnavailable if the pictures are on a GPU."""
+    """Raises RuntimeUnavailable if the images are on a GPU."""
     if order.example.is_cuda:
         raise RuntimeUnavailable(f"{runtime} runs on the CPU here: say device=cpu")
 

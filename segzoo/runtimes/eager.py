@@ -21,7 +21,7 @@ def eager(order: RuntimeRequest, *, channels_last: bool = True) -> Call:
 
     Args:
         order: what to run; fp32, bf16 or fp16.
-        channels_last: keep maps as (N, H, W, C) in memory, which is how the pictures come.
+        channels_last: keep maps as (N, H, W, C) in memory, which is how the images come.
     """
     net = cast_to_precision(order, channels_last)
 

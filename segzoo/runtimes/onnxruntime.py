@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU or on CUDA, in fp32 or, calibrated on pictures, in int8."""
+"""ONNX Runtime on the CPU or on CUDA, in fp32 or, calibrated on images, in int8."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from segzoo.runtimes._base import Call, RuntimeRequest, RuntimeUnavailable, clas
 @RUNTIMES.register
 @supports_precisions("fp32", "int8")
 def onnxruntime(order: RuntimeRequest, *, calibration_images: int = 16) -> Call:
-    """Runs the exported network; on CUDA pictures and scores pass through the memory of the host.
+    """Runs the exported network; on CUDA images and scores pass through the memory of the host.
 
     Args:
         order: what to run; fp32 or int8 (static, per channel, score layers left in fp32).
-        calibrate: pictures from which int8 takes the ranges of its maps.
+        calibrate: images from which int8 takes the ranges of its maps.
 
     Raises:
         ImportError: the packages of ``segzoo[export]`` are not installed.

@@ -27,11 +27,11 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # int8: 
 @RUNTIMES.register
 @supports_precisions(*HINTS)
 def openvino(order: RuntimeRequest, *, calibration_images: int = 16) -> Call:
-    """Converts the exported network and compiles it for the order's size, for the least time a picture.
+    """Converts the exported network and compiles it for the order's size, for the least time an image.
 
     Args:
         order: what to run; fp32, bf16, fp16 or int8 (NNCF's post-training quantisation, the rest in bf16).
-        calibrate: pictures from which int8 takes the ranges of its maps.
+        calibrate: images from which int8 takes the ranges of its maps.
 
     Raises:
         ImportError: the packages of ``segzoo[openvino]`` are not installed.
@@ -72,7 +72,7 @@ def compiled_graph(graph: Any, order: RuntimeRequest, num_calibration_images: in
     """OpenVINO's compiled model of a graph of its own that takes what the order's network takes; arguments as in ``compiled``."""
     ov: Any = importlib.import_module("openvino")
     if order.precision == "int8":
-        graph.reshape([1, *order.example.shape[1:]])  # as the pictures come
+        graph.reshape([1, *order.example.shape[1:]])  # as the images come
         graph = _quantize(graph, order, num_calibration_images)
     graph.reshape(list(order.example.shape))
     properties |= {"INFERENCE_PRECISION_HINT": HINTS[order.precision], "PERFORMANCE_HINT": "LATENCY"}
@@ -84,7 +84,7 @@ def compiled_graph(graph: Any, order: RuntimeRequest, num_calibration_images: in
 
 
 def _quantize(graph: Any, order: RuntimeRequest, num_calibration_images: int) -> Any:
-    """The graph with its convolutions in int8, by ranges seen on the order's pictures."""
+    """The graph with its convolutions in int8, by ranges seen on the order's images."""
     import nncf  # type: ignore[import-not-found]
 
     pictures = nncf.Dataset([picture[None] for picture in order.calibration_images[:num_calibration_images]])

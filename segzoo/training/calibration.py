@@ -1,4 +1,4 @@
-"""What a network does on a few training pictures, for pruners that ask: its loss, and the gradients of that."""
+"""What a network does on a few training images, for pruners that ask: its loss, and the gradients of that."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _all_trained(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 class CalibrationSet:
-    """Looks at the same pictures each time it is asked, one by one, with norms and dropout as in evaluation.
+    """Looks at the same images each time it is asked, one by one, with norms and dropout as in evaluation.
 
     Args:
         model: as it is at the moment of asking.
-        parts: its training set, loss and data card.
+        parts: its training set, loss and dataset info.
         formats: number format and device; fp32 in place of fp16, whose small gradients would vanish.
-        count: pictures, spread over the training set.
+        count: images, spread over the training set.
     """
 
     def __init__(self, model: nn.Module, parts: TrainingComponents, formats: Precision, count: int = 16):
@@ -47,7 +47,7 @@ class CalibrationSet:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """The mean loss over all labeled pixels of the pictures."""
+        """The mean loss over all labeled pixels of the images."""
         total = weights = 0.0
         with eval_mode(self.model):
             for logits, label in self._answers():
@@ -57,7 +57,7 @@ class CalibrationSet:
         return total / max(weights, 1.0)
 
     def gradients(self) -> Iterator[dict[str, Tensor]]:
-        """The gradient of each picture's loss, by the parameter's name; what gradients the parameters hold stays as it is.
+        """The gradient of each image's loss, by the parameter's name; what gradients the parameters hold stays as it is.
 
         Frozen parameters have theirs too: what they are worth does not depend on whether they are trained.
         """
@@ -69,11 +69,11 @@ class CalibrationSet:
 
     def _answers(self) -> Iterator[tuple[Logits, Tensor]]:
         for image, label in self._pictures():
-            x = normalize(image, self.parts.card, self.formats.device)
+            x = normalize(image, self.parts.info, self.formats.device)
             yield forward(self.model, x, self.formats), label.to(self.formats.device)
 
     def _pictures(self) -> list[tuple[Tensor, Tensor]]:
-        """Pictures (1, H, W, 3) and labels (1, H, W), augmented as in training but always alike; read when first asked for."""
+        """Images (1, H, W, 3) and labels (1, H, W), augmented as in training but always alike; read when first asked for."""
         if not self._read:
             data, augment = self.parts.train_set, self.parts.augment
             samples = [augment(data[i], i) if augment else data[i] for i in self.indices]

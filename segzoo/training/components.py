@@ -38,11 +38,11 @@ class TrainingSettings:
 
     @property
     def images(self) -> int:
-        """Pictures a step on each rank."""
+        """Images a step on each rank."""
         return self.batch_size * self.grad_accum_steps
 
     def epochs(self, pictures: int, ranks: int) -> float:
-        """Passes over a training set of so many pictures."""
+        """Passes over a training set of so many images."""
         return self.total * self.images * ranks / pictures
 
     def evaluates(self, step: int) -> bool:
@@ -70,12 +70,12 @@ class TrainingComponents:
 
     Attributes:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
-        train_set, val_set: labeled pictures.
+        train_set, val_set: labeled images.
         augment: ``(sample, seed) -> sample``, or None.
         loss: ``loss.terms(logits, label, weight)`` of each head, ``loss.total(terms)`` and ``loss.weight(label, logits)``.
         make_optimizer: called with the model once it is on its device; groups may carry ``name`` and ``base_lr``.
         make_schedule: called with the number of steps; gives ``step -> factor`` of each group's ``base_lr``.
-        card: classes and normalization; written into checkpoints.
+        info: classes and normalization; written into checkpoints.
         config: the plain configuration; written into checkpoints.
         mix: ``(label, seed) -> targets, mixer of pictures``, see ``segzoo.transforms.mixing``; None mixes nothing.
         pruner: when channels are removed, and which, see ``segzoo.pruning``; None removes nothing.
@@ -90,7 +90,7 @@ class TrainingComponents:
     loss: Any
     make_optimizer: Callable[[nn.Module], Optimizer]
     make_schedule: Callable[[int], Callable[[int], float]]
-    card: DatasetInfo
+    info: DatasetInfo
     config: dict[str, Any]
     mix: Any = None
     pruner: Any = None

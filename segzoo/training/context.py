@@ -58,7 +58,7 @@ class TrainingContext:
                 self.model,
                 state,
                 self.components.config,
-                self.components.card,
+                self.components.info,
                 self.pruning.widths(),
             )
 
@@ -70,13 +70,13 @@ class TrainingContext:
         how: Any = {"device": self.precision.device.type, "precision": self.precision.name, "workers": self.settings.workers}
         parts = self.components
         result = evaluate(
-            self.model, parts.val_set, parts.card, parts.loss, lambda done: self.stop.check(goodbye), world=self.dist, **how
+            self.model, parts.val_set, parts.info, parts.loss, lambda done: self.stop.check(goodbye), world=self.dist, **how
         )
-        self.diagnostics.on_evaluation(result.confusion, parts.card.classes)
+        self.diagnostics.on_evaluation(result.confusion, parts.info.classes)
         if self.dist.is_main:
             store_scores(self.run.path, self.state, result, self.log, len(self.pruning.stages) - len(self.pruning.remaining_stages))
             log_predictions(
-                self.log, self.state.step, self.model, parts.val_set, parts.card, self.settings.num_val_images, self.precision
+                self.log, self.state.step, self.model, parts.val_set, parts.info, self.settings.num_val_images, self.precision
             )
 
     def delete_old_checkpoints(self) -> None:
@@ -102,10 +102,10 @@ class TrainingContext:
         return since >= self.settings.early_stopping_patience
 
     def finish(self) -> dict[str, Any]:
-        """The last pictures, and what the run came to, the same on every rank."""
+        """The last images, and what the run came to, the same on every rank."""
         if self.dist.is_main:
             sheet = self.run.path / "vis" / "val.png"
             save_prediction_grid(
-                sheet, self.model, self.components.val_set, self.components.card, self.settings.num_val_images, self.precision
+                sheet, self.model, self.components.val_set, self.components.info, self.settings.num_val_images, self.precision
             )
         return self.dist.run_on_rank0(lambda: run_summary(self.run.path, self.state, self.model))

@@ -18,7 +18,7 @@ class TrainingDiagnostics:
 
     Args:
         say: prints a line.
-        workers: processes that read pictures now.
+        workers: processes that read images now.
     """
 
     def __init__(self, say: Callable[[str], None], workers: int):
@@ -33,7 +33,7 @@ class TrainingDiagnostics:
             names = ", ".join(name for batch in group for name in batch.names)
             self._warn_once(
                 "ignored",
-                f"step {number}: all pixels of {names} are ignored, so nothing was learnt from them. Check data.label_map, "
+                f"step {number}: all pixels of {names} are ignored, so nothing was learned from them. Check data.label_map, "
                 "or make augment.crop larger.",
             )
 
@@ -43,7 +43,7 @@ class TrainingDiagnostics:
         if waiting > DATA_BOUND_FRACTION and len(self._losses) > 1:  # the first row holds the start of the workers
             self._warn_once(
                 "starved",
-                f"{waiting:.0%} of the time goes into waiting for data: try workers={max(2, 2 * self._workers)}, or store the pictures at "
+                f"{waiting:.0%} of the time goes into waiting for data: try workers={max(2, 2 * self._workers)}, or store the images at "
                 "the size they are trained at.",
             )
         if len(self._losses) == ROWS:

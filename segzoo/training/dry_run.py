@@ -30,7 +30,7 @@ class OutOfMemory(RuntimeError):
 
 
 def estimate_resources(parts: TrainingComponents, plan: TrainingSettings, formats: Precision) -> dict[str, Any]:
-    """Takes steps with few pictures and with twice as many, and says what a step of the whole batch will need.
+    """Takes steps with few images and with twice as many, and says what a step of the whole batch will need.
 
     A pruner's stages that come before the first step are taken too. The weights are changed by it, so the run must not go on with them.
     On CUDA memory is what torch allocates, on a CPU what the process holds at its largest.
@@ -79,15 +79,15 @@ def largest_fitting_batch(batch: int, peak: float, each: float, have: float) -> 
     """The largest batch, at most the one asked for, that fits; 1 where not even that does.
 
     Args:
-        batch: pictures asked for.
+        batch: images asked for.
         peak: bytes that they need.
-        each: bytes that one more picture needs.
+        each: bytes that one more image needs.
         have: bytes there are.
     """
     if peak <= MEMORY_MARGIN * have:
         return batch
     over = peak - MEMORY_MARGIN * have
-    if over >= each * batch:  # also where one more picture needs nothing, or next to nothing
+    if over >= each * batch:  # also where one more image needs nothing, or next to nothing
         return 1
     return max(1, min(batch - 1, batch - math.ceil(over / each)))
 
@@ -104,7 +104,7 @@ def explain_out_of_memory(parts: TrainingComponents, plan: TrainingSettings, for
 
 
 def suggest_settings(parts: TrainingComponents, plan: TrainingSettings, formats: Precision) -> str:
-    """What there is, what was asked for, and what to try: fewer pictures a pass and more passes a step, else a smaller crop."""
+    """What there is, what was asked for, and what to try: fewer images a pass and more passes a step, else a smaller crop."""
     crop = parts.config.get("augment", {}).get("crop")
     asked = f"batch_size={plan.batch_size}, augment.crop={crop}, accumulate={plan.grad_accum_steps}"
     came = f"out of memory on {formats.device.type} ({total_memory(formats.device) / 1e9:.1f} GB) with {asked}"
@@ -116,7 +116,7 @@ def suggest_settings(parts: TrainingComponents, plan: TrainingSettings, formats:
         smaller = [max(33, int(side * 0.7) // 32 * 32 + 1) for side in crop]
         tip = f"Try augment.crop=[{smaller[0]},{smaller[1]}]"
     else:
-        tip = "Set augment.crop=[H,W] to train on parts of the pictures"
+        tip = "Set augment.crop=[H,W] to train on parts of the images"
     return f"{came}. {tip}; dry_run=true says beforehand what a step needs. The newest checkpoint is whole: go on with resume=auto."
 
 

@@ -47,7 +47,7 @@ class MetricLogger:
     """The open logs of one run.
 
     Args:
-        folder: the run folder.
+        folder: the run directory.
         step: optimizer steps done before; rows that an interrupted earlier part wrote after them are removed.
         evaluated: whether the evaluation of that step is complete; else its row is removed too.
         total: steps of the whole run.
@@ -86,7 +86,7 @@ class MetricLogger:
                 self.events.add_scalar(f"{split}/{name}", value, step)
 
     def image(self, tag: str, picture: np.ndarray, step: int) -> None:
-        """A picture (H, W, 3) uint8 for TensorBoard."""
+        """An image (H, W, 3) uint8 for TensorBoard."""
         self.events.add_image(tag, picture, step, dataformats="HWC")
 
     def advance(self, step: int) -> None:

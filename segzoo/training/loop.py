@@ -59,9 +59,9 @@ def train(
         parts, run: what to train, on what, how; the folder to write to and the checkpoint to go on from.
         world: the ranks that train together; every one of them calls this, rank 0 alone writes.
         steps, epochs: length of the whole run in optimizer steps, or in passes over the training set; give one.
-        batch_size: pictures per forward pass of each rank.
+        batch_size: images per forward pass of each rank.
         accumulate: forward passes per step; their gradients add up to those of one batch of batch_size * accumulate.
-        workers: processes that read pictures; changes no result.
+        workers: processes that read images; changes no result.
         device, precision: where to train, and the number format of the layers; weights, classifiers and losses stay fp32.
         channels_last: keep activations in NHWC order.
         clip: largest norm of the gradient; None does not clip.
@@ -70,17 +70,17 @@ def train(
         save_every: steps between further checkpoints; None saves before the first step and before each evaluation only.
         keep: newest checkpoints kept besides the best.
         log_every: steps between rows of the log.
-        num_val_images: validation pictures whose prediction is shown at every evaluation.
+        num_val_images: validation images whose prediction is shown at every evaluation.
         ema: share of a running average of the weights that a step keeps; the average is then evaluated and stored. None keeps none.
         early_stopping_patience: evaluations without a better mIoU after which the run ends; None runs to the last step.
         max_nonfinite_steps: steps in a row with a loss or gradient that is not finite that are left out before the run stops.
-        sync_bn: batch norm over the pictures of all ranks, where every rank has CUDA.
+        sync_bn: batch norm over the images of all ranks, where every rank has CUDA.
         deterministic: use only operations that give the same bits again; one that cannot is an error that names it.
         dry: take two small steps instead, and return what a step will need; see ``memory.rehearse``.
 
     Raises:
         ConfigError: settings that contradict each other, or a checkpoint of another model.
-        DataError: a file is faulty; the message names it.
+        DataError: a file is invalid; the message names it.
         Diverged: loss or gradient is not finite, again and again; no weight was touched by it.
         OutOfMemory: the device has too little memory; the message proposes settings.
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written.

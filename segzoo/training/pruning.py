@@ -26,7 +26,7 @@ class ScheduledPruning:
     Args:
         model: the network that is trained, as its configuration builds it.
         parts: its pruner, ``stages(total)``, ``pressed(model)`` and ``prune_(model, keep, evidence, first, agreed)``, of which None prunes
-            nothing; the output channels that it had lost before; and the pictures that a pruner may want to see.
+            nothing; the output channels that it had lost before; and the images that a pruner may want to see.
         total: optimizer steps of the run.
         formats: number format and device.
         world: the ranks, of which the first decides.

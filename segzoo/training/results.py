@@ -1,4 +1,4 @@
-"""What a training leaves behind for people: rows of the log, the best checkpoint's scores, pictures, the result."""
+"""What a training leaves behind for people: rows of the log, the best checkpoint's scores, images, the result."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def store_scores(run: Path, at: TrainingState, result: Evaluation, log: MetricLo
 
 
 def log_predictions(
-    log: MetricLogger, step: int, model: nn.Module, dataset: Dataset, card: DatasetInfo, count: int, formats: Precision
+    log: MetricLogger, step: int, model: nn.Module, dataset: Dataset, info: DatasetInfo, count: int, formats: Precision
 ) -> None:
-    """Puts predictions on some validation pictures, beside the truth, into TensorBoard."""
-    for name, picture in predict_samples(model, dataset, card, count, formats):
+    """Puts predictions on some validation images, beside the truth, into TensorBoard."""
+    for name, picture in predict_samples(model, dataset, info, count, formats):
         log.image(f"images/val/{name}", picture, step)
 
 
-def save_prediction_grid(path: Path, model: nn.Module, dataset: Dataset, card: DatasetInfo, count: int, formats: Precision) -> None:
-    """Writes the same pictures on one page, as PNG; none if ``count`` is 0."""
+def save_prediction_grid(path: Path, model: nn.Module, dataset: Dataset, info: DatasetInfo, count: int, formats: Precision) -> None:
+    """Writes the same images on one page, as PNG; none if ``count`` is 0."""
     from PIL import Image
 
-    pictures = [picture for _, picture in predict_samples(model, dataset, card, count, formats)]
+    pictures = [picture for _, picture in predict_samples(model, dataset, info, count, formats)]
     if pictures:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: Image.fromarray(image_grid(pictures)).save(file, "PNG"))
@@ -82,20 +82,20 @@ def save_prediction_grid(path: Path, model: nn.Module, dataset: Dataset, card: D
 
 @torch.no_grad()
 def predict_samples(
-    model: nn.Module, dataset: Dataset, card: DatasetInfo, count: int, formats: Precision
+    model: nn.Module, dataset: Dataset, info: DatasetInfo, count: int, formats: Precision
 ) -> list[tuple[str, np.ndarray]]:
-    """Name and triptych of ``count`` pictures spread evenly over a data set."""
+    """Name and triptych of ``count`` images spread evenly over a data set."""
     found = []
     with eval_mode(model):
         for index in sorted({number * len(dataset) // count for number in range(count)}):
             sample = dataset[index]
             picture = torch.from_numpy(sample.image)[None]
             label = (
-                segment_image(model, normalize(picture, card, formats.device), picture, InferenceProtocol(), formats)[0]
+                segment_image(model, normalize(picture, info, formats.device), picture, InferenceProtocol(), formats)[0]
                 .cpu()
                 .numpy()
             )
-            found.append((sample.name, comparison_panel(sample.image, sample.label, label, card, sample.name)))
+            found.append((sample.name, comparison_panel(sample.image, sample.label, label, info, sample.name)))
     return found
 
 

@@ -23,7 +23,7 @@ from segzoo.training.pruning import ScheduledPruning, match_memory_format_
 
 
 class Diverged(RuntimeError):
-    """A loss or gradient that is not finite; the message names the step and the pictures."""
+    """A loss or gradient that is not finite; the message names the step and the images."""
 
 
 @dataclass
@@ -32,8 +32,8 @@ class TrainingState:
 
     Attributes:
         step: optimizer steps done.
-        images: training pictures seen.
-        epoch_size: pictures in the training set.
+        images: training images seen.
+        epoch_size: images in the training set.
         seconds: spent before this process took over.
         bad: steps in a row, the last one included, whose numbers were not finite.
         means: of the values since the last row of the log.
@@ -62,7 +62,7 @@ class TrainingState:
         """Counts a step that changed nothing, and says so; raises its error once there are more in a row than allowed."""
         self.nonfinite_steps += 1
         if self.nonfinite_steps > allowed:
-            raise Diverged(f"{error}, and go on with resume=<run folder>") from None
+            raise Diverged(f"{error}, and go on with resume=<run directory>") from None
         log.info(f"left out, {self.nonfinite_steps} of {allowed} in a row allowed: {error}")
         return {}
 
@@ -147,7 +147,7 @@ def resume(
 def _restore_randomness(states: list[dict[str, Any]], images: int, world: Distributed) -> None:
     if len(states) != world.size:
         if world.is_main:
-            print(f"{len(states)} processes wrote the checkpoint, {world.size} go on from it, after {images} pictures", flush=True)
+            print(f"{len(states)} processes wrote the checkpoint, {world.size} go on from it, after {images} images", flush=True)
         return
     own = states[world.rank]
     torch.set_rng_state(own["cpu"])

@@ -32,7 +32,7 @@ class TrainStep:
         net: what is called: the model, or the model wrapped for several ranks.
         model: the model itself.
         optimizer: its optimizer.
-        parts: loss, mixing, teacher and data card.
+        parts: loss, mixing, teacher and dataset info.
         plan: the settled numbers of the run.
         formats: number format and device.
         world: the ranks.
@@ -66,7 +66,7 @@ class TrainStep:
 
         Args:
             group: the batches, as many as are accumulated.
-            number: the step, counted from 1; seeds the mixing of pictures.
+            number: the step, counted from 1; seeds the mixing of images.
 
         Returns:
             ``loss``, ``grad_norm`` and, where rows are logged, ``loss_main`` and ``loss_aux`` (auxiliary heads, and a teacher); the
@@ -100,7 +100,7 @@ class TrainStep:
         ]
         loss, weight, losses, main = self.parts.loss, None, [], []
         for part, (batch, (targets, mixed)) in enumerate(zip(group, blends, strict=True)):
-            x = mixed(normalize(batch.image, self.parts.card, self.formats.device, self.plan.channels_last))
+            x = mixed(normalize(batch.image, self.parts.info, self.formats.device, self.plan.channels_last))
             with self.world.no_sync_until_last(self.net, part == len(group) - 1):
                 logits = forward(self.net, x, self.formats)
                 if weight is None:  # of all parts and ranks, so that their gradients add up; the logits only lend their sizes
@@ -108,7 +108,7 @@ class TrainStep:
                     weight = self.world.sum(torch.stack(shares).sum(0))
                 terms = torch.stack([share * loss.terms(logits, label, weight) for label, share in targets]).sum(0)
                 total = loss.total(terms)
-                if self.parts.distill is not None:  # a mean over pictures, so each part and rank has its share
+                if self.parts.distill is not None:  # a mean over images, so each part and rank has its share
                     taught = self.parts.distill(x, logits, self._forward)
                     total = total + taught / (len(group) * self.world.size)
                 self.formats.scaler.scale(total * self.world.size).backward()  # ranks average their gradients
@@ -124,7 +124,7 @@ class TrainStep:
         return forward(net, x, self.formats)
 
     def _mix_batch(self, label: Tensor, position: int) -> Any:
-        """Labels with their shares, and what mixes the pictures likewise."""
+        """Labels with their shares, and what mixes the images likewise."""
         if self.parts.mix is None:
             return [(label, 1.0)], _identity
         return self.parts.mix(label, derive_seed(self.plan.seed, position, self.world.rank))
@@ -145,7 +145,7 @@ class TrainStep:
         return float(norm)
 
     def _image_losses(self, group: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
-        """The pictures of all ranks whose loss is not finite; all pictures where that cannot be told."""
+        """The images of all ranks whose loss is not finite; all images where that cannot be told."""
         guilty = [batch for batch, loss in zip(group, losses, strict=False) if not torch.isfinite(loss)]
         found = self.world.gather([name for batch in guilty for name in batch.names])
         if not any(found):
@@ -162,12 +162,12 @@ def _check_sizes(group: Sequence[Batch], loss: Any) -> None:
     if len({tuple(batch.label.shape) for batch in group}) > 1 and getattr(loss, "resolution", None) != "label":
         names = ", ".join(f"{batch.names[0]} {batch.label.shape[1]}x{batch.label.shape[2]}" for batch in group)
         raise ConfigError(
-            f"grad_accum_steps={len(group)} with pictures of several sizes ({names}, HxW) needs loss.resolution=label, or one size by augment.crop=[H,W]"
+            f"grad_accum_steps={len(group)} with images of several sizes ({names}, HxW) needs loss.resolution=label, or one size by augment.crop=[H,W]"
         )
 
 
 def _advice(what: str, number: int, names: list[str]) -> str:
     return (
-        f"{what} at step {number}, on {', '.join(names)}. The weights are still those before it. Look at these pictures and their "
+        f"{what} at step {number}, on {', '.join(names)}. The weights are still those before it. Look at these images and their "
         "labels; else lower optim.lr, add schedule.warmup, or set clip=1.0"
     )

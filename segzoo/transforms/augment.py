@@ -1,7 +1,7 @@
-"""Training augmentation: one affine map moves picture and label together, albumentations changes the colors.
+"""Training augmentation: one affine map moves image and label together, albumentations changes the colors.
 
 Scale, rotation, mirror, crop and padding are composed into one matrix, and each output pixel is read once from the source. That gives what
-resizing the whole picture and cropping it gives (to one gray level), but costs only the crop: about 2 ms at 360x480. A label is copied from
+resizing the whole image and cropping it gives (to one gray level), but costs only the crop: about 2 ms at 360x480. A label is copied from
 the nearest source pixel and never blended, so no value can appear that was not there, other than ignore in the padding.
 """
 
@@ -19,14 +19,14 @@ from segzoo.types import DatasetInfo, Sample
 
 
 @AUGMENTS.register
-def none(card: DatasetInfo) -> Identity:
+def none(info: DatasetInfo) -> Identity:
     """No augmentation: every sample as it is in its file."""
     return Identity()
 
 
 @AUGMENTS.register
 def standard(
-    card: DatasetInfo,
+    info: DatasetInfo,
     *,
     crop: Annotated[tuple[int, int], Range(1, None)] | None = None,
     scale: bool = True,
@@ -38,19 +38,19 @@ def standard(
 ) -> StandardAugmentation:
     """The field's usual set: random scale, mirror, rotation, crop, blur and color jitter.
 
-    With ``rotate=10 blur=0.5`` the set of Zhao et al., CVPR 2017, arXiv:1612.01105, sec. 5.1. A crop that sticks out of the picture is
+    With ``rotate=10 blur=0.5`` the set of Zhao et al., CVPR 2017, arXiv:1612.01105, sec. 5.1. A crop that sticks out of the image is
     padded with the data's mean color and the ignore label, at a random place.
 
     Args:
-        card: mean color and ignore id of the data.
-        crop: size (H, W) of what comes out; None: each picture's own size.
+        info: mean color and ignore id of the data.
+        crop: size (H, W) of what comes out; None: each image's own size.
         scale: resize by a factor drawn evenly from ``scale_range``, the same for both axes.
         scale_range: smallest and largest factor.
-        mirror: swap left and right in half of the pictures.
-        rotate: in half of the pictures, turn by an angle drawn evenly from -rotate to rotate, in degrees.
+        mirror: swap left and right in half of the images.
+        rotate: in half of the images, turn by an angle drawn evenly from -rotate to rotate, in degrees.
         color: jitter of brightness, contrast and saturation by factors 1 - color to 1 + color, and of hue by a fifth of it
             (in turns); 0 is off. Padding inside the crop is jittered too.
-        blur: share of pictures smoothed by a Gaussian of 5x5 pixels.
+        blur: share of images smoothed by a Gaussian of 5x5 pixels.
 
     Returns:
         ``(sample, seed) -> sample``, a function of nothing but its arguments.
@@ -63,8 +63,8 @@ def standard(
             f"augment.scale_range={list(scale_range)}: wanted the smaller factor first, [{scale_range[1]}, {scale_range[0]}]"
         )
     factors = scale_range if scale else (1.0, 1.0)
-    fill = tuple(round(value) for value in card.mean)
-    return StandardAugmentation(crop, factors, hflip, rotate, color_jitter, blur, fill, card.ignore)
+    fill = tuple(round(value) for value in info.mean)
+    return StandardAugmentation(crop, factors, hflip, rotate, color_jitter, blur, fill, info.ignore)
 
 
 class Identity:

@@ -1,4 +1,4 @@
-"""Training pictures mixed with each other, batch by batch: mixup and CutMix, for label maps."""
+"""Training images mixed with each other, batch by batch: mixup and CutMix, for label maps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from segzoo.registry import MIXES, Range
 Alpha = Annotated[float, Range(0, None, above=True)]
 Probability = Annotated[float, Range(0, 1)]
 Targets = list[tuple[Tensor, float]]  # label maps and their shares of the loss
-MixImages = tuple[Targets, Callable[[Tensor], Tensor]]  # and what does the same to the pictures
+MixImages = tuple[Targets, Callable[[Tensor], Tensor]]  # and what does the same to the images
 Mix = Callable[[Tensor, int], MixImages]
 
 
 @MIXES.register
 def none() -> None:
-    """Pictures stay what they are."""
+    """Images stay what they are."""
 
 
 @MIXES.register
 def mixup(*, alpha: Alpha = 0.2, prob: Probability = 1.0) -> Mix:
-    """Each picture is blended with the next of its batch, and learnt with both label maps at their shares.
+    """Each image is blended with the next of its batch, and learned with both label maps at their shares.
 
     Zhang et al., ICLR 2018, arXiv:1710.09412. A pixel that one map ignores counts by the other's share alone.
 
@@ -46,7 +46,7 @@ def mixup(*, alpha: Alpha = 0.2, prob: Probability = 1.0) -> Mix:
 
 @MIXES.register
 def cutmix(*, alpha: Alpha = 1.0, prob: Probability = 0.5) -> Mix:
-    """A box of each picture is replaced by that of the next of its batch, label map and all.
+    """A box of each image is replaced by that of the next of its batch, label map and all.
 
     Yun et al., ICCV 2019, arXiv:1905.04899; with label maps as French et al., BMVC 2020, arXiv:1906.01916, no label is ever blended.
 
@@ -68,7 +68,7 @@ def cutmix(*, alpha: Alpha = 1.0, prob: Probability = 0.5) -> Mix:
 
 
 def _box(rng: np.random.Generator, share: float, height: int, width: int) -> tuple[slice, slice]:
-    """A box of that share of the picture around a random pixel, cut at the borders."""
+    """A box of that share of the image around a random pixel, cut at the borders."""
     sides = [round(side * share**0.5) for side in (height, width)]
     middles = [int(rng.integers(0, side)) for side in (height, width)]
     top, left = (max(0, middle - side // 2) for middle, side in zip(middles, sides, strict=True))

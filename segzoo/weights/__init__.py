@@ -1,4 +1,4 @@
-"""Starting points: loading weights into a trunk or a whole model, with an account of what became of every tensor."""
+"""Starting points: loading weights into a backbone or a whole model, with an account of what became of every tensor."""
 
 from __future__ import annotations
 

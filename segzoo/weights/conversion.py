@@ -3,8 +3,8 @@
 A model says what others call its layers (``names_in``); here tensors are renamed and put into the order of channels that the
 model has. In a Caffe layout the blobs of a layer are ``<layer>.weight`` and ``<layer>.bias``, those of its batch norm
 ``<layer>/bn.slope``, ``.bias``, ``.mean`` and ``.variance``; without the latter the norm is folded into the convolution. Caffe's
-pictures are BGR less the mean (123.68, 116.779, 103.939 in RGB) with no division by a deviation; the filters that read
-pictures are turned to RGB on the way in and back on the way out.
+images are BGR less the mean (123.68, 116.779, 103.939 in RGB) with no division by a deviation; the filters that read
+images are turned to RGB on the way in and back on the way out.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _names(model: LoadableModel, layout: Layout) -> dict[str, str]:
     if not prefixes:
         raise ConfigError(
             f"these weights are in the layout of {layout}, which has no {type(model).__name__} on such a backbone; "
-            "take weights of the same model, or for the trunk alone backbone.weights=<file>"
+            "take weights of the same model, or for the backbone alone backbone.weights=<file>"
         )
     names = {}
     for name in loadable_tensors(model):
@@ -101,7 +101,7 @@ def _names(model: LoadableModel, layout: Layout) -> dict[str, str]:
 
 
 def _rgb(layout: Layout, tensor: Tensor) -> Tensor:
-    """BGR to RGB and back in the filters that read pictures."""
+    """BGR to RGB and back in the filters that read images."""
     return tensor.flip(1) if layout == "caffe" and tensor.dim() == 4 and tensor.shape[1] == 3 else tensor
 
 

@@ -1,4 +1,4 @@
-"""Weights for a trunk alone: torchvision's, or a file in torchvision's, timm's or this project's layout."""
+"""Weights for a backbone alone: torchvision's, or a file in torchvision's, timm's or this project's layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from segzoo.weights.load_report import BACKBONE, LoadableModule, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import read_published, read_state
 
-MIN_BACKBONE_FRACTION = 0.5  # of a trunk's parameters that trunk-only weights must bring, else they are the wrong weights
+MIN_BACKBONE_FRACTION = 0.5  # of a backbone's parameters that backbone-only weights must bring, else they are the wrong weights
 
 
 class LoadableBackbone(LoadableModule, Protocol):
@@ -24,19 +24,19 @@ class LoadableBackbone(LoadableModule, Protocol):
 
 
 def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None:
-    """Loads trunk-only weights into a backbone, in place, and prints the report.
+    """Loads backbone-only weights into a backbone, in place, and prints the report.
 
     Args:
-        backbone: the trunk; its ``aliases`` say what torchvision and timm call its layers.
+        backbone: the backbone; its ``aliases`` say what torchvision and timm call its layers.
         weights: ``none``; ``imagenet`` (downloaded once through torchvision, hash checked); or a path as
-            ``segzoo.checkpoints.store.resolve`` takes it, to a state dict of torchvision, timm or segzoo, of a trunk or of a whole
-            model whose trunk is called ``backbone``.
+            ``segzoo.checkpoints.store.resolve`` takes it, to a state dict of torchvision, timm or segzoo, of a backbone or of a whole
+            model whose backbone is called ``backbone``.
 
     Returns:
         The report, or None for ``none``.
 
     Raises:
-        ConfigError: if the weights cannot be had or read, or fit less than half of the trunk's parameters. The trunk is then
+        ConfigError: if the weights cannot be had or read, or fit less than half of the backbone's parameters. The backbone is then
             as it was.
     """
     if weights == "none":

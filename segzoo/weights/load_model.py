@@ -36,25 +36,25 @@ def checkpoint(
     min_share: Annotated[float, Range(0, 1)] = 0.5,
     freeze: tuple[Literal["c1", "c2", "c3", "c4", "c5"], ...] = (),
 ) -> LoadReport | None:
-    """Loads a whole model's starting point by parameter name, in place, and prints the report; freezes stages of the trunk.
+    """Loads a whole model's starting point by parameter name, in place, and prints the report; freezes stages of the backbone.
 
-    Score layers (convolutions with bias outside the trunk, one output a class) are filled row by row; rows of classes that
+    Score layers (convolutions with bias outside the backbone, one output a class) are filled row by row; rows of classes that
     the checkpoint does not know keep their fresh values. A model with the layers of a pruned checkpoint becomes as narrow as that.
 
     Args:
-        model: the model to fill; its trunk is called ``backbone``.
+        model: the model to fill; its backbone is called ``backbone``.
         classes: the model's class names; None if its data has none.
         ckpt: a path as ``segzoo.checkpoints.store.resolve`` takes it, in one of the layouts of ``segzoo.weights.conversion``; or the name of
             weights that torchvision publishes, such as ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``; None does nothing.
         match: which row of a score layer goes where: by equal class ``name``, or by ``index``.
-        min_share: part of the trunk's parameters, 0 to 1, that has to fit.
-        freeze: stages of the trunk that keep their weights, and whose norms keep their statistics.
+        min_share: part of the backbone's parameters, 0 to 1, that has to fit.
+        freeze: stages of the backbone that keep their weights, and whose norms keep their statistics.
 
     Returns:
         The report, or None without ``ckpt``.
 
     Raises:
-        ConfigError: if the file cannot be read, less than ``min_share`` of the trunk fits, names are to match and one side has none,
+        ConfigError: if the file cannot be read, less than ``min_share`` of the backbone fits, names are to match and one side has none,
             or the checkpoint was pruned and has other layers than the model. The model is then as it was.
     """
     report = None if ckpt is None else _load(model, classes, ckpt, match, min_share)
@@ -91,7 +91,7 @@ def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...], Mapping[str, i
     if is_published(ckpt):
         return *read_published(ckpt, f"init.ckpt={ckpt}"), {}
     state, known = read_weights(ckpt)
-    return state, tuple(known.get("card", {}).get("classes", ())), known.get("widths", {})
+    return state, tuple(known.get("dataset", {}).get("classes", ())), known.get("widths", {})
 
 
 def _match_pruned_widths_(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segzoo.registry import ConfigError
 
-BACKBONE = "backbone."  # what a trunk's parameters are called inside a whole model
+BACKBONE = "backbone."  # what a backbone's parameters are called inside a whole model
 MAX_ROWS = 6  # names a report spells out
 
 
@@ -28,7 +28,7 @@ class LoadableModule(Protocol):
 class LoadReport:
     """What became of the tensors: loaded and re-initialized by their names in the net, left over by their names in the file.
 
-    ``share`` is the part of the trunk's parameters that was loaded, 0 to 1, counted in numbers, not in tensors; ``misfits``
+    ``share`` is the part of the backbone's parameters that was loaded, 0 to 1, counted in numbers, not in tensors; ``misfits``
     tells of layers that both sides have in different shapes.
     """
 
@@ -51,7 +51,7 @@ class LoadReport:
             net: the net that is filled.
             state: the file's tensors.
             pairs: name in the net -> name in the file of what is loaded.
-            trunk: prefix of the trunk's parameters in the net; empty if the net is the trunk.
+            backbone: prefix of the backbone's parameters in the net; empty if the net is the backbone.
             note: anything else the user should know.
         """
         taken = set(pairs.values())
@@ -67,9 +67,9 @@ class LoadReport:
         )
 
     def require(self, min_fraction: float, where: str, hint: str) -> None:
-        """Raises ConfigError, with the whole report, if less than ``least`` of the trunk fits."""
+        """Raises ConfigError, with the whole report, if less than ``least`` of the backbone fits."""
         if self.fraction < min_fraction:
-            came = f"{where}: only {self.fraction:.1%} of the trunk's parameters fit, wanted {min_fraction:.0%}. {hint}"
+            came = f"{where}: only {self.fraction:.1%} of the backbone's parameters fit, wanted {min_fraction:.0%}. {hint}"
             raise ConfigError(f"{came} Nothing was loaded; this is what would have been:\n{self}")
 
     def log(self) -> None:
@@ -80,7 +80,7 @@ class LoadReport:
         columns = [Counter(map(_part, names)) for names in (self.loaded, self.reinitialized, self.unused)]
         parts = sorted(set().union(*columns))
         wide = max([4, *map(len, parts)])
-        lines = [f"weights from {self.source}: {self.fraction:.1%} of the trunk's parameters loaded"]
+        lines = [f"weights from {self.source}: {self.fraction:.1%} of the backbone's parameters loaded"]
         lines += [f"note: {self.note}"] if self.note else []
         lines.append(f"{'part':{wide}}  loaded  re-initialized  left over")
         lines += [f"{part:{wide}}  {columns[0][part]:6}  {columns[1][part]:14}  {columns[2][part]:9}" for part in parts]

@@ -68,7 +68,7 @@ def image(height, width, batch=1):
 @pytest.mark.parametrize(("name", "c4"), [("resnet50", 7_098_368), ("resnet101", 26_090_496)])
 @pytest.mark.parametrize(
     ("stem", "c1", "c2"), [("deep", 112_832, 236_288), ("basic", 9_536, 215_808), ("v1c", 28_768, 215_808)]
-)  # Caffe PSPNet; torchvision; mmseg, whose trunks have 23,527,264 and 42,519,392 parameters
+)  # Caffe PSPNet; torchvision; mmseg, whose backbones have 23,527,264 and 42,519,392 parameters
 def test_resnet_parameters_by_stage(name, c4, stem, c1, c2):
     net = meta(name, stem=stem)
     assert [count(stage) for stage in (net.c1, net.c2, net.c3, net.c4, net.c5)] == [c1, c2, 1_219_584, c4, 14_964_736]
@@ -282,7 +282,7 @@ def test_every_stretch_runs_or_is_refused(first, last):
 @pytest.mark.parametrize(("word", "name"), [("first", "c6"), ("first", "c3_1"), ("last", "after_c3_1"), ("last", "layer4")])
 def test_unknown_stage_names_the_legal_ones(word, name):
     legal = STARTS if word == "first" else POINTS
-    with pytest.raises(ValueError, match=f"{word}='{name}'.*Legal for {word}: {', '.join(legal)}"):
+    with pytest.raises(ValueError, match=f"{word}='{name}'.*Valid for {word}: {', '.join(legal)}"):
         build("resnet50", width=0.125).forward_stages(image(64, 64), **{word: name})
 
 
@@ -359,7 +359,7 @@ def test_wrong_settings_are_refused(name, given, fault):
 
 
 class Cascade(nn.Module):
-    """The way ICNet runs its trunk: up to c3_1, that map halved, then the rest."""
+    """The way ICNet runs its backbone: up to c3_1, that map halved, then the rest."""
 
     def __init__(self, backbone):
         super().__init__()

@@ -14,7 +14,7 @@ from hypothesis import settings as tuned
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
-from toy_training import CARD, Toy
+from toy_training import INFO, Toy
 
 from segzoo import io as files
 from segzoo.checkpoints import serialization as checkpoint
@@ -39,7 +39,7 @@ STATE = {"step": 3, "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}, "r
 def write(run, step, seed=0):
     torch.manual_seed(seed)
     model = Toy().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model, save_checkpoint(run, step, model, STATE, CONFIG, CARD, {})
+    return model, save_checkpoint(run, step, model, STATE, CONFIG, INFO, {})
 
 
 def test_what_is_saved_is_read_back(tmp_path):
@@ -51,7 +51,7 @@ def test_what_is_saved_is_read_back(tmp_path):
     fresh.load_state_dict(state)
     assert meta["format"] == steps.FORMAT and meta["step"] == 3 and meta["widths"] == {}
     assert meta["config"] == {"model": {"name": "toy", "bins": [1, 2]}, "data": {"label_map": {0: 1, -1: 255}}, "note": None}
-    assert DatasetInfo.from_dict(meta["card"]) == CARD
+    assert DatasetInfo.from_dict(meta["dataset"]) == INFO
     assert meta["sha256"] == json.loads((folder / MANIFEST).read_text())["files"][MODEL]["sha256"]
     trainer = read_trainer(folder)
     assert torch.equal(trainer["rng"], STATE["rng"]) and trainer["step"] == 3
@@ -65,7 +65,7 @@ def test_tied_and_channels_last_weights_are_stored(tmp_path):
             self.two = self.one
 
     model = Tied().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = read_model(save_checkpoint(tmp_path, 0, model, {}, {}, CARD, {}))[0]
+    state = read_model(save_checkpoint(tmp_path, 0, model, {}, {}, INFO, {}))[0]
     assert torch.equal(state["one.weight"], state["two.weight"])
 
 
@@ -228,7 +228,7 @@ def test_what_is_no_checkpoint_is_refused_with_a_remedy(tmp_path):
     for name, message in (
         ("bare.safetensors", "init.ckpt="),
         ("junk.safetensors", "cannot be read as safetensors"),
-        ("empty", "neither a run directory nor a step directory"),
+        ("empty", "neither a run directory nor a checkpoint directory"),
         ("nowhere", "does not exist"),
         ("newer.safetensors", "update segzoo"),
     ):
@@ -238,5 +238,5 @@ def test_what_is_no_checkpoint_is_refused_with_a_remedy(tmp_path):
 
 def test_a_configuration_holds_plain_values_only(tmp_path):
     with pytest.raises(TypeError, match="plain values only"):
-        save_checkpoint(tmp_path, 0, Toy(), {}, {"path": tmp_path}, CARD, {})
+        save_checkpoint(tmp_path, 0, Toy(), {}, {"path": tmp_path}, INFO, {})
     assert latest_valid(tmp_path)[0] is None

@@ -1,4 +1,4 @@
-"""Command lines that cannot work: each is refused with every remedy, and never with the advice to write ``+word``."""
+"""Command lines that cannot work: each is rejected with every hint, and never with the advice to write ``+word``."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ REFUSED = {
     "a backbone that is not there": (["backbone=resnet5"], ["Did you mean 'resnet50'", "resnet101"]),
     "a group that is not there": (["modle=icnet"], ["Did you mean 'model'", "backbone"]),
     "a group set to nothing": (["model=null"], ["model=null", "Leave the word away", "icnet"]),
-    "a misspelt setting": (["model.dropuot=0.2", "model=pspnet"], ["model.dropuot", "Did you mean 'model.dropout'"]),
-    "a misspelt frame word": (["batchsize=4"], ["Did you mean 'batch_size'", "steps"]),
+    "a misspelled setting": (["model.dropuot=0.2", "model=pspnet"], ["model.dropuot", "Did you mean 'model.dropout'"]),
+    "a misspelled frame word": (["batchsize=4"], ["Did you mean 'batch_size'", "steps"]),
     "a setting in the wrong place": (["lr=0.1"], ["Did you mean 'optim.lr'"]),
     "a key added by force": (["+model.bin=[1]"], ["Did you mean 'model.bins'"]),
     "a plus before a setting that exists": (["+steps=20"], ["without the '+'"]),
     "a word where a number is wanted": (["steps=abc"], ["steps='abc'", "whole number"]),
     "a number out of range": (["optim.lr=-1"], ["optim.lr=-1", "above 0"]),
-    "an option that is not legal": (["precision=bf61"], ["Did you mean 'bf16'", "fp32", "fp16"]),
-    "a word of Hydra's, misspelt": (["hydra.ouput_subdir=null"], ["Did you mean 'hydra.output_subdir'"]),
+    "an option that is not valid": (["precision=bf61"], ["Did you mean 'bf16'", "fp32", "fp16"]),
+    "a word of Hydra's, misspelled": (["hydra.ouput_subdir=null"], ["Did you mean 'hydra.output_subdir'"]),
     "a launcher that is not there": (["hydra/launcher=basicc"], ["Did you mean 'basic'"]),
     "several values without -m": (["model=fcn,pspnet"], ["Add -m"]),
     "two lengths at once": (["epochs=5"], ["steps=", "epochs=5", "null"]),
@@ -45,7 +45,7 @@ REFUSED = {
     "a teacher that is not named": (["distill=teacher"], ["whose network teaches", "distill.ckpt="]),
     "a teacher that is not there": (["distill=teacher", "distill.ckpt=runs/none"], ["distill.ckpt=runs/none", "no such file"]),
     "a stage that is not there": (["init.freeze=[c9]"], ["init.freeze", "c1, c2, c3, c4, c5"]),
-    "many faults in one command": (
+    "many errors in one command": (
         [
             "model=pspnet",
             "model.dropuot=0.2",

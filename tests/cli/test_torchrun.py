@@ -1,4 +1,4 @@
-"""The train tool under torchrun: one run folder, scores that one process confirms, and a rank that is killed."""
+"""The train tool under torchrun: one run directory, scores that one process confirms, and a rank that is killed."""
 
 from __future__ import annotations
 

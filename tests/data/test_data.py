@@ -1,4 +1,4 @@
-"""Reading pictures and masks, mapping labels, and the data sets of folders: what is right must come out exactly, what is wrong by name."""
+"""Reading images and masks, mapping labels, and the data sets of folders: what is right must come out exactly, what is wrong by name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segzoo.data.card import distinct_colors
 from segzoo.data.checks import inspect_split
+from segzoo.data.dataset_info import distinct_colors
 from segzoo.data.image_io import MAX_PIXELS, read_image, read_mask
 from segzoo.data.masks import ColorMasks, IndexMasks
 from segzoo.registry import DATA, ConfigError
@@ -72,7 +72,7 @@ def settings_from(name: str, **changed) -> tuple[str, dict]:
     return given.pop("name"), given
 
 
-# --- pictures
+# --- images
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM"])
@@ -138,7 +138,7 @@ FAULTS = {
     "empty": (b"", "is empty .0 bytes."),
     "page": (b"\n<!DOCTYPE html><html>Not found</html>", "web page.*download"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
-    "text": (b"hello world, no picture at all", "begins with b'hello wo'"),
+    "text": (b"hello world, no image at all", "begins with b'hello wo'"),
     "head": (encode(noise(), "PNG")[:20], "Restore"),
     "half png": (encode(noise(), "PNG")[:1500], "damaged PNG"),
     "half jpeg": (encode(noise(200, 200), "JPEG")[:6000], "damaged JPEG.*truncated|truncated.*JPEG"),
@@ -378,7 +378,7 @@ def test_more_than_255_classes_are_uint16(tmp_path):
 
 def test_labels_of_another_size_are_refused(tmp_path):
     path = save(tmp_path / "m.png", np.zeros((4, 6), np.uint8))
-    with pytest.raises(DataError, match=r"m\.png: made for 6x4 pixels \(W x H\), but its picture has 7x4.*never resized"):
+    with pytest.raises(DataError, match=r"m\.png: made for 6x4 pixels \(W x H\), but its image has 7x4.*never resized"):
         IndexMasks(2)(path, (4, 7))
     with pytest.raises(DataError, match="EXIF"):
         IndexMasks(2)(path, (6, 4))
@@ -457,7 +457,7 @@ def test_layouts_are_settings(tmp_path, layout):
 
 def test_nothing_is_opened_before_the_first_use(tmp_path, monkeypatch):
     data = build(tmp_path / "absent")
-    assert data.card.num_classes == 3 and data.card.palette == distinct_colors(3)
+    assert data.info.num_classes == 3 and data.info.palette == distinct_colors(3)
     with pytest.raises(DataError, match=r"absent is not a folder.*images/train/\{stem\}\.\*.*SEGZOO_DATA"):
         len(data)
     make_pairs(tmp_path / "absent", *LAYOUTS["folders of splits"][:2])
@@ -468,7 +468,7 @@ def test_nothing_is_opened_before_the_first_use(tmp_path, monkeypatch):
 
 def test_default_colours_are_those_of_pascal_voc():
     name, given_settings = settings_from("voc")
-    assert DATA.build(name, "val", **given_settings).card.palette == distinct_colors(21)
+    assert DATA.build(name, "val", **given_settings).info.palette == distinct_colors(21)
     assert len(set(distinct_colors(5000))) == 5000
 
 
@@ -478,7 +478,7 @@ def test_missing_partners_are_listed_both_ways(tmp_path):
         (tmp_path / f"labels/train/s{number}.png").unlink()
     (tmp_path / "images/train/s8.png").unlink()
     with pytest.raises(
-        DataError, match=r"1 of 9 have no picture .*: s8\. 6 of 9 have no label .*: s0, s1, s2, s3, s4, \.\.\..*data\.lists"
+        DataError, match=r"1 of 9 have no image .*: s8\. 6 of 9 have no label .*: s0, s1, s2, s3, s4, \.\.\..*data\.lists"
     ):
         len(build(tmp_path))
 
@@ -536,7 +536,7 @@ def test_lists_choose_and_order(tmp_path):
         b"sub/../../a": "leads out",
         b"C:/a": "leads out",
         b"a.png\nb.png": "write stems, without the ending",
-        b"a\nq": r"1 of 2 have no picture i/\{stem\}.*: q\. 1 of 2 have no label",
+        b"a\nq": r"1 of 2 have no image i/\{stem\}.*: q\. 1 of 2 have no label",
         "a\nb".encode("utf-16"): "Save it as UTF-8",
     }
     for content, wanted in faults.items():
@@ -594,7 +594,7 @@ def test_voc_as_its_archive_unpacks(tmp_path):
     (tmp_path / "ImageSets/Segmentation/val.txt").write_text("2007_02\n")
     name, given_settings = settings_from("voc", root=str(tmp_path))
     data = DATA.build(name, "val", **given_settings)
-    assert len(data) == 1 and data.name(0) == "2007_02" and data.card.num_classes == 21
+    assert len(data) == 1 and data.name(0) == "2007_02" and data.info.num_classes == 21
     save(tmp_path / "SegmentationClass/2007_02.png", np.full((6, 8), 255, np.uint8))
     assert (data[0].label == IGNORE).all()
 
@@ -622,7 +622,7 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path):
     for train, label_id in enumerate(evaluated):
         assert (label[raw == label_id] == train).all()
     assert (label[~np.isin(raw, evaluated)] == IGNORE).all()
-    assert data.card.classes[0] == "road" and data.card.classes[18] == "bicycle" and data.card.palette[13] == (0, 0, 142)
+    assert data.info.classes[0] == "road" and data.info.classes[18] == "bicycle" and data.info.palette[13] == (0, 0, 142)
 
 
 def test_cityscapes_prefers_train_ids_and_holds_files_to_their_names(tmp_path):
@@ -725,7 +725,7 @@ def test_camvid_statistics_and_palette():
     name, given_settings = settings_from("camvid")
     data = DATA.build(name, "train", **given_settings)
     pixels = np.concatenate([data[index].image[::4, ::4].reshape(-1, 3) for index in range(0, len(data), 3)])
-    np.testing.assert_allclose(pixels.mean(axis=0), data.card.mean, atol=1.5)
-    np.testing.assert_allclose(pixels.std(axis=0), data.card.std, atol=1.5)
+    np.testing.assert_allclose(pixels.mean(axis=0), data.info.mean, atol=1.5)
+    np.testing.assert_allclose(pixels.std(axis=0), data.info.std, atol=1.5)
     stored = Image.open(data.scan()[0].label).getpalette()  # type: ignore[arg-type]
-    assert stored is not None and np.array_equal(np.reshape(stored[:33], (11, 3)), data.card.palette)
+    assert stored is not None and np.array_equal(np.reshape(stored[:33], (11, 3)), data.info.palette)

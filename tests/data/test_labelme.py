@@ -1,4 +1,4 @@
-"""LabelMe annotations: shapes are drawn where they were put, checked against outside geometry, and faults are named by file and shape."""
+"""LabelMe annotations: shapes are drawn where they were put, checked against outside geometry, and errors are named by file and shape."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ def test_points_a_little_outside_move_to_the_border(tmp_path):
     label = draw(tmp_path, shape("pitting", [[-1.5, -1], [91.9, 61.5]], "rectangle"))
     assert (label == 1).all()
     with pytest.raises(
-        DataError, match=r"a\.json, shape 1 .*point \(93, 10\) lies 3\.0 pixels outside the picture of 90x60.*data\.clip_px=2"
+        DataError, match=r"a\.json, shape 1 .*point \(93, 10\) lies 3\.0 pixels outside the image of 90x60.*data\.clip_px=2"
     ):
         draw(tmp_path, shape("pitting", [[5, 5], [93, 10], [20, 50]]))
     assert draw(tmp_path, shape("pitting", [[5, 5], [93, 10], [20, 50]]), clip_px=3).any()
 
 
-# --- labels and faults
+# --- labels and errors
 
 
 def test_names_map_labels_to_classes_and_to_ignore(tmp_path):
@@ -153,14 +153,14 @@ TRIANGLE = [[5, 5], [40, 8], [20, 50]]
 FAULTS = {
     "label": (
         shape("piting", TRIANGLE),
-        r"label 'piting' is not known\. Did you mean 'pitting'\? Legal: background, pitting, scratch.*data\.names",
+        r"label 'piting' is not known\. Did you mean 'pitting'\? Valid: background, pitting, scratch.*data\.names",
     ),
     "cyrillic": (shape("яма", TRIANGLE), "label 'яма' is not known"),
     "no label": (shape(None, TRIANGLE), "label 'None' is not known"),
     "label no word": (shape(["a"], TRIANGLE), "is not known"),
     "line": (
         shape("pitting", [[1, 1], [2, 2]], "linestrip"),
-        r"label 'pitting'.*'linestrip' covers no area.*legal: polygon, rectangle, circle",
+        r"label 'pitting'.*'linestrip' covers no area.*valid: polygon, rectangle, circle",
     ),
     "point": (shape("pitting", [[1, 1]], "point"), "'point' covers no area"),
     "mask": (shape("pitting", [[1, 1], [2, 2]], "mask", mask="abcd"), "'mask' covers no area"),
@@ -204,7 +204,7 @@ def test_what_is_no_labelme_file(tmp_path, content, wanted):
 
 
 def test_stated_size_must_be_the_picture_s(tmp_path):
-    with pytest.raises(DataError, match=r"a\.json: made for 90x61 pixels .* its picture has 90x60"):
+    with pytest.raises(DataError, match=r"a\.json: made for 90x61 pixels .* its image has 90x60"):
         draw(tmp_path, imageHeight=61)
     with pytest.raises(DataError, match="EXIF"):
         draw(tmp_path, imageHeight=90, imageWidth=60)
@@ -230,7 +230,7 @@ def test_unpaired_files(tmp_path):
     (tmp_path / "train/c.png").unlink()
     for choice in ("error", "background"):
         with pytest.raises(
-            DataError, match=r"1 of 3 have no picture .*: c\. A picture embedded in a JSON file .imageData. is not read"
+            DataError, match=r"1 of 3 have no image .*: c\. An image embedded in a JSON file .imageData. is not read"
         ):
             len(build(tmp_path, unlabeled=choice))
 
@@ -250,7 +250,7 @@ def test_settings_that_cannot_work():
         build(Path("x"), names={"Pit": "piting"})
     with pytest.raises(ConfigError, match="clip_px"):
         build(Path("x"), clip_px=-1)
-    assert build(Path("nowhere")).card.num_classes == 3  # nothing is opened
+    assert build(Path("nowhere")).info.num_classes == 3  # nothing is opened
 
 
 @pytest.mark.data
@@ -275,4 +275,4 @@ def test_all_of_bsdata_loads():
             assert sample.label.shape == sample.image.shape[:2] and set(np.unique(sample.label)) == {0, 1}
             drawn += float(sample.label.sum())
             stated += sum(shoelace(np.array(s["points"])) for s in json.loads(pair.label.read_text())["shapes"])
-        assert 1 < drawn / stated < 1.1  # the outline belongs to a shape; every picture has one
+        assert 1 < drawn / stated < 1.1  # the outline belongs to a shape; every image has one

@@ -23,15 +23,15 @@ from segzoo.data.loader import derive_seed, eval_batches, train_batches
 from segzoo.registry import AUGMENTS
 from segzoo.types import DataError, DatasetInfo, Sample
 
-CARD = DatasetInfo("numbers", tuple("abcdefghijk"), ((0, 0, 0),) * 11)
+INFO = DatasetInfo("numbers", tuple("abcdefghijk"), ((0, 0, 0),) * 11)
 ROOT = Path(__file__).parents[2]
 
 
 class Numbers:
-    """Pictures that show their own index, and a list of what was opened."""
+    """Images that show their own index, and a list of what was opened."""
 
     def __init__(self, count: int, sizes=((6, 8),), dtype=np.uint8, wrong: dict | None = None):
-        self.card, self.count, self.sizes, self.dtype, self.wrong, self.opened = CARD, count, sizes, dtype, wrong or {}, []
+        self.info, self.count, self.sizes, self.dtype, self.wrong, self.opened = INFO, count, sizes, dtype, wrong or {}, []
 
     def scan(self):
         pass
@@ -86,7 +86,7 @@ def test_epochs_and_seeds_differ_in_order():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_restarts_change_nothing(workers):
-    augment = AUGMENTS.build("standard", CARD, crop=[9, 7], rotate=20.0, color=0.4, blur=0.5)
+    augment = AUGMENTS.build("standard", INFO, crop=[9, 7], rotate=20.0, color=0.4, blur=0.5)
     whole = list(train(Numbers(10), augment=augment))
     again = list(train(Numbers(10), augment=augment, workers=workers, start=3))
     assert len(again) == 5
@@ -96,7 +96,7 @@ def test_workers_and_restarts_change_nothing(workers):
 
 
 def test_a_picture_looks_different_in_each_epoch():
-    augment = AUGMENTS.build("standard", CARD, crop=[16, 16])
+    augment = AUGMENTS.build("standard", INFO, crop=[16, 16])
     seen = [batch.image for batch in train(Numbers(1), augment=augment, batch_size=1, stop=12)]
     assert len({image.numpy().tobytes() for image in seen}) == 12
 
@@ -179,12 +179,12 @@ def test_image_and_label_of_different_size_are_refused():
         def __getitem__(self, index):
             return super().__getitem__(index)._replace(label=np.zeros((6, 7), np.uint8))
 
-    with pytest.raises(DataError, match=r"picture\d: .*\(6, 8, 3\) uint8 and \(6, 7\) uint8"):
+    with pytest.raises(DataError, match=r"image\d: .*\(6, 8, 3\) uint8 and \(6, 7\) uint8"):
         next(train(Skew(4)))
 
 
 def test_a_crop_makes_unequal_pictures_a_batch():
-    batch = next(train(Numbers(10, sizes=((6, 8), (9, 3))), augment=AUGMENTS.build("standard", CARD, crop=[5, 7])))
+    batch = next(train(Numbers(10, sizes=((6, 8), (9, 3))), augment=AUGMENTS.build("standard", INFO, crop=[5, 7])))
     assert batch.image.shape == (4, 5, 7, 3) and batch.image.dtype == torch.uint8 and batch.label.shape == (4, 5, 7)
 
 

@@ -37,7 +37,7 @@ def train() -> PartsDataset:
 
 @pytest.fixture(scope="module")
 def scenes(train: PartsDataset) -> list[Scene]:
-    """The first forty pictures, then every eighth: 75 of the 320, to keep the test quick."""
+    """The first forty images, then every eighth: 75 of the 320, to keep the test quick."""
     return [train.scene(index) for index in [*range(40), *range(40, len(train), 8)]]
 
 
@@ -52,7 +52,7 @@ def digest_elsewhere(**environment: str) -> str:
 
 
 def test_pictures_are_equal_in_every_process_and_on_every_vector_unit(scenes: list[Scene]):
-    """NumPy's sine and exponential differ between vector units; the pictures must not, so thirty are compared to the bit."""
+    """NumPy's sine and exponential differ between vector units; the images must not, so thirty are compared to the bit."""
     dispatched = " ".join(getattr(np._core._multiarray_umath, "__cpu_dispatch__", []))  # type: ignore[attr-defined]
     here = hashlib.sha256()
     for scene in scenes[:30]:
@@ -92,7 +92,7 @@ def test_samples_are_grey_rgb_and_belong_to_the_caller(train: PartsDataset):
 
 def test_every_class_appears_early_and_in_its_share(train: PartsDataset, scenes: list[Scene]):
     labels = np.stack([scene.label for scene in scenes])
-    classes = train.card.num_classes
+    classes = train.info.num_classes
     assert set(np.unique(labels[:40])) == set(np.unique(labels)) == set(range(classes))
     share = np.bincount(labels.ravel(), minlength=classes) / labels.size
     assert 0.6 < share[BELT] < 0.8
@@ -102,18 +102,18 @@ def test_every_class_appears_early_and_in_its_share(train: PartsDataset, scenes:
 
 def test_the_card_states_the_statistics_of_the_training_split(train: PartsDataset, scenes: list[Scene]):
     gray = np.stack([scene.gray for scene in scenes])
-    assert train.card.mean == pytest.approx((gray.mean(),) * 3, abs=3)
-    assert train.card.std == pytest.approx((gray.std(),) * 3, abs=3)
-    assert len(train.card.classes) == len(set(train.card.palette)) == 8
-    assert train.card.classes[SCRATCH] == "scratch" and train.card.classes[DENT] == "dent"
-    assert train.card.classes[1:SCRATCH] == tuple(kind.draw.__name__ for kind in KINDS)
+    assert train.info.mean == pytest.approx((gray.mean(),) * 3, abs=3)
+    assert train.info.std == pytest.approx((gray.std(),) * 3, abs=3)
+    assert len(train.info.classes) == len(set(train.info.palette)) == 8
+    assert train.info.classes[SCRATCH] == "scratch" and train.info.classes[DENT] == "dent"
+    assert train.info.classes[1:SCRATCH] == tuple(kind.draw.__name__ for kind in KINDS)
 
 
 @pytest.mark.slow
 def test_the_card_states_the_statistics_exactly(train: PartsDataset):
     gray = np.stack([train.scene(index).gray for index in range(len(train))])
-    assert train.card.mean == pytest.approx((gray.mean(),) * 3, abs=0.06)
-    assert train.card.std == pytest.approx((gray.std(),) * 3, abs=0.06)
+    assert train.info.mean == pytest.approx((gray.mean(),) * 3, abs=0.06)
+    assert train.info.std == pytest.approx((gray.std(),) * 3, abs=0.06)
 
 
 @settings(max_examples=25, deadline=None)
@@ -134,7 +134,7 @@ def test_defects_lie_on_parts_and_nothing_else_differs(seed: int, height: int, w
 
 
 def test_defects_can_be_seen(scenes: list[Scene]):
-    """Against the rest of their part, scratches are brighter and dents darker, in most pictures and by a margin."""
+    """Against the rest of their part, scratches are brighter and dents darker, in most images and by a margin."""
     differences: dict[int, list[float]] = {SCRATCH: [], DENT: []}
     for scene in scenes:
         for defect, part in ((d, p) for d in differences for p in range(1, SCRATCH)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
-from toy_training import CARD, ToyData, make_parts
+from toy_training import INFO, ToyData, make_parts
 
 from segzoo.evaluation import bootstrap as intervals
 from segzoo.evaluation.bootstrap import bootstrap_miou, paired_bootstrap_miou
@@ -51,7 +51,7 @@ def test_a_pair_is_compared_on_the_same_pictures():
     alone = [bootstrap_miou(pictures) for pictures in (better, worse)]
     assert found["high"] - found["low"] < sum(high - low for low, high in alone)
     assert paired_bootstrap_miou(better, better) == {"difference": 0.0, "low": 0.0, "high": 0.0}
-    with pytest.raises(ValueError, match="score both on the same pictures"):
+    with pytest.raises(ValueError, match="score both on the same images"):
         paired_bootstrap_miou(better, worse[:10])
 
 
@@ -63,7 +63,7 @@ def test_absent_classes_are_left_out():
 
 def test_the_evaluators_pictures_sum_to_its_counts():
     parts = make_parts(train_set=ToyData(5, vary=True))
-    found = evaluate(parts.model, parts.train_set, CARD, device="cpu", workers=0)
+    found = evaluate(parts.model, parts.train_set, INFO, device="cpu", workers=0)
     hits, labeled, predicted = found.per_image_counts.sum(0)
     assert found.per_image_counts.shape == (5, 3, 3) and found.precision == "fp32"
     assert (hits == found.confusion.diagonal()).all() and (labeled == found.confusion.sum(1)).all()

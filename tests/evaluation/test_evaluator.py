@@ -14,7 +14,7 @@ from hypothesis import settings as tuned
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 from torch import nn
-from toy_training import CARD, Toy, ToyData, ToyLoss
+from toy_training import INFO, Toy, ToyData, ToyLoss
 
 from segzoo.device import Precision, pick_device
 from segzoo.evaluation.evaluator import evaluate
@@ -26,7 +26,7 @@ from segzoo.registry import ConfigError, Range, settings_of
 from segzoo.types import DataError, DatasetInfo, Logits, Sample
 
 CPU = torch.device("cpu")
-MEAN, STD = np.array(CARD.mean), np.array(CARD.std)
+MEAN, STD = np.array(INFO.mean), np.array(INFO.std)
 DATA = ToyData(5, first=100, vary=True)
 
 
@@ -36,7 +36,7 @@ def model():
     toy = Toy()
     with torch.no_grad():
         for sample in (DATA[i] for i in range(5)):  # statistics that differ from the identity, so that a wrong mode shows
-            toy(normalize(torch.from_numpy(sample.image)[None], CARD, CPU))
+            toy(normalize(torch.from_numpy(sample.image)[None], INFO, CPU))
     return toy.train()
 
 
@@ -56,7 +56,7 @@ def full_size(model, image, size=None):
 
 
 def run(model, data=DATA, loss=None, **words):
-    return evaluate(model, data, CARD, loss, **{"device": "cpu", "workers": 0} | words)
+    return evaluate(model, data, INFO, loss, **{"device": "cpu", "workers": 0} | words)
 
 
 def counted(label_of):
@@ -110,7 +110,7 @@ def test_a_window_larger_than_the_picture_pads_with_the_mean(model):
     padded = np.tile(MEAN, (50, 60, 1))
     padded[: image.shape[0], : image.shape[1]] = image
     wanted = full_size(model, padded).softmax(1)[..., : image.shape[0], : image.shape[1]]
-    x = normalize(torch.from_numpy(image)[None], CARD, CPU)
+    x = normalize(torch.from_numpy(image)[None], INFO, CPU)
     model.eval()
     with torch.no_grad():
         found = predict_probabilities(model, x, InferenceProtocol("slide", (50, 60)), Precision("fp32", CPU))
@@ -149,7 +149,7 @@ def test_the_model_is_left_as_it_was(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rng = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="enough"):
-        evaluate(model, DATA, CARD, None, lambda done: stop_at(done, 2), device="cpu", workers=0)
+        evaluate(model, DATA, INFO, None, lambda done: stop_at(done, 2), device="cpu", workers=0)
     run(model)
     assert model.training and model.drop.training and not frozen.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -172,10 +172,10 @@ def test_a_label_outside_the_classes_names_the_picture(model):
 
     with pytest.raises(DataError, match=r"toy1: the label holds 7"):
         run(model, Wrong(3))
-    two = DatasetInfo("two", ("sky", "road"), CARD.palette[:2])  # a model of fewer classes than the data
+    two = DatasetInfo("two", ("sky", "road"), INFO.palette[:2])  # a model of fewer classes than the data
     with pytest.raises(DataError, match=r"toy10\d: labels hold 2; wanted train ids 0\.\.1"):
         evaluate(Toy(num_classes=2), DATA, two, device="cpu", workers=0)
-    with pytest.raises(DataError, match="none of 2 pictures has a labeled pixel"):
+    with pytest.raises(DataError, match="none of 2 images has a labeled pixel"):
         run(model, Blank(2))
 
 
@@ -186,7 +186,7 @@ class Blank(ToyData):
 
 
 def test_more_than_255_classes(model):
-    card = DatasetInfo("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore=65535)
+    info = DatasetInfo("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore=65535)
 
     class Wide(nn.Module):
         align_corners, num_classes = False, 300
@@ -199,7 +199,7 @@ def test_more_than_255_classes(model):
     class Many(ToyData):
         def __init__(self, count):
             super().__init__(count)
-            self.card = card
+            self.info = info
 
         def __getitem__(self, index):
             label = np.full((24, 32), 299, np.uint16)
@@ -207,7 +207,7 @@ def test_more_than_255_classes(model):
             return Sample(super().__getitem__(index).image, label, "many")
 
     for flip in (False, True):
-        result = evaluate(Wide(), Many(1), card, device="cpu", workers=0, flip=flip)
+        result = evaluate(Wide(), Many(1), info, device="cpu", workers=0, flip=flip)
         assert result.scores.miou == 1.0 and result.scores.classes_present == 2 and result.confusion.sum() == 23 * 32
 
 
@@ -233,7 +233,7 @@ def test_protocols_that_differ_have_different_ids(model):
     assert run(model, precision="bf16").protocol_id == run(model, [DATA, ToyData(2)][1]).protocol_id == results[0].protocol_id
     assert (
         InferenceProtocol("slide", (15, 15)).id == InferenceProtocol("slide", (15, 15), (10, 10)).id
-    )  # the default stride, spelt out or not
+    )  # the default stride, spelled out or not
     for result in results:
         assert json.loads(json.dumps(result.protocol)) == result.protocol
 
@@ -266,7 +266,7 @@ def test_normalising_equals_the_formula(seed):
     image = np.random.default_rng(seed).integers(0, 256, (2, 5, 7, 3), np.uint8)
     wanted = ((image - MEAN) / STD).transpose(0, 3, 1, 2)
     for layout in (True, False):
-        x = normalize(torch.from_numpy(image), CARD, CPU, channels_last=layout)
+        x = normalize(torch.from_numpy(image), INFO, CPU, channels_last=layout)
         assert np.allclose(x.numpy(), wanted, atol=1e-5)
         assert x.is_contiguous(memory_format=torch.channels_last if layout else torch.contiguous_format)
 

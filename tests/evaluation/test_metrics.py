@@ -128,7 +128,7 @@ def test_other_wrong_input():
 
 
 def test_nothing_labelled_is_an_error_not_a_score():
-    with pytest.raises(DataError, match="none of 2 pictures has a labeled pixel"):
+    with pytest.raises(DataError, match="none of 2 images has a labeled pixel"):
         counted(np.zeros((2, 3, 3), np.uint8), np.full((2, 3, 3), 255, np.uint8), 3).scores(("a", "b", "c"), images=2)
 
 

@@ -14,7 +14,7 @@ import torch
 from varied_networks import vary_norms_
 
 from segzoo.api import create_model
-from segzoo.data.card import make_dataset_info
+from segzoo.data.dataset_info import make_dataset_info
 from segzoo.export.exporter import export_model
 from segzoo.export.formats import ExportModel, to_onnx, to_torch_export
 from segzoo.layers.norm import L2Norm
@@ -96,7 +96,7 @@ def test_torch_export_gives_the_networks_labels(tmp_path):
 class Pictures:
     """Noise with some structure, of several sizes."""
 
-    card = make_dataset_info("noise", tuple("abcde"), None, MEAN, STD)
+    info = make_dataset_info("noise", tuple("abcde"), None, MEAN, STD)
 
     def scan(self):
         """Nothing to find."""
@@ -149,7 +149,7 @@ def test_delivered_files_pass_the_gate_on_sizes_never_traced(tmp_path, words):
     if words.get("format") == "openvino":
         pytest.importorskip("openvino", reason='pip install -e ".[openvino]"')
     model = deployed().model
-    done = export_model(model, Pictures.card, {"model": "icnet"}, Pictures(), tmp_path, **words)
+    done = export_model(model, Pictures.info, {"model": "icnet"}, Pictures(), tmp_path, **words)
     assert len(done["parity"]) == 8 and min(row["agreement"] for row in done["parity"]) >= 0.999
     assert len({tuple(row["hw"]) for row in done["parity"]}) == (1 if "hw" in words else 6)
     assert all(row["classes"] > 1 for row in done["parity"])
@@ -174,7 +174,7 @@ def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch
 
     monkeypatch.setattr(SegModel, "fuse_for_inference_", wrong)
     with pytest.raises(ParityError, match=r"only .*% of the labels are the network's, wanted 99.90%"):
-        export_model(deployed().model, Pictures.card, {}, Pictures(), tmp_path)
+        export_model(deployed().model, Pictures.info, {}, Pictures(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mismatch.png"]
 
 
@@ -182,7 +182,7 @@ def test_a_file_that_disagrees_is_not_kept_and_shows_where(tmp_path, monkeypatch
 def bundle(tmp_path_factory):
     """A delivered bundle, unpacked, with a checkpoint's worth of facts in it."""
     made, unpacked = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("unpacked")
-    done = export_model(deployed().model, Pictures.card, {"checkpoint_sha256": "abc"}, Pictures(), made, bundle=True)
+    done = export_model(deployed().model, Pictures.info, {"checkpoint_sha256": "abc"}, Pictures(), made, bundle=True)
     with zipfile.ZipFile(done["bundle"]) as packed:
         packed.extractall(unpacked)
     return unpacked
@@ -218,7 +218,7 @@ def test_a_bundle_says_what_is_wrong(bundle, tmp_path):
     head = bytearray((tmp_path / "fine.png").read_bytes())
     head[16:24] = (60_000).to_bytes(4, "big") * 2  # pillow calls that a bomb
     (tmp_path / "huge.png").write_bytes(head)
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     said = alone(bundle, str(tmp_path), "--out", str(tmp_path / "out"))
     assert said.returncode == 1 and "64 or more a side" in said.stderr and "broken.jpg" in said.stderr
     assert "huge.png: DecompressionBombError" in said.stderr and (tmp_path / "out" / "fine.png").exists()
@@ -236,7 +236,7 @@ def test_a_bundle_says_what_is_wrong(bundle, tmp_path):
 @pytest.mark.parametrize("words", [{"format": "torch_export"}, {"input": "float"}, {"output": "both"}], ids=str)
 def test_a_bundle_of_anything_else_is_refused(tmp_path, words):
     with pytest.raises(ConfigError, match="bundle=true needs format=onnx takes=uint8 gives=labels"):
-        export_model(torch.nn.Identity(), Pictures.card, {}, Pictures(), tmp_path, bundle=True, **words)
+        export_model(torch.nn.Identity(), Pictures.info, {}, Pictures(), tmp_path, bundle=True, **words)
 
 
 def test_a_bundle_of_more_classes_than_a_label_picture_holds_is_refused(tmp_path):
@@ -258,6 +258,6 @@ EVERY = [(model, trunk) for model in MODELS.names() for trunk in TRUNKS.values()
 def test_every_pair_passes_the_gate(tmp_path, name, trunk, format):
     pytest.importorskip("openvino" if format == "openvino" else "onnxruntime", reason='pip install -e ".[export,openvino]"')
     chosen = build_workload({"model": {"name": name}, "backbone": trunk}, num_classes=5)
-    done = export_model(chosen.model, chosen.card, {}, chosen.data, tmp_path, format=format)
+    done = export_model(chosen.model, chosen.info, {}, chosen.data, tmp_path, format=format)
     assert min(row["agreement"] for row in done["parity"]) >= 0.999
     assert sum(row["classes"] for row in done["parity"]) > len(done["parity"]), "labels of one class would agree with anything"

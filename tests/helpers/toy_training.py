@@ -19,7 +19,7 @@ from segzoo.training.components import TrainingComponents
 from segzoo.training.loop import train
 from segzoo.types import DatasetInfo, Logits, Sample
 
-CARD = DatasetInfo("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 128), (34, 139, 34)))
+INFO = DatasetInfo("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 128), (34, 139, 34)))
 
 
 class Toy(nn.Module):
@@ -67,10 +67,10 @@ class ToyLoss:
 
 
 class ToyData:
-    """Pictures of three colored bands with noise; every third label is half ignored, and sizes vary if asked."""
+    """Images of three colored bands with noise; every third label is half ignored, and sizes vary if asked."""
 
     def __init__(self, count: int = 10, first: int = 0, vary: bool = False):
-        self.card, self.count, self.first, self.vary = CARD, count, first, vary
+        self.info, self.count, self.first, self.vary = INFO, count, first, vary
 
     def scan(self):
         """Nothing to find."""
@@ -85,7 +85,7 @@ class ToyData:
         rng = np.random.default_rng(self.first + index)
         height, width = (24 + 3 * (index % 3), 40 - index % 4) if self.vary else (24, 32)
         label = np.sort(rng.integers(0, 3, height)).astype(np.uint8)[:, None].repeat(width, 1)
-        image = np.clip(np.array(CARD.palette)[label] + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8)
+        image = np.clip(np.array(INFO.palette)[label] + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8)
         if index % 3 == 0:
             label[: height // 2] = 255
         return Sample(image, label, self.name(index))
@@ -107,7 +107,7 @@ def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, los
         loss=loss or ToyLoss(),
         make_optimizer=lambda net: torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9),
         make_schedule=lambda total: lambda step: (1 - step / total) ** 0.9,
-        card=CARD,
+        info=INFO,
         config={"model": {"name": "toy"}, "data": {"label_map": {0: 255}}, "optim": {"lr": 0.05}},
     )
 
@@ -138,7 +138,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def settings(**changed: Any) -> dict[str, Any]:
-    """The settings with some changed, pictures being read in this process."""
+    """The settings with some changed, images being read in this process."""
     return SETTINGS | {"workers": 0} | changed
 
 

@@ -1,4 +1,4 @@
-"""What importing costs, where Hydra may be used, and a test for every known fault."""
+"""What importing costs, where Hydra may be used, and a test for every known error."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from toy_training import CARD, Toy, ToyData
+from toy_training import INFO, Toy, ToyData
 
 from segzoo.export.exporter import export_model
 from segzoo.registry import ConfigError
@@ -72,7 +72,7 @@ class Lean(Toy):
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, format, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"format={format} needs {package}: pip install .segzoo\[export,openvino\]"):
-        export_model(Lean().eval(), CARD, {}, ToyData(), tmp_path, format=format)
+        export_model(Lean().eval(), INFO, {}, ToyData(), tmp_path, format=format)
     assert list(tmp_path.iterdir()) == []
 
 

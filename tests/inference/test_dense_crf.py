@@ -31,7 +31,7 @@ def exact_filter(features, values):
 
 
 def scene(height=18, width=22, classes=3, seed=0):
-    """A picture of two gray halves with noise, and energies that guess at them."""
+    """An image of two gray halves with noise, and energies that guess at them."""
     image = torch.full((1, height, width, 3), 60.0)
     image[:, :, width // 2 :] = 180
     image = (image + 20 * noise(1, height, width, 3, seed=seed)).to(torch.uint8)
@@ -151,7 +151,7 @@ def test_the_post_step_cleans_a_noisy_edge():
 @pytest.mark.skipif(not DATA_ROOT, reason="SEGZOO_DATA names no folder with real data")
 @pytest.mark.parametrize("case", ["im1_anno1", "im2_anno2", "im3_anno3"])
 def test_marginals_are_those_of_the_original_code(case):
-    """Three pictures filtered by the authors' C++ code, later default: symmetric normalization."""
+    """Three images filtered by the authors' C++ code, later default: symmetric normalization."""
     folder = Path(DATA_ROOT) / "densecrf"
     kept = np.load(folder / f"{case}.npz")
     image = torch.from_numpy(np.array(Image.open(folder / f"{case.split('_')[0]}.png").convert("RGB")))[None]

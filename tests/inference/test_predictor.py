@@ -1,4 +1,4 @@
-"""Predictions on disk: index maps, overlays, names; and the pictures drawn for people."""
+"""Predictions on disk: index maps, overlays, names; and the images drawn for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from toy_training import CARD, Toy, ToyData
+from toy_training import INFO, Toy, ToyData
 
 from segzoo.inference.image_source import find_images
 from segzoo.inference.predictor import predict_images, write_labels
@@ -25,12 +25,12 @@ DATA = ToyData(4, vary=True)
 
 @pytest.fixture
 def drive(tmp_path):
-    """Pictures in two folders with equal names, one name in two formats, and a file that is no picture."""
+    """Images in two folders with equal names, one name in two formats, and a file that is no image."""
     folder = tmp_path / "drive"
     for index, name in enumerate(("a/one.png", "b/one.png", "b/two.PNG", "b/two.bmp")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(DATA[index].image).save(folder / name)
-    (folder / "b/notes.txt").write_text("no picture")
+    (folder / "b/notes.txt").write_text("no image")
     return folder
 
 
@@ -42,12 +42,12 @@ def model():
 
 def run(model, out, source, **words):
     settings: dict[str, Any] = {"device": "cpu"} | words
-    return predict_images(model, CARD, out, source=str(source), **settings)
+    return predict_images(model, INFO, out, source=str(source), **settings)
 
 
 def wanted(model, image):
     picture = torch.from_numpy(image)[None]
-    x = normalize(picture, CARD, torch.device("cpu"))
+    x = normalize(picture, INFO, torch.device("cpu"))
     with eval_mode(model):
         return segment_image(model, x, picture, InferenceProtocol(), Precision("fp32", torch.device("cpu")))[0].numpy()
 
@@ -60,14 +60,14 @@ def test_every_picture_gets_an_index_map_and_an_overlay(model, tmp_path, drive):
     for index, name in enumerate(("a/one", "b/one", "b/two.PNG", "b/two.bmp")):
         with Image.open(tmp_path / f"out/labels/{name}.png") as picture:
             assert picture.mode == "P" and (picture.getpalette() or [])[:9] == [
-                channel for color in CARD.palette for channel in color
+                channel for color in INFO.palette for channel in color
             ]
             label = np.array(picture)
         assert (label == wanted(model, DATA[index].image)).all()
         shown = np.array(Image.open(tmp_path / f"out/overlays/{name}.png"))
         height, width = label.shape
         assert shown.shape[1] == width and shown.shape[0] > height
-        assert (shown[:height] == overlay(DATA[index].image, label, CARD)).all()
+        assert (shown[:height] == overlay(DATA[index].image, label, INFO)).all()
 
 
 def test_a_second_call_does_not_read_the_first_ones_output(model, drive):
@@ -82,11 +82,11 @@ def test_sources(drive, tmp_path):
     assert names(drive / "*" / "one.png") == ["a/one", "b/one"]
     assert names(f"{drive}/**/*.bmp") == ["two"]
     assert names(drive / "b") == ["one", "two.PNG", "two.bmp"]
-    for source, message in ((tmp_path / "nowhere", "is no file or folder"), (drive / "*.png", "matches no picture")):
+    for source, message in ((tmp_path / "nowhere", "is no file or folder"), (drive / "*.png", "matches no image")):
         with pytest.raises(ConfigError, match=message):
             names(source)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="holds no picture"):
+    with pytest.raises(ConfigError, match="holds no image"):
         names(tmp_path / "empty")
 
 
@@ -94,7 +94,7 @@ def test_pictures_that_cannot_be_read_are_named_after_the_others_are_done(model,
     whole = (drive / "a/one.png").read_bytes()
     (drive / "a/cut.png").write_bytes(whole[: len(whole) // 2])
     (drive / "b/empty.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 of 6 pictures could not be labeled \(4 are done\)") as error:
+    with pytest.raises(DataError, match=r"2 of 6 images could not be labeled \(4 are done\)") as error:
         run(model, tmp_path / "out", drive)
     assert "cut.png" in str(error.value) and "empty.png" in str(error.value) and "one.png" not in str(error.value)
     assert len(list((tmp_path / "out/labels").rglob("*.png"))) == 4 and not list((tmp_path / "out").rglob("*.tmp.*"))
@@ -130,9 +130,9 @@ def test_protocol_words_reach_the_model(model, tmp_path, drive):
 
 
 def test_more_than_256_classes_become_16_bit(tmp_path):
-    card = DatasetInfo("many", tuple(map(str, range(400))), ((9, 9, 9),) * 400)
+    info = DatasetInfo("many", tuple(map(str, range(400))), ((9, 9, 9),) * 400)
     label = np.arange(400, dtype=np.int32).reshape(20, 20)
-    write_labels(tmp_path / "x.png", label, card)
+    write_labels(tmp_path / "x.png", label, info)
     assert (np.array(Image.open(tmp_path / "x.png")) == label).all()
     full = DatasetInfo("full", tuple(map(str, range(256))), tuple((k, 0, 0) for k in range(256)), ignore=65535)
     write_labels(tmp_path / "y.png", np.arange(256, dtype=np.int32).reshape(16, 16), full)
@@ -143,13 +143,13 @@ def test_more_than_256_classes_become_16_bit(tmp_path):
 def test_colours_and_alpha():
     label = np.array([[0, 2], [255, 1]], np.uint8)
     image = np.full((2, 2, 3), 100, np.uint8)
-    assert colorize(label, CARD).tolist() == [[[70, 130, 180], [34, 139, 34]], [list(IGNORED), [128, 64, 128]]]
-    mixed = overlay(image, label, CARD, 0.25)
+    assert colorize(label, INFO).tolist() == [[[70, 130, 180], [34, 139, 34]], [list(IGNORED), [128, 64, 128]]]
+    mixed = overlay(image, label, INFO, 0.25)
     assert mixed[0, 0].tolist() == [round(75 + 70 / 4), round(75 + 130 / 4), round(75 + 180 / 4)]
-    assert mixed[1, 0].tolist() == [100, 100, 100]  # ignored: the picture itself
-    assert (overlay(image, label, CARD, 0.0) == image).all()
+    assert mixed[1, 0].tolist() == [100, 100, 100]  # ignored: the image itself
+    assert (overlay(image, label, INFO, 0.0) == image).all()
     wide = np.array([[0, 65535]], np.uint16)
-    assert colorize(wide, CARD)[0, 1].tolist() == list(IGNORED)
+    assert colorize(wide, INFO)[0, 1].tolist() == list(IGNORED)
 
 
 def drawn(monkeypatch):
@@ -166,12 +166,12 @@ def drawn(monkeypatch):
 def test_the_legend_names_what_is_there_and_nothing_else(monkeypatch):
     texts = drawn(monkeypatch)
     label = np.array([[2, 2, 0]] * 4, np.uint8).repeat(60, 1)
-    picture = with_legend(colorize(label, CARD), [label], CARD)
-    assert texts == ["sky", "tree"] and (picture[:4] == colorize(label, CARD)).all()
+    picture = with_legend(colorize(label, INFO), [label], INFO)
+    assert texts == ["sky", "tree"] and (picture[:4] == colorize(label, INFO)).all()
     strip = picture[4:].reshape(-1, 3).tolist()
-    assert list(CARD.palette[0]) in strip and list(CARD.palette[2]) in strip and list(CARD.palette[1]) not in strip
+    assert list(INFO.palette[0]) in strip and list(INFO.palette[2]) in strip and list(INFO.palette[1]) not in strip
     texts.clear()
-    with_legend(colorize(label, CARD), [label, np.array([[255, 1]])], CARD)
+    with_legend(colorize(label, INFO), [label, np.array([[255, 1]])], INFO)
     assert texts == ["sky", "road", "tree", "ignored"]
 
 
@@ -187,9 +187,9 @@ def test_a_triptych_shows_picture_truth_and_prediction(monkeypatch):
     texts = drawn(monkeypatch)
     sample = DATA[1]
     picture = comparison_panel(
-        sample.image, sample.label, np.zeros_like(sample.label), CARD, "a/very/long/path/" * 9 + "name", height=96
+        sample.image, sample.label, np.zeros_like(sample.label), INFO, "a/very/long/path/" * 9 + "name", height=96
     )
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.shape[0] > 96
     assert texts[0].startswith("…") and texts[0].endswith("name") and texts[1:3] == ["truth", "prediction"]
     third = picture.shape[1] // 3
-    assert picture[60, 2 * third + 5].tolist() == list(CARD.palette[0])
+    assert picture[60, 2 * third + 5].tolist() == list(INFO.palette[0])

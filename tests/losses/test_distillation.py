@@ -12,9 +12,9 @@ from hypothesis import settings as tuned
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from toy_training import CARD, Toy, ToyData, make_parts, run_in, settings, weights_hash
+from toy_training import INFO, Toy, ToyData, make_parts, run_in, settings, weights_hash
 
-from segzoo.data.card import make_dataset_info
+from segzoo.data.dataset_info import make_dataset_info
 from segzoo.layers.pyramid_pooling import PyramidPooling
 from segzoo.losses.distillation import Teacher, _distance, check_layers
 from segzoo.registry import DISTILLS, ConfigError
@@ -103,9 +103,9 @@ def test_a_split_batch_is_taught_the_same(tmp_path):
 def test_a_teacher_sees_pictures_as_it_learnt_from_them():
     torch.manual_seed(1)
     net, x = Net(7).eval(), torch.rand(2, 3, 6, 5) * 255
-    own = make_dataset_info("own", CARD.classes, None, (100.0, 120.0, 90.0), (50.0, 60.0, 70.0))
-    teacher: Any = DISTILLS.build("teacher", lambda ckpt: (net, own), CARD, ckpt="run")
-    ours, theirs = ((x - x.new_tensor(card.mean).view(3, 1, 1)) / x.new_tensor(card.std).view(3, 1, 1) for card in (CARD, own))
+    own = make_dataset_info("own", INFO.classes, None, (100.0, 120.0, 90.0), (50.0, 60.0, 70.0))
+    teacher: Any = DISTILLS.build("teacher", lambda ckpt: (net, own), INFO, ckpt="run")
+    ours, theirs = ((x - x.new_tensor(info.mean).view(3, 1, 1)) / x.new_tensor(info.std).view(3, 1, 1) for info in (INFO, own))
     seen = []
     teacher(ours, net(ours), lambda net, x: seen.append(x) or net(x))
     torch.testing.assert_close(seen[0], theirs)
@@ -156,8 +156,8 @@ def test_a_teacher_that_cannot_teach_is_refused():
         return Toy(), make_dataset_info("other", ("x", "y", "z"), None, (0, 0, 0), (1, 1, 1))
 
     with pytest.raises(ConfigError, match="whose network teaches"):
-        DISTILLS.build("teacher", load, CARD)
+        DISTILLS.build("teacher", load, INFO)
     with pytest.raises(ConfigError, match="knows the classes x, y, z"):
-        DISTILLS.build("teacher", load, CARD, ckpt="run")
+        DISTILLS.build("teacher", load, INFO, ckpt="run")
     with pytest.raises(ConfigError, match="Toy has no layer 'backbone.o'. Did you mean 'backbone"):
         Teacher(Toy(), 1.0, 1.0, ("backbone.o",), 1.0).attach(Toy())

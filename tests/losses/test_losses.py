@@ -80,7 +80,7 @@ def test_parts_add_up_to_the_whole(name, at, weights):
     maps = (logits.main, *logits.aux)
     whole = loss(logits, label)
     weight, total = loss.weight(label, logits), torch.zeros(())
-    for part in (slice(0, 1), slice(1, 4)):  # the last picture is mostly ignored
+    for part in (slice(0, 1), slice(1, 4)):  # the last image is mostly ignored
         total = total + loss(Logits(logits.main[part], tuple(a[part] for a in logits.aux)), label[part], weight)
     torch.testing.assert_close(total, whole)
     for got, grad in zip(gradients(total, maps), gradients(whole, maps), strict=True):

@@ -236,7 +236,7 @@ def test_bfloat16_backward_survives_narrow_scores(model, num_classes):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# what is refused
+# what is rejected
 
 
 @pytest.mark.parametrize("model", ["fcn", "icnet"])
@@ -281,15 +281,15 @@ def test_learned_deconvolutions_need_a_skip():
 # predict
 
 
-CARD = DatasetInfo("toy", tuple("abcde"), ((0, 0, 0),) * 5, mean=(100.0, 110.0, 120.0), std=(50.0, 55.0, 60.0))
+INFO = DatasetInfo("toy", tuple("abcde"), ((0, 0, 0),) * 5, mean=(100.0, 110.0, 120.0), std=(50.0, 55.0, 60.0))
 
 
 @models
 def test_predict_labels_at_the_size_of_the_picture(model):
     built = randomised(build(model))
-    built.card = CARD
+    built.info = INFO
     image = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
-    x = (torch.from_numpy(image).double() - torch.tensor(CARD.mean)) / torch.tensor(CARD.std)
+    x = (torch.from_numpy(image).double() - torch.tensor(INFO.mean)) / torch.tensor(INFO.std)
     with torch.no_grad():
         main = built.eval()(x.permute(2, 0, 1)[None].float()).main
     grown = F.interpolate(main, size=(45, 70), mode="bilinear", align_corners=built.align_corners)
@@ -303,9 +303,9 @@ def test_predict_labels_at_the_size_of_the_picture(model):
 
 def test_predict_refuses_what_is_no_picture_and_a_missing_card():
     model = build("icnet")
-    with pytest.raises(ValueError, match="set model.card"):
+    with pytest.raises(ValueError, match="set model.info"):
         model.predict(np.zeros((64, 64, 3), np.uint8))
-    model.card = CARD
+    model.info = INFO
     for wrong in (np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32), torch.zeros(64, 64, 3), "a.png"):
         with pytest.raises(ValueError, match=r"wanted a NumPy array \(H, W, 3\) uint8"):
             model.predict(wrong)

@@ -12,7 +12,7 @@ import torch
 
 from segzoo.api import create_model, load
 from segzoo.checkpoints import serialization as checkpoint
-from segzoo.data.card import make_dataset_info
+from segzoo.data.dataset_info import make_dataset_info
 from segzoo.registry import LOSSES, MODELS, OPTIMS
 
 CLASSES = ("background", "left", "corner", "dot")
@@ -30,7 +30,7 @@ SIZES = [(33, 47), (97, 161), (360, 480)]
 
 
 def fixed_batch():
-    """Four noisy pictures of 64x64 with a stripe, a square and a dot of other colors, some pixels ignored, and the labels' entropy."""
+    """Four noisy images of 64x64 with a stripe, a square and a dot of other colors, some pixels ignored, and the labels' entropy."""
     generator = torch.Generator().manual_seed(0)
     label = torch.zeros(4, 64, 64, dtype=torch.uint8)
     label[:, :, :20], label[:, 34:, 34:], label[:, 8:20, 40:52], label[:, 60:, :] = 1, 2, 3, 255
@@ -69,8 +69,8 @@ def test_a_pair_learns_one_batch_and_survives_its_checkpoint(model, trunk, tmp_p
         assert sum(curve[-3:]) / 3 < fixed_batch()[2], curve
 
     config = {"model": {"name": model, **lean}, "backbone": BACKBONES[trunk]}
-    card = make_dataset_info("test", CLASSES, None, (0, 0, 0), (1, 1, 1))
-    again = load(checkpoint.save_checkpoint(tmp_path, 30, built, {}, config, card, {}))
+    info = make_dataset_info("test", CLASSES, None, (0, 0, 0), (1, 1, 1))
+    again = load(checkpoint.save_checkpoint(tmp_path, 30, built, {}, config, info, {}))
     built.eval()
     for height, width in SIZES:
         x = torch.randn(1, 3, height, width)

@@ -1,4 +1,4 @@
-"""Channels through every form of every network, and through operations that pruning knows, refuses, or leaves whole when told to."""
+"""Channels through every form of every network, and through operations that pruning knows, rejects, or leaves whole when told to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRUNK = {"batch_norm": True, "pool": "caffe"}
 
 
 def choices(builder: Any, name: str) -> list[Any]:
-    """Every value but the default of a setting that is a choice, and those of ``NUMBERS`` that are legal for this builder."""
+    """Every value but the default of a setting that is a choice, and those of ``NUMBERS`` that are valid for this builder."""
     setting = settings_of(builder)[name]
     if setting.type is bool:
         return [not setting.default]

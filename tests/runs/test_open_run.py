@@ -1,4 +1,4 @@
-"""The run folder: new, resumed, finished or refused."""
+"""The run directory: new, resumed, finished or rejected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toy_training import CARD, Toy
+from toy_training import INFO, Toy
 
 from segzoo.checkpoints.serialization import save_checkpoint
 from segzoo.registry import ConfigError
@@ -24,7 +24,7 @@ def start(root, config=CONFIG, **words):
 
 
 def add_step(run, step):
-    return save_checkpoint(run.folder, step, Toy(), {"step": step}, CONFIG, CARD, {})
+    return save_checkpoint(run.folder, step, Toy(), {"step": step}, CONFIG, INFO, {})
 
 
 def stop(run):
@@ -135,7 +135,7 @@ def test_a_path_goes_on_in_place_or_forks(tmp_path):
 
 
 def test_paths_that_hold_no_checkpoint_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="wanted none, auto, or a run or step directory"):
+    with pytest.raises(ConfigError, match="wanted none, auto, or a run or checkpoint directory"):
         start(tmp_path, resume=str(tmp_path))
     run = start(tmp_path)
     flip(add_step(run, 2) / "model.safetensors")
@@ -191,7 +191,7 @@ def test_results_get_a_folder_once(tmp_path):
 
 def test_a_result_that_came_to_nothing_leaves_nothing(tmp_path):
     out = tmp_path / "scores"
-    for _ in range(2):  # the second one is not refused
+    for _ in range(2):  # the second one is not rejected
         with pytest.raises(ValueError, match="no model"), create_output_dir("eval", "toy", CONFIG, out=str(out)):
             raise ValueError("no model")
         assert not out.exists()

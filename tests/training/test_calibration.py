@@ -1,4 +1,4 @@
-"""What pruners see of a network: the evaluator's loss, autograd's gradients, always the same pictures, and nothing is left behind."""
+"""What pruners see of a network: the evaluator's loss, autograd's gradients, always the same images, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def evidence(count=16, augment=None):
 def test_the_loss_is_that_of_the_evaluator():
     seen = evidence()
     parts = seen.parts
-    wanted = evaluate(parts.model, parts.train_set, parts.card, parts.loss, device="cpu", workers=0).scores.loss
+    wanted = evaluate(parts.model, parts.train_set, parts.info, parts.loss, device="cpu", workers=0).scores.loss
     assert wanted is not None and abs(seen.loss() - wanted) < 1e-5 and len(seen.indices) == 10
 
 

@@ -38,7 +38,7 @@ WORDS: dict[str, Any] = {"save_every": 2, "eval_every": 6, "keep_checkpoints": 2
 
 
 class Large(ToyData):
-    """Pictures of 72x96, which deep trunks can take."""
+    """Images of 72x96, which deep backbones can take."""
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""Several processes train as one: the same weights, the same scores, one run folder. Gloo on the CPU."""
+"""Several processes train as one: the same weights, the same scores, one run directory. Gloo on the CPU."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def train_on(folder: Path, given: dict, norm: bool = False, drop: float = 0.0, p
 
 @pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.crash), 2])
 def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate):
-    """Labels ignore unequal shares of their pictures, so a mean of the ranks' means would end elsewhere. Without batch norm, whose
+    """Labels ignore unequal shares of their images, so a mean of the ranks' means would end elsewhere. Without batch norm, whose
     statistics are each rank's own, and dropout, whose numbers are."""
     words: dict[str, Any] = {"steps": 8, "eval_every": 4, "grad_accum_steps": accumulate}
     printed = train_on(tmp_path / "two", words | {"batch_size": 2, "workers": 0})
@@ -135,7 +135,7 @@ def test_fewer_ranks_go_on_where_more_stopped(tmp_path, capsys):
     train_on(tmp_path, {"steps": 4, "eval_every": 4, "workers": 0, "batch_size": 2})
     parts = make_parts(model=Toy(norm=False, drop=0.0))
     train(parts, run_in(tmp_path), **settings(steps=6))
-    assert "2 processes wrote the checkpoint, 1 go on from it, after 16 pictures" in capsys.readouterr().out
+    assert "2 processes wrote the checkpoint, 1 go on from it, after 16 images" in capsys.readouterr().out
     assert read_trainer(tmp_path / "checkpoints/6")["images_seen"] == 24
 
 
@@ -190,7 +190,7 @@ with init_distributed("cpu") as world:
 def test_a_bad_number_on_one_rank_is_left_out_on_all(tmp_path):
     zero, one = ranks(BAD.format(folder=str(tmp_path)))
     line = next(line for line in zero.splitlines() if "left out, 1 of 1" in line)
-    assert "the loss is nan at step 2, on toy" in line and line.count("toy") == 2  # rank 1's two pictures alone
+    assert "the loss is nan at step 2, on toy" in line and line.count("toy") == 2  # rank 1's two images alone
     assert "left out" not in one
     assert all(tensor.isfinite().all() for tensor in read_model(tmp_path / "checkpoints/3")[0].values())
 

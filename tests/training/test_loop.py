@@ -33,7 +33,7 @@ def rows(folder: Path, *splits: str) -> list[dict]:
 
 
 class Signalling(ToyData):
-    """Sends a signal to this process when a picture is read for the n-th time, counting from 1."""
+    """Sends a signal to this process when an image is read for the n-th time, counting from 1."""
 
     def __init__(self, number: int, when: int, **words):
         super().__init__(**words)
@@ -314,7 +314,7 @@ def test_precisions_train_and_keep_full_precision_weights(tmp_path, unbroken):
 
 def test_epochs_are_whole_steps_that_cover_the_data(tmp_path):
     result = train(make_parts(), run_in(tmp_path), **settings(steps=None, epochs=1.5, batch_size=2, accumulate=2))
-    assert (result["steps"], result["images_seen"]) == (4, 16)  # 15 pictures wanted
+    assert (result["steps"], result["images_seen"]) == (4, 16)  # 15 images wanted
 
 
 @pytest.mark.parametrize("length", [{"steps": None, "epochs": None}, {"steps": 3, "epochs": 1.0}], ids=["neither", "both"])

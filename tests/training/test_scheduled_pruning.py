@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Signalling(ToyData):
-    """Toy pictures of which the n-th that is read sends SIGTERM."""
+    """Toy images of which the n-th that is read sends SIGTERM."""
 
     def __init__(self, when):
         super().__init__(10)

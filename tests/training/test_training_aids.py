@@ -1,4 +1,4 @@
-"""What helps a training along: steps left out, averaged weights, an early end, frozen stages, mixed pictures. All of it resumes."""
+"""What helps a training along: steps left out, averaged weights, an early end, frozen stages, mixed images. All of it resumes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_bad_step_changes_nothing_not_even_running_statistics(tmp_path, capsys
 
 def test_bad_steps_in_a_row_end_the_run_also_across_a_resume(tmp_path):
     words = settings(steps=6, save_every=1, eval_every=6, max_nonfinite_steps=2, keep=9)
-    with pytest.raises(Diverged, match=r"the loss is nan at step 5.*go on with resume=<run folder>"):
+    with pytest.raises(Diverged, match=r"the loss is nan at step 5.*go on with resume=<run directory>"):
         train(make_parts(loss=BadAt(3, 4, 5)), run_in(tmp_path), **words)
     assert list_checkpoints(tmp_path)[-1] == 4
     with pytest.raises(Diverged, match="at step 5"):
@@ -90,7 +90,7 @@ def test_an_averaged_run_stores_the_average_and_resumes_bit_for_bit(tmp_path):
 
 def test_a_run_without_better_scores_ends_early(tmp_path, capsys):
     parts = make_parts()
-    parts.make_schedule = lambda total: lambda step: 0.0  # nothing is learnt, so the first score stays the best
+    parts.make_schedule = lambda total: lambda step: 0.0  # nothing is learned, so the first score stays the best
     for norm in parts.model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 0.0

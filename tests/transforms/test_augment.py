@@ -1,4 +1,4 @@
-"""Picture and label move together, no label is invented, and the seed decides everything."""
+"""Image and label move together, no label is invented, and the seed decides everything."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from segzoo.transforms.augment import source_map
 from segzoo.types import DatasetInfo, Sample
 
 ROOT = Path(__file__).parents[2]
-CARD = DatasetInfo("blocks", tuple("abcdefgh"), ((0, 0, 0),) * 8)
+INFO = DatasetInfo("blocks", tuple("abcdefgh"), ((0, 0, 0),) * 8)
 MEAN = np.array([124, 116, 104])
 COLOURS = np.random.default_rng(3).permutation(256)[:24].reshape(8, 3).astype(np.uint8)
 
 
-def standard(card: DatasetInfo = CARD, /, **given: Any):
-    return AUGMENTS.build("standard", card, **given)
+def standard(info: DatasetInfo = INFO, /, **given: Any):
+    return AUGMENTS.build("standard", info, **given)
 
 
 def blocks(height: int, width: int, block: int = 8, seed: int = 0, dtype=np.uint8) -> Sample:
@@ -54,7 +54,7 @@ SETTINGS = st.fixed_dictionaries(
 @settings(max_examples=80, deadline=None)
 def test_any_size_any_settings(given, height, width, dtype, seed):
     ignore = 255 if dtype == np.uint8 else 65535
-    augment = standard(DatasetInfo("blocks", CARD.classes, CARD.palette, ignore=ignore), **given)
+    augment = standard(DatasetInfo("blocks", INFO.classes, INFO.palette, ignore=ignore), **given)
     sample = blocks(height, width, 3, dtype=dtype)
     before = sample.image.copy(), sample.label.copy()
     out = augment(sample, seed)
@@ -63,7 +63,7 @@ def test_any_size_any_settings(given, height, width, dtype, seed):
     assert out.label.shape == size and out.label.dtype == dtype
     assert set(np.unique(out.label)) <= {*np.unique(sample.label), ignore}
     assert np.array_equal(before[0], sample.image) and np.array_equal(before[1], sample.label)
-    again = AUGMENTS.build("standard", DatasetInfo("blocks", CARD.classes, CARD.palette, ignore=ignore), **given)
+    again = AUGMENTS.build("standard", DatasetInfo("blocks", INFO.classes, INFO.palette, ignore=ignore), **given)
     again(blocks(7, 7), seed + 1)
     repeated = again(sample, seed)
     assert np.array_equal(repeated.image, out.image) and np.array_equal(repeated.label, out.label)
@@ -118,7 +118,7 @@ def test_mirror_is_exact_and_half(dtype):
 
 def test_all_off_changes_nothing_and_none_is_none():
     sample = blocks(13, 17, 3)
-    for augment in (standard(scale=False, mirror=False), AUGMENTS.build("none", CARD)):
+    for augment in (standard(scale=False, mirror=False), AUGMENTS.build("none", INFO)):
         out = augment(sample, 5)
         assert np.array_equal(out.image, sample.image) and np.array_equal(out.label, sample.label)
 

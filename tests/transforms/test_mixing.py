@@ -1,4 +1,4 @@
-"""Mixing pictures: equal to torch's soft targets where nothing is ignored, and what is ignored stays out."""
+"""Mixing images: equal to torch's soft targets where nothing is ignored, and what is ignored stays out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other projects' weights: the same logits as theirs on the same picture, there and back, and clear words where they do not fit."""
+"""Other projects' weights: the same logits as theirs on the same image, there and back, and clear words where they do not fit."""
 
 from __future__ import annotations
 

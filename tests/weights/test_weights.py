@@ -1,4 +1,4 @@
-"""Weights: every layout arrives layer by layer, nothing is loaded silently wrong, and each refusal says what to do."""
+"""Weights: every layout arrives layer by layer, nothing is loaded silently wrong, and each rejection says what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def resnet50_state():
 
 @pytest.fixture(scope="module")
 def trunk():
-    """A freshly built trunk; tests that fill it take a copy of its values first."""
+    """A freshly built backbone; tests that fill it take a copy of its values first."""
     torch.manual_seed(1)
     return BACKBONES.build("resnet50")
 
@@ -106,12 +106,12 @@ def test_unusable_files_are_refused_by_name(tmp_path, capsys, name, write, fault
     assert "ran" not in capsys.readouterr().out
 
 
-def run_folder(tmp_path, state, card=None):
+def run_folder(tmp_path, state, info=None):
     """A run with two steps, of which the first is the best."""
     for step, factor in (("0000100", 1.0), ("0000200", 2.0)):
         folder = tmp_path / "run" / "checkpoints" / step
         folder.mkdir(parents=True)
-        metadata = {"segzoo": json.dumps({"step": int(step), "card": card or {}})}
+        metadata = {"segzoo": json.dumps({"step": int(step), "dataset": info or {}})}
         file = folder / "model.safetensors"
         save_file({k: v.contiguous() * factor for k, v in state.items()}, file, metadata)
         write_manifest(folder, {"files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}}})
@@ -134,7 +134,7 @@ def test_run_folders(tmp_path, path, value):
 def test_paths_that_lead_nowhere(tmp_path):
     with pytest.raises(ConfigError, match="nothere.pth does not exist"):
         read_state(tmp_path / "nothere.pth")
-    with pytest.raises(ConfigError, match="neither a run directory nor a step directory"):
+    with pytest.raises(ConfigError, match="neither a run directory nor a checkpoint directory"):
         read_state(tmp_path)
     run = run_folder(tmp_path, {"w": torch.ones(2)})
     (tmp_path / "secret").mkdir()
@@ -151,14 +151,14 @@ def test_metadata_of_others_is_empty(tmp_path):
     assert read_metadata(tmp_path / "a.safetensors") == read_metadata(tmp_path / "a.pth") == {}
 
 
-# ---------------------------------------------------------------------------------------------- trunks
+# ---------------------------------------------------------------------------------------------- backbones
 
 
 def test_torchvision_file_gives_torchvision_features(tmp_path, capsys, resnet50_state):
     torch.save(resnet50_state, tmp_path / "r50.pth")
     backbone = BACKBONES.build("resnet50", weights=str(tmp_path / "r50.pth"))
     printed = capsys.readouterr().out
-    assert "100.0% of the trunk's parameters loaded" in printed
+    assert "100.0% of the backbone's parameters loaded" in printed
     assert "re-initialized:" not in printed
     assert same_features(backbone, resnet50_state)
     report = load(backbone, tmp_path / "r50.pth")
@@ -304,7 +304,7 @@ def test_offline_says_where_the_file_is(monkeypatch):
 def test_wrong_file_is_refused_and_changes_nothing(tmp_path, trunk, resnet50_state):
     torch.save({k: v for k, v in resnet50_state.items() if not k.startswith(("layer3", "layer4"))}, tmp_path / "part.pth")
     before = {k: v.clone() for k, v in trunk.state_dict().items()}
-    with pytest.raises(ConfigError, match=r"(?s)only 6\.\d% of the trunk's parameters fit, wanted 50%.*c5 +0 +50 +0"):
+    with pytest.raises(ConfigError, match=r"(?s)only 6\.\d% of the backbone's parameters fit, wanted 50%.*c5 +0 +50 +0"):
         load(trunk, tmp_path / "part.pth")
     assert all(torch.equal(v, before[k]) for k, v in trunk.state_dict().items())
 
@@ -321,7 +321,7 @@ def test_only_the_first_process_prints(tmp_path, monkeypatch, capsys, trunk):
 
 
 class Net(nn.Module):
-    """A model in small: trunk, head, score layers, and two layers that only look like one (in the trunk; without bias)."""
+    """A model in small: backbone, head, score layers, and two layers that only look like one (in the backbone; without bias)."""
 
     def __init__(self, num_classes, wide=8):
         super().__init__()
@@ -420,7 +420,7 @@ def test_another_trunk_is_refused_and_changes_nothing(tmp_path):
     fresh = {k: v.clone() for k, v in new.state_dict().items()}
     path = saved(tmp_path, old, "abc")
     with pytest.raises(
-        ConfigError, match=r"(?s)init.ckpt=.*only 0.0% of the trunk's parameters fit, wanted 50%.*backbone.c1 +0 +2 +2"
+        ConfigError, match=r"(?s)init.ckpt=.*only 0.0% of the backbone's parameters fit, wanted 50%.*backbone.c1 +0 +2 +2"
     ):
         INITS.build("checkpoint", new, ("a", "b", "c"), ckpt=path)
     assert all(torch.equal(v, fresh[k]) for k, v in new.state_dict().items())

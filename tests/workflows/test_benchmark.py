@@ -1,4 +1,4 @@
-"""A bench measures what it was asked for, compares labels on pictures held out, and tells its rows apart."""
+"""A bench measures what it was asked for, compares labels on images held out, and tells its rows apart."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_a_pruned_checkpoint_is_trained_on_as_narrow_as_it_is(cut, capsys):
     assert kept == found and len(kept) > 50
     narrow, wide = (sum(p.numel() for p in net.parameters()) for net in (segzoo.load(again), create_model("icnet", "resnet50")))
     assert narrow == sum(p.numel() for p in segzoo.load(cut).parameters()) < wide
-    assert "100.0% of the trunk's parameters loaded" in said and "re-initialized:" not in said
+    assert "100.0% of the backbone's parameters loaded" in said and "re-initialized:" not in said
     started = read_model(again / "checkpoints" / "0")[0]
     assert all(torch.equal(tensor, started[name]) for name, tensor in read_model(cut)[0].items() if "num_batches" not in name)
 
@@ -91,7 +91,7 @@ def test_narrow_widths_with_other_classes_and_other_networks(cut):
         INITS.build("checkpoint", model, classes, ckpt=str(cut))
         return model
 
-    theirs = tuple(read_model(cut)[1]["card"]["classes"])
+    theirs = tuple(read_model(cut)[1]["dataset"]["classes"])
     state, model = read_model(cut)[0], begin("icnet", ("new", theirs[3]), stem="deep")
     scores = [name for name, tensor in model.state_dict().items() if tensor.shape[:1] == (2,) and name.endswith(".bias")]
     assert scores and all(torch.equal(model.state_dict()[name][1], state[name][3]) for name in scores)
@@ -130,7 +130,7 @@ def test_a_start_that_is_not_clear_is_refused(full):
 
 def test_pictures_normalised_otherwise_than_the_network_knows_are_refused(full, monkeypatch):
     meta: Any = read_model(full)[1]
-    other = SimpleNamespace(card=SimpleNamespace(name="other", mean=(1.0, 2.0, 3.0), std=tuple(meta["card"]["std"])))
+    other = SimpleNamespace(info=SimpleNamespace(name="other", mean=(1.0, 2.0, 3.0), std=tuple(meta["dataset"]["std"])))
     monkeypatch.setattr(from_checkpoint, "build_data", lambda section, split: other)
     told = r"mean \[1.0, 2.0, 3.0\] and std .*, the checkpoint's .*Say data.mean=\[58.8,58.8,58.8\] data.std=\[48.9,"
     with pytest.raises(ConfigError, match=told):

@@ -13,7 +13,7 @@ from test_pairs import BACKBONES, CLASSES, fixed_batch
 
 from segzoo.api import create_model, load
 from segzoo.checkpoints import serialization as checkpoint
-from segzoo.data.card import make_dataset_info
+from segzoo.data.dataset_info import make_dataset_info
 from segzoo.export.formats import ExportModel, to_onnx
 from segzoo.layers.channel_widths import conv_out_channels
 from segzoo.registry import LOSSES, MODELS, PRUNERS

@@ -69,13 +69,13 @@ def test_a_report_needs_no_times_and_no_curves(tmp_path):
 def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monkeypatch, words, told):
     data = {"name": "parts", "height": 64, "width": 96, "train_images": 2, "val_images": 2}
     train, val = (build_data(data, split) for split in ("train", "val"))
-    model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125}, num_classes=train.card.num_classes)
+    model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125}, num_classes=train.info.num_classes)
     loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners)
     parts: Any = SimpleNamespace(
         model=model,
         train_set=train,
         val_set=val,
-        card=train.card,
+        info=train.info,
         augment=None,
         loss=loss,
         pruner=PRUNERS.build("l1", **words),

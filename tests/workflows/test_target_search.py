@@ -1,4 +1,4 @@
-"""The share of the channels that meets a target: found, refused, kept; and the settings that all pruners have."""
+"""The share of the channels that meets a target: found, rejected, kept; and the settings that all pruners have."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from segzoo.data.card import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
+from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks
 from segzoo.data.paired_dataset import PairedDataset
@@ -51,8 +51,8 @@ def cityscapes(
         faults.append(f"the split is 'train' or 'val', not {split!r}: the labels of Cityscapes' test set are not public.")
     if faults:
         raise ConfigError(faults)
-    card = make_dataset_info("cityscapes", classes, palette, mean, std, label_map)
-    return PairedDataset(card, CityscapesIndex(root, split, labels), CityscapesMasks(len(classes), label_map))
+    info = make_dataset_info("cityscapes", classes, palette, mean, std, label_map)
+    return PairedDataset(info, CityscapesIndex(root, split, labels), CityscapesMasks(len(classes), label_map))
 
 
 @dataclass(frozen=True)

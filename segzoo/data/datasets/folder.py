@@ -1,10 +1,10 @@
-"""Pictures and masks in folders: CamVid, Pascal VOC and most people's own data are settings of this one data set."""
+"""Images and masks in folders: CamVid, Pascal VOC and most people's own data are settings of this one data set."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from segzoo.data.card import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
+from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
 from segzoo.data.file_index import FileIndex, file_index_errors
 from segzoo.data.masks import ColorMasks, IndexMasks
 from segzoo.data.paired_dataset import PairedDataset
@@ -31,21 +31,21 @@ def folder(
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
-    """Pairs of a picture and a mask, found by patterns under a root folder.
+    """Pairs of an image and a mask, found by patterns under a root folder.
 
     Args:
         split: train or val.
         root: folder of the data set.
         classes: class names; position is the train id.
         title: the data set's name, kept in checkpoints and results.
-        images: where pictures lie, relative to root: ``{split}`` is the split's name, ``{stem}`` what a picture and its mask share
-            (sub-folders included), the ending ``.*`` any picture format. Endings are matched in either case.
+        images: where images lie, relative to root: ``{split}`` is the split's name, ``{stem}`` what an image and its mask share
+            (sub-folders included), the ending ``.*`` any image format. Endings are matched in either case.
         labels: where masks lie, in the same words.
-        lists: a text file with one stem a line, such as ``{split}.txt``; None takes every file that fits, and refuses pictures
-            without a mask and masks without a picture.
+        lists: a text file with one stem a line, such as ``{split}.txt``; None takes every file that fits, and rejects images
+            without a mask and masks without an image.
         splits: what train and val are called on disk.
-        val_ratio: the share of pictures that goes to val, above 0 and at most 1, where neither folders nor lists divide them. Each
-            picture is drawn by the hash of its stem, so the share is met on average and new pictures move no old one.
+        val_ratio: the share of images that goes to val, above 0 and at most 1, where neither folders nor lists divide them. Each
+            image is drawn by the hash of its stem, so the share is met on average and new images move no old one.
         masks: index: the numbers in the mask are raw labels (palette indices, gray values of 8 or 16 bits). color: the colors are
             matched against ``palette``, exactly.
         label_map: the complete table raw value -> train id (255: counts nowhere); None where raw values are train ids.
@@ -63,9 +63,9 @@ def folder(
         raise ConfigError(faults)
     share = None if val_ratio is None else (split, val_ratio)
     tree = FileIndex(root, splits[split], images, labels, lists, share)
-    card = make_dataset_info(title, classes, palette, mean, std, label_map)
-    reader = ColorMasks(card.palette, ignore_colors) if masks == "color" else IndexMasks(len(classes), label_map)
-    return PairedDataset(card, tree, reader)
+    info = make_dataset_info(title, classes, palette, mean, std, label_map)
+    reader = ColorMasks(info.palette, ignore_colors) if masks == "color" else IndexMasks(len(classes), label_map)
+    return PairedDataset(info, tree, reader)
 
 
 def _palette_errors(

@@ -1,4 +1,4 @@
-"""Pictures with LabelMe annotations: JSON files of named polygons, rectangles and circles, drawn when they are read."""
+"""Images with LabelMe annotations: JSON files of named polygons, rectangles and circles, drawn when they are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from segzoo.data.card import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
+from segzoo.data.dataset_info import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
 from segzoo.data.file_index import FileIndex, file_index_errors
 from segzoo.data.image_io import printable, read_bytes
 from segzoo.data.masks import check_size, label_dtype
@@ -39,19 +39,19 @@ def labelme(
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
-    """Pictures with a LabelMe JSON each; what no shape covers is the first class.
+    """Images with a LabelMe JSON each; what no shape covers is the first class.
 
-    The picture is read from its own file; one embedded in the JSON (``imageData``) and the name in ``imagePath`` are not used.
+    The image is read from its own file; one embedded in the JSON (``imageData``) and the name in ``imagePath`` are not used.
 
     Args:
         split: train or val.
         root: folder of the data set.
         classes: class names, the background first; position is the train id.
         title: the data set's name, kept in checkpoints and results.
-        images, labels, lists, splits, val_ratio: where pictures, JSON files and lists of stems lie; as for the data set ``folder``.
+        images, labels, lists, splits, val_ratio: where images, JSON files and lists of stems lie; as for the data set ``folder``.
         names: label in the JSON -> class name, where they differ; the class ``ignore`` means pixels that count nowhere.
-        unlabeled: what a picture without a JSON file is: an error, or all background.
-        clip_px: how far a point may lie outside the picture, in pixels; it is moved to the border.
+        unlabeled: what an image without a JSON file is: an error, or all background.
+        clip_px: how far a point may lie outside the image, in pixels; it is moved to the border.
         palette: one RGB triple a class; None gives each class a color of its own.
         mean, std: RGB statistics on the 0..255 scale.
 
@@ -66,7 +66,7 @@ def labelme(
     if faults:
         raise ConfigError(faults)
     share = None if val_ratio is None else (split, val_ratio)
-    hint = "A picture embedded in a JSON file (imageData) is not read: write it out as a file beside the others."
+    hint = "An image embedded in a JSON file (imageData) is not read: write it out as a file beside the others."
     tree = FileIndex(root, splits[split], images, labels, lists, share, unlabeled == "error", hint)
     return PairedDataset(make_dataset_info(title, classes, palette, mean, std), tree, LabelMeShapes(classes, names or {}, clip_px))
 
@@ -74,7 +74,7 @@ def labelme(
 class LabelMeShapes:
     """Draws one LabelMe file: ``shapes(path, (H, W)) -> (H, W)`` train ids; later shapes lie on top of earlier ones.
 
-    LabelMe counts from the picture's outer corner, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels
+    LabelMe counts from the image's outer corner, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels
     that hold a shape's points and its outline belong to it, as in LabelMe's own export: a shape grows by about half a pixel.
     """
 
@@ -105,7 +105,7 @@ class LabelMeShapes:
         return self.ids[label]
 
     def _outline(self, shape: Any, size: tuple[int, int], where: str) -> tuple[str, np.ndarray]:
-        """The kind of a shape and its points (n, 2) as x, y in pixels, all of them inside the picture or within reach of it."""
+        """The kind of a shape and its points (n, 2) as x, y in pixels, all of them inside the image or within reach of it."""
         if not isinstance(shape, dict):
             raise DataError(
                 f"{where}: is {type(shape).__name__}, wanted a table with label, points and shape_type. Save it with LabelMe again."
@@ -114,7 +114,7 @@ class LabelMeShapes:
         if not isinstance(kind, str) or kind not in POINTS:
             legal = ", ".join(POINTS)
             raise DataError(
-                f"{where} (label {shape.get('label')!r}): the type {kind!r} covers no area here; legal: {legal}. Draw it again as one."
+                f"{where} (label {shape.get('label')!r}): the type {kind!r} covers no area here; valid: {legal}. Draw it again as one."
             )
         points = _points(shape.get("points"))
         fewest, most = POINTS[kind]
@@ -127,7 +127,7 @@ class LabelMeShapes:
         if beyond.max() > self.clip_px:
             x, y = points[beyond.argmax()]
             raise DataError(
-                f"{where} (label {shape.get('label')!r}): point ({x:g}, {y:g}) lies {beyond.max():.1f} pixels outside the picture of "
+                f"{where} (label {shape.get('label')!r}): point ({x:g}, {y:g}) lies {beyond.max():.1f} pixels outside the image of "
                 f"{width}x{height} (W x H), more than data.clip_px={self.clip_px:g}. Draw it again, or raise data.clip_px."
             )
         return kind, points

@@ -1,7 +1,7 @@
 """The data set `parts`: precision parts on a conveyor belt with scratches and dents, drawn by code, no file needed.
 
 Inspection in small: kinds that resemble one another (nut, washer, bushing; screw, pin), piles, uneven light, and defects of two
-to five per cent of the pixels. A picture is the same to the bit in every process and on every processor.
+to five per cent of the pixels. An image is the same to the bit in every process and on every processor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from segzoo.registry import DATA, ConfigError, Range, unknown_name_error
 from segzoo.types import DatasetInfo, Sample
 
 SPLITS = ("train", "val")
-CARD = DatasetInfo(
+INFO = DatasetInfo(
     name="parts",
     classes=("belt", "nut", "washer", "screw", "pin", "bushing", "scratch", "dent"),
     palette=(
@@ -30,20 +30,20 @@ CARD = DatasetInfo(
         (244, 67, 54),
         (255, 145, 215),
     ),
-    mean=(58.8, 58.8, 58.8),  # of the 320 training pictures at the default settings
+    mean=(58.8, 58.8, 58.8),  # of the 320 training images at the default settings
     std=(48.9, 48.9, 48.9),
 )
 
 
 class PartsDataset:
-    """Pictures drawn on demand; picture ``index`` depends on (seed, split, index) and the scene settings, on nothing else.
+    """Images drawn on demand; image ``index`` depends on (seed, split, index) and the scene settings, on nothing else.
 
     Attributes:
-        card: the data card; needs no picture to be drawn.
+        info: the dataset info; needs no image to be drawn.
     """
 
     def __init__(self, split: str, images: int, size: tuple[int, int], objects: tuple[int, int], seed: int, cache: bool):
-        self.card = CARD
+        self.info = INFO
         self.split, self.images, self.size, self.objects, self.seed = split, images, size, objects, seed
         self._cache: dict[int, Scene] | None = {} if cache else None
 
@@ -51,13 +51,13 @@ class PartsDataset:
         return self.images
 
     def scan(self) -> None:
-        """Draws every picture where they are kept, so that processes forked afterwards share them."""
+        """Draws every image where they are kept, so that processes forked afterwards share them."""
         if self._cache is not None:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(self.scene, range(self.images)))
 
     def __getitem__(self, index: int) -> Sample:
-        """Picture (H, W, 3) uint8 with three equal channels and label (H, W) uint8; the arrays are the caller's own."""
+        """Image (H, W, 3) uint8 with three equal channels and label (H, W) uint8; the arrays are the caller's own."""
         scene = self.scene(index)
         return Sample(np.repeat(scene.gray[..., None], 3, axis=2), scene.label.copy(), self.name(index))
 
@@ -72,7 +72,7 @@ class PartsDataset:
             IndexError: ``index`` is not in 0..len-1.
         """
         if not 0 <= index < self.images:
-            raise IndexError(f"picture {index} of parts/{self.split}: there are {self.images}, numbered from 0")
+            raise IndexError(f"image {index} of parts/{self.split}: there are {self.images}, numbered from 0")
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         entropy = np.random.SeedSequence([self.seed, SPLITS.index(self.split), int(index)])
@@ -94,17 +94,17 @@ def parts(
     seed: Annotated[int, Range(0, None)] = 0,
     cache: bool = True,
 ) -> PartsDataset:
-    """Gray-value pictures of nuts, washers, screws, pins and bushings, with scratches and dents: eight classes, belt included.
+    """Gray-value images of nuts, washers, screws, pins and bushings, with scratches and dents: eight classes, belt included.
 
     Args:
-        split: ``train`` or ``val``; the two share no picture.
-        height: picture height, pixels; a larger picture shows the same scene in finer detail.
-        width: picture width, pixels.
-        train_images: number of training pictures.
-        val_images: number of validation pictures.
-        objects: least and greatest number of parts in a picture.
-        seed: other seed, other pictures.
-        cache: keep each picture in memory once it is drawn (2 bytes a pixel in each loading process); drawing takes 15 to 40 ms.
+        split: ``train`` or ``val``; the two share no image.
+        height: image height, pixels; a larger image shows the same scene in finer detail.
+        width: image width, pixels.
+        train_images: number of training images.
+        val_images: number of validation images.
+        objects: least and greatest number of parts in an image.
+        seed: other seed, other images.
+        cache: keep each image in memory once it is drawn (2 bytes a pixel in each loading process); drawing takes 15 to 40 ms.
 
     Raises:
         ConfigError: the split is unknown, or the least number of objects is above the greatest.

@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 
 class Lamp(NamedTuple):
-    """A strip lamp: unit azimuth (x, y) in the picture, slope at which metal mirrors it, its width, shadow length per height."""
+    """A strip lamp: unit azimuth (x, y) in the image, slope at which metal mirrors it, its width, shadow length per height."""
 
     x: float
     y: float

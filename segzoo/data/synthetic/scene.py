@@ -15,7 +15,7 @@ BELT, SCRATCH, DENT = 0, len(KINDS) + 1, len(KINDS) + 2
 
 
 class Scene(NamedTuple):
-    """One picture: gray (H, W) uint8, label (H, W) uint8 of train ids, kind (H, W) uint8: the same without the defects.
+    """One image: gray (H, W) uint8, label (H, W) uint8 of train ids, kind (H, W) uint8: the same without the defects.
 
     While it is being drawn, gray is the float32 brightness that reaches the lens, 1 being white.
     """
@@ -84,7 +84,7 @@ def _place(rng: Generator, scene: Scene, number: int, size: float, center: tuple
 
 
 def _overlap(shape: tuple[int, ...], left: int, top: int, side: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a square patch, its center in the picture, meets the picture: as slices of the picture and as slices of the patch."""
+    """Where a square patch, its center in the image, meets the image: as slices of the image and as slices of the patch."""
     rows = slice(max(0, top), max(0, min(shape[0], top + side)))
     columns = slice(max(0, left), max(0, min(shape[1], left + side)))
     return (rows, columns), (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))

@@ -1,7 +1,7 @@
 """The solids of the data set `parts`: five precision parts and two defects, each as signed distance and relief.
 
 Arrays are float32 and see only +, -, *, / and square roots, which IEEE 754 rounds the same on every processor; sine, power
-and exponential of NumPy arrays and OpenCV's float filters depend on the vector unit and would cost the pictures their checksum.
+and exponential of NumPy arrays and OpenCV's float filters depend on the vector unit and would cost the images their checksum.
 Lengths are pixels; ``u`` and ``v`` are a part's own coordinates (h, w), ``u`` along the axis of a lying part.
 """
 

@@ -1,4 +1,4 @@
-"""How long a network takes for a picture, from one well-defined point to another, and whether its labels are still the right ones."""
+"""How long a network takes for an image, from one well-defined point to another, and whether its labels are still the right ones."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def benchmark(
     Args:
         call: (N, H, W, 3) uint8 -> logits (N, K, h, w).
         label: those logits -> labels (N, H, W).
-        pictures: (H, W, 3) uint8 RGB, all of one size; the batch repeats them in order.
+        images: (H, W, 3) uint8 RGB, all of one size; the batch repeats them in order.
         truth: the labels of each, by eager fp32.
         device: where the network runs.
-        gmacs: 10^9 multiply-adds that it does for one picture.
-        batch: pictures a call.
+        gmacs: 10^9 multiply-adds that it does for one image.
+        batch: images a call.
         scope: what is timed. ``net``: bytes on the device to scores at the network's stride; ``net+labels``: to a label a pixel, still
             on the device; ``end_to_end``: from encoded PNG files in memory to label maps in host memory.
         precision: whose peak the speed is compared with.
@@ -112,7 +112,7 @@ def _agreement(
     device: torch.device,
     batch: int,
 ) -> float:
-    """The share of pixels whose label is that of eager fp32, over as many batches as there are pictures and all places in them."""
+    """The share of pixels whose label is that of eager fp32, over as many batches as there are images and all places in them."""
     equal, count = [], len(truth)
     for first in range(count):
         places = [(first + i) % count for i in range(batch)]

@@ -22,7 +22,7 @@ from segzoo.registry import Range
 from segzoo.reporting.tables import markdown_table
 
 aten: Any = torch.ops.aten
-WHOLE = (aten.bmm, aten.mm, aten.index, aten.mean)  # pooling over the map: every pixel after it has seen the whole picture
+WHOLE = (aten.bmm, aten.mm, aten.index, aten.mean)  # pooling over the map: every pixel after it has seen the whole image
 
 
 class ReceptiveField(NamedTuple):
@@ -33,7 +33,7 @@ class ReceptiveField(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One layer. Sizes are (channels, height, width); ``macs`` are multiply-adds of convolutions for one picture."""
+    """One layer. Sizes are (channels, height, width); ``macs`` are multiply-adds of convolutions for one image."""
 
     name: str
     kind: str
@@ -47,14 +47,14 @@ class Row(NamedTuple):
 def describe(
     model: nn.Module, *, hw: tuple[Annotated[int, Range(32, None)], Annotated[int, Range(32, None)]] = (512, 1024)
 ) -> list[Row]:
-    """The layers of a model in the order they run, for one picture in evaluation mode.
+    """The layers of a model in the order they run, for one image in evaluation mode.
 
     Args:
         model: on the meta device.
-        hw: height and width of the picture in pixels.
+        hw: height and width of the image in pixels.
 
     Raises:
-        ValueError: the model refuses pictures of that size.
+        ValueError: the model rejects images of that size.
     """
     x = torch.empty(1, 3, *hw, device="meta")
     rows: list[Row] = []
@@ -146,7 +146,7 @@ def _window(layer: nn.Module) -> str:
 
 
 class _Fields(TorchDispatchMode):
-    """Follows the receptive field from the picture through every operation."""
+    """Follows the receptive field from the image through every operation."""
 
     def __init__(self, picture: Tensor):
         super().__init__()

@@ -143,7 +143,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         "table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{border-bottom:1px solid #d7dce3;padding:.3rem .6rem;"
         "text-align:left}th{background:#f2f4f7}svg{width:100%;height:auto}.wide{overflow-x:auto}.wide td:last-child{min-width:18rem}"
         ".wide td{white-space:nowrap}.wide td:last-child{white-space:normal}svg{max-width:60rem}</style>"
-        f"<h1>Milliseconds a picture</h1><p>{html.escape(facts)}. Median and, as the thin line, the 90th percentile. {html.escape(same)}</p>{_bars(able)}"
+        f"<h1>Milliseconds an image</h1><p>{html.escape(facts)}. Median and, as the thin line, the 90th percentile. {html.escape(same)}</p>{_bars(able)}"
         f"<div class=wide><table><tr>{head}</tr>{body}</table></div><h2>What others have published</h2><p>Claims, not measured here; "
         "1024x2048 pixels, the network alone.</p><table><tr><th>model</th><th>ms/image</th><th>on</th></tr>"
         f"{claims}</table></html>\n"

@@ -43,7 +43,7 @@ def run_benchmark(
         config: a whole, checked configuration of the bench.
         device: where it runs.
         threads: processor threads; null leaves torch's choice.
-        check: pictures on which labels are compared with those of eager fp32.
+        check: images on which labels are compared with those of eager fp32.
 
     Returns:
         A row of ``bench.json``: what was measured and on what, ``build_s`` (seconds that conversion and compilation took), and what
@@ -73,7 +73,7 @@ def run_benchmark(
     example = torch.from_numpy(np.stack([seen[0]] * words["batch"])).to(place)
     row = _identity(chosen, config, size) | {"device": place.type, "threads": torch.get_num_threads()}
     row |= {"versions": versions(*PACKAGES), "machine": machine() | {"clocks_mhz": clocks_mhz()}, "git": git_commit()}
-    lean = inference_copy(chosen.model, chosen.card, place)
+    lean = inference_copy(chosen.model, chosen.info, place)
     done, order = model_complexity(lean.model, **size)["gmacs"], RuntimeRequest(lean, example, words["precision"], seen)
     row |= {"lean_gmacs": done, "norms_merged": _norms(chosen.model) - _norms(lean)}
     start = time.perf_counter()
@@ -123,13 +123,13 @@ def _send_row(config: dict[str, Any], answer: Connection) -> None:
         answer.send(f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_ERROR_LENGTH]}")
 
 
-def inference_copy(model: SegModel, card: DatasetInfo, place: torch.device) -> ExportModel:
+def inference_copy(model: SegModel, info: DatasetInfo, place: torch.device) -> ExportModel:
     """A copy of a network made lean, with normalization before it."""
     from segzoo.export.formats import ExportModel
 
     lean = copy.deepcopy(model)
     lean.fuse_for_inference_()
-    return ExportModel(lean, card.mean, card.std, input="uint8", output="logits").eval().to(place)
+    return ExportModel(lean, info.mean, info.std, input="uint8", output="logits").eval().to(place)
 
 
 def build_runtime(name: str, order: RuntimeRequest, **words: Any) -> Call:
@@ -148,9 +148,9 @@ def build_runtime(name: str, order: RuntimeRequest, **words: Any) -> Call:
 
 
 def make_segmenter(
-    model: SegModel, card: DatasetInfo, runtime: str, precision: str, pictures: Sequence[np.ndarray], place: torch.device
+    model: SegModel, info: DatasetInfo, runtime: str, precision: str, pictures: Sequence[np.ndarray], place: torch.device
 ) -> Callable[[], torch.Tensor]:
-    """What labels the first of several pictures of one size, from bytes on the device to a label a pixel, in a runtime.
+    """What labels the first of several images of one size, from bytes on the device to a label a pixel, in a runtime.
 
     Raises:
         RuntimeUnavailable: as ``runtime_call``.
@@ -161,7 +161,7 @@ def make_segmenter(
     from segzoo.runtimes._base import RuntimeRequest
 
     example, align = torch.from_numpy(pictures[0][None]).to(place), bool(model.align_corners)
-    call = build_runtime(runtime, RuntimeRequest(inference_copy(model, card, place), example, precision, pictures))  # type: ignore[arg-type]
+    call = build_runtime(runtime, RuntimeRequest(inference_copy(model, info, place), example, precision, pictures))  # type: ignore[arg-type]
     return lambda: upsample_argmax(call(example), example.shape[1:3], align)
 
 
@@ -170,7 +170,7 @@ def _identity(chosen: Workload, config: Mapping[str, Any], size: Mapping[str, An
     from segzoo.workflows.benchmark.model_summary import model_complexity
 
     totals = model_complexity(chosen.model, **size)
-    sizes = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": chosen.weights, "data": chosen.data.card.name}
+    sizes = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": chosen.weights, "data": chosen.data.info.name}
     return _asked(config) | {group: chosen.config[group]["name"] for group in ("model", "backbone")} | sizes
 
 

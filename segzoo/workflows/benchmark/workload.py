@@ -1,4 +1,4 @@
-"""What a bench measures: a trained or a fresh network, and pictures for it."""
+"""What a bench measures: a trained or a fresh network, and images for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Workload(NamedTuple):
     """
 
     model: SegModel
-    card: DatasetInfo
+    info: DatasetInfo
     data: Dataset
     config: Mapping[str, Any]
     weights: str
@@ -36,12 +36,12 @@ class Workload(NamedTuple):
 def build_workload(
     config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
 ) -> Workload:
-    """The network of a checkpoint, or a fresh one that scores every class and whose norms have seen a few pictures.
+    """The network of a checkpoint, or a fresh one that scores every class and whose norms have seen a few images.
 
     Args:
         config: its ``model``, ``backbone`` and ``data`` sections; what is null comes from the checkpoint. Without a checkpoint,
             data that is null is ``parts``.
-        ckpt: a run folder, a step folder or a ``.safetensors`` file; null makes random weights.
+        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file; null makes random weights.
         classes: how many classes a fresh network scores, 19 if null; a checkpoint has its own.
         seed: of the random weights.
 
@@ -51,26 +51,26 @@ def build_workload(
     import torch
 
     if ckpt is not None:
-        model, card, meta = load_checkpoint(ckpt=ckpt)
+        model, info, meta = load_checkpoint(ckpt=ckpt)
         check_same_model(meta, config)
-        if num_classes not in (None, card.num_classes):
+        if num_classes not in (None, info.num_classes):
             raise ConfigError(
-                f"num_classes={num_classes} contradicts the checkpoint, which has {card.num_classes}. Leave num_classes= away."
+                f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Leave num_classes= away."
             )
-        return Workload(model, card, build_data(dataset_config(meta, config.get("data")), "val"), meta["config"], meta["sha256"])
+        return Workload(model, info, build_data(dataset_config(meta, config.get("data")), "val"), meta["config"], meta["sha256"])
     if config.get("model") is None:
-        raise ConfigError("there is nothing to measure: say model=<name> for random weights, or ckpt=<run folder>")
+        raise ConfigError("there is nothing to measure: say model=<name> for random weights, or ckpt=<run directory>")
     data = build_data(config["data"], "val") if config.get("data") else DATA.build("parts", "val")
     torch.manual_seed(seed)
     model = build_model(config, num_classes or 19).eval()
-    model.card = data.card
+    model.info = data.info
     init_zero_classifiers_(model)
-    _calibrate_batch_norm(model, [data[i].image for i in range(min(4, len(data)))], data.card)
-    return Workload(model, data.card, data, config, f"random, seed {seed}, {_hash(model)}")
+    _calibrate_batch_norm(model, [data[i].image for i in range(min(4, len(data)))], data.info)
+    return Workload(model, data.info, data, config, f"random, seed {seed}, {_hash(model)}")
 
 
 def benchmark_images(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:
-    """Pictures of a data set brought to one size by bilinear resampling, (H, W, 3) uint8 each.
+    """Images of a data set brought to one size by bilinear resampling, (H, W, 3) uint8 each.
 
     Args:
         data: where they come from, spread over it.
@@ -94,8 +94,8 @@ def init_zero_classifiers_(model: torch.nn.Module) -> None:
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
 
-def _calibrate_batch_norm(model: SegModel, images: list[np.ndarray], card: DatasetInfo) -> None:
-    """Gives the norms of a fresh network the statistics of some pictures, so that its maps have the sizes of a trained one's."""
+def _calibrate_batch_norm(model: SegModel, images: list[np.ndarray], info: DatasetInfo) -> None:
+    """Gives the norms of a fresh network the statistics of some images, so that its maps have the sizes of a trained one's."""
     import torch
 
     from segzoo.layers.normalize import normalize
@@ -107,7 +107,7 @@ def _calibrate_batch_norm(model: SegModel, images: list[np.ndarray], card: Datas
         norm.train()
     with torch.no_grad():
         for image in images:
-            model(normalize(torch.from_numpy(image[None]), card, torch.device("cpu")))
+            model(normalize(torch.from_numpy(image[None]), info, torch.device("cpu")))
     for norm in norms:
         norm.momentum = 0.1
         norm.eval()

@@ -110,7 +110,7 @@ def page(
 
 
 def _curve_plot(curve: SensitivityCurve, tallest: float) -> str:
-    """One layer's curve as a picture of its own, all of one scale; further left means fewer channels."""
+    """One layer's curve as an image of its own, all of one scale; further left means fewer channels."""
     name = ", ".join(curve.layers)
     points = [
         (10 + 130 * share, 64 - 58 * max(0.0, loss - curve.losses[1.0]) / (tallest or 1.0))

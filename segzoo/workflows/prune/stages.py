@@ -44,7 +44,7 @@ def evaluate_stages(
         folder: the run's.
         device, precision, workers: as the training takes them.
         bench_hw: height and width for which operations are counted.
-        curves: look how much each layer's channels matter, which runs the network on some training pictures again and again.
+        curves: look how much each layer's channels matter, which runs the network on some training images again and again.
 
     Returns:
         Rows for ``write_report``, and the curves.
@@ -66,7 +66,7 @@ def evaluate_stages(
     model, evidence = parts.model.to(place), CalibrationSet(parts.model, parts, Precision(precision, place))
 
     def row(what: str, network: Any) -> dict[str, Any]:
-        found = evaluate(network, parts.val_set, parts.card, device=device, precision=precision, workers=workers)
+        found = evaluate(network, parts.val_set, parts.info, device=device, precision=precision, workers=workers)
         return {"what": what, "miou": found.scores.miou, "miou_interval": found.interval} | _model_size(network, bench_hw)
 
     rows, pruner, drawn, gone = [row("before", model)], parts.pruner, [], None
@@ -115,15 +115,15 @@ def benchmark_before_after(
     bench_precision: Literal["fp32", "bf16", "fp16", "int8"] = "bf16",
     bench_hw: tuple[Side, Side] = (1024, 2048),
 ) -> dict[str, list[dict[str, Any]]]:
-    """Times networks in several runtimes, each in a process of its own, one picture from bytes to labels.
+    """Times networks in several runtimes, each in a process of its own, one image from bytes to labels.
 
     Args:
-        sides: by what they are called, run folders or files; or ``model``, ``backbone``, ``data`` and ``classes``, as the bench takes
+        sides: by what they are called, run directories or files; or ``model``, ``backbone``, ``data`` and ``classes``, as the bench takes
             them, of a network with random weights.
         device: where.
         timed: runtimes; one that is not installed or not able says so in its row. None times nothing.
         bench_precision: number format.
-        bench_hw: height and width of the picture in pixels.
+        bench_hw: height and width of the image in pixels.
 
     Returns:
         Rows as the bench gives them, by name and in the order of the runtimes.

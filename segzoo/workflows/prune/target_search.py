@@ -67,17 +67,17 @@ def search_keep_ratio(
     """The largest share of the channels with which a network meets the pruner's target.
 
     What was tried is kept in ``aim.json``, which a resumed run reads instead of measuring again if it has the same target, ranks by the
-    same settings and is of the same network and pictures; on another device it keeps the share that it has.
+    same settings and is of the same network and images; on another device it keeps the share that it has.
 
     Args:
         pruner: of a training; has a target.
         model: the network before it is pruned; left as it is.
-        evidence: of what it does on training pictures, for pruners that ask.
-        data: gives the picture that is timed.
+        evidence: of what it does on training images, for pruners that ask.
+        data: gives the image that is timed.
         folder: the run's.
         device: where it is timed, as configurations name it.
         say: is told each try in a line.
-        of: what else the answer depends on, in plain containers: the network, the pictures.
+        of: what else the answer depends on, in plain containers: the network, the images.
 
     Raises:
         ConfigError: the target cannot be met, or is met already.
@@ -129,7 +129,7 @@ def search(target: Target, value: Callable[[float], float], say: Callable[[str],
     if take(MIN_RATIO) > target.value:
         raise ConfigError(
             f"pruner.target_{target.kind}={target.value:g} cannot be met: with {MIN_RATIO:.0%} of the channels it is still "
-            f"{_format_value(target.kind, tried[MIN_RATIO])}. Take a smaller trunk or picture, a faster runtime, or a higher target."
+            f"{_format_value(target.kind, tried[MIN_RATIO])}. Take a smaller backbone or image, a faster runtime, or a higher target."
         )
     low, high = MIN_RATIO, 1.0
     for turn in range(MAX_TRIALS):
@@ -166,7 +166,7 @@ def _counted(target: Target, model: Any) -> float:
 
 
 def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]:
-    """What gives a network's median milliseconds of a picture, from bytes to labels.
+    """What gives a network's median milliseconds of an image, from bytes to labels.
 
     The first network that is asked for is timed alone. Each later one is timed in turns with it, and its time is their ratio times the
     median of all the first one's times so far: a machine that is slower for a minute moves no answer, be it the first minute.
@@ -185,7 +185,7 @@ def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]
 
     def milliseconds(model: Any) -> float:
         try:
-            once = make_segmenter(model, data.card, target.runtime, target.precision, pictures, place)
+            once = make_segmenter(model, data.info, target.runtime, target.precision, pictures, place)
         except RuntimeUnavailable as error:
             raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
         if not whole:

@@ -1,4 +1,4 @@
-"""The data card from settings, and the faults those settings can have; nothing here opens a file."""
+"""The dataset info from settings, and the errors those settings can have; nothing here opens a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_dataset_info(
     std: tuple[float, float, float],
     label_map: dict[int, int] | None = None,
 ) -> DatasetInfo:
-    """The card of a data set; without a palette each class gets a color of its own."""
+    """The info of a data set; without a palette each class gets a color of its own."""
     colors = distinct_colors(len(classes)) if palette is None else palette
     return DatasetInfo(title, classes, colors, mean, std, label_map=dict(label_map or {}))
 
@@ -60,9 +60,9 @@ def class_id(name: str, classes: tuple[str, ...]) -> int | None:
 
 
 def unknown_class_error(name: str, choices: tuple[str, ...]) -> str:
-    """`'x' is not known. Did you mean ...?` with the legal names, for messages about class names."""
+    """`'x' is not known. Did you mean ...?` with the valid names, for messages about class names."""
     listed = ", ".join(choices[:30]) + (", ..." if len(choices) > 30 else "")
-    return f"{name!r} is not known.{did_you_mean(name, choices)} Legal: {listed}."
+    return f"{name!r} is not known.{did_you_mean(name, choices)} Valid: {listed}."
 
 
 def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
