@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import update_tables as tables
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pruning import ROOT, times_of
-from benchmarks.results import write_result
+from benchmarks.accuracy.pruning import ROOT, times_of
+from benchmarks.harness.result_files import write_result
 
 SIZE = (360, 480)
 WORDS = ["pruner=l1", "pruner.keep=0.5", "steps=200", "augment.crop=[180,240]", "schedule.warmup=10"]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from benchmarks.results import ratio_interval
+from benchmarks.harness.result_files import ratio_interval
 
 Name = TypeVar("Name")
 

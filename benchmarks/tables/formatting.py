@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.results import RESULTS, read_result
+from benchmarks.harness.result_files import RESULTS, read_result
 from segzoo.report import markdown_table
 
 

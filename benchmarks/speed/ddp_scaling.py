@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.results import write_result
+from benchmarks.harness.result_files import write_result
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS = 24
 
 

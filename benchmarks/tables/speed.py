@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.cells import kept, ratio
-from benchmarks.results import RESULTS, read_result
+from benchmarks.harness.result_files import RESULTS, read_result
+from benchmarks.tables.formatting import kept, ratio
 from segzoo.report import markdown_table
 
 

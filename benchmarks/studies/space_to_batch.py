@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.results import write_result
-from benchmarks.turns import compared, in_turns
+from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.result_files import write_result
 
 HW = (128, 256)  # 1024x2048 at stride 8
 LAYERS = (("c4 3x3", 256, 256, 2), ("c5 3x3", 512, 512, 4), ("LargeFOV fc6", 512, 1024, 12))

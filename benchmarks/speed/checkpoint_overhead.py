@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.results import write_result
-from benchmarks.turns import compared, in_turns
+from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.result_files import write_result
 from segzoo.data.card import make_card
 from segzoo.engine.checkpoint import save
 from segzoo.zoo import create_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TURNS = 8
 MODELS = {
     "icnet_half": ("icnet", {"name": "resnet50", "stem": "deep", "stride_at": "1x1", "width": 0.5}),

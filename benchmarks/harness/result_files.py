@@ -14,7 +14,7 @@ from typing import Any
 from segzoo.engine.env import git_commit, machine, versions
 from segzoo.report import write_json
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def write_result(name: str, command: str, rows: Any, *, packages: Sequence[str] = ()) -> Path:

@@ -82,7 +82,7 @@ def main(ckpt: str, count: int = 12) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from benchmarks.results import write_result
+    from benchmarks.harness.result_files import write_result
 
     found = main(sys.argv[1], *(int(word) for word in sys.argv[2:]))
     name = f"crf_search_{Path(sys.argv[1]).name}"

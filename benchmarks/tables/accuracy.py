@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import kept
-from benchmarks.results import RESULTS, read_result
+from benchmarks.harness.result_files import RESULTS, read_result
+from benchmarks.tables.formatting import kept
 from segzoo.report import markdown_table
 
 

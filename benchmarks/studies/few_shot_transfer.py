@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import write_result
+from benchmarks.harness.result_files import write_result
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHOTS = 40
 COMMON = [
     "model=icnet_half",

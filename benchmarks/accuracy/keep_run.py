@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.results import RESULTS
+from benchmarks.harness.result_files import RESULTS
 from segzoo.config import build_data
 from segzoo.engine.checkpoint import read_trainer
 from segzoo.report import write_json
 from segzoo.zoo import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def curve(run: Path) -> list[dict[str, Any]]:

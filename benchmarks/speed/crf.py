@@ -11,8 +11,8 @@ import torch
 from segzoo.tools._entry import plain
 from segzoo.tools._words import read_words
 
-from benchmarks.results import write_result
-from benchmarks.turns import compared, in_turns
+from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.result_files import write_result
 from segzoo.config import build_data
 from segzoo.crf import DenseCRF
 from segzoo.types import IGNORE

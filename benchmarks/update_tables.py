@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import quality, slimmer, speed
-from benchmarks.model_table import models
+from benchmarks.tables import accuracy as quality
+from benchmarks.tables import pruning as slimmer
+from benchmarks.tables import speed
+from benchmarks.tables.models import models
 from segzoo.report import write_text
 
 ROOT = Path(__file__).parents[1]

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.results import write_result
-from benchmarks.turns import compared, in_turns
+from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.result_files import write_result
 from segzoo import create_model
 from segzoo.layers.labels import grow_labels
 from segzoo.registry import LOSSES
@@ -39,7 +39,7 @@ def ours(name: str) -> torch.nn.Module:
 def peer(name: str) -> torch.nn.Module:
     """mmsegmentation's PSPNet-R50-D8, or torchvision's fcn_resnet50."""
     if name == "pspnet":
-        from benchmarks.peers import mmseg_model
+        from benchmarks.harness.mmseg_import import mmseg_model
 
         return mmseg_model("pspnet_r50-d8_4xb2-40k_cityscapes-512x1024")
     from torchvision.models.segmentation import fcn_resnet50

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.results import write_result
+from benchmarks.harness.result_files import write_result
 from segzoo.config import build_data
 from segzoo.engine.device import Precision, normalise
 from segzoo.engine.evaluate import evaluate

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.results import write_result
+from benchmarks.harness.result_files import write_result
 from segzoo.engine.device import normalise
 from segzoo.measured import lean_copy
 from segzoo.registry import LOSSES, OPTIMS, RUNTIMES

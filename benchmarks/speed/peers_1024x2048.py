@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.results import write_result
-from benchmarks.turns import compared, in_turns
+from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.result_files import write_result
 from segzoo.describe import counted
 from segzoo.export import Deployed
 from segzoo.layers.labels import grow_labels
@@ -68,7 +68,7 @@ def peer(name: str) -> Peer:
     """The peer of that name, in evaluation mode."""
     library, _, model = name.partition(" ")
     if library == "mmseg":
-        from benchmarks.peers import mmseg_model
+        from benchmarks.harness.mmseg_import import mmseg_model
 
         config = {"pspnet_r50": "pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"}.get(model, f"{model}-d8_4xb2-80k_cityscapes-832x832")
         return Peer(mmseg_model(config), lambda net, x: net.decode_head(net.extract_feat(x)), False).eval()  # type: ignore[operator]
@@ -82,7 +82,7 @@ def peer(name: str) -> Peer:
 
         net = fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
         return Peer(net, lambda net, x: net.classifier(net.backbone(x)["out"]), False).eval()  # type: ignore[operator]
-    from benchmarks.plain import PlainLargeFOV, PlainParseNet
+    from benchmarks.harness.vgg_baselines import PlainLargeFOV, PlainParseNet
 
     return Peer({"parsenet": PlainParseNet, "largefov": PlainLargeFOV}[model](CLASSES), lambda net, x: net(x), False).eval()
 

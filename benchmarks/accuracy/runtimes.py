@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.results import write_result
-from benchmarks.turns import in_turns
+from benchmarks.harness.interleaved_timing import in_turns
+from benchmarks.harness.result_files import write_result
 from segzoo.config import build_data
 from segzoo.layers.labels import grow_labels
 from segzoo.measured import lean_copy, runtime_call

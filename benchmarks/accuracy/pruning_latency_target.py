@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.pruning import COMMON, ROOT, SIZE
-from benchmarks.results import write_result
-from benchmarks.turns import compared, in_turns
+from benchmarks.accuracy.pruning import COMMON, ROOT, SIZE
+from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.result_files import write_result
 from segzoo.measured import labeller
 from segzoo.pruned import timed_rows
 from segzoo.subject import bench_pictures, subject

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import write_result
+from benchmarks.harness.result_files import write_result
 from segzoo.engine.intervals import miou_difference
 from segzoo.pruned import timed_rows, tuned_row
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS, SIZE = 600, (1024, 2048)
 COMMON = ["augment.crop=[240,320]", "val_pictures=0", "optim.lr=0.001", "schedule.warmup=30"]
 TAUGHT = ["distill=teacher", "distill.layers=[conv5_4]"]
