@@ -1,82 +1,96 @@
-"""Keeps a training as a result file: ``python -m benchmarks.keep_run runs/train/... camvid_icnet_half``.
+"""Result file of a training run.
 
-What stays is the command, the settings, the curve over the validation set and the score; data is named, never a path. A run that was
-stopped before its last step is kept with its best checkpoint, and says so.
+It holds the command, the config, the validation curve and the scores; the data set is named, without any path. A run that was stopped
+early is kept with its best checkpoint and marked as unfinished.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from benchmarks.harness.result_files import RESULTS
+from benchmarks.harness.result_files import RESULTS, read_json
+from benchmarks.harness.tool_runs import run_environment, run_summary
 from segzoo.config import build_data
 from segzoo.engine.checkpoint import read_trainer
 from segzoo.report import write_json
 from segzoo.zoo import load
 
-ROOT = Path(__file__).parents[2]
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the run and the name of its result file."""
+    parser.add_argument("run", type=Path, help="run directory of tools/train.py")
+    parser.add_argument("name", help="name of the result file, such as camvid_icnet_half")
 
 
-def curve(run: Path) -> list[dict[str, Any]]:
-    """Validation scores over the run: step, epoch, minutes, mIoU, pixel accuracy and loss."""
+def read_metrics(run: Path, split: str) -> list[dict[str, Any]]:
+    """Return the rows of a split in ``metrics.jsonl``."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["split"] == split]
+
+
+def validation_curve(run: Path) -> list[dict[str, Any]]:
+    """Return step, epoch, minutes, mIoU, pixel accuracy and loss of each validation."""
     names = ("minutes", "mIoU", "mAcc", "aAcc", "loss")
-    return [{"step": r["step"], "epoch": r["epoch"]} | {n: r.get(n) for n in names} for r in rows if r["split"] == "val"]
+    return [{"step": r["step"], "epoch": r["epoch"]} | {n: r.get(n) for n in names} for r in read_metrics(run, "val")]
 
 
-def losses(run: Path, points: int = 40) -> list[dict[str, Any]]:
-    """The training loss, thinned to about ``points`` rows; the last one is kept."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [{"step": r["step"], "loss": r["loss"]} for r in rows if r["split"] == "train"]
+def training_losses(run: Path, points: int = 40) -> list[dict[str, Any]]:
+    """Return the training loss, thinned to about ``points`` rows plus the last one."""
+    rows = [{"step": r["step"], "loss": r["loss"]} for r in read_metrics(run, "train")]
     return [*rows[:: max(1, len(rows) // points)], *rows[-1:]]
 
 
-def outcome(run: Path) -> dict[str, Any]:
-    """``result.json`` of a finished run; the same fields for one that was stopped."""
-    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+def summarize(run: Path) -> dict[str, Any]:
+    """Return ``result.json`` of a finished run, or the same fields for one that was stopped."""
+    result = run_summary(run)
     if result.get("finished"):
         return result
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    scores = [row for row in rows if row["split"] == "val"]
+    scores = read_metrics(run, "val")
     best, step = max(scores, key=lambda row: row["mIoU"]), int((run / "checkpoints" / "last").read_text())
     minutes = read_trainer(run / "checkpoints" / str(step))["seconds"] / 60
-    ours = {"finished": False, "miou": best["mIoU"], "best_step": best["step"], "last_miou": scores[-1]["mIoU"]}
+    values = {"finished": False, "miou": best["mIoU"], "best_step": best["step"], "last_miou": scores[-1]["mIoU"]}
     params = sum(parameter.numel() for parameter in load(run).parameters())
-    return ours | {"steps": step, "train_minutes": round(minutes, 2), "params": params}
+    return values | {"steps": step, "train_minutes": round(minutes, 2), "params": params}
 
 
-def knowing_nothing(section: dict[str, Any]) -> dict[str, Any]:
-    """What one gets without looking at a picture: the entropy of the training labels in nats, and the mIoU of the class most frequent there."""
+def majority_baseline(section: dict[str, Any]) -> dict[str, Any]:
+    """Score a constant prediction of the most frequent training class.
+
+    Also returns the entropy of the training labels in nats, the lowest loss that ignores the image.
+    """
     train, val = (build_data(section, split) for split in ("train", "val"))
     classes = train.card.classes
-    trained, scored = (
+    train_pixels, val_pixels = (
         np.sum([np.bincount(data[i].label.ravel(), minlength=256)[: len(classes)] for i in range(len(data))], axis=0)
         for data in (train, val)
     )
-    share, most = trained / trained.sum(), int(np.argmax(trained))
-    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum())
-    return {"entropy": entropy, "class": classes[most], "miou": float(scored[most] / scored.sum() / (scored > 0).sum())}
+    frequency, most = train_pixels / train_pixels.sum(), int(np.argmax(train_pixels))
+    entropy = float(-(frequency[frequency > 0] * np.log(frequency[frequency > 0])).sum())
+    miou = float(val_pixels[most] / val_pixels.sum() / (val_pixels > 0).sum())
+    return {"entropy": entropy, "class": classes[most], "miou": miou}
 
 
-def keep(run: Path, name: str) -> Path:
-    """Writes ``results/<name>.json`` from a run folder. Raises FileNotFoundError if the run never ended."""
-    result = outcome(run)
-    environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
-    summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    baseline = knowing_nothing(config["data"])
+def result_content(run: Path) -> dict[str, Any]:
+    """Return the content of the result file.
+
+    Raises:
+        FileNotFoundError: The run has no ``result.json``.
+    """
+    environment, summary = run_environment(run), read_json(run / "eval" / "summary.json")
+    result, config = summarize(run), yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    baseline = majority_baseline(config["data"])
     config["data"].pop("root", None)
-    for word in ("out", "resume"):
-        config.pop(word, None)
-    words = [word for word in environment["command"][1:] if not word.startswith(("out=", "resume="))]
-    content = {
-        "command": " ".join(["python tools/train.py", *words]),
+    for key in ("out", "resume"):
+        config.pop(key, None)
+    overrides = [word for word in environment["command"][1:] if not word.startswith(("out=", "resume="))]
+    return {
+        "command": " ".join(["python tools/train.py", *overrides]),
         "git": environment["git"],
         "machine": environment["machine"],
         "versions": environment["versions"],
@@ -86,13 +100,14 @@ def keep(run: Path, name: str) -> Path:
         "result": result,
         "baseline": baseline,
         "per_class": summary["per_class"],
-        "curve": curve(run),
-        "train_loss": losses(run),
+        "curve": validation_curve(run),
+        "train_loss": training_losses(run),
         "config": config,
     }
-    write_json(RESULTS / f"{name}.json", content)
-    return RESULTS / f"{name}.json"
 
 
-if __name__ == "__main__":
-    print(keep(Path(sys.argv[1]), sys.argv[2]))
+def main(args: argparse.Namespace) -> None:
+    """Write the result file."""
+    path = RESULTS / f"{args.name}.json"
+    write_json(path, result_content(args.run))
+    print(path)

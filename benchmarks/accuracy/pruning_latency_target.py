@@ -1,64 +1,66 @@
-"""Pruning to a target of time: ``python -m benchmarks.aim <run of camvid_full> <folder>``, half an hour on a quiet machine.
+"""Pruning ICNet to a latency target, checked by interleaved timing.
 
-In each runtime the network is timed, ``tools/prune.py`` is told to reach 60 % of that, and both networks are then timed in turns from
-bytes to labels. On a machine whose speed changes by the minute the search finds another time for the unpruned network than the wish was
-made from: ``wanted`` is the target as a share of the search's own, which the ratio in turns is to be held against. ``<folder>`` takes
-the runs. Needs SEGZOO_DATA.
+In each runtime the network is timed, ``tools/prune.py`` prunes it to 60 % of that latency, and both networks are then timed interleaved,
+from bytes to labels. On a machine of varying speed the search measures a different latency of the unpruned network than the one that the
+target was derived from: "wanted" is the target as a fraction of the search's own measurement, to be compared with the interleaved ratio.
+
+Half an hour on an idle machine. Needs SEGZOO_DATA.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.accuracy.pruning import COMMON, ROOT, SIZE
-from benchmarks.harness.interleaved_timing import compared, in_turns
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.interleaved_timing import compare_to_peer, time_interleaved
+from benchmarks.harness.result_files import read_json, write_result
+from benchmarks.harness.tool_runs import CAMVID_CROPS, NO_REPORT, run_summary, run_tool
 from segzoo.measured import labeller
 from segzoo.pruned import timed_rows
 from segzoo.subject import bench_pictures, subject
 
-SHARE, STEPS = 0.6, 60
+FRACTION, STEPS, SIZE = 0.6, 60, (1024, 2048)
 RUNTIMES = ("openvino", "eager")
 
 
-def labelling(ckpt: Path, runtime: str) -> Any:
-    """What labels one picture with a checkpoint in bf16."""
-    chosen = subject({}, ckpt=str(ckpt))
-    return labeller(chosen.model, chosen.card, runtime, "bf16", bench_pictures(chosen.data, 1, hw=SIZE), torch.device("cpu"))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the trained network and the output directory."""
+    parser.add_argument("start", type=Path, help="run directory of experiment=camvid_full")
+    parser.add_argument("out", type=Path, help="directory for the pruned runs, one per runtime")
 
 
-def search(start: Path, out: Path, runtime: str) -> None:
-    """Prunes a run to its share of the time."""
+def build_segmenter(ckpt: Path, runtime: str) -> Any:
+    """Return a call that segments one image with a checkpoint in bf16."""
+    loaded = subject({}, ckpt=str(ckpt))
+    return labeller(loaded.model, loaded.card, runtime, "bf16", bench_pictures(loaded.data, 1, hw=SIZE), torch.device("cpu"))
+
+
+def prune_to_target(start: Path, out: Path, runtime: str) -> None:
+    """Prune a run to the wanted fraction of its latency."""
     before = timed_rows({"before": str(start)}, timed=(runtime,), timed_hw=SIZE)["before"][0]["ms_per_image"]["p50"]
-    words = [f"ckpt={start}", "pruner=l1", f"pruner.runtime={runtime}", f"pruner.hw=[{SIZE[0]},{SIZE[1]}]", *COMMON[:2]]
-    words += ["curves=false", "timed=[]", f"steps={STEPS}", "schedule.warmup=5", f"pruner.target_ms={SHARE * before:.4g}"]
-    subprocess.run([sys.executable, "tools/prune.py", *words, f"out={out}"], cwd=ROOT, check=True)
+    target = [f"pruner.runtime={runtime}", f"pruner.hw=[{SIZE[0]},{SIZE[1]}]", f"pruner.target_ms={FRACTION * before:.4g}"]
+    training = [*CAMVID_CROPS, f"steps={STEPS}", "schedule.warmup=5"]
+    run_tool("prune", f"ckpt={start}", "pruner=l1", *target, *training, *NO_REPORT, f"out={out}")
 
 
-def aimed(start: Path, out: Path, runtime: str) -> dict[str, Any]:
-    """Prunes a run to its share of the time unless that is done, and what that came to."""
-    if not (out / "report.md").exists():  # what a finished run has and one that failed has not
-        search(start, out, runtime)
-    aim = json.loads((out / "aim.json").read_text(encoding="utf-8"))
-    found = {key: aim[key] for key in ("share", "target", "tried")}
-    ratio = compared(in_turns({"ours": labelling(out, runtime), "peer": labelling(start, runtime)}, seconds=30, least=20, warm=3))
-    ratio = {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
-    last = json.loads((out / "result.json").read_text(encoding="utf-8"))["report"][-1]
-    found["wanted"] = found["target"]["value"] / found["tried"][-1]["ms"]
-    sizes = {key: last[key] for key in ("params", "gmacs", "miou")}
-    return {"runtime": runtime, "precision": "bf16", "hw": list(SIZE), "steps": STEPS} | found | ratio | sizes
+def measure(start: Path, out: Path, runtime: str) -> dict[str, Any]:
+    """Prune a run unless that is done, and compare both networks."""
+    if not (out / "report.md").exists():  # the last file that a finished run writes
+        prune_to_target(start, out, runtime)
+    search = read_json(out / "aim.json")
+    calls = {"ours": build_segmenter(out, runtime), "peer": build_segmenter(start, runtime)}
+    ratio = compare_to_peer(time_interleaved(calls, seconds=30, min_rounds=20, warmup=3))
+    row = {"runtime": runtime, "precision": "bf16", "hw": list(SIZE), "steps": STEPS}
+    row |= {key: search[key] for key in ("share", "target", "tried")}
+    row |= {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
+    row["wanted"] = search["target"]["value"] / search["tried"][-1]["ms"]
+    return row | {key: run_summary(out)["report"][-1][key] for key in ("params", "gmacs", "miou")}
 
 
-def main(start: Path, folder: Path) -> Path:
-    rows = [aimed(start, folder / runtime, runtime) for runtime in RUNTIMES]
-    return write_result("pruning_aim", "python -m benchmarks.aim runs/full runs/aim", rows, packages=("openvino",))
-
-
-if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), Path(sys.argv[2])))
+def main(args: argparse.Namespace) -> None:
+    """Prune and compare in every runtime."""
+    rows = [measure(args.start, args.out / runtime, runtime) for runtime in RUNTIMES]
+    print(write_result("pruning_aim", args.command, rows, packages=("openvino",)))

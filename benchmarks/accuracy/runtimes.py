@@ -1,21 +1,20 @@
-"""What each runtime and number format costs in mIoU: ``python -m benchmarks.runtimes_camvid <run>``, minutes.
+"""mIoU and latency of a trained network in each runtime and precision.
 
-A trained network, lean, on all validation pictures of its data set, one at a time; int8 takes its ranges from training pictures.
-Times from bytes to labels, all runtimes in turns on one picture.
+The network is fused for inference and scored on all validation images of its data set, one at a time; int8 is calibrated on training
+images. Latency is from bytes to labels, all runtimes interleaved on one image. Takes minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness.interleaved_timing import in_turns
+from benchmarks.harness.interleaved_timing import time_interleaved
 from benchmarks.harness.result_files import write_result
 from segzoo.config import build_data
 from segzoo.layers.labels import grow_labels
@@ -26,7 +25,7 @@ from segzoo.subject import bench_pictures
 from segzoo.types import Dataset
 from segzoo.zoo import data_section, load_with_config
 
-CALIBRATE, TURNS = 32, 30
+CALIBRATION_IMAGES = 32
 RUNS = (
     ("eager", "fp32"),
     ("eager", "bf16"),
@@ -38,41 +37,42 @@ RUNS = (
 )
 
 
-def score(label: Callable[[Tensor], Tensor], data: Dataset) -> float:
-    """The mIoU of what labels one picture."""
-    counts = ConfusionMatrix(data.card.num_classes, data.card.ignore)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the trained network."""
+    parser.add_argument("run", help="run directory of experiment=camvid_quick")
+
+
+def score(segment: Callable[[Tensor], Tensor], data: Dataset) -> float:
+    """Return the mIoU of a function from image to labels."""
+    matrix = ConfusionMatrix(data.card.num_classes, data.card.ignore)
     for index in range(len(data)):
         sample = data[index]
-        counts.update(label(torch.from_numpy(sample.image[None]))[0], sample.label)
-    return counts.scores(data.card.classes, len(data)).miou
+        matrix.update(segment(torch.from_numpy(sample.image[None]))[0], sample.label)
+    return matrix.scores(data.card.classes, len(data)).miou
 
 
-def main(run: str) -> None:
-    model, card, meta = load_with_config(ckpt=run)
+def main(args: argparse.Namespace) -> None:
+    """Score and time the network in every runtime."""
+    model, info, meta = load_with_config(ckpt=args.run)
     section = data_section(meta, None)
     train, val = (build_data(section, split) for split in ("train", "val"))
     size = val[0].label.shape[:2]
-    seen = bench_pictures(train, CALIBRATE, hw=size)
-    picture = torch.from_numpy(val[0].image[None])
-    labels: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
+    calibration = bench_pictures(train, CALIBRATION_IMAGES, hw=size)
+    image = torch.from_numpy(val[0].image[None])
+    segmenters: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
     for runtime, precision in RUNS:
-        words = {"calibrate": CALIBRATE} if precision == "int8" else {}
-        order = Order(lean_copy(model, card, torch.device("cpu")), picture, precision, seen)  # type: ignore[arg-type]
-        call = runtime_call(runtime, order, **words)
-        labels[runtime, precision] = lambda x, call=call: grow_labels(call(x), size, bool(model.align_corners))
-    taken = in_turns({name: lambda name=name: labels[name](picture) for name in labels}, seconds=60, most=TURNS, warm=3)
-    rows = []
-    for run_of, label in labels.items():
-        runtime, precision = run_of
-        row: dict[str, Any] = {"runtime": runtime, "precision": precision, "hw": list(size), "miou": score(label, val)}
-        seen_pictures = CALIBRATE if precision == "int8" else None
-        rows.append(row | {"ms": 1000 * statistics.median(taken[run_of]), "calibrated_on": seen_pictures})
+        settings = {"calibrate": CALIBRATION_IMAGES} if precision == "int8" else {}
+        order = Order(lean_copy(model, info, torch.device("cpu")), image, precision, calibration)  # type: ignore[arg-type]
+        call = runtime_call(runtime, order, **settings)
+        segmenters[runtime, precision] = lambda x, call=call: grow_labels(call(x), size, bool(model.align_corners))
+    taken = time_interleaved({run: lambda run=run: segmenters[run](image) for run in segmenters}, seconds=60, warmup=3)
+    rows: list[dict[str, Any]] = []
+    for (runtime, precision), segment in segmenters.items():
+        row: dict[str, Any] = {"runtime": runtime, "precision": precision, "hw": list(size), "miou": score(segment, val)}
+        row["ms"] = 1000 * statistics.median(taken[runtime, precision])
+        row["calibrated_on"] = CALIBRATION_IMAGES if precision == "int8" else None
+        rows.append(row)
         print(rows[-1], flush=True)
     for row in rows:
-        row |= {"points": 100 * (row["miou"] - rows[0]["miou"]), "checkpoint_sha256": meta["sha256"], "data": card.name}
-    command = f"python -m benchmarks.runtimes_camvid {Path(run).name}"
-    print(write_result("runtimes_camvid", command, rows, packages=("onnxruntime", "openvino", "nncf")))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        row |= {"points": 100 * (row["miou"] - rows[0]["miou"]), "checkpoint_sha256": meta["sha256"], "data": info.name}
+    print(write_result("runtimes_camvid", args.command, rows, packages=("onnxruntime", "openvino", "nncf")))

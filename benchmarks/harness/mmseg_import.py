@@ -1,6 +1,7 @@
-"""Makes mmsegmentation importable beside a current torch: its heads need none of mmcv's compiled operators, so they are stubbed.
+"""Import of mmsegmentation without mmcv's compiled operators.
 
-Used by tests and benchmarks only; ``pip install "segzoo[peers]"`` brings the packages.
+Its segmentation heads use none of them, so they are stubbed and a current torch works. For tests and benchmarks only;
+``pip install "segzoo[peers]"`` installs the packages.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 
 class _Stub(types.ModuleType):
-    """A module of which any attribute is a class that cannot do anything."""
+    """A module that returns an empty class for any attribute."""
 
     __path__: list[str] = []
 
@@ -24,7 +25,11 @@ class _Stub(types.ModuleType):
 
 
 def import_mmseg() -> Any:
-    """``mmseg``, with mmcv's operators stubbed. Raises ImportError when the peers are not installed."""
+    """Return the module ``mmseg``, with mmcv's operators stubbed.
+
+    Raises:
+        ImportError: mmsegmentation or mmcv is not installed.
+    """
     if "mmseg" in sys.modules:
         return sys.modules["mmseg"]
     import mmcv
@@ -40,21 +45,25 @@ def import_mmseg() -> Any:
 
 
 def mmseg_model(config: str) -> Any:
-    """A model of mmsegmentation by the stem of its config file, with random weights, plain BN and no pre-trained file."""
+    """Build a model of mmsegmentation with random weights and plain batch norm.
+
+    Args:
+        config: Stem of its config file.
+    """
     mmseg = import_mmseg()
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
-    found = next(Path(mmseg.__file__).parent.glob(f".mim/configs/*/{config}.py"))
-    settings = Config.fromfile(str(found)).model
+    path = next(Path(mmseg.__file__).parent.glob(f".mim/configs/*/{config}.py"))
+    settings = Config.fromfile(str(path)).model
     settings.pretrained = None
-    for part in (settings.backbone, settings.decode_head, *_listed(settings.get("auxiliary_head"))):
+    for part in (settings.backbone, settings.decode_head, *_as_list(settings.get("auxiliary_head"))):
         part.norm_cfg = {"type": "BN", "requires_grad": True}
     settings.data_preprocessor = None
     init_default_scope("mmseg")
     return MODELS.build(settings)
 
 
-def _listed(part: Any) -> list[Any]:
+def _as_list(part: Any) -> list[Any]:
     return list(part) if isinstance(part, list | tuple) else [part] if part else []

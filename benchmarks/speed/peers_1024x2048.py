@@ -1,27 +1,27 @@
-"""Milliseconds from a picture of 1024x2048 to its label map beside the peers, each pair in one runtime, taken in turns.
+"""Latency from bytes to labels at 1024x2048 compared with peer libraries.
 
-    python -m benchmarks.beside_peers_1024x2048                            # everything, about 40 minutes on two cores
-    python -m benchmarks.beside_peers_1024x2048 icnet_half pspnet          # some of the networks, each of which has its result file
-    python -m benchmarks.beside_peers_1024x2048 icnet_half openvino bf16   # less than that is only printed
+Batch 1, 19 classes, random weights with calibrated batch norm, the same image on both sides, both in the same runtime of segzoo. Peers run
+unmodified: they upsample all logits and take the argmax inside the graph. In OpenVINO they are converted directly from torch, because
+the ONNX exporter does not finish on mmsegmentation's PSPNet. segzoo's network is fused for inference and upsamples only what the argmax
+needs. A matrix product is interleaved with both, so that each row records how fast the machine was at that time (bf16 for int8 rows).
 
-Batch 1, 19 classes, random weights with settled norms, the same picture. Both sides run in our runtimes, from bytes to labels: the
-peers as they stand, growing all their scores and taking the arg-max inside, in OpenVINO by its own reader of torch modules, since the
-ONNX exporter does not come to an end with mmsegmentation's PSPNet; ours lean, growing what the arg-max needs. A matrix
-product takes its turn too, so that each row tells how fast the machine was just then (int8: of bf16).
+About 40 minutes on two cores. Each network has its own result file, written only if neither --runtime nor --precision is given. Needs
+"segzoo[peers,export,openvino]".
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import statistics
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.interleaved_timing import compare_to_peer, time_interleaved
+from benchmarks.harness.models import NETWORKS
 from benchmarks.harness.result_files import write_result
 from segzoo.describe import counted
 from segzoo.export import Deployed
@@ -34,38 +34,44 @@ from segzoo.subject import bench_pictures, subject
 from segzoo.types import Logits
 
 SIZE, CLASSES = (1024, 2048), 19
-DEEP = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
-VGG = {"name": "vgg16", "pool": "deeplab"}
-# name -> our model and trunk, and the peers
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
-    "icnet_half": ({"name": "icnet"}, {**DEEP, "width": 0.5}, ("mmseg icnet_r18", "mmseg icnet_r50")),
-    "pspnet": ({"name": "pspnet"}, {"name": "resnet50", "stem": "v1c"}, ("mmseg pspnet_r50",)),
-    "pspnet_32": ({"name": "pspnet", "output_stride": 32}, {"name": "resnet50"}, ("smp pspnet",)),
-    "fcn_dilated": ({"name": "fcn_dilated"}, {"name": "resnet50"}, ("torchvision fcn_resnet50",)),
-    "parsenet": ({"name": "parsenet"}, VGG, ("plain parsenet",)),
-    "largefov": ({"name": "deeplab_largefov"}, VGG, ("plain largefov",)),
+# name -> segzoo's settings, and the peers to compare with
+CASES: dict[str, tuple[dict[str, dict[str, Any]], tuple[str, ...]]] = {
+    "icnet_half": (NETWORKS["icnet_half"], ("mmseg icnet_r18", "mmseg icnet_r50")),
+    "pspnet": ({"model": {"name": "pspnet"}, "backbone": {"name": "resnet50", "stem": "v1c"}}, ("mmseg pspnet_r50",)),
+    "pspnet_32": ({"model": {"name": "pspnet", "output_stride": 32}, "backbone": {"name": "resnet50"}}, ("smp pspnet",)),
+    "fcn_dilated": (NETWORKS["fcn_dilated"], ("torchvision fcn_resnet50",)),
+    "parsenet": (NETWORKS["parsenet"], ("plain parsenet",)),
+    "largefov": (NETWORKS["largefov"], ("plain largefov",)),
 }
-CALIBRATING = 8  # pictures, drawn ones, from which int8 takes its ranges on both sides
-SIDE = 2048  # of the matrices whose product tells the machine's speed
+CALIBRATION_IMAGES = 8  # synthetic ones, from which int8 takes its ranges on both sides
+MATRIX_SIZE = 2048  # of the square matrices whose product gives the machine's speed
 RUNS = (("openvino", "bf16"), ("eager", "bf16"))
-MORE = {
+MORE_RUNS = {  # one network only: quantizing another takes a quarter of an hour
     "icnet_half": (("openvino", "int8"), ("openvino", "fp32"), ("eager", "fp32"))
-}  # the others take a quarter of an hour to quantise
+}
+PACKAGES = ("mmsegmentation", "segmentation-models-pytorch", "openvino", "onnxruntime", "nncf")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that narrow the selection."""
+    parser.add_argument("--model", nargs="+", choices=CASES, default=list(CASES), help="default: all")
+    parser.add_argument("--runtime", choices=("openvino", "eager"))
+    parser.add_argument("--precision", choices=("bf16", "fp32", "int8"))
 
 
 class Peer(nn.Module):
-    """Another library's network in the shape that our runtimes take."""
+    """Another library's network with the interface that segzoo's runtimes expect."""
 
-    def __init__(self, net: nn.Module, scores: Callable[[nn.Module, Tensor], Tensor], align_corners: bool):
+    def __init__(self, net: nn.Module, logits: Callable[[nn.Module, Tensor], Tensor], align_corners: bool):
         super().__init__()
-        self.net, self.scores, self.align_corners, self.num_classes = net, scores, align_corners, CLASSES
+        self.net, self.logits, self.align_corners, self.num_classes = net, logits, align_corners, CLASSES
 
     def forward(self, x: Tensor) -> Logits:
-        return Logits(self.scores(self.net, x))
+        return Logits(self.logits(self.net, x))
 
 
-def peer(name: str) -> Peer:
-    """The peer of that name, in evaluation mode."""
+def build_peer(name: str) -> Peer:
+    """Build the peer called ``<library> <model>`` in evaluation mode."""
     library, _, model = name.partition(" ")
     if library == "mmseg":
         from benchmarks.harness.mmseg_import import mmseg_model
@@ -87,69 +93,60 @@ def peer(name: str) -> Peer:
     return Peer({"parsenet": PlainParseNet, "largefov": PlainLargeFOV}[model](CLASSES), lambda net, x: net(x), False).eval()
 
 
-def call_of(net: nn.Module, gives: str, runtime: str, precision: str, pictures: list[Any], card: Any) -> Callable[[Tensor], Tensor]:
-    """A network in one of our runtimes; int8 takes its ranges from all pictures but the first, which is timed."""
-    deployed = Deployed(net, card.mean, card.std, takes="uint8", gives=gives).eval()  # type: ignore[arg-type]
-    picture = torch.from_numpy(pictures[0][None])
-    order = Order(deployed, picture, precision, pictures[1:])  # type: ignore[arg-type]
+def build_call(
+    net: nn.Module, output: str, runtime: str, precision: str, images: list[Any], info: Any
+) -> Callable[[Tensor], Tensor]:
+    """Build a network in one of segzoo's runtimes.
+
+    The first image is the one that is timed; int8 is calibrated on the others.
+    """
+    deployed = Deployed(net, info.mean, info.std, takes="uint8", gives=output).eval()  # type: ignore[arg-type]
+    image = torch.from_numpy(images[0][None])
+    order = Order(deployed, image, precision, images[1:])  # type: ignore[arg-type]
     if runtime == "openvino" and isinstance(net, Peer):
         import openvino  # type: ignore[import-not-found]
 
-        graph = openvino.convert_model(deployed, example_input=picture, input=list(picture.shape))
+        graph = openvino.convert_model(deployed, example_input=image, input=list(image.shape))
         return openvino_call(compiled_graph(graph, order, calibrate=len(order.pictures)))
     return RUNTIMES.build(runtime, order)
 
 
 def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
-    """Our network beside each of its peers."""
-    model, trunk, peers = CASES[name]
-    chosen = subject({"model": model, "backbone": trunk}, classes=CLASSES)
-    pictures = bench_pictures(chosen.data, 1 + CALIBRATING, hw=SIZE)
-    picture, align = torch.from_numpy(pictures[0][None]), bool(chosen.model.align_corners)
-    truth = torch.from_numpy(chosen.model.predict(pictures[0]))
-    chosen.model.lean_()
-    gmacs = counted(chosen.model, SIZE)["gmacs"]
-    net = call_of(chosen.model, "logits", runtime, precision, pictures, chosen.card)
-    equal = (grow_labels(net(picture), SIZE, align)[0] == truth).double().mean().item()
-    matrix = torch.randn(SIDE, SIDE).to(torch.float32 if precision == "fp32" else torch.bfloat16)
+    """Compare segzoo's network with each of its peers."""
+    config, peers = CASES[name]
+    ours = subject(config, classes=CLASSES)
+    images = bench_pictures(ours.data, 1 + CALIBRATION_IMAGES, hw=SIZE)
+    image, align = torch.from_numpy(images[0][None]), bool(ours.model.align_corners)
+    fp32_labels = torch.from_numpy(ours.model.predict(images[0]))
+    ours.model.lean_()
+    gmacs = counted(ours.model, SIZE)["gmacs"]
+    net = build_call(ours.model, "logits", runtime, precision, images, ours.card)
+    agreement = (grow_labels(net(image), SIZE, align)[0] == fp32_labels).double().mean().item()
+    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(torch.float32 if precision == "fp32" else torch.bfloat16)
     rows = []
-    for other in peers:
-        theirs = call_of(peer(other), "labels", runtime, precision, pictures, chosen.card)
-        taken = in_turns(
-            {
-                "ours": lambda: grow_labels(net(picture), SIZE, align),
-                "peer": lambda theirs=theirs: theirs(picture),
-                "net": lambda: net(picture),
-                "product": lambda: torch.mm(matrix, matrix),
-            },
-            seconds=20,
-            least=8,
-            warm=2,
-        )
-        tflops = 2 * SIDE**3 / statistics.median(taken["product"]) / 1e12
-        spent = {
-            "agreement": equal,
-            "ours_net_ms": 1000 * statistics.median(taken["net"]),
-            "gmacs": gmacs,
-            "machine_tflops": tflops,
+    for peer in peers:
+        peer_net = build_call(build_peer(peer), "labels", runtime, precision, images, ours.card)
+        calls = {
+            "ours": lambda: grow_labels(net(image), SIZE, align),
+            "peer": lambda peer_net=peer_net: peer_net(image),
+            "net": lambda: net(image),
+            "matmul": lambda: torch.mm(matrix, matrix),
         }
-        row = {"model": name, "peer": other, "runtime": runtime, "precision": precision, "hw": list(SIZE), "batch": 1}
-        rows.append(row | compared(taken) | spent | {"at_peak_ms": 2 * gmacs / tflops})
+        taken = time_interleaved(calls, seconds=20, min_rounds=8, warmup=2)
+        tflops = 2 * MATRIX_SIZE**3 / statistics.median(taken["matmul"]) / 1e12
+        row = {"model": name, "peer": peer, "runtime": runtime, "precision": precision, "hw": list(SIZE), "batch": 1}
+        row |= compare_to_peer(taken) | {"agreement": agreement, "ours_net_ms": 1000 * statistics.median(taken["net"])}
+        rows.append(row | {"gmacs": gmacs, "machine_tflops": tflops, "at_peak_ms": 2 * gmacs / tflops})
         print(rows[-1], flush=True)
         gc.collect()
     return rows
 
 
-def main(words: list[str]) -> None:
-    names, runs = [word for word in words if word in CASES], {word for word in words if word not in CASES}
-    packages = ("mmsegmentation", "segmentation-models-pytorch", "openvino", "onnxruntime", "nncf")
-    for name in names or CASES:
-        wanted = [run for run in (*RUNS, *MORE.get(name, ())) if runs <= set(run)]
-        rows = [row for run in wanted for row in measure(name, *run)]
-        if not runs:
-            command = f"python -m benchmarks.beside_peers_1024x2048 {name}"
-            print(write_result(f"peers_1024x2048_{name}", command, rows, packages=packages), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def main(args: argparse.Namespace) -> None:
+    """Measure the selected networks, one result file each."""
+    for name in args.model:
+        runs = (*RUNS, *MORE_RUNS.get(name, ()))
+        runs = [run for run in runs if args.runtime in (None, run[0]) and args.precision in (None, run[1])]
+        rows = [row for run in runs for row in measure(name, *run)]
+        if not (args.runtime or args.precision):
+            print(write_result(f"peers_1024x2048_{name}", args.command, rows, packages=PACKAGES), flush=True)

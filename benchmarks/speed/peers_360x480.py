@@ -1,43 +1,53 @@
-"""Time per training step and per evaluated picture beside the peers, taken in turns in one process.
+"""Inference and training-step time at 480x360 compared with peer libraries.
 
-    python -m benchmarks.beside_peers                  # everything, about 20 minutes on two cores
-    python -m benchmarks.beside_peers pspnet eval 1 bf16
+PSPNet is compared with mmsegmentation's, FCN with torchvision's. Both sides have weights of the same shapes, the same random image,
+channels-last memory, the same optimizer and label size; each upsamples its logits and computes its loss in its own way. The calls are
+interleaved in one process; a ratio below 1 means segzoo is faster.
 
-Both sides get the same weights' shapes, the same random picture, channels-last memory, the same optimiser and label size; each
-grows and scores its logits its own way. A ratio below 1 means ours is faster.
+About 20 minutes on two cores. The result file is written only if no option narrows the selection. Needs "segzoo[peers]".
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
-import sys
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness.interleaved_timing import compared, in_turns
+from benchmarks.harness.interleaved_timing import compare_to_peer, time_interleaved
 from benchmarks.harness.result_files import write_result
 from segzoo import create_model
 from segzoo.layers.labels import grow_labels
 from segzoo.registry import LOSSES
 
 HEIGHT, WIDTH, CLASSES = 360, 480, 19
-SECONDS, FEWEST, MOST = 25.0, 4, 10  # of each side: measured until one of the two is reached
+MODELS, MODES, BATCHES, PRECISIONS = ("pspnet", "fcn_dilated"), ("eval", "train"), (1, 8), ("bf16", "fp32")
+SECONDS, MIN_ROUNDS, MAX_ROUNDS = 25.0, 4, 10
 Step = Callable[[torch.Tensor, torch.Tensor], Any]
 
 
-def ours(name: str) -> torch.nn.Module:
-    """Our model in the peer's form."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that narrow the selection."""
+    parser.add_argument("--model", choices=MODELS)
+    parser.add_argument("--mode", choices=MODES)
+    parser.add_argument("--batch", choices=BATCHES, type=int)
+    parser.add_argument("--precision", choices=PRECISIONS)
+
+
+def build_ours(name: str) -> torch.nn.Module:
+    """Build segzoo's model with the settings of its peer."""
     if name == "pspnet":
-        trunk = {"name": "resnet50", "stem": "v1c"}
-        return create_model(name, trunk, CLASSES, first_block="half", concat="ascending", align_corners=False)
+        backbone = {"name": "resnet50", "stem": "v1c"}
+        return create_model(name, backbone, CLASSES, first_block="half", concat="ascending", align_corners=False)
     return create_model(name, "resnet50", CLASSES)
 
 
-def peer(name: str) -> torch.nn.Module:
-    """mmsegmentation's PSPNet-R50-D8, or torchvision's fcn_resnet50."""
+def build_peer(name: str) -> torch.nn.Module:
+    """Build mmsegmentation's PSPNet-R50-D8 or torchvision's fcn_resnet50."""
     if name == "pspnet":
         from benchmarks.harness.mmseg_import import mmseg_model
 
@@ -48,7 +58,7 @@ def peer(name: str) -> torch.nn.Module:
 
 
 def peer_logits(name: str, model: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """The peer's logits, main first; the auxiliary ones only in training."""
+    """Return the peer's main logits, followed by the auxiliary ones in training."""
     if name == "pspnet":
         features = model.extract_feat(x)  # type: ignore[operator]
         return [model.decode_head(features)] + ([model.auxiliary_head(features)] if model.training else [])  # type: ignore[operator]
@@ -56,10 +66,10 @@ def peer_logits(name: str, model: torch.nn.Module, x: torch.Tensor) -> list[torc
     return [out["out"], out["aux"]] if model.training else [out["out"]]
 
 
-def step_of(name: str, side: str, mode: str, precision: str) -> Step:
-    """One training step or one evaluated picture of a side, as a function of image and label."""
+def build_step(name: str, side: str, mode: str, precision: str) -> Step:
+    """Return a training step or an inference call of one side, as a function of image and label."""
     torch.manual_seed(0)
-    model = (ours if side == "ours" else peer)(name).to(memory_format=torch.channels_last)
+    model = (build_ours if side == "ours" else build_peer)(name).to(memory_format=torch.channels_last)
     model.train(mode == "train")
     cast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     size = (HEIGHT, WIDTH)
@@ -77,55 +87,45 @@ def step_of(name: str, side: str, mode: str, precision: str) -> Step:
         return torch.stack(terms).sum()
 
     loss = LOSSES.build("cross_entropy", weights, False)
-    optimiser = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
 
     def train(x: torch.Tensor, label: torch.Tensor) -> None:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss_of(x, label).backward()
-        optimiser.step()
+        optimizer.step()
 
     @torch.no_grad()
-    def evaluate(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def infer(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         with cast:
             if side == "ours":
                 return grow_labels(model(x).main, size, False)
             return F.interpolate(peer_logits(name, model, x)[0], size, mode="bilinear", align_corners=False).argmax(1)
 
-    return train if mode == "train" else evaluate
+    return train if mode == "train" else infer
 
 
 def measure(name: str, mode: str, batch: int, precision: str) -> dict[str, Any]:
-    """Seconds of both sides taken in turns, and the ratio with its interval."""
+    """Time both sides interleaved and return the row of the result file."""
     x = torch.randn(batch, 3, HEIGHT, WIDTH).contiguous(memory_format=torch.channels_last)
     label = torch.randint(0, CLASSES, (batch, HEIGHT, WIDTH))
     row = {"model": name, "mode": mode, "batch": batch, "precision": precision, "hw": [HEIGHT, WIDTH]}
-    steps = {side: step_of(name, side, mode, precision) for side in ("ours", "peer")}
+    steps = {side: build_step(name, side, mode, precision) for side in ("ours", "peer")}
     steps["ours"](x, label)
     try:
         steps["peer"](x, label)
-    except ValueError as error:  # mmsegmentation's PSPNet has no norm for one pooled value
+    except ValueError as error:  # batch norm of mmsegmentation's PSPNet cannot train on one pooled value per channel
         return row | {"peer_refuses": str(error)}
     calls = {side: lambda step=step: step(x, label) for side, step in steps.items()}
-    return row | compared(in_turns(calls, seconds=SECONDS, least=FEWEST, most=MOST, warm=0))
+    return row | compare_to_peer(time_interleaved(calls, seconds=SECONDS, min_rounds=MIN_ROUNDS, max_rounds=MAX_ROUNDS, warmup=0))
 
 
-def main(words: list[str]) -> None:
-    cases = [
-        (name, mode, batch, precision)
-        for name in ("pspnet", "fcn_dilated")
-        for mode in ("eval", "train")
-        for batch in (1, 8)
-        for precision in ("bf16", "fp32")
-        if set(words) <= {name, mode, str(batch), precision}
-    ]
+def main(args: argparse.Namespace) -> None:
+    """Measure all selected combinations."""
+    options = (args.model, MODELS), (args.mode, MODES), (args.batch, BATCHES), (args.precision, PRECISIONS)
     rows = []
-    for case in cases:
+    for case in itertools.product(*(choices if chosen is None else (chosen,) for chosen, choices in options)):
         rows.append(measure(*case))
         gc.collect()
         print(rows[-1], flush=True)
-    if not words:
-        print(write_result("peers_360x480", "python -m benchmarks.beside_peers", rows, packages=("mmsegmentation",)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    if all(chosen is None for chosen, _ in options):
+        print(write_result("peers_360x480", args.command, rows, packages=("mmsegmentation",)))

@@ -1,14 +1,16 @@
-"""Where a network's time goes: ``python -m benchmarks.profile_layers icnet_half openvino bf16``, a minute or two each.
+"""Time per layer or operator of one network in one runtime.
 
-One picture of 1024x2048, 19 classes, random weights, the lean network from bytes to scores. Layers as the runtime runs them, added up
-over repetitions and divided by their number; kinds of layers below. Runtimes that can tell: ``openvino`` (its own counters, layers
-after fusion) and ``eager`` (torch's profiler, operators). ``training`` in their place is a whole training step of eight crops of
-240x320: forward, loss, backward, optimiser.
+One image of 1024x2048, 19 classes, random weights, the network fused for inference, from bytes to logits. Layers are reported as the
+runtime executes them, averaged over repetitions, and summed by kind. Two runtimes provide such times: openvino (its own counters, layers
+after fusion) and eager (torch's profiler, operators). The runtime "training" stands for one training step of eight crops of 320x240:
+forward, loss, backward and optimizer.
+
+One or two minutes each.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.models import NETWORKS
 from benchmarks.harness.result_files import write_result
 from segzoo.engine.device import normalise
 from segzoo.measured import lean_copy
@@ -24,109 +27,106 @@ from segzoo.registry import LOSSES, OPTIMS, RUNTIMES
 from segzoo.runtimes._base import Order
 from segzoo.subject import Subject, bench_pictures, subject
 
-SIZE, CLASSES, TURNS, SHOWN = (1024, 2048), 19, 20, 30
+SIZE, CLASSES = (1024, 2048), 19
 CROP, BATCH = (240, 320), 8  # of the training step
-SECONDS = 20.0  # after which no further repetition begins
-DEEP = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
-NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "icnet_half": ({"name": "icnet"}, {**DEEP, "width": 0.5}),
-    "icnet": ({"name": "icnet"}, DEEP),
-    "pspnet": ({"name": "pspnet"}, DEEP),
-    "fcn_dilated": ({"name": "fcn_dilated"}, {"name": "resnet50"}),
-    "parsenet": ({"name": "parsenet"}, {"name": "vgg16", "pool": "deeplab"}),
-    "largefov": ({"name": "deeplab_largefov"}, {"name": "vgg16", "pool": "deeplab"}),
-}
+REPETITIONS, SECONDS = 20, 20.0  # whichever is reached first
+LAYERS_KEPT = 30  # in the result file
+CALIBRATION_IMAGES = 16
 Layer = tuple[str, str, float]  # name, kind, milliseconds
 
 
-def by_openvino(order: Order) -> Iterable[Layer]:
-    """Mean milliseconds of each layer that ran."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what to profile."""
+    parser.add_argument("model", choices=NETWORKS)
+    parser.add_argument("runtime", choices=("openvino", "eager", "training"))
+    parser.add_argument("precision", choices=("bf16", "fp32", "int8"))
+
+
+def profile_openvino(order: Order) -> Iterable[Layer]:
+    """Return the mean milliseconds of each executed layer."""
     from segzoo.runtimes.openvino import compiled
 
-    request = compiled(order, 16, PERF_COUNT=True).create_infer_request()
+    request = compiled(order, CALIBRATION_IMAGES, PERF_COUNT=True).create_infer_request()
     spent: dict[tuple[str, str], float] = defaultdict(float)
 
-    def once() -> None:
+    def infer() -> None:
         request.infer({0: order.example.numpy()}, share_inputs=True)
         for info in request.get_profiling_info():
             spent[info.node_name, f"{info.node_type} {info.exec_type}"] += info.real_time.total_seconds() * 1000
 
-    repeated(once, 2)
+    repeat(infer, 2)
     spent.clear()
-    turns = repeated(once, TURNS)
-    return [(name, kind, ms / turns) for (name, kind), ms in spent.items()]
+    count = repeat(infer, REPETITIONS)
+    return [(name, kind, ms / count) for (name, kind), ms in spent.items()]
 
 
-def by_eager(order: Order) -> Iterable[Layer]:
-    """Mean milliseconds of each operator and input shape."""
+def profile_eager(order: Order) -> Iterable[Layer]:
+    """Return the mean milliseconds of each operator and input shape in inference."""
     call = RUNTIMES.build("eager", order)
-    return by_torch(lambda: call(order.example))
+    return profile_torch(lambda: call(order.example))
 
 
-def by_torch(once: Callable[[], object]) -> Iterable[Layer]:
-    """Mean milliseconds of each operator and input shape in a call."""
-    repeated(once, 3)
+def profile_torch(call: Callable[[], object]) -> Iterable[Layer]:
+    """Return the mean milliseconds of each operator and input shape in a call."""
+    repeat(call, 3)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
-        turns = repeated(once, TURNS)
+        count = repeat(call, REPETITIONS)
     rows = profile.key_averages(group_by_input_shape=True)
-    return [(str(row.input_shapes[:2]), row.key, row.self_cpu_time_total / 1000 / turns) for row in rows]
+    return [(str(row.input_shapes[:2]), row.key, row.self_cpu_time_total / 1000 / count) for row in rows]
 
 
-def repeated(once: Callable[[], object], most: int) -> int:
-    """Calls until it was enough or took long enough; how often."""
+def repeat(call: Callable[[], object], most: int) -> int:
+    """Repeat a call until the limit on count or time is reached; return the count."""
     start = time.perf_counter()
-    for turn in range(most):
-        once()
+    for number in range(most):
+        call()
         if time.perf_counter() - start > SECONDS:
-            return turn + 1
+            return number + 1
     return most
 
 
-def training_step(chosen: Subject, precision: str) -> Callable[[], object]:
-    """One step of training in a number format."""
-    model, place = chosen.model.train().to(memory_format=torch.channels_last), torch.device("cpu")  # type: ignore[call-overload]
+def training_step(ours: Subject, precision: str) -> Callable[[], object]:
+    """Return a call that runs one training step."""
+    model, device = ours.model.train().to(memory_format=torch.channels_last), torch.device("cpu")  # type: ignore[call-overload]
     loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, 255, model.loss_at)
     optimizer = OPTIMS.build("sgd", model)
-    picture = normalise(torch.from_numpy(np.stack(bench_pictures(chosen.data, BATCH, hw=CROP))), chosen.card, place)
+    images = normalise(torch.from_numpy(np.stack(bench_pictures(ours.data, BATCH, hw=CROP))), ours.card, device)
     label = torch.randint(0, CLASSES, (BATCH, *CROP), dtype=torch.uint8)
 
-    def once() -> None:
+    def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            terms = loss.terms(model(picture), label)
+            terms = loss.terms(model(images), label)
         optimizer.zero_grad()
         loss.total(terms).backward()
         optimizer.step()
 
-    return once
+    return step
 
 
-def profiled(chosen: Subject, runtime: str, precision: str) -> Iterable[Layer]:
-    """The layers of a picture in a runtime, or the operators of a training step."""
+def profile(ours: Subject, runtime: str, precision: str) -> Iterable[Layer]:
+    """Return the layers of an inference call, or the operators of a training step."""
     if runtime == "training":
-        return by_torch(training_step(chosen, precision))
-    pictures = bench_pictures(chosen.data, 16, hw=SIZE)
-    network = lean_copy(chosen.model, chosen.card, torch.device("cpu"))
-    order = Order(network, torch.from_numpy(pictures[0][None]), precision, pictures)  # type: ignore[arg-type]
-    return {"openvino": by_openvino, "eager": by_eager}[runtime](order)
+        return profile_torch(training_step(ours, precision))
+    images = bench_pictures(ours.data, CALIBRATION_IMAGES, hw=SIZE)
+    network = lean_copy(ours.model, ours.card, torch.device("cpu"))
+    order = Order(network, torch.from_numpy(images[0][None]), precision, images)  # type: ignore[arg-type]
+    return {"openvino": profile_openvino, "eager": profile_eager}[runtime](order)
 
 
-def main(name: str, runtime: str, precision: str) -> None:
-    model, trunk = NETWORKS[name]
-    chosen = subject({"model": model, "backbone": trunk}, classes=CLASSES)
-    layers = sorted(profiled(chosen, runtime, precision), key=lambda layer: -layer[2])
+def main(args: argparse.Namespace) -> None:
+    """Profile one network and keep its layers as a result file."""
+    layers = sorted(
+        profile(subject(NETWORKS[args.model], classes=CLASSES), args.runtime, args.precision), key=lambda layer: -layer[2]
+    )
     kinds: dict[str, float] = defaultdict(float)
     for _, kind, ms in layers:
         kinds[kind] += ms
-    hw = CROP if runtime == "training" else SIZE
-    row = {"model": name, "runtime": runtime, "precision": precision, "hw": list(hw), "total_ms": sum(kinds.values())}
+    hw = CROP if args.runtime == "training" else SIZE
+    row: dict[str, Any] = {"model": args.model, "runtime": args.runtime, "precision": args.precision, "hw": list(hw)}
+    row["total_ms"] = sum(kinds.values())
     row["kinds"] = [{"kind": kind, "ms": ms} for kind, ms in sorted(kinds.items(), key=lambda item: -item[1]) if ms > 0.01]
-    row["layers"] = [{"name": layer, "kind": kind, "ms": ms} for layer, kind, ms in layers[:SHOWN]]
+    row["layers"] = [{"name": layer, "kind": kind, "ms": ms} for layer, kind, ms in layers[:LAYERS_KEPT]]
     for entry in [*row["kinds"][:12], *row["layers"]]:
         print("{ms:8.2f}  {kind}  {name}".format(**{"name": ""} | entry))
-    print(f"{row['total_ms']:8.2f}  together")
-    command = f"python -m benchmarks.profile_layers {name} {runtime} {precision}"
-    print(write_result(f"profile_{name}_{runtime}_{precision}", command, [row], packages=("openvino",)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(f"{row['total_ms']:8.2f}  total")
+    print(write_result(f"profile_{args.model}_{args.runtime}_{args.precision}", args.command, [row], packages=("openvino",)))

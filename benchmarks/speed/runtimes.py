@@ -1,21 +1,19 @@
-"""Sweeps of ``tools/bench.py`` whose rows are kept: ``python -m benchmarks.sweeps article``, about 20 minutes on two cores.
+"""Latency in every runtime and precision, as a sweep of tools/bench.py.
 
-``article`` is the article's closing table again: ICNet as released at 1024x2048 in batches of 1 and 16, every runtime and number format
-that runs here. ``trained <run>`` is a trained network on pictures of its own data, for what the formats do to labels that mean something.
-``cuda`` is for a machine with a GPU: all five models, with and without compiler and captured graphs.
+article: ICNet as released at 1024x2048 with batches of 1 and 16, as in the article's closing table. About 20 minutes on two cores.
+trained: a trained network on images of its own data, which shows the effect of the precision on meaningful labels. Needs --ckpt.
+cuda: all five models on a GPU, eager, compiled and with CUDA graphs.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.result_files import read_json, write_result
+from benchmarks.harness.tool_runs import run_tool
 
-ROOT = Path(__file__).parents[2]
 SWEEPS = {
     "article": ("model=icnet_half", "runtime=openvino,onnxruntime,eager,torch_compile", "precision=bf16,fp32,int8", "batch=1,16"),
     "trained": ("runtime=openvino,onnxruntime", "precision=bf16,fp32,int8", "check=8"),
@@ -27,20 +25,22 @@ SWEEPS = {
         "device=cuda",
     ),
 }
-COMMON = ("machine", "versions", "git")  # the same of every row
+SHARED_KEYS = ("machine", "versions", "git")  # the result file holds them once
 
 
-def main(name: str, ckpt: str | None = None) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sweep and its checkpoint."""
+    parser.add_argument("sweep", choices=SWEEPS)
+    parser.add_argument("--ckpt", help="run directory or checkpoint, for the sweep 'trained'")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run one sweep and keep its rows."""
+    if (args.sweep == "trained") != (args.ckpt is not None):
+        raise SystemExit("The sweep 'trained' needs --ckpt; the others have random weights and do not accept it.")
     with tempfile.TemporaryDirectory() as folder:
-        words = [*SWEEPS[name], "interval=0.05", f"hydra.sweep.dir={folder}/sweep", *([f"ckpt={ckpt}"] if ckpt else [])]
-        command = [sys.executable, "tools/bench.py", "-m", *words]
-        subprocess.run(command, cwd=ROOT, check=True)
-        rows = json.loads((Path(folder) / "sweep" / "bench.json").read_text(encoding="utf-8"))
-    rows = [{key: value for key, value in row.items() if key not in COMMON} for row in rows]
-    packages = ("openvino", "onnxruntime", "nncf")
-    said = f"python -m benchmarks.sweeps {name}" + (" runs/quick" if ckpt else "")
-    print(write_result(f"{name}_1024x2048", said, rows, packages=packages))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        ckpt = [f"ckpt={args.ckpt}"] if args.ckpt else []
+        run_tool("bench", "-m", *SWEEPS[args.sweep], "interval=0.05", f"hydra.sweep.dir={folder}/sweep", *ckpt)
+        rows = read_json(Path(folder) / "sweep" / "bench.json")
+    rows = [{key: value for key, value in row.items() if key not in SHARED_KEYS} for row in rows]
+    print(write_result(f"{args.sweep}_1024x2048", args.command, rows, packages=("openvino", "onnxruntime", "nncf")))

@@ -1,12 +1,13 @@
-"""Makes CamVid at half its size for networks that are slow on a CPU: ``python -m benchmarks.half_camvid <camvid> <new folder>``.
+"""Half-resolution copy of CamVid, for models that train slowly on a CPU.
 
-Pictures are averaged over 2x2 pixels, labels take the lower right one of the four; lists are copied. 240x180 pixels, lossless.
+Images are averaged over 2x2 pixels, labels take the lower right one of the four, and lists are copied. The copy has 240x180 pixels and
+is lossless.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import cv2
@@ -16,8 +17,14 @@ from PIL import Image
 FACTOR = 2
 
 
-def shrink(source: Path, target: Path) -> int:
-    """Writes the copy; returns how many pictures it has."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the source and the target directory."""
+    parser.add_argument("source", type=Path, help="directory of CamVid")
+    parser.add_argument("target", type=Path, help="directory of the copy")
+
+
+def downsample(source: Path, target: Path) -> int:
+    """Write the copy and return its number of images."""
     count = 0
     for split in ("train", "val"):
         for path in sorted((source / split).iterdir()):
@@ -36,5 +43,6 @@ def shrink(source: Path, target: Path) -> int:
     return count
 
 
-if __name__ == "__main__":
-    print(f"{shrink(Path(sys.argv[1]), Path(sys.argv[2]))} pictures in {sys.argv[2]}")
+def main(args: argparse.Namespace) -> None:
+    """Write the copy."""
+    print(f"{downsample(args.source, args.target)} images in {args.target}")

@@ -1,4 +1,4 @@
-"""Tables of what trained networks come to."""
+"""Tables of the accuracy of trained networks."""
 
 from __future__ import annotations
 
@@ -6,117 +6,124 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.result_files import RESULTS, read_result
-from benchmarks.tables.formatting import kept
+from benchmarks.tables.formatting import (
+    NOT_MEASURED,
+    current_term,
+    format_millions,
+    format_percent,
+    is_measured,
+    result_table,
+)
 from segzoo.report import markdown_table
 
 
 def first_run() -> str:
-    """What README's first command came to."""
-    if not (RESULTS / "first_run.json").exists():
-        return "Not measured yet.\n"
-    found = read_result("first_run")
-    result = found["result"]
-    classes = ", ".join(f"{name} {100 * row['iou']:.0f}" for name, row in found["per_class"].items())
+    """One sentence: the result of the first command in the main README."""
+    if not is_measured("first_run"):
+        return NOT_MEASURED
+    content = read_result("first_run")
+    result = content["result"]
+    classes = ", ".join(f"{name} {format_percent(row['iou'], 0)}" for name, row in content["per_class"].items())
     return (
-        f"mIoU {100 * result['miou']:.1f} % after {result['steps']} steps in {result['train_minutes']:.1f} minutes on "
-        f"{found['machine']['cores']} cores ({classes}).\n"
+        f"mIoU {format_percent(result['miou'], 1)} % after {result['steps']} steps in {result['train_minutes']:.1f} minutes on "
+        f"{content['machine']['cores']} cores (IoU % by class: {classes}).\n"
     )
 
 
 def camvid() -> str:
-    """Every CamVid training that was kept."""
-    rows = []
-    for path in sorted(RESULTS.glob("camvid_*.json")):
-        found = read_result(path.stem)
-        result, config = found["result"], found["config"]
-        model = f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}"
-        marks = " / ".join(f"{at} min {100 * score:.1f}" for at, score in marks_of(found["curve"], result["train_minutes"]))
-        rows.append(
-            (
-                model,
-                "240x180" if config["data"].get("title") == "camvid_half" else "480x360",
-                f"{result['params'] / 1e6:.2f} M",
-                f"{result['train_minutes']:.0f}"
-                + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
-                f"{100 * result['miou']:.2f}",
-                marks,
-                f"{100 * found['baseline']['miou']:.1f}" if "baseline" in found else None,
-                source(path),
-            )
-        )
-    return markdown_table(
-        ("model", "pictures", "params with aux", "minutes", "best mIoU %", "on the way", "most frequent class alone %", "result"),
-        rows,
+    """One row per CamVid training; the links are relative to the root of the checkout."""
+    columns = (
+        "model",
+        "images",
+        "parameters with aux heads",
+        "minutes",
+        "best mIoU %",
+        "mIoU % over time",
+        "majority class mIoU %",
+        "result",
+    )
+    return markdown_table(columns, [_camvid_row(path) for path in sorted(RESULTS.glob("camvid_*.json"))])
+
+
+def _camvid_row(path: Path) -> tuple[Any, ...]:
+    content = read_result(path.stem)
+    result, config = content["result"], content["config"]
+    minutes = result["train_minutes"]
+    return (
+        f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}",
+        "240x180" if config["data"].get("title") == "camvid_half" else "480x360",
+        format_millions(result["params"]),
+        f"{minutes:.0f}" + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
+        format_percent(result["miou"]),
+        " / ".join(f"{mark} min {format_percent(score, 1)}" for mark, score in best_so_far(content["curve"], minutes)),
+        format_percent(content["baseline"]["miou"], 1) if "baseline" in content else None,
+        f"[json](benchmarks/results/{path.name})",
     )
 
 
-def marks_of(curve: list[dict[str, Any]], last: float, every: int = 30) -> list[tuple[int, float]]:
-    """The best score seen by 30, 60, 90 minutes of a run of ``last`` minutes."""
-    marks = [at for at in range(every, int(last) + every + 1, every) if at <= last + 1]
-    return [(at, max(row["mIoU"] for row in curve if row["minutes"] <= at + 1)) for at in marks]
-
-
-def source(path: Path) -> str:
-    return f"[json](benchmarks/results/{path.name})"
+def best_so_far(curve: list[dict[str, Any]], minutes: float, every: int = 30) -> list[tuple[int, float]]:
+    """Return the best score after 30, 60, 90, ... minutes of a run."""
+    marks = [mark for mark in range(every, int(minutes) + every + 1, every) if mark <= minutes + 1]
+    return [(mark, max(row["mIoU"] for row in curve if row["minutes"] <= mark + 1)) for mark in marks]
 
 
 def crf_effect() -> str:
     """mIoU and milliseconds with and without the CRF."""
-    return kept(
+    return result_table(
         "crf_effect",
         ("model", "mIoU %", "with CRF", "network ms", "CRF ms"),
         lambda r: (
             r["model"],
-            f"{100 * r['miou']:.2f}",
-            f"{100 * r['miou_crf']:.2f}",
+            format_percent(r["miou"]),
+            format_percent(r["miou_crf"]),
             f"{r['network_ms']:.0f}",
             f"{r['crf_ms']:.0f}",
         ),
     )
 
 
-def crf_search() -> str:
-    """The best parameters that the grid search found."""
-    return kept(
+def crf_grid_search() -> str:
+    """The best point of the CRF's grid search."""
+    return result_table(
         "crf_search_half_largefov",
-        ("pictures", "points tried", "without CRF %", "best mIoU %", "w1", "alpha", "beta"),
+        ("images", "points tried", "without CRF %", "best mIoU %", "w1", "alpha", "beta"),
         lambda r: (
             r["pictures"],
             len(r["coarse"]) + len(r["fine"]),
-            f"{100 * r['without']:.2f}",
-            f"{100 * r['best']['miou']:.2f}",
+            format_percent(r["without"]),
+            format_percent(r["best"]["miou"]),
             *(f"{r['best'][key]:g}" for key in ("w1", "alpha", "beta")),
         ),
     )
 
 
-def branches() -> str:
-    """ICNet's resolutions: mIoU and milliseconds."""
-    return kept(
+def icnet_branches() -> str:
+    """mIoU and milliseconds by the branches of ICNet."""
+    return result_table(
         "icnet_branches",
         ("branches", "mIoU %", "ms fp32", "ms bf16"),
-        lambda r: (r["branches"], f"{100 * r['miou']:.2f}", f"{r['ms_fp32']:.0f}", f"{r['ms_bf16']:.0f}"),
+        lambda r: (r["branches"], format_percent(r["miou"]), f"{r['ms_fp32']:.0f}", f"{r['ms_bf16']:.0f}"),
     )
 
 
-def runtimes() -> str:
-    """What runtimes and number formats cost in mIoU."""
-    return kept(
+def runtime_accuracy() -> str:
+    """mIoU and milliseconds by runtime and precision."""
+    return result_table(
         "runtimes_camvid",
-        ("runtime", "precision", "mIoU %", "against eager fp32", "ms a picture"),
-        lambda r: (r["runtime"], r["precision"], f"{100 * r['miou']:.2f}", f"{r['points']:+.2f}", f"{r['ms']:.0f}"),
+        ("runtime", "precision", "mIoU %", "difference to eager fp32", "ms per image"),
+        lambda r: (r["runtime"], r["precision"], format_percent(r["miou"]), f"{r['points']:+.2f}", f"{r['ms']:.0f}"),
     )
 
 
-def transfer() -> str:
-    """Forty pictures with and without a trained start."""
-    return kept(
+def few_shot_transfer() -> str:
+    """mIoU on forty images with and without pretraining."""
+    return result_table(
         "transfer",
-        ("variant", "seeds", "mIoU %", "spread"),
+        ("variant", "seeds", "mean mIoU %", "standard deviation"),
         lambda r: (
-            r["variant"],
+            current_term(r["variant"]),
             r["seeds"],
-            f"{100 * sum(r['miou']) / len(r['miou']):.2f}",
-            f"{100 * r['spread']:.2f}" if r.get("spread") is not None else None,
+            format_percent(sum(r["miou"]) / len(r["miou"])),
+            format_percent(r["spread"]) if r.get("spread") is not None else None,
         ),
     )

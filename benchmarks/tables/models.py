@@ -1,4 +1,7 @@
-"""README's table of models: papers and their scores from ``models.yaml``, sizes counted on the meta device."""
+"""The table of models in the main README.
+
+Papers and their scores come from ``models.yaml``; parameters and operations are counted on the meta device.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,33 @@ import yaml
 from segzoo.tools._entry import plain
 from segzoo.tools._words import read_words
 
+from benchmarks.tables.formatting import format_millions
 from segzoo.describe import describe, sums
 from segzoo.report import markdown_table
 from segzoo.zoo import blank_model
 
 LISTED = Path(__file__).with_name("models.yaml")
+COLUMNS = (
+    "model",
+    "paper",
+    "main idea",
+    "backbone",
+    "counted for",
+    "parameters",
+    "GMACs",
+    "published mIoU %",
+    "deviation from paper",
+)
 
 
 def models() -> str:
-    """Name, paper, idea, parameters, operations, what the authors measured, and where ours differs."""
+    """One row per model: paper, main idea, size, published score and deviation."""
     rows = []
     for entry in yaml.safe_load(LISTED.read_text(encoding="utf-8")):
         config = plain(read_words("describe", [f"model={entry['name']}"]).jobs[0])[0]
-        found = sums(describe(blank_model(config, classes=entry["classes"]), hw=tuple(entry["hw"])))
+        totals = sums(describe(blank_model(config, classes=entry["classes"]), hw=tuple(entry["hw"])))
         size = f"{entry['classes']} classes, {entry['hw'][1]}x{entry['hw'][0]}"
-        counts = f"{found['params'] / 1e6:.2f} M", f"{found['gmacs']:.1f}"
-        idea, trunk = entry["idea"], config["backbone"]["name"]
-        rows.append((f"`{entry['name']}`", entry["paper"], idea, trunk, size, *counts, entry["published"], entry["deviation"]))
-    columns = ("model", "paper", "idea", "trunk", "counted at", "parameters", "GMACs", "published mIoU %", "ours differs")
-    return markdown_table(columns, rows)
+        counts = format_millions(totals["params"]), f"{totals['gmacs']:.1f}"
+        idea, backbone = entry["idea"], config["backbone"]["name"]
+        rows.append((f"`{entry['name']}`", entry["paper"], idea, backbone, size, *counts, entry["published"], entry["deviation"]))
+    return markdown_table(COLUMNS, rows)
