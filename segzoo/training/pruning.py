@@ -61,7 +61,7 @@ class ScheduledPruning:
         if not self.remaining_stages:
             return
         if self.scales is None:
-            self.scales = self.pruner.pressed(self.model)
+            self.scales = self.pruner.sparsity_terms(self.model)
         for scale, weight in self.scales:
             if scale.grad is not None:
                 scale.grad.add_(scale.detach().sign() * weight)

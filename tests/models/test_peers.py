@@ -31,7 +31,7 @@ def test_pyramid_is_that_of_segmentation_models_pytorch(size):
 @torch.no_grad()
 def test_cascade_fusion_is_that_of_mmsegmentation_without_its_inner_relus():
     pytest.importorskip("mmcv", reason=SKIP)
-    from benchmarks.peers import import_mmseg
+    from benchmarks.harness.mmseg_import import import_mmseg
 
     import_mmseg()
     from mmseg.models.necks.ic_neck import CascadeFeatureFusion  # pyright: ignore[reportMissingImports]

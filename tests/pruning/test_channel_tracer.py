@@ -164,12 +164,12 @@ def test_what_mixes_channels_is_refused_and_left_whole_when_told(operation):
     ):
         trace_channels(net)
     with pytest.raises(ConfigError, match=f"^pruner: aten.{operation}"):
-        PRUNERS.build("l1").refuse(net)
+        PRUNERS.build("l1").check(net)
     with pytest.raises(ConfigError, match=f"^pruner: aten.{operation}"):
         PRUNERS.build("l1").prune_(net, 0.5, None)
     assert not trace_channels(net, exclude=["first"]).groups
     with pytest.raises(ConfigError, match="every channel of this network has to stay"):
-        PRUNERS.build("l1", exclude=["first"]).refuse(net)
+        PRUNERS.build("l1", exclude=["first"]).check(net)
 
 
 FOLLOWED = {
@@ -204,5 +204,5 @@ def test_a_network_whose_code_holds_widths_is_refused_before_it_is_trained():
     net = Net(Does(lambda x: x.view(1, 8, -1).reshape(1, 8, *x.shape[2:])))
     assert trace_channels(net).groups
     with pytest.raises(ConfigError, match="does not run: shape .* is invalid.*Its code holds numbers of channels"):
-        PRUNERS.build("l1").refuse(net)
+        PRUNERS.build("l1").check(net)
     assert net.first.out_channels == 8 and net.training and not net.first.weight.is_meta

@@ -100,7 +100,7 @@ def test_half_of_icnet_is_its_release():
     varied_(model)
     pruner, x = PRUNERS.build("l1", keep_ratio=0.5), torch.randn(1, 3, 65, 97)
     ranking = pruner.ranking(model, None)
-    with torch.no_grad(), channels_masked(model, ranking.channels, ranking.dropped(0.5)):
+    with torch.no_grad(), channels_masked(model, ranking.channels, ranking.select(0.5)):
         wanted = model(x).main
     pruner.prune_(model, 0.5, None)
     assert count(model) == 6_699_987
@@ -234,7 +234,7 @@ def test_a_scan_that_would_be_uniform_is_refused():
             ConfigError, match="pruner.allocation=sensitivity looks at layers with 75%, 50%, 25%.*pruner.allocation=uniform"
         ):
             PRUNERS.build("l1", allocation="sensitivity", **words)
-    assert PRUNERS.build("l1", allocation="sensitivity", keep_schedule=[0.5, 0.2]).shares == (0.5, 0.2)
+    assert PRUNERS.build("l1", allocation="sensitivity", keep_schedule=[0.5, 0.2]).keep_ratios == (0.5, 0.2)
     sought = PRUNERS.build("l1", allocation="sensitivity", target_gmacs=1.0, start=0.0)
     with pytest.raises(ConfigError, match="at 12% all would keep alike"):
         dataclasses.replace(sought, shares=(0.12,), target=None)
@@ -258,7 +258,7 @@ def test_fair_shares_keep_what_was_asked_and_raise_the_loss_alike(blocks, keep):
 def pressed(model, **words):
     """The name of each norm's scales that are pressed, with the weights."""
     names = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[scale]: weight for scale, weight in PRUNERS.build("bn_scale", **words).pressed(model)}
+    return {names[scale]: weight for scale, weight in PRUNERS.build("bn_scale", **words).sparsity_terms(model)}
 
 
 def test_only_norms_of_channels_that_may_go_are_pressed():
@@ -286,11 +286,11 @@ def test_excluded_layers_are_not_asked_for_a_norm():
 
 def test_what_cannot_be_pruned_so_is_refused_beforehand():
     model = small("icnet", "resnet").to("meta")
-    PRUNERS.build("taylor", exclude=["backbone.c1", "high"]).refuse(model)
+    PRUNERS.build("taylor", exclude=["backbone.c1", "high"]).check(model)
     with pytest.raises(ConfigError, match=r"pruner.exclude=backbone.stem is the beginning of no layer's name. Near: .*backbone"):
-        PRUNERS.build("l1", exclude=["high", "backbone.stem"]).refuse(model)
+        PRUNERS.build("l1", exclude=["high", "backbone.stem"]).check(model)
     with pytest.raises(ConfigError, match="has no batch norm behind it"):
-        PRUNERS.build("bn_scale").refuse(create_model("fcn", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16))
+        PRUNERS.build("bn_scale").check(create_model("fcn", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16))
     with pytest.raises(ConfigError, match="that is never"):
         PRUNERS.build("l1", start=1.0)
     with pytest.raises(ConfigError, match="2 steps are too short for 3 stages"):

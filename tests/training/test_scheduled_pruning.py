@@ -102,7 +102,7 @@ def test_channels_chosen_on_one_network_are_not_cut_from_another(tmp_path):
     def start(folder, keep, resume=None, steps_=12):
         parts = make_parts()
         pruner = PRUNERS.build("l1", keep_ratio=keep, start=0.0)
-        parts.pruner = dataclasses.replace(pruner, chosen=frozenset(pruner.ranking(parts.model, None).dropped(keep)))
+        parts.pruner = dataclasses.replace(pruner, chosen=frozenset(pruner.ranking(parts.model, None).select(keep)))
         place = dataclasses.replace(run_in(folder), resume_from=resume)
         train(parts, place, **settings(steps=steps_))
         return parts.model

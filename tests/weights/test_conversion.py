@@ -121,7 +121,7 @@ MMSEG = {
 @torch.no_grad()
 def test_mmsegmentations_weights_give_its_logits(config, tmp_path):
     pytest.importorskip("mmcv", reason='pip install -e ".[peers]"')
-    from benchmarks.peers import mmseg_model
+    from benchmarks.harness.mmseg_import import mmseg_model
 
     name, settings = MMSEG[config]
     theirs = shaken(mmseg_model(config))

@@ -157,7 +157,7 @@ class _Fields(TorchDispatchMode):
         output = func(*args, **(kwargs or {}))
         seen = [self.of[leaf] for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf in self.of]
         if seen:
-            joint = ReceptiveField(max(field.jump for field in seen), max(field.side for field in seen))
+            joint = ReceptiveField(max(field.jump for field in seen), max(field.size for field in seen))
             for leaf in tree_leaves(output):
                 if isinstance(leaf, Tensor):
                     self.of[leaf] = _after(func.overloadpacket, args, leaf, joint)

@@ -73,13 +73,13 @@ def evaluate_stages(
     if pruner is not None and (sensitivity or pruner.start == 0):
         ranking = pruner.ranking(model, evidence)
         if pruner.start == 0:
-            gone, cut = ranking.dropped(pruner.shares[0]), copy.deepcopy(model)
+            gone, cut = ranking.select(pruner.keep_ratios[0]), copy.deepcopy(model)
             remove_channels_(cut, ranking.channels, gone)
             rows.append(row("pruned", cut))
             parts.pruner = replace(pruner, chosen=frozenset(gone))
         drawn = list(ranking.curves)
         if sensitivity and not drawn:
-            drawn = scan_sensitivity(model, ranking.channels, ranking.worth, evidence.loss, pruner.exclude)
+            drawn = scan_sensitivity(model, ranking.channels, ranking.importance, evidence.loss, pruner.exclude)
     chosen = None if gone is None else sorted(gone)
     write_json(kept, {"looked": looked, "rows": rows, "curves": [asdict(curve) for curve in drawn], "chosen": chosen})
     return rows, drawn
@@ -90,7 +90,7 @@ def _evaluate_cached(parts: TrainingComponents, **words: Any) -> dict[str, Any]:
     from segzoo.checkpoints.serialization import state_dict_hash
 
     sections = {name: parts.config.get(name) for name in ("pruner", "data", "augment", "loss")}
-    shares = None if parts.pruner is None else parts.pruner.shares
+    shares = None if parts.pruner is None else parts.pruner.keep_ratios
     return json.loads(json.dumps(sections | words | {"network": state_dict_hash(parts.model), "shares": shares}))
 
 

@@ -1,0 +1,113 @@
+"""Result file of a training run.
+
+It holds the command, the config, the validation curve and the scores; the data set is named, without any path. A run that was stopped
+early is kept with its best checkpoint and marked as unfinished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from segzoo.checkpoints.serialization import read_trainer
+
+from benchmarks.harness.result_files import RESULTS, read_json
+from benchmarks.harness.tool_runs import run_environment, run_summary
+from segzoo.api import load
+from segzoo.config.build import build_data
+from segzoo.io import write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the run and the name of its result file."""
+    parser.add_argument("run", type=Path, help="run directory of tools/train.py")
+    parser.add_argument("name", help="name of the result file, such as camvid_icnet_half")
+
+
+def read_metrics(run: Path, split: str) -> list[dict[str, Any]]:
+    """Return the rows of a split in ``metrics.jsonl``."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["split"] == split]
+
+
+def validation_curve(run: Path) -> list[dict[str, Any]]:
+    """Return step, epoch, minutes, mIoU, pixel accuracy and loss of each validation."""
+    names = ("minutes", "mIoU", "mAcc", "aAcc", "loss")
+    return [{"step": r["step"], "epoch": r["epoch"]} | {n: r.get(n) for n in names} for r in read_metrics(run, "val")]
+
+
+def training_losses(run: Path, points: int = 40) -> list[dict[str, Any]]:
+    """Return the training loss, thinned to about ``points`` rows plus the last one."""
+    rows = [{"step": r["step"], "loss": r["loss"]} for r in read_metrics(run, "train")]
+    return [*rows[:: max(1, len(rows) // points)], *rows[-1:]]
+
+
+def summarize(run: Path) -> dict[str, Any]:
+    """Return ``result.json`` of a finished run, or the same fields for one that was stopped."""
+    result = run_summary(run)
+    if result.get("finished"):
+        return result
+    scores = read_metrics(run, "val")
+    best, step = max(scores, key=lambda row: row["mIoU"]), int((run / "checkpoints" / "last").read_text())
+    minutes = read_trainer(run / "checkpoints" / str(step))["seconds"] / 60
+    values = {"finished": False, "miou": best["mIoU"], "best_step": best["step"], "last_miou": scores[-1]["mIoU"]}
+    params = sum(parameter.numel() for parameter in load(run).parameters())
+    return values | {"steps": step, "train_minutes": round(minutes, 2), "params": params}
+
+
+def majority_baseline(section: dict[str, Any]) -> dict[str, Any]:
+    """Score a constant prediction of the most frequent training class.
+
+    Also returns the entropy of the training labels in nats, the lowest loss that ignores the image.
+    """
+    train, val = (build_data(section, split) for split in ("train", "val"))
+    classes = train.info.classes
+    train_pixels, val_pixels = (
+        np.sum([np.bincount(data[i].label.ravel(), minlength=256)[: len(classes)] for i in range(len(data))], axis=0)
+        for data in (train, val)
+    )
+    frequency, most = train_pixels / train_pixels.sum(), int(np.argmax(train_pixels))
+    entropy = float(-(frequency[frequency > 0] * np.log(frequency[frequency > 0])).sum())
+    miou = float(val_pixels[most] / val_pixels.sum() / (val_pixels > 0).sum())
+    return {"entropy": entropy, "class": classes[most], "miou": miou}
+
+
+def result_content(run: Path) -> dict[str, Any]:
+    """Return the content of the result file.
+
+    Raises:
+        FileNotFoundError: The run has no ``result.json``.
+    """
+    environment, summary = run_environment(run), read_json(run / "eval" / "summary.json")
+    result, config = summarize(run), yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    baseline = majority_baseline(config["data"])
+    config["data"].pop("root", None)
+    for key in ("out", "resume"):
+        config.pop(key, None)
+    overrides = [word for word in environment["command"][1:] if not word.startswith(("out=", "resume="))]
+    return {
+        "command": " ".join(["python tools/train.py", *overrides]),
+        "git": environment["git"],
+        "machine": environment["machine"],
+        "versions": environment["versions"],
+        "protocol": summary["protocol"],
+        "protocol_id": summary["protocol_id"],
+        "checkpoint_sha256": summary["checkpoint_sha256"],
+        "result": result,
+        "baseline": baseline,
+        "per_class": summary["per_class"],
+        "curve": validation_curve(run),
+        "train_loss": training_losses(run),
+        "config": config,
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the result file."""
+    path = RESULTS / f"{args.name}.json"
+    write_json(path, result_content(args.run))
+    print(path)

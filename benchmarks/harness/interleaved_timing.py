@@ -1,0 +1,65 @@
+"""Interleaved timing of several calls in one process.
+
+Measuring round by round exposes every call to the same load on the machine, so their ratio is stable where each time by itself is not.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+Name = TypeVar("Name")
+
+
+def time_interleaved(
+    calls: Mapping[Name, Callable[[], object]], *, seconds: float, min_rounds: int = 4, max_rounds: int = 30, warmup: int = 1
+) -> dict[Name, list[float]]:
+    """Time each call once per round, every second round in reverse order.
+
+    Args:
+        calls: The calls by name.
+        seconds: Stop once the slowest call has taken this long in total.
+        min_rounds, max_rounds: Limits on the number of rounds, whatever they take.
+        warmup: Rounds at the start that are not timed.
+
+    Returns:
+        Seconds of each round, by the name of the call.
+    """
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    taken: dict[Name, list[float]] = {name: [] for name in calls}
+    while _rounds(taken) < min_rounds or (_rounds(taken) < max_rounds and max(map(sum, taken.values())) < seconds):
+        for name in list(calls) if _rounds(taken) % 2 == 0 else list(calls)[::-1]:
+            start = time.perf_counter()
+            calls[name]()
+            taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def compare_to_peer(taken: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Summarize the times of ``ours`` and ``peer``: medians, number of pairs, ratio with its 95 % interval."""
+    medians = {f"{side}_ms": 1000 * statistics.median(taken[side]) for side in ("ours", "peer")}
+    return {"pairs": len(taken["ours"])} | medians | ratio_interval(taken["ours"], taken["peer"])
+
+
+def ratio_interval(ours: Sequence[float], peer: Sequence[float]) -> dict[str, float]:
+    """Return the ratio of paired times with its 95 % interval.
+
+    The interval comes from a t distribution on the logarithms.
+
+    Args:
+        ours, peer: Seconds of interleaved calls, at least three of each.
+    """
+    logs = [math.log(a / b) for a, b in zip(ours, peer, strict=True)]
+    students_t = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+    half = students_t.get(len(logs), 2.0 if len(logs) < 60 else 1.96) * statistics.stdev(logs) / math.sqrt(len(logs))
+    center = statistics.fmean(logs)
+    return {"ratio": math.exp(center), "low": math.exp(center - half), "high": math.exp(center + half)}
+
+
+def _rounds(taken: Mapping[Any, list[float]]) -> int:
+    return min(map(len, taken.values()))

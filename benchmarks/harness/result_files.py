@@ -1,0 +1,56 @@
+"""Result files: each measurement with its command, commit, machine and versions.
+
+Every published number comes from one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from segzoo.io import write_json
+from segzoo.runs.environment import git_commit, machine, versions
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def write_result(name: str, command: str, rows: Any, *, packages: Sequence[str] = ()) -> Path:
+    """Write ``results/<name>.json`` with everything needed to judge or repeat it.
+
+    Args:
+        name: Stem of the file.
+        command: The command as it was typed, ``args.command`` of every benchmark.
+        rows: Content that JSON can hold.
+        packages: Further packages whose versions are recorded if they are installed, such as peer libraries.
+
+    Returns:
+        The path of the file.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"command": command, "git": git_commit(), "machine": machine(), "versions": versions() | _installed(packages)}
+    write_json(path, content | {"rows": rows})
+    return path
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """Return the content of ``results/<name>.json``."""
+    return read_json(RESULTS / f"{name}.json")
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _installed(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

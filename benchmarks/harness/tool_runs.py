@@ -1,0 +1,42 @@
+"""Runs of the command-line tools, and what they leave in their run directories."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.result_files import ROOT, read_json
+from segzoo.workflows.prune.stages import benchmark_before_after
+
+CAMVID_CROPS = ("augment.crop=[240,320]", "num_val_images=0")
+CAMVID_FINETUNING = (*CAMVID_CROPS, "optim.lr=0.001", "schedule.warmup=30")  # of a pruned network
+NO_REPORT = ("sensitivity=false", "bench_runtimes=[]")  # benchmarks time the networks themselves, once all of them are trained
+SHARED_KEYS = ("machine", "versions", "git", "weights", "settings")  # the result file holds them once
+
+
+def run_tool(tool: str, *overrides: str, quiet: bool = False) -> None:
+    """Run ``tools/<tool>.py`` from the checkout, as a user would.
+
+    Raises:
+        subprocess.CalledProcessError: The tool failed.
+    """
+    command = [sys.executable, f"tools/{tool}.py", *overrides]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL if quiet else None)
+
+
+def run_summary(run: Path) -> dict[str, Any]:
+    """Return the ``result.json`` of a run directory."""
+    return read_json(run / "result.json")
+
+
+def run_environment(run: Path) -> dict[str, Any]:
+    """Return the ``env.json`` of a run directory."""
+    return read_json(run / "env.json")
+
+
+def latency_by_run(runs: dict[str, Path], hw: tuple[int, int]) -> dict[str, list[dict[str, Any]]]:
+    """Measure the latency of one image in each runtime, by the names of the runs."""
+    rows_by_run = benchmark_before_after({name: str(run) for name, run in runs.items()}, bench_hw=hw)
+    return {name: [{k: v for k, v in row.items() if k not in SHARED_KEYS} for row in rows] for name, rows in rows_by_run.items()}

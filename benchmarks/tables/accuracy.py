@@ -1,0 +1,129 @@
+"""Tables of the accuracy of trained networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.result_files import RESULTS, read_result
+from benchmarks.tables.formatting import (
+    NOT_MEASURED,
+    current_term,
+    format_millions,
+    format_percent,
+    is_measured,
+    result_table,
+)
+from segzoo.reporting.tables import markdown_table
+
+
+def first_run() -> str:
+    """One sentence: the result of the first command in the main README."""
+    if not is_measured("first_run"):
+        return NOT_MEASURED
+    content = read_result("first_run")
+    result = content["result"]
+    classes = ", ".join(f"{name} {format_percent(row['iou'], 0)}" for name, row in content["per_class"].items())
+    return (
+        f"mIoU {format_percent(result['miou'], 1)} % after {result['steps']} steps in {result['train_minutes']:.1f} minutes on "
+        f"{content['machine']['cores']} cores (IoU % by class: {classes}).\n"
+    )
+
+
+def camvid() -> str:
+    """One row per CamVid training; the links are relative to the root of the checkout."""
+    columns = (
+        "model",
+        "images",
+        "parameters with aux heads",
+        "minutes",
+        "best mIoU %",
+        "mIoU % over time",
+        "majority class mIoU %",
+        "result",
+    )
+    return markdown_table(columns, [_camvid_row(path) for path in sorted(RESULTS.glob("camvid_*.json"))])
+
+
+def _camvid_row(path: Path) -> tuple[Any, ...]:
+    content = read_result(path.stem)
+    result, config = content["result"], content["config"]
+    minutes = result["train_minutes"]
+    return (
+        f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}",
+        "240x180" if config["data"].get("title") == "camvid_half" else "480x360",
+        format_millions(result["params"]),
+        f"{minutes:.0f}" + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
+        format_percent(result["miou"]),
+        " / ".join(f"{mark} min {format_percent(score, 1)}" for mark, score in best_so_far(content["curve"], minutes)),
+        format_percent(content["baseline"]["miou"], 1) if "baseline" in content else None,
+        f"[json](benchmarks/results/{path.name})",
+    )
+
+
+def best_so_far(curve: list[dict[str, Any]], minutes: float, every: int = 30) -> list[tuple[int, float]]:
+    """Return the best score after 30, 60, 90, ... minutes of a run."""
+    marks = [mark for mark in range(every, int(minutes) + every + 1, every) if mark <= minutes + 1]
+    return [(mark, max(row["mIoU"] for row in curve if row["minutes"] <= mark + 1)) for mark in marks]
+
+
+def crf_effect() -> str:
+    """mIoU and milliseconds with and without the CRF."""
+    return result_table(
+        "crf_effect",
+        ("model", "mIoU %", "with CRF", "network ms", "CRF ms"),
+        lambda r: (
+            r["model"],
+            format_percent(r["miou"]),
+            format_percent(r["miou_crf"]),
+            f"{r['network_ms']:.0f}",
+            f"{r['crf_ms']:.0f}",
+        ),
+    )
+
+
+def crf_grid_search() -> str:
+    """The best point of the CRF's grid search."""
+    return result_table(
+        "crf_search_half_largefov",
+        ("images", "points tried", "without CRF %", "best mIoU %", "w1", "alpha", "beta"),
+        lambda r: (
+            r["pictures"],
+            len(r["coarse"]) + len(r["fine"]),
+            format_percent(r["without"]),
+            format_percent(r["best"]["miou"]),
+            *(f"{r['best'][key]:g}" for key in ("w1", "alpha", "beta")),
+        ),
+    )
+
+
+def icnet_branches() -> str:
+    """mIoU and milliseconds by the branches of ICNet."""
+    return result_table(
+        "icnet_branches",
+        ("branches", "mIoU %", "ms fp32", "ms bf16"),
+        lambda r: (r["branches"], format_percent(r["miou"]), f"{r['ms_fp32']:.0f}", f"{r['ms_bf16']:.0f}"),
+    )
+
+
+def runtime_accuracy() -> str:
+    """mIoU and milliseconds by runtime and precision."""
+    return result_table(
+        "runtimes_camvid",
+        ("runtime", "precision", "mIoU %", "difference to eager fp32", "ms per image"),
+        lambda r: (r["runtime"], r["precision"], format_percent(r["miou"]), f"{r['points']:+.2f}", f"{r['ms']:.0f}"),
+    )
+
+
+def few_shot_transfer() -> str:
+    """mIoU on forty images with and without pretraining."""
+    return result_table(
+        "transfer",
+        ("variant", "seeds", "mean mIoU %", "standard deviation"),
+        lambda r: (
+            current_term(r["variant"]),
+            r["seeds"],
+            format_percent(sum(r["miou"]) / len(r["miou"])),
+            format_percent(r["spread"]) if r.get("spread") is not None else None,
+        ),
+    )

@@ -1,0 +1,62 @@
+"""Rewrite the tables of all README pages from the result files.
+
+A table stands between ``<!-- table: name -->`` and ``<!-- end -->``. A test fails if one differs from its result files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+
+from benchmarks.harness.result_files import ROOT
+from benchmarks.tables import accuracy, models, pruning, speed
+from segzoo.io import write_text
+
+PAGES = tuple(
+    ROOT / folder / "README.md" for folder in ("", "benchmarks", "benchmarks/speed", "benchmarks/accuracy", "benchmarks/studies")
+)
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+TABLES: dict[str, Callable[[], str]] = {
+    make.__name__: make
+    for make in (
+        models.models,
+        accuracy.first_run,
+        accuracy.camvid,
+        accuracy.crf_effect,
+        accuracy.crf_grid_search,
+        accuracy.icnet_branches,
+        accuracy.runtime_accuracy,
+        accuracy.few_shot_transfer,
+        pruning.pruning,
+        pruning.pruning_pspnet_largefov,
+        pruning.pruning_latency_target,
+        speed.peers,
+        speed.peers_1024x2048,
+        speed.runtimes_article,
+        speed.runtimes_trained,
+        speed.runtimes_cuda,
+        speed.upsample_argmax,
+        speed.space_to_batch,
+        speed.profile_layers,
+        speed.crf,
+        speed.checkpoint_overhead,
+        speed.ddp_scaling,
+    )
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add nothing: all pages are written."""
+
+
+def fill_tables(text: str) -> str:
+    """Return a page with all its tables made anew."""
+    return BLOCK.sub(lambda match: match[1] + TABLES[match[2]]() + match[4], text)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Rewrite every page in place."""
+    for page in PAGES:
+        write_text(page, fill_tables(page.read_text(encoding="utf-8")))
+        print(page.relative_to(ROOT))
