@@ -1,7 +1,8 @@
-"""Names to builders, signatures to settings: the whole configuration mechanism, standard library only.
+"""Registries of builders, and settings read from their signatures.
 
-A builder takes objects by position and settings by keyword only; what stands behind the ``*`` is a YAML key. Registries are
-created here by module path and import that module on first use, so that knowing a registry costs nothing.
+A builder takes objects as positional arguments and settings as keyword-only arguments. Each parameter after the ``*`` is a YAML key.
+Registries are created here by module path and import that module on first use, so importing this file is cheap. It uses the
+standard library only.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot work. Carries every error found, one line each, with the hint in the line."""
+    """An invalid configuration.
 
-    def __init__(self, faults: str | Iterable[str]):
-        self.errors = [faults] if isinstance(faults, str) else list(faults)
-        lines = self.errors if len(self.errors) == 1 else [f"{i}. {fault}" for i, fault in enumerate(self.errors, 1)]
+    Attributes:
+        errors: every error found, one line each, including the hint.
+    """
+
+    def __init__(self, errors: str | Iterable[str]):
+        self.errors = [errors] if isinstance(errors, str) else list(errors)
+        lines = self.errors if len(self.errors) == 1 else [f"{i}. {error}" for i, error in enumerate(self.errors, 1)]
         head = "" if len(self.errors) == 1 else f"{len(self.errors)} errors in the configuration:\n"
         super().__init__(head + "\n".join(lines))
 
@@ -32,7 +37,13 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Closed interval of valid numbers, written ``Annotated[float, Range(0, None)]``; None is open, ``above`` excludes low."""
+    """Interval of valid numbers, used as ``Annotated[float, Range(0, None)]``.
+
+    Args:
+        low: smallest valid number; None for no lower bound.
+        high: largest valid number; None for no upper bound.
+        above: exclude ``low`` itself.
+    """
 
     low: float | None = None
     high: float | None = None
@@ -54,7 +65,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Setting:
-    """One keyword-only parameter of a builder: its name, type and default (``Setting.REQUIRED`` if it has none)."""
+    """One keyword-only parameter of a builder.
+
+    ``default`` is ``Setting.REQUIRED`` if the parameter has none.
+    """
 
     REQUIRED = inspect.Parameter.empty
     name: str
@@ -63,33 +77,41 @@ class Setting:
 
 
 def settings_of(function: Callable) -> dict[str, Setting]:
-    """The settings of a builder: its keyword-only parameters, with types resolved and ``Annotated`` kept."""
+    """Read the settings of a builder from its keyword-only parameters.
+
+    Types are resolved, and ``Annotated`` is kept.
+
+    Raises:
+        TypeError: the builder takes ``**kwargs``, so a misspelled setting could not be detected.
+    """
     parameters = inspect.signature(function).parameters.values()
     keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     typed = {p.name: p.annotation for p in keyword_only if p.annotation is not p.empty}
-    # only these: what stands before the * may be typed by names that exist for type checkers alone
+    # keyword-only parameters alone: the annotations of the others may exist only under TYPE_CHECKING
     names = getattr(inspect.unwrap(function), "__globals__", None)
     hints = get_type_hints(types.SimpleNamespace(__annotations__=typed), globalns=names, include_extras=True)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise TypeError(f"{function.__qualname__} takes **kwargs; name its settings, so that a misspelled one can be rejected")
+        raise TypeError(
+            f"{function.__qualname__} takes **kwargs; list its settings explicitly so that misspelled ones are rejected"
+        )
     return {p.name: Setting(p.name, hints.get(p.name, Any), p.default) for p in keyword_only}
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """' Did you mean ...?' with the choice closest to ``word``, or nothing when none is close."""
-    close = get_close_matches(str(word), list(choices), n=1, cutoff=0.55)
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Suggest the closest choice as `` Did you mean ...?``, empty if none is close."""
+    close = get_close_matches(str(name), list(choices), n=1, cutoff=0.55)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def unknown_name_error(kind: str, word: str, choices: Iterable[str]) -> str:
-    """The error line for a name that is not there: what came, the nearest name, the valid ones."""
+def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Error line for an unknown name, with suggestion and valid names."""
     choices = list(choices)
-    legal = ", ".join(choices) if choices else "none"
-    return f"{kind} {word!r} is not known.{did_you_mean(word, choices)} Valid: {legal}."
+    valid = ", ".join(choices) if choices else "none"
+    return f"unknown {kind} {name!r}.{did_you_mean(name, choices)} Valid: {valid}."
 
 
 class Registry:
-    """Builders of one kind, by name. The name is the function's own."""
+    """Builders of one kind, registered under their function names."""
 
     def __init__(self, kind: str, module: str):
         self.kind, self.module = kind, module
@@ -97,71 +119,104 @@ class Registry:
         self._loaded = False
 
     def register(self, builder: Callable) -> Callable:
-        """Decorator: adds a builder under its function name. Raises ValueError if the name is taken by another."""
+        """Register a builder under its function name, as a decorator.
+
+        Raises:
+            ValueError: another builder is already registered under that name.
+        """
         name = builder.__name__
-        taken = self._builders.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (builder.__module__, builder.__qualname__):
-            raise ValueError(f"{self.kind} {name!r} is registered twice: by {taken.__module__} and {builder.__module__}")
+        existing = self._builders.get(name)
+        if existing is not None and (existing.__module__, existing.__qualname__) != (builder.__module__, builder.__qualname__):
+            raise ValueError(f"{self.kind} {name!r} is registered twice: by {existing.__module__} and {builder.__module__}")
         self._builders[name] = builder
         return builder
 
     def names(self) -> list[str]:
-        """All registered names, sorted. The first call imports the builders' module."""
+        """Sorted names of all builders, importing them on first use."""
         self._load()
         return sorted(self._builders)
 
     def get(self, name: str) -> Callable:
-        """The builder of that name; ConfigError with the nearest and the valid names if there is none."""
+        """Return the builder registered under ``name``.
+
+        Raises:
+            ConfigError: there is none; the message has the closest match and the valid names.
+        """
         if name not in self.names():
             raise ConfigError(unknown_name_error(self.kind, name, self.names()))
         return self._builders[name]
 
     def settings(self, name: str) -> dict[str, Setting]:
-        """The settings that builder takes, in the order of its signature."""
+        """Settings of a builder, in the order of its signature."""
         return settings_of(self.get(name))
 
-    def errors(self, name: str, given: Mapping[str, Any], where: str | None = None) -> list[str]:
-        """Every error of ``given`` as settings of builder ``name``, one line each; empty if it can be built."""
-        where = where or self.kind
-        if name not in self.names():
-            return [unknown_name_error(where, name, self.names())]
-        return setting_errors(self.settings(name), given, where, f"{where} {name!r}")
+    def errors(self, name: str, values: Mapping[str, Any], section: str | None = None) -> list[str]:
+        """List every error in the settings of a builder, one line each.
 
-    def build(self, name: str, *objects: Any, **given: Any) -> Any:
-        """Calls the builder with ``objects`` by position and ``given`` as settings, after checking them all."""
-        faults = self.errors(name, given)
-        if faults:
-            raise ConfigError(faults)
+        Args:
+            name: of the builder.
+            values: setting -> value.
+            section: config group shown in the messages; None means the registry's kind.
+
+        Returns:
+            The errors; empty if the builder accepts the settings.
+        """
+        section = section or self.kind
+        if name not in self.names():
+            return [unknown_name_error(section, name, self.names())]
+        return setting_errors(self.settings(name), values, section, f"{section} {name!r}")
+
+    def build(self, name: str, *objects: Any, **values: Any) -> Any:
+        """Check the settings and call the builder.
+
+        Args:
+            name: of the builder.
+            objects: its positional arguments.
+            values: its settings, as YAML holds them.
+
+        Raises:
+            ConfigError: the name or a setting is invalid; lists all errors.
+        """
+        errors = self.errors(name, values)
+        if errors:
+            raise ConfigError(errors)
         known = self.settings(name)
-        return self._builders[name](*objects, **{key: coerce(value, known[key].type) for key, value in given.items()})
+        return self._builders[name](*objects, **{key: coerce(value, known[key].type) for key, value in values.items()})
 
     def _load(self) -> None:
         if self._loaded:
             return
         module = importlib.import_module(self.module)
-        for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            importlib.import_module(f"{self.module}.{found.name}")
+        for submodule in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{self.module}.{submodule.name}")
         self._loaded = True
 
 
-def setting_errors(known: Mapping[str, Setting], given: Mapping[str, Any], where: str, who: str) -> list[str]:
-    """Unknown, missing and ill-typed settings of one section, one line each."""
-    prefix = f"{where}." if where else ""
-    faults = []
-    for key, value in given.items():
+def setting_errors(known: Mapping[str, Setting], values: Mapping[str, Any], section: str, owner: str) -> list[str]:
+    """List unknown, missing and mistyped settings of one section, one line each.
+
+    Args:
+        known: the valid settings.
+        values: setting -> value.
+        section: prefix of the settings in messages, such as ``model``; empty for top-level settings.
+        owner: of the settings, for messages, such as ``model 'pspnet'``.
+    """
+    prefix = f"{section}." if section else ""
+    errors = []
+    for key, value in values.items():
         if key not in known:
-            faults.append(f"{prefix}{key}: {who} has no such setting.{did_you_mean(key, known)} Valid: {', '.join(known)}.")
-        elif (wanted := type_error(value, known[key].type)) is not None:
-            faults.append(f"{prefix}{key}={value!r}: wanted {wanted}.{_nearest_literal(value, known[key].type)}")
+            errors.append(f"{prefix}{key}: {owner} has no such setting.{did_you_mean(key, known)} Valid: {', '.join(known)}.")
+        elif (expected := type_error(value, known[key].type)) is not None:
+            errors.append(f"{prefix}{key}={value!r}: expected {expected}.{_nearest_literal(value, known[key].type)}")
     for setting in known.values():
-        if setting.default is Setting.REQUIRED and setting.name not in given:
-            faults.append(f"{prefix}{setting.name} is missing: {who} needs it ({describe_type(setting.type)}).")
-    return faults
+        if setting.default is Setting.REQUIRED and setting.name not in values:
+            errors.append(f"{prefix}{setting.name} is missing: {owner} requires it ({describe_type(setting.type)}).")
+    return errors
 
 
-def describe_type(wanted: Any) -> str:
-    """A type in words for a message: ``a whole number, at least 1``."""
-    origin, args = get_origin(wanted), get_args(wanted)
+def describe_type(annotation: Any) -> str:
+    """Describe a type for an error message, such as ``an integer, at least 1``."""
+    origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = ", ".join(str(extra) for extra in args[1:] if isinstance(extra, Range))
         return f"{describe_type(args[0])}, {bounds}" if bounds else describe_type(args[0])
@@ -174,19 +229,22 @@ def describe_type(wanted: Any) -> str:
     if origin is tuple:
         return f"a list of {len(args)}: " + "; ".join(describe_type(arg) for arg in args)
     if origin is dict:
-        return f"a table from {describe_type(args[0])} to {describe_type(args[1])}"
-    words = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", type(None): "null", Any: "anything"}
-    return words.get(wanted, getattr(wanted, "__name__", str(wanted)))
+        return f"a mapping from {describe_type(args[0])} to {describe_type(args[1])}"
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", type(None): "null", Any: "anything"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-def type_error(value: Any, wanted: Any) -> str | None:
-    """None if ``value`` fits the type, else the type in words. Lists fit tuples; whole numbers fit float; true is no number."""
-    return None if _fits(value, wanted) else describe_type(wanted)
+def type_error(value: Any, annotation: Any) -> str | None:
+    """Describe the expected type if ``value`` does not match, else None.
+
+    Lists match tuples, and integers match float. Booleans match neither int nor float.
+    """
+    return None if _fits(value, annotation) else describe_type(annotation)
 
 
-def _fits(value: Any, wanted: Any) -> bool:
-    origin, args = get_origin(wanted), get_args(wanted)
-    if wanted is Any:
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
         return True
     if origin is Annotated:
         ranges = [extra for extra in args[1:] if isinstance(extra, Range)]
@@ -202,31 +260,34 @@ def _fits(value: Any, wanted: Any) -> bool:
         return len(value) == len(args) and all(_fits(item, arg) for item, arg in zip(value, args, strict=True))
     if origin is dict and isinstance(value, Mapping):
         return all(_fits(key, args[0]) and _fits(item, args[1]) for key, item in value.items())
-    if isinstance(value, bool) or wanted is bool:
-        return wanted is bool and isinstance(value, bool)
-    if wanted is float:
+    if isinstance(value, bool) or annotation is bool:
+        return annotation is bool and isinstance(value, bool)
+    if annotation is float:
         return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(wanted, type) and isinstance(value, wanted)
+    return isinstance(annotation, type) and isinstance(value, annotation)
 
 
-def coerce(value: Any, wanted: Any) -> Any:
-    """``value`` in the containers its type names: YAML lists become tuples, whole numbers floats where floats are wanted."""
-    origin, args = get_origin(wanted), get_args(wanted)
+def coerce(value: Any, annotation: Any) -> Any:
+    """Convert a YAML value to the containers and numbers of its annotation.
+
+    Lists become tuples, and integers become floats where a float is expected.
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return coerce(value, args[0])
     if origin in (Union, types.UnionType):
-        fitting = next((arg for arg in args if _fits(value, arg)), None)
-        return value if fitting is None else coerce(value, fitting)
+        match = next((arg for arg in args if _fits(value, arg)), None)
+        return value if match is None else coerce(value, match)
     if origin is tuple and isinstance(value, list | tuple):
-        each = args[:1] * len(value) if args[-1:] == (Ellipsis,) else args
-        return tuple(coerce(item, arg) for item, arg in zip(value, each, strict=True))
+        item_types = args[:1] * len(value) if args[-1:] == (Ellipsis,) else args
+        return tuple(coerce(item, arg) for item, arg in zip(value, item_types, strict=True))
     if origin is dict and isinstance(value, Mapping):
         return {coerce(key, args[0]): coerce(item, args[1]) for key, item in value.items()}
-    return float(value) if wanted is float else value
+    return float(value) if annotation is float else value
 
 
-def _nearest_literal(value: Any, wanted: Any) -> str:
-    args = get_args(wanted)
+def _nearest_literal(value: Any, annotation: Any) -> str:
+    args = get_args(annotation)
     options = [a for arg in args for a in (get_args(arg) if get_origin(arg) is Literal else [arg])]
     return did_you_mean(str(value), [str(option) for option in options if isinstance(option, str)])
 

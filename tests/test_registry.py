@@ -1,4 +1,4 @@
-"""The registry: what it reads off a signature and what it says of a wrong configuration."""
+"""Registries: settings read from signatures, and errors for invalid configurations."""
 
 from __future__ import annotations
 
@@ -12,73 +12,81 @@ from hypothesis import strategies as st
 from segzoo.registry import ConfigError, Range, Registry, coerce, describe_type, settings_of, type_error
 
 
-def thing(
-    first,
+def widget(
+    backbone,
     *,
     rate: Annotated[float, Range(0, 1)] = 0.5,
     mode: Literal["whole", "slide"] = "whole",
     bins: tuple[int, ...] = (1, 2),
     crop: tuple[int, int] | None = None,
-    table: dict[int, int] | None = None,
-    needed: int,
+    mapping: dict[int, int] | None = None,
+    required: int,
 ):
-    return {"first": first, "rate": rate, "mode": mode, "bins": bins, "crop": crop, "table": table, "needed": needed}
+    return {
+        "backbone": backbone,
+        "rate": rate,
+        "mode": mode,
+        "bins": bins,
+        "crop": crop,
+        "mapping": mapping,
+        "required": required,
+    }
 
 
 @pytest.fixture
-def things() -> Registry:
-    registry = Registry("thing", "json")  # any module without builders
-    registry.register(thing)
+def widgets() -> Registry:
+    registry = Registry("widget", "json")  # any module without builders
+    registry.register(widget)
     return registry
 
 
 def test_settings_are_the_keyword_only_parameters():
-    assert list(settings_of(thing)) == ["rate", "mode", "bins", "crop", "table", "needed"]
+    assert list(settings_of(widget)) == ["rate", "mode", "bins", "crop", "mapping", "required"]
 
 
-def test_catch_all_settings_are_refused():
+def test_var_keyword_settings_are_rejected():
     with pytest.raises(TypeError, match="kwargs"):
         settings_of(lambda **anything: None)
 
 
-def test_builds_with_containers_as_typed(things):
-    built = things.build("thing", "object", rate=1, bins=[1, 3], crop=[4, 5], needed=2)
+def test_values_are_coerced_to_the_annotated_types(widgets):
+    built = widgets.build("widget", "object", rate=1, bins=[1, 3], crop=[4, 5], required=2)
     assert built["rate"] == 1.0 and isinstance(built["rate"], float)
     assert built["bins"] == (1, 3) and built["crop"] == (4, 5)
 
 
-def test_reports_every_fault_at_once(things):
+def test_every_error_is_reported_at_once(widgets):
     with pytest.raises(ConfigError) as error:
-        things.build("thing", None, rte=0.1, rate=2, mode="slid", bins=["a"], crop=[1])
+        widgets.build("widget", None, rte=0.1, rate=2, mode="slid", bins=["a"], crop=[1])
     text = str(error.value)
-    for remedy in (
+    for part in (
         "rte",
         "Did you mean 'rate'?",
         "0 to 1",
         "whole, slide",
         "Did you mean 'slide'?",
         "list of 2",
-        "needed is missing",
+        "required is missing",
     ):
-        assert remedy in text
+        assert part in text
     assert len(error.value.errors) == 6
 
 
-def test_unknown_name_shows_the_nearest_and_the_legal_ones(things):
-    with pytest.raises(ConfigError, match="Did you mean 'thing'.*Valid: thing"):
-        things.get("thingg")
+def test_an_unknown_name_suggests_the_closest_and_lists_the_valid_ones(widgets):
+    with pytest.raises(ConfigError, match="unknown widget 'widgett'. Did you mean 'widget'.*Valid: widget"):
+        widgets.get("widgett")
 
 
-def test_a_taken_name_is_refused(things):
+def test_a_name_cannot_be_registered_twice(widgets):
     def other(): ...
 
-    other.__name__ = "thing"
+    other.__name__ = "widget"
     with pytest.raises(ValueError, match="registered twice"):
-        things.register(other)
+        widgets.register(other)
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted", "fits"),
+    ("value", "annotation", "valid"),
     [
         (3, float, True),
         (True, int, False),
@@ -96,22 +104,22 @@ def test_a_taken_name_is_refused(things):
         (1, bool, False),
     ],
 )
-def test_types_and_ranges(value, wanted, fits):
-    assert (type_error(value, wanted) is None) == fits
-    assert describe_type(wanted)
+def test_types_and_ranges(value, annotation, valid):
+    assert (type_error(value, annotation) is None) == valid
+    assert describe_type(annotation)
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 0), st.floats(0, 10))
-def test_range_agrees_with_comparison(value, low, high):
+def test_range_matches_comparison_operators(value, low, high):
     assert (value in Range(low, high)) == (low <= value <= high)
 
 
 @given(st.lists(st.integers()))
-def test_shape_keeps_values(values):
+def test_coerce_keeps_values(values):
     assert coerce(values, tuple[int, ...]) == tuple(values)
     assert coerce(values, tuple[float, ...]) == tuple(float(value) for value in values)
 
 
-def test_the_error_survives_pickling():
+def test_config_error_can_be_pickled():
     error = ConfigError(["one", "two"])
     assert pickle.loads(pickle.dumps(error)).errors == ["one", "two"]

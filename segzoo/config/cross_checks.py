@@ -88,7 +88,7 @@ def _runtime_errors(config: Mapping[str, Any]) -> list[str]:
 
     pruner, known = config["pruner"], RUNTIMES.names()
     faults = [
-        unknown_name_error("bench_runtimes: runtime", name, known)
+        unknown_name_error("runtime in bench_runtimes", name, known)
         for name in config.get("bench_runtimes") or ()
         if name not in known
     ]

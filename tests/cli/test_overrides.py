@@ -27,7 +27,7 @@ REFUSED = {
     "a setting in the wrong place": (["lr=0.1"], ["Did you mean 'optim.lr'"]),
     "a key added by force": (["+model.bin=[1]"], ["Did you mean 'model.bins'"]),
     "a plus before a setting that exists": (["+steps=20"], ["without the '+'"]),
-    "a word where a number is wanted": (["steps=abc"], ["steps='abc'", "whole number"]),
+    "a word where a number is wanted": (["steps=abc"], ["steps='abc'", "an integer"]),
     "a number out of range": (["optim.lr=-1"], ["optim.lr=-1", "above 0"]),
     "an option that is not valid": (["precision=bf61"], ["Did you mean 'bf16'", "fp32", "fp16"]),
     "a word of Hydra's, misspelled": (["hydra.ouput_subdir=null"], ["Did you mean 'hydra.output_subdir'"]),
@@ -55,7 +55,7 @@ REFUSED = {
             "hydra.ouput_subdir=null",
             "+speed=9",
         ],
-        ["model.dropout", "resnet50", "whole number", "above 0", "hydra.output_subdir", "speed"],
+        ["model.dropout", "resnet50", "an integer", "above 0", "hydra.output_subdir", "speed"],
     ),
 }
 
@@ -131,7 +131,7 @@ def test_start_prints_only_what_differs(capsys):
 
 
 def test_a_sweep_is_refused_when_no_job_can_run_and_runs_when_one_can():
-    assert "whole number" in refusal(["model=fcn,pspnet", "steps=abc"], sweep=True)
+    assert "an integer" in refusal(["model=fcn,pspnet", "steps=abc"], sweep=True)
     reading = parse_overrides("train", ["model=icnet_half", "backbone=vgg16,resnet50_deep"], sweep=True)
     _reject_invalid(reading, "train")
     assert len(reading.jobs) == 2

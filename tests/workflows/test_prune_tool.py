@@ -140,7 +140,7 @@ def test_pictures_normalised_otherwise_than_the_network_knows_are_refused(full, 
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["pruner.runtime=opnvino"], "pruner.runtime 'opnvino' is not known. Did you mean 'openvino'"),
+        (["pruner.runtime=opnvino"], "unknown pruner.runtime 'opnvino'. Did you mean 'openvino'"),
         (["pruner.runtime=onnxruntime", "pruner.target_ms=3"], "onnxruntime does not run in it. Say pruner.precision=fp32|int8"),
         (["pruner.runtime=eager", "pruner.target_ms=3", "pruner.precision=int8"], "eager does not run in it"),
         (["pruner.runtime=onnxruntime", "pruner.target_ms=3", "pruner.precision=fp32"], None),
