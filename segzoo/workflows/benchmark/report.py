@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segzoo.io import write_json, write_text
+from segzoo.reporting.html import render_template
 from segzoo.reporting.tables import markdown_table
 
 COLUMNS = (
@@ -127,47 +127,30 @@ def _inline(text: str) -> str:
 
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A page by itself: a bar a row, the table, the machine, and what others claim."""
-    able = [row for row in _format_cell(rows) if "ms_per_image" in row]
-    columns, lines, same = _table(rows)
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell or ''))}</td>" for cell in line) + "</tr>" for line in lines)
-    claims = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{ms:g}</td><td>{html.escape(where)}</td></tr>" for name, ms, where in CLAIMS
-    )
-    machine = able[0]["machine"] if able else {}
-    facts = f"{machine.get('cpu', '')}, threads: {machine.get('threads', '?')}, GPU: {machine.get('gpu') or 'none'}"
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>segzoo bench</title><style>"
-        "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:112rem;padding:0 1rem;color:#1c2430}"
-        "table{border-collapse:collapse;margin:1rem 0;font-size:13px}td,th{border-bottom:1px solid #d7dce3;padding:.3rem .6rem;"
-        "text-align:left}th{background:#f2f4f7}svg{width:100%;height:auto}.wide{overflow-x:auto}.wide td:last-child{min-width:18rem}"
-        ".wide td{white-space:nowrap}.wide td:last-child{white-space:normal}svg{max-width:60rem}</style>"
-        f"<h1>Milliseconds an image</h1><p>{html.escape(facts)}. Median and, as the thin line, the 90th percentile. {html.escape(same)}</p>{_bars(able)}"
-        f"<div class=wide><table><tr>{head}</tr>{body}</table></div><h2>What others have published</h2><p>Claims, not measured here; "
-        "1024x2048 pixels, the network alone.</p><table><tr><th>model</th><th>ms/image</th><th>on</th></tr>"
-        f"{claims}</table></html>\n"
+    """Standalone HTML page with a latency chart, the table and published results."""
+    timed = [row for row in _format_cell(rows) if "ms_per_image" in row]
+    columns, lines, shared = _table(rows)
+    machine = timed[0]["machine"] if timed else {}
+    return render_template(
+        "benchmark_report.html",
+        machine=f"{machine.get('cpu', '')}, threads: {machine.get('threads', '?')}, GPU: {machine.get('gpu') or 'none'}",
+        shared=shared,
+        bars=_bars(timed),
+        columns=columns,
+        rows=lines,
+        published=[(name, f"{ms:g}", where) for name, ms, where in CLAIMS],
     )
 
 
-def _bars(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One horizontal bar a row, as SVG."""
-    if not rows:
-        return ""
-    longest = max(row["ms_per_image"]["p90"] for row in rows)
-    several = {key for key in GROUP_COLUMNS if len({str(row.get(key)) for row in rows}) > 1}
-    drawn = []
-    for number, row in enumerate(rows):
-        y = 26 * number
-        middle, late = (560 * row["ms_per_image"][p] / longest for p in ("p50", "p90"))
-        name = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
-        name += "".join(
-            f" {GROUP_COLUMNS[key].format(row[key])}" for key in GROUP_COLUMNS if key in several and row.get(key) is not None
-        )
-        drawn.append(
-            f'<text x="335" y="{y + 17}" text-anchor="end">{html.escape(name)}</text>'
-            f'<rect x="345" y="{y + 5}" width="{middle:.1f}" height="16" fill="#3b6fb6"/>'
-            f'<line x1="345" x2="{345 + late:.1f}" y1="{y + 13}" y2="{y + 13}" stroke="#1c2430"/>'
-            f'<text x="{352 + max(middle, late):.1f}" y="{y + 17}">{row["ms_per_image"]["p50"]:.1f}</text>'
-        )
-    return f'<svg viewBox="0 0 980 {26 * len(rows) + 8}" font-size="12" font-family="system-ui,sans-serif">{"".join(drawn)}</svg>'
+def _bars(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """Label, median and 90th percentile in milliseconds of each row.
+
+    A label names the settings by which the rows differ.
+    """
+    varying = [key for key in GROUP_COLUMNS if len({str(row.get(key)) for row in rows}) > 1]
+    bars = []
+    for row in rows:
+        label = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
+        label += "".join(f" {GROUP_COLUMNS[key].format(row[key])}" for key in varying if row.get(key) is not None)
+        bars.append((label, row["ms_per_image"]["p50"], row["ms_per_image"]["p90"]))
+    return bars
