@@ -1,4 +1,4 @@
-"""Convolutions as every model here uses them: with batch norm, or scoring classes in full precision."""
+"""Convolutions with batch norm, and classifiers in fp32."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from torch import Tensor, nn
 class ConvBN(nn.Module):
     """A bias-free convolution, batch norm and, by default, a ReLU.
 
-    Weights start normal with variance 2 / fan-in (He et al., ICCV 2015, arXiv:1502.01852); batch norm starts as the identity.
+    Weights are drawn from a normal distribution with variance 2 / fan-in (He et al., ICCV 2015, arXiv:1502.01852). Batch norm
+    starts as the identity.
 
     Args:
         cin: input channels.
         cout: output channels.
-        kernel: kernel size in pixels, odd; the padding keeps the size of the map at stride 1.
-        stride: step in pixels.
+        kernel: kernel size in pixels, odd. The padding keeps the size of the feature map at stride 1.
+        stride: stride in pixels.
         dilation: distance between kernel taps in pixels.
         relu: whether a ReLU follows the batch norm.
-        norm: makes the norm layer from the number of channels.
+        norm: builds the batch norm layer from the number of channels.
 
     Shapes:
         (N, cin, H, W) -> (N, cout, ceil(H/stride), ceil(W/stride))
@@ -50,14 +51,15 @@ class ConvBN(nn.Module):
 
 
 class Classifier(nn.Conv2d):
-    """A convolution with bias that turns features into class scores, always in fp32 and outside autocast.
+    """A convolution with bias that computes class scores in fp32.
 
-    Low precision in so narrow a layer costs accuracy, saves nothing, and has corrupted memory on CPUs in bfloat16.
+    It leaves autocast: low precision in such a narrow layer costs accuracy, saves nothing, and has corrupted memory on CPUs in
+    bfloat16.
 
     Args:
         cin: input channels.
-        num_classes: classes to score, K.
-        kernel: kernel size in pixels, odd; the map keeps its size.
+        num_classes: number of classes, K.
+        kernel: kernel size in pixels, odd. The feature map keeps its size.
 
     Shapes:
         (N, cin, H, W) of any float type -> (N, K, H, W) float32
@@ -73,12 +75,18 @@ class Classifier(nn.Conv2d):
 
 
 def init_normal_(conv: nn.Conv2d, std: float) -> None:
-    """Starts a convolution normal with deviation ``std`` and without bias, as the Caffe recipes start new layers."""
+    """Initialize a convolution as the Caffe recipes initialize new layers.
+
+    Weights are normal with standard deviation ``std``, biases are zero.
+    """
     nn.init.normal_(conv.weight, std=std)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
 def autocast_disabled(x: Tensor) -> AbstractContextManager:
-    """The context in which arithmetic keeps the type of ``x``. The meta device has no autocast to leave."""
+    """A context in which arithmetic keeps the type of ``x``.
+
+    It does nothing on the meta device, which has no autocast.
+    """
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

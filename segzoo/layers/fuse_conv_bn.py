@@ -1,4 +1,4 @@
-"""Batch norms merged into the convolutions before them, for networks that no longer train."""
+"""Fusion of batch norm into convolutions, for inference only."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 @torch.no_grad()
 def fuse_conv_bn_(model: nn.Module) -> int:
-    """Merges every batch norm into the convolution registered right before it, in place; the norm becomes an identity.
+    """Fuse every batch norm into the convolution registered right before it.
 
-    Every block of this house registers a norm behind its convolution and calls them in that order. Must be given a model in
-    evaluation mode; the merged model gives the same output up to rounding, has fewer layers, and cannot be trained on.
+    The model changes in place: the batch norm becomes an identity. This relies on every block in segzoo registering a batch norm directly after its
+    convolution and calling the two in that order. The model must be in evaluation mode. The fused model computes the same output
+    up to rounding, has fewer layers, and cannot be trained.
 
     Returns:
-        How many norms were merged.
+        The number of batch norm layers that were fused.
 
     Raises:
-        ValueError: the model is in training mode, where a norm depends on its batch.
+        ValueError: the model is in training mode, where batch norm depends on the batch.
     """
     if model.training:
-        raise ValueError("fold_norms_ was given a model in training mode, wanted evaluation: call eval() first")
-    merged = 0
+        raise ValueError("fuse_conv_bn_ received a model in training mode, expected evaluation mode: call eval() first")
+    fused = 0
     for module in model.modules():
         children = list(module.named_children())
         for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
             if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels):
                 continue
-            parts = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
-            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *parts)  # type: ignore[arg-type]
+            statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)  # type: ignore[arg-type]
             setattr(module, name, nn.Identity())
-            merged += 1
-    return merged
+            fused += 1
+    return fused

@@ -10,7 +10,10 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """A ``with`` block in evaluation mode; every module, a frozen norm too, is in its own mode again afterwards."""
+    """Put a model in evaluation mode during a ``with`` block.
+
+    Afterwards every module is back in its own mode, including batch norm layers that were frozen in a model in training.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

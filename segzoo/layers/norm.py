@@ -1,4 +1,4 @@
-"""Norms that PyTorch lacks: batch norm for maps of one pixel, and unit length over channels."""
+"""Normalization layers that PyTorch lacks."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch.nn import functional as F
 
 
 class SingleValueBatchNorm(nn.BatchNorm2d):
-    """Batch norm that also trains where pooling leaves one value per channel (batch 1, a map of 1x1).
+    """Batch norm that also trains on one value per channel.
 
-    The variance of one value is zero, so ordinary batch norm rejects it. This layer then normalizes with its running
-    statistics, leaves them as they are and warns once. With two values or more it is batch norm, and its state dict
-    always is that of ``nn.BatchNorm2d``.
+    Pooling to 1x1 leaves one value per channel at batch size 1. Its variance is zero, so ordinary batch norm rejects it. In that
+    case this layer normalizes with its running statistics, does not update them, and warns once. With two or more values it is
+    batch norm. Its state dict is always that of ``nn.BatchNorm2d``.
 
     Args:
-        channels: channels of the map.
+        channels: channels of the feature map.
         role: what the layer does in the model, for the warning.
 
     Shapes:
         (N, C, H, W) -> (N, C, H, W)
     """
 
-    def __init__(self, channels: int, role: str = "a pooled map"):
+    def __init__(self, channels: int, role: str = "a pooled feature map"):
         super().__init__(channels)
         self.role = role
         self._warned = False
@@ -35,26 +35,26 @@ class SingleValueBatchNorm(nn.BatchNorm2d):
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"The batch norm of {self.role} got one value per channel in training (batch 1, map 1x1). It uses its running "
-                "statistics and does not update them, for this and every such batch; train with at least 2 images a batch to "
-                "learn them.",
+                f"The batch norm of {self.role} received one value per channel in training (batch size 1, 1x1 feature map). It uses "
+                "its running statistics without updating them, for this and every such batch. Train with at least 2 images per "
+                "batch to learn them.",
                 stacklevel=2,
             )
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
 class L2Norm(nn.Module):
-    """Scales the channels of every pixel to unit length, then each channel by a learned factor.
+    """L2 normalization across channels, followed by a learned scale per channel.
 
     Liu et al., ParseNet, arXiv:1506.04579, sec. 3.3: ``y_c = scale_c x_c / sqrt(sum_k x_k^2 + 1e-10)``, so a pixel of zeros stays
     zero. Computed in fp32.
 
     Args:
-        channels: channels of the map.
-        scale: where every factor starts.
+        channels: channels of the feature map.
+        scale: initial value of every scale.
 
     Shapes:
-        (N, C, H, W) -> (N, C, H, W) of the type of the input
+        (N, C, H, W) -> (N, C, H, W) of the input's type
     """
 
     def __init__(self, channels: int, scale: float = 10.0):
@@ -62,7 +62,7 @@ class L2Norm(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        # the paper's length, written with 1 for its 1e-10, which the ONNX exporter takes for nothing: zeros would become NaN
-        length = (1e10 * wide.square().sum(1, keepdim=True) + 1).sqrt() * 1e-5
-        return (self.scale.float().view(1, -1, 1, 1) * wide / length).to(x.dtype)
+        x32 = x.float()
+        # the paper's norm with its 1e-10 factored out as 1: the ONNX exporter drops the tiny constant, and zeros would become NaN
+        length = (1e10 * x32.square().sum(1, keepdim=True) + 1).sqrt() * 1e-5
+        return (self.scale.float().view(1, -1, 1, 1) * x32 / length).to(x.dtype)

@@ -1,4 +1,4 @@
-"""A convolution over features joined with grown pooled maps, without growing or joining them."""
+"""Convolution of pyramid features without upsampling or concatenating them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from segzoo.layers.resize import bilinear_matrix
 
 
 class FactorizedPyramidConv(nn.Module):
-    """Equals ``conv(torch.cat([features, *(resize(p, size) for p in pooled)], 1))`` for a padded 3x3 convolution, up to rounding.
+    """A padded 3x3 convolution over features and upsampled pooled maps.
 
-    Growing and convolving are both linear, so each pooled map is multiplied by the nine taps while it has b x b pixels, and its
-    contribution grown after. Half of the multiply-adds of PSPNet's widest layer are saved, and the joined map is never made.
+    It equals ``conv(torch.cat([features, *(resize(p, size) for p in pooled)], 1))`` up to rounding. Upsampling and convolution are
+    both linear, so each pooled map is multiplied by the nine kernel taps at its own b x b pixels, and the products are upsampled
+    afterwards. This saves half of the multiply-adds of PSPNet's widest layer, and the concatenated map is never built.
 
     Args:
-        conv: 3x3, stride 1, padding 1, over the joined channels.
+        conv: a 3x3 convolution of stride 1 and padding 1 over the concatenated channels.
         features: channels of the features, which come first.
-        align_corners: how pooled maps grow.
+        align_corners: how pooled maps are upsampled.
 
     Shapes:
         (N, features, H, W), [(N, C_i, b_i, b_i), ...] -> (N, cout, H, W)
@@ -35,7 +36,9 @@ class FactorizedPyramidConv(nn.Module):
             or conv.padding != (1, 1)
             or conv.dilation != (1, 1)
         ):
-            raise ValueError(f"ContextConv was given {conv}, wanted a 3x3 convolution of stride, padding and dilation 1")
+            raise ValueError(
+                f"FactorizedPyramidConv received {conv}, expected a 3x3 convolution with stride, padding and dilation 1"
+            )
         self.align_corners = align_corners
         cout = conv.out_channels
         self.conv = nn.Conv2d(features, cout, 3, padding=1)
@@ -48,22 +51,30 @@ class FactorizedPyramidConv(nn.Module):
     def forward(self, features: Tensor, pooled: Sequence[Tensor]) -> Tensor:
         main = self.conv(features)
         batch, cout, height, width = main.shape
-        rows, across, first = [], [], 0
-        for context in pooled:
-            channels, side = context.shape[1], context.shape[-1]
-            tapped = F.conv2d(context, self.taps.weight[:, first : first + channels]).float()
+        upsampled_rows, column_weights, first = [], [], 0
+        for grid in pooled:
+            channels, side = grid.shape[1], grid.shape[-1]
+            products = F.conv2d(grid, self.taps.weight[:, first : first + channels]).float()
             first += channels
-            tapped = tapped.view(batch, 3, 3, cout, side, side).permute(0, 2, 5, 1, 4, 3)  # (N, columns, side, rows, side, cout)
-            down = _shifted(height, side, self.align_corners).to(tapped.device)
-            rows.append(torch.matmul(down.t(), tapped.reshape(batch, 3 * side, 3 * side, cout)))  # (N, 3 side, H, cout)
-            across.append(_shifted(width, side, self.align_corners).to(tapped.device))
+            # (N, columns, side, rows, side, cout)
+            products = products.view(batch, 3, 3, cout, side, side).permute(0, 2, 5, 1, 4, 3)
+            down = _tap_weights(height, side, self.align_corners).to(products.device)
+            upsampled_rows.append(torch.matmul(down.t(), products.reshape(batch, 3 * side, 3 * side, cout)))  # (N, 3 side, H, cout)
+            column_weights.append(_tap_weights(width, side, self.align_corners).to(products.device))
         if not pooled:
             return main
-        grown = torch.matmul(torch.cat(across).t(), torch.cat(rows, 1).transpose(1, 2))  # (N, H, W, cout)
-        return main + grown.permute(0, 3, 1, 2).to(main.dtype)
+        across = torch.cat(column_weights).t()
+        upsampled = torch.matmul(across, torch.cat(upsampled_rows, 1).transpose(1, 2))  # (N, H, W, cout)
+        return main + upsampled.permute(0, 3, 1, 2).to(main.dtype)
 
 
-def _shifted(size: int, sources: int, align_corners: bool) -> Tensor:
-    """What each tap of a padded 3-tap convolution sees of grown pixels: one back, itself, one on; (3 sources, size)."""
+def _tap_weights(size: int, sources: int, align_corners: bool) -> Tensor:
+    """Source weights of the taps of a 3-tap convolution over upsampled pixels.
+
+    The convolution is padded by one pixel. Its taps read the previous pixel, the pixel itself and the next one.
+
+    Returns:
+        (3 sources, size) float32
+    """
     padded = F.pad(bilinear_matrix(sources, size, align_corners).t(), (1, 1))
     return torch.cat([padded[:, tap : tap + size] for tap in range(3)])

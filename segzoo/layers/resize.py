@@ -1,4 +1,4 @@
-"""Bilinear resampling of maps, and the matrices and shares behind it."""
+"""Bilinear resampling of feature maps, with its matrices and weights."""
 
 from __future__ import annotations
 
@@ -10,27 +10,42 @@ from torch.nn import functional as F
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Bilinear resampling of (N, C, h, w) to (N, C, *size), without smoothing when it shrinks."""
+    """Bilinear resampling without antialiasing.
+
+    Shapes:
+        (N, C, h, w) -> (N, C, *size)
+    """
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 def bilinear_matrix(sources: int, size: int, align_corners: bool) -> Tensor:
-    """The matrix by which ``resize`` grows one side, (size, sources) float32; its rows add up to 1."""
-    low, high, share = bilinear_taps(sources, size, align_corners)
+    """The matrix by which ``resize`` resamples one axis.
+
+    Returns:
+        (size, sources) float32, with rows that sum to 1
+    """
+    low, high, weight = bilinear_taps(sources, size, align_corners)
     pixel = torch.arange(sources)
-    return (pixel == low[:, None]) * (1 - share[:, None]) + (pixel == high[:, None]) * share[:, None]
+    return (pixel == low[:, None]) * (1 - weight[:, None]) + (pixel == high[:, None]) * weight[:, None]
 
 
-def bilinear_taps(sources: int, size: int, align_corners: bool, parts: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the source below and above each output row, and the share of the one above, rounded as ``F.interpolate`` does.
+def bilinear_taps(sources: int, size: int, align_corners: bool, subdivisions: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """The two source rows that each output row interpolates, and their weights.
 
-    With several ``parts`` the rows are those of a source between whose rows others lie, so that each of its steps became that many.
+    Args:
+        sources: source rows.
+        size: output rows.
+        align_corners: whether the centers of the first and last rows of source and output meet.
+        subdivisions: above 1, rows are counted in a finer source, which has that many steps for each step between two source rows.
+
+    Returns:
+        The lower row, the upper row and the weight of the upper row, (size,) each, rounded as ``F.interpolate`` rounds
     """
     position = torch.arange(size, dtype=torch.float32)
     if align_corners:
         position = position * ((sources - 1) / (size - 1) if size > 1 else 0.0)
     else:
         position = ((position + 0.5) * (sources / size) - 0.5).clamp(min=0)
-    position, last = position * parts, (sources - 1) * parts
+    position, last = position * subdivisions, (sources - 1) * subdivisions
     low = position.long().clamp(max=last)
     return low, (low + 1).clamp(max=last), (position - low).clamp(0, 1)

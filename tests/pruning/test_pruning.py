@@ -156,7 +156,7 @@ def test_a_global_budget_takes_where_least_is_lost():
 
 
 def test_other_tensors_are_refused():
-    with pytest.raises(ValueError, match="only of other widths: score.bias"):
+    with pytest.raises(ValueError, match="more than channel counts: score.bias"):
         set_channel_widths_(nn.ModuleDict({"score": nn.Conv2d(3, 4, 1)}), {"score.weight": torch.zeros(2, 3, 1, 1)})
 
 
