@@ -25,7 +25,7 @@ MAINTENANCE = "update_tables"
 
 
 def find_benchmarks() -> dict[str, Path]:
-    """Return the file of each benchmark by its name, in the order of the list."""
+    """Return the file of each benchmark by name, in listing order."""
     files = [path for group in GROUPS for path in sorted((FOLDER / group).glob("[!_]*.py"))]
     return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in [*files, FOLDER / f"{MAINTENANCE}.py"]}
 
@@ -47,9 +47,10 @@ def listing() -> str:
 
 
 def closest(word: str, names: Iterable[str]) -> list[str]:
-    """Return the names most similar to a word; several if they tie, none if nothing is close.
+    """Return the names most similar to a word.
 
-    A word is compared with the whole name and with its last part, so ``crf`` finds both ``speed/crf`` and ``accuracy/crf``.
+    Several names are returned if they tie, none if nothing is close. The word is compared with the whole name and with its last part,
+    so ``crf`` finds both ``speed/crf`` and ``accuracy/crf``.
     """
     ratio = {name: max(SequenceMatcher(None, word, part).ratio() for part in (name, name.rpartition("/")[2])) for name in names}
     best = max(ratio.values())
@@ -62,7 +63,10 @@ def load(name: str) -> ModuleType:
 
 
 def option_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
-    """Return the parser of a benchmark's own options, with its docstring as the help text."""
+    """Return the parser of a benchmark's own options.
+
+    The help text is the docstring of its module.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {name}",
         description=module.__doc__,
@@ -74,10 +78,10 @@ def option_parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmark that the command line names, or list all of them.
+    """Run the benchmark named on the command line, or list all.
 
     Args:
-        argv: Arguments of the command line; those of the process by default.
+        argv: Command-line arguments; those of the process by default.
     """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",

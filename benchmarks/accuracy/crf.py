@@ -18,11 +18,13 @@ from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.protocol import InferenceProtocol, PostProcessor
 from segzoo.inference.segment import predict_probabilities
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
+from segzoo.models._base import SegModel
 from segzoo.registry import POSTS
+from segzoo.types import Dataset, DatasetInfo
 
 TIMED_IMAGES = 12
 
@@ -33,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @torch.no_grad()
-def time_parts(model: Any, data: Any, info: Any, post: Any) -> dict[str, float]:
-    """Return the median milliseconds per image in the network and in the CRF."""
+def time_parts(model: SegModel, data: Dataset, info: DatasetInfo, post: PostProcessor) -> dict[str, float]:
+    """Return the median milliseconds per image of network and CRF."""
     precision, network, crf = Precision("bf16", torch.device("cpu")), [], []
     with eval_mode(model):
         for index in range(0, len(data), max(1, len(data) // TIMED_IMAGES)):

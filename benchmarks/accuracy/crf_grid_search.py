@@ -12,7 +12,6 @@ import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,6 +25,7 @@ from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.segment import predict_probabilities
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
+from segzoo.types import DatasetInfo
 
 Point = tuple[float, float, float]  # w1, alpha, beta
 COARSE: list[Point] = list(itertools.product((2.0, 4.0, 8.0), (30.0, 49.0, 80.0), (3.0, 5.0, 10.0)))
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @torch.no_grad()
-def load_cases(ckpt: str, count: int) -> tuple[list[Case], Any]:
+def load_cases(ckpt: str, count: int) -> tuple[list[Case], DatasetInfo]:
     """Return validation images with the network's probabilities, and the dataset info."""
     model, info, meta = load_checkpoint(ckpt=ckpt)
     data = build_data(dataset_config(meta, None), "val")
@@ -56,7 +56,7 @@ def load_cases(ckpt: str, count: int) -> tuple[list[Case], Any]:
     return cases[:count], info
 
 
-def score(cases: list[Case], info: Any, post: CRF | None) -> float:
+def score(cases: list[Case], info: DatasetInfo, post: CRF | None) -> float:
     """Return the mIoU of the cases, with a CRF or without."""
     matrix = ConfusionMatrix(info.num_classes, info.ignore)
     for image, probabilities, label in cases:
@@ -64,7 +64,7 @@ def score(cases: list[Case], info: Any, post: CRF | None) -> float:
     return matrix.scores(info.classes, len(cases), None).miou
 
 
-def search(cases: list[Case], info: Any, grid: Iterable[Point]) -> list[dict[str, float]]:
+def search(cases: list[Case], info: DatasetInfo, grid: Iterable[Point]) -> list[dict[str, float]]:
     """Return w1, alpha, beta and mIoU for each point of the grid."""
     rows = []
     for w1, alpha, beta in grid:
@@ -75,7 +75,7 @@ def search(cases: list[Case], info: Any, grid: Iterable[Point]) -> list[dict[str
 
 
 def fine_grid(best: dict[str, float]) -> list[Point]:
-    """Return the neighbors of a point, one step to either side of each value."""
+    """Return the grid of neighbors around a point."""
     weights, alphas = [best["w1"] * f for f in (0.7, 1.0, 1.4)], [best["alpha"] * f for f in (0.8, 1.0, 1.25)]
     points = [(w1, alpha, best["beta"] + step) for w1 in weights for alpha in alphas for step in (-1, 0, 1)]
     return [point for point in points if point != (best["w1"], best["alpha"], best["beta"])]
@@ -90,5 +90,5 @@ def main(args: argparse.Namespace) -> None:
     fine = search(cases, info, fine_grid(max(coarse, key=lambda row: row["miou"])))
     best = max([*coarse, *fine], key=lambda row: row["miou"])
     print(json.dumps({"best": best}))
-    row = {"data": info.name, "pictures": len(cases), "without": without, "best": best, "coarse": coarse, "fine": fine}
+    row = {"data": info.name, "images": len(cases), "without": without, "best": best, "coarse": coarse, "fine": fine}
     print(write_result(f"crf_search_{Path(args.run).name}", args.command, [row]))

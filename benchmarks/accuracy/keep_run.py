@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from segzoo.checkpoints.serialization import read_trainer
 
 from benchmarks.harness.result_files import RESULTS, read_json
 from benchmarks.harness.tool_runs import run_environment, run_summary
 from segzoo.api import load
+from segzoo.checkpoints.serialization import read_trainer
 from segzoo.config.build import build_data
 from segzoo.io import write_json
 
@@ -41,13 +41,19 @@ def validation_curve(run: Path) -> list[dict[str, Any]]:
 
 
 def training_losses(run: Path, points: int = 40) -> list[dict[str, Any]]:
-    """Return the training loss, thinned to about ``points`` rows plus the last one."""
+    """Return the training loss, thinned to about ``points`` rows.
+
+    The last row is always included.
+    """
     rows = [{"step": r["step"], "loss": r["loss"]} for r in read_metrics(run, "train")]
     return [*rows[:: max(1, len(rows) // points)], *rows[-1:]]
 
 
 def summarize(run: Path) -> dict[str, Any]:
-    """Return ``result.json`` of a finished run, or the same fields for one that was stopped."""
+    """Return the summary of a run, finished or stopped early.
+
+    A finished run stores it in ``result.json``. For a stopped one, the same fields come from its metrics and last checkpoint.
+    """
     result = run_summary(run)
     if result.get("finished"):
         return result

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train_variant(name: str, seed: int, start: Path, out: Path) -> None:
-    """Train one variant; a finished run is left as it is."""
+    """Train one variant unless it is finished."""
     common = [*CAMVID_FINETUNING, f"seed={seed}", f"out={out}", "resume=auto"]
     if name == "scratch":
         steps = run_summary(start)["steps"] + STEPS
@@ -59,7 +59,7 @@ def train_variant(name: str, seed: int, start: Path, out: Path) -> None:
 
 
 def result_row(name: str, seed: int, run: Path, others: dict[str, Path]) -> dict[str, Any]:
-    """Return the scores of a run and its paired differences to other runs."""
+    """Return a run's scores and its paired differences to other runs."""
     result = run_summary(run)
     pruned = next((stage for stage in result.get("report", []) if stage["what"] == "pruned"), None)
     row = finetuned_result(run, bench_hw=SIZE) | {"what": name, "seed": seed}
@@ -73,7 +73,7 @@ def result_row(name: str, seed: int, run: Path, others: dict[str, Path]) -> dict
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train the selected variants; keep the rows of all that are finished."""
+    """Train the selected variants and write the rows of finished ones."""
     rows: list[dict[str, Any]] = []
     for name, (_, seeds) in VARIANTS.items():
         for seed in range(seeds):

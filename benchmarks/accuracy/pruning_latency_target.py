@@ -2,7 +2,8 @@
 
 In each runtime the network is timed, ``tools/prune.py`` prunes it to 60 % of that latency, and both networks are then timed interleaved,
 from bytes to labels. On a machine of varying speed the search measures a different latency of the unpruned network than the one that the
-target was derived from: "wanted" is the target as a fraction of the search's own measurement, to be compared with the interleaved ratio.
+target was derived from: "target_ratio" is the target as a fraction of the search's own measurement, to be compared with the interleaved
+ratio.
 
 Half an hour on an idle machine. Needs SEGZOO_DATA.
 """
@@ -41,10 +42,9 @@ def build_segmenter(ckpt: Path, runtime: str) -> Any:
 
 
 def prune_to_target(start: Path, out: Path, runtime: str) -> None:
-    """Prune a run to the wanted fraction of its latency."""
-    before = benchmark_before_after({"before": str(start)}, bench_runtimes=(runtime,), bench_hw=SIZE)["before"][0]["ms_per_image"][
-        "p50"
-    ]
+    """Prune a run to the target fraction of its latency."""
+    rows = benchmark_before_after({"before": str(start)}, bench_runtimes=(runtime,), bench_hw=SIZE)["before"]
+    before = rows[0]["ms_per_image"]["p50"]
     target = [f"pruner.runtime={runtime}", f"pruner.hw=[{SIZE[0]},{SIZE[1]}]", f"pruner.target_ms={FRACTION * before:.4g}"]
     training = [*CAMVID_CROPS, f"steps={STEPS}", "schedule.warmup=5"]
     run_tool("prune", f"ckpt={start}", "pruner=l1", *target, *training, *NO_REPORT, f"out={out}")
@@ -54,13 +54,14 @@ def measure(start: Path, out: Path, runtime: str) -> dict[str, Any]:
     """Prune a run unless that is done, and compare both networks."""
     if not (out / "report.md").exists():  # the last file that a finished run writes
         prune_to_target(start, out, runtime)
-    search = read_json(out / "aim.json")
-    calls = {"ours": build_segmenter(out, runtime), "peer": build_segmenter(start, runtime)}
-    ratio = compare_to_peer(time_interleaved(calls, seconds=30, min_rounds=20, warmup=3))
+    search = read_json(out / "target_search.json")
+    calls = {"pruned": build_segmenter(out, runtime), "unpruned": build_segmenter(start, runtime)}
+    taken = time_interleaved(calls, seconds=30, min_rounds=20, warmup=3)
+    ratio = compare_to_peer(taken["pruned"], taken["unpruned"])
     row = {"runtime": runtime, "precision": "bf16", "hw": list(SIZE), "steps": STEPS}
     row |= {key: search[key] for key in ("share", "target", "tried")}
     row |= {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
-    row["wanted"] = search["target"]["value"] / search["tried"][-1]["ms"]
+    row["target_ratio"] = search["target"]["value"] / search["tried"][-1]["ms"]
     return row | {key: run_summary(out)["report"][-1][key] for key in ("params", "gmacs", "miou")}
 
 

@@ -61,9 +61,9 @@ def main(args: argparse.Namespace) -> None:
     image = torch.from_numpy(val[0].image[None])
     segmenters: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
     for runtime, precision in RUNS:
-        settings = {"calibrate": CALIBRATION_IMAGES} if precision == "int8" else {}
-        order = RuntimeRequest(inference_copy(model, info, torch.device("cpu")), image, precision, calibration)  # type: ignore[arg-type]
-        call = build_runtime(runtime, order, **settings)
+        settings = {"calibration_images": CALIBRATION_IMAGES} if precision == "int8" else {}
+        request = RuntimeRequest(inference_copy(model, info, torch.device("cpu")), image, precision, calibration)  # type: ignore[arg-type]
+        call = build_runtime(runtime, request, **settings)
         segmenters[runtime, precision] = lambda x, call=call: upsample_argmax(call(x), size, bool(model.align_corners))
     taken = time_interleaved({run: lambda run=run: segmenters[run](image) for run in segmenters}, seconds=60, warmup=3)
     rows: list[dict[str, Any]] = []

@@ -40,21 +40,29 @@ def time_interleaved(
     return taken
 
 
-def compare_to_peer(taken: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Summarize the times of ``ours`` and ``peer``: medians, number of pairs, ratio with its 95 % interval."""
-    medians = {f"{side}_ms": 1000 * statistics.median(taken[side]) for side in ("ours", "peer")}
-    return {"pairs": len(taken["ours"])} | medians | ratio_interval(taken["ours"], taken["peer"])
+def compare_to_peer(times: Sequence[float], peer_times: Sequence[float]) -> dict[str, Any]:
+    """Summarize paired times: medians and their ratio with its interval.
+
+    Args:
+        times, peer_times: Seconds of interleaved calls, at least three of each.
+
+    Returns:
+        ``pairs`` (their number), ``ours_ms`` and ``peer_ms`` (the medians, named as in all result files), and the keys of
+        ``ratio_interval``.
+    """
+    medians = {"ours_ms": 1000 * statistics.median(times), "peer_ms": 1000 * statistics.median(peer_times)}
+    return {"pairs": len(times)} | medians | ratio_interval(times, peer_times)
 
 
-def ratio_interval(ours: Sequence[float], peer: Sequence[float]) -> dict[str, float]:
+def ratio_interval(times: Sequence[float], peer_times: Sequence[float]) -> dict[str, float]:
     """Return the ratio of paired times with its 95 % interval.
 
     The interval comes from a t distribution on the logarithms.
 
     Args:
-        ours, peer: Seconds of interleaved calls, at least three of each.
+        times, peer_times: Seconds of interleaved calls, at least three of each.
     """
-    logs = [math.log(a / b) for a, b in zip(ours, peer, strict=True)]
+    logs = [math.log(a / b) for a, b in zip(times, peer_times, strict=True)]
     students_t = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
     half = students_t.get(len(logs), 2.0 if len(logs) < 60 else 1.96) * statistics.stdev(logs) / math.sqrt(len(logs))
     center = statistics.fmean(logs)

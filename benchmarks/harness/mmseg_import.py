@@ -32,14 +32,14 @@ def import_mmseg() -> Any:
     """
     if "mmseg" in sys.modules:
         return sys.modules["mmseg"]
-    import mmcv
+    import mmcv  # pyright: ignore[reportMissingImports]
 
     for name in ("mmcv.ops", "mmcv.ops.point_sample"):
         stub = _Stub(name)
         stub.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
         sys.modules.setdefault(name, stub)
     mmcv.__version__ = "2.1.0"  # 2.2 works as well, but mmseg asserts a version below it
-    import mmseg
+    import mmseg  # pyright: ignore[reportMissingImports]
 
     return mmseg
 
@@ -51,9 +51,9 @@ def mmseg_model(config: str) -> Any:
         config: Stem of its config file.
     """
     mmseg = import_mmseg()
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import MODELS
+    from mmengine.config import Config  # pyright: ignore[reportMissingImports]
+    from mmengine.registry import init_default_scope  # pyright: ignore[reportMissingImports]
+    from mmseg.registry import MODELS  # pyright: ignore[reportMissingImports]
 
     path = next(Path(mmseg.__file__).parent.glob(f".mim/configs/*/{config}.py"))
     settings = Config.fromfile(str(path)).model

@@ -1,4 +1,4 @@
-"""Runs of the command-line tools, and what they leave in their run directories."""
+"""Runs of the command-line tools and the files they leave behind."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def run_environment(run: Path) -> dict[str, Any]:
 
 
 def latency_by_run(runs: dict[str, Path], hw: tuple[int, int]) -> dict[str, list[dict[str, Any]]]:
-    """Measure the latency of one image in each runtime, by the names of the runs."""
+    """Measure the latency of one image per run and runtime."""
     rows_by_run = benchmark_before_after({name: str(run) for name, run in runs.items()}, bench_hw=hw)
     return {name: [{k: v for k, v in row.items() if k not in SHARED_KEYS} for row in rows] for name, rows in rows_by_run.items()}

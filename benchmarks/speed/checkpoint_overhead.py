@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from segzoo.data.dataset_info import make_dataset_info
-from segzoo.checkpoints.serialization import save
 
 from benchmarks.harness.interleaved_timing import compare_to_peer, time_interleaved
 from benchmarks.harness.models import NETWORKS
 from benchmarks.harness.result_files import ROOT, write_result
 from segzoo.api import create_model
+from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.data.dataset_info import make_dataset_info
 
 ROUNDS, STARTS = 8, 3
 MODELS = {
@@ -50,20 +50,20 @@ def time_saving(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
 
-        def save_ours() -> None:
-            save(run, next(numbers), model, {"optimizer": state}, {"model": config["model"]}, info, {})
+        def save_segzoo() -> None:
+            save_checkpoint(run, next(numbers), model, {"optimizer": state}, {"model": config["model"]}, info, {})
 
-        def save_plain() -> None:
+        def save_torch() -> None:
             torch.save({"model": model.state_dict(), "optimizer": state}, Path(folder) / f"plain-{next(numbers)}.pth")
 
-        calls = {"ours": save_ours, "peer": save_plain}
+        calls = {"segzoo": save_segzoo, "torch": save_torch}
         taken = time_interleaved(calls, seconds=60, min_rounds=ROUNDS, max_rounds=ROUNDS)
         size = sum(path.stat().st_size for path in next((run / "checkpoints").glob("*/")).iterdir())
-    return {"what": f"checkpoint of {name}, {size / 1e6:.0f} MB"} | compare_to_peer(taken)
+    return {"what": f"checkpoint of {name}, {size / 1e6:.0f} MB"} | compare_to_peer(taken["segzoo"], taken["torch"])
 
 
 def time_first_step() -> dict[str, Any]:
-    """Return the median time from the command to the end of the first training step."""
+    """Return the median time from command to first completed training step."""
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(STARTS):

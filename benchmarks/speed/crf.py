@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_case() -> tuple[np.ndarray, np.ndarray]:
-    """Return the first validation image (H, W, 3) uint8 and its noisy energies (K, H, W) float32."""
+    """Return one validation image and noisy energies of its labels.
+
+    The image is (H, W, 3) uint8, the energies are (K, H, W) float32.
+    """
     sample = build_data(resolve_config(parse_overrides("train", ["data=camvid"]).jobs[0])[0]["data"], "val")[0]
     rng = np.random.default_rng(0)
     label = np.where(sample.label == IGNORE, 0, sample.label)
@@ -64,8 +67,9 @@ def main(args: argparse.Namespace) -> None:
     """Time both implementations on one image."""
     image, energy = load_case()
     agreement = float((segzoo_labels(image, energy) == pydensecrf_labels(image, energy)).mean())
-    calls = {"ours": lambda: segzoo_labels(image, energy), "peer": lambda: pydensecrf_labels(image, energy)}
+    calls = {"segzoo": lambda: segzoo_labels(image, energy), "peer": lambda: pydensecrf_labels(image, energy)}
     row = {"hw": list(image.shape[:2]), "classes": CLASSES, "iterations": ITERATIONS, "agreement": agreement}
-    row |= compare_to_peer(time_interleaved(calls, seconds=SECONDS, min_rounds=MIN_ROUNDS, warmup=0))
+    taken = time_interleaved(calls, seconds=SECONDS, min_rounds=MIN_ROUNDS, warmup=0)
+    row |= compare_to_peer(taken["segzoo"], taken["peer"])
     print(row)
     print(write_result("crf_360x480", args.command, [row], packages=("pydensecrf2",)))

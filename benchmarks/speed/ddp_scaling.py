@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def images_per_s(processes: int, overrides: list[str]) -> float:
-    """Return the median throughput in the log of a training, without its first row."""
+    """Return the median throughput of a training, in images per second.
+
+    The lowest value in its log is left out: the first steps are slower than the others.
+    """
     with tempfile.TemporaryDirectory() as folder:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [sys.executable, *(torchrun if processes > 1 else []), "tools/train.py"]
@@ -50,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
         for sync_bn in (True, False) if device == "cuda" and count > 1 else (False,):
             overrides = ["model=icnet_half", "data=parts", f"device={device}", f"batch_size={batch}"]
             overrides.append(f"sync_bn={str(sync_bn).lower()}")
-            row = {"device": device, "ranks": count, "batch_a_rank": batch, "norm": "SyncBN" if sync_bn else "per process"}
+            row = {"device": device, "ranks": count, "batch_per_rank": batch, "norm": "SyncBN" if sync_bn else "per process"}
             rows.append(row | {"images_per_s": images_per_s(count, overrides)})
             print(rows[-1], flush=True)
     print(write_result("ranks", args.command, rows))

@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import RuntimeRequest
 from segzoo.runtimes.openvino import compiled_graph
 from segzoo.runtimes.openvino import inference_fn as openvino_call
-from segzoo.types import Logits
+from segzoo.types import DatasetInfo, Logits
 from segzoo.workflows.benchmark.model_summary import model_complexity
 from segzoo.workflows.benchmark.workload import benchmark_images, build_workload
 
@@ -79,7 +80,7 @@ def build_peer(name: str) -> Peer:
         config = {"pspnet_r50": "pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"}.get(model, f"{model}-d8_4xb2-80k_cityscapes-832x832")
         return Peer(mmseg_model(config), lambda net, x: net.decode_head(net.extract_feat(x)), False).eval()  # type: ignore[operator]
     if library == "smp":
-        from segmentation_models_pytorch import PSPNet
+        from segmentation_models_pytorch import PSPNet  # pyright: ignore[reportMissingImports]
 
         net = PSPNet("resnet50", encoder_weights=None, encoder_depth=5, classes=CLASSES, upsampling=1)
         return Peer(net, lambda net, x: net(x), True).eval()
@@ -94,40 +95,40 @@ def build_peer(name: str) -> Peer:
 
 
 def build_call(
-    net: nn.Module, output: str, runtime: str, precision: str, images: list[Any], info: Any
+    net: nn.Module, output: str, runtime: str, precision: str, images: list[np.ndarray], info: DatasetInfo
 ) -> Callable[[Tensor], Tensor]:
     """Build a network in one of segzoo's runtimes.
 
     The first image is the one that is timed; int8 is calibrated on the others.
     """
-    deployed = ExportModel(net, info.mean, info.std, takes="uint8", gives=output).eval()  # type: ignore[arg-type]
+    deployed = ExportModel(net, info.mean, info.std, input="uint8", output=output).eval()  # type: ignore[arg-type]
     image = torch.from_numpy(images[0][None])
-    order = RuntimeRequest(deployed, image, precision, images[1:])  # type: ignore[arg-type]
+    request = RuntimeRequest(deployed, image, precision, images[1:])  # type: ignore[arg-type]
     if runtime == "openvino" and isinstance(net, Peer):
         import openvino  # type: ignore[import-not-found]
 
         graph = openvino.convert_model(deployed, example_input=image, input=list(image.shape))
-        return openvino_call(compiled_graph(graph, order, calibrate=len(order.pictures)))
-    return RUNTIMES.build(runtime, order)
+        return openvino_call(compiled_graph(graph, request, num_calibration_images=len(request.calibration_images)))
+    return RUNTIMES.build(runtime, request)
 
 
 def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
     """Compare segzoo's network with each of its peers."""
     config, peers = CASES[name]
-    ours = build_workload(config, classes=CLASSES)
-    images = benchmark_images(ours.data, 1 + CALIBRATION_IMAGES, hw=SIZE)
-    image, align = torch.from_numpy(images[0][None]), bool(ours.model.align_corners)
-    fp32_labels = torch.from_numpy(ours.model.predict(images[0]))
-    ours.model.lean_()
-    gmacs = model_complexity(ours.model, SIZE)["gmacs"]
-    net = build_call(ours.model, "logits", runtime, precision, images, ours.info)
+    workload = build_workload(config, num_classes=CLASSES)
+    images = benchmark_images(workload.data, 1 + CALIBRATION_IMAGES, hw=SIZE)
+    image, align = torch.from_numpy(images[0][None]), bool(workload.model.align_corners)
+    fp32_labels = torch.from_numpy(workload.model.predict(images[0]))
+    workload.model.fuse_for_inference_()
+    gmacs = model_complexity(workload.model, SIZE)["gmacs"]
+    net = build_call(workload.model, "logits", runtime, precision, images, workload.info)
     agreement = (upsample_argmax(net(image), SIZE, align)[0] == fp32_labels).double().mean().item()
     matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(torch.float32 if precision == "fp32" else torch.bfloat16)
     rows = []
     for peer in peers:
-        peer_net = build_call(build_peer(peer), "labels", runtime, precision, images, ours.info)
+        peer_net = build_call(build_peer(peer), "labels", runtime, precision, images, workload.info)
         calls = {
-            "ours": lambda: upsample_argmax(net(image), SIZE, align),
+            "segzoo": lambda: upsample_argmax(net(image), SIZE, align),
             "peer": lambda peer_net=peer_net: peer_net(image),
             "net": lambda: net(image),
             "matmul": lambda: torch.mm(matrix, matrix),
@@ -135,7 +136,10 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
         taken = time_interleaved(calls, seconds=20, min_rounds=8, warmup=2)
         tflops = 2 * MATRIX_SIZE**3 / statistics.median(taken["matmul"]) / 1e12
         row = {"model": name, "peer": peer, "runtime": runtime, "precision": precision, "hw": list(SIZE), "batch": 1}
-        row |= compare_to_peer(taken) | {"agreement": agreement, "ours_net_ms": 1000 * statistics.median(taken["net"])}
+        row |= compare_to_peer(taken["segzoo"], taken["peer"]) | {
+            "agreement": agreement,
+            "ours_net_ms": 1000 * statistics.median(taken["net"]),
+        }
         rows.append(row | {"gmacs": gmacs, "machine_tflops": tflops, "at_peak_ms": 2 * gmacs / tflops})
         print(rows[-1], flush=True)
         gc.collect()

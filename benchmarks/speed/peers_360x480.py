@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS)
 
 
-def build_ours(name: str) -> torch.nn.Module:
+def build_segzoo(name: str) -> torch.nn.Module:
     """Build segzoo's model with the settings of its peer."""
     if name == "pspnet":
         backbone = {"name": "resnet50", "stem": "v1c"}
@@ -67,9 +67,12 @@ def peer_logits(name: str, model: torch.nn.Module, x: torch.Tensor) -> list[torc
 
 
 def build_step(name: str, side: str, mode: str, precision: str) -> Step:
-    """Return a training step or an inference call of one side, as a function of image and label."""
+    """Return a training step or an inference call of one side.
+
+    Both are functions of image and label.
+    """
     torch.manual_seed(0)
-    model = (build_ours if side == "ours" else build_peer)(name).to(memory_format=torch.channels_last)
+    model = (build_segzoo if side == "segzoo" else build_peer)(name).to(memory_format=torch.channels_last)
     model.train(mode == "train")
     cast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     size = (HEIGHT, WIDTH)
@@ -77,11 +80,11 @@ def build_step(name: str, side: str, mode: str, precision: str) -> Step:
 
     def loss_of(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         with cast:
-            if side == "ours":
+            if side == "segzoo":
                 logits = model(x)
             else:
                 heads = [F.interpolate(h, size, mode="bilinear", align_corners=False) for h in peer_logits(name, model, x)]
-        if side == "ours":
+        if side == "segzoo":
             return loss(logits, label)
         terms = [w * F.cross_entropy(h.float(), label, ignore_index=255) for w, h in zip((1.0, *weights), heads, strict=True)]
         return torch.stack(terms).sum()
@@ -97,7 +100,7 @@ def build_step(name: str, side: str, mode: str, precision: str) -> Step:
     @torch.no_grad()
     def infer(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         with cast:
-            if side == "ours":
+            if side == "segzoo":
                 return upsample_argmax(model(x).main, size, False)
             return F.interpolate(peer_logits(name, model, x)[0], size, mode="bilinear", align_corners=False).argmax(1)
 
@@ -109,23 +112,27 @@ def measure(name: str, mode: str, batch: int, precision: str) -> dict[str, Any]:
     x = torch.randn(batch, 3, HEIGHT, WIDTH).contiguous(memory_format=torch.channels_last)
     label = torch.randint(0, CLASSES, (batch, HEIGHT, WIDTH))
     row = {"model": name, "mode": mode, "batch": batch, "precision": precision, "hw": [HEIGHT, WIDTH]}
-    steps = {side: build_step(name, side, mode, precision) for side in ("ours", "peer")}
-    steps["ours"](x, label)
+    steps = {side: build_step(name, side, mode, precision) for side in ("segzoo", "peer")}
+    steps["segzoo"](x, label)
     try:
         steps["peer"](x, label)
     except ValueError as error:  # batch norm of mmsegmentation's PSPNet cannot train on one pooled value per channel
-        return row | {"peer_refuses": str(error)}
+        return row | {"peer_error": str(error)}
     calls = {side: lambda step=step: step(x, label) for side, step in steps.items()}
-    return row | compare_to_peer(time_interleaved(calls, seconds=SECONDS, min_rounds=MIN_ROUNDS, max_rounds=MAX_ROUNDS, warmup=0))
+    taken = time_interleaved(calls, seconds=SECONDS, min_rounds=MIN_ROUNDS, max_rounds=MAX_ROUNDS, warmup=0)
+    return row | compare_to_peer(taken["segzoo"], taken["peer"])
 
 
 def main(args: argparse.Namespace) -> None:
     """Measure all selected combinations."""
-    options = (args.model, MODELS), (args.mode, MODES), (args.batch, BATCHES), (args.precision, PRECISIONS)
+    models = MODELS if args.model is None else (args.model,)
+    modes = MODES if args.mode is None else (args.mode,)
+    batches = BATCHES if args.batch is None else (args.batch,)
+    precisions = PRECISIONS if args.precision is None else (args.precision,)
     rows = []
-    for case in itertools.product(*(choices if chosen is None else (chosen,) for chosen, choices in options)):
-        rows.append(measure(*case))
+    for name, mode, batch, precision in itertools.product(models, modes, batches, precisions):
+        rows.append(measure(name, mode, batch, precision))
         gc.collect()
         print(rows[-1], flush=True)
-    if all(chosen is None for chosen, _ in options):
+    if (models, modes, batches, precisions) == (MODELS, MODES, BATCHES, PRECISIONS):
         print(write_result("peers_360x480", args.command, rows, packages=("mmsegmentation",)))

@@ -42,16 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("precision", choices=("bf16", "fp32", "int8"))
 
 
-def profile_openvino(order: RuntimeRequest) -> Iterable[Layer]:
+def profile_openvino(request: RuntimeRequest) -> Iterable[Layer]:
     """Return the mean milliseconds of each executed layer."""
     from segzoo.runtimes.openvino import compiled
 
-    request = compiled(order, CALIBRATION_IMAGES, PERF_COUNT=True).create_infer_request()
+    infer_request = compiled(request, CALIBRATION_IMAGES, PERF_COUNT=True).create_infer_request()
     spent: dict[tuple[str, str], float] = defaultdict(float)
 
     def infer() -> None:
-        request.infer({0: order.example.numpy()}, share_inputs=True)
-        for info in request.get_profiling_info():
+        infer_request.infer({0: request.example.numpy()}, share_inputs=True)
+        for info in infer_request.get_profiling_info():
             spent[info.node_name, f"{info.node_type} {info.exec_type}"] += info.real_time.total_seconds() * 1000
 
     repeat(infer, 2)
@@ -60,14 +60,14 @@ def profile_openvino(order: RuntimeRequest) -> Iterable[Layer]:
     return [(name, kind, ms / count) for (name, kind), ms in spent.items()]
 
 
-def profile_eager(order: RuntimeRequest) -> Iterable[Layer]:
+def profile_eager(request: RuntimeRequest) -> Iterable[Layer]:
     """Return the mean milliseconds of each operator and input shape in inference."""
-    call = RUNTIMES.build("eager", order)
-    return profile_torch(lambda: call(order.example))
+    call = RUNTIMES.build("eager", request)
+    return profile_torch(lambda: call(request.example))
 
 
 def profile_torch(call: Callable[[], object]) -> Iterable[Layer]:
-    """Return the mean milliseconds of each operator and input shape in a call."""
+    """Return the mean milliseconds per operator and input shape of a call."""
     repeat(call, 3)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
         count = repeat(call, REPETITIONS)
@@ -75,22 +75,26 @@ def profile_torch(call: Callable[[], object]) -> Iterable[Layer]:
     return [(str(row.input_shapes[:2]), row.key, row.self_cpu_time_total / 1000 / count) for row in rows]
 
 
-def repeat(call: Callable[[], object], most: int) -> int:
-    """Repeat a call until the limit on count or time is reached; return the count."""
+def repeat(call: Callable[[], object], max_count: int) -> int:
+    """Repeat a call until the count or time limit is reached.
+
+    Returns:
+        The number of calls.
+    """
     start = time.perf_counter()
-    for number in range(most):
+    for number in range(max_count):
         call()
         if time.perf_counter() - start > SECONDS:
             return number + 1
-    return most
+    return max_count
 
 
-def training_step(ours: Workload, precision: str) -> Callable[[], object]:
+def training_step(workload: Workload, precision: str) -> Callable[[], object]:
     """Return a call that runs one training step."""
-    model, device = ours.model.train().to(memory_format=torch.channels_last), torch.device("cpu")  # type: ignore[call-overload]
-    loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, 255, model.loss_at)
+    model, device = workload.model.train().to(memory_format=torch.channels_last), torch.device("cpu")  # type: ignore[call-overload]
+    loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, 255, model.loss_resolution)
     optimizer = OPTIMS.build("sgd", model)
-    images = normalize(torch.from_numpy(np.stack(benchmark_images(ours.data, BATCH, hw=CROP))), ours.info, device)
+    images = normalize(torch.from_numpy(np.stack(benchmark_images(workload.data, BATCH, hw=CROP))), workload.info, device)
     label = torch.randint(0, CLASSES, (BATCH, *CROP), dtype=torch.uint8)
 
     def step() -> None:
@@ -103,21 +107,20 @@ def training_step(ours: Workload, precision: str) -> Callable[[], object]:
     return step
 
 
-def profile(ours: Workload, runtime: str, precision: str) -> Iterable[Layer]:
-    """Return the layers of an inference call, or the operators of a training step."""
+def profile(workload: Workload, runtime: str, precision: str) -> Iterable[Layer]:
+    """Return the layers of inference or the operators of a training step."""
     if runtime == "training":
-        return profile_torch(training_step(ours, precision))
-    images = benchmark_images(ours.data, CALIBRATION_IMAGES, hw=SIZE)
-    network = inference_copy(ours.model, ours.info, torch.device("cpu"))
-    order = RuntimeRequest(network, torch.from_numpy(images[0][None]), precision, images)  # type: ignore[arg-type]
-    return {"openvino": profile_openvino, "eager": profile_eager}[runtime](order)
+        return profile_torch(training_step(workload, precision))
+    images = benchmark_images(workload.data, CALIBRATION_IMAGES, hw=SIZE)
+    network = inference_copy(workload.model, workload.info, torch.device("cpu"))
+    request = RuntimeRequest(network, torch.from_numpy(images[0][None]), precision, images)  # type: ignore[arg-type]
+    return {"openvino": profile_openvino, "eager": profile_eager}[runtime](request)
 
 
 def main(args: argparse.Namespace) -> None:
     """Profile one network and keep its layers as a result file."""
-    layers = sorted(
-        profile(build_workload(NETWORKS[args.model], classes=CLASSES), args.runtime, args.precision), key=lambda layer: -layer[2]
-    )
+    workload = build_workload(NETWORKS[args.model], num_classes=CLASSES)
+    layers = sorted(profile(workload, args.runtime, args.precision), key=lambda layer: -layer[2])
     kinds: dict[str, float] = defaultdict(float)
     for _, kind, ms in layers:
         kinds[kind] += ms

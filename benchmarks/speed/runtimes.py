@@ -16,7 +16,7 @@ from benchmarks.harness.tool_runs import run_tool
 
 SWEEPS = {
     "article": ("model=icnet_half", "runtime=openvino,onnxruntime,eager,torch_compile", "precision=bf16,fp32,int8", "batch=1,16"),
-    "trained": ("runtime=openvino,onnxruntime", "precision=bf16,fp32,int8", "check=8"),
+    "trained": ("runtime=openvino,onnxruntime", "precision=bf16,fp32,int8", "num_check_images=8"),
     "cuda": (
         "model=icnet_half,pspnet,fcn_dilated,parsenet,deeplab_largefov",
         "runtime=eager,torch_compile,cuda_graphs",
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
         raise SystemExit("The sweep 'trained' needs --ckpt; the others have random weights and do not accept it.")
     with tempfile.TemporaryDirectory() as folder:
         ckpt = [f"ckpt={args.ckpt}"] if args.ckpt else []
-        run_tool("bench", "-m", *SWEEPS[args.sweep], "interval=0.05", f"hydra.sweep.dir={folder}/sweep", *ckpt)
+        run_tool("bench", "-m", *SWEEPS[args.sweep], "ci_half_width=0.05", f"hydra.sweep.dir={folder}/sweep", *ckpt)
         rows = read_json(Path(folder) / "sweep" / "bench.json")
     rows = [{key: value for key, value in row.items() if key not in SHARED_KEYS} for row in rows]
     print(write_result(f"{args.sweep}_1024x2048", args.command, rows, packages=("openvino", "onnxruntime", "nncf")))

@@ -21,6 +21,8 @@ from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import upsample_argmax
+from segzoo.models._base import SegModel
+from segzoo.types import Dataset, DatasetInfo
 from segzoo.workflows.benchmark.runner import inference_copy
 from segzoo.workflows.benchmark.workload import benchmark_images, build_workload
 
@@ -33,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def boundary_fraction(logits: Tensor) -> float:
-    """Return the fraction of pixels whose class differs from the pixel to the right or below."""
+    """Return the fraction of pixels at a class boundary.
+
+    Their class differs from that of the pixel to the right or below.
+    """
     best = logits.argmax(1)
     differs = torch.zeros_like(best, dtype=torch.bool)
     differs[:, :, :-1] |= best[:, :, :-1] != best[:, :, 1:]
@@ -42,24 +47,28 @@ def boundary_fraction(logits: Tensor) -> float:
 
 
 @torch.no_grad()
-def first_logits(model: Any, info: Any, data: Any) -> Tensor:
-    """Return a network's logits of the first image, at a quarter of its size."""
+def first_logits(model: SegModel, info: DatasetInfo, data: Dataset) -> Tensor:
+    """Return a network's logits of the first image.
+
+    They have a quarter of the height and width of the image.
+    """
     image = torch.from_numpy(benchmark_images(data, 1, hw=SIZE)[0][None])
     return inference_copy(model, info, torch.device("cpu"))(image)[0].contiguous()
 
 
 def measure(weights: str, logits: Tensor) -> dict[str, Any]:
     """Time both ways on the same logits and compare their labels."""
-    calls = {"ours": lambda: upsample_argmax(logits, SIZE, True), "peer": lambda: resize(logits, SIZE, True).argmax(1)}
-    equal = float((calls["ours"]() == calls["peer"]()).float().mean())
+    calls = {"segzoo": lambda: upsample_argmax(logits, SIZE, True), "peer": lambda: resize(logits, SIZE, True).argmax(1)}
+    equal = float((calls["segzoo"]() == calls["peer"]()).float().mean())
     row = {"weights": weights, "classes": logits.shape[1], "from": list(logits.shape[2:]), "hw": list(SIZE)}
-    row |= {"borders": boundary_fraction(logits), "equal": equal}
-    return row | compare_to_peer(time_interleaved(calls, seconds=20))
+    row |= {"boundary_fraction": boundary_fraction(logits), "equal": equal}
+    taken = time_interleaved(calls, seconds=20)
+    return row | compare_to_peer(taken["segzoo"], taken["peer"])
 
 
 def main(args: argparse.Namespace) -> None:
     """Measure with logits of a random and of a trained network."""
-    fresh = build_workload(NETWORKS["icnet_half"], classes=19)
+    fresh = build_workload(NETWORKS["icnet_half"], num_classes=19)
     model, info, meta = load_checkpoint(ckpt=args.run)
     val = build_data(dataset_config(meta, None), "val")
     rows = [

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def link_subsets(folder: Path, camvid: Path) -> dict[str, list[str]]:
-    """Link CamVid into a directory with its own lists, and return the overrides that select them."""
+    """Link subsets of CamVid and return the overrides that select them."""
     names = sorted(path.stem for path in (camvid / "train").iterdir())
     sequence = [name for name in names if name.startswith("0016E5")]
     subsets = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.layers.upsample_argmax import upsample_argmax
+from segzoo.models._base import SegModel
 
 BRANCHES, ROUNDS = (4, 24, 124), 30
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @torch.no_grad()
-def time_branches(model: Any, size: tuple[int, int], precision: str) -> dict[int, float]:
+def time_branches(model: SegModel, size: tuple[int, int], precision: str) -> dict[int, float]:
     """Return the median milliseconds per image by branches."""
     x = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
 

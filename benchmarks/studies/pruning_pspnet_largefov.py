@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prune(start: Path, out: Path) -> dict[str, Any]:
-    """Prune and fine-tune a run unless that is done; return its stages."""
+    """Prune and fine-tune a run unless done, and return its stages."""
     run_tool("prune", f"ckpt={start}", *PRUNING, *REPORT, f"out={out}", "resume=auto")
     result = run_summary(out)
     return {key: result[key] for key in ("report", "steps", "best_step")} | {"git": run_environment(out)["git"]}

@@ -31,7 +31,10 @@ def first_run() -> str:
 
 
 def camvid() -> str:
-    """One row per CamVid training; the links are relative to the root of the checkout."""
+    """One row per CamVid training.
+
+    Links are relative to the root of the checkout.
+    """
     columns = (
         "model",
         "images",
@@ -62,7 +65,7 @@ def _camvid_row(path: Path) -> tuple[Any, ...]:
 
 
 def best_so_far(curve: list[dict[str, Any]], minutes: float, every: int = 30) -> list[tuple[int, float]]:
-    """Return the best score after 30, 60, 90, ... minutes of a run."""
+    """Return the best score after 30, 60, ... minutes of a run."""
     marks = [mark for mark in range(every, int(minutes) + every + 1, every) if mark <= minutes + 1]
     return [(mark, max(row["mIoU"] for row in curve if row["minutes"] <= mark + 1)) for mark in marks]
 
@@ -88,7 +91,7 @@ def crf_grid_search() -> str:
         "crf_search_half_largefov",
         ("images", "points tried", "without CRF %", "best mIoU %", "w1", "alpha", "beta"),
         lambda r: (
-            r["pictures"],
+            r["images"],
             len(r["coarse"]) + len(r["fine"]),
             format_percent(r["without"]),
             format_percent(r["best"]["miou"]),

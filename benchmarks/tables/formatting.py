@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.result_files import RESULTS, read_result
+from benchmarks.harness.result_files import RESULTS, read_json, read_result
 from segzoo.reporting.tables import markdown_table
 
 NOT_MEASURED = "Not measured yet.\n"
-# result files are records and keep the words of their commit; tables show the current ones
-CURRENT_TERMS = {
-    "l1 staged": "l1 iterative",
-    "l1 taught": "l1 distilled",
-    "l1 staged taught": "l1 iterative distilled",
-    "scratch": "half width from scratch",
-    "the start alone, 163 pictures, 1200 steps": "source model only, 163 images, 1200 steps",
-    "transferred": "fine-tuned",
-    "transferred, label smoothing 0.1": "fine-tuned, label smoothing 0.1",
-    "transferred, mixup": "fine-tuned, mixup",
-    "joint": "SyncBN",
-    "of each rank": "per process",
-    "command to the end of the first step, icnet_half on parts": "command to end of first step, icnet_half on parts",
-}
+# result files keep the keys and names of their commit; this file maps them to the current ones
+RECORDED = read_json(Path(__file__).with_name("recorded_terms.json"))
 SHORT_REMARKS = (
     (re.compile(r"the median is known to (\d+%) only, wanted (\d+%): .*"), r"median accurate to ±\1, target ±\2"),
     (re.compile(r"the times of the (\d+) calls before had not settled .*"), r"warm-up of \1 calls had not converged"),
@@ -34,7 +23,12 @@ SHORT_REMARKS = (
 
 def current_term(recorded: str) -> str:
     """Return the current word for a name in a result file."""
-    return CURRENT_TERMS.get(recorded, recorded)
+    return RECORDED["names"].get(recorded, recorded)
+
+
+def read_rows(name: str) -> Any:
+    """Return the rows of a result file under their current keys."""
+    return _with_current_keys(read_result(name)["rows"])
 
 
 def short_remark(recorded: str) -> str:
@@ -52,8 +46,8 @@ def is_measured(name: str) -> bool:
 
 
 def result_table(name: str, columns: tuple[str, ...], cells: Callable[[dict[str, Any]], tuple[Any, ...]]) -> str:
-    """Return the table of a result file's rows, or a note that there is none yet."""
-    return markdown_table(columns, map(cells, read_result(name)["rows"])) if is_measured(name) else NOT_MEASURED
+    """Return the table of a result file, or a placeholder."""
+    return markdown_table(columns, map(cells, read_rows(name))) if is_measured(name) else NOT_MEASURED
 
 
 def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:
@@ -72,3 +66,9 @@ def format_percent(value: float, digits: int = 2) -> str:
 def format_millions(value: float) -> str:
     """Format a count in millions."""
     return f"{value / 1e6:.2f} M"
+
+
+def _with_current_keys(recorded: Any) -> Any:
+    if isinstance(recorded, dict):
+        return {RECORDED["keys"].get(key, key): _with_current_keys(value) for key, value in recorded.items()}
+    return [_with_current_keys(value) for value in recorded] if isinstance(recorded, list) else recorded

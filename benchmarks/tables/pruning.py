@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.harness.result_files import read_result
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     current_term,
@@ -13,6 +12,7 @@ from benchmarks.tables.formatting import (
     format_percent,
     format_ratio,
     is_measured,
+    read_rows,
     result_table,
 )
 from segzoo.reporting.tables import markdown_table
@@ -22,7 +22,7 @@ def pruning() -> str:
     """One row per method on ICNet, with its seeds side by side."""
     if not is_measured("pruning_camvid"):
         return NOT_MEASURED
-    content = read_result("pruning_camvid")["rows"]
+    content = read_rows("pruning_camvid")
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in content["rows"]:
         groups.setdefault(row["what"], []).append(row)
@@ -60,7 +60,7 @@ def pruning_pspnet_largefov() -> str:
     """One row per stage of PSPNet and LargeFOV."""
     if not is_measured("pruning_others"):
         return NOT_MEASURED
-    runs = read_result("pruning_others")["rows"]
+    runs = read_rows("pruning_others")
     lines = []
     for name, run in runs.items():
         for row in run["report"]:

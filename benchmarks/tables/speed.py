@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.harness.result_files import RESULTS, read_result
+from benchmarks.harness.result_files import RESULTS
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     current_term,
     format_percent,
     format_ratio,
     is_measured,
+    read_rows,
     result_table,
     short_remark,
 )
@@ -24,9 +25,9 @@ def peers() -> str:
     if not is_measured("peers_360x480"):
         return NOT_MEASURED
     rows = []
-    for row in read_result("peers_360x480")["rows"]:
+    for row in read_rows("peers_360x480"):
         case = row["model"], "inference" if row["mode"] == "eval" else "training step", row["batch"], row["precision"]
-        if "peer_refuses" in row:
+        if "peer_error" in row:
             rows.append((*case, None, None, "the peer's batch norm rejects this batch size"))
         else:
             rows.append((*case, f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", format_ratio(row, 3)))
@@ -35,7 +36,7 @@ def peers() -> str:
 
 
 def peers_1024x2048() -> str:
-    """Latency from bytes to labels compared with peer libraries in the same runtime."""
+    """Latency from bytes to labels compared with peer libraries."""
     rows = [
         (
             row["model"],
@@ -51,7 +52,7 @@ def peers_1024x2048() -> str:
             format_percent(row["agreement"]) if "agreement" in row else None,
         )
         for path in sorted(RESULTS.glob("peers_1024x2048_*.json"))
-        for row in read_result(path.stem)["rows"]
+        for row in read_rows(path.stem)
     ]
     measured = ("segzoo ms", "network only", "at peak", "TFLOP/s", "peer ms", "ratio [95 %]", "pixel agreement with fp32 %")
     return markdown_table(("model", "peer", "runtime", "precision", *measured), rows) if rows else NOT_MEASURED
@@ -80,7 +81,7 @@ def upsample_argmax() -> str:
         lambda r: (
             r["weights"],
             r["classes"],
-            format_percent(r["borders"], 1),
+            format_percent(r["boundary_fraction"], 1),
             f"{r['ours_ms']:.0f}",
             f"{r['peer_ms']:.0f}",
             format_ratio(r, 3),
@@ -110,7 +111,7 @@ def profile_layers() -> str:
     """Time by kind of layer, the six slowest kinds."""
     rows = []
     for path in sorted(RESULTS.glob("profile_*.json")):
-        for row in read_result(path.stem)["rows"]:
+        for row in read_rows(path.stem):
             slowest = ", ".join(f"{kind['kind']} {kind['ms']:.0f}" for kind in row["kinds"][:6])
             rows.append((row["model"], row["runtime"], row["precision"], f"{row['total_ms']:.0f}", slowest))
     return (
@@ -128,7 +129,7 @@ def crf() -> str:
 
 
 def checkpoint_overhead() -> str:
-    """Time of a checkpoint compared with torch.save, and time to the first step."""
+    """Time of a checkpoint and time to the first step."""
     return result_table(
         "overhead",
         ("operation", "seconds", "torch.save", "ratio [95 %]"),
@@ -146,13 +147,13 @@ def ddp_scaling() -> str:
     return result_table(
         "ranks",
         ("device", "processes", "batch per process", "batch norm", "images per second"),
-        lambda r: (r["device"], r["ranks"], r["batch_a_rank"], current_term(r["norm"]), f"{r['images_per_s']:.1f}"),
+        lambda r: (r["device"], r["ranks"], r["batch_per_rank"], current_term(r["norm"]), f"{r['images_per_s']:.1f}"),
     )
 
 
 def _runtime_cells(row: dict[str, Any]) -> tuple[Any, ...]:
     case = (row["runtime"], row.get("precision"), row.get("batch"))
-    if "unable" in row:
-        return (*case, None, None, None, short_remark(row["unable"]))
+    if "error" in row:
+        return (*case, None, None, None, short_remark(row["error"]))
     median, of_peak = f"{row['ms_per_image']['p50']:.0f}", format_percent(row["share_of_peak"], 0)
     return (*case, median, of_peak, format_percent(row["agreement"]), "; ".join(map(short_remark, row["warnings"])) or None)
