@@ -1,0 +1,1 @@
+"""Data sets, label conversion and batches."""

@@ -1,4 +1,7 @@
-"""The dataset info from settings, and the errors those settings can have; nothing here opens a file."""
+"""Dataset info built from settings, and the checks of those settings.
+
+Nothing here opens a file.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def make_dataset_info(
     std: tuple[float, float, float],
     label_map: dict[int, int] | None = None,
 ) -> DatasetInfo:
-    """The info of a data set; without a palette each class gets a color of its own."""
+    """Build the dataset info.
+
+    Without a palette, each class gets a distinct color.
+    """
     colors = distinct_colors(len(classes)) if palette is None else palette
     return DatasetInfo(title, classes, colors, mean, std, label_map=dict(label_map or {}))
 
@@ -29,44 +35,54 @@ def make_dataset_info(
 def dataset_info_errors(
     classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...] | None, label_map: dict[int, int] | None = None
 ) -> list[str]:
-    """What is wrong with the classes, palette and label map of a data set, one line each."""
-    faults = []
+    """Errors in the classes, palette and label map, one line each."""
+    errors = []
     count = len(classes)
     if count < 2:
-        faults.append(f"data.classes holds {count} name(s), wanted at least 2: the background is a class as well.")
-    if twice := sorted({name for name in classes if classes.count(name) > 1}):
-        faults.append(f"data.classes names {', '.join(twice)} more than once; each class needs its own name.")
+        errors.append(f"data.classes holds {count} name(s), expected at least 2: the background is also a class.")
+    if repeated := sorted({name for name in classes if classes.count(name) > 1}):
+        errors.append(f"data.classes names {', '.join(repeated)} more than once; class names must be unique.")
     if count > IGNORE and classes[IGNORE] != "ignore":
-        faults.append(
-            f"data.classes: with {count} classes the name at position {IGNORE} must be 'ignore' (it is {classes[IGNORE]!r}): train id "
-            f"{IGNORE} counts nowhere. Put 'ignore' there and shift the raw values from {IGNORE} up by one in data.label_map."
+        errors.append(
+            f"data.classes: with {count} classes the name at position {IGNORE} must be 'ignore' (it is {classes[IGNORE]!r}) because "
+            f"train id {IGNORE} is ignored. Put 'ignore' there and shift the raw values from {IGNORE} up by one in data.label_map."
         )
     if palette is not None and len(palette) != count:
-        faults.append(f"data.palette holds {len(palette)} colors for {count} classes; wanted one a class, or null.")
-    strays = sorted({train for train in (label_map or {}).values() if train >= count and train != IGNORE})
-    if strays:
-        faults.append(
-            f"data.label_map leads to {', '.join(map(str, strays))}, but {count} classes have the train ids 0 to {count - 1}, and {IGNORE} "
-            "for pixels that count nowhere. Correct the table, or add the missing classes."
+        errors.append(f"data.palette holds {len(palette)} colors for {count} classes; expected one per class, or null.")
+    out_of_range = sorted({train_id for train_id in (label_map or {}).values() if train_id >= count and train_id != IGNORE})
+    if out_of_range:
+        errors.append(
+            f"data.label_map maps to {', '.join(map(str, out_of_range))}, but {count} classes have the train ids 0 to {count - 1}, and "
+            f"{IGNORE} for ignored pixels. Correct the table, or add the missing classes."
         )
-    return faults
+    return errors
 
 
 def class_id(name: str, classes: tuple[str, ...]) -> int | None:
-    """The train id of a class name; 255 for 'ignore'; None if there is no such class."""
+    """Train id of a class name.
+
+    Returns:
+        The position in ``classes``, 255 for ``ignore``, or None if there is no such class.
+    """
     if name in classes and name != "ignore":
         return classes.index(name)
     return IGNORE if name == "ignore" else None
 
 
 def unknown_class_error(name: str, choices: tuple[str, ...]) -> str:
-    """`'x' is not known. Did you mean ...?` with the valid names, for messages about class names."""
+    """Error text for an unknown class name, with suggestions.
+
+    It starts with the name, such as ``'x' is not known. Did you mean 'y'? Valid: ...``
+    """
     listed = ", ".join(choices[:30]) + (", ..." if len(choices) > 30 else "")
     return f"{name!r} is not known.{did_you_mean(name, choices)} Valid: {listed}."
 
 
 def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """The color table of Pascal VOC for any number of classes: the bits of the id are dealt out to the three channels."""
+    """Color table of Pascal VOC, extended to any number of classes.
+
+    The bits of the class index are distributed over the three channels, most significant channel bit first.
+    """
     colors = []
     for index in range(count):
         channels = [0, 0, 0]

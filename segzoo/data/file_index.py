@@ -1,4 +1,7 @@
-"""Finds the files of a data set by patterns such as ``images/{split}/{stem}.*`` and pairs images with labels by their stems."""
+"""Index of the image and label files of a data set.
+
+Patterns such as ``images/{split}/{stem}.*`` say where the files are. An image and its label share the stem.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from segzoo.data.splits import SPLITS, Split, is_validation, read_list
 from segzoo.types import DataError
 
 ANY_IMAGE = r"\.(?i:png|jpe?g|bmp|tiff?|webp|p[pgn]m|gif)"
-HINT = "Add the files, correct the patterns data.images and data.labels, or name the images to use in data.lists."
+MISSING_FILES_HINT = "Add the files, correct the patterns data.images and data.labels, or list the images to use in data.lists."
 
 
 class FilePair(NamedTuple):
-    """One image and the file that labels it; no label where images without one are all background."""
+    """An image file and its label file.
+
+    ``label`` is None for an image without a label file where such images count as background.
+    """
 
     name: str
     image: Path
@@ -27,18 +33,20 @@ class FilePair(NamedTuple):
 
 @dataclass(frozen=True)
 class FileIndex:
-    """Where one split of a data set lies; ``tree()`` lists its pairs, which is the first time the disk is touched.
+    """Location of one split on disk.
+
+    Calling an index lists its pairs and is the first time the disk is accessed.
 
     Attributes:
         root: folder of the data set.
-        split: the split's name on disk, put where the patterns say ``{split}``.
-        images, labels: patterns relative to root. ``{stem}`` stands for what an image and its label share, folders included; the
-            ending ``.*`` for any image format.
-        lists: pattern of a text file with one stem a line; None takes every file there is.
-        share: (split, share): without lists, the part of all images that goes to val, chosen by their stems' hashes.
+        split: name of the split on disk, which replaces ``{split}`` in the patterns.
+        images, labels: patterns relative to root. ``{stem}`` is the part that an image and its label share, including folders. The
+            extension ``.*`` matches any image format.
+        lists: pattern of a text file with one stem per line. None uses every matching file.
+        hash_split: (split, val_ratio): without lists, assign that fraction of all images to val by the hashes of their stems.
         need_labels: whether an image without a label file is an error.
-        hint: what else to say when images are missing.
-        hint: what to do when files are missing.
+        missing_images_hint: extra advice when images are missing.
+        missing_files_hint: advice when any file is missing.
     """
 
     root: str
@@ -46,141 +54,169 @@ class FileIndex:
     images: str
     labels: str
     lists: str | None = None
-    val_fraction: tuple[Split, float] | None = None
+    hash_split: tuple[Split, float] | None = None
     need_labels: bool = True
-    hint: str = ""
-    hint: str = HINT
+    missing_images_hint: str = ""
+    missing_files_hint: str = MISSING_FILES_HINT
 
     def __call__(self) -> list[FilePair]:
         root = Path(self.root).expanduser()
         if not os.path.isdir(root):
-            raise DataError(f"data root {printable(root)} is not a folder. {self._selected()}")
+            raise DataError(f"data root {printable(root)} is not a folder. {self._expected_files()}")
         labels = self.find(self.labels)
-        images = self.find(self.images, without=set(labels.values()))
-        wanted = self._listed(root) if self.lists else sorted(images.keys() | labels.keys())
-        if self.val_fraction:
-            wanted = [stem for stem in wanted if is_validation(stem, self.val_fraction[1]) == (self.val_fraction[0] == "val")]
-        self._check_missing(wanted, images, labels)
-        if not wanted:
-            drawn = (
-                f" and falls into {self.val_fraction[0]} with data.val_ratio={self.val_fraction[1]:g}" if self.val_fraction else ""
+        images = self.find(self.images, exclude=set(labels.values()))
+        stems = self._listed_stems(root) if self.lists else sorted(images.keys() | labels.keys())
+        if self.hash_split:
+            stems = [stem for stem in stems if is_validation(stem, self.hash_split[1]) == (self.hash_split[0] == "val")]
+        self._check_missing(stems, images, labels)
+        if not stems:
+            condition = ""
+            if self.hash_split:
+                condition = f" and is assigned to {self.hash_split[0]} by data.val_ratio={self.hash_split[1]:g}"
+            raise DataError(
+                f"split {self.split!r} of {printable(root)} is empty: no file matches {self._pattern(self.images)}{condition}. "
+                f"{self._expected_files()}"
             )
-            came = f"split {self.split!r} of {printable(root)} is empty: no file fits {self._pattern(self.images)}{drawn}."
-            raise DataError(f"{came} {self._selected()}")
-        return [FilePair(printable(stem), images[stem], labels.get(stem)) for stem in wanted]
+        return [FilePair(printable(stem), images[stem], labels.get(stem)) for stem in stems]
 
-    def find(self, pattern: str, without: set[Path] | None = None) -> dict[str, Path]:
-        """Stem -> file for every file that fits the pattern, leaving out those in ``without``. Two files of one stem are an error."""
-        start, fits = _compile(self._pattern(pattern))
+    def find(self, pattern: str, exclude: set[Path] | None = None) -> dict[str, Path]:
+        """Find the files that match a pattern, except those in ``exclude``.
+
+        Returns:
+            Stem -> file.
+
+        Raises:
+            DataError: two files share a stem, or the folder does not exist or cannot be read.
+        """
+        start, regex = _compile(self._pattern(pattern))
         top = Path(self.root).expanduser() / start
-        found: dict[str, Path] = {}
-        for inner in _files(top):
-            if (match := fits.fullmatch(inner)) is None or (path := top / inner) in (without or ()):
+        paths: dict[str, Path] = {}
+        for relative in _files(top):
+            if (match := regex.fullmatch(relative)) is None or (path := top / relative) in (exclude or ()):
                 continue
             stem = match["stem"]
-            if stem in found:
+            if stem in paths:
                 raise DataError(
-                    f"{printable(path)} and {printable(found[stem].name)} share the stem {printable(stem)!r}: keep one, or make the pattern narrower."
+                    f"{printable(path)} and {printable(paths[stem].name)} share the stem {printable(stem)!r}. Remove one, or use a "
+                    "narrower pattern."
                 )
-            found[stem] = path
-        return found
+            paths[stem] = path
+        return paths
 
     def _pattern(self, pattern: str) -> str:
         return pattern.replace("{split}", self.split)
 
-    def _selected(self) -> str:
+    def _expected_files(self) -> str:
         lists = f" and the list {self._pattern(self.lists)}" if self.lists else ""
         return (
-            f"Wanted images {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data there, set "
-            "data.root, or set the environment variable SEGZOO_DATA to the folder that holds the data sets."
+            f"Expected images {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data there, "
+            "set data.root, or set the environment variable SEGZOO_DATA to the folder that contains the data sets."
         )
 
-    def _listed(self, root: Path) -> list[str]:
+    def _listed_stems(self, root: Path) -> list[str]:
         path = root / self._pattern(self.lists or "")
         stems = read_list(path)
         if not stems:
             raise DataError(
-                f"{printable(path)}: the list is empty. Wanted one stem a line, such as the name of an image without its ending."
+                f"{printable(path)}: the list is empty. Expected one stem per line, such as the name of an image without its extension."
             )
         return stems
 
-    def _check_missing(self, wanted: list[str], images: dict[str, Path], labels: dict[str, Path]) -> None:
-        """Raises DataError naming how many images and labels are missing, the first five of each, and what was looked for."""
-        faults = []
-        for what, there, pattern in (("picture", images, self.images), ("label", labels, self.labels)):
-            missing = [stem for stem in wanted if stem not in there]
-            if missing and (what == "picture" or self.need_labels):
+    def _check_missing(self, stems: list[str], images: dict[str, Path], labels: dict[str, Path]) -> None:
+        """Raise DataError if images or labels are missing.
+
+        The message gives their number, the first five of each, and the patterns they were searched with.
+        """
+        problems = []
+        for kind, paths, pattern in (("image", images, self.images), ("label", labels, self.labels)):
+            missing = [stem for stem in stems if stem not in paths]
+            if missing and (kind == "image" or self.need_labels):
                 first = ", ".join(printable(stem) for stem in missing[:5]) + (", ..." if len(missing) > 5 else "")
-                faults.append(f"{len(missing)} of {len(wanted)} have no {what} {self._pattern(pattern)}: {first}.")
-                if what == "picture" and self.hint:
-                    faults.append(self.hint)
-        if faults and self.lists and any(os.path.splitext(stem)[0] in images for stem in wanted):
-            faults.append("The list seems to hold file names: write stems, without the ending.")
-        if faults:
-            raise DataError(f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(faults)} {self.hint}")
+                problems.append(f"{len(missing)} of {len(stems)} have no {kind} {self._pattern(pattern)}: {first}.")
+                if kind == "image" and self.missing_images_hint:
+                    problems.append(self.missing_images_hint)
+        if problems and self.lists and any(os.path.splitext(stem)[0] in images for stem in stems):
+            problems.append("The list seems to contain file names: use stems, without the extension.")
+        if problems:
+            raise DataError(
+                f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(problems)} {self.missing_files_hint}"
+            )
 
 
 def file_index_errors(
     split: str, images: str, labels: str, lists: str | None, splits: Mapping[Split, str], val_ratio: float | None
 ) -> list[str]:
-    """What is wrong with the patterns and splits of a data set, one line each; opens nothing."""
-    faults = [f"the split is 'train' or 'val', not {split!r}."] if split not in ("train", "val") else []
-    faults += [f"data.splits names no folder or list for {name!r}; write {name}: <name>." for name in SPLITS if name not in splits]
-    for key, pattern, words in (
+    """Errors in the patterns and splits, one line each.
+
+    No file is opened.
+    """
+    errors = [f"the split is 'train' or 'val', not {split!r}."] if split not in ("train", "val") else []
+    errors += [f"data.splits has no folder or list for {name!r}; add {name}: <name>." for name in SPLITS if name not in splits]
+    for key, pattern, fields in (
         ("images", images, ("stem", "split")),
         ("labels", labels, ("stem", "split")),
         ("lists", lists or "", ("split",)),
     ):
-        strange = set(re.findall(r"\{(.*?)\}", pattern)) - set(words)
-        if strange or pattern.count("{stem}") != (key != "lists"):
-            needs = "{stem} once and may hold {split}" if key != "lists" else "no word in braces but {split}"
-            faults.append(f"data.{key}={pattern!r}: the pattern holds {needs}.")
-        if "*" in pattern.removesuffix(".*"):
-            faults.append(
-                f"data.{key}={pattern!r}: `*` may only stand in the ending `.*` (any image format); {{stem}} spans folders."
+        unknown = set(re.findall(r"\{(.*?)\}", pattern)) - set(fields)
+        if unknown or pattern.count("{stem}") != (key != "lists"):
+            rule = (
+                "must contain {stem} once and may contain {split}" if key != "lists" else "may contain {split} and no other field"
             )
-    divided = "{split}" in images or "{split}" in (lists or "")
-    if not divided and val_ratio is None:
-        faults.append("nothing tells train from val: put {split} into data.images or data.lists, or set data.val_ratio=0.2.")
-    if divided and val_ratio is not None:
-        faults.append(
-            "data.val_ratio divides images that nothing else divides: take {split} out of data.images and data.lists, or set it null."
+            errors.append(f"data.{key}={pattern!r}: the pattern {rule}.")
+        if "*" in pattern.removesuffix(".*"):
+            errors.append(
+                f"data.{key}={pattern!r}: `*` is only allowed in the extension `.*` (any image format); {{stem}} already spans folders."
+            )
+    separate = "{split}" in images or "{split}" in (lists or "")
+    if not separate and val_ratio is None:
+        errors.append("nothing separates train from val: add {split} to data.images or data.lists, or set data.val_ratio=0.2.")
+    if separate and val_ratio is not None:
+        errors.append(
+            "data.val_ratio splits images that are not split otherwise: remove {split} from data.images and data.lists, or set "
+            "data.val_ratio=null."
         )
-    return faults
+    return errors
 
 
 def _compile(pattern: str) -> tuple[str, re.Pattern]:
-    """The folder to start in and what paths below it must look like; only the ending is matched in either case."""
+    """Split a pattern into a start folder and a regex.
+
+    The regex matches paths relative to that folder.
+
+    Only the extension is matched case-insensitively.
+    """
     start, _, rest = pattern.partition("{stem}")
     folder, slash, prefix = start.rpartition("/")
     if rest.endswith(".*"):
-        rest, ending = rest[:-2], ANY_IMAGE
+        rest, extension = rest[:-2], ANY_IMAGE
     else:
         rest, dot, kind = rest.rpartition(".")
-        ending = f"(?i:{re.escape(dot + kind)})"
-    return folder + slash, re.compile(f"{re.escape(prefix)}(?P<stem>.+){re.escape(rest)}{ending}", re.DOTALL)
+        extension = f"(?i:{re.escape(dot + kind)})"
+    return folder + slash, re.compile(f"{re.escape(prefix)}(?P<stem>.+){re.escape(rest)}{extension}", re.DOTALL)
 
 
 def _files(top: Path) -> list[str]:
-    """Every file below a folder, relative and sorted; links are followed, loops are not; hidden files are left out."""
-    if not os.path.isdir(top):
-        near = ", ".join(sorted(printable(path) for path in next(os.walk(top.parent), ("", [], []))[1])[:10])
-        raise DataError(
-            f"{printable(top)} is not a folder.{f' Beside it stand: {near}.' if near else ''} Correct data.root or the patterns."
-        )
+    """List all files below a folder as sorted relative paths.
 
-    def refuse(error: OSError) -> None:
+    Links are followed but not in a loop. Hidden files and folders are skipped.
+    """
+    if not os.path.isdir(top):
+        siblings = ", ".join(sorted(printable(path) for path in next(os.walk(top.parent), ("", [], []))[1])[:10])
+        listed = f" Folders next to it: {siblings}." if siblings else ""
+        raise DataError(f"{printable(top)} is not a folder.{listed} Correct data.root or the patterns.")
+
+    def on_error(error: OSError) -> None:
         raise DataError(f"{printable(error.filename or top)}: cannot be listed: {error.strerror}. Make it readable.") from error
 
-    found, seen = [], {os.path.realpath(top)}
-    for folder, inner, names in os.walk(top, onerror=refuse, followlinks=True):
+    files, visited = [], {os.path.realpath(top)}
+    for folder, subfolders, names in os.walk(top, onerror=on_error, followlinks=True):
         kept = []
-        for name in sorted(inner):
+        for name in sorted(subfolders):
             real = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith(".") and real not in seen:
-                seen.add(real)
+            if not name.startswith(".") and real not in visited:
+                visited.add(real)
                 kept.append(name)
-        inner[:] = kept
-        below = os.path.relpath(folder, top)
-        found += [name if below == "." else f"{below}/{name}" for name in names if not name.startswith(".")]
-    return sorted(found)
+        subfolders[:] = kept
+        relative = os.path.relpath(folder, top)
+        files += [name if relative == "." else f"{relative}/{name}" for name in names if not name.startswith(".")]
+    return sorted(files)

@@ -1,7 +1,8 @@
-"""Batches for training and evaluation: one endless, seeded stream of samples that no worker count or restart can change.
+"""Batches for training and evaluation from one deterministic stream of samples.
 
-Position p of the training stream is image ``permutation(seed, p // n)[p % n]``, augmented with a seed made of (seed, epoch, index).
-A run that goes on at step 1000 therefore starts reading there; nothing before it is opened again.
+Neither the number of workers nor a restart changes the stream. Position p of the training stream is image
+``permutation(seed, p // n)[p % n]``, augmented with a seed derived from (seed, epoch, index). A run that resumes at step 1000
+therefore starts reading there and opens no earlier image again.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from segzoo.data.collate import check_sample, collate
 from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
-Draw = tuple[int, int]  # (epoch, data-set index)
+Draw = tuple[int, int]  # (epoch, index in the data set)
 BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def derive_seed(*numbers: int) -> int:
-    """A 64-bit seed made of whole numbers, the same on every machine and version: order and every digit count."""
+    """Derive a 64-bit seed from integers.
+
+    The result is the same on every machine and in every version, and depends on the order and on every digit.
+    """
     text = "/".join(str(int(number)) for number in numbers)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -45,58 +49,63 @@ def train_batches(
     rank: int = 0,
     world: int = 1,
 ) -> BatchStream:
-    """The training batches of steps ``start`` (inclusive) to ``stop`` (exclusive; None: for ever) of one rank.
+    """Training batches of one rank for steps ``start`` to ``stop``.
 
-    A step holds ``batch_size * world`` consecutive positions of the sample stream, and rank r takes the r-th block of them. A batch may
-    straddle two epochs, so no image is left out and a data set smaller than a batch repeats. Batches are pinned if this process has
-    used CUDA before the call, so move the model there first.
+    A step covers ``batch_size * world`` consecutive positions of the sample stream, and rank r takes the r-th block of them. A batch may
+    span two epochs, so no image is skipped, and a data set smaller than a batch repeats. Batches are pinned if this process has used
+    CUDA before the call, so move the model to the GPU first.
 
     Args:
-        dataset: the data set; read in the workers.
-        augment: ``(sample, seed) -> sample``; None leaves samples as they are.
+        dataset: the data set, which is read in the workers.
+        augment: ``(sample, seed) -> sample``. None leaves samples unchanged.
         batch_size: images per batch and rank, at least 1.
-        workers: worker processes; 0 reads in this process.
+        workers: worker processes. 0 reads in this process.
         seed: seed of order and augmentation.
-        start, stop: steps, counted from 0 over the whole run.
-        seen: positions of the sample stream before step 0, taken by an earlier part of the run that had batches of another size.
-        rank, world: this process and the number of processes.
+        start, stop: first step (inclusive) and last step (exclusive), counted from 0 over the whole run. Without ``stop`` the stream is
+            endless.
+        seen: positions of the sample stream before step 0, consumed earlier in the run with another batch size.
+        rank, world: rank of this process and number of processes.
 
     Returns:
-        An iterator whose workers end when it is exhausted, dropped or closed with ``close()``.
+        An iterator whose workers end when it is exhausted, garbage-collected or closed with ``close()``.
 
     Raises:
-        ValueError: batch_size, workers, start, stop or rank make no sense.
+        ValueError: batch_size, workers, start, stop or rank is out of range.
         DataError: the data set is empty; while iterating: a file is invalid, or images of one batch differ in size.
     """
-    _check_batch(
+    _check_minimums(
         batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), seen=(seen, 0), world=(world, 1), rank=(rank, 0)
     )
     if rank >= world or (stop is not None and stop < start):
-        raise ValueError(f"wanted rank < world and start <= stop, got rank={rank} world={world} start={start} stop={stop}")
+        raise ValueError(f"expected rank < world and start <= stop, got rank={rank} world={world} start={start} stop={stop}")
     if len(dataset) == 0:
-        raise DataError(f"data set {dataset.info.name!r} holds no training sample; check its root and its list of files")
+        raise DataError(f"data set {dataset.info.name!r} has no training sample; check its root and its list of files")
     draws = _BatchSampler(len(dataset), batch_size, seed, start, stop, seen, rank, world)
     return BatchStream(_Reader(dataset, augment, seed), draws, workers)
 
 
 def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world: int = 1) -> BatchStream:
-    """Every sample ``rank, rank + world, ...`` of the data set once, in order and unaugmented, in batches of one.
+    """Evaluation batches of one image each, in order and without augmentation.
 
-    The shards of the ranks are disjoint and together the whole data set; images may differ in size.
+    Each sample ``rank, rank + world, ...`` of the data set appears once. The shards of the ranks are disjoint and together cover the
+    whole data set. Images may differ in size.
 
     Raises:
-        ValueError: workers, rank or world make no sense.
+        ValueError: workers, rank or world is out of range.
         DataError: while iterating, a file is invalid.
     """
-    _check_batch(workers=(workers, 0), world=(world, 1), rank=(rank, 0))
+    _check_minimums(workers=(workers, 0), world=(world, 1), rank=(rank, 0))
     if rank >= world:
-        raise ValueError(f"wanted rank < world, got rank={rank} world={world}")
+        raise ValueError(f"expected rank < world, got rank={rank} world={world}")
     draws = [[(0, index)] for index in range(rank, len(dataset), world)]
     return BatchStream(_Reader(dataset, None, 0), draws, workers)
 
 
 class BatchStream(Iterator[Batch]):
-    """An iterator of batches that owns its worker processes and starts them at the first ``next``."""
+    """Iterator of batches that owns its worker processes.
+
+    The workers start at the first ``next``.
+    """
 
     def __init__(self, reader: _Reader, draws: Iterable[list[Draw]], workers: int):
         loader = DataLoader(
@@ -106,7 +115,7 @@ class BatchStream(Iterator[Batch]):
             collate_fn=collate,
             worker_init_fn=_start_worker,
             pin_memory=torch.cuda.is_initialized(),
-            generator=torch.Generator().manual_seed(0),  # its own: the global generator must not move when a run restarts
+            generator=torch.Generator().manual_seed(0),  # private: resuming a run must not advance the global generator
         )
         self._loader: DataLoader | None = loader
         self._batches: Iterator | None = None
@@ -117,8 +126,8 @@ class BatchStream(Iterator[Batch]):
         if self._batches is None:
             with _signals_blocked():
                 self._batches = iter(self._loader)
-            _open.add(self)
-            atexit.unregister(_close_all)  # last registered runs first: before the exit handlers that wait for workers
+            _open_streams.add(self)
+            atexit.unregister(_close_all)  # exit handlers run last in, first out: this one must precede those that wait for workers
             atexit.register(_close_all)
         try:
             batch = next(self._batches)
@@ -131,24 +140,30 @@ class BatchStream(Iterator[Batch]):
         return Batch(batch.image, batch.label, tuple(batch.names), tuple(batch.indices))  # pinning turns tuples into lists
 
     def close(self) -> None:
-        """Ends the worker processes; further batches are not to be had."""
-        shut = getattr(self._batches, "_shutdown_workers", None)  # dropping the iterator is not enough while a traceback holds it
+        """End the worker processes and the iteration."""
+        shutdown = getattr(self._batches, "_shutdown_workers", None)  # a traceback may keep the iterator alive
         self._loader = self._batches = None
-        if shut is not None:
-            shut()
+        if shutdown is not None:
+            shutdown()
 
 
-_open: weakref.WeakSet[BatchStream] = weakref.WeakSet()
+_open_streams: weakref.WeakSet[BatchStream] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """Ends workers at interpreter exit: they ignore SIGTERM, so the exit handler of multiprocessing would wait for ever."""
-    for stream in list(_open):
+    """End all workers at interpreter exit.
+
+    Workers ignore SIGTERM, so the exit handler of multiprocessing would wait forever.
+    """
+    for stream in list(_open_streams):
         stream.close()
 
 
 class _BatchSampler:
-    """The (epoch, index) pairs of each step's batch on one rank; an epoch's permutation is made when it is reached."""
+    """Sampler of the (epoch, index) pairs of each batch of one rank.
+
+    The permutation of an epoch is computed when the epoch begins.
+    """
 
     def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int | None, seen: int, rank: int, world: int):
         self.count, self.batch_size, self.seed, self.images_seen = count, batch_size, seed, seen
@@ -169,7 +184,10 @@ class _BatchSampler:
 
 
 class _Reader:
-    """What the workers call: reads one image, checks it, augments it. An error is handed on as a value, without a worker's traceback."""
+    """Map-style data set of the workers: reads, checks and augments one sample.
+
+    A DataError is returned as a value, so that the main process can raise it without the worker's traceback.
+    """
 
     def __init__(self, dataset: Dataset, augment: Augment | None, seed: int):
         self.dataset, self.augment, self.seed = dataset, augment, seed
@@ -186,16 +204,22 @@ class _Reader:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Holds stop signals back while workers are started: they inherit that, so none can be hit before it ignores them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
+    """Block stop signals while workers start.
+
+    Workers inherit the mask, so a signal cannot kill a worker before it ignores signals itself.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _start_worker(worker: int) -> None:
-    """Makes a worker quiet and single-threaded. It ignores stop signals: the main process saves first, then ends it."""
+    """Make a worker single-threaded and immune to stop signals.
+
+    The main process saves a checkpoint first and then ends its workers.
+    """
     import cv2
 
     for number in BLOCKED_SIGNALS:
@@ -205,7 +229,8 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _check_batch(**numbers: tuple[int, int]) -> None:
-    faults = [f"{name}={value} (wanted at least {low})" for name, (value, low) in numbers.items() if value < low]
-    if faults:
-        raise ValueError("cannot make batches: " + ", ".join(faults))
+def _check_minimums(**numbers: tuple[int, int]) -> None:
+    """Raise ValueError for each ``name=(value, minimum)`` below its minimum."""
+    errors = [f"{name}={value} (expected at least {minimum})" for name, (value, minimum) in numbers.items() if value < minimum]
+    if errors:
+        raise ValueError("cannot make batches: " + ", ".join(errors))

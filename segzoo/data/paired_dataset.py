@@ -1,4 +1,4 @@
-"""The data set that every reader of files shares: pairs found at first use, one image and its labels read at a time."""
+"""Base class of the data sets that read image and label files."""
 
 from __future__ import annotations
 
@@ -14,28 +14,36 @@ from segzoo.types import DatasetInfo, Sample
 
 
 class PairedDataset:
-    """Images with labels, by pairs of files. Making one opens nothing; the disk is first touched by ``scan``, or ``len``.
+    """Images with labels, read from pairs of files.
+
+    The constructor opens nothing. The first call of ``scan`` or ``len`` accesses the disk.
 
     Args:
         info: the dataset info.
-        find: lists the pairs, in order.
+        find_pairs: lists the pairs, in order.
         read_label: ``(path, (H, W)) -> (H, W)`` train ids for an image of that size.
 
     Raises:
-        DataError: while scanning or reading, naming the file, what is wrong with it, and what to do.
+        DataError: while scanning or reading; names the file, the problem and how to fix it.
     """
 
     def __init__(
-        self, info: DatasetInfo, find: Callable[[], list[FilePair]], read_label: Callable[[Path, tuple[int, int]], np.ndarray]
+        self,
+        info: DatasetInfo,
+        find_pairs: Callable[[], list[FilePair]],
+        read_label: Callable[[Path, tuple[int, int]], np.ndarray],
     ):
         self.info = info
-        self._find, self._read_label = find, read_label
+        self._find_pairs, self._read_label = find_pairs, read_label
         self._pairs: list[FilePair] | None = None
 
     def scan(self) -> list[FilePair]:
-        """The pairs of this split; looks for them on the first call only."""
+        """List the pairs of this split.
+
+        Only the first call searches the disk.
+        """
         if self._pairs is None:
-            self._pairs = self._find()
+            self._pairs = self._find_pairs()
         return self._pairs
 
     def __len__(self) -> int:
@@ -52,5 +60,5 @@ class PairedDataset:
         return Sample(image, label, pair.name)
 
     def name(self, index: int) -> str:
-        """The stem of an image; opens no file."""
+        """Stem of an image, without opening a file."""
         return self.scan()[index].name

@@ -1,4 +1,4 @@
-"""Which images belong to which split: lists of stems, or a fixed share of all images."""
+"""Assignment of images to splits, by lists or by hashes."""
 
 from __future__ import annotations
 
@@ -16,32 +16,38 @@ SPLITS: dict[Split, str] = {"train": "train", "val": "val"}
 
 
 def read_list(path: Path) -> list[str]:
-    """The stems of a list file, one a line. Blank lines, CR LF and a byte order mark are fine.
+    """Read the stems of a list file, one per line.
+
+    Blank lines, CR LF line endings and a byte order mark are accepted.
 
     Raises:
-        DataError: no such file, no UTF-8, a stem twice, or one that leads out of the data set.
+        DataError: the file is missing or not UTF-8, a stem is repeated, or a stem points outside the data set.
     """
     text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
-        raise DataError(f"{printable(path)}: is no plain text in UTF-8 (it holds zero bytes; UTF-16?). Save it as UTF-8.")
-    stems: dict[str, int] = {}
+        raise DataError(f"{printable(path)}: not a UTF-8 text file (it contains zero bytes; UTF-16?). Save it as UTF-8.")
+    line_of: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         stem = line.strip()
         if not stem:
             continue
         if stem.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", stem) or re.match(r"[A-Za-z]:", stem):
             raise DataError(
-                f"{printable(path)}, line {number}: {printable(stem)!r} leads out of the data set; wanted a stem relative to its patterns."
+                f"{printable(path)}, line {number}: {printable(stem)!r} points outside the data set; expected a stem relative to its "
+                "patterns."
             )
-        if stem in stems:
+        if stem in line_of:
             raise DataError(
-                f"{printable(path)}, line {number}: {printable(stem)!r} stands in line {stems[stem]} already; name each image once."
+                f"{printable(path)}, line {number}: {printable(stem)!r} is already on line {line_of[stem]}; list each image once."
             )
-        stems[stem] = number
-    return list(stems)
+        line_of[stem] = number
+    return list(line_of)
 
 
 def is_validation(stem: str, val_ratio: float) -> bool:
-    """Whether a stem belongs to val: a fixed share of all stems does, each by its own hash, so that new files move no old one."""
+    """Check whether a stem belongs to the validation split.
+
+    Each stem is assigned by its own hash, so a fixed fraction is in val and adding files never moves existing ones.
+    """
     digest = hashlib.sha256(os.fsencode(stem)).digest()
     return int.from_bytes(digest[:8], "big") < val_ratio * 2**64

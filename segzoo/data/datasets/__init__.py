@@ -1,1 +1,1 @@
-"""Data sets by the way they lie on disk."""
+"""Data sets, one file per layout on disk."""

@@ -1,4 +1,4 @@
-"""Cityscapes as its archives unpack: ``leftImg8bit`` and ``gtFine``, labels as labelIds or labelTrainIds."""
+"""Cityscapes in the folder layout of its archives."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ def cityscapes(
 
     Args:
         split: train or val.
-        root: the folder that holds ``leftImg8bit`` and ``gtFine``.
+        root: folder that contains ``leftImg8bit`` and ``gtFine``.
         classes: class names; position is the train id.
-        palette: one RGB triple a class.
-        label_map: the complete table labelId -> train id; also turns predictions back into labelIds for the test server.
-        labels: which files to read. auto takes ``*_labelTrainIds.png`` if the split holds any, else ``*_labelIds.png``.
+        palette: one RGB triple per class.
+        label_map: complete table labelId -> train id. It also converts predictions back to labelIds for the test server.
+        labels: which label files to read. ``auto`` reads ``*_labelTrainIds.png`` if the split has any, else ``*_labelIds.png``.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
-        ConfigError: settings that cannot work.
-        DataError: at first use, files that are missing or wrong; also a file whose values are not what its name says.
+        ConfigError: the settings are invalid.
+        DataError: at first use: files are missing or invalid, or the values in a file contradict its name.
     """
-    faults = dataset_info_errors(classes, palette, label_map)
+    errors = dataset_info_errors(classes, palette, label_map)
     if split not in ("train", "val"):
-        faults.append(f"the split is 'train' or 'val', not {split!r}: the labels of Cityscapes' test set are not public.")
-    if faults:
-        raise ConfigError(faults)
+        errors.append(f"the split is 'train' or 'val', not {split!r}: the labels of Cityscapes' test set are not public.")
+    if errors:
+        raise ConfigError(errors)
     info = make_dataset_info("cityscapes", classes, palette, mean, std, label_map)
     return PairedDataset(info, CityscapesIndex(root, split, labels), CityscapesMasks(len(classes), label_map))
 
 
 @dataclass(frozen=True)
 class CityscapesIndex:
-    """Lists the pairs of one split, the kind of label file decided once for all of it."""
+    """File pairs of one split, all with one kind of label file."""
 
     root: str
     split: Split
@@ -66,25 +66,28 @@ class CityscapesIndex:
     def __call__(self) -> list[FilePair]:
         kind = self.labels
         if kind == "auto":
-            made = Path(self.root).expanduser().glob(f"gtFine/{self.split}/*/*_gtFine_labelTrainIds.png")
-            kind = "labelTrainIds" if any(made) else "labelIds"
-        remedy = "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into data.root."
-        return FileIndex(self.root, self.split, IMAGES, LABELS % kind, hint=remedy)()
+            train_ids = Path(self.root).expanduser().glob(f"gtFine/{self.split}/*/*_gtFine_labelTrainIds.png")
+            kind = "labelTrainIds" if any(train_ids) else "labelIds"
+        hint = "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into data.root."
+        return FileIndex(self.root, self.split, IMAGES, LABELS % kind, missing_files_hint=hint)()
 
 
 class CityscapesMasks:
-    """Reads either kind of label file, told apart by its name and held to it by its values."""
+    """Reader of both kinds of label files.
+
+    The file name decides how the values are read, and values that contradict it are an error.
+    """
 
     def __init__(self, num_classes: int, label_map: dict[int, int]):
         self._train_ids = IndexMasks(
             num_classes,
-            remedy="The file is named labelTrainIds, so these look like labelIds saved under the wrong name: make it again with "
+            hint="The file is named labelTrainIds, so these look like labelIds saved under the wrong name: create it again with "
             "createTrainIdLabelImgs of cityscapesscripts, or read the *_labelIds.png files with data.labels=labelIds.",
         )
         self._label_ids = IndexMasks(
             num_classes,
             label_map,
-            remedy="The file is named labelIds, whose values go from 0 to 33; with 255 in it, it looks like train ids saved under the "
+            hint="The file is named labelIds, whose values range from 0 to 33. Other values suggest train ids saved under the "
             "wrong name: unpack gtFine again, or rename the files to *_labelTrainIds.png.",
         )
 

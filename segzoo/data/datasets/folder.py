@@ -1,4 +1,7 @@
-"""Images and masks in folders: CamVid, Pascal VOC and most people's own data are settings of this one data set."""
+"""Images and masks in folders, located by patterns.
+
+CamVid, Pascal VOC and most custom data are configurations of this data set.
+"""
 
 from __future__ import annotations
 
@@ -31,41 +34,41 @@ def folder(
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
-    """Pairs of an image and a mask, found by patterns under a root folder.
+    """Images and masks below a root folder, found by patterns.
 
     Args:
         split: train or val.
         root: folder of the data set.
         classes: class names; position is the train id.
-        title: the data set's name, kept in checkpoints and results.
-        images: where images lie, relative to root: ``{split}`` is the split's name, ``{stem}`` what an image and its mask share
-            (sub-folders included), the ending ``.*`` any image format. Endings are matched in either case.
-        labels: where masks lie, in the same words.
-        lists: a text file with one stem a line, such as ``{split}.txt``; None takes every file that fits, and rejects images
-            without a mask and masks without an image.
-        splits: what train and val are called on disk.
-        val_ratio: the share of images that goes to val, above 0 and at most 1, where neither folders nor lists divide them. Each
-            image is drawn by the hash of its stem, so the share is met on average and new images move no old one.
-        masks: index: the numbers in the mask are raw labels (palette indices, gray values of 8 or 16 bits). color: the colors are
-            matched against ``palette``, exactly.
-        label_map: the complete table raw value -> train id (255: counts nowhere); None where raw values are train ids.
-        palette: one RGB triple a class; None gives each class a color of its own.
-        ignore_colors: with ``masks=color``, the colors that count nowhere.
+        title: name of the data set in checkpoints and results.
+        images: pattern of the images, relative to root. ``{split}`` is the name of the split, ``{stem}`` the part that an image and its
+            mask share (including subfolders), and the extension ``.*`` any image format. Extensions are case-insensitive.
+        labels: pattern of the masks, with the same fields.
+        lists: text file with one stem per line, such as ``{split}.txt``. None uses every matching file, and rejects images without a
+            mask and masks without an image.
+        splits: names of train and val on disk.
+        val_ratio: fraction of the images in val, above 0 and at most 1, if neither folders nor lists separate them. Images are assigned
+            by the hash of their stem, so the fraction is approximate and adding images moves no existing one.
+        masks: ``index``: the numbers in the mask are raw labels (palette indices, gray values of 8 or 16 bits). ``color``: the colors
+            are matched exactly against ``palette``.
+        label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
+        palette: one RGB triple per class. None assigns distinct colors.
+        ignore_colors: colors of ignored pixels, with ``masks=color``.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
-        ConfigError: settings that cannot work; all of them at once.
-        DataError: at first use, files that are missing or wrong.
+        ConfigError: the settings are invalid; lists all errors at once.
+        DataError: at first use: files are missing or invalid.
     """
-    faults = dataset_info_errors(classes, palette, label_map) + file_index_errors(split, images, labels, lists, splits, val_ratio)
-    faults += _palette_errors(masks, palette, ignore_colors, label_map)
-    if faults:
-        raise ConfigError(faults)
-    share = None if val_ratio is None else (split, val_ratio)
-    tree = FileIndex(root, splits[split], images, labels, lists, share)
+    errors = dataset_info_errors(classes, palette, label_map) + file_index_errors(split, images, labels, lists, splits, val_ratio)
+    errors += _palette_errors(masks, palette, ignore_colors, label_map)
+    if errors:
+        raise ConfigError(errors)
+    hash_split = None if val_ratio is None else (split, val_ratio)
+    index = FileIndex(root, splits[split], images, labels, lists, hash_split)
     info = make_dataset_info(title, classes, palette, mean, std, label_map)
     reader = ColorMasks(info.palette, ignore_colors) if masks == "color" else IndexMasks(len(classes), label_map)
-    return PairedDataset(info, tree, reader)
+    return PairedDataset(info, index, reader)
 
 
 def _palette_errors(
@@ -74,20 +77,21 @@ def _palette_errors(
     ignore_colors: tuple[tuple[int, int, int], ...],
     label_map: dict[int, int] | None,
 ) -> list[str]:
-    """Settings of color masks that contradict each other."""
+    """Errors in the combination of mask type, colors and label map."""
     if masks == "index":
-        return ["data.ignore_colors is for data.masks=color; index masks say 255, or use data.label_map."] if ignore_colors else []
-    faults = []
+        return ["data.ignore_colors is for data.masks=color; in index masks use 255, or data.label_map."] if ignore_colors else []
+    errors = []
     if label_map:
-        faults.append(
-            "data.label_map is for data.masks=index; colors become train ids by their place in data.palette. Set one of the two."
+        errors.append(
+            "data.label_map is for data.masks=index; with color masks the position in data.palette is the train id. Set one of the two."
         )
     if palette is None:
-        faults.append("data.masks=color needs data.palette: one [R, G, B] a class, in the order of data.classes.")
+        errors.append("data.masks=color needs data.palette: one [R, G, B] per class, in the order of data.classes.")
     colors = (*(palette or ()), *ignore_colors)
-    twice = sorted({color for color in colors if colors.count(color) > 1})
-    if twice:
-        faults.append(
-            f"data.palette and data.ignore_colors name {', '.join(str(list(c)) for c in twice)} twice; each color means one thing."
+    repeated = sorted({color for color in colors if colors.count(color) > 1})
+    if repeated:
+        errors.append(
+            f"data.palette and data.ignore_colors hold {', '.join(str(list(c)) for c in repeated)} more than once; each color must have "
+            "one meaning."
         )
-    return faults
+    return errors

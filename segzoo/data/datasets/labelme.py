@@ -1,4 +1,7 @@
-"""Images with LabelMe annotations: JSON files of named polygons, rectangles and circles, drawn when they are read."""
+"""Images with LabelMe annotations.
+
+LabelMe stores named polygons, rectangles and circles in JSON files, which are rasterized when they are read.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from segzoo.data.splits import SPLITS, Split
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import DataError
 
-POINTS = {"polygon": (3, None), "rectangle": (2, 2), "circle": (2, 2)}  # fewest and most points of each shape
+POINT_COUNTS = {"polygon": (3, None), "rectangle": (2, 2), "circle": (2, 2)}  # minimum and maximum
 
 
 @DATA.register
@@ -39,55 +42,57 @@ def labelme(
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
-    """Images with a LabelMe JSON each; what no shape covers is the first class.
+    """Images with one LabelMe JSON file each.
 
-    The image is read from its own file; one embedded in the JSON (``imageData``) and the name in ``imagePath`` are not used.
+    Pixels outside all shapes belong to the first class. The image is read from its own file: an image embedded in the JSON
+    (``imageData``) and the name in ``imagePath`` are not used.
 
     Args:
         split: train or val.
         root: folder of the data set.
-        classes: class names, the background first; position is the train id.
-        title: the data set's name, kept in checkpoints and results.
-        images, labels, lists, splits, val_ratio: where images, JSON files and lists of stems lie; as for the data set ``folder``.
-        names: label in the JSON -> class name, where they differ; the class ``ignore`` means pixels that count nowhere.
-        unlabeled: what an image without a JSON file is: an error, or all background.
-        clip_px: how far a point may lie outside the image, in pixels; it is moved to the border.
-        palette: one RGB triple a class; None gives each class a color of its own.
+        classes: class names, background first; position is the train id.
+        title: name of the data set in checkpoints and results.
+        images, labels, lists, splits, val_ratio: location of images, JSON files and lists of stems, as for the data set ``folder``.
+        names: label in the JSON -> class name, where they differ. The class ``ignore`` means ignored pixels.
+        unlabeled: how to treat an image without a JSON file: as an error, or as all background.
+        clip_px: how far a point may lie outside the image, in pixels. Such points are moved to the border.
+        palette: one RGB triple per class. None assigns distinct colors.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
-        ConfigError: settings that cannot work; all of them at once.
-        DataError: at first use, files that are missing or wrong.
+        ConfigError: the settings are invalid; lists all errors at once.
+        DataError: at first use: files are missing or invalid.
     """
-    faults = dataset_info_errors(classes, palette) + file_index_errors(split, images, labels, lists, splits, val_ratio)
+    errors = dataset_info_errors(classes, palette) + file_index_errors(split, images, labels, lists, splits, val_ratio)
     for label, name in (names or {}).items():
         if class_id(name, classes) is None:
-            faults.append(f"data.names.{label}: the class {unknown_class_error(name, (*classes, 'ignore'))}")
-    if faults:
-        raise ConfigError(faults)
-    share = None if val_ratio is None else (split, val_ratio)
-    hint = "An image embedded in a JSON file (imageData) is not read: write it out as a file beside the others."
-    tree = FileIndex(root, splits[split], images, labels, lists, share, unlabeled == "error", hint)
-    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), tree, LabelMeShapes(classes, names or {}, clip_px))
+            errors.append(f"data.names.{label}: the class {unknown_class_error(name, (*classes, 'ignore'))}")
+    if errors:
+        raise ConfigError(errors)
+    hash_split = None if val_ratio is None else (split, val_ratio)
+    hint = "An image embedded in a JSON file (imageData) is not read: save it as a separate image file."
+    index = FileIndex(root, splits[split], images, labels, lists, hash_split, unlabeled == "error", hint)
+    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, LabelMeShapes(classes, names or {}, clip_px))
 
 
 class LabelMeShapes:
-    """Draws one LabelMe file: ``shapes(path, (H, W)) -> (H, W)`` train ids; later shapes lie on top of earlier ones.
+    """Rasterizer of LabelMe files.
 
-    LabelMe counts from the image's outer corner, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels
-    that hold a shape's points and its outline belong to it, as in LabelMe's own export: a shape grows by about half a pixel.
+    ``shapes(path, (H, W))`` returns (H, W) train ids. Later shapes cover earlier ones. LabelMe measures from the outer corner of the
+    image, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels under a shape's points and outline belong
+    to it, as in LabelMe's own export, so a shape extends about half a pixel beyond its outline.
     """
 
     def __init__(self, classes: tuple[str, ...], names: dict[str, str], clip_px: float):
         self.classes, self.clip_px = classes, clip_px
-        own = {name: index for index, name in enumerate(classes)}
-        self.ids = own | {label: train for label, name in names.items() if (train := class_id(name, classes)) is not None}
+        class_ids = {name: index for index, name in enumerate(classes)}
+        self.ids = class_ids | {label: i for label, name in names.items() if (i := class_id(name, classes)) is not None}
 
     def __call__(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        record = _record(path)
-        stated = record.get("imageHeight"), record.get("imageWidth")
-        if all(isinstance(side, int) for side in stated):
-            check_size(path, stated, size)  # type: ignore[arg-type]
+        record = _read_record(path)
+        height, width = record.get("imageHeight"), record.get("imageWidth")
+        if isinstance(height, int) and isinstance(width, int):
+            check_size(path, (height, width), size)
         label = np.zeros(size, label_dtype(len(self.classes)))
         for number, shape in enumerate(record["shapes"], 1):
             where = f"{printable(path)}, shape {number}"
@@ -100,69 +105,80 @@ class LabelMeShapes:
         if not isinstance(label, str) or label not in self.ids:
             unknown = unknown_class_error(str(label), tuple(self.ids))
             raise DataError(
-                f"{where}: the label {unknown} Correct the file, or give the label a class with data.names={{{label}: <class>}}."
+                f"{where}: the label {unknown} Correct the file, or map the label to a class with data.names={{{label}: <class>}}."
             )
         return self.ids[label]
 
     def _outline(self, shape: Any, size: tuple[int, int], where: str) -> tuple[str, np.ndarray]:
-        """The kind of a shape and its points (n, 2) as x, y in pixels, all of them inside the image or within reach of it."""
+        """Validate a shape and return its type and points.
+
+        Returns:
+            The type, and (n, 2) x, y in pixels, at most ``clip_px`` outside the image.
+        """
         if not isinstance(shape, dict):
             raise DataError(
-                f"{where}: is {type(shape).__name__}, wanted a table with label, points and shape_type. Save it with LabelMe again."
+                f"{where}: is of type {type(shape).__name__}, expected an object with label, points and shape_type. Save it with LabelMe again."
             )
         kind = shape.get("shape_type") or "polygon"  # files before LabelMe 3 have no type
-        if not isinstance(kind, str) or kind not in POINTS:
-            legal = ", ".join(POINTS)
+        if not isinstance(kind, str) or kind not in POINT_COUNTS:
             raise DataError(
-                f"{where} (label {shape.get('label')!r}): the type {kind!r} covers no area here; valid: {legal}. Draw it again as one."
+                f"{where} (label {shape.get('label')!r}): shape type {kind!r} is not supported. Valid: {', '.join(POINT_COUNTS)}. Redraw "
+                "it as one of these."
             )
         points = _points(shape.get("points"))
-        fewest, most = POINTS[kind]
-        if points is None or len(points) < fewest or len(points) > (most or len(points)):
-            wanted = f"{fewest}" if most else f"at least {fewest}"
-            came = "no list of [x, y] numbers" if points is None else f"{len(points)} points"
-            raise DataError(f"{where} (label {shape.get('label')!r}): a {kind} of {came}, wanted {wanted} points. Draw it again.")
+        minimum, maximum = POINT_COUNTS[kind]
+        if points is None or len(points) < minimum or len(points) > (maximum or len(points)):
+            expected = f"{minimum}" if maximum else f"at least {minimum}"
+            actual = "something other than a list of [x, y] numbers" if points is None else f"{len(points)} points"
+            raise DataError(f"{where} (label {shape.get('label')!r}): {kind} with {actual}, expected {expected} points. Redraw it.")
         height, width = size
-        beyond = np.maximum(-points, points - (width, height)).max(axis=1)
-        if beyond.max() > self.clip_px:
-            x, y = points[beyond.argmax()]
+        outside = np.maximum(-points, points - (width, height)).max(axis=1)
+        if outside.max() > self.clip_px:
+            x, y = points[outside.argmax()]
             raise DataError(
-                f"{where} (label {shape.get('label')!r}): point ({x:g}, {y:g}) lies {beyond.max():.1f} pixels outside the image of "
-                f"{width}x{height} (W x H), more than data.clip_px={self.clip_px:g}. Draw it again, or raise data.clip_px."
+                f"{where} (label {shape.get('label')!r}): point ({x:g}, {y:g}) lies {outside.max():.1f} pixels outside the image of "
+                f"{width}x{height} (W x H), more than data.clip_px={self.clip_px:g}. Redraw it, or increase data.clip_px."
             )
         return kind, points
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """The content of a LabelMe file. Raises DataError if it is none."""
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read a LabelMe file.
+
+    Raises:
+        DataError: it is not a LabelMe file.
+    """
     data = read_bytes(path)
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
-        came = "is empty (0 bytes)" if not data else f"is no JSON ({error})"
-        raise DataError(f"{printable(path)}: {came}. Save it with LabelMe again, or restore it from its source.") from error
+        problem = "is empty (0 bytes)" if not data else f"is not valid JSON ({error})"
+        raise DataError(f"{printable(path)}: {problem}. Save it with LabelMe again, or restore it from its source.") from error
     if not isinstance(record, dict) or not isinstance(record.get("shapes"), list):
         raise DataError(
-            f"{printable(path)}: is JSON, but no LabelMe file: it holds no list 'shapes'. Export it in LabelMe's format."
+            f"{printable(path)}: is JSON, but not a LabelMe file: it has no list 'shapes'. Export it in LabelMe's format."
         )
     return record
 
 
-def _points(given: Any) -> np.ndarray | None:
-    """(n, 2) finite numbers, or None if ``given`` is something else."""
-    if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
+def _points(value: Any) -> np.ndarray | None:
+    """Convert a list of [x, y] to an (n, 2) array.
+
+    Returns None for anything else, and for numbers that are not finite.
+    """
+    if not isinstance(value, list) or not all(isinstance(point, list) and len(point) == 2 for point in value):
         return None
-    if not all(isinstance(number, int | float) for point in given for number in point):
+    if not all(isinstance(number, int | float) for point in value for number in point):
         return None
     try:
-        points = np.array(given, np.float64).reshape(-1, 2)
+        points = np.array(value, np.float64).reshape(-1, 2)
     except OverflowError:
         return None
     return points if np.isfinite(points).all() else None
 
 
-def _draw(label: np.ndarray, kind: str, points: np.ndarray, train: int) -> None:
-    """Paints one shape into the label map."""
+def _draw(label: np.ndarray, kind: str, points: np.ndarray, train_id: int) -> None:
+    """Draw one shape into the label map in place."""
     import cv2
 
     height, width = label.shape
@@ -170,8 +186,8 @@ def _draw(label: np.ndarray, kind: str, points: np.ndarray, train: int) -> None:
     (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
     if kind == "circle":
         radius = float(np.hypot(*(points[1] - points[0])))
-        cv2.circle(label, pixels[0].tolist(), round(radius), train, thickness=-1)
+        cv2.circle(label, pixels[0].tolist(), round(radius), train_id, thickness=-1)
     elif kind == "rectangle":
-        label[top : bottom + 1, left : right + 1] = train
+        label[top : bottom + 1, left : right + 1] = train_id
     else:
-        cv2.fillPoly(label, [pixels], train)
+        cv2.fillPoly(label, [pixels], train_id)

@@ -1,7 +1,8 @@
-"""The data set `parts`: precision parts on a conveyor belt with scratches and dents, drawn by code, no file needed.
+"""Synthetic data set of precision parts on a conveyor belt.
 
-Inspection in small: kinds that resemble one another (nut, washer, bushing; screw, pin), piles, uneven light, and defects of two
-to five per cent of the pixels. An image is the same to the bit in every process and on every processor.
+It is a small visual inspection task: similar classes (nut, washer, bushing; screw, pin), piles, uneven illumination, and scratches and
+dents of two to five percent of the pixels. Images are rendered without any file and are identical bit for bit in every process and on
+every processor.
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ INFO = DatasetInfo(
         (244, 67, 54),
         (255, 145, 215),
     ),
-    mean=(58.8, 58.8, 58.8),  # of the 320 training images at the default settings
+    mean=(58.8, 58.8, 58.8),  # over the 320 training images at the default settings
     std=(48.9, 48.9, 48.9),
 )
 
 
 class PartsDataset:
-    """Images drawn on demand; image ``index`` depends on (seed, split, index) and the scene settings, on nothing else.
+    """Synthetic images rendered on demand.
+
+    Image ``index`` depends only on (seed, split, index) and the scene settings.
 
     Attributes:
-        info: the dataset info; needs no image to be drawn.
+        info: the dataset info, available without rendering an image.
     """
 
     def __init__(self, split: str, images: int, size: tuple[int, int], objects: tuple[int, int], seed: int, cache: bool):
@@ -51,28 +54,36 @@ class PartsDataset:
         return self.images
 
     def scan(self) -> None:
-        """Draws every image where they are kept, so that processes forked afterwards share them."""
+        """Render all images if they are cached.
+
+        Processes forked afterwards share the cache.
+        """
         if self._cache is not None:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(self.scene, range(self.images)))
 
     def __getitem__(self, index: int) -> Sample:
-        """Image (H, W, 3) uint8 with three equal channels and label (H, W) uint8; the arrays are the caller's own."""
+        """Sample with image (H, W, 3) uint8 and label (H, W) uint8.
+
+        The three channels are equal. The arrays are copies.
+        """
         scene = self.scene(index)
         return Sample(np.repeat(scene.gray[..., None], 3, axis=2), scene.label.copy(), self.name(index))
 
     def name(self, index: int) -> str:
-        """``train_00012``: split and index."""
+        """Split and index, such as ``train_00012``."""
         return f"{self.split}_{index:05d}"
 
     def scene(self, index: int) -> Scene:
-        """The scene as drawn, which also knows the part under every defect. Read it, do not write to it.
+        """Rendered scene, which also has the part under every defect.
+
+        The arrays may be cached, so do not modify them.
 
         Raises:
             IndexError: ``index`` is not in 0..len-1.
         """
         if not 0 <= index < self.images:
-            raise IndexError(f"image {index} of parts/{self.split}: there are {self.images}, numbered from 0")
+            raise IndexError(f"image {index} of parts/{self.split} does not exist: there are {self.images}, numbered from 0")
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         entropy = np.random.SeedSequence([self.seed, SPLITS.index(self.split), int(index)])
@@ -94,25 +105,25 @@ def parts(
     seed: Annotated[int, Range(0, None)] = 0,
     cache: bool = True,
 ) -> PartsDataset:
-    """Gray-value images of nuts, washers, screws, pins and bushings, with scratches and dents: eight classes, belt included.
+    """Synthetic grayscale images of machine parts with scratches and dents.
+
+    The eight classes are the belt, five kinds of parts (nut, washer, screw, pin, bushing) and two kinds of defects.
 
     Args:
         split: ``train`` or ``val``; the two share no image.
-        height: image height, pixels; a larger image shows the same scene in finer detail.
-        width: image width, pixels.
+        height: image height in pixels. A larger image shows the same scene in finer detail.
+        width: image width in pixels.
         train_images: number of training images.
         val_images: number of validation images.
-        objects: least and greatest number of parts in an image.
-        seed: other seed, other images.
-        cache: keep each image in memory once it is drawn (2 bytes a pixel in each loading process); drawing takes 15 to 40 ms.
+        objects: minimum and maximum number of parts per image.
+        seed: random seed; each seed gives different images.
+        cache: keep rendered images in memory (2 bytes per pixel in each loading process). Rendering takes 15 to 40 ms per image.
 
     Raises:
-        ConfigError: the split is unknown, or the least number of objects is above the greatest.
+        ConfigError: the split is unknown, or the minimum number of objects is above the maximum.
     """
     if split not in SPLITS:
         raise ConfigError(unknown_name_error("split", split, SPLITS))
     if objects[0] > objects[1]:
-        raise ConfigError(
-            f"data.objects={list(objects)}: the least number of parts comes first; write [{objects[1]}, {objects[0]}]."
-        )
+        raise ConfigError(f"data.objects={list(objects)}: the minimum comes first; use [{objects[1]}, {objects[0]}].")
     return PartsDataset(split, train_images if split == "train" else val_images, (height, width), objects, seed, cache)

@@ -1,1 +1,1 @@
-"""Rendering of the generated parts data set."""
+"""Renderer of the synthetic data set ``parts``."""

@@ -1,7 +1,7 @@
-"""The light of the data set `parts`: how metal mirrors a lamp, what shadows leave, the belt below and the camera above.
+"""Shading of the data set ``parts``: metal, shadows, belt and camera.
 
-Brightness follows a surface's slope alone, so that bevels, threads, dents and scratches all answer the same lamp.
-Float32 and IEEE basic operations only, for the reason given in ``parts_shapes``.
+Brightness depends only on the slope of a surface, so bevels, threads, dents and scratches are all lit by the same lamp.
+Only float32 and basic IEEE 754 operations are used, for the reason given in ``shapes``.
 """
 
 from __future__ import annotations
@@ -13,52 +13,73 @@ from numpy.random import Generator
 
 
 class Lamp(NamedTuple):
-    """A strip lamp: unit azimuth (x, y) in the image, slope at which metal mirrors it, its width, shadow length per height."""
+    """Strip lamp.
+
+    Attributes:
+        x, y: unit vector of its azimuth in the image.
+        tilt: slope at which metal reflects it.
+        width: its width, in units of slope.
+        shadow_length: length of a shadow per height of the part.
+    """
 
     x: float
     y: float
     tilt: float
     width: float
-    reach: float
+    shadow_length: float
 
 
 def metal(rng: Generator, relief: np.ndarray, lamp: Lamp, zoom: float) -> np.ndarray:
-    """Brightness of bare metal: it mirrors a key lamp, a weaker one opposite, and a dark room."""
+    """Brightness of bare metal.
+
+    Metal reflects a key lamp, a weaker fill lamp opposite to it, and dark surroundings.
+    """
     slope_y, slope_x = np.zeros_like(relief), np.zeros_like(relief)
     slope_y[1:-1] = 0.5 * (relief[2:] - relief[:-2])
     slope_x[:, 1:-1] = 0.5 * (relief[:, 2:] - relief[:, :-2])
-    steep = 1.0 / np.sqrt(1.0 + slope_x * slope_x + slope_y * slope_y)
-    toward = -(slope_x * lamp.x + slope_y * lamp.y) * steep
+    cos_slope = 1.0 / np.sqrt(1.0 + slope_x * slope_x + slope_y * slope_y)
+    toward = -(slope_x * lamp.x + slope_y * lamp.y) * cos_slope
     key = (toward - lamp.tilt) / lamp.width
     fill = (toward + 0.62) / (0.7 * lamp.width)
     tarnish = 1.0 + 0.22 * _cloud(rng, relief.shape[0], relief.shape[1], 13 * zoom, 17 * zoom)
-    return tarnish * (0.16 + 0.4 * steep + 0.55 / (1.0 + key * key) + 0.3 / (1.0 + fill * fill) + 0.12 * toward)
+    return tarnish * (0.16 + 0.4 * cos_slope + 0.55 / (1.0 + key * key) + 0.3 / (1.0 + fill * fill) + 0.12 * toward)
 
 
 def finish(rng: Generator, turned: bool, u: np.ndarray, v: np.ndarray, light: tuple[float, float]) -> np.ndarray:
-    """Tool marks: rings and the bow-tie gleam of a turned face, or lines drawn along the part; a factor about 1."""
+    """Tool marks as a brightness factor around 1.
+
+    A turned face has rings and a bow-tie highlight. Other surfaces have lines along the part.
+    """
     marks = np.frombuffer(rng.bytes(1024), np.uint8).astype(np.float32) * np.float32(0.16 / 255) - np.float32(0.08)
     if not turned:
         return 1.0 + marks[(1.4 * v + 512).astype(np.int32) % 1024]
     square = u * u + v * v + 1e-3
-    gleam = u * light[0] + v * light[1]
-    gleam = gleam * gleam / square
-    return 0.9 + marks[(1.4 * np.sqrt(square)).astype(np.int32) % 1024] + 0.25 * gleam * gleam
+    highlight = u * light[0] + v * light[1]
+    highlight = highlight * highlight / square
+    return 0.9 + marks[(1.4 * np.sqrt(square)).astype(np.int32) % 1024] + 0.25 * highlight * highlight
 
 
-def shadow(distance: np.ndarray, tall: float, lamp: Lamp) -> np.ndarray:
-    """The share of light a part leaves to things below it: a soft shadow away from the lamp, a dark seam around its foot."""
-    far = tall * lamp.reach
+def shadow(distance: np.ndarray, height: float, lamp: Lamp) -> np.ndarray:
+    """Fraction of the light that reaches the surface around a part.
+
+    The part casts a soft shadow away from the lamp and a dark contact shadow around its base.
+    """
+    length = height * lamp.shadow_length
     swept = distance
-    for share in (0.5, 1.0):
-        swept = np.minimum(swept, np.roll(distance, (round(-lamp.y * far * share), round(-lamp.x * far * share)), (0, 1)))
-    cast = np.clip(0.5 - swept / (3.0 + 0.7 * far), 0.0, 1.0)
-    seam = np.clip(1.0 - distance / (2.0 + 0.6 * tall), 0.0, 1.0)
-    return (1.0 - 0.45 * cast * cast * (3.0 - 2.0 * cast)) * (1.0 - 0.4 * seam * seam)
+    for fraction in (0.5, 1.0):
+        swept = np.minimum(
+            swept, np.roll(distance, (round(-lamp.y * length * fraction), round(-lamp.x * length * fraction)), (0, 1))
+        )
+    cast = np.clip(0.5 - swept / (3.0 + 0.7 * length), 0.0, 1.0)
+    contact = np.clip(1.0 - distance / (2.0 + 0.6 * height), 0.0, 1.0)
+    return (1.0 - 0.45 * cast * cast * (3.0 - 2.0 * cast)) * (1.0 - 0.4 * contact * contact)
 
 
 def belt(rng: Generator, height: int, width: int, scale: float) -> np.ndarray:
-    """Rubber or woven belt running along x: grain, weave, wear in the running direction, stains, dust."""
+    """Rubber or woven belt that runs along x.
+
+    Its texture has grain, weave, wear in the running direction, stains and dust.
+    """
     tone = rng.uniform(0.07, 0.13)
     grain = _grain(rng, height, width)
     wear = _cloud(rng, height, width, 3 * scale, 70 * scale)
@@ -74,7 +95,10 @@ def belt(rng: Generator, height: int, width: int, scale: float) -> np.ndarray:
 
 
 def camera(rng: Generator, scene: np.ndarray) -> np.ndarray:
-    """Uneven light, vignetting, slight blur, highlight shoulder and sensor noise; (H, W) float -> (H, W) uint8."""
+    """Simulate the camera: (H, W) float -> (H, W) uint8.
+
+    It adds uneven light, vignetting, a slight blur, a highlight shoulder and sensor noise.
+    """
     height, width = scene.shape
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -99,7 +123,10 @@ def _zigzag(x: np.ndarray) -> np.ndarray:
 
 
 def _grain(rng: Generator, height: int, width: int) -> np.ndarray:
-    """Near-normal white noise of unit variance: the sum of four random bytes, exact on every machine."""
+    """Approximately Gaussian white noise of unit variance.
+
+    It is the sum of four random bytes, so it is exact on every machine.
+    """
     total = np.frombuffer(rng.bytes(4 * height * width), np.uint8).reshape(4, height, width).sum(0, dtype=np.uint16)
     return (total.astype(np.float32) - 510.0) / 147.8
 
@@ -108,12 +135,15 @@ def _cloud(rng: Generator, height: int, width: int, cell_y: float, cell_x: float
     """Smooth noise in -0.5..0.5 with grid cells of the given size."""
     rows, columns = int(height / cell_y) + 2, int(width / cell_x) + 2
     grid = np.frombuffer(rng.bytes(rows * columns), np.uint8).reshape(rows, columns).astype(np.float32) / 255 - 0.5
-    tall = _lookup(grid, np.arange(height, dtype=np.float32) / np.float32(cell_y))
-    return _lookup(tall.T, np.arange(width, dtype=np.float32) / np.float32(cell_x)).T
+    stretched = _lookup(grid, np.arange(height, dtype=np.float32) / np.float32(cell_y))
+    return _lookup(stretched.T, np.arange(width, dtype=np.float32) / np.float32(cell_x)).T
 
 
 def _lookup(table: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """``table`` read between its entries, smoothly; positions stay inside by construction."""
+    """Interpolate ``table`` smoothly at fractional positions.
+
+    Positions are not checked; callers keep them inside the table.
+    """
     index = position.astype(np.int32)
     step = position - index.astype(np.float32)
     step = (step * step * (3.0 - 2.0 * step)).reshape(step.shape + (1,) * (table.ndim - 1))

@@ -1,8 +1,9 @@
-"""The solids of the data set `parts`: five precision parts and two defects, each as signed distance and relief.
+"""Shapes of the data set ``parts``: five precision parts and two defects.
 
-Arrays are float32 and see only +, -, *, / and square roots, which IEEE 754 rounds the same on every processor; sine, power
-and exponential of NumPy arrays and OpenCV's float filters depend on the vector unit and would cost the images their checksum.
-Lengths are pixels; ``u`` and ``v`` are a part's own coordinates (h, w), ``u`` along the axis of a lying part.
+Each shape has a signed distance and a relief. Arrays are float32 and use only +, -, *, / and square roots, which IEEE 754 rounds the
+same on every processor. The results of NumPy's sine, power and exponential and of OpenCV's float filters depend on the vector unit, so
+the images would not be reproducible bit for bit. Lengths are in pixels. ``u`` and ``v`` are the part's own coordinates (h, w), with
+``u`` along the axis of a lying part.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ class Solid(NamedTuple):
 
     Attributes:
         distance: (h, w) signed distance to the outline, negative on the part.
-        relief: (h, w) height of the surface; its slope is what the light shows.
-        turned: True for a face turned on a lathe (rings about the center), False for a surface drawn along ``u``.
+        relief: (h, w) height of the surface, whose slope determines the shading.
+        turned: True for a face turned on a lathe (rings around the center), False for a surface drawn along ``u``.
     """
 
     distance: np.ndarray
     relief: np.ndarray
-    rotated: bool
+    turned: bool
 
 
 def nut(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
-    """Hexagon nut, corners chamfered to a cone; one in sixteen stands on a round flange."""
+    """Hexagon nut with corners chamfered to a cone.
+
+    One in sixteen has a round flange.
+    """
     flanged = rng.random() < 0.0625
     flat = size * (0.36 if flanged else 0.433)
     bore = flat * rng.uniform(0.46, 0.62)
@@ -45,7 +49,10 @@ def nut(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
 
 
 def washer(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
-    """Flat ring; one in four is a split lock washer, some are dished."""
+    """Flat ring, sometimes dished.
+
+    One in four is a split lock washer.
+    """
     outer = 0.5 * size
     bore = outer * rng.uniform(0.42, 0.62)
     rho = np.sqrt(u * u + v * v)
@@ -59,7 +66,10 @@ def washer(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
 
 
 def bushing(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
-    """Sleeve standing upright, chamfered inside and out; one in two has a flange around its foot."""
+    """Upright sleeve, chamfered inside and outside.
+
+    One in two has a flange around its base.
+    """
     flange = 0.5 * size
     outer = flange * (rng.uniform(0.7, 0.8) if rng.random() < 0.5 else 1.0)
     bore = outer * rng.uniform(0.5, 0.66)
@@ -71,7 +81,10 @@ def bushing(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
 
 
 def pin(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
-    """Lying dowel pin with chamfered ends; some have a groove, some a flat head as a clevis pin has."""
+    """Lying dowel pin with chamfered ends.
+
+    Some have a groove, others a flat head like a clevis pin.
+    """
     half, radius = 0.5 * size, size * rng.uniform(0.12, 0.16)
     variant = rng.random()
     chamfer = radius * rng.uniform(0.25, 0.7)
@@ -84,7 +97,10 @@ def pin(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
 
 
 def screw(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
-    """Lying screw: hexagon, pan, countersunk or no head, plain shank of any share, thread, pointed tip."""
+    """Lying screw with a hexagon, pan, countersunk or no head.
+
+    The plain part of the shank varies in length. A thread and a pointed tip follow.
+    """
     half, radius = 0.5 * size, size * rng.uniform(0.1, 0.125)
     pitch = radius * rng.uniform(0.5, 0.68)
     head = ("hexagon", "pan", "pan", "countersunk", "none")[int(rng.integers(5))]
@@ -109,7 +125,11 @@ def screw(rng: Generator, u: np.ndarray, v: np.ndarray, size: float) -> Solid:
 
 
 def scratch(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Curved gouge 8 to 10 pixels wide at scale 1: its mask and its depth profile, 0 at the edge and 1 on the floor."""
+    """Curved scratch, 8 to 10 pixels wide at scale 1.
+
+    Returns:
+        Its mask, and its depth profile from 0 at the edge to 1 at the bottom.
+    """
     half, width = scale * rng.uniform(20, 38), scale * rng.uniform(3.8, 5.2)
     bend = rng.uniform(-0.35, 0.35) / half
     across = (v - bend * u * u) / (width * np.maximum(1.0 - 0.5 * u * u / (half * half), 0.5))
@@ -118,7 +138,11 @@ def scratch(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple
 
 
 def dent(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Round to oval bowl 20 to 34 pixels across at scale 1: its mask and its depth profile, 0 at the rim and 1 at the bottom."""
+    """Round to oval dent, 20 to 34 pixels wide at scale 1.
+
+    Returns:
+        Its mask, and its depth profile from 0 at the rim to 1 at the bottom.
+    """
     radius = scale * rng.uniform(13.0, 17.0)
     stretch = rng.uniform(0.75, 1.0)
     square = (u * u + v * v / (stretch * stretch)) / (radius * radius)
@@ -126,7 +150,10 @@ def dent(rng: Generator, u: np.ndarray, v: np.ndarray, scale: float) -> tuple[np
 
 
 def _lathed(u: np.ndarray, v: np.ndarray, profile: np.ndarray, half: float) -> Solid:
-    """A body of revolution lying on the belt: ``profile`` is its radius along ``u``."""
+    """Solid of revolution lying on the belt.
+
+    ``profile`` is its radius along ``u``.
+    """
     distance = np.maximum(np.abs(v) - profile, np.abs(u) - half)
     square = profile * profile
     relief = np.sqrt(np.maximum(square - v * v, 0.03 * square))
@@ -138,7 +165,7 @@ def _countersink(rho: np.ndarray, bore: float, width: float) -> np.ndarray:
 
 
 def _ramp(x: np.ndarray, width: float) -> np.ndarray:
-    """0 below zero, 1 above ``width``, a straight line between."""
+    """Linear ramp from 0 at zero to 1 at ``width``."""
     return np.clip(x / width, 0.0, 1.0)
 
 
@@ -146,7 +173,7 @@ def _fraction(x: np.ndarray) -> np.ndarray:
     return x - np.floor(x)
 
 
-Drawing = Callable[[Generator, np.ndarray, np.ndarray, float], Solid]
+ShapeFunction = Callable[[Generator, np.ndarray, np.ndarray, float], Solid]
 
 
 class Kind(NamedTuple):
@@ -154,15 +181,15 @@ class Kind(NamedTuple):
 
     Attributes:
         draw: makes a solid of a given size.
-        least, greatest: its size at scale 1, pixels.
-        tall: its height above the belt as a share of its size.
-        dark, bright: the brightness of its metal; the ranges overlap, so that tone alone does not tell the kinds apart.
+        min_size, max_size: range of its size at scale 1, in pixels.
+        relative_height: height above the belt, as a fraction of the size.
+        dark, bright: range of the brightness of its metal. The ranges overlap, so brightness alone does not identify the kind.
     """
 
-    draw: Drawing
-    min_count: float
-    max_count: float
-    tall: float
+    draw: ShapeFunction
+    min_size: float
+    max_size: float
+    relative_height: float
     dark: float
     bright: float
 
