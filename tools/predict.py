@@ -1,4 +1,4 @@
-"""Label images: ``python tools/predict.py ckpt=runs/train/... source=pictures/`` writes label maps and overlays."""
+"""Predict images: ``python tools/predict.py ckpt=runs/train/... source=images/`` writes label maps and overlays."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from segzoo.cli.app import Job, run
 
 
 def predict(job: Job) -> dict[str, Any]:
-    """Labels every image of the source; returns how many and where they are."""
+    """Segment every image of the source; return how many there were and where the results are."""
     from segzoo.config.build import build_post
-    from segzoo.config.commands import arguments_for
     from segzoo.config.from_checkpoint import checkpoint_title, load_checkpoint
-    from segzoo.inference.predictor import predict_images as label
+    from segzoo.inference.predictor import predict_images
     from segzoo.runs.open_run import create_output_dir
 
-    model, info, meta = load_checkpoint(ckpt=job.config["ckpt"])
-    with create_output_dir("predict", checkpoint_title(meta), job.config, **arguments_for(create_output_dir, job.config)) as folder:
-        done = label(model, info, folder, build_post(job.config["post"]), **arguments_for(label, job.config))
-    print(f"{done['pictures']} images in {done['seconds']} s: {done['folder']}")
-    return done
+    model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
+    post = build_post(job.config["post"])
+    with create_output_dir("predict", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
+        result = predict_images(model, info, output_dir, post, **job.arguments["predict_images"])
+    print(f"{result['images']} images in {result['seconds']} s: {result['folder']}")
+    return result
 
 
 def main() -> None:

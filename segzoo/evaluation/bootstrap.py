@@ -1,7 +1,7 @@
-"""How far a score would move with other images: the bootstrap over the images of a data set.
+"""Bootstrap confidence intervals of the mIoU, over images.
 
-Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13: as many images as there are, drawn with replacement, again and
-again; the middle 95 % of their scores. Two networks are compared on the same draws, since a hard image is hard for both.
+Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13: N images are drawn with replacement many times, and the middle 95 %
+of the resulting scores form the interval. Two networks are compared on the same draws, since a hard image is hard for both.
 """
 
 from __future__ import annotations
@@ -11,42 +11,47 @@ import numpy as np
 DRAWS, SEED = 2000, 0
 
 
-def bootstrap_miou(pictures: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mIoU over images like these, as fractions.
+def bootstrap_miou(counts: np.ndarray) -> tuple[float, float]:
+    """Compute the 95 % confidence interval of the mIoU, as fractions.
 
     Args:
-        images: counts (N, 3, K) as ``Evaluation.pictures`` holds them.
+        counts: (N, 3, K), as in ``Evaluation.per_image_counts``.
     """
-    low, high = np.percentile(_resampled_mious(pictures), (2.5, 97.5))
+    low, high = np.percentile(_resampled_mious(counts), (2.5, 97.5))
     return float(low), float(high)
 
 
-def paired_bootstrap_miou(pictures: np.ndarray, others: np.ndarray) -> dict[str, float]:
-    """By how much the mIoU of one network is above another's on the same images: ``difference``, and ``low`` and ``high`` of its interval.
+def paired_bootstrap_miou(counts: np.ndarray, other_counts: np.ndarray) -> dict[str, float]:
+    """Compare the mIoU of two networks on the same images.
 
     Args:
-        images, others: counts (N, 3, K) of both, image by image.
+        counts, other_counts: (N, 3, K) of both networks, for the same images in the same order.
+
+    Returns:
+        The ``difference``, first minus second, and the bounds ``low`` and ``high`` of its 95 % confidence interval, as fractions.
 
     Raises:
-        ValueError: they are not of the same images and classes.
+        ValueError: if the counts are not of the same images and classes.
     """
-    if pictures.shape != others.shape or (pictures[:, 1] != others[:, 1]).any():
-        raise ValueError(f"counts {pictures.shape} and {others.shape} are not of the same labels: score both on the same images")
-    drawn = _resampled_mious(pictures) - _resampled_mious(others)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    found = _miou(pictures.sum(0)[None]) - _miou(others.sum(0)[None])
-    return {"difference": float(found[0]), "low": float(low), "high": float(high)}
+    if counts.shape != other_counts.shape or (counts[:, 1] != other_counts[:, 1]).any():
+        raise ValueError(
+            f"counts {counts.shape} and {other_counts.shape} are not of the same labels: score both networks on the same images"
+        )
+    differences = _resampled_mious(counts) - _resampled_mious(other_counts)
+    low, high = np.percentile(differences, (2.5, 97.5))
+    difference = _miou(counts.sum(0)[None]) - _miou(other_counts.sum(0)[None])
+    return {"difference": float(difference[0]), "low": float(low), "high": float(high)}
 
 
-def _resampled_mious(pictures: np.ndarray) -> np.ndarray:
-    """The mIoU of each draw."""
-    count = len(pictures)
-    times = np.random.default_rng(SEED).multinomial(count, [1 / count] * count, size=DRAWS)
-    return _miou((times @ pictures.reshape(count, -1)).reshape(DRAWS, *pictures.shape[1:]))
+def _resampled_mious(counts: np.ndarray) -> np.ndarray:
+    """Compute the mIoU of each bootstrap draw."""
+    num_images = len(counts)
+    times = np.random.default_rng(SEED).multinomial(num_images, [1 / num_images] * num_images, size=DRAWS)
+    return _miou((times @ counts.reshape(num_images, -1)).reshape(DRAWS, *counts.shape[1:]))
 
 
 def _miou(counts: np.ndarray) -> np.ndarray:
-    """mIoU of counts (..., 3, K) over the classes that their labels hold."""
+    """Compute the mIoU of counts (..., 3, K) over the labeled classes."""
     hits, labeled, predicted = np.moveaxis(counts, -2, 0)
     present = labeled > 0
     iou = np.where(present, hits / np.maximum(labeled + predicted - hits, 1), 0)

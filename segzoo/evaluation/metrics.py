@@ -1,4 +1,7 @@
-"""One confusion matrix for a data set, and the scores made from it. The trainer and the evaluator count with nothing else."""
+"""Confusion matrix and the segmentation scores computed from it.
+
+Training and evaluation share this code, so their scores agree.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +11,51 @@ import numpy as np
 
 from segzoo.types import IGNORE, DataError, Scores
 
+COUNTS = ("hit", "labeled", "predicted")  # the rows of ``ConfusionMatrix.class_counts``
+
 
 class ConfusionMatrix:
-    """Counts pixels by (label, prediction) in 64-bit integers, so order, batching and ranks cannot change a score.
+    """Pixel counts by (label, prediction) in 64-bit integers.
+
+    Integer counts make a score independent of order, batching and ranks.
 
     Args:
         num_classes: number of classes K, at least 1.
-        ignore: the train id whose pixels count nowhere; outside 0..K-1.
+        ignore: the train id whose pixels are not counted, outside 0..K-1.
 
     Attributes:
         matrix: int64 (K, K), row = label, column = prediction.
 
     Raises:
-        ValueError: ``ignore`` is one of the classes.
+        ValueError: if ``ignore`` is one of the classes.
     """
 
     def __init__(self, num_classes: int, ignore: int = IGNORE):
         if num_classes < 1 or 0 <= ignore < num_classes:
-            raise ValueError(f"wanted an ignore id outside 0..{num_classes - 1}, got {ignore}; give the data another ignore value")
+            raise ValueError(
+                f"expected an ignore id outside 0..{num_classes - 1}, got {ignore}; choose another ignore value for the data"
+            )
         self.num_classes, self.ignore = num_classes, ignore
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, pred: Any, label: Any) -> None:
-        """Adds the pixels of predicted and true train ids: arrays or tensors of whole numbers, of one shape.
+        """Count the pixels of a predicted label map.
 
-        About 6 ns a pixel for uint8 (one pass over 16-bit codes, which also finds values out of range), more for wider types.
+        It takes about 6 ns per pixel for uint8, with one pass over 16-bit codes that also detects values out of range. Wider types take
+        longer.
+
+        Args:
+            pred: predicted train ids, an integer array or tensor of any shape.
+            label: ground-truth train ids, an integer array or tensor of the same shape.
 
         Raises:
-            TypeError: not whole numbers.
-            ValueError: the shapes differ; a prediction is outside 0..K-1; a label is neither in 0..K-1 nor ``ignore``.
+            TypeError: if the values are not integers.
+            ValueError: if the shapes differ, a prediction is outside 0..K-1, or a label is neither in 0..K-1 nor ``ignore``.
         """
-        pred, label = _integer_error(pred, "prediction"), _integer_error(label, "label")
+        pred, label = _as_integers(pred, "prediction"), _as_integers(label, "label")
         if pred.shape != label.shape:
             raise ValueError(
-                f"prediction {pred.shape} and label {label.shape} differ in size; grow the logits to the label's size first"
+                f"prediction {pred.shape} and label {label.shape} differ in size; upsample the logits to the label's size first"
             )
         if pred.dtype == label.dtype == np.uint8 and self.num_classes <= 256:
             self.matrix += self._count_bytes(pred, label)
@@ -49,6 +63,7 @@ class ConfusionMatrix:
             self._add_wide(pred.ravel(), label.ravel())
 
     def _count_bytes(self, pred: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Count (label, prediction) pairs of uint8 maps in one pass."""
         codes = (label.astype(np.uint16) << 8) | pred
         table = np.bincount(codes.ravel(), minlength=65536).reshape(256, 256)
         self._raise_out_of_range(np.flatnonzero(table.sum(0)), np.flatnonzero(table.sum(1)))
@@ -61,59 +76,73 @@ class ConfusionMatrix:
             self._raise_out_of_range(np.unique(pred), np.unique(label))
         valid = label != self.ignore
         codes = label[valid].astype(np.int64) * size + pred[valid]
-        if size * size > 4 * codes.size:  # thousands of classes: a full table per image would cost more than sorting its pixels
+        if size * size > 4 * codes.size:  # thousands of classes: sorting the pixels is cheaper than a full table per image
             cells, counts = np.unique(codes, return_counts=True)
             self.matrix.reshape(-1)[cells] += counts
         else:
             self.matrix += np.bincount(codes, minlength=size * size).reshape(size, size)
 
     def _raise_out_of_range(self, predicted: np.ndarray, labeled: np.ndarray) -> None:
-        """Raises if one of the values that occur is out of range."""
+        """Raise ValueError if any value that occurs is out of range."""
         last = self.num_classes - 1
-        wrong = predicted[(predicted < 0) | (predicted > last)]
-        if wrong.size:
-            raise ValueError(f"predictions hold {_some(wrong)}; wanted 0..{last}. Was the model built for other classes?")
-        wrong = labeled[((labeled < 0) | (labeled > last)) & (labeled != self.ignore)]
-        if wrong.size:
+        invalid = predicted[(predicted < 0) | (predicted > last)]
+        if invalid.size:
             raise ValueError(
-                f"labels hold {_some(wrong)}; wanted train ids 0..{last}, or {self.ignore} to ignore. Map them in the data's label_map"
+                f"predictions contain {_format_values(invalid)}; expected 0..{last}. Was the model built for other classes?"
+            )
+        invalid = labeled[((labeled < 0) | (labeled > last)) & (labeled != self.ignore)]
+        if invalid.size:
+            raise ValueError(
+                f"labels contain {_format_values(invalid)}; expected train ids 0..{last}, or {self.ignore} to ignore. "
+                "Map them in the data's label_map"
             )
 
     def merge(self, other: Any) -> None:
-        """Adds the counts of another matrix: a ConfusionMatrix, or its ``matrix`` as an array or tensor, such as another rank's sum.
+        """Add the counts of another matrix.
+
+        Args:
+            other: a ConfusionMatrix, or its ``matrix`` as an array or tensor, such as the counts of another rank.
 
         Raises:
-            ValueError: it is for another number of classes.
+            ValueError: if the number of classes differs.
         """
-        counts = other.matrix if isinstance(other, ConfusionMatrix) else _integer_error(other, "matrix")
+        counts = other.matrix if isinstance(other, ConfusionMatrix) else _as_integers(other, "matrix")
         if counts.shape != self.matrix.shape:
             raise ValueError(f"cannot merge a matrix {counts.shape} into {self.matrix.shape}: they count different classes")
         self.matrix += counts
 
-    def scores(self, classes: tuple[str, ...], images: int, loss: float | None = None) -> Scores:
-        """The scores of what was counted, as fractions.
+    def class_counts(self) -> np.ndarray:
+        """Count the hit, labeled and predicted pixels per class.
 
-        A class is present if the labels hold a pixel of it; ``miou`` and ``macc`` are means over the present classes, and an absent one has
-        ``None`` for iou and acc. So the mean has the same denominator for every model. Pixels wrongly given to an absent class still count:
-        as misses of the classes they belong to. Tools that take every class with a label or a prediction (mmsegmentation, torchmetrics)
-        give 0 to an absent class as soon as one pixel is predicted as it; with every class in the labels all agree.
+        Returns:
+            int64 (3, K), with the rows of ``COUNTS``.
+        """
+        return np.stack([self.matrix.diagonal(), self.matrix.sum(1), self.matrix.sum(0)])
+
+    def scores(self, classes: tuple[str, ...], images: int, loss: float | None = None) -> Scores:
+        """Compute the scores, as fractions.
+
+        A class is present if any pixel is labeled with it. ``miou`` and ``macc`` are means over the present classes, and an absent class
+        has ``None`` for iou and acc, so the mean has the same denominator for every model. Pixels wrongly predicted as an absent class
+        still count as misses of their own class. Tools that average over every class with a label or a prediction (mmsegmentation,
+        torchmetrics) score an absent class 0 as soon as one pixel is predicted as it. If every class is labeled, all tools agree.
 
         Args:
-            classes: K different names, by train id.
-            images: number of images counted, handed through.
-            loss: mean loss, handed through.
+            classes: K distinct names, in the order of the train ids.
+            images: number of images counted, copied into the scores.
+            loss: mean loss, copied into the scores.
 
         Raises:
-            ValueError: ``classes`` are not K different names.
-            DataError: no labeled pixel was counted.
+            ValueError: if ``classes`` are not K distinct names.
+            DataError: if no labeled pixel was counted.
         """
         if len(classes) != self.num_classes or len(set(classes)) != self.num_classes:
-            raise ValueError(f"wanted {self.num_classes} different class names, got {len(classes)}: {', '.join(classes)}")
-        hits, pixels, predicted = np.diag(self.matrix), self.matrix.sum(1), self.matrix.sum(0)
+            raise ValueError(f"expected {self.num_classes} different class names, got {len(classes)}: {', '.join(classes)}")
+        hits, pixels, predicted = self.class_counts()
         total = int(pixels.sum())
         if total == 0:
             raise DataError(
-                f"none of {images} images has a labeled pixel, so there is nothing to score; check data.label_map and masks"
+                f"none of {images} images has a labeled pixel, so there is nothing to score; check data.label_map and the masks"
             )
         present = pixels > 0
         iou = hits / np.where(present, pixels + predicted - hits, 1)
@@ -138,14 +167,15 @@ class ConfusionMatrix:
         )
 
 
-def _integer_error(values: Any, what: str) -> np.ndarray:
-    """The values as an array of whole numbers, from an array or a tensor of any device."""
+def _as_integers(values: Any, name: str) -> np.ndarray:
+    """Convert an integer array, or a tensor on any device, to NumPy."""
     array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
     if array.dtype.kind not in "ui":
-        raise TypeError(f"wanted whole numbers as {what}, got {array.dtype}; take the arg-max of logits first")
+        raise TypeError(f"expected integers as {name}, got {array.dtype}; take the argmax of logits first")
     return array
 
 
-def _some(values: np.ndarray) -> str:
-    words = ", ".join(str(value) for value in values[:8])
-    return f"{words} and {values.size - 8} more" if values.size > 8 else words
+def _format_values(values: np.ndarray) -> str:
+    """List up to eight values."""
+    listed = ", ".join(str(value) for value in values[:8])
+    return f"{listed} and {values.size - 8} more" if values.size > 8 else listed

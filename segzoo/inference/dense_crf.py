@@ -1,8 +1,8 @@
-"""The fully connected CRF: mean field over all pairs of pixels, its kernels filtered on the permutohedral lattice.
+"""Fully connected CRF with mean-field inference on the permutohedral lattice.
 
-Krähenbühl and Koltun, NIPS 2011, arXiv:1210.5644, with the parameters of DeepLab-LargeFOV (Chen et al., ICLR 2015,
-arXiv:1412.7062, sec. 4); the lattice is Adams, Baek and Davis, Eurographics 2010. Written with whole-tensor operations: no
-compiler, any device, and a batch of images is one lattice.
+The CRF follows Krähenbühl and Koltun, NIPS 2011, arXiv:1210.5644, with the parameters of DeepLab-LargeFOV (Chen et al., ICLR 2015,
+arXiv:1412.7062, sec. 4). The lattice follows Adams, Baek and Davis, Eurographics 2010. Everything is written with whole-tensor
+operations, so it needs no compiler and runs on any device, and one lattice serves a whole batch of images.
 """
 
 from __future__ import annotations
@@ -16,95 +16,115 @@ from torch import Tensor
 
 Normalization = Literal["row", "symmetric"]
 
-# Odd 64-bit numbers. A vertex is known by the sum of its coordinates times these, modulo 2**64; of a million vertices two share a
-# sum with a probability below 1e-7. The sum is linear, so a neighbor's differs by a constant.
+# Odd 64-bit factors of a linear hash. A vertex is identified by the sum of its coordinates times these factors, modulo 2**64. Among a
+# million vertices, the probability that any two collide is below 1e-7. Because the hash is linear, a neighbor's key differs by a constant.
 FACTORS = (-7046029254386353131, -4417276706812531889, 1609587929392839161, -8796714831421723037, 2870177450012600261)
-IMAGE_CHANNELS = -3335678366873096957  # the factor of an image's number in its batch
+IMAGE_FACTOR = -3335678366873096957  # factor of an image's index in its batch
 
 
 class Lattice:
-    """A Gaussian filter ``out_i = sum_j exp(-|f_i - f_j|^2 / 2) value_j`` over points in up to five dimensions, approximately.
+    """Approximate Gaussian filter over points in up to five dimensions.
 
-    The points' features are spread over a lattice of simplices (splat), smoothed there along each of its d + 1 directions (blur)
-    and read back (slice): linear in the points, and constant in the width of the filter.
+    It computes ``out_i = sum_j exp(-|f_i - f_j|^2 / 2) value_j``. Values are distributed over a lattice of simplices (splat), smoothed
+    along each of its d + 1 directions (blur), and interpolated back at the points (slice). The cost is linear in the number of points
+    and independent of the filter's width.
 
     Args:
-        features: (B, N, d) float32, in standard deviations of the filter. Points of different images never meet.
+        features: (B, N, d) float32, in standard deviations of the filter. Images of a batch do not influence each other.
 
     Raises:
-        ValueError: other shapes, or more than five dimensions.
+        ValueError: if ``features`` has another shape or more than five dimensions.
     """
 
     def __init__(self, features: Tensor):
         if features.dim() != 3 or not 1 <= features.shape[2] <= len(FACTORS):
-            raise ValueError(f"wanted features (B, N, d) with d from 1 to {len(FACTORS)}, got {tuple(features.shape)}")
+            raise ValueError(f"expected features (B, N, d) with d from 1 to {len(FACTORS)}, got {tuple(features.shape)}")
         batch, count, dims = features.shape
         factors = torch.tensor(FACTORS[:dims], device=features.device)
-        sums, self._shares = _simplices(features.flatten(0, 1), factors)
-        picture = torch.arange(batch, device=features.device).repeat_interleave(count)
-        ordered, order = (sums + (picture * IMAGE_CHANNELS)[:, None]).flatten().sort()
+        keys, self._weights = _simplices(features.flatten(0, 1), factors)
+        image_index = torch.arange(batch, device=features.device).repeat_interleave(count)
+        ordered, order = (keys + (image_index * IMAGE_FACTOR)[:, None]).flatten().sort()
         first = torch.ones_like(ordered, dtype=torch.bool)
         torch.ne(ordered[1:], ordered[:-1], out=first[1:])
-        number = first.cumsum(0) - 1
-        self._vertices = torch.empty_like(order).scatter_(0, order, number).view(-1, dims + 1)  # of each point
+        vertex = first.cumsum(0) - 1
+        self._vertices = torch.empty_like(order).scatter_(0, order, vertex).view(-1, dims + 1)  # vertex indices of each point
         self._starts = first.nonzero().flatten()
-        self._points = order // (dims + 1)  # by vertex
-        self._point_shares = self._shares.flatten()[order]
-        self._blur = [_neighbours(ordered[self._starts], step) for step in _directions(dims)]
+        self._points = order // (dims + 1)  # point indices, grouped by vertex
+        self._point_weights = self._weights.flatten()[order]
+        self._blur = [_blur_taps(ordered[self._starts], step) for step in _direction_steps(dims)]
         self._gain = 1 / (1 + 2.0**-dims)
 
     def filter(self, values: Tensor) -> Tensor:
-        """Filters (B * N, K) float32 to the same shape. A point is its own neighbor."""
-        grid = F.embedding_bag(self._points, values, self._starts, mode="sum", per_sample_weights=self._point_shares)
+        """Filter the values of all points.
+
+        Each point also contributes to its own output.
+
+        Shapes:
+            (B * N, K) float32 -> (B * N, K) float32
+        """
+        grid = F.embedding_bag(self._points, values, self._starts, mode="sum", per_sample_weights=self._point_weights)
         for rows, weights in self._blur:
             grid = F.embedding_bag(rows, grid, mode="sum", per_sample_weights=weights)
-        return self._gain * F.embedding_bag(self._vertices, grid, mode="sum", per_sample_weights=self._shares)
+        return self._gain * F.embedding_bag(self._vertices, grid, mode="sum", per_sample_weights=self._weights)
 
 
 def _simplices(features: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """The d + 1 vertices around each point, as sums (N, d + 1) int64, and the point's barycentric share of each (N, d + 1)."""
+    """Find the simplex that encloses each point.
+
+    Returns:
+        The keys (N, d + 1) int64 of its d + 1 vertices, and the point's barycentric weights (N, d + 1).
+    """
     dims = features.shape[1]
     axis = torch.arange(dims, device=features.device)
     scaled = features * ((dims + 1) * math.sqrt(2 / 3) / ((axis + 1) * (axis + 2)).sqrt())
-    nothing = scaled.new_zeros(len(scaled), 1)
+    zero = scaled.new_zeros(len(scaled), 1)
     tail = scaled.flip(1).cumsum(1).flip(1)
-    raised = torch.cat([tail, nothing], 1) - torch.cat([nothing, (axis + 1) * scaled], 1)  # in the plane of sum 0
-    base = (raised / (dims + 1) - 0.5).ceil()
+    elevated = torch.cat([tail, zero], 1) - torch.cat([zero, (axis + 1) * scaled], 1)  # on the hyperplane of coordinate sum 0
+    base = (elevated / (dims + 1) - 0.5).ceil()
     excess = base.sum(1, keepdim=True).long()
-    rank = (raised - (dims + 1) * base).argsort(dim=1, descending=True, stable=True).argsort(1) + excess
+    rank = (elevated - (dims + 1) * base).argsort(dim=1, descending=True, stable=True).argsort(1) + excess
     wrap = (rank < 0).long() - (rank > dims).long()
     rank, base = rank + (dims + 1) * wrap, base.long() + wrap
-    share = raised / (dims + 1) - base
-    share = torch.empty_like(share).scatter_(1, rank, share).flip(1)
-    shares = share - share.roll(1, 1)
-    shares[:, 0] += 1
-    wide = torch.cat([factors, factors.new_zeros(1)])  # the last coordinate follows from the others
-    carried = torch.empty_like(rank).scatter_(1, rank, wide.expand_as(rank)).flip(1)
-    carried = carried.cumsum(1) - carried
+    offset = elevated / (dims + 1) - base
+    offset = torch.empty_like(offset).scatter_(1, rank, offset).flip(1)
+    weights = offset - offset.roll(1, 1)
+    weights[:, 0] += 1
+    padded = torch.cat([factors, factors.new_zeros(1)])  # the last coordinate follows from the others
+    by_rank = torch.empty_like(rank).scatter_(1, rank, padded.expand_as(rank)).flip(1)
+    preceding = by_rank.cumsum(1) - by_rank
     step = torch.arange(dims + 1, device=features.device)
-    sums = (base * wide).sum(1, keepdim=True) * (dims + 1) + step * factors.sum() - (dims + 1) * carried
-    return sums, shares
+    keys = (base * padded).sum(1, keepdim=True) * (dims + 1) + step * factors.sum() - (dims + 1) * preceding
+    return keys, weights
 
 
-def _directions(dims: int) -> list[int]:
-    """What a vertex's sum changes by along each of the d + 1 directions of the lattice."""
+def _direction_steps(dims: int) -> list[int]:
+    """Key differences of neighbors along the d + 1 lattice directions."""
     factors = FACTORS[:dims]
-    return [_wrapped((dims + 1) * factor - sum(factors)) for factor in (*factors, 0)]
+    return [_to_int64((dims + 1) * factor - sum(factors)) for factor in (*factors, 0)]
 
 
-def _wrapped(number: int) -> int:
+def _to_int64(number: int) -> int:
+    """Wrap an integer modulo 2**64 into the signed range."""
     return (number + 2**63) % 2**64 - 2**63
 
 
-def _neighbours(sums: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """Rows and weights (M, 3) that smooth the vertices along one direction by (1/2, 1, 1/2); absent neighbors weigh nothing."""
-    here = torch.arange(len(sums), device=sums.device)
-    rows, weights = [here], [torch.ones_like(here, dtype=torch.float32)]
-    for wanted in (sums + step, sums - step):
-        found = torch.searchsorted(sums, wanted).clamp_(max=len(sums) - 1)
-        there = sums[found] == wanted
-        rows.append(torch.where(there, found, here))
-        weights.append(0.5 * there)
+def _blur_taps(keys: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Rows and weights of the (1/2, 1, 1/2) filter along one direction.
+
+    Args:
+        keys: (M,) int64, sorted keys of the vertices.
+        step: key difference of neighbors along the direction.
+
+    Returns:
+        Rows and weights, (M, 3) each. A missing neighbor has weight 0.
+    """
+    own = torch.arange(len(keys), device=keys.device)
+    rows, weights = [own], [torch.ones_like(own, dtype=torch.float32)]
+    for neighbor in (keys + step, keys - step):
+        index = torch.searchsorted(keys, neighbor).clamp_(max=len(keys) - 1)
+        exists = keys[index] == neighbor
+        rows.append(torch.where(exists, index, own))
+        weights.append(0.5 * exists)
     return torch.stack(rows, 1), torch.stack(weights, 1)
 
 
@@ -116,10 +136,10 @@ class DenseCRF:
 
     Args:
         image: (B, H, W, 3) uint8.
-        bilateral: weight w1, position scale a in pixels, color scale b in gray values; a weight of 0 leaves the term out.
-        gaussian: weight w2 and position scale g in pixels.
-        normalization: how a pixel's messages are scaled by the sum of its kernel: ``row`` divides by it (the release of 2011),
-            ``symmetric`` by the roots of the sender's and the receiver's (the later default).
+        bilateral: weight w1, position scale a in pixels, color scale b in gray levels. A weight of 0 disables the term.
+        gaussian: weight w2 and position scale g in pixels. A weight of 0 disables the term.
+        normalization: scaling of the messages by the kernel sums. ``row`` divides by the receiving pixel's sum (the 2011 release);
+            ``symmetric`` divides by the square roots of the sender's and the receiver's sums (the later default).
     """
 
     def __init__(
@@ -133,15 +153,15 @@ class DenseCRF:
         batch, height, width, _ = image.shape
         rows = torch.arange(height, device=image.device).view(1, height, 1, 1).expand(batch, -1, width, 1)
         columns = torch.arange(width, device=image.device).view(1, 1, width, 1).expand(batch, height, -1, 1)
-        place = torch.cat([columns, rows], 3).float()
-        weight, near, alike = bilateral
+        position = torch.cat([columns, rows], 3).float()
+        weight, xy_scale, rgb_scale = bilateral
         self._terms: list[tuple[float, Lattice, Tensor]] = []
         if weight:
-            self._add(weight, torch.cat([place / near, image.float() / alike], 3), normalization)
-        weight, near = gaussian
+            self._add(weight, torch.cat([position / xy_scale, image.float() / rgb_scale], 3), normalization)
+        weight, xy_scale = gaussian
         if weight:
-            self._add(weight, place / near, normalization)
-        self._normalisation = normalization
+            self._add(weight, position / xy_scale, normalization)
+        self._normalization = normalization
 
     def _add(self, weight: float, features: Tensor, normalization: Normalization) -> None:
         lattice = Lattice(features.flatten(1, 2))
@@ -150,31 +170,32 @@ class DenseCRF:
 
     @torch.no_grad()
     def marginals(self, unary: Tensor, iterations: int = 10) -> Tensor:
-        """The marginals after some steps of mean field.
+        """Run mean-field iterations and return the marginals.
 
         Args:
             unary: (B, K, H, W) energies, such as negative log-probabilities.
-            iterations: steps, 0 or more; 0 gives the softmax of ``-unary``.
+            iterations: number of mean-field iterations, 0 or more. 0 returns the softmax of ``-unary``.
 
         Returns:
-            (B, K, H, W) float32 that adds up to 1 over the classes.
+            (B, K, H, W) float32, summing to 1 over the classes.
         """
         batch, classes, height, width = unary.shape
-        energy = -unary.float().permute(0, 2, 3, 1).reshape(-1, classes).contiguous()  # a view of one image is not
+        energy = -unary.float().permute(0, 2, 3, 1).reshape(-1, classes).contiguous()  # for one image, the reshape may be a view
         belief = _softmax(energy)
         for _ in range(iterations):
             message = energy.clone()
             for weight, lattice, scale in self._terms:
-                sent = belief if self._normalisation == "row" else belief * scale
+                sent = belief if self._normalization == "row" else belief * scale
                 message.addcmul_(lattice.filter(sent), scale, value=weight)
             belief = _softmax(message)
         return belief.view(batch, height, width, classes).permute(0, 3, 1, 2)
 
 
 def _softmax(x: Tensor) -> Tensor:
-    """Softmax over the last dimension; for the few classes of a CRF a sixth of the time that torch's own takes on a CPU.
+    """Softmax over the last dimension.
 
-    Nothing falls below exp(-50): filtering many denormal numbers takes more than twice the time.
+    For the few classes of a CRF, it takes a sixth of the time of torch's own softmax on a CPU. Logits are clamped at 50 below the
+    maximum, because filtering many denormal numbers takes more than twice as long.
     """
     powers = (x - x.amax(1, keepdim=True)).clamp_(min=-50).exp_()
     return powers.div_(powers.sum(1, keepdim=True))

@@ -1,4 +1,4 @@
-"""What becomes of class probabilities before they are labels: nothing, or the fully connected CRF."""
+"""Post-processing of class probabilities into labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from segzoo.registry import POSTS, Range
 
 Positive = Annotated[float, Range(0, None, above=True)]
 Weight = Annotated[float, Range(0, None)]
-TINY = 1e-5  # the least probability whose logarithm is taken
+MIN_PROBABILITY = 1e-5  # lower bound before taking the logarithm
 
 
 @POSTS.register
 def none() -> None:
-    """Labels are the most probable class of each pixel."""
+    """Label each pixel with its most probable class."""
 
 
 @POSTS.register
@@ -31,26 +31,26 @@ def crf(
     iterations: Annotated[int, Range(0, None)] = 10,
     normalization: Literal["row", "symmetric"] = "row",
 ) -> CRF:
-    """The fully connected CRF on the network's probabilities, with the parameters released for DeepLab-LargeFOV.
+    """Fully connected CRF with the parameters released for DeepLab-LargeFOV.
 
-    Chen et al., ICLR 2015, arXiv:1412.7062, sec. 4: w1, sigma_alpha and sigma_beta are searched for each network on 100 validation
-    images, w2 and sigma_gamma are 3; ten steps of mean field.
+    Chen et al., ICLR 2015, arXiv:1412.7062, sec. 4, tune w1, sigma_alpha and sigma_beta for each network on 100 validation images, fix
+    w2 and sigma_gamma at 3, and run ten mean-field iterations.
 
     Args:
-        bilateral_weight: w1, of pixels that are near and alike; 0 leaves the term out.
-        bilateral_xy: sigma_alpha, pixels.
-        bilateral_rgb: sigma_beta, gray values of 0 to 255.
-        gaussian_weight: w2, of pixels that are near; 0 leaves the term out.
-        gaussian_xy: sigma_gamma, pixels.
-        iterations: steps of mean field.
-        normalization: ``row`` (the code of 2011, which the paper used) or ``symmetric`` (its later default).
+        bilateral_weight: w1, the weight of pixel pairs close in position and color. 0 disables the term.
+        bilateral_xy: sigma_alpha, in pixels.
+        bilateral_rgb: sigma_beta, in gray levels of 0 to 255.
+        gaussian_weight: w2, the weight of pixel pairs close in position. 0 disables the term.
+        gaussian_xy: sigma_gamma, in pixels.
+        iterations: number of mean-field iterations.
+        normalization: ``row`` (the 2011 code, which the paper used) or ``symmetric`` (its later default).
     """
     return CRF(bilateral_weight, bilateral_xy, bilateral_rgb, gaussian_weight, gaussian_xy, iterations, normalization)
 
 
 @dataclass(frozen=True)
 class CRF:
-    """Labels by mean field; parameters as in ``crf``."""
+    """Labels from mean-field inference, with the parameters of ``crf``."""
 
     bilateral_weight: float
     bilateral_xy: float
@@ -61,19 +61,19 @@ class CRF:
     normalization: Literal["row", "symmetric"]
 
     def __call__(self, image: Tensor, probabilities: Tensor) -> Tensor:
-        """Labels of images from class probabilities of their size.
+        """Label images from class probabilities at their own size.
 
         Shapes:
             (N, H, W, 3) uint8 RGB, (N, K, H, W) -> (N, H, W) int64
         """
-        field = DenseCRF(
+        dense_crf = DenseCRF(
             image.to(probabilities.device),
             bilateral=(self.bilateral_weight, self.bilateral_xy, self.bilateral_rgb),
             gaussian=(self.gaussian_weight, self.gaussian_xy),
             normalization=self.normalization,
         )
-        return field.marginals(-probabilities.clamp(min=TINY).log(), self.iterations).argmax(1)
+        return dense_crf.marginals(-probabilities.clamp(min=MIN_PROBABILITY).log(), self.iterations).argmax(1)
 
     def describe(self) -> str:
-        """Name and parameters, as protocols state them."""
+        """Return the name and parameters for the inference protocol."""
         return "crf " + " ".join(f"{name}={value}" for name, value in asdict(self).items())

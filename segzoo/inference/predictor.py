@@ -1,9 +1,10 @@
-"""Label maps of unlabeled images: index PNGs for programs, overlays with a legend for people."""
+"""Prediction of label maps and overlays for unlabeled images."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from segzoo.data.image_io import read_image
-from segzoo.device import Precision, pick_device
+from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.image_source import find_images
 from segzoo.inference.protocol import InferenceProtocol, PostProcessor
 from segzoo.inference.segment import segment_image
@@ -28,12 +29,12 @@ from segzoo.visualization import IGNORED, overlay, with_legend
 def predict_images(
     model: nn.Module,
     info: DatasetInfo,
-    folder: Path,
+    output_dir: Path,
     post: PostProcessor | None = None,
     *,
     source: str,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
+    device: DeviceName = "auto",
+    precision: PrecisionName = "fp32",
     mode: Literal["whole", "slide"] = "whole",
     crop: Annotated[tuple[int, int], Range(1)] | None = None,
     stride: Annotated[tuple[int, int], Range(1)] | None = None,
@@ -42,86 +43,94 @@ def predict_images(
     overlays: Literal["png", "jpg", "none"] = "png",
     alpha: Annotated[float, Range(0, 1)] = 0.5,
 ) -> dict[str, Any]:
-    """Writes ``labels/<name>.png`` and ``overlays/<name>.<png|jpg>`` for every image of a source.
+    """Write a label map and an overlay for every image found.
 
-    A label map is a PNG of class ids of the image's own size, see ``write_labels``. An image that cannot be read or is too small stops nothing: the
-    others are done first. Every file is written whole or not at all.
+    The files are ``labels/<name>.png`` and ``overlays/<name>.<png|jpg>``, written atomically. A label map is a PNG of class ids at the
+    image's own size, see ``write_labels``; an overlay has a legend of the classes. An image that cannot be read or is too small does
+    not stop the run: the error is raised after all other images are done.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
         info: classes, palette and normalization the model was trained with.
-        folder: where results go.
+        output_dir: directory of the results.
         post: as in ``evaluate``.
-        source: an image, a folder or a pattern in quotes.
+        source: an image, a folder or a quoted glob pattern.
         device, precision, mode, crop, stride, scales, flip: as in ``evaluate``.
-        overlays: format of the images for people; none leaves them out.
-        alpha: weight of the class colors over the image, 0 to 1.
+        overlays: file format of the overlays. ``none`` skips them.
+        alpha: opacity of the class colors over the image, 0 to 1.
 
     Returns:
-        ``pictures`` written, ``folder`` and ``seconds``.
+        The number of ``images``, the ``folder`` of the results and the ``seconds`` taken.
 
     Raises:
-        ConfigError: the source holds no image, or settings contradict each other.
-        DataError: images could not be labeled; names them all.
+        ConfigError: if the source contains no image or settings contradict each other.
+        DataError: if images could not be labeled. The message lists all of them.
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
-    place = pick_device(device)
-    formats = Precision(precision, place)
-    pictures = find_images(source, folder)
-    faults, began = [], time.perf_counter()
-    model.to(place)
+    torch_device = pick_device(device)
+    layer_precision = Precision(precision, torch_device)
+    images = find_images(source, output_dir)
+    errors, start = [], time.perf_counter()
+    model.to(torch_device)
     with eval_mode(model):
-        for path, name in _shown(pictures):
+        for path, name in _progress_bar(images):
             try:
                 image = read_image(path)
-                label = _segment_files(model, image, info, protocol, formats)
+                label = _label_image(model, image, info, protocol, layer_precision)
             except ValueError as error:  # unreadable, or too small for the model
-                faults.append(str(error) if isinstance(error, DataError) else f"{path}: {error}")
+                errors.append(str(error) if isinstance(error, DataError) else f"{path}: {error}")
                 continue
-            write_labels(folder / "labels" / f"{name}.png", label, info)
+            write_labels(output_dir / "labels" / f"{name}.png", label, info)
             if overlays != "none":
-                write_overlay(folder / "overlays" / f"{name}.{overlays}", image, label, info, alpha)
-    if faults:
-        done = len(pictures) - len(faults)
-        raise DataError(f"{len(faults)} of {len(pictures)} images could not be labeled ({done} are done):\n" + "\n".join(faults))
-    return {"pictures": len(pictures), "folder": str(folder), "seconds": round(time.perf_counter() - began, 2)}
+                write_overlay(output_dir / "overlays" / f"{name}.{overlays}", image, label, info, alpha)
+    if errors:
+        done = len(images) - len(errors)
+        raise DataError(f"{len(errors)} of {len(images)} images could not be labeled ({done} are done):\n" + "\n".join(errors))
+    return {"images": len(images), "folder": str(output_dir), "seconds": round(time.perf_counter() - start, 2)}
 
 
-def _segment_files(
-    model: nn.Module, image: np.ndarray, info: DatasetInfo, protocol: InferenceProtocol, formats: Precision
+def _label_image(
+    model: nn.Module, image: np.ndarray, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision
 ) -> np.ndarray:
-    picture = torch.from_numpy(image)[None]
-    x = normalize(picture, info, formats.device)
-    return segment_image(model, x, picture, protocol, formats)[0].cpu().numpy()
+    """Label one image, (H, W, 3) uint8 -> (H, W) class ids."""
+    batch = torch.from_numpy(image)[None]
+    x = normalize(batch, info, precision.device)
+    return segment_image(model, x, batch, protocol, precision)[0].cpu().numpy()
 
 
 def write_labels(path: Path, label: np.ndarray, info: DatasetInfo) -> None:
-    """Writes (H, W) class ids as a palette PNG in the info's colors, or as 16-bit gray above 256 classes."""
+    """Write (H, W) class ids as a PNG.
+
+    Up to 256 classes, it is a palette PNG in the data set's colors. Above that, it is a 16-bit grayscale PNG.
+    """
     from PIL import Image
 
     if info.num_classes > 256:
-        picture = Image.fromarray(label.astype(np.uint16))
+        png = Image.fromarray(label.astype(np.uint16))
     else:
-        picture = Image.frombytes("P", (label.shape[1], label.shape[0]), label.astype(np.uint8).tobytes())
+        png = Image.frombytes("P", (label.shape[1], label.shape[0]), label.astype(np.uint8).tobytes())
         colors = [*info.palette, *[IGNORED] * (256 - info.num_classes)]
-        picture.putpalette([channel for color in colors for channel in color])
+        png.putpalette([channel for color in colors for channel in color])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: picture.save(file, "PNG"))
+    write_atomically(path, lambda file: png.save(file, "PNG"))
 
 
 def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float) -> None:
-    """Writes the image under the colors of its label map, with a legend of the classes in it, as PNG or JPEG."""
+    """Write the image blended with its class colors, above a legend.
+
+    The suffix of ``path`` chooses PNG or JPEG. The legend lists the classes that occur in the label map.
+    """
     from PIL import Image
 
-    picture = Image.fromarray(with_legend(overlay(image, label, info, alpha), [label], info))
+    blended = Image.fromarray(with_legend(overlay(image, label, info, alpha), [label], info))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jpg":
-        write_atomically(path, lambda file: picture.save(file, "JPEG", quality=92))
+        write_atomically(path, lambda file: blended.save(file, "JPEG", quality=92))
     else:
-        write_atomically(path, lambda file: picture.save(file, "PNG"))
+        write_atomically(path, lambda file: blended.save(file, "PNG"))
 
 
-def _shown(pictures: list[tuple[Path, str]]):
+def _progress_bar(images: list[tuple[Path, str]]) -> Iterable[tuple[Path, str]]:
     from tqdm import tqdm
 
-    return tqdm(pictures, unit="picture", disable=not sys.stderr.isatty())
+    return tqdm(images, unit="image", disable=not sys.stderr.isatty())

@@ -1,4 +1,7 @@
-"""From an image to a label map: whole or in windows, at one scale or averaged over several, mirrored or not."""
+"""Segmentation of single images.
+
+Whole images or sliding windows, at one scale or averaged over several, with or without flipping.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,23 @@ from segzoo.types import Logits
 
 
 def forward(model: nn.Module, x: Tensor, precision: Precision) -> Logits:
-    """One pass of the model under autocast; x is (N, 3, H, W) normalized."""
+    """Run the model under autocast on normalized images (N, 3, H, W)."""
     with precision.autocast():
         return model(x)
 
 
 @torch.no_grad()
 def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
-    """Class ids of a normalized image at its own size. A single pass never holds K x H x W numbers; every other protocol does.
+    """Predict the class ids of one image at its own size.
+
+    A single-pass protocol never allocates a K x H x W tensor. Every other protocol does.
 
     Args:
-        model: gives the scores.
+        model: the network.
         x: (1, 3, H, W), the normalized image.
-        image: (1, H, W, 3) uint8, the image as it was, for the protocol's ``post``.
-        protocol: windows, scales and what makes labels of the probabilities.
-        precision: number format of the layers.
+        image: (1, H, W, 3) uint8, the original image, for the protocol's ``post``.
+        protocol: windows, scales, flip and post-processing.
+        precision: precision of the layers.
 
     Shapes:
         -> (1, H, W)
@@ -43,12 +48,14 @@ def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: Inferenc
 
 
 def logits_to_labels(model: nn.Module, logits: Logits, size: torch.Size | tuple[int, int]) -> Tensor:
-    """The arg-max of the logits grown to ``size``, made in strips of rows."""
+    """Upsample logits to ``size`` and take the argmax, in strips of rows."""
     return upsample_argmax(logits.main, tuple(size), bool(model.align_corners))
 
 
 def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
-    """Class probabilities averaged over scales, mirroring and windows; the image is resized, never the label.
+    """Average class probabilities over scales, flips and windows.
+
+    The image is resized to each scale. Labels are never resized.
 
     Shapes:
         (1, 3, H, W) -> (1, K, H, W)
@@ -57,24 +64,27 @@ def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtoc
     total, passes = _zeros(model, x), 0
     for scale in protocol.scales:
         scaled = x if scale == 1.0 else resize(x, _scaled(size, scale), align_corners=False)
-        for mirrored in (False, True)[: 1 + protocol.flip]:
-            view = scaled.flip(3) if mirrored else scaled
-            found = (
+        for flipped in (False, True)[: 1 + protocol.flip]:
+            view = scaled.flip(3) if flipped else scaled
+            probabilities = (
                 _sliding_window(model, view, protocol, precision)
                 if protocol.mode == "slide"
                 else _whole_image(model, view, size, precision)
             )
-            if tuple(found.shape[-2:]) != size:
-                found = resize(found, size, align_corners=False)
-            total += found.flip(3) if mirrored else found
+            if tuple(probabilities.shape[-2:]) != size:
+                probabilities = resize(probabilities, size, align_corners=False)
+            total += probabilities.flip(3) if flipped else probabilities
             passes += 1
     return total / passes
 
 
 def window_starts(size: int, crop: int, step: int) -> list[int]:
-    """Where windows begin along one side: every ``step`` pixels, the last one moved back to end with the image."""
+    """Compute the window offsets along one axis.
+
+    Windows start every ``step`` pixels, and the last one is moved back to end at the image border. All values are in pixels.
+    """
     count = max(0, math.ceil((size - crop) / step)) + 1
-    return [max(0, min(number * step, size - crop)) for number in range(count)]
+    return [max(0, min(index * step, size - crop)) for index in range(count)]
 
 
 def _whole_image(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: Precision) -> Tensor:
@@ -83,9 +93,12 @@ def _whole_image(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: 
 
 
 def _sliding_window(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
-    """The mean of the probabilities of all windows over a pixel; an image smaller than a window is padded with the mean color."""
+    """Average the class probabilities of overlapping windows.
+
+    An image smaller than the window is padded with the mean color.
+    """
     (height, width), crop = x.shape[-2:], protocol.crop or (0, 0)
-    x = F.pad(x, (0, max(0, crop[1] - width), 0, max(0, crop[0] - height)))  # normalized, so 0 is the mean
+    x = F.pad(x, (0, max(0, crop[1] - width), 0, max(0, crop[0] - height)))  # 0 is the mean color after normalization
     total, count = _zeros(model, x), x.new_zeros(1, 1, *x.shape[-2:])
     for rows, columns in _window_slices(x, crop, protocol.step):
         total[..., rows, columns] += _whole_image(model, x[..., rows, columns], crop, precision)

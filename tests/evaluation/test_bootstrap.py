@@ -1,4 +1,4 @@
-"""Intervals of scores: against the confusion matrix on the same draws, against scikit-learn, and that they cover what they should."""
+"""Bootstrap intervals against scikit-learn on the same draws, and their coverage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import jaccard_score
 from toy_training import INFO, ToyData, make_parts
 
-from segzoo.evaluation import bootstrap as intervals
+from segzoo.evaluation import bootstrap
 from segzoo.evaluation.bootstrap import bootstrap_miou, paired_bootstrap_miou
 from segzoo.evaluation.evaluator import evaluate
 
@@ -17,56 +17,57 @@ def counts_of(pred, label, classes=3):
     return [hits, [(label == k).sum() for k in range(classes)], [(pred == k).sum() for k in range(classes)]]
 
 
-def drawn(pictures=40, wrong=0.3, seed=0):
+def random_counts(images=40, wrong=0.3, seed=0):
+    """Predictions, labels and counts of noisy images, half of which are hard."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, (pictures, 50))
-    hard = rng.random((pictures, 1)) < 0.5
+    labels = rng.integers(0, 3, (images, 50))
+    hard = rng.random((images, 1)) < 0.5
     preds = np.where(rng.random(labels.shape) < wrong * (1 + hard), rng.integers(0, 3, labels.shape), labels)
     return preds, labels, np.array([counts_of(*pair) for pair in zip(preds, labels, strict=True)])
 
 
-def test_each_draw_is_the_score_of_the_pictures_drawn(monkeypatch):
-    monkeypatch.setattr(intervals, "DRAWS", 20)
-    preds, labels, pictures = drawn()
-    rng = np.random.default_rng(intervals.SEED)
-    wanted = []
+def test_each_draw_scores_the_images_drawn(monkeypatch):
+    monkeypatch.setattr(bootstrap, "DRAWS", 20)
+    preds, labels, counts = random_counts()
+    rng = np.random.default_rng(bootstrap.SEED)
+    expected = []
     for times in rng.multinomial(40, [1 / 40] * 40, size=20):
-        which = np.repeat(np.arange(40), times)
-        wanted.append(jaccard_score(labels[which].ravel(), preds[which].ravel(), average="macro"))
-    assert bootstrap_miou(pictures) == pytest.approx(tuple(np.percentile(wanted, (2.5, 97.5))))
+        indices = np.repeat(np.arange(40), times)
+        expected.append(jaccard_score(labels[indices].ravel(), preds[indices].ravel(), average="macro"))
+    assert bootstrap_miou(counts) == pytest.approx(tuple(np.percentile(expected, (2.5, 97.5))))
 
 
-def test_intervals_cover_the_score_of_all_pictures_of_the_kind():
-    preds, labels, pictures = drawn(4000, seed=9)
-    truth = jaccard_score(labels.ravel(), preds.ravel(), average="macro")
-    inside = [low <= truth <= high for low, high in (bootstrap_miou(part) for part in np.split(pictures, 100))]
-    assert 0.85 <= np.mean(inside) <= 1.0
+def test_intervals_cover_the_population_score():
+    preds, labels, counts = random_counts(4000, seed=9)
+    population = jaccard_score(labels.ravel(), preds.ravel(), average="macro")
+    covered = [low <= population <= high for low, high in (bootstrap_miou(sample) for sample in np.split(counts, 100))]
+    assert 0.85 <= np.mean(covered) <= 1.0
 
 
-def test_a_pair_is_compared_on_the_same_pictures():
-    _, _, better = drawn(wrong=0.25)
-    _, _, worse = drawn(wrong=0.30)
-    found = paired_bootstrap_miou(better, worse)
-    assert 0 < found["low"] < found["difference"] < found["high"]
-    alone = [bootstrap_miou(pictures) for pictures in (better, worse)]
-    assert found["high"] - found["low"] < sum(high - low for low, high in alone)
+def test_a_pair_is_compared_on_the_same_images():
+    _, _, better = random_counts(wrong=0.25)
+    _, _, worse = random_counts(wrong=0.30)
+    paired = paired_bootstrap_miou(better, worse)
+    assert 0 < paired["low"] < paired["difference"] < paired["high"]
+    unpaired = [bootstrap_miou(counts) for counts in (better, worse)]
+    assert paired["high"] - paired["low"] < sum(high - low for low, high in unpaired)
     assert paired_bootstrap_miou(better, better) == {"difference": 0.0, "low": 0.0, "high": 0.0}
-    with pytest.raises(ValueError, match="score both on the same images"):
+    with pytest.raises(ValueError, match="score both networks on the same images"):
         paired_bootstrap_miou(better, worse[:10])
 
 
 def test_absent_classes_are_left_out():
-    pictures = np.zeros((5, 3, 3), np.int64)
-    pictures[:, :, 0] = 10  # one class alone, all of it hit
-    assert bootstrap_miou(pictures) == (1.0, 1.0)
+    counts = np.zeros((5, 3, 3), np.int64)
+    counts[:, :, 0] = 10  # a single class, every pixel hit
+    assert bootstrap_miou(counts) == (1.0, 1.0)
 
 
-def test_the_evaluators_pictures_sum_to_its_counts():
+def test_per_image_counts_sum_to_the_confusion_matrix():
     parts = make_parts(train_set=ToyData(5, vary=True))
-    found = evaluate(parts.model, parts.train_set, INFO, device="cpu", workers=0)
-    hits, labeled, predicted = found.per_image_counts.sum(0)
-    assert found.per_image_counts.shape == (5, 3, 3) and found.precision == "fp32"
-    assert (hits == found.confusion.diagonal()).all() and (labeled == found.confusion.sum(1)).all()
-    assert (predicted == found.confusion.sum(0)).all()
-    low, high = bootstrap_miou(found.per_image_counts)
-    assert low <= found.scores.miou <= high
+    result = evaluate(parts.model, parts.train_set, INFO, device="cpu", workers=0)
+    hits, labeled, predicted = result.per_image_counts.sum(0)
+    assert result.per_image_counts.shape == (5, 3, 3) and result.precision == "fp32"
+    assert (hits == result.confusion.diagonal()).all() and (labeled == result.confusion.sum(1)).all()
+    assert (predicted == result.confusion.sum(0)).all()
+    low, high = bootstrap_miou(result.per_image_counts)
+    assert low <= result.scores.miou <= high

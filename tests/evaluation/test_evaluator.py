@@ -1,4 +1,4 @@
-"""The evaluator against a plain full-size implementation and scikit-learn's counts; protocols, loss, files."""
+"""The evaluator against a plain reference and scikit-learn, and its protocols, loss and files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from hypothesis import settings as tuned
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 from torch import nn
@@ -35,13 +35,13 @@ def model():
     torch.manual_seed(1)
     toy = Toy()
     with torch.no_grad():
-        for sample in (DATA[i] for i in range(5)):  # statistics that differ from the identity, so that a wrong mode shows
+        for sample in (DATA[i] for i in range(5)):  # non-default batch norm statistics, so that a wrong mode changes the result
             toy(normalize(torch.from_numpy(sample.image)[None], INFO, CPU))
     return toy.train()
 
 
-def full_size(model, image, size=None):
-    """Class probabilities the plain way: float64 normalizing in NumPy, the whole grown map in memory."""
+def full_size_logits(model, image, size=None):
+    """Reference logits: normalized in float64 by NumPy and upsampled at once."""
     x = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
     size = size or image.shape[:2]
     if size != image.shape[:2]:
@@ -49,86 +49,86 @@ def full_size(model, image, size=None):
     modes = [m.training for m in model.modules()]
     model.eval()
     with torch.no_grad():
-        grown = F.interpolate(model(x).main, image.shape[:2], mode="bilinear", align_corners=False)
+        logits = F.interpolate(model(x).main, image.shape[:2], mode="bilinear", align_corners=False)
     for module, mode in zip(model.modules(), modes, strict=True):
         module.training = mode
-    return grown
+    return logits
 
 
-def run(model, data=DATA, loss=None, **words):
-    return evaluate(model, data, INFO, loss, **{"device": "cpu", "workers": 0} | words)
+def run(model, data=DATA, loss=None, **options):
+    return evaluate(model, data, INFO, loss, **{"device": "cpu", "workers": 0} | options)
 
 
-def counted(label_of):
-    truth, found = [], []
+def expected_confusion(label_of):
+    labels, predictions = [], []
     for index in range(len(DATA)):
         sample = DATA[index]
         valid = sample.label != 255
-        truth.append(sample.label[valid])
-        found.append(label_of(sample.image)[valid])
-    return confusion_matrix(np.concatenate(truth), np.concatenate(found), labels=[0, 1, 2])
+        labels.append(sample.label[valid])
+        predictions.append(label_of(sample.image)[valid])
+    return confusion_matrix(np.concatenate(labels), np.concatenate(predictions), labels=[0, 1, 2])
 
 
-def test_a_single_pass_equals_the_plain_way(model):
+def test_a_single_pass_matches_the_reference(model):
     result = run(model)
-    wanted = counted(lambda image: full_size(model, image)[0].argmax(0).numpy())
-    assert (result.confusion == wanted).all() and result.confusion.dtype == np.int64
-    iou = np.diag(wanted) / (wanted.sum(0) + wanted.sum(1) - np.diag(wanted))
+    expected = expected_confusion(lambda image: full_size_logits(model, image)[0].argmax(0).numpy())
+    assert (result.confusion == expected).all() and result.confusion.dtype == np.int64
+    iou = np.diag(expected) / (expected.sum(0) + expected.sum(1) - np.diag(expected))
     assert result.scores.miou == pytest.approx(iou.mean()) and result.scores.images == 5 and result.scores.loss is None
 
 
-def test_scales_and_mirror_equal_the_plain_way(model):
+def test_scales_and_flip_match_the_reference(model):
     def label_of(image):
         total = 0
         for factor in (0.5, 1.0, 1.75):
             size = (round(image.shape[0] * factor), round(image.shape[1] * factor))
-            total = total + full_size(model, image, size).softmax(1)
-            total = total + full_size(model, image[:, ::-1].copy(), size).softmax(1).flip(3)
+            total = total + full_size_logits(model, image, size).softmax(1)
+            total = total + full_size_logits(model, image[:, ::-1].copy(), size).softmax(1).flip(3)
         return total[0].argmax(0).numpy()
 
     result = run(model, scales=(0.5, 1.0, 1.75), flip=True)
-    assert (result.confusion == counted(label_of)).all()
+    assert (result.confusion == expected_confusion(label_of)).all()
     assert (result.confusion != run(model).confusion).any()
 
 
-def test_windows_equal_the_plain_way(model):
+def test_sliding_windows_match_the_reference(model):
     def label_of(image):
         (height, width), total, count = image.shape[:2], 0, 0
         total, count = torch.zeros(3, height, width), torch.zeros(height, width)
         for top in (*range(0, height - 16, 10), height - 16):
             for left in (*range(0, width - 12, 8), width - 12):
                 window = image[top : top + 16, left : left + 12]
-                total[:, top : top + 16, left : left + 12] += full_size(model, window).softmax(1)[0]
+                total[:, top : top + 16, left : left + 12] += full_size_logits(model, window).softmax(1)[0]
                 count[top : top + 16, left : left + 12] += 1
         return (total / count).argmax(0).numpy()
 
-    assert (run(model, mode="slide", crop=(16, 12)).confusion == counted(label_of)).all()
+    assert (run(model, mode="slide", crop=(16, 12)).confusion == expected_confusion(label_of)).all()
 
 
-def test_a_window_larger_than_the_picture_pads_with_the_mean(model):
+def test_a_window_larger_than_the_image_pads_with_the_mean(model):
     image = DATA[0].image
     padded = np.tile(MEAN, (50, 60, 1))
     padded[: image.shape[0], : image.shape[1]] = image
-    wanted = full_size(model, padded).softmax(1)[..., : image.shape[0], : image.shape[1]]
+    expected = full_size_logits(model, padded).softmax(1)[..., : image.shape[0], : image.shape[1]]
     x = normalize(torch.from_numpy(image)[None], INFO, CPU)
     model.eval()
     with torch.no_grad():
-        found = predict_probabilities(model, x, InferenceProtocol("slide", (50, 60)), Precision("fp32", CPU))
+        actual = predict_probabilities(model, x, InferenceProtocol("slide", (50, 60)), Precision("fp32", CPU))
         overlapping = predict_probabilities(
             model, x, InferenceProtocol("slide", (12, 14), (5, 5), (1.0, 1.3), True), Precision("fp32", CPU)
         )
-    assert torch.allclose(found, wanted, atol=1e-5)
-    assert torch.allclose(overlapping.sum(1), torch.ones(1, *image.shape[:2]), atol=1e-5)  # a mean over windows, scales and sides
+    assert torch.allclose(actual, expected, atol=1e-5)
+    assert torch.allclose(overlapping.sum(1), torch.ones(1, *image.shape[:2]), atol=1e-5)  # a mean over windows, scales and flips
     model.train()
 
 
-def test_order_workers_and_channel_layout_change_nothing(model):
-    class Backwards(ToyData):
+def test_order_and_workers_do_not_change_the_scores(model):
+    class Reversed(ToyData):
         def __getitem__(self, index):
             return super().__getitem__(len(self) - 1 - index)
 
     one = run(model, loss=ToyLoss())
-    other = run(model, Backwards(5, first=100, vary=True), loss=ToyLoss(), workers=1)
+    other = run(model, Reversed(5, first=100, vary=True), loss=ToyLoss(), workers=1)
     assert (one.confusion == other.confusion).all() and one.scores.loss == pytest.approx(other.scores.loss, rel=1e-12)
 
 
@@ -137,13 +137,13 @@ def test_the_loss_is_the_mean_over_all_valid_pixels(model):
     for index in range(len(DATA)):
         sample = DATA[index]
         label = torch.from_numpy(sample.label).long()[None]
-        total += float(F.cross_entropy(full_size(model, sample.image), label, ignore_index=255, reduction="sum"))
+        total += float(F.cross_entropy(full_size_logits(model, sample.image), label, ignore_index=255, reduction="sum"))
         valid += int((label != 255).sum())
     assert run(model, loss=ToyLoss()).scores.loss == pytest.approx(total / valid, rel=1e-5)
     assert run(model, loss=ToyLoss(), flip=True).scores.loss is None
 
 
-def test_the_model_is_left_as_it_was(model):
+def test_the_model_is_left_unchanged(model):
     frozen = model.get_submodule("backbone.1")
     frozen.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -162,7 +162,7 @@ def stop_at(done, last):
         raise RuntimeError("enough")
 
 
-def test_a_label_outside_the_classes_names_the_picture(model):
+def test_a_label_outside_the_classes_names_the_image(model):
     class Wrong(ToyData):
         def __getitem__(self, index):
             sample = super().__getitem__(index)
@@ -173,7 +173,7 @@ def test_a_label_outside_the_classes_names_the_picture(model):
     with pytest.raises(DataError, match=r"toy1: the label holds 7"):
         run(model, Wrong(3))
     two = DatasetInfo("two", ("sky", "road"), INFO.palette[:2])  # a model of fewer classes than the data
-    with pytest.raises(DataError, match=r"toy10\d: labels hold 2; wanted train ids 0\.\.1"):
+    with pytest.raises(DataError, match=r"toy10\d: labels contain 2; expected train ids 0\.\.1"):
         evaluate(Toy(num_classes=2), DATA, two, device="cpu", workers=0)
     with pytest.raises(DataError, match="none of 2 images has a labeled pixel"):
         run(model, Blank(2))
@@ -227,29 +227,28 @@ PROTOCOLS = [
 ]
 
 
-def test_protocols_that_differ_have_different_ids(model):
-    results = [run(model, **words) for words in PROTOCOLS]
+def test_different_protocols_have_different_ids(model):
+    results = [run(model, **settings) for settings in PROTOCOLS]
     assert len({result.protocol_id for result in results}) == len(PROTOCOLS)
     assert run(model, precision="bf16").protocol_id == run(model, [DATA, ToyData(2)][1]).protocol_id == results[0].protocol_id
-    assert (
-        InferenceProtocol("slide", (15, 15)).id == InferenceProtocol("slide", (15, 15), (10, 10)).id
-    )  # the default stride, spelled out or not
+    default_stride, explicit_stride = InferenceProtocol("slide", (15, 15)), InferenceProtocol("slide", (15, 15), (10, 10))
+    assert default_stride.id == explicit_stride.id
     for result in results:
         assert json.loads(json.dumps(result.protocol)) == result.protocol
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         ({"mode": "slide"}, "needs a window"),
-        ({"crop": (4, 4)}, "belong to mode=slide"),
+        ({"crop": (4, 4)}, "require mode=slide"),
         ({"mode": "slide", "crop": (4, 4), "stride": (4, 5)}, "would stay unlabeled"),
         ({"scales": ()}, "scales is empty"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(model, words, message):
+def test_contradicting_settings_are_rejected(model, options, message):
     with pytest.raises(ConfigError, match=message):
-        run(model, **words)
+        run(model, **options)
 
 
 @given(st.integers(1, 300), st.integers(1, 100), st.integers(1, 100))
@@ -260,15 +259,15 @@ def test_windows_cover_every_pixel_and_stay_inside(size, crop, step):
     assert starts[-1] + crop == max(size, crop)
 
 
-@tuned(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_normalising_equals_the_formula(seed):
+def test_normalization_matches_the_formula(seed):
     image = np.random.default_rng(seed).integers(0, 256, (2, 5, 7, 3), np.uint8)
-    wanted = ((image - MEAN) / STD).transpose(0, 3, 1, 2)
-    for layout in (True, False):
-        x = normalize(torch.from_numpy(image), INFO, CPU, channels_last=layout)
-        assert np.allclose(x.numpy(), wanted, atol=1e-5)
-        assert x.is_contiguous(memory_format=torch.channels_last if layout else torch.contiguous_format)
+    expected = ((image - MEAN) / STD).transpose(0, 3, 1, 2)
+    for channels_last in (True, False):
+        x = normalize(torch.from_numpy(image), INFO, CPU, channels_last=channels_last)
+        assert np.allclose(x.numpy(), expected, atol=1e-5)
+        assert x.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def test_summary_and_tables(model, tmp_path):
@@ -281,15 +280,15 @@ def test_summary_and_tables(model, tmp_path):
     result = run(model, NoTree(3), loss=ToyLoss())
     summary = write_summary(tmp_path / "eval", result, "abc")
     assert json.loads((tmp_path / "eval/summary.json").read_text()) == summary
-    wanted = (
+    keys = (
         "miou miou_interval macc aacc fwiou per_class classes_present images precision protocol protocol_id checkpoint_sha256 loss"
     )
-    assert set(wanted.split()) == summary.keys()
+    assert set(keys.split()) == summary.keys()
     assert summary["per_class"]["tree"] == {"iou": None, "acc": None, "pixels": 0} and summary["classes_present"] == 2
     rows = list(csv.reader((tmp_path / "eval/per_class.csv").open()))
     assert rows[0] == ["class", "iou", "acc", "pixels"] and rows[3] == ["tree", "", "", "0"]
     assert float(rows[1][1]) == result.scores.per_class["sky"]["iou"]
-    assert (np.load(tmp_path / "eval/pictures.npy") == result.per_image_counts).all()
+    assert (np.load(tmp_path / "eval/per_image_counts.npy") == result.per_image_counts).all()
     counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
     assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
     table = score_table(result)
@@ -303,12 +302,14 @@ def test_devices(monkeypatch):
         pick_device("cuda")
 
 
-def test_every_setting_of_the_engine_has_a_type_the_registry_can_check():
+def test_every_setting_has_a_type_the_registry_can_check():
     from segzoo.inference.predictor import predict_images
     from segzoo.runs.open_run import open_run
-    from segzoo.training.loop import train
+    from toy_training import train
 
     assert Range(1) in settings_of(train)["batch_size"].type.__metadata__
     names = {function.__name__: set(settings_of(function)) for function in (train, evaluate, predict_images, open_run)}
     assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["train"]
-    assert {"source", "alpha"} < names["predict"] and {"mode", "scales", "flip"} < names["evaluate"] & names["predict"]
+    assert {"source", "alpha"} < names["predict_images"] and {"mode", "scales", "flip"} < names["evaluate"] & names[
+        "predict_images"
+    ]
