@@ -39,7 +39,7 @@ class SensitivityCurve:
     def from_dict(cls, found: Mapping[str, Any]) -> SensitivityCurve:
         """The curve whose ``dataclasses.asdict`` was stored as JSON."""
         losses = {float(share): loss for share, loss in found["losses"].items()}
-        return cls(found["place"], tuple(found["layers"]), found["channels"], losses)
+        return cls(found["group"], tuple(found["layers"]), found["channels"], losses)
 
     def ratio(self, rise: float) -> float:
         """The smallest share with which the loss rises no more than that, on straight lines between those that were tried."""

@@ -1,4 +1,4 @@
-"""Small files others read: JSON written atomically, and the table over the jobs of a sweep. Standard library only."""
+"""Markdown tables, and the summary of a sweep. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from segzoo.io import write_json, write_text
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; None is shown as an empty cell."""
+    """Format a Markdown table, with an empty cell for None."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
 def summarize_sweep(folder: Path) -> str:
-    """Gathers every job's ``result.json`` below ``folder`` into ``table.md`` and ``table.json``; returns the Markdown.
+    """Collect the results of a sweep in ``table.md`` and ``table.json``.
 
-    Rows stand in the order of the jobs. A job that failed shows its error in one line and loses no other job's row.
+    Every ``<job>/result.json`` below ``folder`` becomes a row, in the order of the jobs. The row of a failed job shows its error in one
+    line.
+
+    Returns:
+        The Markdown.
     """
-    found = (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/result.json"))
-    rows = sorted(found, key=lambda row: row.get("job", 0))
+    results = (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/result.json"))
+    rows = sorted(results, key=lambda row: row.get("job", 0))
     write_json(folder / "table.json", rows)
     table = markdown_table(
         ("job", "model", "backbone", "data", "overrides", "mIoU", "params", "receptive field", "train min", "error"),
@@ -34,13 +38,13 @@ def summarize_sweep(folder: Path) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[Any]:
     groups = ("model", "backbone", "data")
-    others = [word for word in row.get("overrides", []) if word.split("=")[0] not in groups]
+    overrides = [override for override in row.get("overrides", []) if override.split("=")[0] not in groups]
     miou, params = row.get("miou"), row.get("params")
     error = (row.get("error") or "").replace("|", "\\|") or None
     return [
         row.get("job"),
         *(row.get(group) for group in groups),
-        " ".join(others) or None,
+        " ".join(overrides) or None,
         None if miou is None else f"{miou:.4f}",
         None if params is None else f"{params:,}",
         row.get("receptive_field"),

@@ -50,7 +50,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 def test_every_file_is_in_the_wheel(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"segzoo/{path.relative_to(ROOT)}" for folder in ("conf", "tools") for path in (ROOT / folder).rglob("*.[py][ya]*")}
-    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "segzoo").rglob("*.py")}
+    wanted |= {str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html") for path in (ROOT / "segzoo").rglob(pattern)}
     wanted = {name for name in wanted if "__pycache__" not in name}
     assert wanted <= inside, wanted - inside
 

@@ -53,7 +53,7 @@ def test_a_report_says_what_was_aimed_at(tmp_path):
     target = {"kind": "ms", "value": 20.0, "hw": [64, 96], "runtime": "openvino", "precision": "bf16"}
     tried = [{"share": 0.05, "ms": 2.0}, {"share": 0.625, "ms": 19.5}, {"share": 1.0, "ms": 31.0}]
     (tmp_path / "target_search.json").write_text(json.dumps({"share": 0.625, "target": target, "tried": tried}))
-    told = "pruner.target_ms=20, openvino bf16 at 64x96: 62.5% of the channels stay, which came to 19.5."
+    told = "pruner.target_ms=20, openvino bf16 at 64x96: reached 19.5 with 62.5% of the channels kept."
     assert told in write_report(tmp_path, ROWS, {}, ()) and told in (tmp_path / "report.html").read_text()
 
 
