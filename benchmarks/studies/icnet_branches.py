@@ -34,7 +34,7 @@ def time_branches(model: SegModel, size: tuple[int, int], precision: str) -> dic
     x = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
 
     def segment(branches: int) -> None:
-        model.branches = branches
+        model.branches = branches  # type: ignore[assignment]
         upsample_argmax(model(x).main, size, model.align_corners)
 
     calls = {branches: lambda branches=branches: segment(branches) for branches in BRANCHES}
