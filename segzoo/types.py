@@ -1,27 +1,31 @@
-"""The nouns of the house: what rooms hand to each other. Imports neither torch nor NumPy at run time."""
+"""Data types and interfaces that packages share.
+
+Imports neither torch nor NumPy at run time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
-IGNORE = 255  # the one train id that counts nowhere: not in a loss, not in a score
+IGNORE = 255  # train id of pixels that no loss and no score counts
 
 
 class DataError(ValueError):
-    """A file of a data set is not what it must be; the message names the file, what came and what to do."""
+    """An invalid file of a data set; the message names it and says what to do."""
 
 
 class ParityError(RuntimeError):
-    """An exported file labels images differently; the message says how often and which image shows where."""
+    """An exported model that predicts other labels than the original."""
 
 
 class Stage(NamedTuple):
-    """One stage of a backbone: its name (``c1`` to ``c5``), output channels and stride before dilation."""
+    """A backbone stage: name (``c1`` to ``c5``), output channels, stride before dilation."""
 
     name: str
     channels: int
@@ -29,7 +33,7 @@ class Stage(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """What every model answers, in training and evaluation alike.
+    """The output of every model, in training and in evaluation.
 
     ``main`` is (N, K, h, w) at the model's own stride, fp32; ``aux`` holds training-only logits, empty in eval.
     """
@@ -39,7 +43,7 @@ class Logits(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One labeled image: image (H, W, 3) uint8 RGB, label (H, W) uint8 or uint16 of train ids, its name."""
+    """A labeled image: image (H, W, 3) uint8 RGB, label (H, W) uint8 or uint16 of train ids."""
 
     image: np.ndarray
     label: np.ndarray
@@ -47,7 +51,10 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples of one size: image (N, H, W, 3) uint8, label (N, H, W) uint8 or int32, names and data-set indices."""
+    """Samples of one size.
+
+    ``image`` is (N, H, W, 3) uint8, ``label`` (N, H, W) uint8 or int32; ``indices`` are positions in the data set.
+    """
 
     image: Tensor
     label: Tensor
@@ -57,14 +64,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a model must know of its data to be used without it; travels in every checkpoint.
+    """The facts about a data set that a model needs; part of every checkpoint.
 
     Attributes:
         name: the data set's name.
         classes: class names; position is the train id.
-        palette: one RGB triple (0..255) a class.
-        mean, std: per-channel RGB statistics on the 0..255 scale, for normalizing.
-        ignore: the train id that counts nowhere.
+        palette: one RGB triple (0..255) per class.
+        mean, std: per-channel RGB statistics on the 0..255 scale, for normalization.
+        ignore: the train id that is not counted.
         label_map: raw label value -> train id, where the files hold other values; empty if they are train ids.
     """
 
@@ -81,12 +88,12 @@ class DatasetInfo:
         return len(self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The info as plain JSON-able containers."""
+        """Convert to plain JSON-compatible containers."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DatasetInfo:
-        """The info from what ``to_dict`` wrote, also after a round trip through JSON."""
+        """Rebuild from the output of ``to_dict``, also after a round trip through JSON."""
         return cls(
             name=plain["name"],
             classes=tuple(plain["classes"]),
@@ -99,12 +106,15 @@ class DatasetInfo:
 
 
 class Dataset(Protocol):
-    """A data set: indexed samples and a info. ``name(i)`` answers without opening a file."""
+    """Indexed samples with their dataset info.
+
+    ``name(index)`` opens no file.
+    """
 
     info: DatasetInfo
 
     def scan(self) -> object:
-        """Finds, or draws, what the set holds; called once before images are asked for, and by the first ``len``."""
+        """Find or render the samples; called once before the first access, and by the first ``len``."""
         ...
 
     def __len__(self) -> int: ...
@@ -114,9 +124,54 @@ class Dataset(Protocol):
     def name(self, index: int) -> str: ...
 
 
+class SegmentationLoss(Protocol):
+    """A training loss over all heads of a model.
+
+    Its value is divided by the weight of valid pixels, so that splitting a batch does not change the gradient.
+    """
+
+    def weight(self, label: Tensor, logits: Logits) -> Tensor:
+        """The weight of valid pixels, one value per head."""
+        ...
+
+    def terms(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss of each head, divided by ``weight`` or by the batch's own."""
+        ...
+
+    def total(self, terms: Tensor) -> Tensor:
+        """The weighted sum of the heads' losses."""
+        ...
+
+    def __call__(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor: ...
+
+
+MixImages = Callable[["Tensor"], "Tensor"]  # images (N, 3, H, W) -> mixed images of the same shape
+
+
+class MixBatch(Protocol):
+    """Draws how a batch is mixed from its labels (N, H, W) and a seed."""
+
+    def __call__(self, label: Tensor, seed: int) -> tuple[list[tuple[Tensor, float]], MixImages]:
+        """The label maps with their weights, and the function that mixes the images alike."""
+        ...
+
+
+class DistillationLoss(Protocol):
+    """A teacher's term of the training loss, a mean over images."""
+
+    def attach(self, model: nn.Module) -> None:
+        """Hook into the student, again after its layers changed."""
+        ...
+
+    def __call__(self, x: Tensor, logits: Logits, forward: Callable[[nn.Module, Tensor], Logits]) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one data set under one protocol; fractions, not percent. ``per_class[name]`` = iou, acc, pixels."""
+    """Scores of one data set under one protocol, as fractions.
+
+    ``per_class[name]`` holds ``iou``, ``acc`` and ``pixels``.
+    """
 
     miou: float
     macc: float
@@ -128,5 +183,5 @@ class Scores:
     loss: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores as plain JSON-able containers."""
+        """Convert to plain JSON-compatible containers."""
         return asdict(self)

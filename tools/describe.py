@@ -1,4 +1,4 @@
-"""Print a model's layers: ``python tools/describe.py model=icnet hw=[1025,2049] classes=19``, or those of ``ckpt=runs/first``."""
+"""Print the layers of a model: ``python tools/describe.py model=icnet hw=[1025,2049] num_classes=19``, or of ``ckpt=runs/first``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from segzoo.cli.app import Job, run
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """Prints the layer table, of a pruned network with the widths it had before; returns its sums."""
-    from segzoo.config.commands import arguments_for
+    """Print the layer table, for a pruned model next to its original widths; return the totals."""
     from segzoo.config.from_checkpoint import meta_models
-    from segzoo.workflows.benchmark.model_summary import describe as layers
-    from segzoo.workflows.benchmark.model_summary import summary_table, totals
+    from segzoo.workflows.benchmark import model_summary
 
-    model, whole = meta_models(job.config, **arguments_for(meta_models, job.config))
-    words = arguments_for(layers, job.config)
-    rows = layers(model, **words)
-    print(summary_table(rows, layers(whole, **words) if whole else None), end="")
-    return totals(rows)
+    model, unpruned = meta_models(job.config, **job.arguments["meta_models"])
+    options = job.arguments["describe"]
+    rows = model_summary.describe(model, **options)
+    print(model_summary.summary_table(rows, model_summary.describe(unpruned, **options) if unpruned else None), end="")
+    return model_summary.totals(rows)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Score a checkpoint: ``python tools/eval.py ckpt=runs/train/...``, on its own data or on ``data=...`` of the same classes."""
+"""Evaluate a checkpoint: ``python tools/eval.py ckpt=runs/train/...``, on its own data or on ``data=...`` with the same classes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,21 @@ from segzoo.cli.app import Job, run
 
 
 def evaluate(job: Job) -> dict[str, Any]:
-    """Scores one checkpoint on the validation split; returns the summary."""
+    """Evaluate one checkpoint on the validation split; return the summary."""
     from segzoo.config.build import build_data, build_post
-    from segzoo.config.commands import arguments_for
     from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config, load_checkpoint
-    from segzoo.evaluation.evaluator import evaluate as score
+    from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import score_table, write_summary
     from segzoo.runs.open_run import create_output_dir
 
-    model, info, meta = load_checkpoint(ckpt=job.config["ckpt"])
+    model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
     check_same_model(meta, job.config)
     dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
-    with create_output_dir("eval", checkpoint_title(meta), job.config, **arguments_for(create_output_dir, job.config)) as folder:
-        result = score(
-            model,
-            dataset,
-            info,
-            checkpoint_loss(meta, model),
-            post=build_post(job.config["post"]),
-            **arguments_for(score, job.config),
-        )
+    loss, post = checkpoint_loss(meta, model), build_post(job.config["post"])
+    with create_output_dir("eval", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
+        result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
         print(score_table(result))
-        return write_summary(folder, result, meta["sha256"])
+        return write_summary(output_dir, result, meta["sha256"])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Turn a checkpoint into one file for other programs: ``python tools/export.py ckpt=runs/first format=onnx``."""
+"""Export a checkpoint to a file for other programs: ``python tools/export.py ckpt=runs/first format=onnx``."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from segzoo.cli.app import Job, run
 
 
 def export(job: Job) -> dict[str, Any]:
-    """Exports one checkpoint and checks it on images of its data; returns what was written and how well it agrees."""
-    from segzoo.checkpoints import serialization as checkpoint
+    """Export one checkpoint and check it on images of its data; return what was written and how well it agrees."""
+    from segzoo.checkpoints.serialization import read_scores
     from segzoo.config.build import build_data
-    from segzoo.config.commands import arguments_for
     from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint
     from segzoo.export.exporter import export_model
     from segzoo.io import write_json
     from segzoo.runs.open_run import create_output_dir
 
-    model, info, meta = load_checkpoint(ckpt=job.config["ckpt"])
+    model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
     dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
     facts = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
-    facts["scores"] = checkpoint.read_scores(Path(meta["path"]).parent)  # mIoU and the rest, with the protocol they hold under
-    with create_output_dir("export", checkpoint_title(meta), job.config, **arguments_for(create_output_dir, job.config)) as folder:
-        done = export_model(model, info, facts, dataset, folder, **arguments_for(export_model, job.config))
-        write_json(folder / "export.json", done)
-    least = min(row["agreement"] for row in done["parity"])
-    seen = max(row["classes"] for row in done["parity"])
-    told = "" if seen > 1 else "; the network gives every pixel one class, so that says little"
+    facts["scores"] = read_scores(Path(meta["path"]).parent)  # mIoU and the rest, with their protocol
+    with create_output_dir("export", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
+        result = export_model(model, info, facts, dataset, output_dir, **job.arguments["export_model"])
+        write_json(output_dir / "export.json", result)
+    _print_summary(result)
+    return result
+
+
+def _print_summary(result: dict[str, Any]) -> None:
+    parity = result["parity"]
+    agreement = min(row["agreement"] for row in parity)
+    one_class = max(row["classes"] for row in parity) == 1
+    note = "; the model predicts one class everywhere, so that says little" if one_class else ""
     print(
-        f"{done['file']}: {done['bytes'] / 1e6:.1f} MB, {len(done['gate'])} images agree on {least:.3%} of their pixels or more{told}"
+        f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, {len(parity)} images agree on {agreement:.3%} of their pixels or more{note}"
     )
-    if done["bundle"]:
-        print(f"{done['bundle']}: unpack it anywhere and run python predict.py --selftest")
-    return done
+    if result["bundle"]:
+        print(f"{result['bundle']}: unpack it anywhere and run python predict.py --selftest")
 
 
 def main() -> None:

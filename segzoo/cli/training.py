@@ -1,44 +1,57 @@
-"""What the tools that train share: a GPU for each job of a sweep, and what a step will need in a line."""
+"""Steps that the training tools share: a GPU per sweep job, the run directory, the dry run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from segzoo.cli.app import Job
+
+if TYPE_CHECKING:
+    from segzoo.training.components import TrainingComponents
 
 
-def assign_gpu(given: dict[str, Any]) -> None:
-    """Gives a job of a sweep a GPU of its own where there are several."""
+def assign_gpu(job: Job) -> None:
+    """Give a sweep job a GPU of its own if there are several."""
     import torch
 
-    from segzoo.config.commands import arguments_for
     from segzoo.runs.locks import claim_gpu
 
-    count = torch.cuda.device_count() if given["device"] != "cpu" else 0
-    if count > 1:
-        torch.cuda.set_device(claim_gpu(count, **arguments_for(claim_gpu, given)))
+    count = torch.cuda.device_count() if job.config["device"] != "cpu" else 0
+    if job.output_dir is not None and count > 1:
+        torch.cuda.set_device(claim_gpu(count, **job.arguments["claim_gpu"]))
 
 
-def run_dry(parts: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Finds out and prints what a step will need; of the pruned network, where every step runs on that."""
-    from segzoo.config.commands import arguments_for
+def run_location(job: Job) -> dict[str, Any]:
+    """Return ``out`` and ``resume``; a sweep job that is started again resumes in its own directory."""
+    given = job.arguments["open_run"]
+    if job.output_dir is None:
+        return given
+    return {"out": str(job.output_dir), "resume": "auto" if given["resume"] == "none" else given["resume"]}
+
+
+def run_dry(job: Job, components: TrainingComponents) -> dict[str, Any]:
+    """Estimate and print what a training step needs, after any pruning that comes before the first step."""
     from segzoo.distributed import SINGLE_PROCESS
     from segzoo.runs.run_dir import RunDir
+    from segzoo.training.components import TrainingSettings
     from segzoo.training.loop import train
     from segzoo.workflows.prune.target_search import resolve_keep_ratio
 
-    if parts.pruner is not None and parts.pruner.start == 0:
-        with TemporaryDirectory() as folder:
-            resolve_keep_ratio(parts, Path(folder), SINGLE_PROCESS, **arguments_for(resolve_keep_ratio, given))
-    needs = train(parts, RunDir(Path()), **arguments_for(train, given))
-    print(format_requirements(needs, given["batch_size"]))
+    if components.pruner is not None and components.pruner.start == 0:
+        with TemporaryDirectory() as scratch:
+            resolve_keep_ratio(components, Path(scratch), SINGLE_PROCESS, **job.arguments["resolve_keep_ratio"])
+    needs = train(components, RunDir(Path()), TrainingSettings(**job.arguments["TrainingSettings"]))
+    print(format_requirements(needs, job.config["batch_size"]))
     return needs
 
 
 def format_requirements(needs: Mapping[str, Any], batch_size: int) -> str:
-    """What ``dry_run=true`` found out, in a line."""
-    line = "a step needs about {peak_gb:.2f} of {have_gb:.1f} GB and {step_s:.2f} s; the run {hours:.2f} hours without evaluations".format(
-        **needs
+    """Format the result of ``dry_run=true`` as one line."""
+    line = (
+        f"a step needs about {needs['peak_gb']:.2f} of {needs['have_gb']:.1f} GB and {needs['step_s']:.2f} s; the run "
+        f"{needs['hours']:.2f} hours without evaluations"
     )
-    return line if needs["fits"] else f"{line}. It does not fit: batch_size={needs['batch_size']} would, instead of {batch_size}"
+    return line if needs["fits"] else f"{line}. It does not fit: use batch_size={needs['batch_size']} instead of {batch_size}"

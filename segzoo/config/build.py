@@ -1,54 +1,57 @@
-"""Build single objects from checked configuration sections."""
+"""Build single objects from validated configuration sections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from segzoo.registry import (
-    BACKBONES,
-    DATA,
-    MODELS,
-    POSTS,
-)
-
-if TYPE_CHECKING:
-    from segzoo.models._base import SegModel
-    from segzoo.types import Dataset
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segzoo.config.sections import section_settings
-from segzoo.registry import Range
+from segzoo.registry import BACKBONES, DATA, LOSSES, MODELS, POSTS, Range
 
 if TYPE_CHECKING:
+    from segzoo.inference.protocol import PostProcessor
     from segzoo.models._base import SegModel
+    from segzoo.types import Dataset, SegmentationLoss
 
 
 def build_data(section: Mapping[str, Any], split: str) -> Dataset:
-    """The data set of a section for ``split`` (``train`` or ``val``); opens no file."""
+    """Build the data set of a split, ``train`` or ``val``, without opening a file."""
     return DATA.build(section["name"], split, **section_settings(section))
 
 
 def build_model(config: Mapping[str, Any], num_classes: int) -> SegModel:
-    """The model of a configuration's ``model`` and ``backbone`` sections, with the backbone weights they ask for."""
+    """Build a model from the ``model`` and ``backbone`` sections, with the backbone weights they name."""
     backbone = BACKBONES.build(config["backbone"]["name"], **section_settings(config["backbone"]))
     return MODELS.build(config["model"]["name"], backbone, num_classes, **section_settings(config["model"]))
 
 
-def build_post(section: Mapping[str, Any]) -> Any:
-    """What makes labels of class probabilities, or None for their arg-max."""
-    return POSTS.build(section["name"], **section_settings(section))
-
-
 def build_meta_model(config: Mapping[str, Any], *, num_classes: Annotated[int, Range(1, None)] = 19) -> SegModel:
-    """The model of a configuration on the meta device, which has shapes and no memory.
+    """Build a model on the meta device, where it takes no memory and reads no weights.
 
     Args:
-        config: its ``model`` and ``backbone`` sections; backbone weights are not read.
-        classes: how many classes it tells apart.
+        config: its ``model`` and ``backbone`` sections.
+        num_classes: number of classes.
     """
     import torch
 
-    bare = {**config, "backbone": {**config["backbone"], "weights": "none"}}
+    without_weights = {**config, "backbone": {**config["backbone"], "weights": "none"}}
     with torch.device("meta"):
-        return build_model(bare, num_classes)
+        return build_model(without_weights, num_classes)
+
+
+def build_loss(section: Mapping[str, Any], model: SegModel, ignore: int) -> SegmentationLoss:
+    """Build the training loss of a model.
+
+    Args:
+        section: the ``loss`` section.
+        model: provides the weights of its auxiliary heads and the paper's loss resolution.
+        ignore: the train id that is not counted.
+    """
+    return LOSSES.build(
+        section["name"], model.aux_weights, model.align_corners, ignore, model.loss_resolution, **section_settings(section)
+    )
+
+
+def build_post(section: Mapping[str, Any]) -> PostProcessor | None:
+    """Build the post-processor of class probabilities, or None for a plain argmax."""
+    return POSTS.build(section["name"], **section_settings(section))

@@ -1,7 +1,7 @@
-"""The one joint of the house: a composed configuration becomes checked objects.
+"""The configuration of each tool: its sections, and the functions that its settings are passed to.
 
-Sections are built by their registry, frame words are the keyword-only parameters of the functions they steer; rules between
-sections stand in ``segzoo/rules.py``. Importing this module imports no torch; checking a configuration does.
+A plain setting such as ``batch_size`` is a keyword-only parameter of a library function, or a field of a settings class. Importing
+this module does not import torch; reading the settings of a command does.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from segzoo.registry import (
-    Setting,
-    coerce,
-    settings_of,
-)
-
-if TYPE_CHECKING:
-    pass
 from segzoo.config.sections import TRAINING_SECTIONS
+from segzoo.registry import Setting, coerce, settings_of
+
+OPEN_RUN = ("segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")
+TRAIN = ("segzoo.training.components:TrainingSettings", "segzoo.workflows.prune.target_search:resolve_keep_ratio")
+OUTPUT_DIR = "segzoo.runs.open_run:create_output_dir"
+LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
 
 
 @dataclass(frozen=True)
 class Command:
-    """One tool's configuration.
+    """The configuration of one tool.
 
     Attributes:
         sections: the sections it holds.
-        steers: the functions whose keyword-only parameters are its plain words, as ``module:name``.
-        from_checkpoint: sections that may be null because a checkpoint brings them.
+        functions: the functions that take its plain settings, as ``module:name``.
+        from_checkpoint: sections that may be null because a checkpoint provides them.
     """
 
     sections: tuple[str, ...]
@@ -37,21 +35,19 @@ class Command:
     from_checkpoint: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Setting]:
-        """The plain words of the frame, read off the functions it steers."""
+        """Read the plain settings off the signatures of the functions."""
         return {name: setting for path in self.functions for name, setting in settings_of(_function(path)).items()}
+
+    def arguments(self, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Collect the keyword arguments of each function from a configuration, by the function's name."""
+        return {path.rpartition(":")[2]: arguments_for(_function(path), config) for path in self.functions}
 
 
 COMMANDS = {
-    "train": Command(
-        TRAINING_SECTIONS, ("segzoo.training.loop:train", "segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")
-    ),
+    "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
     "eval": Command(
         ("model", "backbone", "data", "post"),
-        (
-            "segzoo.evaluation.evaluator:evaluate",
-            "segzoo.runs.open_run:create_output_dir",
-            "segzoo.config.from_checkpoint:load_checkpoint",
-        ),
+        ("segzoo.evaluation.evaluator:evaluate", OUTPUT_DIR, LOAD),
         from_checkpoint=("model", "backbone", "data"),
     ),
     "describe": Command(
@@ -59,20 +55,12 @@ COMMANDS = {
         ("segzoo.workflows.benchmark.model_summary:describe", "segzoo.config.from_checkpoint:meta_models"),
         from_checkpoint=("model", "backbone"),
     ),
-    "export": Command(
-        ("data",),
-        (
-            "segzoo.export.exporter:export_model",
-            "segzoo.runs.open_run:create_output_dir",
-            "segzoo.config.from_checkpoint:load_checkpoint",
-        ),
-        from_checkpoint=("data",),
-    ),
+    "export": Command(("data",), ("segzoo.export.exporter:export_model", OUTPUT_DIR, LOAD), from_checkpoint=("data",)),
     "bench": Command(
         ("model", "backbone", "data", "runtime"),
         (
             "segzoo.workflows.benchmark.measure:benchmark",
-            "segzoo.runs.open_run:create_output_dir",
+            OUTPUT_DIR,
             "segzoo.workflows.benchmark.workload:build_workload",
             "segzoo.workflows.benchmark.workload:benchmark_images",
             "segzoo.workflows.benchmark.runner:run_benchmark",
@@ -82,28 +70,21 @@ COMMANDS = {
     "prune": Command(
         TRAINING_SECTIONS,
         (
-            "segzoo.training.loop:train",
-            "segzoo.runs.open_run:open_run",
-            "segzoo.runs.locks:claim_gpu",
+            *TRAIN,
+            *OPEN_RUN,
             "segzoo.config.from_checkpoint:initial_model",
             "segzoo.workflows.prune.stages:evaluate_stages",
+            "segzoo.workflows.prune.stages:finetuned_result",
             "segzoo.workflows.prune.stages:benchmark_before_after",
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "predict": Command(
-        ("post",),
-        (
-            "segzoo.inference.predictor:predict_images",
-            "segzoo.runs.open_run:create_output_dir",
-            "segzoo.config.from_checkpoint:load_checkpoint",
-        ),
-    ),
+    "predict": Command(("post",), ("segzoo.inference.predictor:predict_images", OUTPUT_DIR, LOAD)),
 }
 
 
 def arguments_for(function: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The words of a configuration that steer one function: its keyword-only parameters, in the containers its types name."""
+    """Collect the keyword-only arguments of a function from a configuration, in the containers its types name."""
     known = settings_of(function)
     return {key: coerce(config[key], setting.type) for key, setting in known.items() if key in config}
 

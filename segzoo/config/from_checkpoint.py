@@ -1,63 +1,67 @@
-"""The zoo from Python: make a model by name, load one from its checkpoint."""
+"""Build models and configurations from checkpoints."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from segzoo.config.build import build_data, build_model
-from segzoo.config.sections import section_errors, section_settings
-from segzoo.registry import LOSSES, ConfigError, Range
+from segzoo.config.build import build_data, build_loss, build_meta_model, build_model
+from segzoo.config.sections import section_errors
+from segzoo.registry import ConfigError, Range
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
-    from segzoo.types import DatasetInfo
-from segzoo.config.build import build_meta_model
+    from segzoo.types import DatasetInfo, SegmentationLoss
 
 
 def meta_models(
     config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, None)] | None = None
 ) -> tuple[SegModel, SegModel | None]:
-    """A network on the meta device, and the same before it was pruned, if it was.
+    """Build a model on the meta device and, if it was pruned, the unpruned one.
 
     Args:
         config: its ``model`` and ``backbone`` sections; null ones come from the checkpoint.
-        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file.
-        classes: how many classes a network without a checkpoint tells apart, 19 if null; a checkpoint has its own.
+        ckpt: a path as ``segzoo.checkpoints.store.resolve_weight_file`` takes it.
+        num_classes: number of classes of a model without a checkpoint; None is 19. A checkpoint has its own.
 
     Raises:
         ConfigError: neither a model nor a checkpoint is given, or they contradict each other.
     """
     if ckpt is None:
         if config.get("model") is None:
-            raise ConfigError("there is nothing to describe: say model=<name>, or ckpt=<run directory>")
+            raise ConfigError("there is nothing to describe: set model=<name> or ckpt=<run directory>")
         return build_meta_model(config, num_classes=num_classes or 19), None
     model, info, meta = load_checkpoint(ckpt=ckpt)
     check_same_model(meta, config)
     if num_classes not in (None, info.num_classes):
-        raise ConfigError(
-            f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Leave num_classes= away."
-        )
+        raise ConfigError(f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Omit num_classes=.")
     return model.to("meta"), build_meta_model(meta["config"], num_classes=info.num_classes) if meta["widths"] else None
 
 
 def load(ckpt: str | Path) -> SegModel:
-    """The model of a checkpoint, in evaluation mode, with its dataset info; runs nothing that the file names.
+    """Load the model of a checkpoint in evaluation mode, with its dataset info.
+
+    Runs nothing that the file names.
 
     Args:
         ckpt: a run directory (its best checkpoint), a checkpoint directory or a ``.safetensors`` file.
 
     Raises:
-        ConfigError: if the file is no checkpoint of segzoo's, or its tensors do not fit its own configuration.
+        ConfigError: the file is not a segzoo checkpoint, or its tensors do not fit its own configuration.
     """
     return load_checkpoint(ckpt=str(ckpt))[0]
 
 
 def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]]:
-    """Like ``load``, with the dataset info and the checkpoint's metadata: ``config, info, step, sha256, path``."""
+    """Load a model like ``load``, with its dataset info and metadata.
+
+    Returns:
+        The model, the dataset info, and the metadata: ``config, dataset, widths, step, sha256, path``.
+    """
     from segzoo.checkpoints.serialization import read_model
     from segzoo.checkpoints.store import CheckpointError
     from segzoo.layers.channel_widths import set_channel_widths_
@@ -68,29 +72,29 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]
     except CheckpointError as error:
         raise ConfigError(f"ckpt={ckpt}: {error}") from None
     config = meta["config"]
-    trunk = {**config["backbone"], "weights": "none"}
-    if faults := section_errors("model", config["model"]) + section_errors("backbone", trunk):
-        raise ConfigError([f"ckpt={ckpt}: its own configuration does not fit this version: {fault}" for fault in faults])
+    backbone = {**config["backbone"], "weights": "none"}
+    if errors := section_errors("model", config["model"]) + section_errors("backbone", backbone):
+        raise ConfigError([f"ckpt={ckpt}: its own configuration does not fit this version: {error}" for error in errors])
     info = DatasetInfo.from_dict(meta["dataset"])
-    model = build_model({"model": config["model"], "backbone": trunk}, info.num_classes)
+    model = build_model({"model": config["model"], "backbone": backbone}, info.num_classes)
     try:
         set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"ckpt={ckpt}: tensors do not fit its own configuration: {error}") from None
+        raise ConfigError(f"ckpt={ckpt}: its tensors do not fit its own configuration: {error}") from None
     model.info = info
     return model.eval(), info, meta
 
 
 def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[SegModel | None, dict[str, Any]]:
-    """What a run begins with that takes its network from a checkpoint or, like a training, from the configuration.
+    """Find the model that a pruning starts from: a checkpoint's, or a new one.
 
     Args:
         config: its ``model``, ``backbone`` and ``data`` sections; null ones come from the checkpoint.
-        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file; null leaves the network to ``build_training``.
+        ckpt: a path as ``segzoo.checkpoints.store.resolve_weight_file`` takes it; None leaves the model to ``build_training``.
 
     Returns:
-        The network of the checkpoint, or None; and what a checkpoint's metadata would say of it: ``config``, ``info``, ``widths`` and
-        ``sha256``, which is None without a checkpoint.
+        The model of the checkpoint or None, and metadata as a checkpoint has it: ``config``, ``dataset``, ``widths`` and ``sha256``,
+        which is None without a checkpoint.
 
     Raises:
         ConfigError: neither a checkpoint nor a model with its data is given, or they contradict each other.
@@ -99,90 +103,79 @@ def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tupl
         model, _, meta = load_checkpoint(ckpt=ckpt)
         check_same_model(meta, config)
         return model, meta
-    if missing := [word for word in ("model", "data") if config.get(word) is None]:
+    if missing := [key for key in ("model", "data") if config.get(key) is None]:
         raise ConfigError(
-            f"there is nothing to begin with: neither ckpt= nor {' and '.join(f'{word}=' for word in missing)} is given. Say "
-            "ckpt=<run directory>, or model=<name> data=<name> for the network that tools/train.py would begin with."
+            f"there is nothing to prune: neither ckpt= nor {' and '.join(f'{key}=' for key in missing)} is given. Set "
+            "ckpt=<run directory>, or model=<name> data=<name> for the model that tools/train.py would start from."
         )
     info = build_data(config["data"], "train").info
-    own = {name: config[name] for name in ("model", "backbone", "data")}
-    return None, {"config": own, "dataset": info.to_dict(), "widths": {}, "sha256": None}
+    sections = {name: config[name] for name in ("model", "backbone", "data")}
+    return None, {"config": sections, "dataset": info.to_dict(), "widths": {}, "sha256": None}
 
 
 def checkpoint_title(meta: Mapping[str, Any]) -> str:
-    """``<model>-<backbone>-<data>`` of a checkpoint."""
+    """Return ``<model>-<backbone>-<data>`` of a checkpoint."""
     return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["dataset"]["name"]))
 
 
-def checkpoint_loss(meta: Mapping[str, Any], model: SegModel) -> Any:
-    """The loss a checkpoint was trained with, so that a validation loss compares with the training's."""
-    section = meta["config"]["loss"]
-    return LOSSES.build(
-        section["name"],
-        model.aux_weights,
-        model.align_corners,
-        meta["dataset"]["ignore"],
-        model.loss_resolution,
-        **section_settings(section),
-    )
+def checkpoint_loss(meta: Mapping[str, Any], model: SegModel) -> SegmentationLoss:
+    """Build the loss that a checkpoint was trained with."""
+    return build_loss(meta["config"]["loss"], model, meta["dataset"]["ignore"])
 
 
 def check_same_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Rejects ``model`` or ``backbone`` words that contradict the checkpoint; null words and equal ones pass.
+    """Reject ``model`` and ``backbone`` settings that contradict the checkpoint.
 
     Raises:
-        ConfigError: naming every setting that differs.
+        ConfigError: names every setting that differs.
     """
-    own, faults = meta["config"], []
+    stored, errors = meta["config"], []
     for section in ("model", "backbone"):
         for key, value in (given.get(section) or {}).items():
-            if key != "weights" and key in own[section] and value != own[section][key]:
-                faults.append(
-                    f"{section}.{key}={value} contradicts the checkpoint, which has {own[section][key]}. Leave {section}= away."
+            if key != "weights" and key in stored[section] and value != stored[section][key]:
+                errors.append(
+                    f"{section}.{key}={value} contradicts the checkpoint, which has {stored[section][key]}. Omit {section}=."
                 )
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
 
 
 def dataset_config(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The data section to evaluate on: the one given, or the checkpoint's own with its environment words resolved.
+    """Return the given data section, or the checkpoint's own with its environment variables resolved.
 
     Raises:
-        ConfigError: the given data has other classes than the checkpoint was trained on.
+        ConfigError: the given data has other classes than the checkpoint.
     """
     if given is None:
-        return {key: _resolve(value) for key, value in meta["config"]["data"].items()}
-    own, info = tuple(meta["dataset"]["classes"]), build_data(given, "val").info
-    if info.classes != own:
+        return {key: _resolve_env(value) for key, value in meta["config"]["data"].items()}
+    trained, info = tuple(meta["dataset"]["classes"]), build_data(given, "val").info
+    if info.classes != trained:
         raise ConfigError(
-            f"data={info.name} has the classes {', '.join(info.classes)}; the checkpoint was trained on {', '.join(own)}. "
-            "Leave data= away to evaluate on the checkpoint's own data, or train on this one."
+            f"data={info.name} has the classes {', '.join(info.classes)}; the checkpoint was trained on {', '.join(trained)}. "
+            "Omit data= to evaluate on the checkpoint's own data, or train on this one."
         )
     return dict(given)
 
 
 def check_same_normalization(meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Rejects data that is normalized otherwise than a checkpoint's: its network would be fed other numbers than it learned from.
+    """Reject data whose mean or standard deviation differs from the checkpoint's.
 
     Raises:
-        ConfigError: with both means and deviations, and the words that make them equal.
+        ConfigError: names both, and the settings that make them equal.
     """
-    own, info = meta["dataset"], build_data(data, "train").info
-    theirs = {"mean": list(info.mean), "std": list(info.std)}
-    known = {word: list(own[word]) for word in theirs}
-    if known != theirs:
-        words = " ".join(f"data.{word}={json.dumps(values, separators=(',', ':'))}" for word, values in known.items())
-        tip = f"Say {words}" if "mean" in data else "Leave data= away"
+    info = build_data(data, "train").info
+    given = {"mean": list(info.mean), "std": list(info.std)}
+    stored = {key: list(meta["dataset"][key]) for key in given}
+    if stored != given:
+        overrides = " ".join(f"data.{key}={json.dumps(values, separators=(',', ':'))}" for key, values in stored.items())
+        hint = f"Set {overrides}" if "mean" in data else "Omit data="
         raise ConfigError(
-            f"data={info.name} is normalized by mean {theirs['mean']} and std {theirs['std']}, the checkpoint's network by mean "
-            f"{known['mean']} and std {known['std']}. {tip}."
+            f"data={info.name} is normalized by mean {given['mean']} and std {given['std']}, the checkpoint's model by mean "
+            f"{stored['mean']} and std {stored['std']}. {hint}."
         )
 
 
-def _resolve(value: Any) -> Any:
-    """``${oc.env:NAME,default}`` at the start of a path, the one interpolation a checkpoint may hold; others stay text."""
-    if not isinstance(value, str) or not value.startswith("${oc.env:"):
-        return value
-    word, _, rest = value.removeprefix("${oc.env:").partition("}")
-    name, _, default = word.partition(",")
-    return os.environ.get(name, default) + rest
+def _resolve_env(value: Any) -> Any:
+    """Resolve ``${oc.env:NAME,default}`` at the start of a path, the only interpolation that a checkpoint may hold."""
+    match = re.match(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}", value) if isinstance(value, str) else None
+    return os.environ.get(match[1], match[2] or "") + value[match.end() :] if match else value

@@ -1,9 +1,9 @@
-"""The sections of a configuration and their registries."""
+"""The sections of a configuration and the registries that build them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segzoo.registry import (
     AUGMENTS,
@@ -22,10 +22,6 @@ from segzoo.registry import (
     Registry,
 )
 
-if TYPE_CHECKING:
-    pass
-
-
 SECTIONS: dict[str, Registry] = {
     "model": MODELS,
     "backbone": BACKBONES,
@@ -41,21 +37,25 @@ SECTIONS: dict[str, Registry] = {
     "post": POSTS,
     "runtime": RUNTIMES,
 }
-
-
 TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("post", "runtime"))
 
 
 def section_settings(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section without its name: what its builder takes."""
+    """Return the settings of a section, without its name."""
     return {key: value for key, value in section.items() if key != "name"}
 
 
 def section_errors(section: str, given: Any, optional: bool = False) -> list[str]:
-    """What is wrong with one section by itself."""
+    """List the errors of a section by itself.
+
+    Args:
+        section: its key in the configuration.
+        given: its value: a table with a name and settings.
+        optional: whether it may be null.
+    """
     registry = SECTIONS[section]
     if given is None:
         return [] if optional else [f"{section} is missing. Choose one: {section}={'|'.join(registry.names())}."]
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-        return [f"{section}: wanted a table with a name and settings, got {given!r}. Valid names: {', '.join(registry.names())}."]
+        return [f"{section}: expected a table with a name and settings, got {given!r}. Valid names: {', '.join(registry.names())}."]
     return registry.errors(given["name"], section_settings(given), section)

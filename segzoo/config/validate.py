@@ -2,44 +2,71 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from segzoo.registry import (
-    ConfigError,
-    setting_errors,
-    unknown_name_error,
-)
-
-if TYPE_CHECKING:
-    pass
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import SECTIONS, section_errors
+from segzoo.registry import ConfigError, setting_errors, unknown_name_error
+
+if TYPE_CHECKING:
+    from segzoo.models._base import SegModel
+
+_validated: dict[str, SegModel | None] = {}  # configurations found valid in this process -> model on the meta device
 
 
-def validate(frame: str, config: Mapping[str, Any]) -> None:
-    """Rejects a configuration that cannot work, before any data file is opened.
+def validate(command: str, config: Mapping[str, Any]) -> SegModel | None:
+    """Reject an invalid configuration.
+
+    Returns:
+        The model of a training on the meta device, None for other commands. A configuration that this process has found valid
+        before is not checked again; its model is handed out once.
 
     Raises:
-        ConfigError: with every error found, one line each.
+        ConfigError: with all errors, one per line.
     """
-    if faults := validation_errors(frame, config):
-        raise ConfigError(faults)
+    errors, model = _check(command, config)
+    if errors:
+        raise ConfigError(errors)
+    _validated.pop(_key(command, config), None)
+    return model
 
 
-def validation_errors(frame: str, config: Mapping[str, Any]) -> list[str]:
-    """Every error of a configuration: names, types and ranges of all sections and words, then pairs that cannot work."""
-    known = COMMANDS[frame]
-    faults = []
+def validation_errors(command: str, config: Mapping[str, Any]) -> list[str]:
+    """List every error of a configuration.
+
+    Names, types and ranges of all sections and settings are checked first, then combinations that cannot work.
+    """
+    return _check(command, config)[0]
+
+
+def _check(command: str, config: Mapping[str, Any]) -> tuple[list[str], SegModel | None]:
+    key = _key(command, config)
+    if key in _validated:
+        return [], _validated[key]
+    errors, model = _single_errors(command, config), None
+    if not errors and command == "train":
+        from segzoo.config.cross_checks import check_training
+
+        errors, model = check_training(config)
+    if not errors:
+        _validated[key] = model
+    return errors, model
+
+
+def _single_errors(command: str, config: Mapping[str, Any]) -> list[str]:
+    """Errors of each section and setting by itself."""
+    known = COMMANDS[command]
+    errors = []
     for section in known.sections:
-        faults += section_errors(section, config.get(section), optional=section in known.from_checkpoint)
-    words = {key: value for key, value in config.items() if key not in known.sections}
-    misplaced = [key for key in words if key in SECTIONS]
-    faults += [unknown_name_error("section", key, known.sections) for key in misplaced]
-    given = {key: value for key, value in words.items() if key not in misplaced}
-    faults += setting_errors(known.settings(), given, "", f"tools/{frame}.py")
-    if not faults and frame == "train":
-        from segzoo.config.cross_checks import training_errors
+        errors += section_errors(section, config.get(section), optional=section in known.from_checkpoint)
+    plain = {key: value for key, value in config.items() if key not in known.sections}
+    misplaced = [key for key in plain if key in SECTIONS]
+    errors += [unknown_name_error("section", key, known.sections) for key in misplaced]
+    settings = {key: value for key, value in plain.items() if key not in misplaced}
+    return errors + setting_errors(known.settings(), settings, "", f"tools/{command}.py")
 
-        faults = training_errors(config)
-    return faults
+
+def _key(command: str, config: Mapping[str, Any]) -> str:
+    return json.dumps([command, config], sort_keys=True, default=str)

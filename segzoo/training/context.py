@@ -1,111 +1,111 @@
-"""What one process holds while it trains, and what it does between steps: save, score, give up, end."""
+"""The objects of a running training, and what it does between steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from segzoo.checkpoints.serialization import read_scores, save_checkpoint
 from segzoo.checkpoints.store import delete_old, read_pointer, step_dir
+from segzoo.data.loader import BatchStream
 from segzoo.device import Precision
 from segzoo.distributed import Distributed
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.optim.ema import ModelEma
 from segzoo.runs.run_dir import RunDir
 from segzoo.runs.signals import StopSignal
-from segzoo.training.components import TrainingSettings
+from segzoo.training.components import TrainingComponents, TrainingPlan, TrainingSettings
 from segzoo.training.diagnostics import TrainingDiagnostics
 from segzoo.training.logger import MetricLogger
 from segzoo.training.pruning import ScheduledPruning
 from segzoo.training.results import log_predictions, run_summary, save_prediction_grid, store_scores
 from segzoo.training.state import TrainingState, trainer_state_dict
 
-if TYPE_CHECKING:
-    from segzoo.training.components import TrainingComponents
 
-
-@dataclass
+@dataclass(kw_only=True)
 class TrainingContext:
-    """The objects of a running training, each documented in its room."""
+    """The objects of a running training; every rank holds its own."""
 
     components: TrainingComponents
-    run: RunDir
     settings: TrainingSettings
-    precision: Precision
+    plan: TrainingPlan
+    run: RunDir
     dist: Distributed
+    precision: Precision
     stop: StopSignal
     model: nn.Module
     optimizer: Optimizer
+    lr_factor: Callable[[int], float]
     ema: ModelEma
     pruning: ScheduledPruning
     state: TrainingState
+    batches: BatchStream
     log: MetricLogger
     diagnostics: TrainingDiagnostics
 
     def save_checkpoint(self) -> None:
-        """Writes the checkpoint of this step, on rank 0; the model holds what is to be evaluated. Every rank calls it."""
+        """Write the checkpoint of this step on rank 0; every rank calls it with the weights to be evaluated in the model."""
         self.dist.broadcast_buffers(self.model)
-        if step_dir(self.run.path, self.state.step) == self.run.resume_from:
+        step, path = self.state.step, self.run.path
+        if step_dir(path, step) == self.run.resume_from:
             return
-        state = trainer_state_dict(self.state, self.optimizer, self.precision.scaler, self.ema, self.pruning.keep_ratio, self.dist)
+        trainer = trainer_state_dict(self)
         if self.dist.is_main:
             save_checkpoint(
-                self.run.path,
-                self.state.step,
-                self.model,
-                state,
-                self.components.config,
-                self.components.info,
-                self.pruning.widths(),
+                path, step, self.model, trainer, self.components.config, self.components.info, self.pruning.changed_widths()
             )
 
     def evaluate(self) -> None:
-        """Scores the validation set unless this step has its scores; every rank takes its share, rank 0 keeps the outcome."""
-        if self.dist.run_on_rank0(lambda: read_scores(step_dir(self.run.path, self.state.step))):
+        """Evaluate on the validation set unless this step has scores; every rank takes its part, rank 0 stores the result."""
+        step, path = self.state.step, self.run.path
+        if self.dist.run_on_rank0(lambda: read_scores(step_dir(path, step))):
             return
-        goodbye = f"stopped while evaluating step {self.state.step}; go on with resume=auto or resume={self.run.path}"
-        how: Any = {"device": self.precision.device.type, "precision": self.precision.name, "workers": self.settings.workers}
-        parts = self.components
+        message = f"stopped while evaluating step {step}; resume with resume=auto or resume={path}"
         result = evaluate(
-            self.model, parts.val_set, parts.info, parts.loss, lambda done: self.stop.check(goodbye), world=self.dist, **how
+            self.model,
+            self.components.val_set,
+            self.components.info,
+            self.components.loss,
+            lambda done: self.stop.check(message),
+            distributed=self.dist,
+            device=self.precision.device.type,  # type: ignore[arg-type]
+            precision=self.precision.name,
+            workers=self.settings.workers,
         )
-        self.diagnostics.on_evaluation(result.confusion, parts.info.classes)
+        self.diagnostics.on_evaluation(result.confusion, self.components.info.classes)
         if self.dist.is_main:
-            store_scores(self.run.path, self.state, result, self.log, len(self.pruning.stages) - len(self.pruning.remaining_stages))
-            log_predictions(
-                self.log, self.state.step, self.model, parts.val_set, parts.info, self.settings.num_val_images, self.precision
-            )
+            store_scores(path, self.state, result, self.log, self.pruning.stages_done)
+            log_predictions(self)
 
     def delete_old_checkpoints(self) -> None:
-        """Removes checkpoints that need not be kept, on rank 0."""
+        """Delete checkpoints that are neither recent, best nor last, on rank 0."""
         if self.dist.is_main:
             delete_old(self.run.path, self.settings.keep_checkpoints)
 
     def should_stop(self) -> bool:
-        """Whether this was the last step, or the last ``early_stopping_patience`` evaluations brought no better score."""
-        return self.state.step == self.settings.total or self.dist.run_on_rank0(self._out_of_patience)
+        """Whether this was the last step, or the patience of early stopping is exhausted."""
+        return self.state.step == self.plan.total_steps or self.dist.run_on_rank0(self._out_of_patience)
 
     def _out_of_patience(self) -> bool:
-        leader, every = read_pointer(self.run.path, "best"), self.settings.eval_every
-        if self.settings.early_stopping_patience is None or leader is None or not self.settings.evaluates(self.state.step):
+        best, every, patience = read_pointer(self.run.path, "best"), self.plan.eval_every, self.settings.early_stopping_patience
+        if patience is None or best is None or not self.plan.evaluates_at(self.state.step):
             return False
         if self.pruning.remaining_stages:
-            return False  # it has not lost all it is to lose
-        since = self.state.step // every - int(leader.name) // every
-        if since >= self.settings.early_stopping_patience:
+            return False  # only a fully pruned network may end the run
+        without_gain = self.state.step // every - int(best.name) // every
+        if without_gain >= patience:
             self.log.info(
-                f"no better mIoU in {since} evaluations, ending at step {self.state.step}; early_stopping_patience=null runs to the end"
+                f"no better mIoU in {without_gain} evaluations, stopping at step {self.state.step}; "
+                "early_stopping_patience=null runs to the end"
             )
-        return since >= self.settings.early_stopping_patience
+        return without_gain >= patience
 
     def finish(self) -> dict[str, Any]:
-        """The last images, and what the run came to, the same on every rank."""
+        """Save the prediction grid and return the run's summary, the same on every rank."""
         if self.dist.is_main:
-            sheet = self.run.path / "vis" / "val.png"
-            save_prediction_grid(
-                sheet, self.model, self.components.val_set, self.components.info, self.settings.num_val_images, self.precision
-            )
+            save_prediction_grid(self)
         return self.dist.run_on_rank0(lambda: run_summary(self.run.path, self.state, self.model))

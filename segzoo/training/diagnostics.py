@@ -1,4 +1,4 @@
-"""What a person watching a training would notice: each oddity is said once, in a sentence with the override to try."""
+"""Warnings about a training, each printed once with the override to try."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ import numpy as np
 
 from segzoo.types import Batch
 
-DATA_BOUND_FRACTION = 0.3  # share of the time spent waiting for data that is worth a word
-ROWS = 20  # rows of the log after which a loss should have fallen
-MIOU_DROP = 0.98  # of its first quarter
+DATA_BOUND_FRACTION = 0.3  # of the time spent waiting for data, above which a hint is printed
+LOG_ROWS = 20  # after which the loss should have fallen
+FLAT_LOSS = 0.98  # of the mean of its first rows, above which the loss counts as flat
 
 
 class TrainingDiagnostics:
-    """Looks at steps, rows of the log and evaluations.
+    """Watches steps, log rows and evaluations.
 
     Args:
-        say: prints a line.
-        workers: processes that read images now.
+        info: prints a line.
+        workers: processes that read images.
     """
 
-    def __init__(self, say: Callable[[str], None], workers: int):
-        self._info, self._workers = say, workers
+    def __init__(self, info: Callable[[str], None], workers: int):
+        self._info, self._workers = info, workers
         self._warned: set[str] = set()
         self._losses: list[float] = []
         self._missed: set[str] | None = None
 
-    def on_step(self, number: int, valid: float, group: Sequence[Batch]) -> None:
-        """A step in which no pixel counted."""
+    def on_step(self, step: int, valid: float, batches: Sequence[Batch]) -> None:
+        """Warn about a step without a valid pixel."""
         if valid == 0:
-            names = ", ".join(name for batch in group for name in batch.names)
+            names = ", ".join(name for batch in batches for name in batch.names)
             self._warn_once(
                 "ignored",
-                f"step {number}: all pixels of {names} are ignored, so nothing was learned from them. Check data.label_map, "
-                "or make augment.crop larger.",
+                f"step {step}: all pixels of {names} are ignored, so nothing was learned from them. Check data.label_map, "
+                "or increase augment.crop.",
             )
 
     def on_log(self, loss: float, waiting: float) -> None:
-        """A row of the log: a loader slower than the device, a loss that does not fall."""
+        """Warn about a loader slower than the device and a loss that does not fall."""
         self._losses.append(loss)
-        if waiting > DATA_BOUND_FRACTION and len(self._losses) > 1:  # the first row holds the start of the workers
+        if waiting > DATA_BOUND_FRACTION and len(self._losses) > 1:  # the first row includes starting the workers
             self._warn_once(
                 "starved",
-                f"{waiting:.0%} of the time goes into waiting for data: try workers={max(2, 2 * self._workers)}, or store the images at "
-                "the size they are trained at.",
+                f"{waiting:.0%} of the time is spent waiting for data: try workers={max(2, 2 * self._workers)}, or store the images at "
+                "the size used for training.",
             )
-        if len(self._losses) == ROWS:
-            quarter = ROWS // 4
+        if len(self._losses) == LOG_ROWS:
+            quarter = LOG_ROWS // 4
             first, last = sum(self._losses[:quarter]) / quarter, sum(self._losses[-quarter:]) / quarter
-            if not last < MIOU_DROP * first:
+            if not last < FLAT_LOSS * first:
                 self._warn_once(
                     "flat",
-                    f"the loss has not fallen in {ROWS} rows of the log ({first:.3f} to {last:.3f}): try a tenth or ten times optim.lr, "
+                    f"the loss has not fallen in {LOG_ROWS} log rows ({first:.3f} to {last:.3f}): try a tenth or ten times optim.lr, "
                     "schedule.warmup=100, or weights to start from (backbone.weights=imagenet, init.ckpt=<run>).",
                 )
 
     def on_evaluation(self, confusion: np.ndarray, classes: Sequence[str]) -> None:
-        """Classes that two evaluations in a row never predicted though their pixels are there."""
+        """Warn about classes that two consecutive evaluations never predicted though they occur."""
         missed = {name for name, row, column in zip(classes, confusion, confusion.T, strict=True) if row.sum() and not column.sum()}
         again = missed & (self._missed or set())
         self._missed = missed
         if again:
             self._warn_once(
                 "missed",
-                f"never predicted, twice in a row: {', '.join(sorted(again))}. Give rare classes a weight in loss.class_weights, "
+                f"never predicted in two consecutive evaluations: {', '.join(sorted(again))}. Increase their loss.class_weights, "
                 "try loss=ohem, or train longer.",
             )
 
-    def _warn_once(self, what: str, sentence: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
+    def _warn_once(self, topic: str, sentence: str) -> None:
+        if topic not in self._warned:
+            self._warned.add(topic)
             self._info(f"note: {sentence}")

@@ -1,4 +1,4 @@
-"""Memory: what a training will need, from one small step; and a message one can act on when there was not enough."""
+"""Estimate what a training needs from a few small steps, and explain running out of memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,109 +16,138 @@ from segzoo.data.loader import train_batches
 from segzoo.device import Precision, peak_memory
 from segzoo.distributed import SINGLE_PROCESS
 from segzoo.optim.ema import ModelEma
-from segzoo.training.components import TrainingSettings
+from segzoo.runs.run_dir import RunDir
+from segzoo.runs.signals import StopSignal
+from segzoo.training.components import TrainingComponents, TrainingSettings
+from segzoo.training.context import TrainingContext
+from segzoo.training.diagnostics import TrainingDiagnostics
+from segzoo.training.logger import NullLogger
 from segzoo.training.pruning import ScheduledPruning
+from segzoo.training.state import TrainingState
 from segzoo.training.step import TrainStep
 
-if TYPE_CHECKING:
-    from segzoo.training.components import TrainingComponents
-
-MEMORY_MARGIN = 0.92  # share of the memory that a proposal may fill
+MEMORY_MARGIN = 0.92  # fraction of the memory that suggested settings may use
 
 
 class OutOfMemory(RuntimeError):
-    """The device has too little memory for the settings; the message proposes others."""
+    """Too little device memory for the settings; the message suggests others."""
 
 
-def estimate_resources(parts: TrainingComponents, plan: TrainingSettings, formats: Precision) -> dict[str, Any]:
-    """Takes steps with few images and with twice as many, and says what a step of the whole batch will need.
+def estimate_resources(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> dict[str, Any]:
+    """Take steps on two small batches and extrapolate to the whole batch.
 
-    A pruner's stages that come before the first step are taken too. The weights are changed by it, so the run must not go on with them.
-    On CUDA memory is what torch allocates, on a CPU what the process holds at its largest.
+    Pruning stages due before the first step run too. The weights change, so the model must not be trained afterwards. On CUDA the
+    memory is what torch allocates, on a CPU the peak resident size of the process.
 
     Returns:
         ``peak_gb`` predicted, ``have_gb``, ``fits``, ``step_s`` predicted, ``hours`` of the whole run without evaluations, and the
-        ``batch_size`` that would fit.
+        largest ``batch_size`` that fits.
     """
-    model = parts.model.to(formats.device).train()
-    layout = torch.channels_last if plan.channels_last else torch.preserve_format
-    model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    slimming, optimizer = ScheduledPruning(model, parts, plan.total, formats, SINGLE_PROCESS), parts.make_optimizer(model)
-    while slimming.is_due(0):
-        slimming.prune_(0, optimizer, ModelEma(model, None))
-    stepper = TrainStep(model, model, optimizer, parts, plan, formats, SINGLE_PROCESS, slimming)
+    context = _minimal_context(components, settings, precision)
+    while context.pruning.is_due(0):
+        context.pruning.prune_(0, context.optimizer, context.ema)
+    train_step = TrainStep(context)
     peaks, seconds = [], []
-    few = 2 if plan.batch_size >= 4 else 1
-    for size in (few, 2 * few):
-        stream = train_batches(parts.train_set, parts.augment, batch_size=size, workers=0, seed=plan.seed)
-        for _ in range(2):  # the first one also makes the optimizer's moments and compiles kernels
-            began = time.perf_counter()
-            stepper([next(stream)], plan.log_every)
-            seconds.append(time.perf_counter() - began)
-        peaks.append(peak_memory(formats.device))
-    each = max(0.0, peaks[1] - peaks[0]) / few
-    predicted, have = max(peaks[0], peaks[1] + each * (plan.batch_size - 2 * few)), total_memory(formats.device)
-    step = seconds[3] * plan.batch_size / (2 * few) * plan.grad_accum_steps
+    small = 2 if settings.batch_size >= 4 else 1
+    for size in (small, 2 * small):
+        stream = train_batches(components.train_set, components.augment, batch_size=size, workers=0, seed=settings.seed)
+        for _ in range(2):  # the first step also allocates the optimizer's moments and compiles kernels
+            started = time.perf_counter()
+            train_step([next(stream)], settings.log_every)
+            seconds.append(time.perf_counter() - started)
+        peaks.append(peak_memory(precision.device))
+    per_image = max(0.0, peaks[1] - peaks[0]) / small
+    predicted = max(peaks[0], peaks[1] + per_image * (settings.batch_size - 2 * small))
+    available = total_memory(precision.device)
+    step_seconds = seconds[3] * settings.batch_size / (2 * small) * settings.grad_accum_steps
     return {
         "peak_gb": predicted / 1e9,
-        "have_gb": have / 1e9,
-        "fits": predicted <= MEMORY_MARGIN * have,
-        "batch_size": largest_fitting_batch(plan.batch_size, predicted, each, have),
-        "step_s": step,
-        "hours": step * plan.total / 3600,
+        "have_gb": available / 1e9,
+        "fits": predicted <= MEMORY_MARGIN * available,
+        "batch_size": largest_fitting_batch(settings.batch_size, predicted, per_image, available),
+        "step_s": step_seconds,
+        "hours": step_seconds * context.plan.total_steps / 3600,
     }
 
 
+def _minimal_context(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> TrainingContext:
+    """A context in which steps can be taken without a run directory or a log."""
+    plan = settings.plan(len(components.train_set), 1)
+    model = precision.place(components.model, channels_last=settings.channels_last).train()
+    log = NullLogger()
+    return TrainingContext(
+        components=components,
+        settings=settings,
+        plan=plan,
+        run=RunDir(Path()),
+        dist=SINGLE_PROCESS,
+        precision=precision,
+        stop=StopSignal(),
+        model=model,
+        optimizer=components.make_optimizer(model),
+        lr_factor=components.make_schedule(plan.total_steps),
+        ema=ModelEma(model, None),
+        pruning=ScheduledPruning(model, components, plan.total_steps, precision, SINGLE_PROCESS),
+        state=TrainingState(len(components.train_set)),
+        batches=iter(()),
+        log=log,
+        diagnostics=TrainingDiagnostics(log.info, settings.workers),
+    )
+
+
 def total_memory(device: torch.device) -> float:
-    """The memory there is for this process, in bytes."""
+    """Return the memory of the device, or of the machine for a CPU, in bytes."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1])
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def largest_fitting_batch(batch: int, peak: float, each: float, have: float) -> int:
-    """The largest batch, at most the one asked for, that fits; 1 where not even that does.
+def largest_fitting_batch(batch: int, peak: float, per_image: float, available: float) -> int:
+    """Return the largest batch size that fits, at most ``batch`` and at least 1.
 
     Args:
-        batch: images asked for.
+        batch: requested images.
         peak: bytes that they need.
-        each: bytes that one more image needs.
-        have: bytes there are.
+        per_image: bytes that one more image needs.
+        available: bytes of memory.
     """
-    if peak <= MEMORY_MARGIN * have:
+    if peak <= MEMORY_MARGIN * available:
         return batch
-    over = peak - MEMORY_MARGIN * have
-    if over >= each * batch:  # also where one more image needs nothing, or next to nothing
+    excess = peak - MEMORY_MARGIN * available
+    if excess >= per_image * batch:  # also where one more image needs next to nothing
         return 1
-    return max(1, min(batch - 1, batch - math.ceil(over / each)))
+    return max(1, min(batch - 1, batch - math.ceil(excess / per_image)))
 
 
 @contextmanager
-def explain_out_of_memory(parts: TrainingComponents, plan: TrainingSettings, formats: Precision) -> Iterator[None]:
-    """A ``with`` block in which running out of memory becomes ``OutOfMemory``, with a proposal."""
+def explain_out_of_memory(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> Iterator[None]:
+    """Turn running out of memory inside a ``with`` block into ``OutOfMemory`` with suggested settings."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        raise OutOfMemory(suggest_settings(parts, plan, formats)) from error
+        raise OutOfMemory(suggest_settings(components, settings, precision)) from error
 
 
-def suggest_settings(parts: TrainingComponents, plan: TrainingSettings, formats: Precision) -> str:
-    """What there is, what was asked for, and what to try: fewer images a pass and more passes a step, else a smaller crop."""
-    crop = parts.config.get("augment", {}).get("crop")
-    asked = f"batch_size={plan.batch_size}, augment.crop={crop}, accumulate={plan.grad_accum_steps}"
-    came = f"out of memory on {formats.device.type} ({total_memory(formats.device) / 1e9:.1f} GB) with {asked}"
-    if plan.batch_size > 1:
-        fewer = (plan.batch_size + 1) // 2
-        passes = -(-plan.batch_size * plan.grad_accum_steps // fewer)
-        tip = f"Try batch_size={fewer} accumulate={passes}, which makes the same step in more passes"
+def suggest_settings(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> str:
+    """Suggest smaller batches with more accumulation, else a smaller crop."""
+    crop = components.config.get("augment", {}).get("crop")
+    asked = f"batch_size={settings.batch_size}, augment.crop={crop}, grad_accum_steps={settings.grad_accum_steps}"
+    memory = total_memory(precision.device) / 1e9
+    if settings.batch_size > 1:
+        fewer = (settings.batch_size + 1) // 2
+        passes = -(-settings.batch_size * settings.grad_accum_steps // fewer)
+        hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more passes"
     elif crop:
         smaller = [max(33, int(side * 0.7) // 32 * 32 + 1) for side in crop]
-        tip = f"Try augment.crop=[{smaller[0]},{smaller[1]}]"
+        hint = f"Try augment.crop=[{smaller[0]},{smaller[1]}]"
     else:
-        tip = "Set augment.crop=[H,W] to train on parts of the images"
-    return f"{came}. {tip}; dry_run=true says beforehand what a step needs. The newest checkpoint is whole: go on with resume=auto."
+        hint = "Set augment.crop=[H,W] to train on crops of the images"
+    return (
+        f"out of memory on {precision.device.type} ({memory:.1f} GB) with {asked}. {hint}; dry_run=true estimates beforehand what a step "
+        "needs. The newest checkpoint is complete: resume with resume=auto."
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What a run tells: TensorBoard events, one JSON line a row in metrics.jsonl, and a progress bar or plain lines on the screen."""
+"""Logging of a run: TensorBoard events, ``metrics.jsonl``, and a progress bar or plain lines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from segzoo.distributed import Distributed
 from segzoo.io import write_text
 from segzoo.runs.run_dir import RunDir
 
-INFO_INTERVAL = 15.0  # seconds between lines where there is no terminal
+INFO_INTERVAL = 15.0  # seconds between progress lines without a terminal
 
 
 class AverageMeters:
-    """Running means of named numbers; their state goes into checkpoints, so that a resumed run logs the same rows."""
+    """Running means of named numbers.
+
+    Checkpoints hold their state, so that a resumed run logs the same rows.
+    """
 
     def __init__(self, state: Mapping[str, list[float]] | None = None):
         self.sums = {name: list(pair) for name, pair in (state or {}).items()}  # name -> [sum, count]
@@ -34,7 +37,7 @@ class AverageMeters:
             pair[1] += 1
 
     def pop(self) -> dict[str, float]:
-        """The means since the last call; starts anew."""
+        """Return the means since the last call and reset."""
         means = {name: total / count for name, (total, count) in self.sums.items()}
         self.sums = {}
         return means
@@ -44,28 +47,28 @@ class AverageMeters:
 
 
 class MetricLogger:
-    """The open logs of one run.
+    """The open logs of one run, for a ``with`` block.
 
     Args:
-        folder: the run directory.
-        step: optimizer steps done before; rows that an interrupted earlier part wrote after them are removed.
-        evaluated: whether the evaluation of that step is complete; else its row is removed too.
-        total: steps of the whole run.
+        path: the run directory.
+        step: optimizer steps already done; rows that an interrupted process logged after them are removed.
+        evaluated: whether the evaluation of that step is complete; otherwise its row is removed too.
+        total_steps: length of the run.
         config: written to TensorBoard as text.
     """
 
-    def __init__(self, folder: Path, step: int, evaluated: bool, total: int, config: Mapping[str, Any]):
+    def __init__(self, path: Path, step: int, evaluated: bool, total_steps: int, config: Mapping[str, Any]):
         import yaml
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
-        self.step, self.total = step, total
-        self.started, self.spoke, self.first = time.perf_counter(), -math.inf, step
-        _forget_rows_after(folder / "metrics.jsonl", step, evaluated)
-        self.rows = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-        self.events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.step, self.total_steps = step, total_steps
+        self.started, self.last_line, self.first_step = time.perf_counter(), -math.inf, step
+        _remove_rows_after(path / "metrics.jsonl", step, evaluated)
+        self.rows = open(path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self.events = SummaryWriter(str(path), purge_step=step + 1 if step else None)
         self.events.add_text("config", "    " + yaml.safe_dump(dict(config), sort_keys=False).replace("\n", "\n    "), step)
-        self.bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
 
     def __enter__(self) -> MetricLogger:
         return self
@@ -77,38 +80,41 @@ class MetricLogger:
             self.bar.close()
 
     def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:
-        """One row in metrics.jsonl, and one TensorBoard scalar ``split/name`` a value; None and non-finite numbers become null."""
-        shown = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
-        self.rows.write(json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **shown}) + "\n")
+        """Write a row to ``metrics.jsonl`` and each value to TensorBoard as ``split/name``.
+
+        None and non-finite numbers become null.
+        """
+        finite = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
+        self.rows.write(json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **finite}) + "\n")
         self.rows.flush()
         for name, value in values.items():
             if value is not None:
                 self.events.add_scalar(f"{split}/{name}", value, step)
 
-    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
-        """An image (H, W, 3) uint8 for TensorBoard."""
-        self.events.add_image(tag, picture, step, dataformats="HWC")
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Write an image (H, W, 3) uint8 to TensorBoard."""
+        self.events.add_image(tag, image, step, dataformats="HWC")
 
     def advance(self, step: int) -> None:
-        """Moves the bar to a step."""
+        """Move the progress bar to a step."""
         if self.bar is not None:
             self.bar.update(step - self.step)
         self.step = step
 
     def log_progress(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
-        """What a person watches: beside the bar or, where there is no terminal, a line of its own every quarter of a minute."""
-        words = f"loss {loss:.4f}  lr {lr:.2e}  {images_per_s:.1f} img/s  waiting for data {100 * waiting:.0f}%"
+        """Show progress on the bar or, without a terminal, as a line every 15 seconds."""
+        text = f"loss {loss:.4f}  lr {lr:.2e}  {images_per_s:.1f} img/s  waiting for data {100 * waiting:.0f}%"
         now = time.perf_counter()
         if self.bar is not None:
-            self.bar.set_postfix_str(words)
-        elif now - self.spoke > INFO_INTERVAL or step == self.total:
-            self.spoke = now
-            seconds = int((now - self.started) / max(step - self.first, 1) * (self.total - step))
+            self.bar.set_postfix_str(text)
+        elif now - self.last_line > INFO_INTERVAL or step == self.total_steps:
+            self.last_line = now
+            seconds = int((now - self.started) / max(step - self.first_step, 1) * (self.total_steps - step))
             eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-            print(f"step {step}/{self.total}  epoch {epoch:.2f}  {words}  eta {eta}", flush=True)
+            print(f"step {step}/{self.total_steps}  epoch {epoch:.2f}  {text}  eta {eta}", flush=True)
 
     def info(self, text: str) -> None:
-        """A line of text that does not break the bar."""
+        """Print a line without breaking the bar."""
         if self.bar is not None:
             self.bar.write(text)
         else:
@@ -116,7 +122,7 @@ class MetricLogger:
 
 
 class NullLogger(MetricLogger):
-    """The log of the ranks that do not write: it takes everything and tells nothing."""
+    """Discards everything; for ranks that do not write."""
 
     def __init__(self) -> None:
         pass
@@ -127,7 +133,7 @@ class NullLogger(MetricLogger):
     def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:
         pass
 
-    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
         pass
 
     def advance(self, step: int) -> None:
@@ -140,15 +146,15 @@ class NullLogger(MetricLogger):
         pass
 
 
-def open_log(run: RunDir, step: int, total: int, config: Mapping[str, Any], world: Distributed) -> MetricLogger:
-    """The log of a run that goes on after ``step``; a silent one on ranks above 0."""
-    if not world.is_main:
+def open_log(run: RunDir, step: int, total_steps: int, config: Mapping[str, Any], dist: Distributed) -> MetricLogger:
+    """Open the log of a run from ``step`` on; ranks above 0 get a ``NullLogger``."""
+    if not dist.is_main:
         return NullLogger()
-    return MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total, config)
+    return MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total_steps, config)
 
 
-def _forget_rows_after(path: Path, step: int, evaluated: bool) -> None:
-    """Takes away rows written after the checkpoint a run goes on from, and a last line cut short."""
+def _remove_rows_after(path: Path, step: int, evaluated: bool) -> None:
+    """Remove rows after the checkpoint that a run resumes from, and a truncated last line."""
     if not path.exists():
         return
     kept = []

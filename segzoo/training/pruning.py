@@ -1,4 +1,4 @@
-"""Pruning inside a training: the network, the optimizer's moments and the running average lose the same channels at once."""
+"""Pruning during a training: model, optimizer moments and EMA lose the same channels together."""
 
 from __future__ import annotations
 
@@ -9,98 +9,106 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from segzoo.checkpoints.serialization import state_dict_hash
 from segzoo.device import Precision
 from segzoo.distributed import Distributed
+from segzoo.layers.channel_widths import conv_out_channels
 from segzoo.optim.ema import ModelEma
 from segzoo.training.calibration import CalibrationSet
 
 if TYPE_CHECKING:
     from segzoo.training.components import TrainingComponents
-from segzoo.checkpoints.serialization import state_dict_hash
-from segzoo.layers.channel_widths import conv_out_channels
 
 
 class ScheduledPruning:
-    """Takes a pruner's stages as they come.
+    """Runs a pruner's stages at their steps; without a pruner it does nothing.
 
     Args:
-        model: the network that is trained, as its configuration builds it.
-        parts: its pruner, ``stages(total)``, ``pressed(model)`` and ``prune_(model, keep, evidence, first, agreed)``, of which None prunes
-            nothing; the output channels that it had lost before; and the images that a pruner may want to see.
-        total: optimizer steps of the run.
-        formats: number format and device.
-        world: the ranks, of which the first decides.
+        model: the model in training, as its configuration builds it.
+        components: its pruner, its earlier changed widths, and the data that importance criteria may look at.
+        total_steps: optimizer steps of the run.
+        precision: number format and device.
+        dist: the ranks; rank 0 decides.
 
     Attributes:
-        share: of the channels there were at first, those that are left; also kept in checkpoints, so that a run of another length
-            neither repeats a stage nor forgets one.
-        chosen_on: the hash of the network that the pruner has chosen channels on, where it has: the one it is given, which need not be
-            the one that a checkpoint brings.
+        keep_ratio: fraction of the original channels that is left. It is stored in checkpoints, so that a run of another
+            length neither repeats nor skips a stage.
+        chosen_on: hash of the weights for which the pruner has chosen its channels in advance, or None. Channels chosen for
+            the starting weights do not apply to a model that a checkpoint then replaced.
     """
 
-    def __init__(self, model: nn.Module, parts: TrainingComponents, total: int, formats: Precision, world: Distributed):
-        self.model, self.pruner, self.world = model, parts.pruner, world
-        self.stages = [] if parts.pruner is None else parts.pruner.stages(total)
+    def __init__(self, model: nn.Module, components: TrainingComponents, total_steps: int, precision: Precision, dist: Distributed):
+        self.model, self.pruner, self.dist = model, components.pruner, dist
+        self.stages = [] if components.pruner is None else components.pruner.stages(total_steps)
         self.keep_ratio = 1.0
-        self.scales: Any = None  # those that are pressed; None as long as nobody asked since the last stage
-        self.given, self.pruned = conv_out_channels(model), dict(parts.widths)
-        self.calibration = CalibrationSet(model, parts, formats)
-        self.chosen_on = None if getattr(parts.pruner, "chosen", None) is None else state_dict_hash(model)
-
-    def is_due(self, step: int) -> bool:
-        """Whether a stage comes before the step after ``step``."""
-        return bool(self.remaining_stages) and self.remaining_stages[0][0] <= step
+        self.sparsity_terms: Any = None  # (scale, weight) pairs; None until first used after a stage
+        self.initial_widths, self.pruned_before = conv_out_channels(model), dict(components.widths)
+        self.calibration = CalibrationSet(model, components, precision)
+        self.chosen_on = None if getattr(components.pruner, "chosen", None) is None else state_dict_hash(model)
 
     @property
     def remaining_stages(self) -> list[tuple[int, float]]:
-        """The stages still to come: the step before which each does, and the share that stays."""
+        """The stages still to come, each a step and the fraction of channels kept from there on."""
         return [stage for stage in self.stages if stage[1] < self.keep_ratio]
 
+    @property
+    def stages_done(self) -> int:
+        return len(self.stages) - len(self.remaining_stages)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a stage comes right after ``step``."""
+        return bool(self.remaining_stages) and self.remaining_stages[0][0] <= step
+
     def add_sparsity_gradient_(self) -> None:
-        """Adds the gradient of the pruner's sparsity term to that of the loss; nothing once the last stage has been."""
-        if not self.remaining_stages:
+        """Add the gradient of the pruner's sparsity penalty; it ends with the last stage."""
+        if self.pruner is None or not self.remaining_stages:
             return
-        if self.scales is None:
-            self.scales = self.pruner.sparsity_terms(self.model)
-        for scale, weight in self.scales:
+        if self.sparsity_terms is None:
+            self.sparsity_terms = self.pruner.sparsity_terms(self.model)
+        for scale, weight in self.sparsity_terms:
             if scale.grad is not None:
                 scale.grad.add_(scale.detach().sign() * weight)
 
-    def widths(self) -> dict[str, int]:
-        """The output channels of each convolution that has others than its configuration says."""
-        changed = {name: width for name, width in conv_out_channels(self.model).items() if width != self.given[name]}
-        return self.pruned | changed
+    def changed_widths(self) -> dict[str, int]:
+        """Output channels of every convolution that differ from the configuration's."""
+        widths = conv_out_channels(self.model)
+        return self.pruned_before | {name: width for name, width in widths.items() if width != self.initial_widths[name]}
 
-    def prune_(self, step: int, optimizer: Optimizer, average: ModelEma) -> str:
-        """One stage, in place; says what happened in a line.
+    def prune_(self, step: int, optimizer: Optimizer, ema: ModelEma) -> str:
+        """Run the next stage in place; return a line that reports it.
 
         Args:
             step: optimizer steps done.
-            optimizer: its moments lose what the parameters lose.
-            average: of the weights; likewise.
+            optimizer: its moments are pruned like the parameters.
+            ema: likewise.
         """
-        keep = self.remaining_stages[0][1]
-        counted = sum(parameter.numel() for parameter in self.model.parameters())
+        assert self.pruner is not None
+        keep_ratio = self.remaining_stages[0][1]
+        params_before = sum(parameter.numel() for parameter in self.model.parameters())
         names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
-        pruner: Any = self.pruner
+        pruner = self.pruner
         if self.chosen_on is not None and self.chosen_on != state_dict_hash(self.model):
-            pruner = dataclasses.replace(pruner, chosen=None)  # those are channels of another network
-        resize = pruner.prune_(self.model, keep, self.calibration, self.given, self.world.run_on_rank0)
-        self.keep_ratio, self.scales = keep, None
-        for parameter, state in optimizer.state.items():
+            pruner = dataclasses.replace(pruner, chosen=None)
+        resize = pruner.prune_(self.model, keep_ratio, self.calibration, self.initial_widths, self.dist.run_on_rank0)
+        self.keep_ratio, self.sparsity_terms = keep_ratio, None
+        for parameter, moments in optimizer.state.items():
             parameter.grad = None
-            state.update(
-                {key: resize(names[parameter], value) for key, value in state.items() if isinstance(value, Tensor) and value.dim()}
+            moments.update(
+                {
+                    key: resize(names[parameter], value)
+                    for key, value in moments.items()
+                    if isinstance(value, Tensor) and value.dim()
+                }
             )
         match_memory_format_(optimizer)
-        average.tensors = {name: resize(name, tensor) for name, tensor in average.tensors.items()}
-        left = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"pruned to {keep:g} of its channels: {counted:,} -> {left:,} parameters"
+        ema.tensors = {name: resize(name, tensor) for name, tensor in ema.tensors.items()}
+        params_after = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"pruned to {keep_ratio:g} of the channels: {params_before:,} -> {params_after:,} parameters"
 
 
 def match_memory_format_(optimizer: Optimizer) -> None:
-    """Brings an optimizer's moments into the memory order of their parameters, which fused kernels take for granted."""
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
+    """Give an optimizer's moments the memory format of their parameters, as fused kernels require."""
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                moments[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,11 +1,11 @@
-"""How far a run is, what is due when, and what a checkpoint must hold so that a run goes on as if it had never stopped."""
+"""How far a run is, and what a checkpoint holds so that a run resumes exactly."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,23 +21,26 @@ from segzoo.runs.run_dir import RunDir
 from segzoo.training.logger import AverageMeters, MetricLogger
 from segzoo.training.pruning import ScheduledPruning, match_memory_format_
 
+if TYPE_CHECKING:
+    from segzoo.training.context import TrainingContext
+
 
 class Diverged(RuntimeError):
-    """A loss or gradient that is not finite; the message names the step and the images."""
+    """A non-finite loss or gradient; the message names the step and the images."""
 
 
 @dataclass
 class TrainingState:
-    """Where a run is.
+    """The progress of a run.
 
     Attributes:
+        epoch_size: images in the training set.
         step: optimizer steps done.
         images: training images seen.
-        epoch_size: images in the training set.
-        seconds: spent before this process took over.
-        bad: steps in a row, the last one included, whose numbers were not finite.
-        means: of the values since the last row of the log.
-        clock: seconds of steps, and of waiting for data in them, since the last row; not resumed.
+        seconds: training time before this process started.
+        nonfinite_steps: consecutive steps, up to the last one, whose numbers were not finite.
+        loss_meters: means of the losses since the last log row.
+        time_meters: seconds per step, and of waiting for data in them, since the last log row; not resumed.
     """
 
     epoch_size: int
@@ -47,7 +50,7 @@ class TrainingState:
     nonfinite_steps: int = 0
     loss_meters: AverageMeters = field(default_factory=AverageMeters)
     time_meters: AverageMeters = field(default_factory=AverageMeters)
-    began: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=time.perf_counter)
 
     @property
     def epoch(self) -> float:
@@ -55,18 +58,19 @@ class TrainingState:
 
     @property
     def minutes(self) -> float:
-        """Minutes the run took so far, all its parts together."""
-        return (self.seconds + time.perf_counter() - self.began) / 60
+        """Training time so far in minutes, over all processes of the run."""
+        return (self.seconds + time.perf_counter() - self.started) / 60
 
     def skip_step(self, error: Diverged, allowed: int, log: MetricLogger) -> dict[str, float]:
-        """Counts a step that changed nothing, and says so; raises its error once there are more in a row than allowed."""
+        """Count a step that changed nothing; raise its error once more than ``allowed`` came in a row."""
         self.nonfinite_steps += 1
         if self.nonfinite_steps > allowed:
-            raise Diverged(f"{error}, and go on with resume=<run directory>") from None
-        log.info(f"left out, {self.nonfinite_steps} of {allowed} in a row allowed: {error}")
+            raise Diverged(f"{error}, and resume with resume=<run directory>") from None
+        log.info(f"skipped, {self.nonfinite_steps} of {allowed} consecutive steps allowed: {error}")
         return {}
 
-    def update(self, values: Mapping[str, float], images: int, seconds: float, waited: float) -> None:
+    def update(self, values: Mapping[str, float], *, images: int, seconds: float, waited: float) -> None:
+        """Count a step: its losses, its images over all ranks, its time and the time spent waiting for data."""
         self.step += 1
         self.nonfinite_steps = 0 if values else self.nonfinite_steps
         self.images += images
@@ -75,81 +79,87 @@ class TrainingState:
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
-    """Sets every group's learning rate to its ``base_lr`` times ``factor``."""
+    """Set every group's learning rate to its ``base_lr`` times ``factor``."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
 
 
-def trainer_state_dict(
-    at: TrainingState, optimizer: Optimizer, scaler: Any, average: ModelEma, share: float, world: Distributed
-) -> dict[str, Any]:
-    """Everything but the weights, in plain containers and tensors; called on every rank."""
+def trainer_state_dict(context: TrainingContext) -> dict[str, Any]:
+    """Collect everything but the weights in plain containers and tensors; every rank calls it."""
+    state = context.state
     cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
     return {
-        "step": at.step,
-        "images_seen": at.images,
-        "seconds": at.minutes * 60,
-        "bad": at.nonfinite_steps,
-        "means": at.loss_meters.state(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "average": average.state(),
-        "share": share,  # of the channels that pruning has left
-        "rng": world.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),  # of each rank
+        "step": state.step,
+        "images_seen": state.images,
+        "seconds": state.minutes * 60,
+        "nonfinite_steps": state.nonfinite_steps,
+        "loss_meters": state.loss_meters.state(),
+        "optimizer": context.optimizer.state_dict(),
+        "scaler": context.precision.scaler.state_dict(),
+        "ema": context.ema.state(),
+        "keep_ratio": context.pruning.keep_ratio,
+        "rng": context.dist.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),  # one per rank
     }
 
 
 def resume(
     run: RunDir,
+    dist: Distributed,
+    *,
     model: nn.Module,
     optimizer: Optimizer,
     scaler: Any,
-    average: ModelEma,
-    slimming: ScheduledPruning,
+    ema: ModelEma,
+    pruning: ScheduledPruning,
     epoch_size: int,
-    total: int,
-    world: Distributed,
+    total_steps: int,
 ) -> TrainingState:
-    """Brings a run back to the checkpoint it goes on from; without one, to its beginning.
+    """Restore a run from the checkpoint it resumes from, in place; a new run starts at step 0.
 
-    Learning rates and the other settings of the optimizer are those of the configuration, its moments those of the checkpoint.
+    The optimizer's moments come from the checkpoint, its learning rates and other settings from the configuration.
 
     Raises:
-        ConfigError: the checkpoint is of another model or optimizer, or of a later step than the run has.
+        ConfigError: the checkpoint has another model or optimizer, or is beyond the end of the run.
     """
-    if run.resume_from is None:
+    checkpoint = run.resume_from
+    if checkpoint is None:
         return TrainingState(epoch_size)
-    saved = read_trainer(run.resume_from)
-    if saved["step"] > total:
-        raise ConfigError(f"{run.resume_from} is beyond the end of this run of {total} steps; make steps or epochs larger")
-    state, meta = read_model(run.resume_from)
+    saved = read_trainer(checkpoint)
+    if saved["step"] > total_steps:
+        raise ConfigError(f"{checkpoint} is beyond the end of this run of {total_steps} steps; increase steps or epochs")
+    weights, meta = read_model(checkpoint)
     try:
-        set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
+        set_channel_widths_(model, weights) if meta["widths"] else model.load_state_dict(weights)
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"{run.resume_from} is of another model, so this run cannot go on from it: {error}") from None
-    average.restore(saved["average"])
-    own = optimizer.state_dict()["param_groups"]
-    if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved["optimizer"]["param_groups"]]:
-        raise ConfigError(f"{run.resume_from}: its optimizer has other parameter groups; keep the optim settings to go on from it")
-    optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": own})
+        raise ConfigError(f"{checkpoint} belongs to another model, so this run cannot resume from it: {error}") from None
+    ema.restore(saved["ema"])
+    groups = optimizer.state_dict()["param_groups"]
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved["optimizer"]["param_groups"]]:
+        raise ConfigError(f"{checkpoint}: its optimizer has other parameter groups; keep the optim settings to resume from it")
+    optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": groups})
     match_memory_format_(optimizer)
-    slimming.keep_ratio = saved.get("share", 1.0)
+    pruning.keep_ratio = saved["keep_ratio"]
     if saved["scaler"]:
         scaler.load_state_dict(saved["scaler"])
-    _restore_randomness(saved["rng"], saved["images_seen"], world)
-    if world.is_main and run.resume_from.parent.parent == run.path:
+    _restore_rng(saved["rng"], saved["images_seen"], dist)
+    if dist.is_main and checkpoint.parent.parent == run.path:
         delete_after(run.path, saved["step"])
     return TrainingState(
-        epoch_size, saved["step"], saved["images_seen"], saved["seconds"], saved["bad"], AverageMeters(saved["means"])
+        epoch_size,
+        step=saved["step"],
+        images=saved["images_seen"],
+        seconds=saved["seconds"],
+        nonfinite_steps=saved["nonfinite_steps"],
+        loss_meters=AverageMeters(saved["loss_meters"]),
     )
 
 
-def _restore_randomness(states: list[dict[str, Any]], images: int, world: Distributed) -> None:
-    if len(states) != world.size:
-        if world.is_main:
-            print(f"{len(states)} processes wrote the checkpoint, {world.size} go on from it, after {images} images", flush=True)
+def _restore_rng(states: list[dict[str, Any]], images: int, dist: Distributed) -> None:
+    if len(states) != dist.size:
+        if dist.is_main:
+            print(f"{len(states)} processes wrote the checkpoint, {dist.size} resume from it, after {images} images", flush=True)
         return
-    own = states[world.rank]
+    own = states[dist.rank]
     torch.set_rng_state(own["cpu"])
     if torch.cuda.is_initialized() and own["cuda"]:
         torch.cuda.set_rng_state(own["cuda"][0])

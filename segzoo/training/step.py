@@ -1,173 +1,176 @@
-"""One optimizer step over all ranks and accumulated parts, and what happens when its numbers go wrong."""
+"""One optimizer step over all ranks and accumulated batches, skipped as a whole if a number is not finite."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from segzoo.data.loader import derive_seed
-from segzoo.device import Precision
-from segzoo.distributed import Distributed
 from segzoo.inference.segment import forward
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
-from segzoo.training.components import TrainingSettings
 from segzoo.training.state import Diverged
-from segzoo.types import Batch, Logits
+from segzoo.types import Batch, Logits, SegmentationLoss
 
 if TYPE_CHECKING:
-    from segzoo.training.components import TrainingComponents
-    from segzoo.training.pruning import ScheduledPruning
+    from segzoo.training.context import TrainingContext
+
+
+class MixedBatch(NamedTuple):
+    """A batch with its label maps on the device, their weights, and the function that mixes its images alike."""
+
+    image: Tensor  # (N, H, W, 3) uint8
+    targets: list[tuple[Tensor, float]]  # label (N, H, W) and its weight
+    mix_images: Callable[[Tensor], Tensor]
 
 
 class TrainStep:
-    """Takes optimizer steps. A step whose numbers are not finite touches neither weights nor running statistics.
+    """Takes optimizer steps. A step with a non-finite number changes neither weights nor running statistics.
 
     Args:
-        net: what is called: the model, or the model wrapped for several ranks.
-        model: the model itself.
-        optimizer: its optimizer.
-        parts: loss, mixing, teacher and dataset info.
-        plan: the settled numbers of the run.
-        formats: number format and device.
-        world: the ranks.
-        slimming: presses the scales of norms whose channels are to go.
+        context: the objects of the running training.
 
     Attributes:
         valid: weight of the pixels that counted in the last step.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        model: nn.Module,
-        optimizer: Optimizer,
-        parts: TrainingComponents,
-        plan: TrainingSettings,
-        formats: Precision,
-        world: Distributed,
-        slimming: ScheduledPruning,
-    ):
-        self.net, self.model, self.optimizer = net, model, optimizer
-        self.parts, self.plan, self.formats, self.world, self.slimming = parts, plan, formats, world, slimming
+    def __init__(self, context: TrainingContext):
+        self.context = context
+        self.model, self.loss, self.dist = context.model, context.components.loss, context.dist
+        self.net = context.dist.wrap_ddp(context.model, context.settings.sync_bn)
         self.valid = 0.0
-        if parts.distill is not None:
-            parts.distill.attach(model)
-        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        self._kept = [buffer.clone() for buffer in self._buffers]
+        if context.components.distill is not None:
+            context.components.distill.attach(context.model)
+        self._buffers = [buffer for buffer in context.model.buffers() if buffer.is_floating_point()]
+        self._saved_buffers = [buffer.clone() for buffer in self._buffers]
 
-    def __call__(self, group: Sequence[Batch], number: int) -> dict[str, float]:
-        """One step over the accumulated batches of this rank.
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+        """Take one step over the accumulated batches of this rank.
 
         Args:
-            group: the batches, as many as are accumulated.
-            number: the step, counted from 1; seeds the mixing of images.
+            batches: as many as are accumulated.
+            step: counted from 1; seeds the mixing of images.
 
         Returns:
-            ``loss``, ``grad_norm`` and, where rows are logged, ``loss_main`` and ``loss_aux`` (auxiliary heads, and a teacher); the
-            same on every rank.
+            ``loss``, ``grad_norm`` and, where rows are logged, ``loss_main`` and ``loss_aux`` (auxiliary heads and distillation);
+            the same on every rank.
 
         Raises:
             Diverged: the loss or the gradient is not finite.
-            ConfigError: accumulated batches of several sizes under a loss that works at the size of the logits.
+            ConfigError: accumulated batches differ in size and the loss works at the resolution of the logits.
         """
-        _check_sizes(group, self.parts.loss)
+        _check_sizes(batches, self.loss)
         if self._buffers:
-            torch._foreach_copy_(self._kept, self._buffers)  # type: ignore[attr-defined]
+            torch._foreach_copy_(self._saved_buffers, self._buffers)  # type: ignore[attr-defined]
         try:
-            values, losses = self._backward(group, number)
+            values, losses = self._backward(batches, step)
             if not math.isfinite(values["loss"]):
-                raise Diverged(_advice(f"the loss is {values['loss']}", number, self._image_losses(group, losses)))
-            values["grad_norm"] = self._update(group, number)
+                raise Diverged(_diverged_message(f"the loss is {values['loss']}", step, self._nonfinite_images(batches, losses)))
+            values["grad_norm"] = self._update(batches, step)
         except Diverged:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.context.optimizer.zero_grad(set_to_none=True)
             if self._buffers:
-                torch._foreach_copy_(self._buffers, self._kept)  # type: ignore[attr-defined]
+                torch._foreach_copy_(self._buffers, self._saved_buffers)  # type: ignore[attr-defined]
             raise
         return values
 
-    def _backward(self, group: Sequence[Batch], number: int) -> tuple[dict[str, float], list[Tensor]]:
-        """Gradients of all parts; the step's values over all ranks, and this rank's loss of each part."""
-        self.optimizer.zero_grad(set_to_none=True)
-        blends = [
-            self._mix_batch(batch.label.to(self.formats.device, non_blocking=True), number * len(group) + part)
-            for part, batch in enumerate(group)
-        ]
-        loss, weight, losses, main = self.parts.loss, None, [], []
-        for part, (batch, (targets, mixed)) in enumerate(zip(group, blends, strict=True)):
-            x = mixed(normalize(batch.image, self.parts.info, self.formats.device, self.plan.channels_last))
-            with self.world.no_sync_until_last(self.net, part == len(group) - 1):
-                logits = forward(self.net, x, self.formats)
-                if weight is None:  # of all parts and ranks, so that their gradients add up; the logits only lend their sizes
-                    shares = [share * loss.weight(label, logits) for others, _ in blends for label, share in others]
-                    weight = self.world.sum(torch.stack(shares).sum(0))
-                terms = torch.stack([share * loss.terms(logits, label, weight) for label, share in targets]).sum(0)
-                total = loss.total(terms)
-                if self.parts.distill is not None:  # a mean over images, so each part and rank has its share
-                    taught = self.parts.distill(x, logits, self._forward)
-                    total = total + taught / (len(group) * self.world.size)
-                self.formats.scaler.scale(total * self.world.size).backward()  # ranks average their gradients
-            losses.append(total.detach())
-            main.append(terms[0].detach())
+    def _backward(self, batches: Sequence[Batch], step: int) -> tuple[dict[str, float], list[Tensor]]:
+        """Accumulate gradients; return the step's values over all ranks and this rank's loss per batch."""
+        self.context.optimizer.zero_grad(set_to_none=True)
+        mixed = [self._mix_batch(batch, step * len(batches) + index) for index, batch in enumerate(batches)]
+        weight: Tensor | None = None
+        total_losses, main_losses = [], []
+        for index, batch in enumerate(mixed):
+            x = batch.mix_images(self._normalize(batch.image))
+            with self.dist.no_sync_until_last(self.net, index == len(mixed) - 1):
+                logits = self._forward(self.net, x)
+                if weight is None:  # of the whole step, so that the gradients of its batches and ranks add up
+                    weight = self._valid_weight(mixed, logits)
+                terms = torch.stack([share * self.loss.terms(logits, label, weight) for label, share in batch.targets]).sum(0)
+                loss = self.loss.total(terms)
+                if self.context.components.distill is not None:  # a mean over images: each batch and rank adds its part
+                    distill_loss = self.context.components.distill(x, logits, self._forward)
+                    loss = loss + distill_loss / (len(mixed) * self.dist.size)
+                self.context.precision.scaler.scale(loss * self.dist.size).backward()  # DDP averages over ranks
+            total_losses.append(loss.detach())
+            main_losses.append(terms[0].detach())
         assert weight is not None
-        sums = self.world.sum(torch.stack([torch.stack(losses).sum(), torch.stack(main).sum()]))
-        whole, first, self.valid = torch.cat([sums, weight[:1]]).tolist()
-        shown = {"loss_main": first, "loss_aux": whole - first} if self.plan.logs(number) else {}
-        return {"loss": whole, **shown}, losses
+        return self._step_values(total_losses, main_losses, weight, step), total_losses
+
+    def _valid_weight(self, batches: Sequence[MixedBatch], logits: Logits) -> Tensor:
+        """Sum the weight of valid pixels of each head over all batches and ranks; of the logits only the sizes matter."""
+        weights = [share * self.loss.weight(label, logits) for batch in batches for label, share in batch.targets]
+        return self.dist.sum(torch.stack(weights).sum(0))
+
+    def _step_values(self, total_losses: list[Tensor], main_losses: list[Tensor], weight: Tensor, step: int) -> dict[str, float]:
+        sums = self.dist.sum(torch.stack([torch.stack(total_losses).sum(), torch.stack(main_losses).sum()]))
+        total, main, self.valid = torch.cat([sums, weight[:1]]).tolist()
+        heads = {"loss_main": main, "loss_aux": total - main} if self.context.plan.logs_at(step) else {}
+        return {"loss": total, **heads}
+
+    def _normalize(self, image: Tensor) -> Tensor:
+        context = self.context
+        return normalize(image, context.components.info, context.precision.device, context.settings.channels_last)
 
     def _forward(self, net: nn.Module, x: Tensor) -> Logits:
-        return forward(net, x, self.formats)
+        return forward(net, x, self.context.precision)
 
-    def _mix_batch(self, label: Tensor, position: int) -> Any:
-        """Labels with their shares, and what mixes the images likewise."""
-        if self.parts.mix is None:
-            return [(label, 1.0)], _identity
-        return self.parts.mix(label, derive_seed(self.plan.seed, position, self.world.rank))
+    def _mix_batch(self, batch: Batch, position: int) -> MixedBatch:
+        """Move the labels of a batch to the device and draw how its images are mixed."""
+        label = batch.label.to(self.context.precision.device, non_blocking=True)
+        if self.context.components.mix is None:
+            return MixedBatch(batch.image, [(label, 1.0)], _identity)
+        seed = derive_seed(self.context.settings.seed, position, self.dist.rank)
+        return MixedBatch(batch.image, *self.context.components.mix(label, seed))
 
-    def _update(self, group: Sequence[Batch], number: int) -> float:
-        """The optimizer's step; returns the norm of the gradient before clipping."""
-        scaler = self.formats.scaler
-        scaler.unscale_(self.optimizer)
-        self.slimming.add_sparsity_gradient_()
+    def _update(self, batches: Sequence[Batch], step: int) -> float:
+        """Clip the gradient and step the optimizer; return the gradient norm before clipping."""
+        optimizer, scaler, clip = self.context.optimizer, self.context.precision.scaler, self.context.settings.clip_grad_norm
+        scaler.unscale_(optimizer)
+        self.context.pruning.add_sparsity_gradient_()
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if self.formats.name != "fp16" and not torch.isfinite(norm):  # fp16: the scaler skips such a step and lowers its scale
-            raise Diverged(_advice(f"the gradient's norm is {float(norm)}", number, self._image_losses(group, [])))
-        if self.plan.clip_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.plan.clip_grad_norm, norm)
-        scaler.step(self.optimizer)
+        if self.context.precision.name != "fp16" and not torch.isfinite(norm):  # in fp16 the scaler skips such a step itself
+            message = f"the gradient norm is {float(norm)}"
+            raise Diverged(_diverged_message(message, step, self._nonfinite_images(batches, [])))
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
+        scaler.step(optimizer)
         scaler.update()
         return float(norm)
 
-    def _image_losses(self, group: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
-        """The images of all ranks whose loss is not finite; all images where that cannot be told."""
-        guilty = [batch for batch, loss in zip(group, losses, strict=False) if not torch.isfinite(loss)]
-        found = self.world.gather([name for batch in guilty for name in batch.names])
-        if not any(found):
-            found = self.world.gather([name for batch in group for name in batch.names])
-        return [name for names in found for name in names]
+    def _nonfinite_images(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
+        """Name the images of all ranks whose loss is not finite; all images where that is unknown."""
+        nonfinite = [batch for batch, loss in zip(batches, losses, strict=False) if not torch.isfinite(loss)]
+        names = self.dist.gather([name for batch in nonfinite for name in batch.names])
+        if not any(names):
+            names = self.dist.gather([name for batch in batches for name in batch.names])
+        return [name for of_rank in names for name in of_rank]
 
 
 def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _check_sizes(group: Sequence[Batch], loss: Any) -> None:
-    """Accumulated batches may differ in size only if the loss works at label size: else its weight depends on each one's logits."""
-    if len({tuple(batch.label.shape) for batch in group}) > 1 and getattr(loss, "resolution", None) != "label":
-        names = ", ".join(f"{batch.names[0]} {batch.label.shape[1]}x{batch.label.shape[2]}" for batch in group)
+def _check_sizes(batches: Sequence[Batch], loss: SegmentationLoss) -> None:
+    """Reject accumulated batches of several sizes unless the loss works at label resolution.
+
+    At logit resolution the valid weight depends on the logits of each batch, which are not known when the first one is taken.
+    """
+    if len({tuple(batch.label.shape) for batch in batches}) > 1 and getattr(loss, "resolution", None) != "label":
+        names = ", ".join(f"{batch.names[0]} {batch.label.shape[1]}x{batch.label.shape[2]}" for batch in batches)
         raise ConfigError(
-            f"grad_accum_steps={len(group)} with images of several sizes ({names}, HxW) needs loss.resolution=label, or one size by augment.crop=[H,W]"
+            f"grad_accum_steps={len(batches)} with images of several sizes ({names}, HxW) needs loss.resolution=label, or one size by "
+            "augment.crop=[H,W]"
         )
 
 
-def _advice(what: str, number: int, names: list[str]) -> str:
+def _diverged_message(problem: str, step: int, names: list[str]) -> str:
     return (
-        f"{what} at step {number}, on {', '.join(names)}. The weights are still those before it. Look at these images and their "
-        "labels; else lower optim.lr, add schedule.warmup, or set clip=1.0"
+        f"{problem} at step {step}, on {', '.join(names)}. The weights are those before the step. Check these images and their "
+        "labels; otherwise lower optim.lr, add schedule.warmup, or set clip_grad_norm=1.0"
     )

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from segzoo.checkpoints.store import latest_valid
+from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.runs.run_dir import RunDir
-from segzoo.training.components import TrainingComponents
-from segzoo.training.loop import train
+from segzoo.training import loop
+from segzoo.training.components import TrainingComponents, TrainingSettings
 from segzoo.types import DatasetInfo, Logits, Sample
 
 INFO = DatasetInfo("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 128), (34, 139, 34)))
@@ -110,6 +111,11 @@ def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, los
         info=INFO,
         config={"model": {"name": "toy"}, "data": {"label_map": {0: 255}}, "optim": {"lr": 0.05}},
     )
+
+
+def train(components: TrainingComponents, run: RunDir, dist: Distributed = SINGLE_PROCESS, **settings: Any) -> dict[str, Any]:
+    """Train with settings given as keywords."""
+    return loop.train(components, run, TrainingSettings(**settings), dist)
 
 
 def run_in(folder: Path) -> RunDir:

@@ -20,7 +20,7 @@ def evidence(count=16, augment=None):
 
 def test_the_loss_is_that_of_the_evaluator():
     seen = evidence()
-    parts = seen.parts
+    parts = seen.components
     wanted = evaluate(parts.model, parts.train_set, parts.info, parts.loss, device="cpu", workers=0).scores.loss
     assert wanted is not None and abs(seen.loss() - wanted) < 1e-5 and len(seen.indices) == 10
 

@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_training import ToyData, make_parts, run_in, settings, weights_hash
+from toy_training import ToyData, make_parts, run_in, settings, train, weights_hash
 
 from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model
 from segzoo.checkpoints.store import latest_valid
 from segzoo.registry import LOSSES, PRUNERS
-from segzoo.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 KILLS = 10  # of each case

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segzoo.training.diagnostics import ROWS, TrainingDiagnostics
+from segzoo.training.diagnostics import LOG_ROWS, TrainingDiagnostics
 from segzoo.types import Batch
 
 
@@ -44,7 +44,7 @@ def test_a_starving_device(said):
 @pytest.mark.parametrize("end, flat", [(2.0, True), (1.99, True), (1.8, False), (float("nan"), True)])
 def test_a_loss_that_does_not_fall(said, end, flat):
     watch = make(said)
-    for loss in np.linspace(2.0, end, ROWS):
+    for loss in np.linspace(2.0, end, LOG_ROWS):
         watch.on_log(float(loss), 0.0)
     assert len(said) == int(flat)
     assert not flat or "optim.lr" in said[0]

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from toy_training import Toy, make_parts, run_in, settings
+from toy_training import Toy, make_parts, run_in, settings, train
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.registry import PRUNERS, ConfigError
-from segzoo.training.loop import train
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -48,7 +47,7 @@ from dataclasses import replace
 from toy_training import SETTINGS, Toy, make_parts
 from segzoo.runs.run_dir import RunDir
 from segzoo.checkpoints.store import latest_valid
-from segzoo.training.loop import train
+from toy_training import train
 from segzoo.distributed import init_distributed
 torch.set_num_threads(1)
 with init_distributed("cpu") as world:
@@ -105,7 +104,7 @@ def test_two_ranks_prune_alike_and_go_on(tmp_path):
     rising = torch.arange(8.0)
     alone.pruner = dataclasses.replace(
         PRUNERS.build("l1", keep_schedule=[0.75, 0.5], start=0.25),
-        worth=lambda model, *_: lambda slot: rising[: len(model.get_parameter(slot.name))],
+        importance=lambda model, *_: lambda slot: rising[: len(model.get_parameter(slot.name))],
     )
     train(alone, run_in(tmp_path / "one"), **settings(**words, batch_size=4))
     one, two, cut = (read_model(tmp_path / name / "checkpoints/8") for name in ("one", "two", "cut"))
@@ -168,7 +167,7 @@ BAD = """
 from pathlib import Path
 import torch
 from toy_training import Toy, ToyLoss, make_parts, run_in, settings
-from segzoo.training.loop import train
+from toy_training import train
 from segzoo.distributed import init_distributed
 class Bad(ToyLoss):
     calls = 0
@@ -189,9 +188,9 @@ with init_distributed("cpu") as world:
 @pytest.mark.crash
 def test_a_bad_number_on_one_rank_is_left_out_on_all(tmp_path):
     zero, one = ranks(BAD.format(folder=str(tmp_path)))
-    line = next(line for line in zero.splitlines() if "left out, 1 of 1" in line)
+    line = next(line for line in zero.splitlines() if "skipped, 1 of 1" in line)
     assert "the loss is nan at step 2, on toy" in line and line.count("toy") == 2  # rank 1's two images alone
-    assert "left out" not in one
+    assert "skipped" not in one
     assert all(tensor.isfinite().all() for tensor in read_model(tmp_path / "checkpoints/3")[0].values())
 
 

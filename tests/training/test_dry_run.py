@@ -9,13 +9,12 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toy_training import Toy, make_parts, run_in, settings
+from toy_training import Toy, make_parts, run_in, settings, train
 
 from segzoo.checkpoints.store import list_checkpoints
 from segzoo.registry import PRUNERS
 from segzoo.runs.run_dir import RunDir
 from segzoo.training.dry_run import MEMORY_MARGIN, OutOfMemory, largest_fitting_batch
-from segzoo.training.loop import train
 
 
 class Greedy(Toy):
@@ -41,7 +40,9 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu"])
 def test_the_message_names_the_settings_and_proposes_smaller_ones(tmp_path, error):
     parts = make_parts(model=Greedy(error))
-    with pytest.raises(OutOfMemory, match=r"batch_size=4.*crop=None.*accumulate=1.*Try batch_size=2 accumulate=2") as stopped:
+    with pytest.raises(
+        OutOfMemory, match=r"batch_size=4.*crop=None.*grad_accum_steps=1.*Try batch_size=2 grad_accum_steps=2"
+    ) as stopped:
         train(parts, run_in(tmp_path), **settings(save_every=2))
     assert "dry_run=true" in str(stopped.value) and list_checkpoints(tmp_path) == [0, 2]
 
@@ -73,7 +74,7 @@ def test_a_proposed_batch_fits_and_one_more_does_not(batch, each, base, have):
 
 def test_a_rehearsal_predicts_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    needs = train(make_parts(), RunDir(tmp_path / "none"), **settings(dry=True))
+    needs = train(make_parts(), RunDir(tmp_path / "none"), **settings(dry_run=True))
     assert needs["fits"] and needs["batch_size"] == 4 and 0 < needs["peak_gb"] < needs["have_gb"] and needs["step_s"] > 0
     assert list(tmp_path.iterdir()) == []
 
@@ -81,7 +82,7 @@ def test_a_rehearsal_predicts_and_writes_nothing(tmp_path, monkeypatch):
 def test_a_rehearsal_is_of_the_network_that_runs():
     parts = make_parts()
     parts.pruner = PRUNERS.build("l1", keep_ratio=0.5, start=0.0)
-    train(parts, RunDir(Path()), **settings(dry=True))
+    train(parts, RunDir(Path()), **settings(dry_run=True))
     assert parts.model.get_parameter("backbone.0.weight").shape[0] == 4
 
 

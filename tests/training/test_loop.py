@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_training import Toy, ToyData, ToyLoss, make_parts, mirror, run_in, settings, train_in_child, weights_hash
+from toy_training import Toy, ToyData, ToyLoss, make_parts, mirror, run_in, settings, train, train_in_child, weights_hash
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import latest_valid, list_checkpoints, read_pointer
 from segzoo.registry import ConfigError
 from segzoo.training import results as record
-from segzoo.training.loop import Diverged, train
+from segzoo.training.state import Diverged
 from segzoo.types import Sample
 
 
@@ -76,7 +76,7 @@ def test_resumed_twice_in_fp16_with_adam_and_accumulation(tmp_path):
     def run(folder, train_set=None):
         parts = make_parts(train_set=train_set)
         parts.make_optimizer = lambda net: torch.optim.AdamW(net.parameters(), lr=0.01)
-        train(parts, run_in(folder), **settings(precision="fp16", batch_size=3, accumulate=2, log_every=1))
+        train(parts, run_in(folder), **settings(precision="fp16", batch_size=3, grad_accum_steps=2, log_every=1))
         return weights_hash(parts.model), rows(folder, "train")
 
     wanted = run(tmp_path / "whole")
@@ -205,9 +205,9 @@ def test_accumulated_parts_equal_the_joint_batch(tmp_path):
         train(parts, run_in(tmp_path / folder), **settings(steps=4, **words))
         return torch.cat([p.detach().flatten() for p in parts.model.parameters()])
 
-    joint = weights("joint", batch_size=6, accumulate=1)
-    assert torch.allclose(weights("parts", batch_size=2, accumulate=3), joint, atol=1e-6)
-    assert torch.allclose(weights("single", batch_size=1, accumulate=6), joint, atol=1e-6)
+    joint = weights("joint", batch_size=6, grad_accum_steps=1)
+    assert torch.allclose(weights("parts", batch_size=2, grad_accum_steps=3), joint, atol=1e-6)
+    assert torch.allclose(weights("single", batch_size=1, grad_accum_steps=6), joint, atol=1e-6)
 
     class MeanOfMeans(ToyLoss):
         def terms(self, logits, label, weight=None):
@@ -216,7 +216,7 @@ def test_accumulated_parts_equal_the_joint_batch(tmp_path):
     parts = make_parts(train_set=Uneven(9), loss=MeanOfMeans())
     torch.manual_seed(3)
     parts.model = Toy(norm=False, drop=0.0)
-    train(parts, run_in(tmp_path / "naive"), **settings(steps=4, batch_size=2, accumulate=3))
+    train(parts, run_in(tmp_path / "naive"), **settings(steps=4, batch_size=2, grad_accum_steps=3))
     naive = torch.cat([p.detach().flatten() for p in parts.model.parameters()])
     assert not torch.allclose(naive, joint, atol=1e-3)  # so the data above can tell the two apart
 
@@ -242,7 +242,7 @@ class BadLoss(ToyLoss):
 
 def test_a_loss_that_is_not_finite_names_the_pictures_and_touches_no_weight(tmp_path):
     good = make_parts()
-    train(good, run_in(tmp_path / "good"), **settings(steps=12, save_every=2, eval_every=12, keep=9, log_every=100))
+    train(good, run_in(tmp_path / "good"), **settings(steps=12, save_every=2, eval_every=12, keep_checkpoints=9, log_every=100))
     bad = make_parts(loss=BadLoss(when=3))
     with pytest.raises(Diverged, match="loss is nan at step 3, on toy") as stopped:
         train(bad, run_in(tmp_path / "bad"), **settings(save_every=2, eval_every=12, log_every=100))
@@ -280,7 +280,7 @@ def test_clip_bounds_the_step(tmp_path):
     parts = make_parts(model=Toy(norm=False))
     parts.make_optimizer = lambda net: torch.optim.SGD(net.parameters(), lr=1.0)
     parts.make_schedule = lambda total: lambda step: 1.0
-    train(parts, run_in(tmp_path), **settings(steps=1, clip=1e-3))
+    train(parts, run_in(tmp_path), **settings(steps=1, clip_grad_norm=1e-3))
     before = read_model(tmp_path / "checkpoints/0")[0]
     moved = math.sqrt(sum(float((p - before[name]).detach().square().sum()) for name, p in parts.model.named_parameters()))
     assert moved == pytest.approx(1e-3, rel=1e-2)
@@ -313,7 +313,7 @@ def test_precisions_train_and_keep_full_precision_weights(tmp_path, unbroken):
 
 
 def test_epochs_are_whole_steps_that_cover_the_data(tmp_path):
-    result = train(make_parts(), run_in(tmp_path), **settings(steps=None, epochs=1.5, batch_size=2, accumulate=2))
+    result = train(make_parts(), run_in(tmp_path), **settings(steps=None, epochs=1.5, batch_size=2, grad_accum_steps=2))
     assert (result["steps"], result["images_seen"]) == (4, 16)  # 15 images wanted
 
 
@@ -363,9 +363,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_written_again(tmp_path, 
 def test_accumulating_sizes_that_differ_needs_a_loss_at_label_size(tmp_path):
     parts = make_parts(train_set=ToyData(6, vary=True), augment=None)
     with pytest.raises(ConfigError, match=r"several sizes .*loss.resolution=label"):
-        train(parts, run_in(tmp_path / "no"), **settings(steps=2, batch_size=1, accumulate=3))
+        train(parts, run_in(tmp_path / "no"), **settings(steps=2, batch_size=1, grad_accum_steps=3))
     parts.loss.resolution = "label"
-    assert train(parts, run_in(tmp_path / "yes"), **settings(steps=2, batch_size=1, accumulate=3))["steps"] == 2
+    assert train(parts, run_in(tmp_path / "yes"), **settings(steps=2, batch_size=1, grad_accum_steps=3))["steps"] == 2
 
 
 def test_the_optimiser_keeps_its_moments_and_takes_rates_from_the_configuration(tmp_path, unbroken):

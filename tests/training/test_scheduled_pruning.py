@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import ToyData, make_parts, run_in, settings, weights_hash
+from toy_training import ToyData, make_parts, run_in, settings, train, weights_hash
 
 import segzoo
 from segzoo.checkpoints.serialization import read_model, read_trainer
@@ -19,7 +19,6 @@ from segzoo.checkpoints.store import latest_valid, list_checkpoints
 from segzoo.layers.channel_widths import set_channel_widths_
 from segzoo.registry import PRUNERS
 from segzoo.training import context as session
-from segzoo.training.loop import train
 from segzoo.training.pruning import ScheduledPruning, match_memory_format_
 
 ROOT = Path(__file__).parents[2]
@@ -55,15 +54,15 @@ def staged(name="l1", **words):
 @pytest.mark.parametrize("name, adam", [("l1", False), ("random", True), ("taylor", True), ("bn_scale", False)])
 def test_a_run_prunes_in_stages_and_resumes_to_the_same_end(tmp_path, name, adam):
     pruner = staged(name)
-    wanted, result = run(tmp_path / "whole", pruner, adam=adam, ema=0.9)
+    wanted, result = run(tmp_path / "whole", pruner, adam=adam, ema_decay=0.9)
     shapes = [wanted.get_parameter(f"{name}.weight").shape for name in ("backbone.0", "head")]
     assert shapes == [(4, 3, 3, 3), (3, 4, 3, 3)]
     for when, width in ((14, 6), (26, 4)):  # after the first stage, and seven steps later after the second
         with pytest.raises(SystemExit):
-            run(tmp_path / "parts", pruner, Signalling(when), adam=adam, ema=0.9)
+            run(tmp_path / "parts", pruner, Signalling(when), adam=adam, ema_decay=0.9)
         folder = latest_valid(tmp_path / "parts")[0]
         assert folder is not None and read_model(folder)[1]["widths"] == {"backbone.0": width}
-    found, again = run(tmp_path / "parts", pruner, adam=adam, ema=0.9)
+    found, again = run(tmp_path / "parts", pruner, adam=adam, ema_decay=0.9)
     assert weights_hash(found) == weights_hash(wanted)
     assert again | {"train_minutes": 0} == result | {"train_minutes": 0}
 
@@ -132,16 +131,16 @@ def test_moments_and_weights_keep_their_memory_order():
 
 
 def test_moments_have_the_shapes_of_their_parameters(tmp_path):
-    model, _ = run(tmp_path, staged(), adam=True, ema=0.9)
+    model, _ = run(tmp_path, staged(), adam=True, ema_decay=0.9)
     saved = read_trainer(latest_valid(tmp_path)[0])  # type: ignore[arg-type]
     shapes = [parameter.shape for parameter in model.parameters()]
     for index, state in saved["optimizer"]["state"].items():
         assert state["exp_avg"].shape == state["exp_avg_sq"].shape == shapes[index]
-    assert all(saved["average"]["trained"][name].shape == tensor.shape for name, tensor in model.state_dict().items())
+    assert all(saved["ema"]["trained"][name].shape == tensor.shape for name, tensor in model.state_dict().items())
 
 
 def test_checkpoints_before_the_first_stage_have_full_width(tmp_path):
-    run(tmp_path, staged(), keep=99)
+    run(tmp_path, staged(), keep_checkpoints=99)
     assert {step: read_model(tmp_path / "checkpoints" / str(step))[1]["widths"] for step in list_checkpoints(tmp_path)} == {
         0: {},
         3: {},

@@ -9,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from toy_training import Toy, ToyLoss, make_parts, run_in, settings, weights_hash
+from toy_training import Toy, ToyLoss, make_parts, run_in, settings, train, weights_hash
 
 from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import list_checkpoints, read_pointer
 from segzoo.optim.ema import ModelEma
 from segzoo.registry import BACKBONES, INITS, MIXES
-from segzoo.training.loop import train
 from segzoo.training.state import Diverged
 
 
@@ -33,21 +32,21 @@ class BadAt(ToyLoss):
 
 
 def test_a_bad_step_changes_nothing_not_even_running_statistics(tmp_path, capsys):
-    words = settings(steps=3, eval_every=3, save_every=1, max_nonfinite_steps=1, keep=9)
+    words = settings(steps=3, eval_every=3, save_every=1, max_nonfinite_steps=1, keep_checkpoints=9)
     parts = make_parts(loss=BadAt(2))
     train(parts, run_in(tmp_path), **words)
     one, two, three = (load_file(tmp_path / f"checkpoints/{step}/model.safetensors") for step in (1, 2, 3))
     assert all(torch.equal(one[name], two[name]) for name in one if "num_batches" not in name)
     assert not torch.equal(two["head.weight"], three["head.weight"])
     printed = capsys.readouterr().out
-    assert "left out, 1 of 1 in a row allowed: the loss is nan at step 2, on toy" in printed
+    assert "skipped, 1 of 1 consecutive steps allowed: the loss is nan at step 2, on toy" in printed
     states = [read_trainer(tmp_path / f"checkpoints/{step}") for step in (1, 2, 3)]
-    assert [state["bad"] for state in states] == [0, 1, 0]
+    assert [state["nonfinite_steps"] for state in states] == [0, 1, 0]
 
 
 def test_bad_steps_in_a_row_end_the_run_also_across_a_resume(tmp_path):
-    words = settings(steps=6, save_every=1, eval_every=6, max_nonfinite_steps=2, keep=9)
-    with pytest.raises(Diverged, match=r"the loss is nan at step 5.*go on with resume=<run directory>"):
+    words = settings(steps=6, save_every=1, eval_every=6, max_nonfinite_steps=2, keep_checkpoints=9)
+    with pytest.raises(Diverged, match=r"the loss is nan at step 5.*resume with resume=<run directory>"):
         train(make_parts(loss=BadAt(3, 4, 5)), run_in(tmp_path), **words)
     assert list_checkpoints(tmp_path)[-1] == 4
     with pytest.raises(Diverged, match="at step 5"):
@@ -73,11 +72,11 @@ def test_the_average_is_torchs_with_the_usual_start():
 
 
 def test_an_averaged_run_stores_the_average_and_resumes_bit_for_bit(tmp_path):
-    words = settings(steps=8, eval_every=4, save_every=4, ema=0.5, keep=9)
+    words = settings(steps=8, eval_every=4, save_every=4, ema_decay=0.5, keep_checkpoints=9)
     whole = make_parts()
     train(whole, run_in(tmp_path / "whole"), **words)
     stored, state = read_model(tmp_path / "whole/checkpoints/8")[0], read_trainer(tmp_path / "whole/checkpoints/8")
-    trained = state["average"]["trained"]
+    trained = state["ema"]["trained"]
     assert not torch.equal(stored["head.weight"], trained["head.weight"])
     assert torch.equal(whole.model.state_dict()["head.weight"], trained["head.weight"])
     run = run_in(tmp_path / "again")
@@ -126,7 +125,7 @@ def test_mixed_pictures_resume_bit_for_bit(tmp_path, name):
         made.mix = MIXES.build(name, alpha=1.0, chance=0.8)
         return made
 
-    words = settings(steps=8, eval_every=8, save_every=4, keep=9)
+    words = settings(steps=8, eval_every=8, save_every=4, keep_checkpoints=9)
     plain, whole, again = make_parts(), parts(), parts()
     train(plain, run_in(tmp_path / "plain"), **words)
     train(whole, run_in(tmp_path / "whole"), **words)
