@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 from test_runtimes import order
-from toy_training import INFO, Toy, ToyData, make_parts, run_in, settings, weights_hash
+from toy_training import INFO, Toy, ToyData, make_components, make_run_dir, settings, train, weights_hash
 
 from segzoo.api import create_model
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.dense_crf import DenseCRF
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import MODELS, RUNTIMES
-from segzoo.training.loop import train
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -49,12 +48,12 @@ def test_networks_answer_as_on_the_cpu(name, lean):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_number_format_learns(tmp_path, precision):
-    parts = make_parts()
-    train(parts, run_in(tmp_path), **settings(device=DEVICE, precision=precision, steps=40, log_every=1, workers=1))
+    components = make_components()
+    train(components, make_run_dir(tmp_path), **settings(device=DEVICE, precision=precision, steps=40, log_every=1, workers=1))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["split"] == "train"]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
-    assert {parameter.dtype for parameter in parts.model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in components.model.parameters()} == {torch.float32}
 
 
 def test_scores_are_those_of_the_cpu():
@@ -67,9 +66,9 @@ def test_scores_are_those_of_the_cpu():
 def test_a_deterministic_run_gives_the_same_bits_twice(tmp_path):
     hashes = set()
     for turn in range(2):
-        parts = make_parts()
-        train(parts, run_in(tmp_path / str(turn)), **settings(device=DEVICE, deterministic=True))
-        hashes.add(weights_hash(parts.model.cpu()))
+        components = make_components()
+        train(components, make_run_dir(tmp_path / str(turn)), **settings(device=DEVICE, deterministic=True))
+        hashes.add(weights_hash(components.model.cpu()))
     assert len(hashes) == 1
 
 

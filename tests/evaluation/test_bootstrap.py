@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
-from toy_training import INFO, ToyData, make_parts
+from toy_training import INFO, ToyData, make_components
 
 from segzoo.evaluation import bootstrap
 from segzoo.evaluation.bootstrap import bootstrap_miou, paired_bootstrap_miou
@@ -63,8 +63,8 @@ def test_absent_classes_are_left_out():
 
 
 def test_per_image_counts_sum_to_the_confusion_matrix():
-    parts = make_parts(train_set=ToyData(5, vary=True))
-    result = evaluate(parts.model, parts.train_set, INFO, device="cpu", workers=0)
+    components = make_components(train_set=ToyData(5, vary=True))
+    result = evaluate(components.model, components.train_set, INFO, device="cpu", workers=0)
     hits, labeled, predicted = result.per_image_counts.sum(0)
     assert result.per_image_counts.shape == (5, 3, 3) and result.precision == "fp32"
     assert (hits == result.confusion.diagonal()).all() and (labeled == result.confusion.sum(1)).all()

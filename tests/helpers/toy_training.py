@@ -1,4 +1,4 @@
-"""A toy model, loss and data set for the engine's tests."""
+"""A toy model, loss and data set for the tests of the training loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INFO = DatasetInfo("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 12
 
 
 class Toy(nn.Module):
-    """Two convolutions at stride 2 with batch norm and dropout, and a head for training only."""
+    """Two convolutions at stride 2 with batch norm, dropout and an auxiliary head."""
 
     align_corners = False
     aux_weights = (0.4,)
@@ -44,10 +44,10 @@ class Toy(nn.Module):
 
 
 class ToyLoss:
-    """Cross-entropy at label size, divided by the weight it is given."""
+    """Cross-entropy at label resolution, divided by the given weight."""
 
     def __init__(self, aux_weights=(0.4,)):
-        self.factors = (1.0, *aux_weights)
+        self.head_weights = (1.0, *aux_weights)
 
     def weight(self, label, logits):
         return (label != 255).sum().float().repeat(1 + len(logits.aux))
@@ -56,25 +56,28 @@ class ToyLoss:
         weight = self.weight(label, logits) if weight is None else weight
         sums = []
         for head in (logits.main, *logits.aux):
-            grown = F.interpolate(head, label.shape[-2:], mode="bilinear", align_corners=False)
-            sums.append(F.cross_entropy(grown, label.long(), ignore_index=255, reduction="sum"))
+            upsampled = F.interpolate(head, label.shape[-2:], mode="bilinear", align_corners=False)
+            sums.append(F.cross_entropy(upsampled, label.long(), ignore_index=255, reduction="sum"))
         return torch.stack(sums) / weight[: len(sums)].clamp(min=1)
 
     def total(self, terms):
-        return (terms * terms.new_tensor(self.factors[: len(terms)])).sum()
+        return (terms * terms.new_tensor(self.head_weights[: len(terms)])).sum()
 
     def __call__(self, logits, label, weight=None):
         return self.total(self.terms(logits, label, weight))
 
 
 class ToyData:
-    """Images of three colored bands with noise; every third label is half ignored, and sizes vary if asked."""
+    """Images of three colored bands with noise.
+
+    Half of every third label is ignored. With ``vary`` the images differ in size.
+    """
 
     def __init__(self, count: int = 10, first: int = 0, vary: bool = False):
         self.info, self.count, self.first, self.vary = INFO, count, first, vary
 
     def scan(self):
-        """Nothing to find."""
+        """Do nothing, as there are no files to find."""
 
     def __len__(self):
         return self.count
@@ -92,13 +95,15 @@ class ToyData:
         return Sample(image, label, self.name(index))
 
 
-def mirror(sample: Sample, seed: int) -> Sample:
+def hflip(sample: Sample, seed: int) -> Sample:
+    """Flip half of the samples horizontally."""
     if np.random.default_rng(seed).random() < 0.5:
         return sample
     return Sample(sample.image[:, ::-1].copy(), sample.label[:, ::-1].copy(), sample.name)
 
 
-def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, loss=None, augment=mirror) -> TrainingComponents:
+def make_components(model: nn.Module | None = None, train_set=None, val_set=None, loss=None, augment=hflip) -> TrainingComponents:
+    """Build the components of a toy training, with initial weights seeded."""
     torch.manual_seed(7)
     return TrainingComponents(
         model=model or Toy(),
@@ -114,11 +119,12 @@ def make_parts(model: nn.Module | None = None, train_set=None, val_set=None, los
 
 
 def train(components: TrainingComponents, run: RunDir, dist: Distributed = SINGLE_PROCESS, **settings: Any) -> dict[str, Any]:
-    """Train with settings given as keywords."""
+    """Call the training loop with settings given as keywords."""
     return loop.train(components, run, TrainingSettings(**settings), dist)
 
 
-def run_in(folder: Path) -> RunDir:
+def make_run_dir(folder: Path) -> RunDir:
+    """Open a run directory that resumes from its latest valid checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     return RunDir(folder, latest_valid(folder)[0])
 
@@ -144,15 +150,18 @@ SETTINGS: dict[str, Any] = {
 
 
 def settings(**changed: Any) -> dict[str, Any]:
-    """The settings with some changed, images being read in this process."""
+    """``SETTINGS`` with changes, reading images in this process."""
     return SETTINGS | {"workers": 0} | changed
 
 
 def train_in_child(folder: Path, workers: int, steps: int) -> None:
-    """What a process of its own runs: trains in a session of its own and leaves the hash of the weights."""
+    """Train in a process group of its own and write the hash of the weights.
+
+    Runs in a child process.
+    """
     os.setsid()
-    multiprocessing.set_start_method("fork", force=True)  # data workers start as in a program of its own
+    multiprocessing.set_start_method("fork", force=True)  # data workers start as in an ordinary script
     torch.set_num_threads(1)
-    parts = make_parts()
-    train(parts, run_in(folder), **settings(workers=workers, steps=steps))
-    (folder / "hash").write_text(weights_hash(parts.model))
+    components = make_components()
+    train(components, make_run_dir(folder), **settings(workers=workers, steps=steps))
+    (folder / "hash").write_text(weights_hash(components.model))

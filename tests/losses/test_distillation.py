@@ -12,13 +12,12 @@ from hypothesis import settings as tuned
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from toy_training import INFO, Toy, ToyData, make_parts, run_in, settings, weights_hash
+from toy_training import INFO, Toy, ToyData, make_components, make_run_dir, settings, train, weights_hash
 
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.layers.pyramid_pooling import PyramidPooling
 from segzoo.losses.distillation import Teacher, _distance, check_layers
 from segzoo.registry import DISTILLS, ConfigError
-from segzoo.training.loop import train
 from segzoo.types import Logits
 
 
@@ -75,10 +74,10 @@ def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
             return super().__getitem__(index)
 
     def run(folder, train_set=None, weight=1.0):
-        parts = make_parts(train_set=train_set)
+        parts = make_components(train_set=train_set)
         torch.manual_seed(11)
         parts.distill = Teacher(Toy(), weight, 2.0, ("backbone.0",), 1.0)
-        train(parts, run_in(folder), **settings())
+        train(parts, make_run_dir(folder), **settings())
         return weights_hash(parts.model)
 
     wanted = run(tmp_path / "whole")
@@ -89,15 +88,15 @@ def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
 
 def test_a_split_batch_is_taught_the_same(tmp_path):
     def weights(folder, **words):
-        parts = make_parts(train_set=ToyData(9))
+        parts = make_components(train_set=ToyData(9))
         torch.manual_seed(3)
         parts.model, net = Toy(norm=False, drop=0.0), Toy(norm=False)
         parts.distill = Teacher(net, 5.0, 2.0, ("backbone.0",), 5.0)
-        train(parts, run_in(tmp_path / folder), **settings(steps=4, **words))
+        train(parts, make_run_dir(tmp_path / folder), **settings(steps=4, **words))
         return torch.cat([p.detach().flatten() for p in parts.model.parameters()])
 
-    joint = weights("joint", batch_size=6, accumulate=1)
-    torch.testing.assert_close(weights("parts", batch_size=2, accumulate=3), joint, atol=1e-6, rtol=1e-5)
+    joint = weights("joint", batch_size=6, grad_accum_steps=1)
+    torch.testing.assert_close(weights("parts", batch_size=2, grad_accum_steps=3), joint, atol=1e-6, rtol=1e-5)
 
 
 def test_a_teacher_sees_pictures_as_it_learnt_from_them():

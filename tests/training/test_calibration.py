@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from toy_training import ToyData, make_parts
+from toy_training import ToyData, make_components
 
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import evaluate
@@ -13,15 +13,15 @@ from segzoo.training.calibration import CalibrationSet
 
 
 def evidence(count=16, augment=None):
-    parts = make_parts(train_set=ToyData(10))
-    parts.augment = augment
-    return CalibrationSet(parts.model, parts, Precision("fp32", torch.device("cpu")), count)
+    components = make_components(train_set=ToyData(10))
+    components.augment = augment
+    return CalibrationSet(components.model, components, Precision("fp32", torch.device("cpu")), count)
 
 
 def test_the_loss_is_that_of_the_evaluator():
     seen = evidence()
-    parts = seen.components
-    wanted = evaluate(parts.model, parts.train_set, parts.info, parts.loss, device="cpu", workers=0).scores.loss
+    components = seen.components
+    wanted = evaluate(components.model, components.train_set, components.info, components.loss, device="cpu", workers=0).scores.loss
     assert wanted is not None and abs(seen.loss() - wanted) < 1e-5 and len(seen.indices) == 10
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_training import ToyData, make_parts, run_in, settings, train, weights_hash
+from toy_training import ToyData, make_components, make_run_dir, settings, train, weights_hash
 
 from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model
@@ -47,14 +47,14 @@ class Large(ToyData):
 
 def parts_of(model: str):
     if model == "toy":
-        return make_parts()
+        return make_components()
     torch.manual_seed(3)
     net = create_model(model.split()[-1], backbone={"name": "resnet50", "width": 0.125}, num_classes=3)
     loss = LOSSES.build("cross_entropy", net.aux_weights, net.align_corners, 255, "label")
-    parts = make_parts(model=net, loss=loss, train_set=Large(10), val_set=Large(3, first=100))
+    components = make_components(model=net, loss=loss, train_set=Large(10), val_set=Large(3, first=100))
     if model.startswith("pruned"):
-        parts.pruner = PRUNERS.build("taylor", keep_schedule=[0.75, 0.5], start=0.2)
-    return parts
+        components.pruner = PRUNERS.build("taylor", keep_schedule=[0.75, 0.5], start=0.2)
+    return components
 
 
 def run_child(folder: Path, model: str, workers: int) -> None:
@@ -62,9 +62,9 @@ def run_child(folder: Path, model: str, workers: int) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
-    parts = parts_of(model)
-    train(parts, run_in(folder), **settings(**WORDS, workers=workers, steps=STEPS.get(model, 240)))
-    (folder / "hash").write_text(weights_hash(parts.model))
+    components = parts_of(model)
+    train(components, make_run_dir(folder), **settings(**WORDS, workers=workers, steps=STEPS.get(model, 240)))
+    (folder / "hash").write_text(weights_hash(components.model))
 
 
 def prune_tool(folder: Path, full: Path, *words: str) -> subprocess.Popen:

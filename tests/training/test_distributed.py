@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_training import Toy, make_parts, run_in, settings, train
+from toy_training import Toy, make_components, make_run_dir, settings, train
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.registry import PRUNERS, ConfigError
@@ -44,7 +44,7 @@ TRAIN = """
 from pathlib import Path
 import torch
 from dataclasses import replace
-from toy_training import SETTINGS, Toy, make_parts
+from toy_training import SETTINGS, Toy, make_components
 from segzoo.runs.run_dir import RunDir
 from segzoo.checkpoints.store import latest_valid
 from toy_training import train
@@ -56,13 +56,13 @@ with init_distributed("cpu") as world:
     world.run_on_rank0(lambda: None)
     run = RunDir(folder, latest_valid(folder)[0])
     torch.manual_seed(3)
-    parts = make_parts(model=Toy(norm={norm}, drop={drop}))
+    components = make_components(model=Toy(norm={norm}, drop={drop}))
     if {pruner!r}:
         from segzoo.registry import PRUNERS
         values = torch.arange(8.0) * (1 - 2 * world.rank)  # rank 1 would drop the last filters, where rank 0 drops the first
         worth = lambda model, *_: lambda slot: values[: len(model.get_parameter(slot.name))]
-        parts.pruner = replace(PRUNERS.build({pruner!r}, keep_schedule=[0.75, 0.5], start=0.25), importance=worth)
-    result = train(parts, run, world, **SETTINGS | {given})
+        components.pruner = replace(PRUNERS.build({pruner!r}, keep_schedule=[0.75, 0.5], start=0.25), importance=worth)
+    result = train(components, run, world, **SETTINGS | {given})
     print(world.rank, result["miou"])
 """
 
@@ -79,8 +79,8 @@ def test_two_ranks_end_with_the_weights_of_the_joint_batch(tmp_path, accumulate)
     words: dict[str, Any] = {"steps": 8, "eval_every": 4, "grad_accum_steps": accumulate}
     printed = train_on(tmp_path / "two", words | {"batch_size": 2, "workers": 0})
     torch.manual_seed(3)
-    alone = make_parts(model=Toy(norm=False, drop=0.0))
-    result = train(alone, run_in(tmp_path / "one"), **settings(**words, batch_size=4))
+    alone = make_components(model=Toy(norm=False, drop=0.0))
+    result = train(alone, make_run_dir(tmp_path / "one"), **settings(**words, batch_size=4))
     assert {line.split()[1] for text in printed for line in text.splitlines() if line[0] in "01" and len(line.split()) == 2} == {
         str(result["miou"])
     }
@@ -100,13 +100,13 @@ def test_two_ranks_prune_alike_and_go_on(tmp_path):
     )
     train_on(tmp_path / "cut", words | {"batch_size": 2, "workers": 0}, pruner="l1")  # from between its stages
     torch.manual_seed(3)
-    alone = make_parts(model=Toy(norm=False, drop=0.0))
+    alone = make_components(model=Toy(norm=False, drop=0.0))
     rising = torch.arange(8.0)
     alone.pruner = dataclasses.replace(
         PRUNERS.build("l1", keep_schedule=[0.75, 0.5], start=0.25),
         importance=lambda model, *_: lambda slot: rising[: len(model.get_parameter(slot.name))],
     )
-    train(alone, run_in(tmp_path / "one"), **settings(**words, batch_size=4))
+    train(alone, make_run_dir(tmp_path / "one"), **settings(**words, batch_size=4))
     one, two, cut = (read_model(tmp_path / name / "checkpoints/8") for name in ("one", "two", "cut"))
     assert one[1]["widths"] == two[1]["widths"] == {"backbone.0": 4}
     for name, tensor in one[0].items():
@@ -132,8 +132,8 @@ def test_two_ranks_resume_bit_for_bit_and_keep_every_ranks_random_numbers(tmp_pa
 @pytest.mark.crash
 def test_fewer_ranks_go_on_where_more_stopped(tmp_path, capsys):
     train_on(tmp_path, {"steps": 4, "eval_every": 4, "workers": 0, "batch_size": 2})
-    parts = make_parts(model=Toy(norm=False, drop=0.0))
-    train(parts, run_in(tmp_path), **settings(steps=6))
+    components = make_components(model=Toy(norm=False, drop=0.0))
+    train(components, make_run_dir(tmp_path), **settings(steps=6))
     assert "2 processes wrote the checkpoint, 1 go on from it, after 16 images" in capsys.readouterr().out
     assert read_trainer(tmp_path / "checkpoints/6")["images_seen"] == 24
 
@@ -166,7 +166,7 @@ def test_one_folder_for_all_and_one_error_for_all(tmp_path):
 BAD = """
 from pathlib import Path
 import torch
-from toy_training import Toy, ToyLoss, make_parts, run_in, settings
+from toy_training import Toy, ToyLoss, make_components, make_run_dir, settings
 from toy_training import train
 from segzoo.distributed import init_distributed
 class Bad(ToyLoss):
@@ -177,11 +177,11 @@ class Bad(ToyLoss):
         return super().terms(logits, label, weight) * factor
 with init_distributed("cpu") as world:
     loss = Bad(); loss.rank = world.rank
-    parts = make_parts(model=Toy(), loss=loss)
+    components = make_components(model=Toy(), loss=loss)
     folder = Path({folder!r})
-    if world.is_main: run_in(folder)
+    if world.is_main: make_run_dir(folder)
     world.run_on_rank0(lambda: None)
-    train(parts, run_in(folder), world, **settings(steps=3, batch_size=2, max_nonfinite_steps=1))
+    train(components, make_run_dir(folder), world, **settings(steps=3, batch_size=2, max_nonfinite_steps=1))
 """
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import ToyData, make_parts, run_in, settings, train, weights_hash
+from toy_training import ToyData, make_components, make_run_dir, settings, train, weights_hash
 
 import segzoo
 from segzoo.checkpoints.serialization import read_model, read_trainer
@@ -39,12 +39,12 @@ class Signalling(ToyData):
 
 
 def run(folder, pruner, train_set=None, adam=False, **changed):
-    parts = make_parts(train_set=train_set)
-    parts.pruner = pruner
+    components = make_components(train_set=train_set)
+    components.pruner = pruner
     if adam:
-        parts.make_optimizer = lambda net: torch.optim.AdamW(net.parameters(), lr=0.01)
-    result = train(parts, run_in(folder), **settings(**changed))
-    return parts.model, result
+        components.make_optimizer = lambda net: torch.optim.AdamW(net.parameters(), lr=0.01)
+    result = train(components, make_run_dir(folder), **settings(**changed))
+    return components.model, result
 
 
 def staged(name="l1", **words):
@@ -99,19 +99,19 @@ def test_norms_are_pressed_towards_zero_until_the_last_stage(tmp_path, monkeypat
 
 def test_channels_chosen_on_one_network_are_not_cut_from_another(tmp_path):
     def start(folder, keep, resume=None, steps_=12):
-        parts = make_parts()
+        components = make_components()
         pruner = PRUNERS.build("l1", keep_ratio=keep, start=0.0)
-        parts.pruner = dataclasses.replace(pruner, chosen=frozenset(pruner.ranking(parts.model, None).select(keep)))
-        place = dataclasses.replace(run_in(folder), resume_from=resume)
-        train(parts, place, **settings(steps=steps_))
-        return parts.model
+        components.pruner = dataclasses.replace(pruner, chosen=frozenset(pruner.ranking(components.model, None).select(keep)))
+        place = dataclasses.replace(make_run_dir(folder), resume_from=resume)
+        train(components, place, **settings(steps=steps_))
+        return components.model
 
     start(tmp_path / "first", 0.75)
     cut = latest_valid(tmp_path / "first")[0]
     found = start(tmp_path / "second", 0.5, cut, steps_=13)
-    plain = make_parts()
+    plain = make_components()
     plain.pruner = PRUNERS.build("l1", keep_ratio=0.5, start=0.0)
-    train(plain, dataclasses.replace(run_in(tmp_path / "plain"), resume_from=cut), **settings(steps=13))
+    train(plain, dataclasses.replace(make_run_dir(tmp_path / "plain"), resume_from=cut), **settings(steps=13))
     assert found.get_parameter("head.weight").shape == (3, 4, 3, 3)
     assert weights_hash(found) == weights_hash(plain.model), "the least of what was left went, by its own weights"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from toy_training import Toy, ToyLoss, make_parts, run_in, settings, train, weights_hash
+from toy_training import Toy, ToyLoss, make_components, make_run_dir, settings, train, weights_hash
 
 from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model, read_trainer
@@ -33,8 +33,8 @@ class BadAt(ToyLoss):
 
 def test_a_bad_step_changes_nothing_not_even_running_statistics(tmp_path, capsys):
     words = settings(steps=3, eval_every=3, save_every=1, max_nonfinite_steps=1, keep_checkpoints=9)
-    parts = make_parts(loss=BadAt(2))
-    train(parts, run_in(tmp_path), **words)
+    components = make_components(loss=BadAt(2))
+    train(components, make_run_dir(tmp_path), **words)
     one, two, three = (load_file(tmp_path / f"checkpoints/{step}/model.safetensors") for step in (1, 2, 3))
     assert all(torch.equal(one[name], two[name]) for name in one if "num_batches" not in name)
     assert not torch.equal(two["head.weight"], three["head.weight"])
@@ -47,11 +47,11 @@ def test_a_bad_step_changes_nothing_not_even_running_statistics(tmp_path, capsys
 def test_bad_steps_in_a_row_end_the_run_also_across_a_resume(tmp_path):
     words = settings(steps=6, save_every=1, eval_every=6, max_nonfinite_steps=2, keep_checkpoints=9)
     with pytest.raises(Diverged, match=r"the loss is nan at step 5.*resume with resume=<run directory>"):
-        train(make_parts(loss=BadAt(3, 4, 5)), run_in(tmp_path), **words)
+        train(make_components(loss=BadAt(3, 4, 5)), make_run_dir(tmp_path), **words)
     assert list_checkpoints(tmp_path)[-1] == 4
     with pytest.raises(Diverged, match="at step 5"):
-        train(make_parts(loss=BadAt(1)), run_in(tmp_path), **words)
-    train(make_parts(), run_in(tmp_path), **words)
+        train(make_components(loss=BadAt(1)), make_run_dir(tmp_path), **words)
+    train(make_components(), make_run_dir(tmp_path), **words)
     assert list_checkpoints(tmp_path)[-1] == 6
 
 
@@ -73,27 +73,27 @@ def test_the_average_is_torchs_with_the_usual_start():
 
 def test_an_averaged_run_stores_the_average_and_resumes_bit_for_bit(tmp_path):
     words = settings(steps=8, eval_every=4, save_every=4, ema_decay=0.5, keep_checkpoints=9)
-    whole = make_parts()
-    train(whole, run_in(tmp_path / "whole"), **words)
+    whole = make_components()
+    train(whole, make_run_dir(tmp_path / "whole"), **words)
     stored, state = read_model(tmp_path / "whole/checkpoints/8")[0], read_trainer(tmp_path / "whole/checkpoints/8")
     trained = state["ema"]["trained"]
     assert not torch.equal(stored["head.weight"], trained["head.weight"])
     assert torch.equal(whole.model.state_dict()["head.weight"], trained["head.weight"])
-    run = run_in(tmp_path / "again")
+    run = make_run_dir(tmp_path / "again")
     run.resume_from = tmp_path / "whole/checkpoints/4"
-    again = make_parts()
+    again = make_components()
     train(again, run, **words)
     assert weights_hash(again.model) == weights_hash(whole.model)
     assert all(torch.equal(read_model(tmp_path / "again/checkpoints/8")[0][name], stored[name]) for name in stored)
 
 
 def test_a_run_without_better_scores_ends_early(tmp_path, capsys):
-    parts = make_parts()
-    parts.make_schedule = lambda total: lambda step: 0.0  # nothing is learned, so the first score stays the best
-    for norm in parts.model.modules():
+    components = make_components()
+    components.make_schedule = lambda total: lambda step: 0.0  # nothing is learned, so the first score stays the best
+    for norm in components.model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 0.0
-    result = train(parts, run_in(tmp_path), **settings(steps=40, eval_every=2, early_stopping_patience=3))
+    result = train(components, make_run_dir(tmp_path), **settings(steps=40, eval_every=2, early_stopping_patience=3))
     assert result["steps"] == 8 and read_pointer(tmp_path, "best") == tmp_path / "checkpoints/2"
     assert "no better mIoU in 3 evaluations, ending at step 8" in capsys.readouterr().out
     scored = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -120,16 +120,16 @@ def test_frozen_stages_keep_weights_and_statistics(name, words):
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_mixed_pictures_resume_bit_for_bit(tmp_path, name):
-    def parts():
-        made = make_parts(model=None)
+    def components():
+        made = make_components(model=None)
         made.mix = MIXES.build(name, alpha=1.0, chance=0.8)
         return made
 
     words = settings(steps=8, eval_every=8, save_every=4, keep_checkpoints=9)
-    plain, whole, again = make_parts(), parts(), parts()
-    train(plain, run_in(tmp_path / "plain"), **words)
-    train(whole, run_in(tmp_path / "whole"), **words)
-    run = run_in(tmp_path / "again")
+    plain, whole, again = make_components(), components(), components()
+    train(plain, make_run_dir(tmp_path / "plain"), **words)
+    train(whole, make_run_dir(tmp_path / "whole"), **words)
+    run = make_run_dir(tmp_path / "again")
     run.resume_from = tmp_path / "whole/checkpoints/4"
     train(again, run, **words)
     assert weights_hash(again.model) == weights_hash(whole.model) != weights_hash(plain.model)

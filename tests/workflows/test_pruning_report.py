@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toy_training import make_parts
+from toy_training import make_components
 
 from segzoo.api import create_model
 from segzoo.config.build import build_data
@@ -119,7 +119,7 @@ def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypa
         evaluate_stages(parts, tmp_path, **words)
         return len(seen)
 
-    parts = make_parts()
+    parts = make_components()
     parts.pruner, parts.config["augment"] = PRUNERS.build("l1", keep_ratio=0.5, start=0.0), {"name": "flip"}
     words = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": False}
     assert (looked(words), looked(words)) == (2, 0)
