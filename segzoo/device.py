@@ -1,4 +1,4 @@
-"""Where and how precisely the arithmetic runs: device, autocast, and images made ready for a network."""
+"""Devices, number formats and memory statistics."""
 
 from __future__ import annotations
 
@@ -10,42 +10,51 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from segzoo.registry import ConfigError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
-
-
+FloatFormat = Literal["fp32", "bf16", "fp16"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is CUDA where there is a usable one, else the CPU.
+def pick_device(name: DeviceName) -> torch.device:
+    """Return the device of that name.
+
+    ``auto`` means CUDA if it is available, else the CPU.
 
     Raises:
-        ConfigError: ``cuda`` was asked for and this machine has none.
+        ConfigError: ``cuda`` was requested but is not available.
     """
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
-        raise ConfigError("device=cuda: this machine or this build of torch has no CUDA. Say device=cpu or device=auto.")
-    return torch.device("cuda" if found and name != "cpu" else "cpu")
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ConfigError(
+            "device=cuda: CUDA is not available on this machine or in this build of torch. Set device=cpu or device=auto."
+        )
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
-def pick_precision(name: PrecisionName, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """The number format of that name; ``auto`` is bf16 where the hardware multiplies in it, else fp32."""
+def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
+    """Return the number format of that name.
+
+    ``auto`` means bf16 if the hardware multiplies matrices in bf16, else fp32.
+    """
     if name != "auto":
         return name
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
-    return "bf16" if able else "fp32"
+    has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    return "bf16" if has_bf16 else "fp32"
 
 
 def enable_memory_reuse() -> None:
-    """Lets this process keep freed memory instead of giving it back to the system, on glibc; elsewhere it does nothing.
+    """Make glibc reuse freed memory instead of returning it to the system.
 
-    A training step frees and takes hundreds of large maps. By default each goes back to the system and comes again page by page,
-    which costs a tenth of a step on a CPU. Must be called before the first large tensor is made to have its full effect.
+    A training step frees and allocates hundreds of large feature maps. By default each one is returned to the system and mapped again
+    page by page, which costs a tenth of a step on a CPU. For the full effect, call this before the first large tensor is allocated.
+    Without glibc it does nothing.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # makes torch request huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mmap_max, trim_threshold = -4, -1
@@ -54,10 +63,14 @@ def enable_memory_reuse() -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory held since this process began, or since ``forget_peak``, in bytes: on CUDA by torch, else by the process."""
+    """Peak memory in bytes since the last ``reset_peak_memory``.
+
+    On CUDA this is the memory allocated by torch, otherwise the resident memory of the process. Without a reset it counts from the start
+    of the process.
+    """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")  # unlike getrusage, it knows nothing of the process that started this one
+    status = Path("/proc/self/status")  # unlike getrusage, excludes the parent process
     lines = status.read_text().splitlines() if status.exists() else []
     for line in lines:
         if line.startswith("VmHWM:"):
@@ -68,7 +81,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Lets ``peak_memory`` begin again at what is held now, where the system can."""
+    """Reset ``peak_memory`` to the current usage, where the system supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -77,22 +90,32 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 class Precision:
-    """The number format of the layers, and the gradient scaler fp16 needs (a no-op in the others).
+    """Number format of the layers, with autocast and gradient scaler.
 
     Args:
-        wanted: ``fp32``, the format autocast uses where it is safe (weights and classifiers stay fp32), or ``auto``.
-        device: where the model runs.
+        name: number format, or ``auto``. Below fp32, autocast uses it where that is safe, while weights and classifiers stay fp32.
+        device: the model's device.
+
+    Attributes:
+        name: the number format, never ``auto``.
+        device: the model's device.
+        scaler: gradient scaler, active in fp16 only.
     """
 
-    def __init__(self, wanted: PrecisionName, device: torch.device):
-        self.name = name = pick_precision(wanted, device)
+    def __init__(self, name: PrecisionName, device: torch.device):
+        self.name = pick_precision(name, device)
         self.device = device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.name == "fp16")  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f"{self.device.type} in {self.name}"
 
+    def place(self, model: nn.Module, *, channels_last: bool) -> nn.Module:
+        """Move a model to the device, optionally in NHWC memory order."""
+        memory_format = torch.channels_last if channels_last else torch.preserve_format
+        return model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
+
     def autocast(self) -> AbstractContextManager:
-        """The context of a forward pass; losses stay outside it, in fp32."""
+        """Context manager for a forward pass. Losses stay outside it, in fp32."""
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.name != "fp32")

@@ -1,6 +1,6 @@
-"""The processes of one training: one alone, or the ranks that ``torchrun`` starts; what they agree on and add up.
+"""Distributed training with torchrun, and the same interface for one process.
 
-Gradients travel through ``DistributedDataParallel``; everything else goes through the few calls here.
+``DistributedDataParallel`` averages gradients. All other communication between ranks goes through ``Distributed``.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from segzoo.device import DeviceName
 from segzoo.registry import ConfigError
 
 T = TypeVar("T")
-STORE_PREFIX = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.15 renamed it
-BUFFERS: dict[str, Any] = {"forward_sync_buffers" if STORE_PREFIX else "broadcast_buffers": False}
-TIMEOUT = timedelta(minutes=30)  # how long a rank waits for the others, which may be writing a checkpoint
+RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # since torch 2.15
+NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if RENAMED else "broadcast_buffers": False}
+TIMEOUT = timedelta(minutes=30)  # long enough for rank 0 to write a checkpoint while the others wait
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process among those of its training.
+    """This process and the other ranks of its training.
 
     Attributes:
-        rank: number of this process, 0 to size - 1. Rank 0 writes files and speaks.
+        rank: 0 to size - 1. Rank 0 writes files and prints.
         size: number of processes.
-        restarts: how often ``torchrun --max-restarts`` has started this training again.
+        restarts: times ``torchrun --max-restarts`` has restarted this training.
     """
 
     rank: int = 0
@@ -47,7 +48,7 @@ class Distributed:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks, on each of them; the tensor itself where there is one process."""
+        """Sum a tensor over all ranks, with the result on each."""
         if self.size == 1:
             return values
         total = values.detach().clone()
@@ -55,47 +56,62 @@ class Distributed:
         return total
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is up on any rank."""
+        """Return True on every rank if the flag is set on any."""
         return bool(self.sum(torch.tensor(int(flag), device=device))) if self.size > 1 else flag
 
     def gather(self, value: T) -> list[T]:
-        """The values of all ranks, in order, on each of them; plain containers and tensors of the CPU."""
+        """Gather the values of all ranks, in rank order, on every rank.
+
+        Args:
+            value: a plain container or a CPU tensor.
+        """
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def run_on_rank0(self, function: Callable[[], T]) -> T:
-        """What ``function`` gives or raises on rank 0, on every rank; the others do not call it."""
+        """Call ``function`` on rank 0 and broadcast its result.
+
+        An exception on rank 0 is raised on every rank.
+        """
         if self.size == 1:
             return function()
-        answer: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]  # result, exception
         if self.is_main:
             try:
-                answer[0] = function()
+                outcome[0] = function()
             except Exception as error:
-                answer[1] = error
-        dist.broadcast_object_list(answer)
-        if answer[1] is not None:
-            raise answer[1]
-        return answer[0]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
 
     def wrap_ddp(self, model: nn.Module, sync_bn: bool) -> nn.Module:
-        """The model as it is trained: itself alone; among ranks with its gradients averaged, and on CUDA its norms joint if asked."""
+        """Wrap a model in DistributedDataParallel if there are several ranks.
+
+        Args:
+            model: on its device.
+            sync_bn: compute batch norm statistics over all ranks. Only possible on CUDA and ignored elsewhere.
+        """
         if self.size == 1:
             return model
-        place = next(model.parameters()).device
-        if sync_bn and place.type == "cuda":
+        device = next(model.parameters()).device
+        if sync_bn and device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return DistributedDataParallel(model, device_ids=[place.index] if place.type == "cuda" else None, **BUFFERS)
+        return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **NO_BUFFER_SYNC)
 
     def no_sync_until_last(self, net: nn.Module, last: bool) -> AbstractContextManager:
-        """The context of one accumulated part: gradients are exchanged in the last one only."""
+        """Context manager that averages gradients in the last accumulated batch only."""
         return nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync()
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Gives every rank the buffers of rank 0: the running statistics of norms that are not joint."""
+        """Copy the buffers of rank 0 to every rank.
+
+        Without SyncBN, the running statistics of batch norm differ between ranks.
+        """
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -105,39 +121,41 @@ SINGLE_PROCESS = Distributed()
 
 
 @contextmanager
-def init_distributed(device: str) -> Iterator[Distributed]:
-    """The ranks of this process's ``torchrun``, or ``SINGLE_PROCESS`` without one; left again at the end.
+def init_distributed(device: DeviceName) -> Iterator[Distributed]:
+    """Join the process group of ``torchrun`` and leave it at the end.
 
     Args:
-        device: the word ``device``: ``auto``, ``cpu`` or ``cuda``. Each rank takes the GPU of its local number.
+        device: value of the ``device`` setting. Each rank uses the GPU of its local rank.
+
+    Yields:
+        This process among its ranks, or ``SINGLE_PROCESS`` without ``torchrun``.
 
     Raises:
-        ConfigError: there are more ranks on this machine than GPUs, or only some of the ranks have CUDA.
+        ConfigError: this machine has more ranks than GPUs, or only some ranks have CUDA.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield SINGLE_PROCESS
         return
-    local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cuda = device != "cpu" and torch.cuda.is_available()
-    if cuda and here > torch.cuda.device_count():
+    if cuda and local_size > torch.cuda.device_count():
         raise ConfigError(
-            f"torchrun started {here} processes here and there are {torch.cuda.device_count()} GPUs. "
-            f"Say --nproc-per-node={torch.cuda.device_count()}, or device=cpu."
+            f"torchrun started {local_size} processes on this machine, which has {torch.cuda.device_count()} GPUs. "
+            f"Use --nproc-per-node={torch.cuda.device_count()} or set device=cpu."
         )
     if cuda:
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(local_rank)
     else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))  # torchrun leaves each process one
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))  # torchrun sets one thread per process
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-    store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, with the addresses of ranks that are gone
+    store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, which still has the addresses of dead ranks
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-    world = Distributed(rank, size, restarts)
+    ranks = Distributed(rank, size, restarts)
     try:
-        kinds = set(world.gather(cuda))
-        if len(kinds) > 1:
-            raise ConfigError("some ranks have CUDA and some have not; say device=cpu, or take the others out")
-        yield world
+        if len(set(ranks.gather(cuda))) > 1:
+            raise ConfigError("Some ranks have CUDA and others do not. Set device=cpu, or use only machines with CUDA.")
+        yield ranks
     finally:
         dist.destroy_process_group()

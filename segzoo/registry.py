@@ -1,8 +1,7 @@
 """Registries of builders, and settings read from their signatures.
 
-A builder takes objects as positional arguments and settings as keyword-only arguments. Each parameter after the ``*`` is a YAML key.
-Registries are created here by module path and import that module on first use, so importing this file is cheap. It uses the
-standard library only.
+A builder takes objects as positional arguments and settings as keyword-only arguments: each parameter after the ``*`` is a YAML key.
+Registries are created here by module path and import it on first use, so this file is cheap to import. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,11 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 
 class ConfigError(ValueError):
-    """An invalid configuration.
-
-    Attributes:
-        errors: every error found, one line each, including the hint.
-    """
+    """Every error of an invalid configuration, one line each with a hint."""
 
     def __init__(self, errors: str | Iterable[str]):
         self.errors = [errors] if isinstance(errors, str) else list(errors)
@@ -39,10 +35,7 @@ class ConfigError(ValueError):
 class Range:
     """Interval of valid numbers, used as ``Annotated[float, Range(0, None)]``.
 
-    Args:
-        low: smallest valid number; None for no lower bound.
-        high: largest valid number; None for no upper bound.
-        above: exclude ``low`` itself.
+    Both ends are valid, unless ``above`` excludes ``low``. None means no bound.
     """
 
     low: float | None = None
@@ -65,35 +58,32 @@ class Range:
 
 @dataclass(frozen=True)
 class Setting:
-    """One keyword-only parameter of a builder.
-
-    ``default`` is ``Setting.REQUIRED`` if the parameter has none.
-    """
+    """One keyword-only parameter of a builder."""
 
     REQUIRED = inspect.Parameter.empty
     name: str
     type: Any
-    default: Any
+    default: Any  # REQUIRED if there is none
 
 
 def settings_of(function: Callable) -> dict[str, Setting]:
-    """Read the settings of a builder from its keyword-only parameters.
+    """Keyword-only parameters of a builder, with resolved annotations.
 
-    Types are resolved, and ``Annotated`` is kept.
+    A builder that is not a function may list its settings in an attribute ``settings``.
 
     Raises:
         TypeError: the builder takes ``**kwargs``, so a misspelled setting could not be detected.
     """
+    if (declared := getattr(function, "settings", None)) is not None:
+        return declared
     parameters = inspect.signature(function).parameters.values()
     keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     typed = {p.name: p.annotation for p in keyword_only if p.annotation is not p.empty}
     # keyword-only parameters alone: the annotations of the others may exist only under TYPE_CHECKING
-    names = getattr(inspect.unwrap(function), "__globals__", None)
+    names = getattr(inspect.unwrap(function), "__globals__", None) or vars(sys.modules[function.__module__])
     hints = get_type_hints(types.SimpleNamespace(__annotations__=typed), globalns=names, include_extras=True)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise TypeError(
-            f"{function.__qualname__} takes **kwargs; list its settings explicitly so that misspelled ones are rejected"
-        )
+        raise TypeError(f"{function.__qualname__} takes **kwargs; name each setting so that misspelled ones are rejected")
     return {p.name: Setting(p.name, hints.get(p.name, Any), p.default) for p in keyword_only}
 
 
@@ -119,11 +109,7 @@ class Registry:
         self._loaded = False
 
     def register(self, builder: Callable) -> Callable:
-        """Register a builder under its function name, as a decorator.
-
-        Raises:
-            ValueError: another builder is already registered under that name.
-        """
+        """Register a builder under its function name, which must be unique."""
         name = builder.__name__
         existing = self._builders.get(name)
         if existing is not None and (existing.__module__, existing.__qualname__) != (builder.__module__, builder.__qualname__):
@@ -137,11 +123,7 @@ class Registry:
         return sorted(self._builders)
 
     def get(self, name: str) -> Callable:
-        """Return the builder registered under ``name``.
-
-        Raises:
-            ConfigError: there is none; the message has the closest match and the valid names.
-        """
+        """Return a builder by name, or raise ConfigError if there is none."""
         if name not in self.names():
             raise ConfigError(unknown_name_error(self.kind, name, self.names()))
         return self._builders[name]
@@ -151,32 +133,14 @@ class Registry:
         return settings_of(self.get(name))
 
     def errors(self, name: str, values: Mapping[str, Any], section: str | None = None) -> list[str]:
-        """List every error in the settings of a builder, one line each.
-
-        Args:
-            name: of the builder.
-            values: setting -> value.
-            section: config group shown in the messages; None means the registry's kind.
-
-        Returns:
-            The errors; empty if the builder accepts the settings.
-        """
+        """List every error in the settings of a builder, one line each."""
         section = section or self.kind
         if name not in self.names():
             return [unknown_name_error(section, name, self.names())]
         return setting_errors(self.settings(name), values, section, f"{section} {name!r}")
 
     def build(self, name: str, *objects: Any, **values: Any) -> Any:
-        """Check the settings and call the builder.
-
-        Args:
-            name: of the builder.
-            objects: its positional arguments.
-            values: its settings, as YAML holds them.
-
-        Raises:
-            ConfigError: the name or a setting is invalid; lists all errors.
-        """
+        """Call a builder, or raise ConfigError if its settings are invalid."""
         errors = self.errors(name, values)
         if errors:
             raise ConfigError(errors)
@@ -195,11 +159,7 @@ class Registry:
 def setting_errors(known: Mapping[str, Setting], values: Mapping[str, Any], section: str, owner: str) -> list[str]:
     """List unknown, missing and mistyped settings of one section, one line each.
 
-    Args:
-        known: the valid settings.
-        values: setting -> value.
-        section: prefix of the settings in messages, such as ``model``; empty for top-level settings.
-        owner: of the settings, for messages, such as ``model 'pspnet'``.
+    Messages name the ``section``, empty at the top level, and the ``owner``, such as ``model 'pspnet'``.
     """
     prefix = f"{section}." if section else ""
     errors = []
@@ -268,10 +228,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def coerce(value: Any, annotation: Any) -> Any:
-    """Convert a YAML value to the containers and numbers of its annotation.
-
-    Lists become tuples, and integers become floats where a float is expected.
-    """
+    """Convert YAML lists to tuples and integers to floats where annotated."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return coerce(value, args[0])

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from segzoo.device import RuntimePrecision
 from segzoo.export.formats import ExportModel, to_onnx
 
-RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 Call = Callable[[Tensor], Tensor]  # (N, H, W, 3) uint8 RGB -> logits (N, K, h, w) float32
 
 

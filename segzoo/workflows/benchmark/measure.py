@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.device import peak_memory, reset_peak_memory
+from segzoo.device import RuntimePrecision, peak_memory, reset_peak_memory
 from segzoo.registry import Range
 from segzoo.workflows.benchmark.roofline import roofline
 from segzoo.workflows.benchmark.timing import measure
@@ -31,7 +31,7 @@ def benchmark(
     *,
     batch: Annotated[int, Range(1, None)] = 1,
     scope: Scope = "net+labels",
-    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32",
+    precision: RuntimePrecision = "fp32",
     max_seconds: Annotated[float, Range(0, None, above=True)] = 20.0,
     ci_half_width: Annotated[float, Range(0, 1, above=True)] = 0.03,
 ) -> dict[str, Any]:

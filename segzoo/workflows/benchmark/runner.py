@@ -8,10 +8,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segzoo.config.commands import arguments_for
 from segzoo.config.sections import section_settings
+from segzoo.device import DeviceName, pick_device
 from segzoo.registry import RUNTIMES, ConfigError, Range
 from segzoo.types import DataError
 from segzoo.workflows.benchmark.workload import Workload, benchmark_images, build_workload
@@ -33,7 +34,7 @@ MAX_ERROR_LENGTH = 300  # characters of an error that a row shows
 def run_benchmark(
     config: Mapping[str, Any],
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceName = "auto",
     threads: Annotated[int, Range(1, None)] | None = None,
     num_check_images: Annotated[int, Range(1, None)] = 2,
 ) -> dict[str, Any]:
@@ -52,7 +53,6 @@ def run_benchmark(
     import numpy as np
     import torch
 
-    from segzoo.device import pick_device
     from segzoo.layers.upsample_argmax import upsample_argmax
     from segzoo.runs.environment import clocks_mhz, git_commit, machine, versions
     from segzoo.runtimes._base import RuntimeRequest, RuntimeUnavailable

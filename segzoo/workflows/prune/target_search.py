@@ -1,4 +1,4 @@
-"""How many channels may stay so that a network meets a target of time, of operations or of parameters."""
+"""Search for the keep ratio that meets a target latency or size."""
 
 from __future__ import annotations
 
@@ -6,195 +6,217 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
 
 if TYPE_CHECKING:
     from segzoo.distributed import Distributed
-    from segzoo.pruning._base import Pruner, Ranking, Target
+    from segzoo.models._base import SegModel
+    from segzoo.pruning._base import CalibrationData, Pruner, Target
+    from segzoo.pruning.ranking import Ranking
     from segzoo.training.components import TrainingComponents
     from segzoo.types import Dataset
 
-MIN_RATIO = 0.05  # share of the channels below which nothing is tried
+MIN_RATIO = 0.05  # smallest keep ratio that is tried
+MIN_BRACKET = 0.004  # difference of keep ratios at which the search ends
 TOLERANCE = {"ms": 0.04, "gmacs": 0.002, "params": 0.002}  # relative distance below the target at which the search ends
 MAX_TRIALS = 12
 UNITS = {"ms": "ms", "gmacs": "GMACs", "params": "parameters"}
 
 
 def resolve_keep_ratio(
-    parts: TrainingComponents,
+    components: TrainingComponents,
     folder: Path,
-    world: Distributed,
+    dist: Distributed,
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
 ) -> None:
-    """Gives the pruner of a training that has a target the share that meets it; rank 0 searches.
+    """Replace the target of a training's pruner by a keep ratio.
+
+    A pruner without a target is not changed.
 
     Args:
-        parts: of the training.
-        folder: the run's.
-        world: the ranks.
-        device, precision: as the training takes them.
+        components: of the training; its pruner is replaced.
+        folder: the run directory.
+        dist: the ranks; rank 0 searches.
+        device, precision: of the training.
     """
-    from segzoo.device import Precision, pick_device
     from segzoo.training.calibration import CalibrationSet
 
-    pruner = parts.pruner
-    if pruner is not None and pruner.target is not None:
-        place = pick_device(device)
-        evidence = CalibrationSet(parts.model.to(place), parts, Precision(precision, place))
-        sections = ("model", "backbone", "ckpt", "init", "data", "augment", "loss")
-        of = {name: parts.config.get(name) for name in sections} | {"precision": precision}
-        share = world.run_on_rank0(lambda: search_keep_ratio(pruner, parts.model, evidence, parts.val_set, folder, device, of=of))
-        parts.pruner = dataclasses.replace(pruner, shares=(share,), target=None)
+    pruner = components.pruner
+    if pruner is None or pruner.target is None:
+        return
+    torch_device = pick_device(device)
+    calibration = CalibrationSet(components.model.to(torch_device), components, Precision(precision, torch_device))
+    sections = ("model", "backbone", "ckpt", "init", "data", "augment", "loss")
+    depends_on = {name: components.config.get(name) for name in sections} | {"precision": precision}
+    ratio = dist.run_on_rank0(
+        lambda: search_keep_ratio(pruner, components.model, calibration, components.val_set, folder, device, depends_on=depends_on)
+    )
+    components.pruner = dataclasses.replace(pruner, keep_ratios=(ratio,), target=None)
 
 
 def search_keep_ratio(
     pruner: Pruner,
-    model: Any,
-    evidence: Any,
-    data: Dataset,
+    model: SegModel,
+    calibration: CalibrationData,
+    dataset: Dataset,
     folder: Path,
-    device: str,
-    say: Callable[[str], None] = print,
-    of: Mapping[str, Any] | None = None,
+    device: DeviceName,
+    log: Callable[[str], None] = print,
+    depends_on: Mapping[str, Any] | None = None,
 ) -> float:
-    """The largest share of the channels with which a network meets the pruner's target.
+    """Find the largest keep ratio that meets the target.
 
-    What was tried is kept in ``aim.json``, which a resumed run reads instead of measuring again if it has the same target, ranks by the
-    same settings and is of the same network and images; on another device it keeps the share that it has.
+    The trials are stored in ``target_search.json``. A resumed run reuses the ratio if its target, ranking settings, model and images are the
+    same, even on another device.
 
     Args:
-        pruner: of a training; has a target.
-        model: the network before it is pruned; left as it is.
-        evidence: of what it does on training images, for pruners that ask.
-        data: gives the image that is timed.
-        folder: the run's.
-        device: where it is timed, as configurations name it.
-        say: is told each try in a line.
-        of: what else the answer depends on, in plain containers: the network, the images.
+        pruner: of a training, with a target.
+        model: the unpruned model; it is not changed.
+        calibration: of the model.
+        dataset: provides the image that is timed.
+        folder: the run directory.
+        device: where the model is timed.
+        log: called with a line per trial.
+        depends_on: everything else that the ratio depends on, such as the configurations of the model and the data.
 
     Raises:
-        ConfigError: the target cannot be met, or is met already.
+        ConfigError: the target cannot be met, or the unpruned model meets it.
     """
-    target, kept = pruner.target, folder / "target_search.json"
+    target, path = pruner.target, folder / "target_search.json"
     assert target is not None
-    wanted = {"target": dataclasses.asdict(target), "ranks": _ranks(pruner), "of": dict(of or {})}
-    wanted = json.loads(json.dumps(wanted))
-    known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    if {key: known.get(key) for key in wanted} == wanted:
-        return known["share"]
-    value = _clock(target, data, device) if target.kind == "ms" else partial(_counted, target)
-    ranking = pruner.ranking(model, evidence)
-    tried = search(target, lambda share: value(_pruned(ranking, model, share)), say)
-    share = max(share for share, value in tried.items() if value <= target.value)
-    rows = [{"share": share, target.kind: value} for share, value in sorted(tried.items())]
-    write_json(kept, {"share": share, "tried": rows} | wanted)
-    return share
+    key = {"target": dataclasses.asdict(target), "ranks": _ranking_settings(pruner), "of": dict(depends_on or {})}
+    key = json.loads(json.dumps(key))
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if {name: stored.get(name) for name in key} == key:
+        return stored["share"]
+    cost = _latency_meter(target, dataset, device) if target.kind == "ms" else _complexity_meter(target)
+    ranking = pruner.ranking(model, calibration)
+    trials = search(target, lambda ratio: cost(_pruned_copy(ranking, model, ratio)), log)
+    best = max(ratio for ratio, value in trials.items() if value <= target.value)
+    rows = [{"share": ratio, target.kind: value} for ratio, value in sorted(trials.items())]
+    write_json(path, {"share": best, "tried": rows} | key)
+    return best
 
 
-def _ranks(pruner: Pruner) -> dict[str, Any]:
-    """What decides which channels a share drops: the ranking, by name and with its own settings, and how shares are dealt out."""
-    rank = pruner.importance if isinstance(pruner.importance, partial) else partial(pruner.importance)
-    name = getattr(rank.func, "__name__", str(rank.func))
-    return {"by": name, **rank.keywords, "how": pruner.allocation, "multiple": pruner.round_to, "exclude": pruner.exclude}
+def _ranking_settings(pruner: Pruner) -> dict[str, Any]:
+    """Everything that determines which channels a keep ratio removes."""
+    allocation = {"how": pruner.allocation, "multiple": pruner.round_to, "exclude": pruner.exclude}
+    return {"by": pruner.criterion, **pruner.settings, **allocation}
 
 
-def search(target: Target, value: Callable[[float], float], say: Callable[[str], None]) -> dict[float, float]:
-    """Shares tried and what each came to; the last ones enclose the target ever more closely from both sides.
+def search(target: Target, cost: Callable[[float], float], log: Callable[[str], None]) -> dict[float, float]:
+    """Bracket the largest keep ratio that meets a target.
+
+    The cost must increase with the ratio, apart from noise. Steps of false position, which converge fast where the cost is nearly linear,
+    alternate with bisection, which halves the bracket where it is not (Numerical Recipes, 3rd ed., sec. 9.1 and 9.2).
+    Latency is noisy, so the answer is measured a second time. If it misses the target then, the search continues below it.
 
     Args:
-        target: not to be exceeded.
-        value: what a share comes to; grows with it, apart from noise.
-        say: is told each try in a line.
+        target: the limit on the cost.
+        cost: of the model pruned to a keep ratio, in the target's unit.
+        log: called with a line per trial.
+
+    Returns:
+        The cost at each ratio that was tried.
+
+    Raises:
+        ConfigError: the target is missed at ``MIN_RATIO``, or met without pruning.
     """
-    tried: dict[float, float] = {}
+    trials: dict[float, float] = {}
+    limit, tolerated = _format_value(target.kind, target.value), target.value * (1 - TOLERANCE[target.kind])
 
-    def take(share: float) -> float:
-        tried[share] = value(share)
-        say(
-            f"{share:.0%} of the channels: {_format_value(target.kind, tried[share])}, wanted {_format_value(target.kind, target.value)}"
-        )
-        return tried[share]
+    def meets_target(ratio: float) -> bool:
+        trials[ratio] = cost(ratio)
+        log(f"{ratio:.0%} of the channels: {_format_value(target.kind, trials[ratio])}, target {limit}")
+        return trials[ratio] <= target.value
 
-    if take(1.0) <= target.value:
+    if meets_target(1.0):
         raise ConfigError(
-            f"pruner.target_{target.kind}={target.value:g} is met already: {_format_value(target.kind, tried[1.0])}. Ask for less, or do not prune."
+            f"pruner.target_{target.kind}={target.value:g} is already met without pruning: {_format_value(target.kind, trials[1.0])}. Set a "
+            "lower target, or do not prune."
         )
-    if take(MIN_RATIO) > target.value:
+    if not meets_target(MIN_RATIO):
         raise ConfigError(
             f"pruner.target_{target.kind}={target.value:g} cannot be met: with {MIN_RATIO:.0%} of the channels it is still "
-            f"{_format_value(target.kind, tried[MIN_RATIO])}. Take a smaller backbone or image, a faster runtime, or a higher target."
+            f"{_format_value(target.kind, trials[MIN_RATIO])}. Use a smaller backbone or image, a faster runtime, or a higher target."
         )
-    low, high = MIN_RATIO, 1.0
-    for turn in range(MAX_TRIALS):
-        between = (target.value - tried[low]) / (tried[high] - tried[low]) if turn % 2 == 0 and tried[high] > tried[low] else 0.5
-        share = low + (high - low) * min(0.9, max(0.1, between))  # along the line and in the middle by turns
-        if take(share) <= target.value:
-            low = share
+    low, high = MIN_RATIO, 1.0  # the target is met at low and missed at high
+    for trial in range(MAX_TRIALS):
+        weight = _false_position(target.value, trials[low], trials[high]) if trial % 2 == 0 else 0.5
+        ratio = low + (high - low) * weight
+        if meets_target(ratio):
+            low = ratio
         else:
-            high = share
-        if tried[low] < target.value * (1 - TOLERANCE[target.kind]) and high - low >= 0.004:
-            continue
-        if target.kind != "ms" or low == MIN_RATIO or take(low) <= target.value:  # times are noisy: the answer is measured twice
-            break
-        high, low = low, max(share for share, value in tried.items() if value <= target.value)
-    if tried[low] < target.value * (1 - TOLERANCE[target.kind]):
-        say(f"no share between {low:.1%} and {high:.1%} came closer to what was wanted")
-    return tried
+            high = ratio
+        if trials[low] >= tolerated or high - low < MIN_BRACKET:
+            if target.kind != "ms" or low == MIN_RATIO or meets_target(low):
+                break
+            low, high = max(ratio for ratio, value in trials.items() if value <= target.value), low
+    if trials[low] < tolerated:
+        log(f"no ratio between {low:.1%} and {high:.1%} gets closer to the target")
+    return trials
 
 
-def _pruned(ranking: Ranking, model: Any, share: float) -> Any:
-    """A copy that has lost channels."""
+def _false_position(limit: float, low: float, high: float) -> float:
+    """Position of ``limit`` between two costs by linear interpolation.
+
+    It stays away from both ends, so that every step narrows the bracket by a tenth or more. Costs that noise has reversed are bisected.
+    """
+    return min(0.9, max(0.1, (limit - low) / (high - low))) if high > low else 0.5
+
+
+def _pruned_copy(ranking: Ranking, model: SegModel, keep_ratio: float) -> SegModel:
     from segzoo.pruning.surgery import remove_channels_
 
-    cut = copy.deepcopy(model).eval()
-    remove_channels_(cut, ranking.channels, ranking.select(share) if share < 1 else ())
-    return cut
+    pruned = copy.deepcopy(model).eval()
+    remove_channels_(pruned, ranking.graph, ranking.select(keep_ratio) if keep_ratio < 1 else ())
+    return pruned
 
 
-def _counted(target: Target, model: Any) -> float:
-    """Parameters or 10^9 multiply-adds of a network."""
+def _complexity_meter(target: Target) -> Callable[[SegModel], float]:
+    """A function that counts the parameters or 10^9 multiply-adds of a model."""
     from segzoo.workflows.benchmark.model_summary import model_complexity
 
-    return float(model_complexity(model, target.hw)[target.kind])
+    return lambda model: float(model_complexity(model, target.hw)[target.kind])
 
 
-def _clock(target: Target, data: Dataset, device: str) -> Callable[[Any], float]:
-    """What gives a network's median milliseconds of an image, from bytes to labels.
+def _latency_meter(target: Target, dataset: Dataset, device: DeviceName) -> Callable[[SegModel], float]:
+    """A function that measures the latency of a model in milliseconds.
 
-    The first network that is asked for is timed alone. Each later one is timed in turns with it, and its time is their ratio times the
-    median of all the first one's times so far: a machine that is slower for a minute moves no answer, be it the first minute.
+    It is the median time per image from bytes to labels. The first model is timed alone and becomes the reference. Each later one is timed
+    interleaved with it, and its latency is the ratio of both times the median of all times of the reference so far. That way a machine that
+    is slower for a while, even at the start, does not change the result.
     """
     import statistics
 
-    from segzoo.device import pick_device
     from segzoo.runtimes._base import RuntimeUnavailable
     from segzoo.workflows.benchmark.runner import make_segmenter
     from segzoo.workflows.benchmark.timing import interleaved_ratio, measure
     from segzoo.workflows.benchmark.workload import benchmark_images
 
-    place, pictures = pick_device(device), benchmark_images(data, 8, hw=target.hw)
-    whole: list[Callable[[], object]] = []
-    seconds: list[float] = []  # of the whole network, whenever it ran
+    torch_device, images = pick_device(device), benchmark_images(dataset, 8, hw=target.hw)
+    reference: list[Callable[[], object]] = []
+    reference_seconds: list[float] = []
 
-    def milliseconds(model: Any) -> float:
+    def milliseconds(model: SegModel) -> float:
         try:
-            once = make_segmenter(model, data.info, target.runtime, target.precision, pictures, place)
+            segment = make_segmenter(model, dataset.info, target.runtime, target.precision, images, torch_device)
         except RuntimeUnavailable as error:
             raise ConfigError(f"pruner.runtime={target.runtime}: {error}") from None
-        if not whole:
-            whole.append(once)
-            seconds.extend(measure(once, place, max_seconds=20, ci_half_width=0.02).seconds)
-            return 1000 * statistics.median(seconds)
-        found = interleaved_ratio(once, whole[0], place, max_seconds=20, interval=0.02)
-        seconds.extend(found.others)
-        return 1000 * found.ratio * statistics.median(seconds)
+        if not reference:
+            reference.append(segment)
+            reference_seconds.extend(measure(segment, torch_device, max_seconds=20, ci_half_width=0.02).seconds)
+            return 1000 * statistics.median(reference_seconds)
+        times = interleaved_ratio(segment, reference[0], torch_device, max_seconds=20, interval=0.02)
+        reference_seconds.extend(times.others)
+        return 1000 * times.ratio * statistics.median(reference_seconds)
 
     return milliseconds
 
