@@ -1,7 +1,7 @@
-"""ResNet-50 and ResNet-101 with the stems and stride positions that segmentation papers use.
+"""ResNet-50 and ResNet-101 in the variants of segmentation papers.
 
-He et al., CVPR 2016, arXiv:1512.03385. Deviations, each a setting: three 3x3 convolutions as the stem, the stride of c3, c4
-and c5 on the 3x3 instead of the 1x1 of their first block (what torchvision's weights are trained with), and a scaled width.
+He et al., CVPR 2016, arXiv:1512.03385. Deviations, each a setting: a stem of three 3x3 convolutions, the stride of c3, c4 and c5 in
+the 3x3 convolution of their first block instead of the 1x1 (as torchvision's weights were trained), and a scaled width.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ DEEP_STEMS = {"deep": (64, 64, 128), "v1c": (32, 32, 64)}  # channels of the thr
 
 @BACKBONES.register
 def resnet50(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width = 1.0, weights: str = "none") -> ResNet:
-    """ResNet-50: 3, 4, 6 and 3 bottlenecks in c2 to c5. Settings as in ``resnet101``."""
+    """ResNet-50: 3, 4, 6 and 3 bottlenecks in c2 to c5.
+
+    Settings as in ``resnet101``.
+    """
     return _build("resnet50", (3, 4, 6, 3), stem, stride_at, width, weights)
 
 
@@ -34,10 +37,11 @@ def resnet101(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width
     """ResNet-101: 3, 4, 23 and 3 bottlenecks in c2 to c5.
 
     Args:
-        stem: ``basic`` (7x7, 64 channels), ``deep`` (three 3x3: 64, 64, 128; as in PSPNet and ICNet) or ``v1c`` (32, 32, 64).
-        stride_at: which convolution of the first bottleneck of c3, c4 and c5 carries the stride.
-        width: factor on all channel numbers, 0.125 to 2; 0.5 is ICNet's backbone.
-        weights: ``none``, ``imagenet`` (torchvision's first ImageNet weights) or a file; see ``segzoo.weights.load_trunk``.
+        stem: ``basic`` (7x7, 64 channels), ``deep`` (three 3x3 with 64, 64, 128 channels, as in PSPNet and ICNet) or ``v1c`` (three
+            3x3 with 32, 32, 64).
+        stride_at: strided convolution in the first bottleneck of c3, c4 and c5.
+        width: factor of all channel counts, 0.125 to 2. ICNet's backbone has 0.5.
+        weights: ``none``, ``imagenet`` (torchvision's IMAGENET1K_V1) or a file. See ``segzoo.weights.load_backbone``.
     """
     return _build("resnet101", (3, 4, 23, 3), stem, stride_at, width, weights)
 
@@ -49,11 +53,13 @@ def _build(name: str, blocks: tuple[int, ...], stem: Stem, stride_at: StrideAt, 
 
 
 class ResNet(Backbone):
-    """A ResNet of bottlenecks: c1 is the stem, c2 begins with the 3x3 stride-2 max-pool, ``c3_1`` ends c3's first block.
+    """A ResNet of bottleneck blocks.
+
+    c1 is the stem, c2 begins with the 3x3 max-pool of stride 2, and ``c3_1`` is the end of c3's first block.
 
     Shapes:
         (N, 3, H, W) -> c1 (N, 64, H/2, W/2), c2 (N, 256, H/4, W/4), c3 (N, 512, H/8, W/8), c4 (N, 1024, H/16, W/16),
-        c5 (N, 2048, H/32, W/32) at width 1 with the basic stem, each side halved rounding up.
+        c5 (N, 2048, H/32, W/32) at width 1 with the basic stem, with sizes rounded up.
     """
 
     def __init__(self, name: str, blocks: tuple[int, ...], stem: Stem, stride_at: StrideAt, width: float):
@@ -67,32 +73,45 @@ class ResNet(Backbone):
         init_weights(self)
         for block in self.modules():
             if isinstance(block, Bottleneck):
-                nn.init.zeros_(block.bn3.weight)  # starts as the identity; Goyal et al., arXiv:1706.02677, sec. 5.1
+                nn.init.zeros_(block.bn3.weight)  # blocks start as the identity; Goyal et al., arXiv:1706.02677, sec. 5.1
 
     def imagenet(self) -> tuple[str, str]:
-        """Torchvision's IMAGENET1K_V1 entry and what this backbone does differently; ConfigError if the width is not 1."""
+        """Torchvision's IMAGENET1K_V1 weights.
+
+        The note names the stem and the stride position if they differ from this backbone's.
+
+        Raises:
+            ConfigError: the width is not 1.
+        """
         if self.width != 1:
             raise ConfigError(
                 f"backbone.weights='imagenet': the published weights have width 1, this {self.name} has width {self.width:g}. "
-                "Set backbone.width=1, or backbone.weights=none or a file."
+                "Set backbone.width=1, or set backbone.weights to none or a file."
             )
         notes = []
         if self.stem != "basic":
-            notes.append(f"trained with the basic stem: the {self.stem} stem and what reads it start anew")
+            notes.append(f"trained with the basic stem: the {self.stem} stem and the layers that read it are newly initialized")
         if self.stride_at != "3x3":
-            notes.append("trained with the stride at the 3x3")
+            notes.append("trained with the stride in the 3x3 convolution")
         return f"{self.name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1", "; ".join(notes)
 
     def key_aliases(self, keys: Collection[str]) -> dict[str, str]:
-        """Torchvision's and timm's layer names; the stem's only when the file has the same kind of stem."""
-        body = {f"layer{i}.": f"c{i + 1}." for i in range(1, 5)}
+        """Torchvision's and timm's layer names.
+
+        The stem is included only if the file has the same kind of stem.
+        """
+        stages = {f"layer{i}.": f"c{i + 1}." for i in range(1, 5)}
         deep = "conv1.0.weight" in keys
         if deep != (self.stem != "basic"):
-            return body
-        return body | ({"conv1.": "c1.", "bn1.": "c1.7."} if deep else {"conv1.": "c1.0.", "bn1.": "c1.1."})
+            return stages
+        return stages | ({"conv1.": "c1.", "bn1.": "c1.7."} if deep else {"conv1.": "c1.0.", "bn1.": "c1.1."})
 
     def external_names(self, layout: str) -> dict[str, str]:
-        """Torchvision's and mmsegmentation's prefixes, ours -> theirs; every layer of the deep stem and the blocks in Caffe's."""
+        """Local names to torchvision's, mmsegmentation's or Caffe's.
+
+        Prefixes for torchvision and mmsegmentation. For Caffe every layer of the deep stem and of the blocks, and nothing for other
+        stems.
+        """
         if layout == "caffe":
             return self._caffe_names() if self.stem == "deep" else {}
         if layout == "torchvision" and self.stem != "basic":
@@ -102,16 +121,16 @@ class ResNet(Backbone):
 
     def _caffe_names(self) -> dict[str, str]:
         convs = {f"c1.{3 * i}": f"conv1_{i + 1}_3x3{'_s2' * (i == 0)}" for i in range(3)}
-        norms = {f"c1.{3 * i + 1}": f"conv1_{i + 1}_3x3{'_s2' * (i == 0)}/bn" for i in range(3)}
-        for stage in self.stages[1:]:
+        batch_norms = {f"c1.{3 * i + 1}": f"conv1_{i + 1}_3x3{'_s2' * (i == 0)}/bn" for i in range(3)}
+        for number, stage in enumerate(self.stages[1:], 2):
             for index, _ in enumerate(m for m in self.get_submodule(stage.name).children() if isinstance(m, Bottleneck)):
-                ours, theirs = f"{stage.name}.{index}", f"conv{stage.name[1]}_{index + 1}"
-                for number, part in enumerate(("1x1_reduce", "3x3", "1x1_increase"), 1):
-                    convs[f"{ours}.conv{number}"] = f"{theirs}_{part}"
-                    norms[f"{ours}.bn{number}"] = f"{theirs}_{part}/bn"
-                convs[f"{ours}.downsample.0"] = f"{theirs}_1x1_proj"
-                norms[f"{ours}.downsample.1"] = f"{theirs}_1x1_proj/bn"
-        return convs | norms
+                local, external = f"{stage.name}.{index}", f"conv{number}_{index + 1}"
+                for i, suffix in enumerate(("1x1_reduce", "3x3", "1x1_increase"), 1):
+                    convs[f"{local}.conv{i}"] = f"{external}_{suffix}"
+                    batch_norms[f"{local}.bn{i}"] = f"{external}_{suffix}/bn"
+                convs[f"{local}.downsample.0"] = f"{external}_1x1_proj"
+                batch_norms[f"{local}.downsample.1"] = f"{external}_1x1_proj/bn"
+        return convs | batch_norms
 
     def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
         blocks = [block for block in self.get_submodule(stage).children() if isinstance(block, Bottleneck)]
@@ -121,12 +140,14 @@ class ResNet(Backbone):
 
 
 class Bottleneck(nn.Module):
-    """1x1 reduce, 3x3, 1x1 increase by 4, each with batch norm, added to the (projected) input, then a ReLU.
+    """A bottleneck residual block.
+
+    1x1 reduction, 3x3 and 1x1 expansion by 4, each with batch norm, are added to the (projected) input, then a ReLU follows.
 
     Args:
         cin: input channels.
-        mid: channels of the first two convolutions; the output has 4 times as many.
-        stride: 1 or 2, on the convolution that ``stride_at`` names and on the projection.
+        mid: channels of the first two convolutions. The output has 4 times as many.
+        stride: 1 or 2, in the convolution named by ``stride_at`` and in the projection.
         stride_at: ``3x3`` or ``1x1``.
     """
 
@@ -152,7 +173,7 @@ class Bottleneck(nn.Module):
         return self.relu(y)
 
     def stride_to_dilation(self, dilation: int) -> None:
-        """Sets every stride to 1 and the 3x3 to ``dilation``, its padding with it."""
+        """Replace the stride of every convolution by dilation of the 3x3."""
         self.conv1.stride = self.conv2.stride = (1, 1)
         self.conv2.dilation = self.conv2.padding = (dilation, dilation)
         if self.downsample is not None:
@@ -160,7 +181,7 @@ class Bottleneck(nn.Module):
 
 
 def _stem_channels(stem: Stem, width: float) -> list[int]:
-    return [round(wide * width) for wide in DEEP_STEMS.get(stem, (64,))]
+    return [round(channels * width) for channels in DEEP_STEMS.get(stem, (64,))]
 
 
 def _stem(stem: Stem, width: float) -> nn.Sequential:

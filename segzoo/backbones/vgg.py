@@ -1,6 +1,6 @@
 """VGG-16 without its classifier.
 
-Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556, configuration D. Every convolution has a bias, with batch norm or without.
+Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556, configuration D. Every convolution has a bias, also with batch norm.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from segzoo.weights import load_backbone
 
 Pool = Literal["vgg", "caffe", "deeplab"]
 
-STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of c1 to c5
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and number of convolutions of c1 to c5
 
 
 @BACKBONES.register
 def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none") -> VGG:
-    """VGG-16. Without batch norm it does not train from scratch: give it weights, or ``batch_norm=True``.
+    """VGG-16, with or without batch norm.
+
+    Without batch norm it does not train from scratch: set ``weights``, or ``batch_norm=True``.
 
     Args:
         batch_norm: whether a batch norm follows each convolution.
-        pool: ``vgg`` (2x2 stride 2, odd sides rounded down), ``caffe`` (the same, rounded up) or ``deeplab`` (3x3 stride 2 padding 1,
-            which aligns the corners at sizes 8k+1).
-        weights: ``none``, ``imagenet`` (torchvision's) or a file; see ``segzoo.weights.load_trunk``.
+        pool: ``vgg`` (2x2 with stride 2, odd sizes rounded down), ``caffe`` (the same, rounded up) or ``deeplab`` (3x3 with stride
+            2 and padding 1, which aligns the corners at sizes 8k+1).
+        weights: ``none``, ``imagenet`` (torchvision's) or a file. See ``segzoo.weights.load_backbone``.
     """
     backbone = VGG("vgg16", batch_norm, pool)
     load_backbone(backbone, weights)
@@ -35,17 +37,18 @@ def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none"
 
 
 class VGG(Backbone):
-    """Thirteen 3x3 convolutions in five stages; each stage ENDS with its max-pool, and ``c3_1`` is the end of c3.
+    """Thirteen 3x3 convolutions in five stages.
 
-    Dilation follows DeepLab-LargeFOV (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1): a pool that loses its stride stays
-    as a 3x3 maximum of stride 1, and the convolutions AFTER it are dilated. At output stride 8 these are pool4 and pool5, so
-    conv5 gets dilation 2; at 16 it is pool5 alone, and no layer in here is dilated. What a model builds on c5 (fc6) stands
-    behind a removed stride of 4 or 2 and has to choose its own dilation. ``full`` and ``half`` are the same network: the
-    strides sit at the ends of stages, so no stage has a first block that could keep an earlier dilation.
+    Each stage ENDS with its max-pool, and ``c3_1`` is the end of c3. Dilation follows DeepLab-LargeFOV (Chen et al., ICLR 2015,
+    arXiv:1412.7062, sec. 3.1): a pool that loses its stride becomes a 3x3 max-pool of stride 1, and the convolutions AFTER it are
+    dilated. At output stride 8 these pools are pool4 and pool5, so conv5 gets dilation 2. At 16 it is pool5 only, and no layer of
+    the backbone is dilated. A layer that a model builds on c5 (fc6) follows a removed stride of 4 or 2 and must choose its own
+    dilation. ``full`` and ``half`` are the same network: the strides are at the ends of stages, so no stage has a first block that
+    could keep an earlier dilation.
 
     Shapes:
         (N, 3, H, W) -> c1 (N, 64, H/2, W/2), c2 (N, 128, H/4, W/4), c3 (N, 256, H/8, W/8), c4 (N, 512, H/16, W/16),
-        c5 (N, 512, H/32, W/32), each side halved, rounding down with pool ``vgg`` and up with the others.
+        c5 (N, 512, H/32, W/32), with sizes rounded down by pool ``vgg`` and up by the others.
     """
 
     def __init__(self, name: str, batch_norm: bool, pool: Pool):
@@ -59,20 +62,23 @@ class VGG(Backbone):
         init_weights(self)
 
     def imagenet(self) -> tuple[str, str]:
-        """Torchvision's IMAGENET1K_V1 entry, with or without batch norm, and what this backbone does differently."""
+        """Torchvision's IMAGENET1K_V1 weights, with or without batch norm.
+
+        The note names the pools if they differ from this backbone's.
+        """
         entry = "VGG16_BN_Weights.IMAGENET1K_V1" if self.batch_norm else "VGG16_Weights.IMAGENET1K_V1"
         return entry, "trained with 2x2 pools" if self.pool == "deeplab" else ""
 
     def key_aliases(self, keys: Collection[str]) -> dict[str, str]:
-        """Torchvision's and timm's ``features.N``, which count through the stages."""
-        own = [f"{stage.name}.{i}." for stage in self.stages for i, _ in enumerate(self.get_submodule(stage.name).children())]
-        return {f"features.{i}.": prefix for i, prefix in enumerate(own)}
+        """Torchvision's and timm's ``features.N``, numbered across all stages."""
+        local = [f"{stage.name}.{i}." for stage in self.stages for i, _ in enumerate(self.get_submodule(stage.name).children())]
+        return {f"features.{i}.": prefix for i, prefix in enumerate(local)}
 
     def store_classifier(self, state: Mapping[str, Tensor]) -> None:
-        """Keeps fc6 and fc7 of torchvision's file in ``classifier``."""
+        """Store fc6 and fc7 of torchvision's file in ``classifier``."""
         names = {f"fc{6 + i}.{part}": f"classifier.{3 * i}.{part}" for i in range(2) for part in ("weight", "bias")}
         if all(name in state for name in names.values()):
-            self.classifier = {name: state[theirs] for name, theirs in names.items()}
+            self.classifier = {name: state[external] for name, external in names.items()}
 
     def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
         for layer in self.get_submodule(stage).children():
@@ -82,8 +88,8 @@ class VGG(Backbone):
                 layer.kernel_size, layer.stride, layer.padding = 3, 1, 1
         return 2 * dilation
 
-    def _halved(self, side: int) -> int:
-        return side // 2 if self.pool == "vgg" else super()._halve_feature(side)
+    def _halve(self, side: int) -> int:
+        return side // 2 if self.pool == "vgg" else super()._halve(side)
 
 
 def _stage(cin: int, channels: int, convs: int, batch_norm: bool, pool: Pool) -> nn.Sequential:

@@ -11,9 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def fuse_conv_bn_(model: nn.Module) -> int:
     """Fuse every batch norm into the convolution registered right before it.
 
-    The model changes in place: the batch norm becomes an identity. This relies on every block in segzoo registering a batch norm directly after its
-    convolution and calling the two in that order. The model must be in evaluation mode. The fused model computes the same output
-    up to rounding, has fewer layers, and cannot be trained.
+    The model changes in place: the batch norm becomes an identity. This relies on every block in segzoo registering a batch norm
+    directly after its convolution and calling the two in that order. The model must be in evaluation mode. The fused model computes
+    the same output up to rounding, has fewer layers, and cannot be trained.
 
     Returns:
         The number of batch norm layers that were fused.

@@ -21,7 +21,18 @@ def normalize(image: Tensor, info: DatasetInfo, device: torch.device, channels_l
         (N, H, W, 3) uint8 -> (N, 3, H, W) float32
     """
     x = image.to(device, non_blocking=True).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    mean, std = (torch.tensor(values, device=device).repeat(x.shape[2]) for values in (info.mean, info.std))
-    x.flatten(2).sub_(mean).div_(std)  # whole rows at once: with a last axis of 3, PyTorch would loop over single pixels
-    x = x.permute(0, 3, 1, 2)  # a permuted NHWC tensor is already channels last
+    mean, std = (torch.tensor(values, device=device) for values in (info.mean, info.std))
+    x = normalize_rows_(x, mean, std)  # a permuted NHWC tensor is already channels last
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def normalize_rows_(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Normalize NHWC images in place and return them as NCHW.
+
+    Shapes:
+        (N, H, W, 3) float32 contiguous, (3,), (3,) -> (N, 3, H, W), a view
+    """
+    width = x.shape[2]
+    # whole rows at once: with a last axis of 3, PyTorch would loop over single pixels
+    x.flatten(2).sub_(mean.repeat(width)).div_(std.repeat(width))
+    return x.permute(0, 3, 1, 2)

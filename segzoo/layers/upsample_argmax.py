@@ -18,12 +18,12 @@ Taps = tuple[Tensor, Tensor, Tensor]  # lower row, upper row, weight of the uppe
 def upsample_argmax(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 64) -> Tensor:
     """The arg-max over classes of bilinearly upsampled logits.
 
-    Equals ``resize(logits, size, align_corners).argmax(1)`` up to rounding, with ties going to the lower class. Upsampled pixels are
-    convex combinations of four neighbors. If the neighbors agree on their best class, no other class can win between them. If the
-    neighbors have two best classes, a third class cannot win either where one of the two beats it at all four corners. So only the
-    cells at borders between classes are interpolated, most of them for two classes. If too many cells are border cells, a finer grid
-    is tried. If that does not help, or the logits are hardly upsampled, labels are computed strip by strip and class by class. In
-    each case the K x H x W tensor is never built. Logits must be finite. Not meant for exported graphs.
+    Equals ``resize(logits, size, align_corners).argmax(1)`` up to rounding, with ties going to the lower class. Upsampled pixels
+    are convex combinations of four neighbors. If the neighbors agree on their best class, no other class can win between them. If
+    the neighbors have two best classes, a third class cannot win either where one of the two beats it at all four corners. So only
+    the cells at borders between classes are interpolated, most of them for two classes. If too many cells are border cells, a finer
+    grid is tried. If that does not help, or the logits are hardly upsampled, labels are computed strip by strip and class by class.
+    In each case the K x H x W tensor is never built. Logits must be finite. Not meant for exported graphs.
 
     Args:
         logits: (N, K, h, w).
@@ -85,9 +85,9 @@ def _label_dtype(logits: Tensor) -> torch.dtype:
 def _best_class(scores: Iterable[Tensor]) -> Tensor:
     """The index of the class with the highest score, as floats.
 
-    The lower class wins ties. Classes are compared one by one, so that their scores stay in cache, and in float arithmetic alone: on
-    a CPU, comparing into booleans takes five times as long, writing through a mask twenty-five times, and torch's own arg-max over
-    the first axis longer than both.
+    The lower class wins ties. Classes are compared one by one, so that their scores stay in cache, and in float arithmetic alone:
+    on a CPU, comparing into booleans takes five times as long, writing through a mask twenty-five times, and torch's own arg-max
+    over the first axis longer than both.
     """
     classes = iter(scores)
     best = next(classes).clone()
@@ -182,8 +182,8 @@ def _pixels_of(
 def _axis_pixels(taps: Taps, sources: int, cells: Tensor) -> tuple[Tensor, Tensor]:
     """The output pixels of each cell along one axis.
 
-    Cells with fewer pixels than others repeat their last one. Rounding may leave the last cell without any: it then repeats the last
-    pixel, where it agrees with the cell before.
+    Cells with fewer pixels than others repeat their last one. Rounding may leave the last cell without any: it then repeats the
+    last pixel, where it agrees with the cell before.
 
     Returns:
         Pixels and their weights of the upper source, (most pixels per cell, M) each.

@@ -1,1 +1,4 @@
-"""The models: one file, one paper. A builder takes a backbone and the number of classes, then settings by keyword."""
+"""Segmentation models, one file per paper.
+
+A builder takes a backbone and the number of classes, then settings by keyword.
+"""

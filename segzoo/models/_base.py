@@ -1,4 +1,4 @@
-"""What every model shares: its duties towards trainer and user, and the plain convolutional head."""
+"""Base class of the models, and a shared convolutional head."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from segzoo.backbones._base import Backbone
 from segzoo.layers.channel_widths import set_channel_widths_
 from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
+from segzoo.layers.modes import eval_mode
+from segzoo.layers.normalize import normalize
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.types import DatasetInfo, Logits
 
-MIN_INPUT = 32  # pixels a side: what a backbone of stride 32 turns into one
+MIN_INPUT = 32  # smallest height and width in pixels, of which a backbone of stride 32 leaves one pixel
 
 
 class SegModel(nn.Module, ABC):
     """A segmentation model: a backbone, and a head that is everything else.
 
     Args:
-        backbone: the backbone, dilated by the model as it needs.
-        num_classes: classes to score, K.
-        align_corners: how ``Logits.main`` grows to the size of the image.
-        aux: training-only heads, each with its factor in the loss, where the main logits have 1.
+        backbone: the backbone, dilated as the model needs.
+        num_classes: number of classes, K.
+        align_corners: how ``Logits.main`` is upsampled to the size of the image.
+        aux: training-only heads, each with its loss weight. The main logits have weight 1.
 
     Attributes:
-        aux: the training-only heads; their parameters are named ``aux.0...``.
-        aux_weights: their factors in the loss.
-        loss_resolution: where its paper takes the loss: logits grown to the label, or labels shrunk to the logits.
-        info: the dataset info the model was trained with; ``predict`` takes mean and std from it.
+        aux: the training-only heads. Their parameters are named ``aux.0...``.
+        aux_weights: their loss weights.
+        loss_resolution: resolution of the loss in the paper: logits are upsampled to the label, or labels are downsampled to the
+            logits.
+        info: info of the data set that the model was trained on. ``predict`` reads its mean and std.
     """
 
     info: DatasetInfo | None = None
@@ -49,7 +52,7 @@ class SegModel(nn.Module, ABC):
     ):
         super().__init__()
         self.backbone = backbone
-        backbone.classifier = {}  # half a gigabyte that only a head made before this could want
+        backbone.classifier = {}  # frees half a gigabyte, which only a head built before this point could use
         self.num_classes = num_classes
         self.align_corners = align_corners
         self.aux = nn.ModuleList(head for head, _ in aux)
@@ -57,22 +60,25 @@ class SegModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Logits:
-        """Class scores of normalized images; begins with ``check_input``.
+        """Class scores of normalized images.
+
+        Implementations call ``check_input`` first.
 
         Shapes:
             (N, 3, H, W) float -> main (N, K, h, w) float32 at the model's own stride, aux logits in training, none in eval
 
         Raises:
-            ValueError: as ``check_input``; in training also when a map of the backbone would be one pixel.
+            ValueError: as ``check_input``, and in training when a feature map of the backbone would be one pixel.
         """
 
     def fuse_for_inference_(self) -> int:
-        """Makes the network cheaper to run and unfit to train, in place; it scores as before, up to rounding.
+        """Make the network faster at inference, in place.
 
-        Norms are merged into their convolutions; a model that can do more overrides this.
+        Its outputs stay the same up to rounding, and it can no longer be trained. Batch norm is fused into the convolutions. Models
+        with further optimizations override this method.
 
         Returns:
-            How many norms were merged.
+            The number of batch norm layers that were fused.
 
         Raises:
             ValueError: the network is in training mode.
@@ -81,43 +87,65 @@ class SegModel(nn.Module, ABC):
         return fuse_conv_bn_(self)
 
     def set_channel_widths_(self, state: Mapping[str, Tensor]) -> dict[str, int]:
-        """Takes tensors of other widths in place of its own, as ``segzoo.layers.channel_widths.narrow_`` does."""
+        """Load tensors of other widths.
+
+        See ``segzoo.layers.channel_widths.set_channel_widths_``.
+        """
         return set_channel_widths_(self, state)
 
     def external_names(self, layout: str) -> Mapping[str, str]:
-        """What another project calls this network's layers, ours -> theirs; empty if it has no such network.
+        """Another project's names for this network's layers.
 
         Args:
-            layout: ``torchvision``, ``mmseg`` or ``caffe``; see ``segzoo.weights.conversion``.
+            layout: ``torchvision``, ``mmseg`` or ``caffe``. See ``segzoo.weights.conversion``.
+
+        Returns:
+            Local to external names, empty if the project has no such network.
         """
-        trunk = {f"backbone.{ours}": theirs for ours, theirs in self.backbone.external_names(layout).items()}
-        return trunk | self.external_head_names(layout) if trunk and self.external_head_names(layout) else {}
+        backbone = {f"backbone.{local}": external for local, external in self.backbone.external_names(layout).items()}
+        return backbone | self.external_head_names(layout) if backbone and self.external_head_names(layout) else {}
 
     def external_head_names(self, layout: str) -> dict[str, str]:
-        """``names_in`` for all that is not the backbone; here: no other project has this head."""
+        """``external_names`` of everything except the backbone.
+
+        By default no other project has this head.
+        """
         return {}
 
     def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor:
-        """A tensor of another layout in the order of channels that this network has, or back; here: the same order."""
+        """Reorder a tensor's channels to or from another layout.
+
+        By default both layouts have the same order.
+        """
         return tensor
 
-    def aux_logits(self, *maps: Tensor) -> tuple[Tensor, ...]:
-        """The scores of the auxiliary heads, one map each, in training; nothing in eval or when the heads were left out."""
-        return tuple(head(features) for head, features in zip(self.aux, maps, strict=False)) if self.training else ()
+    def aux_logits(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """Logits of the auxiliary heads in training, one feature map each.
+
+        Empty in evaluation, or if the model was built without auxiliary heads.
+        """
+        return tuple(head(x) for head, x in zip(self.aux, features, strict=False)) if self.training else ()
 
     def check_input(self, x: Tensor) -> None:
-        """Raises ValueError unless ``x`` is a float batch (N, 3, H, W) of 32 pixels or more a side."""
-        came = f"{type(self).__name__} was given {tuple(x.shape)} {x.dtype}".replace("torch.", "")
+        """Raise ValueError unless ``x`` is a valid batch of images.
+
+        Valid are floats of shape (N, 3, H, W) with a height and width of at least 32 pixels.
+        """
+        received = f"{type(self).__name__} received {tuple(x.shape)} {x.dtype}".replace("torch.", "")
         if x.dim() != 4 or x.shape[1] != 3:
-            raise ValueError(f"{came}, wanted (N, 3, H, W): add the batch axis by x[None], put the channels second by x.permute")
+            raise ValueError(
+                f"{received}, expected (N, 3, H, W): add a batch dimension with x[None], move channels to dimension 1 with x.permute"
+            )
         if not x.is_floating_point():
-            raise ValueError(f"{came}, wanted normalized floats: subtract the mean and divide by the std, or call predict()")
+            raise ValueError(f"{received}, expected normalized floats: subtract the mean and divide by the std, or call predict()")
         if x.shape[2] < MIN_INPUT or x.shape[3] < MIN_INPUT:
-            raise ValueError(f"{came}, wanted at least {MIN_INPUT} x {MIN_INPUT} pixels: enlarge or pad the images")
+            raise ValueError(f"{received}, expected at least {MIN_INPUT} x {MIN_INPUT} pixels: enlarge or pad the images")
 
     @torch.no_grad()
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Labels one image, in eval mode, on the device of the model; every module is in its own mode again afterwards.
+        """Predict the label map of one image, in evaluation mode.
+
+        Runs on the device of the model. Afterwards every module is back in its own mode.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -126,30 +154,24 @@ class SegModel(nn.Module, ABC):
             (H, W) train ids, uint8 up to 255 classes, int32 above.
 
         Raises:
-            ValueError: for any other array, for an image below 32 x 32, and when the model has no dataset info.
+            ValueError: for any other array, for an image below 32 x 32, or when the model has no dataset info.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ValueError(f"predict() was given {came}, wanted a NumPy array (H, W, 3) uint8 RGB: convert the image")
+            received = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ValueError(f"predict() received {received}, expected a NumPy array (H, W, 3) uint8 RGB: convert the image")
         if self.info is None:
             raise ValueError(
-                "predict() needs the mean and std the model was trained with, and model.info is None: set model.info to the "
-                "DatasetInfo of the data, or load a checkpoint by segzoo.load, which sets it"
+                "predict() needs the mean and std that the model was trained with, but model.info is None: set model.info to the "
+                "DatasetInfo of the data, or load a checkpoint with segzoo.load, which sets it"
             )
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            x = torch.from_numpy(image.copy()).to(next(self.parameters()).device).permute(2, 0, 1)[None].float()
-            mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.info.mean, self.info.std))
-            main = self((x - mean) / std).main
+        with eval_mode(self):
+            pixels = torch.from_numpy(image.copy())[None]  # the copy because torch rejects negative strides
+            main = self(normalize(pixels, self.info, next(self.parameters()).device)).main
             return upsample_argmax(main, image.shape[:2], self.align_corners)[0].cpu().numpy()
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
 
 class FCNHead(nn.Sequential):
-    """3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout, 1x1 score.
+    """3x3 ConvBN to a quarter of the channels, dropout, 1x1 classifier.
 
     Shapes:
         (N, cin, H, W) -> (N, K, H, W) float32
@@ -160,6 +182,10 @@ class FCNHead(nn.Sequential):
 
 
 def caffe_conv_bn_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Caffe's names of both parts of each ``ConvBN``, from our name -> the name of Caffe's convolution."""
-    convs = {f"{ours}.conv": theirs for ours, theirs in names.items()}
-    return convs | {f"{ours}.bn": f"{theirs}/bn" for ours, theirs in names.items()}
+    """Caffe's names for both layers of each ``ConvBN``.
+
+    Args:
+        names: local name of each ``ConvBN`` -> name of Caffe's convolution.
+    """
+    convs = {f"{local}.conv": external for local, external in names.items()}
+    return convs | {f"{local}.bn": f"{external}/bn" for local, external in names.items()}

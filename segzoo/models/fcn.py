@@ -1,4 +1,4 @@
-"""FCN: class scores of three depths, added and grown by deconvolutions.
+"""FCN: class scores of three depths, upsampled by transposed convolutions and added.
 
 Long et al., CVPR 2015, arXiv:1411.4038, sec. 4.
 """
@@ -20,9 +20,9 @@ from segzoo.registry import MODELS, ConfigError, Range
 from segzoo.types import Logits
 
 SKIPS: dict[int, tuple[str, ...]] = {32: (), 16: ("c4",), 8: ("c4", "c3")}  # stages whose scores are added, coarse to fine
-PAD = 100  # zeros around the image in the release, of which the first convolution brings one
-OFFSETS = {"c4": 5, "c3": 9, 32: 19, 16: 27, 8: 31}  # pixels cut off above and left of a skip's scores, or of the last growing
-AT_ONCE = {"c4": 0.01, "c3": 0.0001}  # factors that take the place of the stages' falling rates
+PAD = 100  # zeros around the image in the release, one of them from the first convolution
+OFFSETS = {"c4": 5, "c3": 9, 32: 19, 16: 27, 8: 31}  # rows and columns cropped before a skip's or the final upsampled scores
+AT_ONCE = {"c4": 0.01, "c3": 0.0001}  # factors that replace the decreasing learning rates of stage-wise training
 
 
 @MODELS.register
@@ -37,35 +37,38 @@ def fcn(
     geometry: Literal["same", "pad100"] = "same",
     at_once: bool = False,
 ) -> FCN:
-    """FCN-8s, FCN-16s or FCN-32s. On VGG-16 without batch norm it needs pre-trained weights.
+    """FCN-8s, FCN-16s or FCN-32s.
+
+    On VGG-16 without batch norm it needs pretrained weights.
 
     Args:
-        backbone: a fresh backbone, left at output stride 32.
-        num_classes: classes to score, K.
-        stride: stride of the finest scores that are added: 8 (c5, c4, c3), 16 (c5, c4) or 32 (c5 alone).
-        fc_channels: width of fc6 and fc7 behind c5; 0 scores c5 itself; null is 4096 on VGG and 0 on ResNets.
-        dropout: share of the values dropped after fc6 and after fc7, in training.
-        deconv: whether all deconvolutions stay bilinear (``frozen``, the release), or those before a sum are learned from
-            there (``learned``, sec. 4.3); the last one always stays.
-        geometry: ``same``: maps keep their size and grown scores are cropped around their middle; ``pad100``: the release's, an image
-            padded by 100 pixels, a fc6 that keeps none of the border, and crops at fixed offsets.
-        at_once: whether c4 and c3 are damped by 0.01 and 0.0001 before they are scored, to train all at once and not 32s, 16s, 8s.
+        backbone: a newly built backbone, left at output stride 32.
+        num_classes: number of classes, K.
+        stride: stride of the finest scores that are added: 8 (c5, c4, c3), 16 (c5, c4) or 32 (c5 only).
+        fc_channels: width of fc6 and fc7 after c5. 0 classifies c5 itself. null is 4096 on VGG and 0 on ResNets.
+        dropout: dropout probability after fc6 and after fc7.
+        deconv: ``frozen``: all transposed convolutions stay bilinear, as in the release; ``learned``: those before a sum are
+            trained, starting from bilinear weights (sec. 4.3). The last one is always frozen.
+        geometry: ``same``: convolutions keep the size of their input, and upsampled scores are center-cropped; ``pad100``: as in
+            the release, the image is padded by 100 pixels, fc6 is unpadded, and crops start at fixed offsets.
+        at_once: whether c4 and c3 are scaled by 0.01 and 0.0001 before their classifiers, to train all depths at once instead of
+            32s, 16s and 8s in sequence.
 
     Raises:
-        ConfigError: if ``learned`` is asked for at stride 32, where the last deconvolution is the only one, or ``pad100`` on any other
-            backbone than a VGG with ``caffe`` pools, or without fc6.
+        ConfigError: ``learned`` at stride 32, where the last transposed convolution is the only one, or ``pad100`` with any
+            backbone other than a VGG with ``caffe`` pools, or without fc6.
     """
     if deconv == "learned" and stride == 32:
         raise ConfigError(
-            "model.deconv='learned': at stride 32 the only deconvolution is the last, which stays bilinear; use frozen"
+            "model.deconv='learned': at stride 32 the only transposed convolution is the last, which stays bilinear: set model.deconv=frozen"
         )
     if fc_channels is None:
         fc_channels = 4096 if isinstance(backbone, VGG) else 0
     padded = geometry == "pad100"
     if padded and not (isinstance(backbone, VGG) and backbone.pool == "caffe" and fc_channels):
         raise ConfigError(
-            "model.geometry='pad100' belongs to VGG-16 with pools that round up and with fc6: set backbone=vgg16 backbone.pool=caffe "
-            "and leave model.fc_channels, or take model.geometry=same"
+            "model.geometry='pad100' requires VGG-16 with pools that round up and with fc6: set backbone=vgg16 backbone.pool=caffe "
+            "and leave model.fc_channels at its default, or set model.geometry=same"
         )
     fc = None
     if fc_channels:
@@ -76,18 +79,19 @@ def fcn(
 class FCN(SegModel):
     """The network that ``fcn`` builds.
 
-    The deconvolutions are layers of the published network with parameters of their own, so they are part of the model, and its
-    logits have the size of the image. Deviation, unless padded: the convolutions keep the size of their map, and each deconvolution
-    is cropped, centered, to the map or image it must meet. All scores start at zero and all arithmetic on scores is fp32.
+    In the published network the transposed convolutions are layers with their own parameters. They are therefore part of the model,
+    and its logits have the size of the image. Deviation, unless ``padded``: convolutions keep the size of their input, and the
+    output of each transposed convolution is center-cropped to the feature map or image that it is aligned with. All classifiers
+    start at zero, and all arithmetic on scores is fp32.
 
     Args:
         backbone: the backbone.
-        num_classes: classes to score, K.
-        fc: fc6 and fc7, or None to score c5 itself.
-        stride: stride of the finest scores, which the last deconvolution makes up for.
-        learned: whether the deconvolutions before a sum are learned.
-        padded: whether image and crops are the release's.
-        at_once: whether c4 and c3 are damped.
+        num_classes: number of classes, K.
+        fc: fc6 and fc7, or None to classify c5 itself.
+        stride: stride of the finest scores, by which the last transposed convolution upsamples.
+        learned: whether the transposed convolutions before a sum are trained.
+        padded: whether the image is padded and scores are cropped as in the release.
+        at_once: whether c4 and c3 are scaled down.
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H, W); no auxiliary logits
@@ -106,30 +110,33 @@ class FCN(SegModel):
     ):
         super().__init__(backbone, num_classes, align_corners=False)
         self.fc = nn.Identity() if fc is None else fc
-        self.score = _zero_score(backbone.channels["c5"] if fc is None else fc.channels, num_classes)
-        self.skips = nn.ModuleDict({name: _zero_score(backbone.channels[name], num_classes) for name in SKIPS[stride]})
+        self.score = _zero_classifier(backbone.channels["c5"] if fc is None else fc.channels, num_classes)
+        self.skips = nn.ModuleDict({name: _zero_classifier(backbone.channels[name], num_classes) for name in SKIPS[stride]})
         self.ups = nn.ModuleDict({name: Deconv(num_classes, 2, learned=learned) for name in SKIPS[stride]})
         self.last_up = Deconv(num_classes, stride, learned=False)
         self.stride, self.padded, self.at_once = stride, padded, at_once
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at the size of the image; see the class for shapes."""
+        """Class scores at the size of the image."""
         self.check_input(x)
-        maps = self.backbone.forward_stages(F.pad(x, [PAD - 1] * 4) if self.padded else x)
-        scores = self.score(self.fc(maps["c5"]))
+        features = self.backbone.forward_stages(F.pad(x, [PAD - 1] * 4) if self.padded else x)
+        scores = self.score(self.fc(features["c5"]))
         for name, score in self.skips.items():
-            skip, grown = score(maps[name] * AT_ONCE[name] if self.at_once else maps[name]), self.ups[name](scores)
-            scores = _cropped(skip, grown, OFFSETS[name]) + grown if self.padded else skip + _cropped(grown, skip)
-        return Logits(_cropped(self.last_up(scores), x, OFFSETS[self.stride] if self.padded else None))
+            skip = score(features[name] * AT_ONCE[name] if self.at_once else features[name])
+            upsampled = self.ups[name](scores)
+            scores = _crop(skip, upsampled, OFFSETS[name]) + upsampled if self.padded else skip + _crop(upsampled, skip)
+        return Logits(_crop(self.last_up(scores), x, OFFSETS[self.stride] if self.padded else None))
 
 
 class Deconv(nn.ConvTranspose2d):
-    """A transposed convolution between all classes, without bias, that starts as bilinear growing of each class; fp32.
+    """A transposed convolution of class scores that starts as bilinear upsampling.
+
+    It connects all classes, has no bias and computes in fp32.
 
     Args:
-        num_classes: classes, K; the K x K kernels start diagonal.
-        stride: factor by which it grows, even; kernels are 2 x stride pixels a side.
-        learned: whether its weights have a gradient.
+        num_classes: number of classes, K. The K x K kernels are diagonal at first.
+        stride: upsampling factor, even. The kernel size is 2 x stride.
+        learned: whether the weights are trained.
 
     Shapes:
         (N, K, h, w) -> (N, K, stride * (h + 1), stride * (w + 1)) float32
@@ -148,17 +155,20 @@ class Deconv(nn.ConvTranspose2d):
             return super().forward(input.float(), output_size)
 
 
-def _zero_score(cin: int, num_classes: int) -> Classifier:
-    score = Classifier(cin, num_classes)
-    for parameter in score.parameters():
+def _zero_classifier(cin: int, num_classes: int) -> Classifier:
+    classifier = Classifier(cin, num_classes)
+    for parameter in classifier.parameters():
         nn.init.zeros_(parameter)
-    return score
+    return classifier
 
 
-def _cropped(large: Tensor, partner: Tensor, first: int | None = None) -> Tensor:
-    """The part of ``large`` with the height and width of ``partner``: its middle, or what begins at row and column ``first``."""
-    for axis in (2, 3):  # by index: an export with dynamic size cannot prove that a slice stays inside
-        side = partner.shape[axis]
+def _crop(large: Tensor, reference: Tensor, first: int | None = None) -> Tensor:
+    """Crop to the height and width of a reference.
+
+    The crop is centered, or begins at row and column ``first``.
+    """
+    for axis in (2, 3):  # index_select: export with a dynamic size cannot prove that a slice stays inside
+        side = reference.shape[axis]
         begin = (large.shape[axis] - side) // 2 if first is None else first
         large = large.index_select(axis, begin + torch.arange(side, device=large.device))
     return large

@@ -1,7 +1,8 @@
-"""FCN on a dilated backbone: what "FCN" has come to mean since ResNets.
+"""FCN on a dilated backbone.
 
-The network has no paper of its own: it is FCN's idea (Long et al., CVPR 2015, arXiv:1411.4038) on the dilated residual backbone
-(Yu et al., CVPR 2017, arXiv:1705.09914), in the forms of torchvision and mmsegmentation.
+Since ResNets, "FCN" usually means this network. It has no paper of its own: it is FCN's idea (Long et al., CVPR 2015,
+arXiv:1411.4038) on the dilated residual backbone (Yu et al., CVPR 2017, arXiv:1705.09914), in the variants of torchvision and
+mmsegmentation.
 """
 
 from __future__ import annotations
@@ -33,18 +34,21 @@ def fcn_dilated(
     aux_weight: Annotated[float, Range(0, None)] = 0.5,
     align_corners: bool = False,
 ) -> DilatedFCN:
-    """The dilated FCN: defaults are torchvision's ``fcn_resnet50``; mmsegmentation's has 2 convs and joins its input to them.
+    """FCN on a dilated backbone.
+
+    The defaults are torchvision's ``fcn_resnet50``. mmsegmentation's has ``convs=2`` and ``concat_input=true``.
 
     Args:
-        backbone: a fresh backbone; its strides become dilation here.
-        num_classes: classes to score, K.
-        output_stride: stride of the backbone's last map, and of the logits.
-        first_block_dilation: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``).
-        convs: 3x3 convolutions of the head, each to a quarter of the channels of c5.
-        concat_input: whether c5 is joined to their output and one more 3x3 convolution follows.
-        dropout: share of the values dropped before the score, in training.
-        aux_weight: loss weight of the auxiliary head at the end of c4; 0 leaves the head out.
-        align_corners: how the logits grow to the size of the image.
+        backbone: a newly built backbone. Its strides are replaced by dilation here.
+        num_classes: number of classes, K.
+        output_stride: stride of the backbone's last feature map and of the logits.
+        first_block_dilation: dilation of the first block of a dilated stage: that of its own stage (``full``) or of the stage
+            before (``half``).
+        convs: number of 3x3 convolutions in the head, each with a quarter of the channels of c5.
+        concat_input: whether c5 is concatenated to their output, followed by one more 3x3 convolution.
+        dropout: dropout probability before the classifier.
+        aux_weight: loss weight of the auxiliary head on c4. 0 removes the head.
+        align_corners: how the logits are upsampled to the size of the image.
     """
     return DilatedFCN(
         backbone.set_output_stride_(output_stride, first_block_dilation),
@@ -61,7 +65,7 @@ class DilatedFCN(SegModel):
     """The network that ``fcn_dilated`` builds.
 
     Shapes:
-        (N, 3, H, W) -> main (N, K, H/8, W/8); aux, in training, one map of (N, K, H/8, W/8)
+        (N, 3, H, W) -> main (N, K, H/8, W/8); in training one aux of (N, K, H/8, W/8)
     """
 
     def __init__(
@@ -77,25 +81,28 @@ class DilatedFCN(SegModel):
     ):
         aux = [(FCNHead(backbone.channels["c4"], num_classes, AUX_DROPOUT), aux_weight)] if aux_weight else []
         super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
-        wide = backbone.channels["c5"]
-        sources = [wide] + [wide // 4] * (convs - 1)
-        self.convs = nn.Sequential(*(ConvBN(source, wide // 4, 3) for source in sources))
-        self.join = ConvBN(wide + wide // 4, wide // 4, 3) if concat_input else None
+        cin = backbone.channels["c5"]
+        width = cin // 4
+        self.convs = nn.Sequential(*(ConvBN(source, width, 3) for source in [cin] + [width] * (convs - 1)))
+        self.join = ConvBN(cin + width, width, 3) if concat_input else None
         self.dropout = nn.Dropout(dropout)
-        self.score = Classifier(wide // 4, num_classes)
+        self.score = Classifier(width, num_classes)
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at the backbone's output stride; see the class for shapes."""
+        """Class scores at the backbone's output stride."""
         self.check_input(x)
-        maps = self.backbone.forward_stages(x)
-        features = self.convs(maps["c5"])
+        features = self.backbone.forward_stages(x)
+        head = self.convs(features["c5"])
         if self.join is not None:
-            features = self.join(torch.cat([maps["c5"], features], 1))
-        main = self.score(self.dropout(features))
-        return Logits(main, self.aux_logits(maps["c4"]))
+            head = self.join(torch.cat([features["c5"], head], 1))
+        main = self.score(self.dropout(head))
+        return Logits(main, self.aux_logits(features["c4"]))
 
     def external_head_names(self, layout: str) -> dict[str, str]:
-        """Torchvision's head has one convolution and does not join its input; mmsegmentation's has any form."""
+        """Torchvision's and mmsegmentation's layer names.
+
+        Torchvision's head has one convolution and no ``concat_input``. mmsegmentation's may have any form.
+        """
         if layout == "torchvision" and len(self.convs) == 1 and self.join is None:
             main = {"convs.0.conv": "classifier.0", "convs.0.bn": "classifier.1", "score": "classifier.4"}
             aux = {"aux.0.0.conv": "aux_classifier.0", "aux.0.0.bn": "aux_classifier.1", "aux.0.2": "aux_classifier.4"}

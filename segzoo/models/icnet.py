@@ -1,7 +1,7 @@
-"""ICNet: three resolutions in a cascade, the heavy backbone on the smallest.
+"""ICNet: three resolutions in a cascade, the backbone on the lowest.
 
-Zhao et al., ECCV 2018, arXiv:1704.08545. Layers as in the authors' released prototxt, which draws the backbone differently
-from the paper's figure: it runs once, on the half-size image, and the FEATURE after its first block of c3 is halved.
+Zhao et al., ECCV 2018, arXiv:1704.08545. Layers as in the authors' released prototxt. Its backbone differs from the paper's
+figure: it runs once, on the half-size image, and the feature map after the first block of c3 is downsampled by two.
 """
 
 from __future__ import annotations
@@ -36,34 +36,40 @@ def icnet(
     branches: Branches = 124,
     align_corners: bool = True,
 ) -> ICNet:
-    """ICNet as released, on any backbone. The published network is the half-width one: a backbone of width 0.5.
+    """ICNet as released, on any backbone.
+
+    The published network has a backbone of width 0.5.
 
     Args:
-        backbone: a fresh backbone; its c4 and c5 become dilated here. The release has the ``deep`` stem and strides at the 1x1.
-        num_classes: classes to score, K.
-        first_block_dilation: dilation of the first block of c4 and c5: their own (``full``) or the one before (``half``).
-        bins: bins a side of each pooled map. Bins 3 and 6 of the release overlap at its 33x65 map; these are adaptive.
-        guidance: loss weights of the auxiliary scores at 1/16 and 1/8, the main one at 1/4 having 1.
-        branches: which resolutions answer (table 3 of the paper): 124 all; 24 without the one at 1; 4 the low one alone. The last two
-            answer by the auxiliary scores of their depth, and what they leave out is neither run nor trained.
-        align_corners: for every resize inside, and for the logits; true goes with sizes 32k+1.
+        backbone: a newly built backbone. Its c4 and c5 are dilated here. The release has the ``deep`` stem and strides in the 1x1.
+        num_classes: number of classes, K.
+        first_block_dilation: dilation of the first block of c4 and c5: that of its own stage (``full``) or of the stage before
+            (``half``).
+        bins: grid sizes of the pyramid pooling. Bins 3 and 6 of the release overlap at its 33x65 feature map; here pooling is
+            adaptive.
+        guidance: loss weights of the auxiliary logits at 1/16 and 1/8. The main logits at 1/4 have weight 1.
+        branches: resolutions in use (table 3 of the paper): 124: all; 24: without full resolution; 4: only the lowest. With 24 and
+            4 the auxiliary logits of that depth become the main logits, and the rest of the network is neither run nor trained.
+        align_corners: for every resize inside, and for the logits. True suits sizes 32k+1.
     """
-    trunk = backbone.set_output_stride_(8, first_block_dilation)
-    return ICNet(trunk, num_classes, bins=bins, guidance=guidance, branches=branches, align_corners=align_corners)
+    backbone.set_output_stride_(8, first_block_dilation)
+    return ICNet(backbone, num_classes, bins=bins, guidance=guidance, branches=branches, align_corners=align_corners)
 
 
 class ICNet(SegModel):
-    """The network that ``icnet`` builds. Channel numbers follow c3: 256 in the half-width release.
+    """The network that ``icnet`` builds.
 
-    Every resize aims at the map it is to meet, so any size works; at sizes 32k+1 all maps are the release's.
+    Channel counts follow c3, which has 256 in the half-width release. Every resize targets the size of the feature map that it is
+    combined with, so any input size works. At sizes 32k+1 all feature maps have the sizes of the release.
 
     Attributes:
-        branches: which resolutions answer; a trained network of all three may be set to fewer to see what they are worth.
-        scores_first: score before the last growing instead of after it, as ``fuse_for_inference_`` sets it and training does anyway: both are
-            linear, so they commute, and classes are fewer than channels. Evaluation keeps the order of the release.
+        branches: resolutions in use. A network trained with all three may be set to fewer, to measure what the others contribute.
+        scores_first: classify before the last upsampling instead of after it. Both are linear, so they commute, and there are fewer
+            classes than channels. ``fuse_for_inference_`` sets it, and training always does it. Evaluation keeps the release's
+            order.
 
     Shapes:
-        (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; aux, in training, (N, K, H/16, W/16) and (N, K, H/8, W/8). With branches 24
+        (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; in training aux (N, K, H/16, W/16) and (N, K, H/8, W/8). With branches 24
         the second of these is main, with 4 the first.
     """
 
@@ -81,7 +87,7 @@ class ICNet(SegModel):
     ):
         low, deep = backbone.channels["c3"], backbone.channels["c5"]
         fused = low // 2
-        aux = [(Classifier(wide, num_classes), weight) for wide, weight in zip((low, fused), guidance, strict=True)]
+        aux = [(Classifier(cin, num_classes), weight) for cin, weight in zip((low, fused), guidance, strict=True)]
         super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
         self.pyramid = PyramidPooling(bins)
         self.conv5_4 = ConvBN(deep, low, 1)
@@ -93,35 +99,38 @@ class ICNet(SegModel):
         self.score = Classifier(fused, num_classes)
         self.branches = branches
         self.scores_first = False
-        self._remove_branch()
+        self._freeze_unused()
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at 1/4; see the class for shapes. Comments give the size of each map against the image's."""
+        """Class scores at 1/4 of the image size.
+
+        Comments give the scale of each feature map relative to the image.
+        """
         self.check_input(x)
-        shared = self.backbone.forward_stages(self._resize(x, _downsample(x, 2)), last="c3_1")["c3_1"]  # 1/16
+        shared = self.backbone.forward_stages(self._resize(x, _downsampled_size(x, 2)), last="c3_1")["c3_1"]  # 1/16
         self._check_low(x, shared)
-        low = self.backbone.forward_stages(self._resize(shared, _downsample(shared, 2)), first="after_c3_1")["c5"]  # 1/32
+        low = self.backbone.forward_stages(self._resize(shared, _downsampled_size(shared, 2)), first="after_c3_1")["c5"]  # 1/32
         low = reduce(add, (upsample_pooled(pooled, low.shape[-2:], self.align_corners) for pooled in self.pyramid(low)), low)
         low = self._resize(self.conv5_4(low), shared.shape[-2:])  # 1/16
         if self.branches == 4:
             return Logits(self.aux[0](low))
-        middle = self._resize(self.cff24(low, shared), _downsample(x, 8))  # 1/8
+        middle = self._resize(self.cff24(low, shared), _downsampled_size(x, 8))  # 1/8
         if self.branches == 24:
             return Logits(self.aux[1](middle), self.aux_logits(low))
         fine = self.cff12(middle, self.high(x))  # 1/8
         if self.training or self.scores_first:
-            main = self._resize(self.score(fine), _downsample(x, 4))
+            main = self._resize(self.score(fine), _downsampled_size(x, 4))
         else:
-            main = self.score(self._resize(fine, _downsample(x, 4)))  # 1/4
+            main = self.score(self._resize(fine, _downsampled_size(x, 4)))  # 1/4
         return Logits(main, self.aux_logits(low, middle))
 
     def fuse_for_inference_(self) -> int:
-        """Also scores before the last growing."""
+        """Also classify before the last upsampling."""
         self.scores_first = True
         return super().fuse_for_inference_()
 
     def external_head_names(self, layout: str) -> dict[str, str]:
-        """The names of the Caffe release, whose files hold no auxiliary scores."""
+        """Layer names of the Caffe release, whose files hold no auxiliary heads."""
         if layout != "caffe":
             return {}
         high = {f"high.{i}": f"conv{i + 1}_sub1" for i in range(3)}
@@ -129,33 +138,39 @@ class ICNet(SegModel):
         fine = {"cff12.low": "conv_sub2", "cff12.high": "conv3_sub1_proj"}
         return caffe_conv_bn_names({"conv5_4": "conv5_4_k1"} | high | middle | fine) | {"score": "conv6_cls"}
 
-    def _remove_branch(self) -> None:
-        """Freezes what the branches asked for do not run, so that no optimizer waits for its gradients."""
+    def _freeze_unused(self) -> None:
+        """Freeze modules that the configured branches do not run.
+
+        Otherwise the optimizer would hold parameters that never receive a gradient.
+        """
         if self.branches == 124:
             return
         self.aux_weights = self.aux_weights[: 1 if self.branches == 24 else 0]
-        idle = [self.high, self.cff12, self.score] + ([self.cff24, self.aux[1]] if self.branches == 4 else [])
-        for module in idle:
+        unused = [self.high, self.cff12, self.score] + ([self.cff24, self.aux[1]] if self.branches == 4 else [])
+        for module in unused:
             module.requires_grad_(False)
 
     def _resize(self, x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         return resize(x, size, self.align_corners)
 
     def _check_low(self, x: Tensor, shared: Tensor) -> None:
-        if self.training and _downsample(shared, 2) == (1, 1):
+        if self.training and _downsampled_size(shared, 2) == (1, 1):
             raise ValueError(
-                f"ICNet in training was given {x.shape[2]}x{x.shape[3]} (batch {x.shape[0]}), of which its low branch at 1/32 would "
-                "see one pixel. Batch norm needs more: give 64 or more pixels on one side, or call eval()."
+                f"ICNet in training received {x.shape[2]}x{x.shape[3]} (batch {x.shape[0]}), of which one pixel would be left in its "
+                "low branch at 1/32. Batch norm needs more: enlarge the images to 64 or more pixels on one side, or call eval()."
             )
 
 
 class CascadeFusion(nn.Module):
-    """Cascade feature fusion (sec. 3.3): adds a coarse map, already grown, to a fine one, then a ReLU.
+    """Cascade feature fusion (sec. 3.3).
+
+    It combines a coarse and a fine feature map. The coarse map is already upsampled to the size of the fine one. After the
+    convolutions both are added, then a ReLU follows.
 
     Args:
-        low: channels of the coarse map, read by a 3x3 convolution of dilation 2.
-        high: channels of the fine map, read by a 1x1 convolution.
-        cout: channels of the sum.
+        low: channels of the coarse map, the input of a 3x3 convolution with dilation 2.
+        high: channels of the fine map, the input of a 1x1 convolution.
+        cout: output channels.
 
     Shapes:
         (N, low, H, W), (N, high, H, W) -> (N, cout, H, W)
@@ -170,6 +185,6 @@ class CascadeFusion(nn.Module):
         return torch.relu(self.low(low) + self.high(high))
 
 
-def _downsample(x: Tensor, factor: int) -> tuple[int, int]:
+def _downsampled_size(x: Tensor, factor: int) -> tuple[int, int]:
     height, width = x.shape[-2:]
     return (height - 1) // factor + 1, (width - 1) // factor + 1

@@ -1,4 +1,4 @@
-"""ParseNet: a global feature beside every local one, both of unit length.
+"""ParseNet: local features and a global one, both L2-normalized.
 
 Liu et al., ParseNet: Looking Wider to See Better, arXiv:1506.04579. The backbone is DeepLab-LargeFOV's without its average pool.
 """
@@ -34,31 +34,36 @@ def parsenet(
     dropout: Annotated[float, Range(0, 0.95)] = 0.5,
     global_dropout: Annotated[float, Range(0, 0.95)] = 0.3,
 ) -> ParseNet:
-    """ParseNet on any backbone. On VGG-16 without batch norm it needs pre-trained weights.
+    """ParseNet on any backbone.
+
+    On VGG-16 without batch norm it needs pretrained weights.
 
     Args:
-        backbone: a fresh backbone; its strides become dilation here.
-        num_classes: classes to score, K.
-        fusion: ``late`` adds the scores of the local and the global feature (the release), ``early`` scores both joined.
-        output_stride: stride of the backbone's last map, and of the logits.
-        first_block_dilation: dilation of the first block of a dilated ResNet stage: its own (``full``) or the one before (``half``).
-        kernel: taps a side of fc6.
-        dilation: distance between them in pixels of the map.
-        fc_channels: width of fc6 and fc7; 0 puts the global feature right behind c5.
-        scale: where the learned factor of each normalized channel starts.
-        dropout: share of the values dropped after fc6 and after fc7, in training.
-        global_dropout: share of the channels dropped from the normalized global feature, in training.
+        backbone: a newly built backbone. Its strides are replaced by dilation here.
+        num_classes: number of classes, K.
+        fusion: ``late`` adds the scores of local and global features, as in the release. ``early`` classifies their concatenation.
+        output_stride: stride of the backbone's last feature map and of the logits.
+        first_block_dilation: dilation of the first block of a dilated ResNet stage: that of its own stage (``full``) or of the
+            stage before (``half``).
+        kernel: kernel size of fc6.
+        dilation: dilation of fc6, in pixels of its input.
+        fc_channels: width of fc6 and fc7. 0 leaves them out and computes the global feature from c5.
+        scale: initial value of the learned scale of each normalized channel.
+        dropout: dropout probability after fc6 and after fc7.
+        global_dropout: dropout probability of the normalized global feature.
     """
-    trunk = backbone.set_output_stride_(output_stride, first_block_dilation)
-    fc = Fc6Fc7(trunk.channels["c5"], fc_channels, kernel, dilation, dropout).init_from_vgg(trunk) if fc_channels else None
-    return ParseNet(trunk, num_classes, fc, early=fusion == "early", scale=scale, dropout=global_dropout)
+    backbone.set_output_stride_(output_stride, first_block_dilation)
+    fc = None
+    if fc_channels:
+        fc = Fc6Fc7(backbone.channels["c5"], fc_channels, kernel, dilation, dropout).init_from_vgg(backbone)
+    return ParseNet(backbone, num_classes, fc, early=fusion == "early", scale=scale, dropout=global_dropout)
 
 
 class ParseNet(SegModel):
     """The network that ``parsenet`` builds.
 
-    The global feature is the mean of the whole map, whatever its size, taken before it is normalized. Deviation: the release grows
-    its logits by a fixed bilinear deconvolution, which does what the engine does to them.
+    The global feature is the mean of the whole feature map, of any size, before normalization. Deviation: the release upsamples its
+    logits by a fixed bilinear transposed convolution. Here inference and evaluation upsample them.
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H/8, W/8); no auxiliary logits
@@ -66,18 +71,18 @@ class ParseNet(SegModel):
 
     def __init__(self, backbone: Backbone, num_classes: int, fc: Fc6Fc7 | None, *, early: bool, scale: float, dropout: float):
         super().__init__(backbone, num_classes, align_corners=False)
-        wide = backbone.channels["c5"] if fc is None else fc.channels
+        channels = backbone.channels["c5"] if fc is None else fc.channels
         self.fc = nn.Identity() if fc is None else fc
-        self.local_norm, self.global_norm = L2Norm(wide, scale), L2Norm(wide, scale)
+        self.local_norm, self.global_norm = L2Norm(channels, scale), L2Norm(channels, scale)
         self.dropout = nn.Dropout(dropout)
-        self.score = Classifier(2 * wide if early else wide, num_classes)
-        self.global_score = None if early else Classifier(wide, num_classes)
+        self.score = Classifier(2 * channels if early else channels, num_classes)
+        self.global_score = None if early else Classifier(channels, num_classes)
         for score in (self.score, self.global_score):
             if score is not None:
                 init_normal_(score, 0.01)
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at the backbone's output stride; see the class for shapes."""
+        """Class scores at the backbone's output stride."""
         self.check_input(x)
         features = self.fc(self.backbone.forward_stages(x)["c5"])
         local = self.local_norm(features)

@@ -38,20 +38,23 @@ def pspnet(
     aux_weight: Annotated[float, Range(0, None)] = 0.4,
     align_corners: bool = True,
 ) -> PSPNet:
-    """PSPNet as released; the ablations of the paper's table 1 and the forms of semseg and mmsegmentation are settings.
+    """PSPNet as released, on any backbone.
+
+    The ablations of the paper's table 1 and the variants of semseg and mmsegmentation are settings.
 
     Args:
-        backbone: a fresh backbone; its strides become dilation here.
-        num_classes: classes to score, K.
-        output_stride: stride of the backbone's last map, and of the logits.
-        first_block_dilation: dilation of the first block of a dilated stage: its own (``full``) or the one before (``half``, mmseg).
-        bins: bins a side of each pooled map; none leaves the dilated backbone alone.
-        pool: ``avg`` or ``max`` over each bin.
-        reduce: whether a 1x1 convolution takes each pooled map to its share of the channels before they are joined.
-        concat: order in which pooled maps follow the backbone's: bins ``descending`` (release) or ``ascending`` (semseg, mmseg).
-        dropout: share of the channels' values dropped before the score, in training.
-        aux_weight: loss weight of the auxiliary head at the end of c4; 0 leaves the head out.
-        align_corners: for the pooled maps and for the logits; true goes with sizes 8k+1.
+        backbone: a newly built backbone. Its strides are replaced by dilation here.
+        num_classes: number of classes, K.
+        output_stride: stride of the backbone's last feature map and of the logits.
+        first_block_dilation: dilation of the first block of a dilated stage: that of its own stage (``full``) or of the stage
+            before (``half``, mmseg).
+        bins: grid sizes of the pyramid pooling. Empty is the dilated backbone without pyramid pooling.
+        pool: ``avg`` or ``max``.
+        reduce: whether a 1x1 convolution reduces each pooled map to 1 / len(bins) of the channels before concatenation.
+        concat: order of the pooled maps after the backbone's: bins ``descending`` (release) or ``ascending`` (semseg, mmseg).
+        dropout: dropout probability before the classifier.
+        aux_weight: loss weight of the auxiliary head on c4. 0 removes the head.
+        align_corners: for upsampling the pooled maps and the logits. True suits sizes 8k+1.
     """
     return PSPNet(
         backbone.set_output_stride_(output_stride, first_block_dilation),
@@ -67,12 +70,13 @@ def pspnet(
 
 
 class PSPNet(SegModel):
-    """The network that ``pspnet`` builds. Channel numbers follow the backbone: 512 in the paper is a quarter of c5.
+    """The network that ``pspnet`` builds.
 
-    In training with one image a batch, the 1x1 bin's batch norm keeps its statistics (``PooledBN``).
+    Channel counts follow the backbone: the paper's 512 is a quarter of c5. When training with one image per batch, the batch norm
+    of the 1x1 grid does not update its statistics (``SingleValueBatchNorm``).
 
     Shapes:
-        (N, 3, H, W) -> main (N, K, H/8, W/8); aux, in training, one map of (N, K, H/8, W/8)
+        (N, 3, H, W) -> main (N, K, H/8, W/8); in training one aux of (N, K, H/8, W/8)
     """
 
     def __init__(
@@ -90,44 +94,50 @@ class PSPNet(SegModel):
     ):
         aux = [(FCNHead(backbone.channels["c4"], num_classes, AUX_DROPOUT), aux_weight)] if aux_weight else []
         super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
-        wide = backbone.channels["c5"]
+        cin = backbone.channels["c5"]
         self.descending = descending
         self.pyramid = PyramidPooling(sorted(bins), pool)
-        pooled = wide // len(bins) if bins and reduce else wide
-        self.reduce = nn.ModuleList(_reduction(wide, pooled, b) if reduce else nn.Identity() for b in self.pyramid.bins)
-        self.fuse = ConvBN(wide + len(bins) * pooled, wide // 4, 3)
+        reduced = cin // len(bins) if bins and reduce else cin
+        self.reduce = nn.ModuleList(_reduction(cin, reduced, b) if reduce else nn.Identity() for b in self.pyramid.bins)
+        self.fuse = ConvBN(cin + len(bins) * reduced, cin // 4, 3)
         self.dropout = nn.Dropout(dropout)
-        self.score = Classifier(wide // 4, num_classes)
-        self.context: FactorizedPyramidConv | None = None  # takes the place of fuse in a lean network
+        self.score = Classifier(cin // 4, num_classes)
+        self.context: FactorizedPyramidConv | None = None  # replaces fuse in a network fused for inference
 
     def forward(self, x: Tensor) -> Logits:
-        """Class scores at the backbone's output stride; see the class for shapes."""
+        """Class scores at the backbone's output stride."""
         self.check_input(x)
-        maps = self.backbone.forward_stages(x)
-        features = maps["c5"]
-        pooled = [reduce(pool) for reduce, pool in zip(self.reduce, self.pyramid(features), strict=True)]
+        stages = self.backbone.forward_stages(x)
+        features = stages["c5"]
+        pooled = [reduce(grid) for reduce, grid in zip(self.reduce, self.pyramid(features), strict=True)]
         if self.descending:
             pooled.reverse()
         if self.context is not None:
             return Logits(self.score(torch.relu(self.context(features, pooled))))
-        grown = [upsample_pooled(context, features.shape[-2:], self.align_corners) for context in pooled]
-        main = self.score(self.dropout(self.fuse(torch.cat([features, *grown], 1))))
-        return Logits(main, self.aux_logits(maps["c4"]))
+        upsampled = [upsample_pooled(grid, features.shape[-2:], self.align_corners) for grid in pooled]
+        main = self.score(self.dropout(self.fuse(torch.cat([features, *upsampled], 1))))
+        return Logits(main, self.aux_logits(stages["c4"]))
 
     def fuse_for_inference_(self) -> int:
-        """Also convolves the pooled maps before they grow, which halves the work of the widest layer."""
-        merged = super().fuse_for_inference_()
+        """Also convolve the pooled maps before upsampling.
+
+        This halves the multiply-adds of the widest layer.
+        """
+        fused = super().fuse_for_inference_()
         if self.pyramid.bins:
             conv: Any = self.fuse.get_submodule("conv")
-            # pruning may change all of them
+            # read from the layers, because pruning may have changed their widths
             pooled = [layer.out_channels for layer in self.reduce.modules() if isinstance(layer, nn.Conv2d)]
             features = conv.in_channels - sum(pooled) if pooled else conv.in_channels // (1 + len(self.pyramid.bins))
             self.context = FactorizedPyramidConv(conv, features, self.align_corners)
             self.fuse = nn.Identity()  # type: ignore[assignment]
-        return merged
+        return fused
 
     def external_head_names(self, layout: str) -> dict[str, str]:
-        """The names of mmsegmentation's PSPHead and of the Caffe release, whose auxiliary head is not in its files."""
+        """Layer names of mmsegmentation's PSPHead and of the Caffe release.
+
+        The files of the Caffe release hold no auxiliary head.
+        """
         if layout == "mmseg":
             pools = {f"reduce.{i}": f"decode_head.psp_modules.{i}.1" for i in range(len(self.reduce))}
             main = {"fuse": "decode_head.bottleneck", "score": "decode_head.conv_seg"}
@@ -138,14 +148,17 @@ class PSPNet(SegModel):
         return {}
 
     def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor:
-        """The inputs of ``fuse`` in this network's order of bins: the release joins them descending, mmsegmentation ascending."""
+        """Reorder the inputs of ``fuse`` to this network's order of bins.
+
+        The release concatenates them in descending order, mmsegmentation in ascending order.
+        """
         if name != "fuse.conv.weight" or not len(self.reduce) or self.descending == (layout == "caffe"):
             return tensor
-        wide = self.backbone.channels["c5"]
-        pooled = (tensor.shape[1] - wide) // len(self.reduce)
-        features, *maps = tensor.split([wide] + [pooled] * len(self.reduce), 1)
-        return torch.cat([features, *reversed(maps)], 1)
+        channels = self.backbone.channels["c5"]
+        reduced = (tensor.shape[1] - channels) // len(self.reduce)
+        features, *pooled = tensor.split([channels] + [reduced] * len(self.reduce), 1)
+        return torch.cat([features, *reversed(pooled)], 1)
 
 
 def _reduction(cin: int, cout: int, bins: int) -> ConvBN:
-    return ConvBN(cin, cout, 1, norm=partial(SingleValueBatchNorm, role=f"PSPNet's {bins}x{bins} pyramid map"))
+    return ConvBN(cin, cout, 1, norm=partial(SingleValueBatchNorm, role=f"PSPNet's {bins}x{bins} pyramid level"))

@@ -1,7 +1,7 @@
-"""The running average of the weights, which is evaluated and stored in their place.
+"""Exponential moving average of a model's weights.
 
-Polyak and Juditsky, SIAM J. Control Optim. 1992; as an exponential moving average with the usual start, whose memory grows with the
-steps taken so that the first weights are soon forgotten.
+Polyak and Juditsky, SIAM J. Control Optim. 1992, as an exponential moving average with the usual warm-up: its decay increases with
+the number of steps, so that the first weights are soon forgotten.
 """
 
 from __future__ import annotations
@@ -15,30 +15,37 @@ from torch import Tensor, nn
 
 
 class ModelEma:
-    """An exponential moving average of everything in a model's state dict; whole numbers are copied.
+    """An exponential moving average (EMA) of a model's state dict.
+
+    Integer tensors are copied. The average is evaluated and stored instead of the trained weights.
 
     Args:
-        model: the model that is trained.
-        decay: share of the average that a step keeps, 0 to 1; None keeps no average, and every method does nothing.
+        model: the model in training.
+        decay: weight of the average in each update, 0 to 1. None disables the average, and every method does nothing.
     """
 
     def __init__(self, model: nn.Module, decay: float | None):
-        self.model, self.decay, self.steps = model, decay, 0
+        self.model, self.decay = model, decay
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over from the model's current weights."""
+        self.steps = 0
         self.tensors: dict[str, Tensor] = {}
-        if decay is not None:
-            self.tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        if self.decay is not None:
+            self.tensors = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the weights after a step."""
+        """Update the average with the weights after a step."""
         if self.decay is None:
             return
         self.steps += 1
-        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in self.model.state_dict().items():
             mean = self.tensors[name]
             if tensor.is_floating_point():
-                mean.lerp_(tensor, 1 - keep)
+                mean.lerp_(tensor, 1 - decay)
             else:
                 mean.copy_(tensor)
 
@@ -52,17 +59,23 @@ class ModelEma:
             self._swap()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the average, called where the model holds that: the weights in training."""
+        """The state that a checkpoint stores in addition to the average.
+
+        Call it inside ``applied``, where this object holds the trained weights.
+        """
         return {} if self.decay is None else {"steps": self.steps, "trained": {n: t.cpu() for n, t in self.tensors.items()}}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Goes on from ``state()``, the model holding the average; without one, from the weights as they are."""
+        """Restore the output of ``state``.
+
+        The model must hold the average. With an empty state, the average starts over from the model's weights.
+        """
         if self.decay is None or not saved:
-            self.__init__(self.model, self.decay)
+            self.reset()
             return
         self.steps = saved["steps"]
         for name, tensor in saved["trained"].items():
-            self.tensors[name] = tensor.to(self.tensors[name].device)  # a pruned one is smaller
+            self.tensors[name] = tensor.to(self.tensors[name].device)  # not copied in place: a pruned tensor is smaller
         self._swap()
 
     @torch.no_grad()
@@ -70,6 +83,6 @@ class ModelEma:
         if self.decay is None:
             return
         for name, tensor in self.model.state_dict().items():
-            kept = tensor.clone()
+            current = tensor.clone()
             tensor.copy_(self.tensors[name])
-            self.tensors[name].copy_(kept)
+            self.tensors[name].copy_(current)

@@ -1,4 +1,7 @@
-"""Optimisers over named parameter groups, so that backbone, head, biases and norms can each have their own rate and decay."""
+"""Optimizers over named parameter groups.
+
+Backbone, head, biases and normalization layers can each have their own learning rate and weight decay.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,22 @@ def sgd(
     bias_lr_mult: Fraction = 1.0,
     decay_norm_and_bias: bool = False,
 ) -> torch.optim.SGD:
-    """Stochastic gradient descent with momentum: what all five papers train with.
+    """Stochastic gradient descent with momentum.
+
+    All five papers use it.
 
     Args:
-        model: a model with a backbone (see ``parameter_groups``); frozen parameters are left out.
+        model: a model with a backbone, see ``parameter_groups``. Frozen parameters are left out.
         lr: base learning rate, above 0.
-        momentum: share of the last step that is kept, 0 to 1.
+        momentum: factor of the previous step, 0 to 1.
         weight_decay: L2 penalty, at least 0.
-        nesterov: look ahead along the momentum; wants momentum above 0.
-        head_lr_mult: the rate of everything outside the backbone, as a multiple of ``lr``.
-        bias_lr_mult: the rate of biases of convolutions and linear layers, as a further multiple (the Caffe recipes: 2).
-        decay_norm_and_bias: decay norms, scales and biases too.
+        nesterov: Nesterov momentum. Requires a momentum above 0.
+        head_lr_mult: multiple of ``lr`` for everything outside the backbone.
+        bias_lr_mult: further multiple for the biases of convolutions and linear layers (2 in the Caffe recipes).
+        decay_norm_and_bias: also apply weight decay to normalization layers, learned scales and biases.
 
     Raises:
-        ValueError: nothing is trainable; nesterov without momentum.
+        ValueError: nothing is trainable, or nesterov without momentum.
     """
     groups = parameter_groups(model, lr, weight_decay, head_lr_mult, bias_lr_mult, decay_norm_and_bias)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(model))
@@ -56,20 +61,22 @@ def adamw(
     bias_lr_mult: Fraction = 1.0,
     decay_norm_and_bias: bool = False,
 ) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay. Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101.
+    """Adam with decoupled weight decay.
+
+    Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101.
 
     Args:
-        model: a model with a backbone (see ``parameter_groups``); frozen parameters are left out.
+        model: a model with a backbone, see ``parameter_groups``. Frozen parameters are left out.
         lr: base learning rate, above 0.
-        betas: decay rates of the two running means, 0 to below 1.
+        betas: decay rates of the two running averages, 0 to below 1.
         eps: added to the denominator, above 0.
-        weight_decay: share of ``lr`` by which weights shrink a step, at least 0.
-        head_lr_mult: the rate of everything outside the backbone, as a multiple of ``lr``.
-        bias_lr_mult: the rate of biases of convolutions and linear layers, as a further multiple.
-        decay_norm_and_bias: decay norms, scales and biases too.
+        weight_decay: each step multiplies weights by ``1 - lr * weight_decay``, at least 0.
+        head_lr_mult: multiple of ``lr`` for everything outside the backbone.
+        bias_lr_mult: further multiple for the biases of convolutions and linear layers.
+        decay_norm_and_bias: also apply weight decay to normalization layers, learned scales and biases.
 
     Raises:
-        ValueError: nothing is trainable; a beta is 1.
+        ValueError: nothing is trainable, or a beta is 1.
     """
     groups = parameter_groups(model, lr, weight_decay, head_lr_mult, bias_lr_mult, decay_norm_and_bias)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=_can_fuse(model))
@@ -78,45 +85,47 @@ def adamw(
 def parameter_groups(
     model: nn.Module, lr: float, weight_decay: float, head_lr_mult: float, bias_lr_mult: float, decay_norm_and_bias: bool
 ) -> list[dict]:
-    """Up to six groups, ``trunk`` or ``head`` times ``weight``, ``norm`` or ``bias``; every trainable parameter is in exactly one.
+    """Sort trainable parameters into up to six named groups.
 
-    Each group has ``name``, ``base_lr`` (the trainer sets ``lr = base_lr * schedule(step)``), ``lr`` and ``weight_decay``. A norm
-    is any parameter of at most one dimension outside convolutions and linear layers: the scale and shift of a norm, or a learned scale.
-    The backbone is ``model.backbone`` and every module whose ``copies_vgg`` is true: layers of a head that the backbone was trained with.
+    Groups are named ``backbone`` or ``head``, then ``weight``, ``norm`` or ``bias``, as in ``head.bias``. Every trainable parameter
+    is in exactly one. ``norm`` holds the parameters of at most one dimension outside convolutions and linear layers: scales and
+    shifts of normalization layers, and learned scales. The backbone is ``model.backbone`` and every module whose
+    ``uses_backbone_lr`` is true.
+
+    Returns:
+        A dict per group with ``name``, ``params``, ``base_lr`` (the trainer sets ``lr = base_lr * schedule(step)``), ``lr`` and
+        ``weight_decay``.
 
     Raises:
         ValueError: nothing is trainable.
     """
-    trunks = [model.get_submodule("backbone"), *(module for module in model.modules() if getattr(module, "copies_vgg", False))]
-    trunk = {id(parameter) for module in trunks for parameter in module.parameters()}
-    groups: dict[str, list[nn.Parameter]] = {
-        f"{part}.{kind}": [] for part in ("trunk", "head") for kind in ("weight", "norm", "bias")
-    }
+    modules = [model.get_submodule("backbone"), *(m for m in model.modules() if getattr(m, "uses_backbone_lr", False))]
+    backbone = {id(parameter) for module in modules for parameter in module.parameters()}
+    kinds = ("weight", "norm", "bias")
+    groups: dict[str, list[nn.Parameter]] = {f"{part}.{kind}": [] for part in ("backbone", "head") for kind in kinds}
     seen: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                groups[f"{'trunk' if id(parameter) in trunk else 'head'}.{_kind(module, name, parameter)}"].append(parameter)
+                part = "backbone" if id(parameter) in backbone else "head"
+                groups[f"{part}.{_kind(module, name, parameter)}"].append(parameter)
     if not seen:
-        raise ValueError("every parameter of the model is frozen, so there is nothing to train; unfreeze the head or the backbone")
-    return [
-        {
-            "name": name,
-            "params": parameters,
-            "lr": (
-                rate := lr * (head_lr_mult if name.startswith("head") else 1.0) * (bias_lr_mult if name.endswith("bias") else 1.0)
-            ),
-            "base_lr": rate,
-            "weight_decay": weight_decay if name.endswith("weight") or decay_norm_and_bias else 0.0,
-        }
-        for name, parameters in groups.items()
-        if parameters
-    ]
+        raise ValueError("every parameter of the model is frozen, so there is nothing to train: unfreeze the head or the backbone")
+    result = []
+    for name, parameters in groups.items():
+        if parameters:
+            rate = lr * (head_lr_mult if name.startswith("head") else 1.0) * (bias_lr_mult if name.endswith("bias") else 1.0)
+            decay = weight_decay if name.endswith("weight") or decay_norm_and_bias else 0.0
+            result.append({"name": name, "params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay})
+    return result
 
 
 def _can_fuse(model: nn.Module) -> bool:
-    """Whether one kernel may update all parameters; on a CPU that takes a tenth of the time for a network of many small layers."""
+    """True if a fused optimizer kernel supports all parameters.
+
+    On a CPU the fused kernel takes a tenth of the time for a network of many small layers.
+    """
     return all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
 
 

@@ -1,4 +1,7 @@
-"""Learning-rate schedules as plain functions of the step. They hold no state, so a resumed run is where it was."""
+"""Learning-rate schedules as functions of the step.
+
+They hold no state, so a resumed run continues exactly where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -22,38 +25,42 @@ def poly(
     warmup: Count = 0,
     warmup_factor: Fraction = 0.01,
 ) -> Schedule:
-    """Falls as ``(1 - step / total_steps) ** power`` from 1 to ``floor``, every step: the rule of ParseNet, PSPNet and ICNet.
+    """Polynomial decay from 1 to ``floor``.
+
+    The factor falls as ``(1 - step / total_steps) ** power`` at every step. ParseNet, PSPNet and ICNet use it.
 
     Args:
-        total_steps: length of the run.
-        power: above 0; 1 is a straight line.
+        total_steps: length of the run in steps.
+        power: exponent, above 0. 1 is linear.
         floor: factor at the end, 0 to 1.
         warmup: steps of linear warm-up, which multiplies the curve.
-        warmup_factor: where the warm-up starts, 0 to 1.
+        warmup_factor: factor at the start of the warm-up, 0 to 1.
 
     Returns:
-        ``step -> factor`` of the base rate, for steps from 0.
+        A function from step, from 0, to a factor of the base rate.
 
     Raises:
         ConfigError: the warm-up is longer than the run.
     """
-    return _run(total_steps, lambda done: floor + (1 - floor) * (1 - done) ** power, warmup, warmup_factor)
+    return _with_warmup(total_steps, lambda done: floor + (1 - floor) * (1 - done) ** power, warmup, warmup_factor)
 
 
 @SCHEDULES.register
 def cosine(total_steps: int, *, floor: Fraction = 0.0, warmup: Count = 0, warmup_factor: Fraction = 0.01) -> Schedule:
-    """Falls along half a cosine from 1 to ``floor``. Loshchilov and Hutter, ICLR 2017, arXiv:1608.03983, without restarts.
+    """Cosine decay from 1 to ``floor``.
+
+    Loshchilov and Hutter, ICLR 2017, arXiv:1608.03983, without restarts.
 
     Args:
-        total_steps: length of the run.
+        total_steps: length of the run in steps.
         floor: factor at the end, 0 to 1.
         warmup: steps of linear warm-up, which multiplies the curve.
-        warmup_factor: where the warm-up starts, 0 to 1.
+        warmup_factor: factor at the start of the warm-up, 0 to 1.
 
     Raises:
         ConfigError: the warm-up is longer than the run.
     """
-    return _run(total_steps, lambda done: floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2, warmup, warmup_factor)
+    return _with_warmup(total_steps, lambda done: floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2, warmup, warmup_factor)
 
 
 @SCHEDULES.register
@@ -65,43 +72,50 @@ def step(
     warmup: Count = 0,
     warmup_factor: Fraction = 0.01,
 ) -> Schedule:
-    """Multiplies the rate by ``gamma`` every so many steps: the rule of DeepLab v1.
+    """Step decay: multiply the rate by ``gamma`` every ``every`` steps.
+
+    DeepLab v1 uses it.
 
     Args:
-        total_steps: length of the run.
-        every: steps between two falls.
-        gamma: factor of each fall, above 0 to 1.
+        total_steps: length of the run in steps.
+        every: steps between two decays.
+        gamma: factor of each decay, above 0, at most 1.
         warmup: steps of linear warm-up, which multiplies the curve.
-        warmup_factor: where the warm-up starts, 0 to 1.
+        warmup_factor: factor at the start of the warm-up, 0 to 1.
 
     Raises:
         ConfigError: the warm-up is longer than the run.
     """
-    ramp = _run(total_steps, lambda done: 1.0, warmup, warmup_factor)
+    ramp = _with_warmup(total_steps, lambda done: 1.0, warmup, warmup_factor)
     return lambda step: ramp(step) * gamma ** (step // every)
 
 
 @SCHEDULES.register
 def fixed(total_steps: int, *, warmup: Count = 0, warmup_factor: Fraction = 0.01) -> Schedule:
-    """Keeps the base rate: the rule of FCN.
+    """Constant rate after the warm-up.
+
+    FCN uses it.
 
     Args:
-        total_steps: length of the run.
+        total_steps: length of the run in steps.
         warmup: steps of linear warm-up.
-        warmup_factor: where the warm-up starts, 0 to 1.
+        warmup_factor: factor at the start of the warm-up, 0 to 1.
 
     Raises:
         ConfigError: the warm-up is longer than the run.
     """
-    return _run(total_steps, lambda done: 1.0, warmup, warmup_factor)
+    return _with_warmup(total_steps, lambda done: 1.0, warmup, warmup_factor)
 
 
-def _run(total_steps: int, curve: Callable[[float], float], warmup: int, warmup_factor: float) -> Schedule:
-    """``curve`` of the share of the run that is done (0 to 1; stays at 1 after the end), times the warm-up."""
+def _with_warmup(total_steps: int, curve: Callable[[float], float], warmup: int, warmup_factor: float) -> Schedule:
+    """Combine a decay curve with a linear warm-up.
+
+    ``curve`` receives the completed fraction of the run, 0 to 1, and 1 for steps after the end.
+    """
     if warmup > total_steps:
         raise ConfigError(
-            f"schedule.warmup={warmup}: the run has only {total_steps} steps, so the rate would never be reached; "
-            "set schedule.warmup=0 or make the run longer"
+            f"schedule.warmup={warmup}: the run has only {total_steps} steps, so it would never reach the "
+            "base rate: set schedule.warmup=0 or make the run longer"
         )
 
     def factor(step: int) -> float:

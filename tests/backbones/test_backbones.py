@@ -1,4 +1,4 @@
-"""Backbones: sizes and counts from the papers, features equal to torchvision's, dilation equal to what mathematics says."""
+"""Backbones: published sizes, features equal to torchvision's, exact dilation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from segzoo.backbones.resnet import ResNet
 from segzoo.registry import BACKBONES, ConfigError
 from segzoo.types import Stage
 
-POINTS = ["c1", "c2", "c3_1", "c3", "c4", "c5"]
-STARTS = ["c1", "c2", "c3", "after_c3_1", "c4", "c5"]
-SMALL = {  # the same code at a size that runs in milliseconds
+OUTPUTS = ["c1", "c2", "c3_1", "c3", "c4", "c5"]
+INPUTS = ["c1", "c2", "c3", "after_c3_1", "c4", "c5"]
+SMALL = {  # sizes that run in milliseconds
     "resnet50": {"width": 0.125},
     "resnet101": {"width": 0.125, "stem": "deep", "stride_at": "1x1"},
     "vgg16": {"batch_norm": True},
@@ -27,9 +27,9 @@ SMALL = {  # the same code at a size that runs in milliseconds
 
 
 @functools.lru_cache(maxsize=8)
-def original(name, **given):
+def original(name, **settings):
     torch.manual_seed(0)
-    net = BACKBONES.build(name, **given)
+    net = BACKBONES.build(name, **settings)
     for key, tensor in net.state_dict().items():
         if key.endswith("running_var") or (tensor.dim() == 1 and key.endswith("weight")):
             nn.init.uniform_(tensor, 0.5, 1.5)
@@ -38,14 +38,14 @@ def original(name, **given):
     return net.eval()
 
 
-def build(name, **given):
-    """A backbone in eval with random batch norm and biases, the same at every call."""
-    return copy.deepcopy(original(name, **given))
+def build(name, **settings):
+    """A backbone in eval with random weights, equal at every call."""
+    return copy.deepcopy(original(name, **settings))
 
 
-def meta(name, **given):
+def meta(name, **settings):
     with torch.device("meta"):
-        return BACKBONES.build(name, **given)
+        return BACKBONES.build(name, **settings)
 
 
 def count(module):
@@ -77,13 +77,13 @@ def test_resnet_parameters_by_stage(name, c4, stem, c1, c2):
     assert count(net) == published.get((stem, name), count(net))
 
 
-def test_half_width_is_the_trunk_of_icnet():
+def test_half_width_is_the_backbone_of_icnet():
     net = meta("resnet50", stem="deep", stride_at="1x1", width=0.5)
     assert [layer.out_channels for layer in net.c1 if isinstance(layer, nn.Conv2d)] == [32, 32, 64]
     mids = [stage[0].conv2.out_channels for stage in (net.c2[1:], net.c3, net.c4, net.c5)]
     assert (mids, list(net.channels.values())) == ([32, 64, 128, 256], [64, 128, 256, 512, 1024, 256])
-    found = [count(part) for part in (net.c1, net.c2, net.c3[:1], net.c3[1:], net.c4, net.c5)]
-    assert found == [28_768, 59_776, 95_488, 211_200, 1_779_712, 3_746_816]
+    counts = [count(layers) for layers in (net.c1, net.c2, net.c3[:1], net.c3[1:], net.c4, net.c5)]
+    assert counts == [28_768, 59_776, 95_488, 211_200, 1_779_712, 3_746_816]
 
 
 def test_vgg_parameters_and_stages():
@@ -95,76 +95,79 @@ def test_vgg_parameters_and_stages():
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_strides_and_channels_are_what_they_say(name, output_stride):
+def test_feature_maps_have_the_declared_strides_and_channels(name, output_stride):
     net = build(name, **SMALL[name]).set_output_stride_(output_stride, "full")
-    maps = net(image(64, 96))
-    assert list(maps) == POINTS
-    assert {name: found.shape[1] for name, found in maps.items()} == net.channels
+    features = net(image(64, 96))
+    assert list(features) == OUTPUTS
+    assert {name: feature.shape[1] for name, feature in features.items()} == net.channels
     for stage in net.stages:
         stride = min(stage.stride, output_stride)
-        assert maps[stage.name].shape[-2:] == (64 // stride, 96 // stride)
+        assert features[stage.name].shape[-2:] == (64 // stride, 96 // stride)
 
 
-# ---------------------------------------------------------------------------------------------- against torchvision
+# ---------------------------------------------------------------------------------------------- compared with torchvision
 
 
-def torchvision_maps(net, x):
-    """Maps of a torchvision net under this house's names."""
+def torchvision_features(net, x):
+    """Feature maps of a torchvision network by segzoo's names."""
     if hasattr(net, "layer1"):
         stem = net.relu(net.bn1(net.conv1(x)))
-        maps = {"c1": stem, "c2": net.layer1(net.maxpool(stem))}
-        maps["c3_1"] = net.layer2[0](maps["c2"])
-        for ours, theirs in (("c3", net.layer2[1:]), ("c4", net.layer3), ("c5", net.layer4)):
-            maps[ours] = theirs(list(maps.values())[-1])
-        return maps
-    maps = {}
+        features = {"c1": stem, "c2": net.layer1(net.maxpool(stem))}
+        features["c3_1"] = net.layer2[0](features["c2"])
+        for name, layers in (("c3", net.layer2[1:]), ("c4", net.layer3), ("c5", net.layer4)):
+            features[name] = layers(list(features.values())[-1])
+        return features
+    features = {}
     for layer in net.features:
         x = layer(x)
         if isinstance(layer, nn.MaxPool2d):
-            maps[f"c{len(maps) + 1}"] = x
-    return maps | {"c3_1": maps["c3"]}
+            features[f"c{len(features) + 1}"] = x
+    return features | {"c3_1": features["c3"]}
 
 
-def twin(net, oracle, **given):
-    """Torchvision's net with the weights of ``net``, handed over by position, which needs no table of names."""
+def torchvision_net(net, entry, **options):
+    """Torchvision's network with the weights of ``net``.
+
+    Tensors are matched by position, which needs no table of names.
+    """
     with torch.device("meta"):
-        theirs = getattr(torchvision.models, oracle)(weights=None, **given)
-    body = [key for key in theirs.state_dict() if not key.startswith(("fc.", "classifier."))]
-    ours = net.state_dict().values()
-    assert [tensor.shape for tensor in ours] == [theirs.state_dict()[key].shape for key in body]
-    theirs.load_state_dict(dict(zip(body, ours, strict=True)), strict=False, assign=True)
-    return theirs.eval()
+        reference = getattr(torchvision.models, entry)(weights=None, **options)
+    keys = [key for key in reference.state_dict() if not key.startswith(("fc.", "classifier."))]
+    tensors = net.state_dict().values()
+    assert [tensor.shape for tensor in tensors] == [reference.state_dict()[key].shape for key in keys]
+    reference.load_state_dict(dict(zip(keys, tensors, strict=True)), strict=False, assign=True)
+    return reference.eval()
 
 
-TWINS = [("resnet50", {}, "resnet50"), ("resnet101", {}, "resnet101"), ("vgg16", {}, "vgg16")]
-TWINS += [("vgg16", {"batch_norm": True}, "vgg16_bn")]
+TORCHVISION = [("resnet50", {}, "resnet50"), ("resnet101", {}, "resnet101"), ("vgg16", {}, "vgg16")]
+TORCHVISION += [("vgg16", {"batch_norm": True}, "vgg16_bn")]
 
 
-@pytest.mark.parametrize(("name", "given", "oracle"), TWINS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "options", "entry"), TORCHVISION, ids=lambda value: value if isinstance(value, str) else "")
 @torch.no_grad()
-def test_every_map_equals_torchvision(name, given, oracle):
-    net = build(name, **given)
-    theirs = twin(net, oracle)
+def test_every_feature_map_equals_torchvision(name, options, entry):
+    net = build(name, **options)
+    reference = torchvision_net(net, entry)
     for size in ((34, 41),) if name == "resnet101" else ((64, 64), (50, 71)):
-        maps, wanted = net(image(*size)), torchvision_maps(theirs, image(*size))
-        for point in POINTS:
-            assert distance(maps[point], wanted[point]) < 1e-5, (point, size)
+        actual, expected = net(image(*size)), torchvision_features(reference, image(*size))
+        for name in OUTPUTS:
+            assert distance(actual[name], expected[name]) < 1e-5, (name, size)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
 @torch.no_grad()
 def test_half_dilation_equals_torchvision(output_stride):
     net = build("resnet50").set_output_stride_(output_stride, "half")
-    theirs = twin(net, "resnet50", replace_stride_with_dilation=[False, output_stride == 8, True])
-    maps, wanted = net(image(50, 71)), torchvision_maps(theirs, image(50, 71))
-    for point in POINTS:
-        assert distance(maps[point], wanted[point]) < 1e-5, point
+    reference = torchvision_net(net, "resnet50", replace_stride_with_dilation=[False, output_stride == 8, True])
+    actual, expected = net(image(50, 71)), torchvision_features(reference, image(50, 71))
+    for name in OUTPUTS:
+        assert distance(actual[name], expected[name]) < 1e-5, name
 
 
 # ---------------------------------------------------------------------------------------------- dilation is exact, or not
 
 
-SIZES = [(97, 33), (64, 50)]  # zero padding meets zero padding at every size, not only at 32k+1
+SIZES = [(97, 33), (64, 50)]  # zero padding lines up at every size, not only at 32k+1
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -174,20 +177,23 @@ SIZES = [(97, 33), (64, 50)]  # zero padding meets zero padding at every size, n
     [("1x1", "full", True), ("3x3", "half", True), ("1x1", "half", False), ("3x3", "full", False)],
 )
 @torch.no_grad()
-def test_dilated_resnet_sampled_is_the_undilated_one(stride_at, first_block_dilation, exact, output_stride, size):
-    """A 3x3 behind a removed stride must be dilated, one before it must not: so the place of the stride decides."""
+def test_dilated_resnet_subsampled_equals_the_undilated_one(stride_at, first_block_dilation, exact, output_stride, size):
+    """The position of the stride decides which convolutions must be dilated.
+
+    A 3x3 convolution after a removed stride must be dilated, one before it must not.
+    """
     plain = build("resnet50", width=0.125, stride_at=stride_at).double()
     dilated = build("resnet50", width=0.125, stride_at=stride_at).double().set_output_stride_(output_stride, first_block_dilation)
     sparse, dense = plain(image(*size).double()), dilated(image(*size).double())
     assert torch.equal(sparse["c3"], dense["c3"])
-    for point in ("c4", "c5"):
-        step = max(1, {"c4": 16, "c5": 32}[point] // output_stride)
-        difference = distance(dense[point][..., ::step, ::step], sparse[point])
-        assert difference < 1e-10 if exact or step == 1 else difference > 1e-2, (point, difference)
+    for name in ("c4", "c5"):
+        step = max(1, {"c4": 16, "c5": 32}[name] // output_stride)
+        difference = distance(dense[name][..., ::step, ::step], sparse[name])
+        assert difference < 1e-10 if exact or step == 1 else difference > 1e-2, (name, difference)
 
 
 def conv5(net, x):
-    """Feature after conv5_3 and its ReLU, before pool5."""
+    """The feature map after conv5_3 and its ReLU, before pool5."""
     x = net.forward_stages(x, last="c4")["c4"]
     for layer in list(net.c5)[:-1]:
         x = layer(x)
@@ -197,11 +203,11 @@ def conv5(net, x):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("pool", "exact"), [("deeplab", True), ("vgg", False)])
 @torch.no_grad()
-def test_dilated_vgg_sampled_is_the_undilated_one_up_to_conv5(pool, exact, size):
+def test_dilated_vgg_subsampled_equals_the_undilated_one_up_to_conv5(pool, exact, size):
     x, plain = image(*size), build("vgg16", pool=pool)
     dilated = copy.deepcopy(plain).set_output_stride_(8)
     sparse, dense = conv5(plain, x), conv5(dilated, x)
-    if not exact:  # a 2x2 maximum of stride 2 is no sample of a 3x3 maximum of stride 1
+    if not exact:  # a 2x2 max-pool of stride 2 is not a subsampled 3x3 max-pool of stride 1
         height, width = sparse.shape[-2:]
         assert distance(dense[..., ::2, ::2][..., :height, :width], sparse) > 1e-2
         return
@@ -212,7 +218,10 @@ def test_dilated_vgg_sampled_is_the_undilated_one_up_to_conv5(pool, exact, size)
 
 
 def test_dilation_by_layer():
-    """PSPNet: c4 d2 and c5 d4 in every 3x3; contracted: the first block one step behind; LargeFOV: conv5 d2."""
+    """The dilation of every 3x3 convolution.
+
+    PSPNet has 2 in c4 and 4 in c5. With ``half`` the first block has that of the stage before. LargeFOV has 2 in conv5.
+    """
 
     def dilations(net):
         layers = [layer for stage in (net.c4, net.c5) for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
@@ -228,7 +237,7 @@ def test_dilation_by_layer():
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_impossible_dilation_is_refused(name):
+def test_invalid_dilation_is_rejected(name):
     net = build(name, **SMALL[name])
     with pytest.raises(ValueError, match="output_stride=4.*8, 16 or 32"):
         net.set_output_stride_(4, "full")
@@ -241,21 +250,21 @@ def test_impossible_dilation_is_refused(name):
         net.set_output_stride_(8, "half")
 
 
-# ---------------------------------------------------------------------------------------------- running a stretch
+# ---------------------------------------------------------------------------------------------- partial runs
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 @torch.no_grad()
-def test_any_cut_equals_one_run(name):
+def test_two_partial_runs_equal_one_run(name):
     net, x = build(name, **SMALL[name]).set_output_stride_(8), image(65, 50)
     whole = net.forward_stages(x)
-    assert list(whole) == POINTS
-    for cut, start in zip(POINTS, STARTS[1:], strict=False):
+    assert list(whole) == OUTPUTS
+    for cut, start in zip(OUTPUTS, INPUTS[1:], strict=False):
         head = net.forward_stages(x, last=cut)
         tail = net.forward_stages(head[cut], first=start)
-        assert list(head) == POINTS[: POINTS.index(cut) + 1]
-        assert list(tail) == POINTS[POINTS.index(cut) + 1 :]
-        assert all(torch.equal(found, whole[point]) for point, found in (head | tail).items())
+        assert list(head) == OUTPUTS[: OUTPUTS.index(cut) + 1]
+        assert list(tail) == OUTPUTS[OUTPUTS.index(cut) + 1 :]
+        assert all(torch.equal(feature, whole[name]) for name, feature in (head | tail).items())
 
 
 @torch.no_grad()
@@ -267,23 +276,23 @@ def test_inner_point():
     assert torch.equal(vgg.forward_stages(x)["c3_1"], vgg.forward_stages(x)["c3"])
 
 
-@pytest.mark.parametrize(("first", "last"), list(itertools.product(STARTS, POINTS)))
-def test_every_stretch_runs_or_is_refused(first, last):
+@pytest.mark.parametrize(("first", "last"), list(itertools.product(INPUTS, OUTPUTS)))
+def test_every_partial_run_works_or_is_rejected(first, last):
     net, x = build("resnet50", width=0.125), image(64, 64)
-    begin, end = STARTS.index(first), POINTS.index(last)
-    given = x if begin == 0 else net.forward_stages(x)[POINTS[begin - 1]]
+    begin, end = INPUTS.index(first), OUTPUTS.index(last)
+    start = x if begin == 0 else net.forward_stages(x)[OUTPUTS[begin - 1]]
     if begin > end:
         with pytest.raises(ValueError, match="ends before it begins"):
-            net.forward_stages(given, first, last)
+            net.forward_stages(start, first, last)
     else:
-        assert list(net.forward_stages(given, first, last)) == POINTS[begin : end + 1]
+        assert list(net.forward_stages(start, first, last)) == OUTPUTS[begin : end + 1]
 
 
-@pytest.mark.parametrize(("word", "name"), [("first", "c6"), ("first", "c3_1"), ("last", "after_c3_1"), ("last", "layer4")])
-def test_unknown_stage_names_the_legal_ones(word, name):
-    legal = STARTS if word == "first" else POINTS
-    with pytest.raises(ValueError, match=f"{word}='{name}'.*Valid for {word}: {', '.join(legal)}"):
-        build("resnet50", width=0.125).forward_stages(image(64, 64), **{word: name})
+@pytest.mark.parametrize(("argument", "name"), [("first", "c6"), ("first", "c3_1"), ("last", "after_c3_1"), ("last", "layer4")])
+def test_unknown_stage_lists_the_valid_ones(argument, name):
+    valid = INPUTS if argument == "first" else OUTPUTS
+    with pytest.raises(ValueError, match=f"{argument}='{name}'.*Valid for {argument}: {', '.join(valid)}"):
+        build("resnet50", width=0.125).forward_stages(image(64, 64), **{argument: name})
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -292,20 +301,20 @@ def test_unknown_stage_names_the_legal_ones(word, name):
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 @given(sides=st.tuples(st.integers(32, 70), st.integers(32, 70)), output_stride=st.sampled_from([8, 16, 32]))
 @settings(max_examples=8, deadline=None)
-def test_one_pixel_is_refused_in_training_exactly_when_there_is_one(name, sides, output_stride):
+def test_one_pixel_is_rejected_in_training_exactly_when_there_is_one(name, sides, output_stride):
     net = build(name, **SMALL[name]).set_output_stride_(output_stride)
     with torch.no_grad():
-        sizes = {point: found.shape[-2:] for point, found in net(image(*sides)).items()}
-        pixels = [point for point in POINTS if sizes[point].numel() == 1]
+        sizes = {name: feature.shape[-2:] for name, feature in net(image(*sides)).items()}
+        one_pixel = [name for name in OUTPUTS if sizes[name].numel() == 1]
         net.train()
-        if pixels:
-            with pytest.raises(ValueError, match=f"map {pixels[0]} would have one pixel.*{sides[0]}x{sides[1]}.*batch 1"):
+        if one_pixel:
+            with pytest.raises(ValueError, match=f"map {one_pixel[0]} would have one pixel.*{sides[0]}x{sides[1]}.*batch 1"):
                 net(image(*sides))
         else:
             net(image(*sides))
 
 
-def test_one_pixel_says_what_is_enough():
+def test_one_pixel_message_names_the_minimum_size():
     net = build("resnet50", width=0.125).train()
     with pytest.raises(ValueError, match=r"resnet50.*c5.*'c1'.*32x32 \(batch 2\).*64 or more pixels"):
         net(image(32, 32, batch=2))
@@ -320,23 +329,23 @@ def test_one_pixel_says_what_is_enough():
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_every_parameter_learns(name):
+def test_every_parameter_gets_a_gradient(name):
     net = build(name, **SMALL[name]).set_output_stride_(16).train()
     net(image(65, 65, batch=2))["c5"].square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     assert all(p.grad.abs().max() > 0 for p in net.parameters() if p.dim() == 4)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("name", "given"), [("resnet50", {}), ("resnet50", {"stem": "deep"}), ("vgg16", {"batch_norm": True})])
-def test_initialisation(name, given):
+@pytest.mark.parametrize(("name", "options"), [("resnet50", {}), ("resnet50", {"stem": "deep"}), ("vgg16", {"batch_norm": True})])
+def test_initialization(name, options):
     torch.manual_seed(0)
-    for place, layer in BACKBONES.build(name, **given).named_modules():
+    for path, layer in BACKBONES.build(name, **options).named_modules():
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.out_channels * layer.kernel_size[0] ** 2
             assert layer.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.06)
             assert layer.bias is None or not layer.bias.any()
         elif isinstance(layer, nn.BatchNorm2d):
-            assert (layer.weight == (0 if place.endswith("bn3") else 1)).all()  # a bottleneck starts as the identity
+            assert (layer.weight == (0 if path.endswith("bn3") else 1)).all()  # a bottleneck starts as the identity
             assert not layer.bias.any()
 
 
@@ -344,7 +353,7 @@ def test_initialisation(name, given):
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "fault"),
+    ("name", "options", "message"),
     [
         ("resnet50", {"stem": "depp"}, "Did you mean 'deep'"),
         ("resnet50", {"stride_at": "7x7"}, "one of 3x3, 1x1"),
@@ -353,13 +362,16 @@ def test_initialisation(name, given):
         ("vgg16", {"width": 0.5}, "no such setting"),
     ],
 )
-def test_wrong_settings_are_refused(name, given, fault):
-    with pytest.raises(ConfigError, match=fault):
-        BACKBONES.build(name, **given)
+def test_invalid_settings_are_rejected(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        BACKBONES.build(name, **options)
 
 
 class Cascade(nn.Module):
-    """The way ICNet runs its backbone: up to c3_1, that map halved, then the rest."""
+    """The backbone as ICNet runs it.
+
+    Up to c3_1, then downsampling by two, then the rest.
+    """
 
     def __init__(self, backbone):
         super().__init__()
@@ -376,10 +388,10 @@ class Cascade(nn.Module):
     ids=["resnet", "vgg16"],
 )
 @torch.no_grad()
-def test_export_with_free_height_and_width(make):
+def test_export_with_dynamic_height_and_width(make):
     net = Cascade(make().set_output_stride_(8).eval())
-    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    exported = torch.export.export(net, (image(64, 96),), dynamic_shapes=(free,)).module()
+    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(net, (image(64, 96),), dynamic_shapes=(dynamic,)).module()
     for size in ((97, 65), (72, 128)):
-        for found, wanted in zip(exported(image(*size)), net(image(*size)), strict=True):
-            assert distance(found, wanted) < 1e-5
+        for actual, expected in zip(exported(image(*size)), net(image(*size)), strict=True):
+            assert distance(actual, expected) < 1e-5

@@ -1,4 +1,4 @@
-"""Networks whose layers have values that tell their channels apart."""
+"""Networks whose channels all have different values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def vary_norms_(model: nn.Module) -> None:
-    """Gives every batch norm scales, shifts and statistics that no channel shares with another."""
+    """Give every batch norm channel its own scale, shift and statistics."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
@@ -16,7 +16,7 @@ def vary_norms_(model: nn.Module) -> None:
 
 
 def varied_(model: Any) -> Any:
-    """Gives norms and convolutions values that no channel shares with another."""
+    """Give every channel of batch norm and convolutions its own values."""
     vary_norms_(model)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):

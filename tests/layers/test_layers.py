@@ -1,4 +1,4 @@
-"""Layers against PyTorch's own: pooling, growing, batch norm, precision, and export with dynamic sizes."""
+"""Layers compared with PyTorch's own, in values, precision and export."""
 
 from __future__ import annotations
 
@@ -26,25 +26,28 @@ sides = st.integers(1, 40)
 
 
 def assert_labels_equal(labels, logits, size, align_corners):
-    """Labels equal the arg-max of PyTorch's growing, but where its two best classes are equal up to rounding."""
-    grown = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
-    differing = labels != grown.argmax(1)
+    """Labels equal the arg-max of PyTorch's upsampling.
+
+    They may differ where its two best classes are equal up to rounding.
+    """
+    upsampled = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+    differing = labels != upsampled.argmax(1)
     if differing.any():
-        best, second = grown.topk(2, dim=1).values.unbind(1)
-        assert (best - second)[differing].max() < 1e-6 * grown.abs().max()
+        best, second = upsampled.topk(2, dim=1).values.unbind(1)
+        assert (best - second)[differing].max() < 1e-6 * upsampled.abs().max()
 
 
-# ConvBN, Score
+# ConvBN, Classifier
 
 
 @pytest.mark.parametrize("kernel, stride, dilation", [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 4), (7, 2, 1)])
-def test_conv_bn_keeps_or_divides_the_size_rounding_up(kernel, stride, dilation):
+def test_conv_bn_divides_the_size_by_the_stride_rounding_up(kernel, stride, dilation):
     layer = ConvBN(3, 5, kernel, stride=stride, dilation=dilation)
     assert layer(torch.randn(2, 3, 17, 12)).shape == (2, 5, -(-17 // stride), -(-12 // stride))
 
 
 @pytest.mark.parametrize("relu", [True, False])
-def test_conv_bn_is_convolution_batch_norm_relu(relu):
+def test_conv_bn_equals_convolution_batch_norm_relu(relu):
     layer, x = ConvBN(3, 5, 3, dilation=2, relu=relu), torch.randn(2, 3, 9, 8)
     expected = F.batch_norm(F.conv2d(x, layer.conv.weight, padding=2, dilation=2), None, None, training=True)
     torch.testing.assert_close(layer(x), F.relu(expected) if relu else expected)
@@ -52,7 +55,7 @@ def test_conv_bn_is_convolution_batch_norm_relu(relu):
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_score_is_full_precision_inside_autocast(kernel):
+def test_classifier_is_full_precision_inside_autocast(kernel):
     layer, x = Classifier(64, 5, kernel=kernel), torch.randn(2, 64, 6, 7).bfloat16()
     expected = F.conv2d(x.float(), layer.weight, layer.bias, padding=kernel // 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -61,52 +64,54 @@ def test_score_is_full_precision_inside_autocast(kernel):
     torch.testing.assert_close(scores, expected, rtol=0, atol=0)
 
 
-def test_score_of_a_model_in_low_precision_is_float32():
+def test_classifier_of_a_model_in_low_precision_is_float32():
     assert Classifier(4, 2).bfloat16()(torch.randn(1, 4, 3, 3).bfloat16()).dtype == torch.float32
 
 
-# PooledBN
+# SingleValueBatchNorm
 
 
-def fitted(norm):
+def randomized(norm):
+    """The layer with random parameters and statistics."""
     with torch.no_grad():
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
             tensor.uniform_(0.5, 2.0)
     return norm
 
 
-def test_pooled_bn_uses_and_keeps_its_statistics_for_one_value_and_says_so_once():
-    norm = fitted(SingleValueBatchNorm(4, role="the 1x1 map"))
+def test_one_value_uses_and_keeps_the_running_statistics_with_one_warning():
+    norm = randomized(SingleValueBatchNorm(4, role="the 1x1 level"))
     before = {key: value.clone() for key, value in norm.state_dict().items()}
     x = torch.randn(1, 4, 1, 1, requires_grad=True)
-    with pytest.warns(UserWarning, match="the 1x1 map"):
+    with pytest.warns(UserWarning, match="the 1x1 level"):
         y = norm(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         y = norm(x)
     y.sum().backward()
-    torch.testing.assert_close(y, fitted_copy(norm).eval()(x))
+    torch.testing.assert_close(y, plain_copy(norm).eval()(x))
     assert x.grad is not None and norm.weight.grad is not None
     for key, value in norm.state_dict().items():
         assert torch.equal(value, before[key]), key
 
 
-def fitted_copy(norm):
+def plain_copy(norm):
+    """Ordinary batch norm with the same state."""
     plain = nn.BatchNorm2d(norm.num_features)
     plain.load_state_dict(norm.state_dict())
     return plain
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 1, 1), (1, 4, 1, 2), (3, 4, 5, 6)])
-def test_pooled_bn_is_batch_norm_for_more_values(shape):
-    norm = fitted(SingleValueBatchNorm(4))
-    plain, x = fitted_copy(norm), torch.randn(shape)
+def test_several_values_equal_batch_norm(shape):
+    norm = randomized(SingleValueBatchNorm(4))
+    plain, x = plain_copy(norm), torch.randn(shape)
     for mode in (True, False):
         assert torch.equal(norm.train(mode)(x), plain.train(mode)(x))
     assert all(torch.equal(value, plain.state_dict()[key]) for key, value in norm.state_dict().items())
 
 
-# resize, grow_labels
+# resize, upsample_argmax
 
 
 def test_resize_with_aligned_corners_keeps_every_second_pixel_at_odd_sizes():
@@ -116,7 +121,7 @@ def test_resize_with_aligned_corners_keeps_every_second_pixel_at_odd_sizes():
 
 @quick
 @given(st.tuples(sides, sides), st.tuples(sides, sides), st.integers(1, 6), st.booleans(), st.integers(1, 50), st.integers(0, 99))
-def test_grow_labels_is_the_arg_max_of_interpolate(small, size, classes, align_corners, rows, seed):
+def test_upsample_argmax_equals_interpolate_and_argmax(small, size, classes, align_corners, rows, seed):
     logits = torch.randn(2, classes, *small, generator=torch.Generator().manual_seed(seed))
     labels = upsample_argmax(logits, size, align_corners, rows=rows)
     assert labels.dtype == torch.uint8 and labels.shape == (2, *size)
@@ -124,7 +129,7 @@ def test_grow_labels_is_the_arg_max_of_interpolate(small, size, classes, align_c
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-def test_grow_labels_at_a_real_size(align_corners):
+def test_upsample_argmax_at_a_realistic_size(align_corners):
     logits = torch.randn(1, 19, 65, 129)
     assert_labels_equal(upsample_argmax(logits, (513, 1025), align_corners), logits, (513, 1025), align_corners)
 
@@ -137,48 +142,48 @@ def test_grow_labels_at_a_real_size(align_corners):
     st.booleans(),
     st.integers(0, 99),
 )
-def test_grow_labels_interpolates_borders_only(small, factors, more, align_corners, seed):
+def test_upsample_argmax_interpolates_only_borders(small, factors, more, align_corners, seed):
     size = [side * factor + extra for side, factor, extra in zip(small, factors, more, strict=True)]
     coarse = torch.randn(2, 4, (small[0] + 2) // 3, (small[1] + 2) // 3, generator=torch.Generator().manual_seed(seed))
     logits = coarse.repeat_interleave(3, 2).repeat_interleave(3, 3)[:, :, : small[0], : small[1]]
     logits = logits + 0.2 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segzoo.layers.upsample_argmax.SPARSE_FRACTION", 1.0)
-        patch.setattr("segzoo.layers.upsample_argmax._strips", None)
+        patch.setattr("segzoo.layers.upsample_argmax._label_in_strips", None)
         assert_labels_equal(upsample_argmax(logits, size, align_corners), logits, size, align_corners)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(130, 200), (257, 129), (96, 400)])
-def test_grow_labels_tries_finer_cells_where_borders_are_many(monkeypatch, size, align_corners):
+def test_upsample_argmax_tries_a_finer_grid_where_many_cells_are_border_cells(monkeypatch, size, align_corners):
     logits = torch.randn(2, 6, 5, 8, generator=torch.Generator().manual_seed(size[0]))
-    monkeypatch.setattr("segzoo.layers.upsample_argmax._strips", None)
+    monkeypatch.setattr("segzoo.layers.upsample_argmax._label_in_strips", None)
     assert_labels_equal(upsample_argmax(logits, size, align_corners), logits, size, align_corners)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_pooled_maps_grow_in_the_memory_order_of_their_map(layout, batch):
+def test_upsampled_pooled_maps_keep_the_memory_format_of_their_source(layout, batch):
     x = torch.randn(batch, 8, 12, 20).contiguous(memory_format=layout)
     for grid in PyramidPooling((1, 2, 3))(x):
-        grown = upsample_pooled(grid, (12, 20), True)
-        torch.testing.assert_close(grown, resize(grid, (12, 20), True))
-        assert (x + grown).stride() == x.stride() and (grid.shape[-1] == 1 or grown.stride() == x.stride())
+        upsampled = upsample_pooled(grid, (12, 20), True)
+        torch.testing.assert_close(upsampled, resize(grid, (12, 20), True))
+        assert (x + upsampled).stride() == x.stride() and (grid.shape[-1] == 1 or upsampled.stride() == x.stride())
 
 
-def test_grow_labels_gives_ties_to_the_lower_class():
+def test_upsample_argmax_gives_ties_to_the_lower_class():
     logits = torch.randn(1, 1, 5, 5).expand(1, 4, 5, 5)
     assert not upsample_argmax(logits, (33, 20), False).any()
 
 
-def test_grow_labels_takes_more_classes_than_a_byte_holds():
+def test_upsample_argmax_supports_more_classes_than_a_byte_holds():
     logits = torch.zeros(1, 300, 2, 2)
     logits[:, 299] = 1
     labels = upsample_argmax(logits, (4, 4), True)
     assert labels.dtype == torch.int32 and (labels == 299).all()
 
 
-def test_grow_labels_never_builds_the_grown_logits():
+def test_upsample_argmax_never_builds_the_upsampled_logits():
     class Largest(TorchDispatchMode):
         numel = 0
 
@@ -194,56 +199,58 @@ def test_grow_labels_never_builds_the_grown_logits():
     assert 0 < largest.numel < logits.shape[1] * 512 * 512 / 8
 
 
-# PyramidPool
+# PyramidPooling, FactorizedPyramidConv
 
 
 @quick
 @given(sides, sides, st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from(sorted(POOLS)))
-def test_pyramid_pool_equals_adaptive_pooling_at_every_size(height, width, bins, pool):
+def test_pyramid_pooling_equals_adaptive_pooling_at_every_size(height, width, bins, pool):
     x = torch.randn(2, 3, height, width)
-    for ours, b in zip(PyramidPooling(bins, pool)(x), bins, strict=True):
-        torch.testing.assert_close(ours, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
+    for actual, b in zip(PyramidPooling(bins, pool)(x), bins, strict=True):
+        torch.testing.assert_close(actual, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
-def test_pyramid_pool_has_the_gradient_of_adaptive_pooling(pool):
+def test_pyramid_pooling_has_the_gradient_of_adaptive_pooling(pool):
     x = torch.randn(2, 3, 7, 10, requires_grad=True)
-    (ours,), theirs = PyramidPooling((6,), pool)(x), POOLS[pool](x, 6)
-    upstream = torch.randn_like(theirs)
-    torch.testing.assert_close(torch.autograd.grad(ours, x, upstream), torch.autograd.grad(theirs, x, upstream))
+    (actual,), expected = PyramidPooling((6,), pool)(x), POOLS[pool](x, 6)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(torch.autograd.grad(actual, x, upstream), torch.autograd.grad(expected, x, upstream))
 
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
-def test_pyramid_pool_computes_in_full_precision_inside_autocast(pool):
+def test_pyramid_pooling_computes_in_full_precision_inside_autocast(pool):
     x = torch.rand(1, 4, 90, 90).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (ours,) = PyramidPooling((3,), pool)(x)
-    assert ours.dtype == torch.bfloat16
-    torch.testing.assert_close(ours, POOLS[pool](x.float(), 3).bfloat16(), rtol=2**-7, atol=0)
+        (actual,) = PyramidPooling((3,), pool)(x)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, POOLS[pool](x.float(), 3).bfloat16(), rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize("pool", sorted(POOLS))
-def test_pyramid_pool_exports_with_a_dynamic_size(pool):
+def test_pyramid_pooling_exports_with_a_dynamic_size(pool):
     layer = PyramidPooling((1, 2, 3, 6), pool)
     shapes = {"x": {0: Dim("batch", min=1, max=8), 2: Dim("height", min=2, max=512), 3: Dim("width", min=2, max=512)}}
     program = torch.export.export(layer, (torch.randn(2, 3, 24, 30),), dynamic_shapes=shapes).module()
     for batch, height, width in ((1, 3, 3), (2, 33, 65), (3, 61, 17)):
         x = torch.randn(batch, 3, height, width)
-        for ours, b in zip(program(x), layer.bins, strict=True):
-            torch.testing.assert_close(ours, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
+        for actual, b in zip(program(x), layer.bins, strict=True):
+            torch.testing.assert_close(actual, POOLS[pool](x, b), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(9, 14), (12, 6), (1, 1)])
 @torch.no_grad()
-def test_pooled_maps_convolve_before_they_grow(size, align_corners):
+def test_factorized_pyramid_conv_equals_upsampling_before_the_convolution(size, align_corners):
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(7 + 2 * 3, 5, 3, padding=1)
     features, pooled = torch.randn(2, 7, *size), [torch.randn(2, 3, b, b) for b in (1, 4)]
-    joined = torch.cat([features, *(resize(p, size, align_corners) for p in pooled)], 1)
-    torch.testing.assert_close(FactorizedPyramidConv(conv, 7, align_corners)(features, pooled), conv(joined), rtol=1e-4, atol=1e-5)
+    concatenated = torch.cat([features, *(resize(p, size, align_corners) for p in pooled)], 1)
+    torch.testing.assert_close(
+        FactorizedPyramidConv(conv, 7, align_corners)(features, pooled), conv(concatenated), rtol=1e-4, atol=1e-5
+    )
 
 
-def test_another_convolution_is_refused():
-    with pytest.raises(ValueError, match="wanted a 3x3"):
+def test_factorized_pyramid_conv_rejects_other_convolutions():
+    with pytest.raises(ValueError, match="expected a 3x3"):
         FactorizedPyramidConv(torch.nn.Conv2d(4, 4, 1), 2, False)

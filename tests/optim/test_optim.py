@@ -1,4 +1,4 @@
-"""Parameter groups of the optimizers, and the schedules against torch's own."""
+"""Parameter groups of the optimizers, and schedules compared with torch's own."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ class Net(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
 
 
-def groups(model, name="sgd", **given):
-    return {group["name"]: group for group in OPTIMS.build(name, model, **given).param_groups}
+def groups(model, name="sgd", **settings):
+    return {group["name"]: group for group in OPTIMS.build(name, model, **settings).param_groups}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_every_parameter_is_in_its_group(name):
     model = Net()
-    found = groups(model, name, lr=0.1, weight_decay=0.01, head_lr_mult=10.0, bias_lr_mult=2.0)
-    trunk, head = model.backbone, model.head
-    wanted = {
-        "trunk.weight": ([trunk[0].weight], 0.1, 0.01),
-        "trunk.norm": ([trunk[1].weight, trunk[1].bias, trunk[2].scale], 0.1, 0.0),
-        "trunk.bias": ([trunk[0].bias], 0.2, 0.0),
+    actual = groups(model, name, lr=0.1, weight_decay=0.01, head_lr_mult=10.0, bias_lr_mult=2.0)
+    backbone, head = model.backbone, model.head
+    expected = {
+        "backbone.weight": ([backbone[0].weight], 0.1, 0.01),
+        "backbone.norm": ([backbone[1].weight, backbone[1].bias, backbone[2].scale], 0.1, 0.0),
+        "backbone.bias": ([backbone[0].bias], 0.2, 0.0),
         "head.weight": ([head[0].weight, head[2].weight], 1.0, 0.01),
         "head.norm": ([head[1].weight, head[1].bias], 1.0, 0.0),
         "head.bias": ([head[2].bias], 2.0, 0.0),
     }
-    assert set(found) == set(wanted)
-    for group, (parameters, rate, decay) in wanted.items():
-        assert [id(one) for one in found[group]["params"]] == [id(one) for one in parameters]
-        assert found[group]["lr"] == found[group]["base_lr"] == pytest.approx(rate)
-        assert found[group]["weight_decay"] == decay
+    assert set(actual) == set(expected)
+    for group, (parameters, rate, decay) in expected.items():
+        assert [id(p) for p in actual[group]["params"]] == [id(p) for p in parameters]
+        assert actual[group]["lr"] == actual[group]["base_lr"] == pytest.approx(rate)
+        assert actual[group]["weight_decay"] == decay
 
 
-def test_decay_everywhere_if_asked():
+def test_decay_norm_and_bias_applies_to_every_group():
     assert {group["weight_decay"] for group in groups(Net(), weight_decay=0.03, decay_norm_and_bias=True).values()} == {0.03}
 
 
-def test_frozen_parameters_are_left_out_and_shared_ones_are_counted_once():
+def test_frozen_parameters_are_skipped_and_shared_ones_counted_once():
     model = Net()
     model.backbone.requires_grad_(False)
     model.head.append(model.head[0])
-    found = groups(model)
-    assert set(found) == {"head.weight", "head.norm", "head.bias"} and len(found["head.weight"]["params"]) == 2
+    actual = groups(model)
+    assert set(actual) == {"head.weight", "head.norm", "head.bias"} and len(actual["head.weight"]["params"]) == 2
     with pytest.raises(ValueError, match="every parameter of the model is frozen"):
         OPTIMS.build("sgd", model.requires_grad_(False))
 
 
-def test_settings_reach_the_optimiser():
+def test_settings_reach_the_optimizer():
     sgd = OPTIMS.build("sgd", Net(), momentum=0.8, nesterov=True)
     assert type(sgd) is torch.optim.SGD and sgd.param_groups[-1]["momentum"] == 0.8 and sgd.param_groups[-1]["nesterov"]
     adamw = OPTIMS.build("adamw", Net(), betas=[0.8, 0.95], eps=1e-6)
@@ -73,14 +73,14 @@ def test_settings_reach_the_optimiser():
 
 
 @pytest.mark.parametrize(
-    "given", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"momentum": 1.5}, {"weight_decay": -1e-4}], ids=str
+    "settings", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"momentum": 1.5}, {"weight_decay": -1e-4}], ids=str
 )
-def test_senseless_numbers_are_refused(given):
-    with pytest.raises(ConfigError, match=next(iter(given))):
-        OPTIMS.build("sgd", Net(), **given)
+def test_out_of_range_settings_are_rejected(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        OPTIMS.build("sgd", Net(), **settings)
 
 
-def test_groups_survive_a_checkpoint():
+def test_group_names_and_rates_survive_a_checkpoint():
     optimizer = OPTIMS.build("sgd", Net(), lr=0.1, head_lr_mult=10.0)
     other = OPTIMS.build("sgd", Net(), lr=0.1, head_lr_mult=10.0)
     other.load_state_dict(optimizer.state_dict())
@@ -97,22 +97,22 @@ TORCH = {
 @pytest.mark.parametrize("name", TORCH)
 def test_schedules_equal_torch(name):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = TORCH[name](optimizer)
-    ours = SCHEDULES.build(name, 40, **({"every": 15, "gamma": 0.3} if name == "step" else {}))
+    scheduler = TORCH[name](optimizer)
+    factor = SCHEDULES.build(name, 40, **({"every": 15, "gamma": 0.3} if name == "step" else {}))
     for step in range(41):
-        assert ours(step) == pytest.approx(theirs.get_last_lr()[0], abs=1e-7)
+        assert factor(step) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-7)
         optimizer.step()
-        theirs.step()
+        scheduler.step()
 
 
 @given(st.sampled_from(["poly", "cosine", "step", "fixed"]), st.integers(1, 300), st.floats(0, 1), st.data())
 @settings(max_examples=80, deadline=None)
-def test_schedules_warm_up_then_never_rise(name, total, low, data):
+def test_schedules_warm_up_then_never_increase(name, total, low, data):
     warmup = data.draw(st.integers(0, total))
     floors = {"floor": data.draw(st.floats(0, 1))} if name in ("poly", "cosine") else {}
-    given = {"every": 7, **floors} if name == "step" else floors
-    factor = SCHEDULES.build(name, total, warmup=warmup, warmup_factor=low, **given)
-    plain = SCHEDULES.build(name, total, **given)
+    options = {"every": 7, **floors} if name == "step" else floors
+    factor = SCHEDULES.build(name, total, warmup=warmup, warmup_factor=low, **options)
+    plain = SCHEDULES.build(name, total, **options)
     assert plain(0) == pytest.approx(1) and factor(0) == pytest.approx(low if warmup else 1)
     values = [factor(step) for step in range(total + 5)]
     assert values[warmup:] == [plain(step) for step in range(warmup, total + 5)]
@@ -121,6 +121,6 @@ def test_schedules_warm_up_then_never_rise(name, total, low, data):
     assert name in ("step", "fixed") or factor(total) == pytest.approx(floors["floor"], abs=1e-12)
 
 
-def test_a_warm_up_longer_than_the_run_is_refused():
+def test_warmup_longer_than_the_run_is_rejected():
     with pytest.raises(ConfigError, match=r"schedule.warmup=50: the run has only 20 steps"):
         SCHEDULES.build("poly", 20, warmup=50)

@@ -273,7 +273,8 @@ def test_other_stem_starts_anew_and_is_listed(enum, capsys, stem, anew):
     backbone = BACKBONES.build("resnet50", stem=stem, stride_at="1x1", weights="imagenet")
     printed = capsys.readouterr().out
     assert (
-        f"trained with the basic stem: the {stem} stem and what reads it start anew; trained with the stride at the 3x3" in printed
+        f"trained with the basic stem: the {stem} stem and the layers that read it are newly initialized; "
+        "trained with the stride in the 3x3 convolution" in printed
     )
     report = load(backbone, "imagenet")
     assert len(report.reinitialized) == anew
