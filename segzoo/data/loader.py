@@ -45,13 +45,13 @@ def train_batches(
     seed: int,
     start: int = 0,
     stop: int | None = None,
-    seen: int = 0,
+    images_seen: int = 0,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
 ) -> BatchStream:
     """Training batches of one rank for steps ``start`` to ``stop``.
 
-    A step covers ``batch_size * world`` consecutive positions of the sample stream, and rank r takes the r-th block of them. A batch may
+    A step covers ``batch_size * world_size`` consecutive positions of the sample stream, and rank r takes the r-th block of them. A batch may
     span two epochs, so no image is skipped, and a data set smaller than a batch repeats. Batches are pinned if this process has used
     CUDA before the call, so move the model to the GPU first.
 
@@ -63,8 +63,8 @@ def train_batches(
         seed: seed of order and augmentation.
         start, stop: first step (inclusive) and last step (exclusive), counted from 0 over the whole run. Without ``stop`` the stream is
             endless.
-        seen: positions of the sample stream before step 0, consumed earlier in the run with another batch size.
-        rank, world: rank of this process and number of processes.
+        images_seen: positions of the sample stream before step 0, consumed earlier in the run with another batch size.
+        rank, world_size: rank of this process and number of processes.
 
     Returns:
         An iterator whose workers end when it is exhausted, garbage-collected or closed with ``close()``.
@@ -74,30 +74,35 @@ def train_batches(
         DataError: the data set is empty; while iterating: a file is invalid, or images of one batch differ in size.
     """
     _check_minimums(
-        batch_size=(batch_size, 1), workers=(workers, 0), start=(start, 0), seen=(seen, 0), world=(world, 1), rank=(rank, 0)
+        batch_size=(batch_size, 1),
+        workers=(workers, 0),
+        start=(start, 0),
+        images_seen=(images_seen, 0),
+        world_size=(world_size, 1),
+        rank=(rank, 0),
     )
-    if rank >= world or (stop is not None and stop < start):
-        raise ValueError(f"expected rank < world and start <= stop, got rank={rank} world={world} start={start} stop={stop}")
+    if rank >= world_size or (stop is not None and stop < start):
+        raise ValueError(f"expected rank < world_size and start <= stop, got {rank=} {world_size=} {start=} {stop=}")
     if len(dataset) == 0:
         raise DataError(f"data set {dataset.info.name!r} has no training sample; check its root and its list of files")
-    draws = _BatchSampler(len(dataset), batch_size, seed, start, stop, seen, rank, world)
+    draws = _BatchSampler(len(dataset), batch_size, seed, start, stop, images_seen, rank, world_size)
     return BatchStream(_Reader(dataset, augment, seed), draws, workers)
 
 
-def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world: int = 1) -> BatchStream:
+def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world_size: int = 1) -> BatchStream:
     """Evaluation batches of one image each, in order and without augmentation.
 
-    Each sample ``rank, rank + world, ...`` of the data set appears once. The shards of the ranks are disjoint and together cover the
+    Each sample ``rank, rank + world_size, ...`` of the data set appears once. The shards of the ranks are disjoint and together cover the
     whole data set. Images may differ in size.
 
     Raises:
-        ValueError: workers, rank or world is out of range.
+        ValueError: workers, rank or world_size is out of range.
         DataError: while iterating, a file is invalid.
     """
-    _check_minimums(workers=(workers, 0), world=(world, 1), rank=(rank, 0))
-    if rank >= world:
-        raise ValueError(f"expected rank < world, got rank={rank} world={world}")
-    draws = [[(0, index)] for index in range(rank, len(dataset), world)]
+    _check_minimums(workers=(workers, 0), world_size=(world_size, 1), rank=(rank, 0))
+    if rank >= world_size:
+        raise ValueError(f"expected rank < world_size, got {rank=} {world_size=}")
+    draws = [[(0, index)] for index in range(rank, len(dataset), world_size)]
     return BatchStream(_Reader(dataset, None, 0), draws, workers)
 
 
@@ -165,9 +170,19 @@ class _BatchSampler:
     The permutation of an epoch is computed when the epoch begins.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int | None, seen: int, rank: int, world: int):
-        self.count, self.batch_size, self.seed, self.images_seen = count, batch_size, seed, seen
-        self.start, self.stop, self.rank, self.world_size = start, stop, rank, world
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int | None,
+        images_seen: int,
+        rank: int,
+        world_size: int,
+    ):
+        self.count, self.batch_size, self.seed, self.images_seen = count, batch_size, seed, images_seen
+        self.start, self.stop, self.rank, self.world_size = start, stop, rank, world_size
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, order = -1, np.empty(0, int)

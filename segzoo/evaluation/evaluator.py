@@ -108,7 +108,7 @@ def evaluate(
     confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
     per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)
     model.to(torch_device)
-    rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world=distributed.size)
+    rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
     with eval_mode(model), closing(rank_batches) as batches:
         for batch in _progress_bar(batches, len(dataset) // distributed.size):
             index = batch.indices[0]

@@ -1,4 +1,7 @@
-"""The sample stream: the same whatever the workers, the ranks or the restarts, and no process left behind."""
+"""Batches: one stream for any number of workers, ranks and restarts.
+
+No worker process may be left over.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class Numbers:
-    """Images that show their own index, and a list of what was opened."""
+    """Data set whose labels encode the image index.
 
-    def __init__(self, count: int, sizes=((6, 8),), dtype=np.uint8, wrong: dict | None = None):
-        self.info, self.count, self.sizes, self.dtype, self.wrong, self.opened = INFO, count, sizes, dtype, wrong or {}, []
+    ``opened`` records which images were read.
+    """
+
+    def __init__(self, count: int, sizes=((6, 8),), dtype=np.uint8, overrides: dict | None = None):
+        self.info, self.count, self.sizes, self.dtype, self.overrides, self.opened = INFO, count, sizes, dtype, overrides or {}, []
 
     def scan(self):
         pass
@@ -40,20 +46,20 @@ class Numbers:
         return self.count
 
     def name(self, index):
-        return f"picture{index}"
+        return f"image{index}"
 
     def __getitem__(self, index):
         self.opened.append(index)
-        if isinstance(self.wrong.get(index), Exception):
-            raise self.wrong[index]
+        if isinstance(self.overrides.get(index), Exception):
+            raise self.overrides[index]
         size = self.sizes[index % len(self.sizes)]
-        label = np.full(size, self.wrong.get(index, index % 11), self.dtype)
+        label = np.full(size, self.overrides.get(index, index % 11), self.dtype)
         return Sample(np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8), label, self.name(index))
 
 
-def train(count: int | Numbers = 10, **given):
-    words: dict[str, Any] = {"batch_size": 4, "workers": 0, "seed": 1, "stop": 8, **given}
-    return train_batches(count if isinstance(count, Numbers) else Numbers(count), words.pop("augment", None), **words)
+def train(data: int | Numbers = 10, **changed):
+    options: dict[str, Any] = {"batch_size": 4, "workers": 0, "seed": 1, "stop": 8, **changed}
+    return train_batches(data if isinstance(data, Numbers) else Numbers(data), options.pop("augment", None), **options)
 
 
 def order(batches):
@@ -62,21 +68,27 @@ def order(batches):
 
 @given(st.integers(1, 12), st.integers(1, 7), st.integers(1, 3), st.integers(0, 9), st.integers(0, 2**40))
 @settings(max_examples=40, deadline=None)
-def test_ranks_and_batch_size_share_one_stream(count, batch_size, world, first, seed):
-    stream = order(train(count, batch_size=1, seed=seed, stop=(first + 2) * batch_size * world))
-    ranks = [train(count, batch_size=batch_size, seed=seed, start=first, stop=first + 2, rank=r, world=world) for r in range(world)]
+def test_ranks_and_batch_size_share_one_stream(count, batch_size, world_size, first, seed):
+    stream = order(train(count, batch_size=1, seed=seed, stop=(first + 2) * batch_size * world_size))
+    ranks = [
+        train(count, batch_size=batch_size, seed=seed, start=first, stop=first + 2, rank=r, world_size=world_size)
+        for r in range(world_size)
+    ]
     together = [index for step in zip(*ranks, strict=True) for batch in step for index in batch.indices]
-    assert together == stream[first * batch_size * world :]
+    assert together == stream[first * batch_size * world_size :]
     for epoch in range(len(stream) // count):
         assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
 @given(st.integers(1, 12), st.integers(1, 7), st.integers(0, 60), st.integers(1, 3))
 @settings(max_examples=30, deadline=None)
-def test_a_run_goes_on_after_the_pictures_seen_whatever_its_batches_were(count, batch_size, seen, world):
-    stream = order(train(count, batch_size=1, stop=seen + 2 * batch_size * world))
-    ranks = [train(count, batch_size=batch_size, stop=2, seen=seen, rank=r, world=world) for r in range(world)]
-    assert [i for step in zip(*ranks, strict=True) for batch in step for i in batch.indices] == stream[seen:]
+def test_a_run_resumes_after_the_images_seen_with_any_batch_size(count, batch_size, images_seen, world_size):
+    stream = order(train(count, batch_size=1, stop=images_seen + 2 * batch_size * world_size))
+    ranks = [
+        train(count, batch_size=batch_size, stop=2, images_seen=images_seen, rank=r, world_size=world_size)
+        for r in range(world_size)
+    ]
+    assert [i for step in zip(*ranks, strict=True) for batch in step for i in batch.indices] == stream[images_seen:]
 
 
 def test_epochs_and_seeds_differ_in_order():
@@ -86,22 +98,22 @@ def test_epochs_and_seeds_differ_in_order():
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_restarts_change_nothing(workers):
-    augment = AUGMENTS.build("standard", INFO, crop=[9, 7], rotate=20.0, color=0.4, blur=0.5)
-    whole = list(train(Numbers(10), augment=augment))
-    again = list(train(Numbers(10), augment=augment, workers=workers, start=3))
-    assert len(again) == 5
-    for one, two in zip(whole[3:], again, strict=True):
-        assert one.indices == two.indices and one.names == two.names
-        assert torch.equal(one.image, two.image) and torch.equal(one.label, two.label)
+    augment = AUGMENTS.build("standard", INFO, crop=[9, 7], rotate=20.0, color_jitter=0.4, blur=0.5)
+    uninterrupted = list(train(Numbers(10), augment=augment))
+    resumed = list(train(Numbers(10), augment=augment, workers=workers, start=3))
+    assert len(resumed) == 5
+    for expected, actual in zip(uninterrupted[3:], resumed, strict=True):
+        assert expected.indices == actual.indices and expected.names == actual.names
+        assert torch.equal(expected.image, actual.image) and torch.equal(expected.label, actual.label)
 
 
-def test_a_picture_looks_different_in_each_epoch():
+def test_an_image_is_augmented_differently_in_each_epoch():
     augment = AUGMENTS.build("standard", INFO, crop=[16, 16])
     seen = [batch.image for batch in train(Numbers(1), augment=augment, batch_size=1, stop=12)]
     assert len({image.numpy().tobytes() for image in seen}) == 12
 
 
-def test_a_restart_opens_no_skipped_picture():
+def test_resuming_opens_no_skipped_image():
     data = Numbers(10)
     assert order(train(data, start=1000, stop=1002)) == data.opened and len(data.opened) == 8
 
@@ -110,36 +122,36 @@ def test_endless_without_stop():
     assert len(order(itertools.islice(train(3, stop=None), 50))) == 200
 
 
-def test_the_global_random_state_is_left_alone():
+def test_the_global_random_state_is_unchanged():
     before = torch.get_rng_state()
     list(train(workers=1, stop=2))
     list(eval_batches(Numbers(3), workers=1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def children_gone(seconds=10):
+def workers_ended(seconds=10):
     end = time.monotonic() + seconds
     while multiprocessing.active_children() and time.monotonic() < end:
         time.sleep(0.05)
     return not multiprocessing.active_children()
 
 
-def test_workers_end_when_exhausted_dropped_or_closed():
+def test_workers_end_when_exhausted_deleted_or_closed():
     stream = train(workers=2, stop=3)
-    assert len(list(stream)) == 3 and children_gone() and next(stream, None) is None
+    assert len(list(stream)) == 3 and workers_ended() and next(stream, None) is None
     stream = train(workers=2, stop=None)
     next(stream)
     assert len(multiprocessing.active_children()) == 2
     del stream
     gc.collect()
-    assert children_gone()
+    assert workers_ended()
     stream = train(workers=1, stop=None)
     next(stream)
     stream.close()
-    assert children_gone() and next(stream, None) is None
+    assert workers_ended() and next(stream, None) is None
 
 
-def test_workers_outlive_the_signals_of_the_group():
+def test_workers_survive_signals_to_the_process_group():
     stream = train(workers=2, stop=40)
     next(stream)
     for child in multiprocessing.active_children():
@@ -148,80 +160,82 @@ def test_workers_outlive_the_signals_of_the_group():
     assert len(list(stream)) == 39
 
 
-def test_leaving_with_open_workers_does_not_hang():
+def test_exiting_with_open_workers_does_not_hang():
     code = "from test_loader import *; s = train(workers=2, stop=None); next(s); keep = [s, s.__next__]; raise SystemExit(3)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, env=environment, timeout=100).returncode == 3
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_faults_name_the_file(workers):
+def test_errors_name_the_file(workers):
     def message(**data):
         with pytest.raises(DataError) as caught:
             list(train(Numbers(10, **data), workers=workers))
-        assert multiprocessing.active_children() == [] or children_gone()
+        assert multiprocessing.active_children() == [] or workers_ended()
         return str(caught.value)
 
-    assert message(wrong={3: DataError("picture3.png is truncated")}) == "picture3.png is truncated"
-    assert "picture7" in (text := message(wrong={7: 11})) and "11 (48 pixels)" in text and "0..10, or 255" in text
+    assert message(overrides={3: DataError("image3.png is truncated")}) == "image3.png is truncated"
+    assert "image7" in (text := message(overrides={7: 11})) and "11 (48 pixels)" in text and "0..10, or 255" in text
     text = message(sizes=((6, 8), (7, 8)))
-    assert "6x8" in text and "7x8" in text and "augment.crop=[H,W]" in text and "picture" in text
+    assert "6x8" in text and "7x8" in text and "augment.crop=[H,W]" in text and "image" in text
 
 
 def test_other_errors_keep_their_type_and_end_the_workers():
     with pytest.raises(RuntimeError, match="out of order"):
-        list(train(Numbers(10, wrong={3: RuntimeError("out of order")}), workers=2))
-    assert children_gone()
+        list(train(Numbers(10, overrides={3: RuntimeError("out of order")}), workers=2))
+    assert workers_ended()
 
 
-def test_image_and_label_of_different_size_are_refused():
-    class Skew(Numbers):
+def test_image_and_label_of_different_sizes_are_rejected():
+    class Mismatched(Numbers):
         def __getitem__(self, index):
             return super().__getitem__(index)._replace(label=np.zeros((6, 7), np.uint8))
 
     with pytest.raises(DataError, match=r"image\d: .*\(6, 8, 3\) uint8 and \(6, 7\) uint8"):
-        next(train(Skew(4)))
+        next(train(Mismatched(4)))
 
 
-def test_a_crop_makes_unequal_pictures_a_batch():
+def test_a_crop_makes_images_of_different_sizes_a_batch():
     batch = next(train(Numbers(10, sizes=((6, 8), (9, 3))), augment=AUGMENTS.build("standard", INFO, crop=[5, 7])))
     assert batch.image.shape == (4, 5, 7, 3) and batch.image.dtype == torch.uint8 and batch.label.shape == (4, 5, 7)
 
 
-@pytest.mark.parametrize(("dtype", "wanted"), [(np.uint8, torch.uint8), (np.uint16, torch.int32)])
-def test_label_types(dtype, wanted):
-    assert next(train(Numbers(10, dtype=dtype))).label.dtype == wanted
+@pytest.mark.parametrize(("dtype", "expected"), [(np.uint8, torch.uint8), (np.uint16, torch.int32)])
+def test_label_types(dtype, expected):
+    assert next(train(Numbers(10, dtype=dtype))).label.dtype == expected
 
 
-@pytest.mark.parametrize(("workers", "world"), [(0, 1), (0, 3), (2, 2)])
-def test_evaluation_sees_each_picture_once_and_in_order(workers, world):
-    shards = [list(eval_batches(Numbers(7, ((6, 8), (5, 5))), workers=workers, rank=r, world=world)) for r in range(world)]
+@pytest.mark.parametrize(("workers", "world_size"), [(0, 1), (0, 3), (2, 2)])
+def test_evaluation_sees_each_image_once_and_in_order(workers, world_size):
+    shards = [
+        list(eval_batches(Numbers(7, ((6, 8), (5, 5))), workers=workers, rank=r, world_size=world_size)) for r in range(world_size)
+    ]
     for rank, shard in enumerate(shards):
-        assert order(shard) == list(range(rank, 7, world)) and all(len(batch.names) == 1 for batch in shard)
+        assert order(shard) == list(range(rank, 7, world_size)) and all(len(batch.names) == 1 for batch in shard)
     assert sorted(order(itertools.chain(*shards))) == list(range(7))
 
 
-def test_no_pictures():
-    with pytest.raises(DataError, match="'numbers' holds no training sample"):
+def test_empty_data_set():
+    with pytest.raises(DataError, match="'numbers' has no training sample"):
         train(0)
     assert list(eval_batches(Numbers(0), workers=0)) == []
 
 
-@pytest.mark.parametrize("words", [{"batch_size": 0}, {"workers": -1}, {"rank": 2, "world": 2}, {"start": 5, "stop": 4}])
-def test_nonsense_is_refused_at_the_call(words):
-    with pytest.raises(ValueError, match=next(iter(words))):
-        train(**words)
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": -1}, {"rank": 2, "world_size": 2}, {"start": 5, "stop": 4}])
+def test_out_of_range_arguments_are_rejected_at_the_call(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        train(**options)
 
 
-def test_seeds_of_neighbours_differ():
-    near = [derive_seed(*numbers) for numbers in itertools.product(range(12), repeat=3)]
-    assert len(set(near)) == len(near) and all(0 <= value < 2**64 for value in near)
+def test_derived_seeds_differ():
+    seeds = [derive_seed(*numbers) for numbers in itertools.product(range(12), repeat=3)]
+    assert len(set(seeds)) == len(seeds) and all(0 <= value < 2**64 for value in seeds)
     assert (
         derive_seed(1, 23) != derive_seed(12, 3)
         and derive_seed(2**64, 1) != derive_seed(0, 1)
         and derive_seed(0, 0) != derive_seed(0)
     )
-    assert derive_seed(3, 1, 4) == 16257419454226508822, "stored runs rely on these numbers"
+    assert derive_seed(3, 1, 4) == 16257419454226508822, "stored runs depend on these seeds"
 
 
 @pytest.mark.filterwarnings("error")
