@@ -1,8 +1,9 @@
-"""Training augmentation: one affine map moves image and label together, albumentations changes the colors.
+"""Training augmentation by one affine warp, color jitter and blur.
 
-Scale, rotation, mirror, crop and padding are composed into one matrix, and each output pixel is read once from the source. That gives what
-resizing the whole image and cropping it gives (to one gray level), but costs only the crop: about 2 ms at 360x480. A label is copied from
-the nearest source pixel and never blended, so no value can appear that was not there, other than ignore in the padding.
+Scale, rotation, flip, crop and padding are composed into one matrix, and each output pixel is read once from the source. The result
+equals resizing the whole image and cropping it (within one gray level), but only the crop is computed: about 2 ms at 360x480. Labels
+are sampled from the nearest source pixel and never blended, so no new value can appear except ignore in the padding. Color jitter and
+blur are those of albumentations.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from segzoo.registry import AUGMENTS, ConfigError, Range
 from segzoo.types import DatasetInfo, Sample
 
+if TYPE_CHECKING:
+    import albumentations
+
 
 @AUGMENTS.register
 def none(info: DatasetInfo) -> Identity:
-    """No augmentation: every sample as it is in its file."""
+    """No augmentation: samples stay unchanged."""
     return Identity()
 
 
@@ -36,31 +40,31 @@ def standard(
     color_jitter: Annotated[float, Range(0, 1)] = 0.0,
     blur: Annotated[float, Range(0, 1)] = 0.0,
 ) -> StandardAugmentation:
-    """The field's usual set: random scale, mirror, rotation, crop, blur and color jitter.
+    """Random scale, horizontal flip, rotation, crop, blur and color jitter.
 
-    With ``rotate=10 blur=0.5`` the set of Zhao et al., CVPR 2017, arXiv:1612.01105, sec. 5.1. A crop that sticks out of the image is
-    padded with the data's mean color and the ignore label, at a random place.
+    With ``rotate=10 blur=0.5`` this is the augmentation of Zhao et al., CVPR 2017, arXiv:1612.01105, sec. 5.1. A crop larger than the
+    image is padded with the mean color of the data and the ignore label, and the image is placed at random inside it.
 
     Args:
         info: mean color and ignore id of the data.
-        crop: size (H, W) of what comes out; None: each image's own size.
-        scale: resize by a factor drawn evenly from ``scale_range``, the same for both axes.
+        crop: output size (H, W). None keeps the size of each image.
+        scale: resize both axes by one factor drawn uniformly from ``scale_range``.
         scale_range: smallest and largest factor.
-        mirror: swap left and right in half of the images.
-        rotate: in half of the images, turn by an angle drawn evenly from -rotate to rotate, in degrees.
-        color: jitter of brightness, contrast and saturation by factors 1 - color to 1 + color, and of hue by a fifth of it
-            (in turns); 0 is off. Padding inside the crop is jittered too.
-        blur: share of images smoothed by a Gaussian of 5x5 pixels.
+        hflip: flip half of the images horizontally.
+        rotate: rotate half of the images by an angle drawn uniformly from -rotate to rotate, in degrees.
+        color_jitter: jitter brightness, contrast and saturation by factors from 1 - color_jitter to 1 + color_jitter, and hue by up to
+            a fifth of it in units of full turns. 0 is off. Padding inside the crop is jittered too.
+        blur: fraction of the images blurred by a 5x5 Gaussian.
 
     Returns:
-        ``(sample, seed) -> sample``, a function of nothing but its arguments.
+        ``(sample, seed) -> sample``, a function of only its arguments.
 
     Raises:
-        ConfigError: scale_range starts above its end.
+        ConfigError: the smallest factor is above the largest.
     """
     if scale_range[0] > scale_range[1]:
         raise ConfigError(
-            f"augment.scale_range={list(scale_range)}: wanted the smaller factor first, [{scale_range[1]}, {scale_range[0]}]"
+            f"augment.scale_range={list(scale_range)}: expected the smaller factor first, [{scale_range[1]}, {scale_range[0]}]"
         )
     factors = scale_range if scale else (1.0, 1.0)
     fill = tuple(round(value) for value in info.mean)
@@ -68,14 +72,17 @@ def standard(
 
 
 class Identity:
-    """Hands every sample on."""
+    """Augmentation that returns samples unchanged."""
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         return sample
 
 
 class StandardAugmentation:
-    """See :func:`standard`. Holds plain values, so that it can be sent to worker processes; each builds its own color transform."""
+    """Callable returned by :func:`standard`.
+
+    It holds plain values and can be pickled to worker processes, each of which builds its own color transform.
+    """
 
     def __init__(
         self,
@@ -90,22 +97,24 @@ class StandardAugmentation:
     ):
         self.crop, self.factors, self.hflip, self.rotate = crop, factors, hflip, rotate
         self.color_jitter, self.blur, self.fill, self.ignore = color_jitter, blur, fill, ignore
-        self._colours: Any = None
+        self._transform: albumentations.Compose | None = None
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
-        """The sample augmented as ``seed`` says: image (H, W, 3) uint8 -> (h, w, 3) uint8, label (H, W) -> (h, w) of the same type."""
-        draws = np.random.default_rng(seed).random(
-            6
-        )  # one number for each purpose: switching one off leaves the others as they were
+        """Augment a sample with the random numbers of ``seed``.
+
+        Shapes: image (H, W, 3) uint8 -> (h, w, 3) uint8, label (H, W) -> (h, w) of the same dtype.
+        """
+        # one number per transform: disabling one leaves the others unchanged
+        draws = np.random.default_rng(seed).random(6)
         height, width = sample.label.shape
         crop_height, crop_width = self.crop or (height, width)
         factor = self.factors[0] + draws[0] * (self.factors[1] - self.factors[0])
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
-        top = _paste(scaled[0] - crop_height, draws[1])
-        left = _paste(scaled[1] - crop_width, draws[2])
+        top = _crop_offset(scaled[0] - crop_height, draws[1])
+        left = _crop_offset(scaled[1] - crop_width, draws[2])
         angle = (2 * draws[5] - 1) * self.rotate if draws[4] < 0.5 else 0.0
-        mirrored = self.hflip and draws[3] < 0.5
-        matrix = source_map((height, width), scaled, (crop_height, crop_width), (top, left), angle, mirrored)
+        flipped = self.hflip and draws[3] < 0.5
+        matrix = source_map((height, width), scaled, (crop_height, crop_width), (top, left), angle, flipped)
         padded = angle != 0 or min(scaled[0] - crop_height, scaled[1] - crop_width) < 0
         image, label = self._warp(sample, matrix, (crop_width, crop_height), padded)
         return Sample(self._jitter(image, seed), label, sample.name)
@@ -113,9 +122,9 @@ class StandardAugmentation:
     def _warp(self, sample: Sample, matrix: np.ndarray, size: tuple[int, int], padded: bool) -> tuple[np.ndarray, np.ndarray]:
         import cv2
 
-        def nearest(array: np.ndarray, beyond: int) -> np.ndarray:
+        def nearest(array: np.ndarray, fill: int) -> np.ndarray:
             flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-            return cv2.warpAffine(array, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=beyond)
+            return cv2.warpAffine(array, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
 
         linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = cv2.warpAffine(sample.image, matrix, size, flags=linear, borderMode=cv2.BORDER_REPLICATE)
@@ -126,10 +135,11 @@ class StandardAugmentation:
     def _jitter(self, image: np.ndarray, seed: int) -> np.ndarray:
         if self.color_jitter == 0 and self.blur == 0:
             return image
-        if self._colours is None:
-            self._colours = _color_transform(self.color_jitter, self.blur)
-        self._colours.set_random_seed(seed % 2**32)  # every time: albumentations 2.0.8 repeats its numbers in workers and epochs
-        return self._colours(image=image)["image"]
+        if self._transform is None:
+            self._transform = _color_transform(self.color_jitter, self.blur)
+        # seeded per sample: albumentations 2.0.8 repeats its random numbers across workers and epochs
+        self._transform.set_random_seed(seed % 2**32)
+        return self._transform(image=image)["image"]
 
 
 def source_map(
@@ -138,46 +148,53 @@ def source_map(
     crop: tuple[int, int],
     corner: tuple[int, int],
     angle: float,
-    mirrored: bool,
+    flipped: bool,
 ) -> np.ndarray:
-    """The (2, 3) matrix from a crop's pixel (x, y, 1) to the source pixel (x, y) it shows.
+    """Affine matrix (2, 3) that maps crop pixels to source pixels.
 
-    Read backwards: the source of ``size`` (H, W) is resized to ``scaled``, turned by ``angle`` degrees about its center, cut with the crop's
-    corner at ``corner`` (top, left; negative: padding), and mirrored. Pixel i covers i to i + 1, as in resizing with half-pixel centers.
+    It maps (x, y, 1) to (x, y). In the other direction, the source of ``size`` (H, W) is resized to ``scaled``, rotated by ``angle`` degrees about its center, cropped
+    to ``crop`` with the top left corner at ``corner`` (top, left; negative means padding), and flipped horizontally. Pixel i covers i to
+    i + 1, as in resizing with half-pixel centers.
     """
     half = _shift(0.5, 0.5)
-    flip = np.diag([-1.0, 1.0, 1.0]) if mirrored else np.eye(3)
-    flip[0, 2] = crop[1] if mirrored else 0
+    flip = np.diag([-1.0, 1.0, 1.0]) if flipped else np.eye(3)
+    flip[0, 2] = crop[1] if flipped else 0
     center = scaled[1] / 2, scaled[0] / 2
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
-    about_centre = _shift(*center) @ turn @ _shift(-center[0], -center[1])
-    shrink = np.diag([size[1] / scaled[1], size[0] / scaled[0], 1.0])
-    return (_shift(-0.5, -0.5) @ shrink @ about_centre @ _shift(corner[1], corner[0]) @ flip @ half)[:2]
+    rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
+    about_center = _shift(*center) @ rotation @ _shift(-center[0], -center[1])
+    unscale = np.diag([size[1] / scaled[1], size[0] / scaled[0], 1.0])
+    return (_shift(-0.5, -0.5) @ unscale @ about_center @ _shift(corner[1], corner[0]) @ flip @ half)[:2]
 
 
 def _shift(x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 
-def _paste(room: int, draw: float) -> int:
-    """A corner drawn evenly: 0 to ``room``, or ``room`` to 0 where the crop is the larger one."""
-    return math.floor(draw * (abs(room) + 1)) * (1 if room >= 0 else -1)
+def _crop_offset(margin: int, draw: float) -> int:
+    """Offset drawn uniformly between 0 and ``margin``.
+
+    ``margin`` is image size minus crop size, and negative if the crop is larger.
+    """
+    return math.floor(draw * (abs(margin) + 1)) * (1 if margin >= 0 else -1)
 
 
-def _color_transform(color: float, blur: float) -> Any:
-    """Albumentations' blur and color jitter. Its warnings are errors: it only warns of arguments it does not know."""
-    os.environ.setdefault(
-        "NO_ALBUMENTATIONS_UPDATE", "1"
-    )  # read at import: without it each import asks a server for newer versions
+def _color_transform(color_jitter: float, blur: float) -> albumentations.Compose:
+    """Blur and color jitter of albumentations.
+
+    Warnings are raised as errors because albumentations only warns about unknown arguments.
+    """
+    # read at import: without it, every import asks a server for newer versions
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
-    factors = (1 - color, 1 + color)
+    factors = (1 - color_jitter, 1 + color_jitter)
+    hue = (-color_jitter / 5, color_jitter / 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return albumentations.Compose(
             [
                 albumentations.GaussianBlur(blur_limit=(5, 5), sigma_limit=(1.1, 1.1), p=blur),
-                albumentations.ColorJitter(factors, factors, factors, (-color / 5, color / 5), p=float(color > 0)),
+                albumentations.ColorJitter(factors, factors, factors, hue, p=float(color_jitter > 0)),
             ]
         )

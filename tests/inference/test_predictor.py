@@ -188,6 +188,6 @@ def test_a_comparison_panel_shows_image_label_and_prediction(monkeypatch):
         sample.image, sample.label, np.zeros_like(sample.label), INFO, "a/very/long/path/" * 9 + "name", height=96
     )
     assert panel.dtype == np.uint8 and panel.shape[2] == 3 and panel.shape[0] > 96
-    assert texts[0].startswith("…") and texts[0].endswith("name") and texts[1:3] == ["truth", "prediction"]
+    assert texts[0].startswith("…") and texts[0].endswith("name") and texts[1:3] == ["ground truth", "prediction"]
     third = panel.shape[1] // 3
     assert panel[60, 2 * third + 5].tolist() == list(INFO.palette[0])
