@@ -1,4 +1,7 @@
-"""LabelMe annotations: shapes are drawn where they were put, checked against outside geometry, and errors are named by file and shape."""
+"""LabelMe annotations: rasterization and errors.
+
+The rasterization is checked against independent geometry. Errors name file and shape.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from image_files import settings_from
 from PIL import Image, ImageDraw
 
 from segzoo.data.datasets.labelme import LabelMeShapes
 from segzoo.registry import DATA, ConfigError
 from segzoo.types import IGNORE, DataError
 
-CONF = Path(__file__).parents[2] / "conf"
 DATA_ROOT = os.environ.get("SEGZOO_DATA", "")
 CLASSES = ("background", "pitting", "scratch")
 SIZE = (60, 90)  # (H, W)
@@ -32,8 +35,8 @@ def shape(label: Any, points: Any, kind: Any = "polygon", **more: Any) -> dict:
 
 def record(*shapes: dict, **changed) -> dict:
     height, width = SIZE
-    stated = {"version": "4.5.6", "flags": {}, "imagePath": "a.jpg", "imageData": None, "imageHeight": height, "imageWidth": width}
-    return stated | {"shapes": list(shapes)} | changed
+    fields = {"version": "4.5.6", "flags": {}, "imagePath": "a.jpg", "imageData": None, "imageHeight": height, "imageWidth": width}
+    return fields | {"shapes": list(shapes)} | changed
 
 
 def draw(tmp_path: Path, *shapes: dict, clip_px: float = 2.0, names: dict[str, str] | None = None, **changed) -> np.ndarray:
@@ -49,8 +52,8 @@ def make(root: Path, split: str = "train", stems=("a", "b")) -> None:
         (root / f"{split}/{stem}.json").write_text(json.dumps(record(triangle)), encoding="utf-8")
 
 
-def build(root: Path, split: str = "train", **given):
-    return DATA.build("labelme", split, root=str(root), **{"classes": CLASSES} | given)
+def build(root: Path, split: str = "train", **options):
+    return DATA.build("labelme", split, root=str(root), **{"classes": CLASSES} | options)
 
 
 # --- geometry
@@ -64,18 +67,18 @@ def shoelace(points: np.ndarray) -> float:
 
 
 @quick
-@given(angles=st.lists(st.floats(0, 2 * math.pi), min_size=3, max_size=9), reach=st.floats(2, 28))
-def test_area_of_a_convex_polygon(tmp_path, angles, reach):
-    points = np.array([(45 + reach * math.cos(a), 30 + reach * math.sin(a)) for a in sorted(angles)])
+@given(angles=st.lists(st.floats(0, 2 * math.pi), min_size=3, max_size=9), radius=st.floats(2, 28))
+def test_area_of_a_convex_polygon(tmp_path, angles, radius):
+    points = np.array([(45 + radius * math.cos(a), 30 + radius * math.sin(a)) for a in sorted(angles)])
     perimeter = np.hypot(*(points - np.roll(points, 1, axis=0)).T).sum()
     area = float((draw(tmp_path, shape("pitting", points.tolist())) == 1).sum())
     assert abs(area - shoelace(points)) <= 1.1 * perimeter + 4
-    assert area >= shoelace(points) - 0.6 * perimeter  # a shape may grow by its outline, hardly shrink
+    assert area >= shoelace(points) - 0.6 * perimeter  # a shape includes its outline, so it is hardly ever smaller
 
 
 @quick
 @given(points=st.lists(corner, min_size=3, max_size=8))
-def test_any_polygon_holds_exactly_the_pixels_inside_it(tmp_path, points):
+def test_a_polygon_covers_exactly_the_pixels_inside_it(tmp_path, points):
     label = draw(tmp_path, shape("scratch", [list(point) for point in points]))
     centers = np.array(points, np.float32) - 0.5  # pixel centers at whole numbers
     contour = centers.reshape(-1, 1, 2)
@@ -98,10 +101,10 @@ def test_triangles_agree_with_pillow_up_to_the_outline(tmp_path, points):
 
 
 @pytest.mark.parametrize("points", [[[10, 5], [19.5, 8.9]], [[19.5, 8.9], [10, 5]], [[10, 8.9], [19.5, 5]]])
-def test_rectangle_in_any_order_of_its_corners(tmp_path, points):
-    wanted = np.zeros(SIZE, np.uint8)
-    wanted[5:9, 10:20] = 1
-    np.testing.assert_array_equal(draw(tmp_path, shape("pitting", points, "rectangle")), wanted)
+def test_rectangle_corners_may_come_in_any_order(tmp_path, points):
+    expected = np.zeros(SIZE, np.uint8)
+    expected[5:9, 10:20] = 1
+    np.testing.assert_array_equal(draw(tmp_path, shape("pitting", points, "rectangle")), expected)
 
 
 @pytest.mark.parametrize("radius", [0, 1, 3.4, 10, 25])
@@ -112,24 +115,24 @@ def test_circle(tmp_path, radius):
     assert (label[distance <= radius - 1] == 1).all() and (label[distance >= radius + 1.5] == 0).all() and label[30, 45] == 1
 
 
-def test_circle_may_reach_over_the_border(tmp_path):
+def test_circle_may_extend_beyond_the_border(tmp_path):
     label = draw(tmp_path, shape("pitting", [[2, 30], [2, 50]], "circle"))
     assert label[30, 0] == 1 and label[30, 21] == 1 and label[30, 24] == 0
 
 
-def test_later_shapes_lie_on_top(tmp_path):
+def test_later_shapes_cover_earlier_ones(tmp_path):
     large, small = shape("pitting", [[0, 0], [50, 50]], "rectangle"), shape("scratch", [[10, 10], [20, 20]], "rectangle")
     assert draw(tmp_path, large, small)[15, 15] == 2
     assert draw(tmp_path, small, large)[15, 15] == 1
 
 
-def test_old_files_without_a_type_hold_polygons(tmp_path):
+def test_shapes_without_a_type_are_polygons(tmp_path):
     triangle = shape("pitting", [[5, 5], [40, 8], [20, 50]])
     del triangle["shape_type"]
     np.testing.assert_array_equal(draw(tmp_path, triangle), draw(tmp_path, shape("pitting", [[5, 5], [40, 8], [20, 50]])))
 
 
-def test_points_a_little_outside_move_to_the_border(tmp_path):
+def test_points_slightly_outside_move_to_the_border(tmp_path):
     label = draw(tmp_path, shape("pitting", [[-1.5, -1], [91.9, 61.5]], "rectangle"))
     assert (label == 1).all()
     with pytest.raises(
@@ -150,60 +153,60 @@ def test_names_map_labels_to_classes_and_to_ignore(tmp_path):
 
 
 TRIANGLE = [[5, 5], [40, 8], [20, 50]]
-FAULTS = {
+INVALID_SHAPES = {
     "label": (
         shape("piting", TRIANGLE),
         r"label 'piting' is not known\. Did you mean 'pitting'\? Valid: background, pitting, scratch.*data\.names",
     ),
     "cyrillic": (shape("яма", TRIANGLE), "label 'яма' is not known"),
     "no label": (shape(None, TRIANGLE), "label 'None' is not known"),
-    "label no word": (shape(["a"], TRIANGLE), "is not known"),
+    "label not a string": (shape(["a"], TRIANGLE), "is not known"),
     "line": (
         shape("pitting", [[1, 1], [2, 2]], "linestrip"),
-        r"label 'pitting'.*'linestrip' covers no area.*valid: polygon, rectangle, circle",
+        r"label 'pitting'.*'linestrip' is not supported.*Valid: polygon, rectangle, circle",
     ),
-    "point": (shape("pitting", [[1, 1]], "point"), "'point' covers no area"),
-    "mask": (shape("pitting", [[1, 1], [2, 2]], "mask", mask="abcd"), "'mask' covers no area"),
-    "odd type": (shape("pitting", TRIANGLE, kind=["polygon"]), "covers no area"),
-    "two points": (shape("pitting", [[1, 1], [2, 2]]), "a polygon of 2 points, wanted at least 3"),
-    "no points": (shape("pitting", []), "a polygon of 0 points"),
-    "three corners": (shape("pitting", TRIANGLE, "rectangle"), "a rectangle of 3 points, wanted 2"),
-    "nan": (shape("pitting", [[1, 1], [float("nan"), 2], [3, 3]]), "no list of"),
-    "vast": (shape("pitting", [[1, 1], [10**400, 2], [3, 3]]), "no list of"),
-    "words": (shape("pitting", [["1", 1], [2, 2], [3, 3]]), "no list of"),
-    "ragged": (shape("pitting", [[1, 1], [2], [3, 3]]), "no list of"),
-    "missing": ({"label": "pitting"}, "no list of"),
-    "no table": ([1, 2], "is list, wanted a table"),
+    "point": (shape("pitting", [[1, 1]], "point"), "'point' is not supported"),
+    "mask": (shape("pitting", [[1, 1], [2, 2]], "mask", mask="abcd"), "'mask' is not supported"),
+    "odd type": (shape("pitting", TRIANGLE, kind=["polygon"]), "is not supported"),
+    "two points": (shape("pitting", [[1, 1], [2, 2]]), "polygon with 2 points, expected at least 3"),
+    "no points": (shape("pitting", []), "polygon with 0 points"),
+    "three corners": (shape("pitting", TRIANGLE, "rectangle"), "rectangle with 3 points, expected 2"),
+    "nan": (shape("pitting", [[1, 1], [float("nan"), 2], [3, 3]]), "list of"),
+    "overflow": (shape("pitting", [[1, 1], [10**400, 2], [3, 3]]), "list of"),
+    "strings": (shape("pitting", [["1", 1], [2, 2], [3, 3]]), "list of"),
+    "ragged": (shape("pitting", [[1, 1], [2], [3, 3]]), "list of"),
+    "missing": ({"label": "pitting"}, "list of"),
+    "not an object": ([1, 2], "is of type list, expected an object"),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faulty_shapes_are_named(tmp_path, fault):
-    bad, wanted = FAULTS[fault]
-    with pytest.raises(DataError, match=rf"a\.json, shape 2.*{wanted}"):
-        draw(tmp_path, shape("pitting", TRIANGLE), bad)  # type: ignore[arg-type]
+@pytest.mark.parametrize("problem", INVALID_SHAPES)
+def test_invalid_shapes_are_named(tmp_path, problem):
+    invalid, expected = INVALID_SHAPES[problem]
+    with pytest.raises(DataError, match=rf"a\.json, shape 2.*{expected}"):
+        draw(tmp_path, shape("pitting", TRIANGLE), invalid)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
         (b"", "is empty"),
-        (b"<html>", "is no JSON"),
-        (b"{", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
-        (b'{"shapes": "\xff\xfe"}', "is no JSON"),
-        (b"[]", "no LabelMe file"),
+        (b"<html>", "is not valid JSON"),
+        (b"{", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b'{"shapes": "\xff\xfe"}', "is not valid JSON"),
+        (b"[]", "not a LabelMe file"),
         (b'{"images": [], "annotations": []}', "no list 'shapes'"),
         (b'{"shapes": null}', "no list 'shapes'"),
     ],
 )
-def test_what_is_no_labelme_file(tmp_path, content, wanted):
+def test_other_files_are_rejected(tmp_path, content, expected):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(DataError, match=rf"a\.json: .*{wanted}"):
+    with pytest.raises(DataError, match=rf"a\.json: .*{expected}"):
         LabelMeShapes(CLASSES, {}, 2.0)(tmp_path / "a.json", SIZE)
 
 
-def test_stated_size_must_be_the_picture_s(tmp_path):
+def test_size_in_the_file_must_match_the_image(tmp_path):
     with pytest.raises(DataError, match=r"a\.json: made for 90x61 pixels .* its image has 90x60"):
         draw(tmp_path, imageHeight=61)
     with pytest.raises(DataError, match="EXIF"):
@@ -211,7 +214,7 @@ def test_stated_size_must_be_the_picture_s(tmp_path):
     assert not draw(tmp_path, imageHeight=None, imageWidth=None).any()
 
 
-def test_embedded_pictures_are_not_needed(tmp_path):
+def test_embedded_images_are_not_needed(tmp_path):
     make(tmp_path)
     triangle = shape("pitting", TRIANGLE)
     (tmp_path / "train/a.json").write_text(json.dumps(record(triangle, imageData="!not base64 at all")))
@@ -245,34 +248,27 @@ def test_json_in_another_folder_by_lists(tmp_path):
     assert [data.name(i) for i in range(len(data))] == ["c", "a"] and (data[0].label == 1).any()
 
 
-def test_settings_that_cannot_work():
+def test_invalid_settings():
     with pytest.raises(ConfigError, match=r"data\.names\.Pit: the class 'piting' is not known\. Did you mean 'pitting'\?.*ignore"):
         build(Path("x"), names={"Pit": "piting"})
     with pytest.raises(ConfigError, match="clip_px"):
         build(Path("x"), clip_px=-1)
-    assert build(Path("nowhere")).info.num_classes == 3  # nothing is opened
+    assert build(Path("nowhere")).info.num_classes == 3  # no file is opened
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not DATA_ROOT, reason="SEGZOO_DATA names no folder with real data")
+@pytest.mark.skipif(not DATA_ROOT, reason="SEGZOO_DATA is not set")
 def test_all_of_bsdata_loads():
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        plain = OmegaConf.to_container(compose("data/bsdata").data, resolve=True)
-    assert isinstance(plain, dict)
-    given_settings = {str(key): value for key, value in plain.items()}
-    name = given_settings.pop("name")
-    sets = [DATA.build(name, split, **given_settings) for split in ("train", "val")]
+    name, options = settings_from("bsdata")
+    sets = [DATA.build(name, split, **options) for split in ("train", "val")]
     assert [len(data) for data in sets] == [238, 52]
     names = [{data.name(i) for i in range(len(data))} for data in sets]
     assert not names[0] & names[1]
     for data in sets:
-        drawn = stated = 0.0
+        drawn = annotated = 0.0
         for index, pair in enumerate(data.scan()):
             sample = data[index]
             assert sample.label.shape == sample.image.shape[:2] and set(np.unique(sample.label)) == {0, 1}
             drawn += float(sample.label.sum())
-            stated += sum(shoelace(np.array(s["points"])) for s in json.loads(pair.label.read_text())["shapes"])
-        assert 1 < drawn / stated < 1.1  # the outline belongs to a shape; every image has one
+            annotated += sum(shoelace(np.array(s["points"])) for s in json.loads(pair.label.read_text())["shapes"])
+        assert 1 < drawn / annotated < 1.1  # the outline belongs to a shape

@@ -1,4 +1,4 @@
-"""The embedded data set: the same to the bit everywhere, consistently labeled, with the class shares that it promises."""
+"""The synthetic data set: reproducibility, labels and class frequencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segzoo.registry import DATA, ConfigError
 
 PRINT_DIGEST = """
 import hashlib
-from segzoo.data.parts import parts
+from segzoo.data.datasets.parts import parts
 digest = hashlib.sha256()
 data = parts("train")
 for index in range(30):
@@ -37,7 +37,7 @@ def train() -> PartsDataset:
 
 @pytest.fixture(scope="module")
 def scenes(train: PartsDataset) -> list[Scene]:
-    """The first forty images, then every eighth: 75 of the 320, to keep the test quick."""
+    """The first forty images and then every eighth: 75 of 320."""
     return [train.scene(index) for index in [*range(40), *range(40, len(train), 8)]]
 
 
@@ -45,23 +45,26 @@ def digest(sample: Any) -> str:
     return hashlib.sha256(sample.image.tobytes() + sample.label.tobytes()).hexdigest()
 
 
-def digest_elsewhere(**environment: str) -> str:
+def digest_in_subprocess(**environment: str) -> str:
     done = subprocess.run([sys.executable, "-c", PRINT_DIGEST], env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def test_pictures_are_equal_in_every_process_and_on_every_vector_unit(scenes: list[Scene]):
-    """NumPy's sine and exponential differ between vector units; the images must not, so thirty are compared to the bit."""
+def test_images_are_equal_in_every_process_and_on_every_vector_unit(scenes: list[Scene]):
+    """Compare thirty images bit for bit.
+
+    NumPy's sine and exponential depend on the vector unit, so the renderer must not use them.
+    """
     dispatched = " ".join(getattr(np._core._multiarray_umath, "__cpu_dispatch__", []))  # type: ignore[attr-defined]
-    here = hashlib.sha256()
+    expected = hashlib.sha256()
     for scene in scenes[:30]:
-        here.update(scene.gray.tobytes() + scene.label.tobytes())
-    assert digest_elsewhere() == here.hexdigest()
-    assert digest_elsewhere(NPY_DISABLE_CPU_FEATURES=dispatched) == here.hexdigest()
+        expected.update(scene.gray.tobytes() + scene.label.tobytes())
+    assert digest_in_subprocess() == expected.hexdigest()
+    assert digest_in_subprocess(NPY_DISABLE_CPU_FEATURES=dispatched) == expected.hexdigest()
 
 
-def test_a_picture_depends_on_seed_split_and_index_alone(train: PartsDataset):
+def test_an_image_depends_only_on_seed_split_and_index(train: PartsDataset):
     first = digest(train[3])
     assert digest(train[3]) == first
     assert digest(parts("train", cache=False, train_images=4)[3]) == first
@@ -70,13 +73,13 @@ def test_a_picture_depends_on_seed_split_and_index_alone(train: PartsDataset):
     assert len({first, *map(digest, others)}) == 4
 
 
-def test_no_picture_is_in_both_splits():
+def test_splits_share_no_image():
     both = [parts(split, height=64, width=96) for split in ("train", "val")]
     seen = {digest(data[index]) for data in both for index in range(40)}
     assert len(seen) == 80
 
 
-def test_samples_are_grey_rgb_and_belong_to_the_caller(train: PartsDataset):
+def test_samples_are_gray_rgb_copies(train: PartsDataset):
     sample = train[0]
     assert sample.image.shape == (256, 320, 3) and sample.image.dtype == np.uint8
     assert sample.label.shape == (256, 320) and sample.label.dtype == np.uint8
@@ -90,17 +93,17 @@ def test_samples_are_grey_rgb_and_belong_to_the_caller(train: PartsDataset):
         train[-1]
 
 
-def test_every_class_appears_early_and_in_its_share(train: PartsDataset, scenes: list[Scene]):
+def test_class_frequencies(train: PartsDataset, scenes: list[Scene]):
     labels = np.stack([scene.label for scene in scenes])
     classes = train.info.num_classes
     assert set(np.unique(labels[:40])) == set(np.unique(labels)) == set(range(classes))
-    share = np.bincount(labels.ravel(), minlength=classes) / labels.size
-    assert 0.6 < share[BELT] < 0.8
-    assert all(0.03 < part < 0.09 for part in share[1:SCRATCH])
-    assert all(0.01 < defect < 0.05 for defect in share[[SCRATCH, DENT]])
+    fraction = np.bincount(labels.ravel(), minlength=classes) / labels.size
+    assert 0.6 < fraction[BELT] < 0.8
+    assert all(0.03 < part < 0.09 for part in fraction[1:SCRATCH])
+    assert all(0.01 < defect < 0.05 for defect in fraction[[SCRATCH, DENT]])
 
 
-def test_the_card_states_the_statistics_of_the_training_split(train: PartsDataset, scenes: list[Scene]):
+def test_dataset_info_has_the_statistics_of_the_training_split(train: PartsDataset, scenes: list[Scene]):
     gray = np.stack([scene.gray for scene in scenes])
     assert train.info.mean == pytest.approx((gray.mean(),) * 3, abs=3)
     assert train.info.std == pytest.approx((gray.std(),) * 3, abs=3)
@@ -110,7 +113,7 @@ def test_the_card_states_the_statistics_of_the_training_split(train: PartsDatase
 
 
 @pytest.mark.slow
-def test_the_card_states_the_statistics_exactly(train: PartsDataset):
+def test_dataset_info_has_the_exact_statistics(train: PartsDataset):
     gray = np.stack([train.scene(index).gray for index in range(len(train))])
     assert train.info.mean == pytest.approx((gray.mean(),) * 3, abs=0.06)
     assert train.info.std == pytest.approx((gray.std(),) * 3, abs=0.06)
@@ -123,7 +126,7 @@ def test_the_card_states_the_statistics_exactly(train: PartsDataset):
     width=st.integers(64, 300),
     objects=st.tuples(st.integers(1, 12), st.integers(0, 6)),
 )
-def test_defects_lie_on_parts_and_nothing_else_differs(seed: int, height: int, width: int, objects: tuple[int, int]):
+def test_defects_lie_on_parts_and_change_nothing_else(seed: int, height: int, width: int, objects: tuple[int, int]):
     scene = render_scene(np.random.Generator(np.random.PCG64(seed)), height, width, (objects[0], sum(objects)))
     assert scene.gray.shape == scene.label.shape == scene.kind.shape == (height, width)
     assert scene.gray.dtype == scene.label.dtype == scene.kind.dtype == np.uint8
@@ -133,8 +136,8 @@ def test_defects_lie_on_parts_and_nothing_else_differs(seed: int, height: int, w
     assert (scene.label[~defect] == scene.kind[~defect]).all()
 
 
-def test_defects_can_be_seen(scenes: list[Scene]):
-    """Against the rest of their part, scratches are brighter and dents darker, in most images and by a margin."""
+def test_defects_are_visible(scenes: list[Scene]):
+    """In most images, scratches are brighter and dents darker than their part."""
     differences: dict[int, list[float]] = {SCRATCH: [], DENT: []}
     for scene in scenes:
         for defect, part in ((d, p) for d in differences for p in range(1, SCRATCH)):
@@ -144,8 +147,8 @@ def test_defects_can_be_seen(scenes: list[Scene]):
     assert np.median(differences[SCRATCH]) > 20 and np.median(differences[DENT]) < -12
 
 
-def test_bad_settings_are_refused_with_the_remedy():
-    with pytest.raises(ConfigError, match=r"write \[3, 8\]"):
+def test_invalid_settings_are_rejected_with_a_hint():
+    with pytest.raises(ConfigError, match=r"use \[3, 8\]"):
         DATA.build("parts", "train", objects=[8, 3])
     with pytest.raises(ConfigError, match="Did you mean 'train'"):
         DATA.build("parts", "trian")

@@ -1,0 +1,48 @@
+"""CamVid on disk: size of its splits, class frequencies and statistics."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from image_files import settings_from
+from PIL import Image
+
+from segzoo.registry import DATA
+from segzoo.types import IGNORE
+
+needs_data = pytest.mark.skipif(not os.environ.get("SEGZOO_DATA"), reason="SEGZOO_DATA is not set")
+
+
+# percent of the labeled pixels of train
+CAMVID_CLASS_PERCENT = [17.54, 24.22, 1.02, 32.96, 4.67, 10.12, 1.22, 1.17, 6.11, 0.67, 0.30]
+
+
+@pytest.mark.data
+@needs_data
+def test_camvid_is_complete():
+    name, options = settings_from("camvid")
+    train, val = (DATA.build(name, split, **options) for split in ("train", "val"))
+    assert (len(train), len(val)) == (367, 101)
+    counts = np.zeros(256, np.int64)
+    for index in range(len(train)):
+        sample = train[index]
+        assert sample.image.shape == (360, 480, 3) and sample.label.shape == (360, 480)
+        counts += np.bincount(sample.label.ravel(), minlength=256)
+    assert counts[11:255].sum() == 0 and counts[IGNORE] > 0
+    np.testing.assert_allclose(100 * counts[:11] / counts[:11].sum(), CAMVID_CLASS_PERCENT, atol=0.01)
+    seen = set().union(*(np.unique(val[index].label) for index in range(0, len(val), 5)))
+    assert seen == {*range(11), IGNORE}
+
+
+@pytest.mark.data
+@needs_data
+def test_camvid_statistics_and_palette():
+    name, options = settings_from("camvid")
+    data = DATA.build(name, "train", **options)
+    pixels = np.concatenate([data[index].image[::4, ::4].reshape(-1, 3) for index in range(0, len(data), 3)])
+    np.testing.assert_allclose(pixels.mean(axis=0), data.info.mean, atol=1.5)
+    np.testing.assert_allclose(pixels.std(axis=0), data.info.std, atol=1.5)
+    stored = Image.open(data.scan()[0].label).getpalette()  # type: ignore[arg-type]
+    assert stored is not None and np.array_equal(np.reshape(stored[:33], (11, 3)), data.info.palette)
