@@ -1,4 +1,4 @@
-"""An exported network, what it needs to be understood, and a program that runs it, in one zip."""
+"""Zip bundle of an exported network and a standalone prediction script."""
 
 from __future__ import annotations
 
@@ -14,47 +14,48 @@ import numpy as np
 from segzoo.io import sha256, write_atomically
 from segzoo.types import DatasetInfo
 
-NOTES = """What is in here, and whose it is
-================================
-predict.py comes from segzoo, Apache-2.0. It needs numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime (MIT), which are not in here.
-model.onnx holds weights trained on the data set '{data}'. The terms of that data set, and of whatever weights the training started from,
-apply to them; test.png is one of its images. Ask whoever trained the network before you pass either on.
+NOTES = """Contents and licenses
+=====================
+predict.py is part of segzoo (Apache-2.0). It needs numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime (MIT), which are not included.
+model.onnx contains weights trained on the data set '{data}', and test.png is one of its images. The license terms of that data set and of
+any pretrained weights apply to them. Ask whoever trained the network before you redistribute either.
 """
 
 
 def write_bundle(
-    model: Path, info: DatasetInfo, facts: dict[str, Any], hw: tuple[int, int] | None, image: np.ndarray, labels: np.ndarray
+    model: Path, info: DatasetInfo, metadata: dict[str, Any], hw: tuple[int, int] | None, image: np.ndarray, labels: np.ndarray
 ) -> Path:
-    """Writes ``bundle.zip`` beside the model.
+    """Write ``bundle.zip`` next to the exported model.
 
     Args:
-        model: the ``.onnx`` file: (N, H, W, 3) uint8 in, labels out.
+        model: the ``.onnx`` file, (N, H, W, 3) uint8 -> labels.
         info: classes and colors.
-        facts: what else ``card.json`` shall say, such as the checkpoint's checksum.
-        hw: the size the file is fixed to; None if it takes any.
+        metadata: further entries of ``card.json``, such as the checkpoint's checksum.
+        hw: fixed input size of the model, None if it takes any.
         image: (H, W, 3) uint8, the image of the self-test.
-        labels: (H, W), what the exported network answers to it.
+        labels: (H, W), its labels by the exported network.
     """
     labels = labels.astype(np.uint8)
-    described = facts | info.to_dict() | {"hw": hw, "model_sha256": sha256(model)}
-    described["test_labels_sha256"] = hashlib.sha256(labels.tobytes()).hexdigest()
-    program = Path(__file__).with_name("bundle_predict.py")
+    card = metadata | info.to_dict() | {"hw": hw, "model_sha256": sha256(model)}
+    card["test_labels_sha256"] = hashlib.sha256(labels.tobytes()).hexdigest()
+    script = Path(__file__).with_name("bundle_predict.py")
     path = model.with_name("bundle.zip")
 
     def write(file: Any) -> None:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
-            packed.write(model, "model.onnx")
-            packed.write(program, "predict.py")
-            packed.writestr("card.json", json.dumps(described, indent=2) + "\n")
-            packed.writestr("NOTES.txt", NOTES.format(data=info.name))
-            packed.writestr("test.png", _png(image))
-            packed.writestr("test_labels.png", _png(labels))
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(model, "model.onnx")
+            archive.write(script, "predict.py")
+            archive.writestr("card.json", json.dumps(card, indent=2) + "\n")
+            archive.writestr("NOTES.txt", NOTES.format(data=info.name))
+            archive.writestr("test.png", _png(image))
+            archive.writestr("test_labels.png", _png(labels))
 
     write_atomically(path, write)
     return path
 
 
 def _png(pixels: np.ndarray) -> bytes:
+    """Encode (H, W) or (H, W, 3) uint8 as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()

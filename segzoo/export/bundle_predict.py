@@ -1,9 +1,9 @@
-"""Label images with the network in this folder. Needs numpy, pillow and onnxruntime, and nothing else.
+"""Label images with the network in this folder.
 
-    python predict.py image.jpg folder/ --out labels     # label maps with the palette, and overlays
-    python predict.py --selftest                           # is this machine's answer the one it was delivered with?
+    python predict.py image.jpg folder/ --out labels     # write label maps and overlays
+    python predict.py --selftest                         # compare this machine's labels with the bundled ones
 
-A label map is a PNG whose pixel values are the class numbers of card.json.
+Requires only numpy, pillow and onnxruntime. A label map is a palette PNG whose pixel values are the class indices of card.json.
 """
 
 from __future__ import annotations
@@ -21,98 +21,111 @@ try:
     import onnxruntime  # type: ignore[import-not-found]
     from PIL import Image, ImageOps
 except ImportError as error:
-    raise SystemExit(f"{error}. Do: pip install numpy pillow onnxruntime") from None
+    raise SystemExit(f"{error}. Run: pip install numpy pillow onnxruntime") from None
 
 HERE = Path(__file__).resolve().parent
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-MIN_FONT = 0.999  # share of the self-test's pixels that must have the delivered label
+MIN_AGREEMENT = 0.999  # fraction of the self-test's pixels whose label must equal the bundled one
 
 
 class Network:
-    """The exported network of a folder with ``model.onnx`` and ``card.json``; 0 threads leave their number to onnxruntime."""
+    """The exported network of a bundle.
+
+    Args:
+        folder: contains ``model.onnx`` and ``card.json``.
+        threads: number of CPU threads. 0 lets onnxruntime choose.
+    """
 
     def __init__(self, folder: Path = HERE, threads: int = 0):
         self.info: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        found = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-        if found != self.info["model_sha256"]:
-            raise SystemExit(f"{folder}/model.onnx is not the file of card.json (SHA-256 {found[:12]}): unpack the bundle again")
+        actual = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+        if actual != self.info["model_sha256"]:
+            raise SystemExit(f"{folder}/model.onnx does not match card.json (SHA-256 {actual[:12]}): unpack the bundle again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Labels one image.
+        """Label one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, of the size in the info if it names one, else 64 pixels or more a side.
+            image: (H, W, 3) uint8 RGB, of the fixed size in ``card.json`` if it has one, otherwise at least 64x64 pixels.
 
         Returns:
-            (H, W) class numbers.
+            (H, W) class indices.
         """
-        wanted = self.info["hw"]
-        came = f"the image has {image.shape[0]}x{image.shape[1]} pixels"
-        if wanted and list(image.shape[:2]) != wanted:
-            raise ValueError(f"{came}, this network takes {wanted[0]}x{wanted[1]}")
-        if not wanted and min(image.shape[:2]) < 64:
-            raise ValueError(f"{came}, wanted 64 or more a side")
+        fixed_hw = self.info["hw"]
+        actual = f"the image has {image.shape[0]}x{image.shape[1]} pixels"
+        if fixed_hw and list(image.shape[:2]) != fixed_hw:
+            raise ValueError(f"{actual}, this network takes {fixed_hw[0]}x{fixed_hw[1]}")
+        if not fixed_hw and min(image.shape[:2]) < 64:
+            raise ValueError(f"{actual}, expected at least 64x64")
         return np.asarray(self.session.run(None, {"image": np.ascontiguousarray(image[None])})[0])[0]
 
 
-def read(path: Path) -> np.ndarray:
-    """An image as (H, W, 3) uint8 RGB, turned as its EXIF data say."""
+def read_image(path: Path) -> np.ndarray:
+    """Read (H, W, 3) uint8 RGB, rotated according to EXIF."""
     with Image.open(path) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def write(path: Path, labels: np.ndarray, info: dict[str, Any], image: np.ndarray) -> None:
-    """Writes the label map with the info's palette, and beside it the image tinted with the classes' colors."""
+def write_results(path: Path, labels: np.ndarray, info: dict[str, Any], image: np.ndarray) -> None:
+    """Write the label map as palette PNG, with an overlay."""
     colors = np.array(info["palette"], np.uint8)
-    shown = Image.fromarray(labels.astype(np.uint8), "P")
-    shown.putpalette(colors.flatten().tolist())
-    shown.save(path)
-    tinted = (image * 0.5 + colors[labels] * 0.5).astype(np.uint8)
-    Image.fromarray(tinted).save(overlay(path), quality=90)
+    label_map = Image.fromarray(labels.astype(np.uint8), "P")
+    label_map.putpalette(colors.flatten().tolist())
+    label_map.save(path)
+    blended = (image * 0.5 + colors[labels] * 0.5).astype(np.uint8)
+    Image.fromarray(blended).save(overlay_path(path), quality=90)
 
 
-def overlay(path: Path) -> Path:
-    """Where the tinted image of a label map goes."""
+def overlay_path(path: Path) -> Path:
+    """The path of the overlay for a label map."""
     return path.with_name(f"{path.stem}_overlay.jpg")
 
 
 def find_images(sources: list[str]) -> list[Path]:
-    """The files named, and those in the folders named, in order."""
-    found: list[Path] = []
+    """List the given files and the images in given folders."""
+    paths: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found += sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+            paths += sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
         elif source.is_file():
-            found.append(source)
+            paths.append(source)
         else:
             raise SystemExit(f"{source}: there is no such file or folder")
-    return found
+    return paths
 
 
-def output_paths(found: list[Path], out: Path) -> list[Path]:
-    """Where each image's label map goes; ends the program if one would write over an image or over another one's."""
-    stems = [path.stem for path in found]
-    paths = [out / (f"{path.stem}.png" if stems.count(path.stem) == 1 else f"{path.name}.png") for path in found]
-    results = [*paths, *map(overlay, paths)]
-    if len(set(results)) < len(results) or {path.resolve() for path in results} & {path.resolve() for path in found}:
-        raise SystemExit(f"--out {out}: images or results of one name would write over each other; give another folder")
+def output_paths(images: list[Path], out: Path) -> list[Path]:
+    """Choose the path of each image's label map.
+
+    Exits if a result would overwrite an input image or another result.
+    """
+    stems = [path.stem for path in images]
+    paths = [out / (f"{path.stem}.png" if stems.count(path.stem) == 1 else f"{path.name}.png") for path in images]
+    results = [*paths, *map(overlay_path, paths)]
+    if len(set(results)) < len(results) or {path.resolve() for path in results} & {path.resolve() for path in images}:
+        raise SystemExit(f"--out {out}: results would overwrite input images or each other; choose another folder")
     return paths
 
 
 def selftest(network: Network) -> int:
-    """Compares this machine's labels of the delivered image with the delivered ones; 0 if they agree."""
-    labels = network.predict(read(HERE / "test.png")).astype(np.uint8)
+    """Compare this machine's labels of the test image with the bundled ones.
+
+    Returns:
+        The exit code, 0 if they agree.
+    """
+    labels = network.predict(read_image(HERE / "test.png")).astype(np.uint8)
     expected = np.asarray(Image.open(HERE / "test_labels.png"))
     if hashlib.sha256(labels.tobytes()).hexdigest() == network.info["test_labels_sha256"]:
-        print("self-test passed: every label is the delivered one")
+        print("self-test passed: all labels equal the bundled ones")
         return 0
     agreement = float((labels == expected).mean()) if labels.shape == expected.shape else 0.0
-    passed = agreement >= MIN_FONT
+    passed = agreement >= MIN_AGREEMENT
     print(
-        f"self-test {'passed' if passed else 'FAILED'}: {agreement:.3%} of the labels are the delivered ones, wanted {MIN_FONT:.1%}"
+        f"self-test {'passed' if passed else 'FAILED'}: {agreement:.3%} of the labels equal the bundled ones, "
+        f"required {MIN_AGREEMENT:.1%}"
     )
     return 0 if passed else 1
 
@@ -120,30 +133,30 @@ def selftest(network: Network) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="*", help="images, or folders of images")
-    parser.add_argument("--out", default="labels", help="folder for label maps and overlays")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves the choice to onnxruntime")
-    parser.add_argument("--selftest", action="store_true", help="label the delivered image and compare")
-    words = parser.parse_args()
-    network = Network(threads=words.threads)
-    if words.selftest:
+    parser.add_argument("--out", default="labels", help="output folder for label maps and overlays")
+    parser.add_argument("--threads", type=int, default=0, help="number of CPU threads; 0 lets onnxruntime choose")
+    parser.add_argument("--selftest", action="store_true", help="label the bundled test image and compare")
+    args = parser.parse_args()
+    network = Network(threads=args.threads)
+    if args.selftest:
         return selftest(network)
-    found = find_images(words.source)
-    if not found:
-        parser.error("name images or a folder of images, or say --selftest")
-    failed, places = 0, output_paths(found, Path(words.out))
-    Path(words.out).mkdir(parents=True, exist_ok=True)
-    for path, place in zip(found, places, strict=True):
+    images = find_images(args.source)
+    if not images:
+        parser.error("no images: give images or folders of images, or use --selftest")
+    failed, paths = 0, output_paths(images, Path(args.out))
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    for source, path in zip(images, paths, strict=True):
         try:
-            image = read(path)
+            image = read_image(source)
             start = time.perf_counter()
             labels = network.predict(image)
-            taken = 1000 * (time.perf_counter() - start)
-            write(place, labels, network.info, image)
-            shares = np.bincount(labels.ravel(), minlength=len(network.info["classes"])) / labels.size
-            named = [f"{name} {share:.1%}" for name, share in zip(network.info["classes"], shares, strict=False) if share > 0]
-            print(f"{path.name}: {taken:.0f} ms, {', '.join(named)}")
-        except Exception as error:  # whatever it is, the other images have their turn
-            print(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+            elapsed_ms = 1000 * (time.perf_counter() - start)
+            write_results(path, labels, network.info, image)
+            fractions = np.bincount(labels.ravel(), minlength=len(network.info["classes"])) / labels.size
+            classes = [f"{name} {f:.1%}" for name, f in zip(network.info["classes"], fractions, strict=False) if f > 0]
+            print(f"{source.name}: {elapsed_ms:.0f} ms, {', '.join(classes)}")
+        except Exception as error:  # one bad image must not stop the others
+            print(f"{source}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0
 

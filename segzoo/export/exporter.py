@@ -1,4 +1,4 @@
-"""A trained network made ready for other programs: norms merged, exported, checked against itself, described."""
+"""Export of trained networks, with batch norm fusion and parity check."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from segzoo.export.bundle import write_bundle
 from segzoo.export.formats import ExportModel, to_onnx, to_openvino, to_torch_export
@@ -18,12 +19,13 @@ from segzoo.registry import ConfigError, Range
 from segzoo.types import Dataset, DatasetInfo
 
 Side = Annotated[int, Range(33, 8192)]
+CallFn = Callable[[np.ndarray], list[np.ndarray]]  # a batch of images -> all outputs of an exported file
 
 
 def export_model(
-    model: Any,
+    model: nn.Module,
     info: DatasetInfo,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     dataset: Dataset,
     folder: Path,
     *,
@@ -34,93 +36,98 @@ def export_model(
     min_agreement: Annotated[float, Range(0, 1)] = 0.999,
     bundle: bool = False,
 ) -> dict[str, Any]:
-    """Writes ``model.<onnx|xml|pt2>`` once it labels images of many sizes as the network does.
+    """Export a model and keep the file only if its labels agree.
+
+    The file is ``model.<onnx|xml|pt2>``. The parity check compares it with the network on images of many sizes.
 
     Args:
-        model: a ``SegModel`` in evaluation mode, on the CPU; it is left as it is. What is written is its lean copy.
+        model: a ``SegModel`` in evaluation mode on the CPU, left unchanged. A copy fused for inference is exported.
         info: mean, std, classes and colors.
-        facts: what else the file's metadata shall hold, such as the checkpoint's checksum.
-        dataset: images for the check.
-        folder: where the file goes, and ``where.png`` if the check fails.
+        metadata: further entries for the file's metadata, such as the checkpoint's checksum.
+        dataset: provides the images of the parity check.
+        folder: output directory, also of ``mismatch.png`` if the check fails.
         format: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export`` (for ``torch.export.load``).
-        hw: height and width the file is fixed to, 33 or more; None leaves batch and size free.
-        takes: ``uint8`` (N, H, W, 3) or ``float`` (N, 3, H, W) of 0 to 255, RGB.
-        gives: ``labels`` (N, H, W), ``logits`` at the network's own stride, or both.
-        least: share of equal labels wanted of every image of the check.
-        bundle: also write ``bundle.zip`` with all that is needed to run the file without torch and without this package.
+        hw: fixed height and width in pixels, 33 or more. None makes batch, height and width dynamic.
+        input: ``uint8`` (N, H, W, 3), or ``float`` (N, 3, H, W) in 0 to 255. Both are RGB.
+        output: ``labels`` (N, H, W), ``logits`` at the network's own stride, or both.
+        min_agreement: required fraction of equal labels in every image of the check.
+        bundle: also write ``bundle.zip``, which contains everything needed to run the file without torch and segzoo.
 
     Returns:
-        ``file``, ``bytes`` (OpenVINO: of both files), ``norms_merged``, ``bundle`` and ``gate``: what ``compare`` found of each image.
+        ``file``, ``bytes`` (of both files for OpenVINO), ``norms_merged`` (batch norm layers fused), ``bundle`` and ``parity``, the
+        result of ``check_parity``.
 
     Raises:
-        ParityError: the file labels an image otherwise; it is not kept.
-        ConfigError: a package that the format needs is not installed, or a bundle was asked for of something else than an ONNX file
-            from bytes to labels, or of more than 255 classes.
+        ParityError: if the labels of an image differ too much. The file is deleted.
+        ConfigError: if a package that the format needs is not installed, or if a bundle is requested for anything but an ONNX file from
+            bytes to labels of at most 255 classes.
     """
     if bundle and (format, input, output) != ("onnx", "uint8", "labels"):
-        raise ConfigError(f"bundle=true needs format=onnx takes=uint8 gives=labels, got {format}, {input}, {output}")
+        raise ConfigError(f"bundle=true needs format=onnx input=uint8 output=labels, got {format}, {input}, {output}")
     if bundle and info.num_classes > 255:
-        raise ConfigError(f"bundle=true: its label images hold 255 classes at most, this network has {info.num_classes}")
-    lean = copy.deepcopy(model)
-    merged = lean.fuse_for_inference_()
-    deployed = ExportModel(lean, info.mean, info.std, input=input, output=output).eval()
-    ending, write, read = FORMATS[format]
-    path = folder / f"model.{ending}"
+        raise ConfigError(f"bundle=true supports up to 255 classes in its label images; this network has {info.num_classes}")
+    fused = copy.deepcopy(model)
+    num_fused = fused.fuse_for_inference_()  # type: ignore[operator]
+    exported = ExportModel(fused, info.mean, info.std, input=input, output=output).eval()
+    suffix, write, load = FORMATS[format]
+    path = folder / f"model.{suffix}"
+    files = (path, path.with_suffix(".bin"))
     reference = ExportModel(model, info.mean, info.std, input="uint8", output="labels").eval()
-    pictures = parity_images(dataset, hw)
+    images = parity_images(dataset, hw)
     try:
-        write(deployed, path, facts | {"dataset": info.to_dict()}, hw=hw)
-        run = _onnx_labels(read(path), deployed)
-        gate = check_parity(run, reference, pictures, info, folder, min_agreement=min_agreement)
-    except BaseException as error:  # nothing stays that was not shown to agree
-        for written in (path, path.with_suffix(".bin")):
-            written.unlink(missing_ok=True)
+        write(exported, path, metadata | {"dataset": info.to_dict()}, hw=hw)
+        run = _labels_fn(load(path), exported)
+        parity = check_parity(run, reference, images, info, folder, min_agreement=min_agreement)
+    except BaseException as error:  # keep no file that has not passed the check
+        for file in files:
+            file.unlink(missing_ok=True)
         if isinstance(error, ImportError):
             raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
         raise
-    size = sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.exists())
-    done = {"file": str(path), "bytes": size, "norms_merged": merged, "bundle": None, "parity": gate}
+    size = sum(file.stat().st_size for file in files if file.exists())
+    result = {"file": str(path), "bytes": size, "norms_merged": num_fused, "bundle": None, "parity": parity}
     if bundle:
-        # the self-test shall have much to get wrong
-        most = max(range(len(gate)), key=lambda i: (gate[i]["classes"], pictures[i].size))
-        done["bundle"] = str(write_bundle(path, info, facts, hw, pictures[most], run(pictures[most][None])[0]))
-    return done
+        # the image with the most classes, then the largest: a self-test that could fail
+        index = max(range(len(parity)), key=lambda i: (parity[i]["classes"], images[i].size))
+        result["bundle"] = str(write_bundle(path, info, metadata, hw, images[index], run(images[index][None])[0]))
+    return result
 
 
-def _onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _load_onnx(path: Path) -> CallFn:
     import onnxruntime  # type: ignore[import-not-found]
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda image: [np.asarray(output) for output in session.run(None, {"image": image})]
 
 
-def _openvino(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _load_openvino(path: Path) -> CallFn:
     import openvino  # type: ignore[import-not-found]
 
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # bf16 elsewhere, where it is faster
+    # without the hint, OpenVINO picks bf16 where that is faster
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda image: [np.asarray(output) for output in compiled(image).values()]
 
 
-def _program(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _load_torch_export(path: Path) -> CallFn:
     program = torch.export.load(path).module()
     return lambda image: [output.detach().numpy() for output in program(torch.from_numpy(image))]
 
 
-FORMATS = {  # ending, writer, reader
-    "onnx": ("onnx", to_onnx, _onnx),
-    "openvino": ("xml", to_openvino, _openvino),
-    "torch_export": ("pt2", to_torch_export, _program),
+FORMATS = {  # file suffix, writer, loader
+    "onnx": ("onnx", to_onnx, _load_onnx),
+    "openvino": ("xml", to_openvino, _load_openvino),
+    "torch_export": ("pt2", to_torch_export, _load_torch_export),
 }
 
 
-def _onnx_labels(call: Callable[[np.ndarray], list[np.ndarray]], deployed: ExportModel) -> RunFn:
-    """The exported network as bytes in, labels out, whatever it takes and gives."""
+def _labels_fn(call: CallFn, exported: ExportModel) -> RunFn:
+    """Wrap an exported network, whatever its formats, as bytes to labels."""
 
-    def run(image: np.ndarray) -> np.ndarray:
-        given = image if deployed.input == "uint8" else image.transpose(0, 3, 1, 2).astype(np.float32)
-        first = call(np.ascontiguousarray(given))[0]
-        if deployed.output != "logits":
+    def run(images: np.ndarray) -> np.ndarray:
+        batch = images if exported.input == "uint8" else images.transpose(0, 3, 1, 2).astype(np.float32)
+        first = call(np.ascontiguousarray(batch))[0]
+        if exported.output != "logits":
             return first
-        return upsample_argmax(torch.from_numpy(first), image.shape[1:3], bool(deployed.model.align_corners)).numpy()
+        return upsample_argmax(torch.from_numpy(first), images.shape[1:3], bool(exported.model.align_corners)).numpy()
 
     return run

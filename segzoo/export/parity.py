@@ -1,10 +1,13 @@
-"""Whether an exported network labels images as the network does, shown on sizes that were never traced; and where it does not."""
+"""Parity check between an exported network and the original.
+
+Both label the same images, at sizes that were never traced. If they disagree, an image shows where.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,72 +17,95 @@ from segzoo.types import Dataset, DatasetInfo, ParityError
 from segzoo.visualization import comparison_panel, image_grid
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
-NUM_IMAGES = 8  # at least
+NUM_IMAGES = 8
 RunFn = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, H, W) labels
 
 
+class _Comparison(NamedTuple):
+    """Labels of one image by the network and by its export."""
+
+    agreement: float  # fraction of equal labels
+    image: np.ndarray
+    expected: np.ndarray
+    actual: np.ndarray
+
+
 def parity_images(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray]:
-    """Parts of a data set's images, spread over it, of the fixed size or of sizes that an export never saw; at least eight."""
+    """Take center crops of images spread over a data set.
+
+    Args:
+        dataset: source of the images. Smaller images are enlarged to the size of the crop.
+        hw: height and width of the crops in pixels. None uses sizes that the export never traced.
+
+    Returns:
+        ``NUM_IMAGES`` images, (H, W, 3) uint8 each.
+    """
     import cv2
 
-    found = []
+    crops = []
     sizes = [hw] * NUM_IMAGES if hw else [*SIZES, *SIZES[: NUM_IMAGES - len(SIZES)]]
-    for number, (height, width) in enumerate(sizes):
-        image = dataset[number * len(dataset) // len(sizes)].image
+    for index, (height, width) in enumerate(sizes):
+        image = dataset[index * len(dataset) // len(sizes)].image
         if image.shape[0] < height or image.shape[1] < width:
             image = cv2.resize(image, (max(width, image.shape[1]), max(height, image.shape[0])))
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        found.append(np.ascontiguousarray(image[top : top + height, left : left + width]))
-    return found
+        crops.append(np.ascontiguousarray(image[top : top + height, left : left + width]))
+    return crops
 
 
 @torch.no_grad()
 def check_parity(
-    run: RunFn, net: nn.Module, pictures: Sequence[np.ndarray], info: DatasetInfo, folder: Path, *, min_agreement: float
+    run: RunFn, network: nn.Module, images: Sequence[np.ndarray], info: DatasetInfo, folder: Path, *, min_agreement: float
 ) -> list[dict[str, Any]]:
-    """Labels each image both ways, in a batch of two with its mirror image and alone.
+    """Compare the labels of an exported network with the original's.
+
+    Each image is labeled twice: alone, and in a batch with its mirror image.
 
     Args:
         run: the exported network.
-        net: the network itself: (N, H, W, 3) uint8 -> labels first.
-        images: (H, W, 3) uint8.
-        info: colors and names, for the image of where they differ.
-        folder: where that image goes.
-        least: share of equal labels wanted of every image, 0 to 1.
+        network: the original, (N, H, W, 3) uint8 -> labels as the first output.
+        images: (H, W, 3) uint8 each.
+        info: colors and class names for ``mismatch.png``.
+        folder: directory of ``mismatch.png``.
+        min_agreement: required fraction of equal labels in every image, 0 to 1.
 
     Returns:
-        ``hw`` of each image, its smallest ``agreement``: mirrored or not, alone or in a batch; and how many ``classes`` the network
-        finds in it. Where that is one everywhere, agreement shows little.
+        For each image its ``hw``, the lowest ``agreement`` of its comparisons, and the number of ``classes`` that the network predicts.
+        Agreement means little if that number is 1 everywhere.
 
     Raises:
-        ParityError: an image agrees less; ``where.png`` shows it beside both label maps.
+        ParityError: if an image agrees less. ``mismatch.png`` shows it next to both label maps.
     """
     rows = []
-    for picture in pictures:
-        size = f"{picture.shape[0]}x{picture.shape[1]}"
-        both = np.stack([picture, picture[:, ::-1]])
-        wanted = net(torch.from_numpy(both))[0].numpy()
-        shares = {}
-        for batch in (both, both[:1]):
-            found = run(batch)
-            if found.shape != batch.shape[:3]:
-                raise ParityError(f"{size}: the export gave labels {found.shape}, wanted {batch.shape[:3]}")
-            for image, ours, theirs in zip(batch, found, wanted, strict=False):
-                shares[float((ours == theirs).mean())] = (image, theirs, ours)
-        agreement = min(shares)
-        rows.append({"hw": list(picture.shape[:2]), "agreement": agreement, "classes": len(np.unique(wanted))})
-        if agreement < min_agreement:
-            image, theirs, ours = shares[agreement]
-            _save_mismatch(image, theirs, ours, info, folder / "mismatch.png")
+    for image in images:
+        size = f"{image.shape[0]}x{image.shape[1]}"
+        pair = np.stack([image, image[:, ::-1]])
+        expected = network(torch.from_numpy(pair))[0].numpy()
+        comparisons = []
+        for batch in (pair, pair[:1]):
+            actual = run(batch)
+            if actual.shape != batch.shape[:3]:
+                raise ParityError(f"{size}: the export returned labels {actual.shape}, expected {batch.shape[:3]}")
+            comparisons += [
+                _Comparison(float((got == want).mean()), view, want, got)
+                for view, want, got in zip(batch, expected, actual, strict=False)  # a batch of one uses the first label map alone
+            ]
+        worst = min(comparisons, key=lambda comparison: comparison.agreement)
+        rows.append({"hw": list(image.shape[:2]), "agreement": worst.agreement, "classes": len(np.unique(expected))})
+        if worst.agreement < min_agreement:
+            path = folder / "mismatch.png"
+            _save_mismatch(worst, info, path)
             raise ParityError(
-                f"{size}: only {agreement:.2%} of the labels are the network's, wanted {min_agreement:.2%}; "
-                f"{folder / 'where.png'} shows where. The file was not kept."
+                f"{size}: only {worst.agreement:.2%} of the labels equal the network's, expected {min_agreement:.2%}; "
+                f"{path} shows where. The exported file was deleted."
             )
     return rows
 
 
-def _save_mismatch(image: np.ndarray, wanted: np.ndarray, found: np.ndarray, info: DatasetInfo, path: Path) -> None:
+def _save_mismatch(comparison: _Comparison, info: DatasetInfo, path: Path) -> None:
+    """Write the image next to both label maps."""
     from PIL import Image
 
-    shown = comparison_panel(image, wanted.astype(np.uint8), found.astype(np.uint8), info, "network, export")
-    Image.fromarray(image_grid([shown])).save(path)
+    expected, actual = comparison.expected.astype(np.uint8), comparison.actual.astype(np.uint8)
+    panel = comparison_panel(comparison.image, expected, actual, info, "network, export")
+    Image.fromarray(image_grid([panel])).save(path)
