@@ -122,7 +122,7 @@ def test_frozen_stages_keep_weights_and_statistics(name, words):
 def test_mixed_pictures_resume_bit_for_bit(tmp_path, name):
     def components():
         made = make_components(model=None)
-        made.mix = MIXES.build(name, alpha=1.0, chance=0.8)
+        made.mix = MIXES.build(name, alpha=1.0, prob=0.8)
         return made
 
     words = settings(steps=8, eval_every=8, save_every=4, keep_checkpoints=9)
