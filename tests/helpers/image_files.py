@@ -55,8 +55,8 @@ def settings_from(name: str, **changed) -> tuple[str, dict]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         plain = OmegaConf.to_container(compose(f"data/{name}").data, resolve=True)
     assert isinstance(plain, dict)
-    given = {str(key): value for key, value in plain.items()} | changed
-    return given.pop("name"), given
+    options = {str(key): value for key, value in plain.items()} | changed
+    return options.pop("name"), options
 
 
 def make_pairs(root: Path, images: str, labels: str, stems=("a", "b", "c"), classes: int = 3) -> None:
@@ -65,5 +65,5 @@ def make_pairs(root: Path, images: str, labels: str, stems=("a", "b", "c"), clas
         save(root / labels.format(stem=stem), np.random.default_rng(number).integers(0, classes, (6, 8), dtype=np.uint8))
 
 
-def build_folder(root: Path, split: str = "train", **given):
-    return DATA.build("folder", split, root=str(root), **{"classes": ("x", "y", "z")} | given)
+def build_folder(root: Path, split: str = "train", **options):
+    return DATA.build("folder", split, root=str(root), **{"classes": ("x", "y", "z")} | options)

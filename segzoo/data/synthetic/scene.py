@@ -95,7 +95,9 @@ def _draw_part(
 
 
 def _overlap(shape: tuple[int, ...], left: int, top: int, side: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Overlap of the image and a square patch centered in it.
+    """Overlap of the image and a square patch.
+
+    The center of the patch must be inside the image.
 
     Returns:
         The overlap as slices of the image, and as slices of the patch.
