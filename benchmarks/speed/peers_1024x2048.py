@@ -28,7 +28,7 @@ from segzoo.export.formats import ExportModel
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import RuntimeRequest
-from segzoo.runtimes.openvino import compiled_graph
+from segzoo.runtimes.openvino import compile_graph
 from segzoo.runtimes.openvino import inference_fn as openvino_call
 from segzoo.types import DatasetInfo, Logits
 from segzoo.workflows.benchmark.model_summary import model_complexity
@@ -108,7 +108,7 @@ def build_call(
         import openvino  # type: ignore[import-not-found]
 
         graph = openvino.convert_model(deployed, example_input=image, input=list(image.shape))
-        return openvino_call(compiled_graph(graph, request, num_calibration_images=len(request.calibration_images)))
+        return openvino_call(compile_graph(graph, request, num_calibration_images=len(request.calibration_images)))
     return RUNTIMES.build(runtime, request)
 
 

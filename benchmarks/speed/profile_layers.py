@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def profile_openvino(request: RuntimeRequest) -> Iterable[Layer]:
     """Return the mean milliseconds of each executed layer."""
-    from segzoo.runtimes.openvino import compiled
+    from segzoo.runtimes.openvino import compile_network
 
-    infer_request = compiled(request, CALIBRATION_IMAGES, PERF_COUNT=True).create_infer_request()
+    infer_request = compile_network(request, CALIBRATION_IMAGES, PERF_COUNT=True).create_infer_request()
     spent: dict[tuple[str, str], float] = defaultdict(float)
 
     def infer() -> None:

@@ -1,1 +1,1 @@
-"""Ways of running a network: each builder turns one into a call from images to scores."""
+"""Inference runtimes: builders of functions from images to logits."""

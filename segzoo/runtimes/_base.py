@@ -1,10 +1,10 @@
-"""What a runtime is asked for, and how it says that it cannot."""
+"""Runtime requests, supported precisions and helpers shared by all runtimes."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,19 @@ from torch import Tensor
 from segzoo.device import RuntimePrecision
 from segzoo.export.formats import ExportModel, to_onnx
 
-Call = Callable[[Tensor], Tensor]  # (N, H, W, 3) uint8 RGB -> logits (N, K, h, w) float32
+InferenceFn = Callable[[Tensor], Tensor]  # (N, H, W, 3) uint8 RGB -> logits (N, K, h, w) float32
+RuntimeBuilder = Callable[..., InferenceFn]
 
 
 @dataclass(frozen=True)
 class RuntimeRequest:
-    """What a runtime builds a call from.
+    """A network to run, and the conditions it runs under.
 
     Attributes:
-        deployed: the network, taking ``uint8`` and giving ``logits``, in evaluation mode on its device; a builder may change it.
-        example: (N, H, W, 3) uint8 on that device: the batch and the size that the call is for.
-        precision: the number format of its layers.
-        images: (H, W, 3) uint8 of that size, from which int8 takes its ranges.
+        model: takes ``uint8`` and returns ``logits``, in evaluation mode on its device. A builder may modify it.
+        example: (N, H, W, 3) uint8 on that device. It fixes the batch size and the image size.
+        precision: precision of the layers.
+        calibration_images: (H, W, 3) uint8 of that size, for the activation ranges of int8.
     """
 
     model: ExportModel
@@ -38,56 +39,71 @@ class RuntimeRequest:
 
     @property
     def hw(self) -> tuple[int, int]:
-        """Height and width of the images."""
+        """Height and width of the images in pixels."""
         return self.example.shape[1], self.example.shape[2]
 
 
 class RuntimeUnavailable(RuntimeError):
-    """A runtime that cannot do what it was asked for; the message says why and what to do."""
+    """A runtime cannot fulfill a request.
+
+    The message states the reason and what to do.
+    """
 
 
-def supports_precisions(*able: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
-    """Decorator: the number formats that a runtime knows, which ``formats_of`` tells; it raises RuntimeUnavailable for any other."""
+def supports_precisions(*precisions: str) -> Callable[[RuntimeBuilder], RuntimeBuilder]:
+    """Declare the precisions that a runtime builder supports.
 
-    def limit(builder: Callable[..., Call]) -> Callable[..., Call]:
+    ``supported_precisions`` reads them, and the builder raises RuntimeUnavailable for any other precision.
+    """
+
+    def decorate(builder: RuntimeBuilder) -> RuntimeBuilder:
         @functools.wraps(builder)
-        def build(order: RuntimeRequest, **words: Any) -> Call:
-            check_precision(order, builder.__name__, able)
-            return builder(order, **words)
+        def build(request: RuntimeRequest, **settings: Any) -> InferenceFn:
+            check_precision(request, builder.__name__, precisions)
+            return builder(request, **settings)
 
-        build.formats = able  # type: ignore[attr-defined]
+        build.precisions = precisions  # type: ignore[attr-defined]
         return build
 
-    return limit
+    return decorate
 
 
-def supported_precisions(runtime: Callable[..., Call]) -> tuple[str, ...]:
-    """The number formats that a registered runtime knows, whatever the machine; all of them where it does not say."""
-    return getattr(runtime, "formats", get_args(RuntimePrecision))
+def supported_precisions(builder: RuntimeBuilder) -> tuple[str, ...]:
+    """List the precisions of a registered runtime on any machine.
+
+    A builder that declares none supports all of them.
+    """
+    return getattr(builder, "precisions", get_args(RuntimePrecision))
 
 
-def check_precision(order: RuntimeRequest, runtime: str, able: Sequence[str]) -> None:
-    """Raises RuntimeUnavailable unless the precision is one of ``able``."""
-    if order.precision not in able:
-        raise RuntimeUnavailable(f"{runtime} does not run in {order.precision} here; it does in {', '.join(able)}")
+def check_precision(request: RuntimeRequest, runtime: str, precisions: Sequence[str]) -> None:
+    """Raise RuntimeUnavailable unless the requested precision is supported."""
+    if request.precision not in precisions:
+        raise RuntimeUnavailable(f"{runtime} does not support {request.precision} here; choose one of {', '.join(precisions)}")
 
 
-def reject_cuda(order: RuntimeRequest, runtime: str) -> None:
-    """Raises RuntimeUnavailable if the images are on a GPU."""
-    if order.example.is_cuda:
-        raise RuntimeUnavailable(f"{runtime} runs on the CPU here: say device=cpu")
+def reject_cuda(request: RuntimeRequest, runtime: str) -> None:
+    """Raise RuntimeUnavailable if the images are on a GPU."""
+    if request.example.is_cuda:
+        raise RuntimeUnavailable(f"{runtime} runs on the CPU only: set device=cpu")
 
 
 @contextmanager
-def onnx_file(order: RuntimeRequest):
-    """The network as an ``.onnx`` file of the order's size, gone at the end of the ``with`` block."""
+def onnx_file(request: RuntimeRequest) -> Iterator[Path]:
+    """Export the network to a temporary ``.onnx`` file of the requested size.
+
+    The file is deleted at the end of the ``with`` block.
+    """
     with tempfile.TemporaryDirectory(prefix="segzoo-") as folder:
         path = Path(folder) / "net.onnx"
-        to_onnx(order.model.cpu(), path, {}, hw=order.hw)
+        to_onnx(request.model.cpu(), path, {}, hw=request.hw)
         yield path
 
 
-def classifier_layers(output: Tensor | np.ndarray) -> Tensor:
-    """A network's output, in float32 if it is floating, without a copy where it is so already."""
+def as_float32(output: Tensor | np.ndarray) -> Tensor:
+    """Convert floating-point logits to a float32 tensor.
+
+    An array or tensor that is float32 already is not copied, and integers keep their type.
+    """
     tensor = torch.from_numpy(output) if isinstance(output, np.ndarray) else output
     return tensor.float() if tensor.is_floating_point() else tensor

@@ -1,4 +1,4 @@
-"""PyTorch through its compiler: C++ on CPUs, Triton kernels on CUDA, there as one captured graph if wanted."""
+"""``torch.compile``: C++ on CPUs, Triton on CUDA, optionally with CUDA graphs."""
 
 from __future__ import annotations
 
@@ -6,47 +6,49 @@ import torch
 from torch import Tensor
 
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import Call, RuntimeRequest, RuntimeUnavailable, classifier_layers, supports_precisions
+from segzoo.runtimes._base import InferenceFn, RuntimeRequest, RuntimeUnavailable, as_float32, supports_precisions
 from segzoo.runtimes.eager import DTYPES, autocast, cast_to_precision
 
 
 @RUNTIMES.register
 @supports_precisions(*DTYPES)
-def torch_compile(order: RuntimeRequest, *, channels_last: bool = True, cuda_graphs: bool = False) -> Call:
-    """Compiles the network for the order's size; the first call takes half a minute or more.
+def torch_compile(request: RuntimeRequest, *, channels_last: bool = True, cuda_graphs: bool = False) -> InferenceFn:
+    """Compile the network for the requested size.
+
+    The first call takes half a minute or more.
 
     Args:
-        order: what to run; fp32, bf16 or fp16.
-        channels_last: keep maps as (N, H, W, C) in memory.
-        cuda_graphs: on CUDA, start all kernels of a call at once.
+        request: the network and its conditions, in fp32, bf16 or fp16.
+        channels_last: keep feature maps in (N, H, W, C) memory order.
+        cuda_graphs: on CUDA, launch all kernels of a call as one graph.
 
     Raises:
-        RuntimeUnavailable: there is no compiler on this machine, or graphs were asked for without CUDA or could not be captured.
+        RuntimeUnavailable: if the machine has no compiler, or CUDA graphs are requested without CUDA or cannot be captured.
     """
     from torch._dynamo.utils import counters
-    from torch._inductor import config as inductor  # seconds, so not before it is wanted
+    from torch._inductor import config as inductor  # imported here because it takes seconds
     from torch._inductor.exc import GPUTooOldForTriton, InductorError, TritonMissing
 
-    if cuda_graphs and not order.example.is_cuda:
-        raise RuntimeUnavailable("graphs are captured on CUDA alone: say device=cuda, or runtime=torch_compile")
-    net = cast_to_precision(order, channels_last)
-    with inductor.patch(freezing=True):  # weights become constants in the layout that each kernel likes
-        compiled = torch.compile(net, dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
+    if cuda_graphs and not request.example.is_cuda:
+        raise RuntimeUnavailable("CUDA graphs need CUDA: set device=cuda, or runtime=torch_compile")
+    network = cast_to_precision(request, channels_last)
+    with inductor.patch(freezing=True):  # weights become constants, in the memory layout of each kernel
+        compiled = torch.compile(network, dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
 
         @torch.no_grad()
-        def call(pictures: Tensor) -> Tensor:
-            with autocast(order), inductor.patch(freezing=True):
-                found = classifier_layers(compiled(pictures)[0])
-                return found.clone() if cuda_graphs else found  # the next call writes over a graph's output
+        def run(images: Tensor) -> Tensor:
+            with autocast(request), inductor.patch(freezing=True):
+                logits = as_float32(compiled(images)[0])
+                return logits.clone() if cuda_graphs else logits  # the next call overwrites the output of a graph
 
         try:
             skipped = counters["inductor"]["cudagraph_skips"]
-            call(order.example)
-            if cuda_graphs and counters["inductor"]["cudagraph_skips"] > skipped:  # it goes on without, and only logs that
+            run(request.example)
+            if cuda_graphs and counters["inductor"]["cudagraph_skips"] > skipped:  # Inductor runs without a graph and only logs it
                 raise RuntimeUnavailable(
-                    "torch_compile could not capture the network as a graph, TORCH_LOGS=perf_hints tells why; leave graphs away"
+                    "torch_compile could not capture a CUDA graph: TORCH_LOGS=perf_hints shows why; set cuda_graphs=false"
                 )
         except (InductorError, TritonMissing, GPUTooOldForTriton) as error:
-            needs = "on a CPU it needs a C++ compiler such as g++, on CUDA triton"
-            raise RuntimeUnavailable(f"torch_compile: {str(error).splitlines()[0]}; {needs}") from None
-    return call
+            hint = "a CPU needs a C++ compiler such as g++, CUDA needs triton"
+            raise RuntimeUnavailable(f"torch_compile: {str(error).splitlines()[0]}; {hint}") from None
+    return run

@@ -1,27 +1,15 @@
-"""Every runtime gives the network's scores in the number format it was asked for, or says why it cannot."""
+"""Every runtime matches the network's logits in the requested precision, or explains why it cannot."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from runtime_requests import runtime_request
 
-from segzoo.api import create_model
-from segzoo.export.formats import ExportModel
 from segzoo.registry import RUNTIMES
-from segzoo.runtimes._base import RuntimeRequest, RuntimeUnavailable
-
-
-def order(precision: Any = "fp32", name="icnet"):
-    torch.manual_seed(0)
-    model = create_model(name, backbone={"name": "resnet50", "width": 0.125}, num_classes=5).eval()
-    pictures = [np.random.default_rng(n).integers(0, 256, (64, 96, 3), dtype=np.uint8) for n in range(4)]
-    deployed = ExportModel(model, (120.0, 110.0, 100.0), (60.0, 58.0, 57.0), input="uint8", output="logits").eval()
-    return RuntimeRequest(deployed, torch.from_numpy(pictures[0][None]), precision, pictures)
-
+from segzoo.runtimes._base import RuntimeUnavailable
 
 SLOW = {"torch_compile", "onnxruntime", "openvino"}
 PRECISIONS = {
@@ -38,50 +26,50 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
-def test_runtimes_give_the_networks_scores(name, precision):
+def test_runtimes_match_the_networks_logits(name, precision):
     needs = {"onnxruntime": ["onnxscript", "onnxruntime"], "openvino": ["onnxscript", "openvino"]}.get(name, [])
     for package in [*needs, *(["nncf"] if name == "openvino" and precision == "int8" else [])]:
         pytest.importorskip(package, reason='pip install -e ".[export,openvino]"')
-    given = order(precision)
+    request = runtime_request(precision)
     with torch.no_grad():
-        wanted = given.model(given.example)[0]
+        expected = request.model(request.example)[0]
     try:
-        found = RUNTIMES.build(name, given)(given.example)
+        actual = RUNTIMES.build(name, request)(request.example)
     except RuntimeUnavailable as error:
         assert "on this processor" in str(error) and precision == "bf16"
         pytest.skip(str(error))
-    assert found.dtype == torch.float32 and found.shape == wanted.shape
-    error = (found - wanted).abs().mean() / wanted.abs().mean()
-    least, most = {"fp32": (0, 1e-3), "fp16": (1e-5, 0.03), "bf16": (1e-4, 0.1), "int8": (1e-3, 0.3)}[precision]
-    assert least <= error < most, "a lower precision must differ from fp32, or it was not used"
+    assert actual.dtype == torch.float32 and actual.shape == expected.shape
+    error = (actual - expected).abs().mean() / expected.abs().mean()
+    low, high = {"fp32": (0, 1e-3), "fp16": (1e-5, 0.03), "bf16": (1e-4, 0.1), "int8": (1e-3, 0.3)}[precision]
+    assert low <= error < high, "a lower precision must differ from fp32, or it was not used"
 
 
 @pytest.mark.slow
-def test_a_network_that_grows_nothing_is_quantised():
+def test_a_network_without_upsampling_is_quantized():
     for package in ("onnxscript", "openvino", "nncf"):
         pytest.importorskip(package, reason='pip install -e ".[export,openvino]"')
-    given = order("int8", "fcn_dilated")
+    request = runtime_request("int8", "fcn_dilated")
     with torch.no_grad():
-        wanted = given.model(given.example)[0]
-    found = RUNTIMES.build("openvino", given)(given.example)
-    assert 1e-3 < (found - wanted).abs().mean() / wanted.abs().mean() < 0.3
+        expected = request.model(request.example)[0]
+    actual = RUNTIMES.build("openvino", request)(request.example)
+    assert 1e-3 < (actual - expected).abs().mean() / expected.abs().mean() < 0.3
 
 
-def test_a_precision_that_a_runtime_lacks_is_said():
-    with pytest.raises(RuntimeUnavailable, match="does not run in int8 here; it does in fp32"):
-        RUNTIMES.build("eager", order("int8"))
+def test_an_unsupported_precision_is_rejected():
+    with pytest.raises(RuntimeUnavailable, match="does not support int8 here; choose one of fp32"):
+        RUNTIMES.build("eager", runtime_request("int8"))
 
 
-def test_graphs_are_refused_on_a_cpu():
-    with pytest.raises(RuntimeUnavailable, match="captured on CUDA alone"):
-        RUNTIMES.build("torch_compile", order(), cuda_graphs=True)
+def test_cuda_graphs_are_rejected_on_a_cpu():
+    with pytest.raises(RuntimeUnavailable, match="CUDA graphs need CUDA"):
+        RUNTIMES.build("torch_compile", runtime_request(), cuda_graphs=True)
 
 
 @pytest.mark.slow
-def test_int8_takes_batches():
+def test_int8_accepts_batches():
     for package in ("onnxscript", "openvino", "nncf"):
         pytest.importorskip(package, reason='pip install -e ".[export,openvino]"')
-    given = order("int8")
-    pair = replace(given, example=given.example.repeat(2, 1, 1, 1))
-    found = RUNTIMES.build("openvino", pair)(pair.example)
-    assert found.shape[0] == 2 and torch.equal(found[0], found[1])
+    request = runtime_request("int8")
+    request = replace(request, example=request.example.repeat(2, 1, 1, 1))
+    logits = RUNTIMES.build("openvino", request)(request.example)
+    assert logits.shape[0] == 2 and torch.equal(logits[0], logits[1])

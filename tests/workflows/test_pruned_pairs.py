@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_pairs import BACKBONES, CLASSES, fixed_batch
+from model_pairs import BACKBONES, CLASSES, fixed_batch
 
 from segzoo.api import create_model, load
 from segzoo.checkpoints import serialization as checkpoint
