@@ -1,0 +1,56 @@
+"""A training job builds its model once, and once on the meta device to validate the configuration."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from segzoo.registry import MODELS
+from tools import prune, train
+
+TINY = (
+    "model=fcn_dilated backbone.width=0.125 steps=1 batch_size=2 workers=0 num_val_images=0 device=cpu precision=fp32 "
+    "data.train_images=2 data.val_images=2 data.height=64 data.width=64"
+).split()
+
+
+def builds(monkeypatch, tool, *overrides: str) -> list[str]:
+    """Run a tool in this process; return the device of each model that it builds."""
+    devices: list[str] = []
+    original = MODELS.build
+
+    def build(name, *objects, **settings):
+        devices.append(torch.empty(0).device.type)
+        return original(name, *objects, **settings)
+
+    monkeypatch.setattr(MODELS, "build", build)
+    monkeypatch.setattr(sys, "argv", [f"{tool.__name__}.py", *overrides])
+    tool.main()
+    return devices
+
+
+def test_a_training_builds_one_real_and_one_meta_model(tmp_path, monkeypatch):
+    assert builds(monkeypatch, train, *TINY, f"out={tmp_path / 'run'}") == ["meta", "cpu"]
+
+
+def test_each_job_of_a_sweep_builds_the_same(tmp_path, monkeypatch):
+    devices = builds(monkeypatch, train, "-m", *TINY, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert sorted(devices) == ["cpu", "cpu", "meta", "meta"]
+
+
+def test_pruning_a_checkpoint_trains_the_model_that_it_loaded(tmp_path, monkeypatch):
+    full = tmp_path / "full"
+    builds(monkeypatch, train, *TINY, f"out={full}")
+    quick = [word for word in TINY if not word.startswith(("model", "backbone", "data"))]
+    devices = builds(
+        monkeypatch,
+        prune,
+        f"ckpt={full}",
+        *quick,
+        "sensitivity=false",
+        "bench_runtimes=[]",
+        "bench_hw=[64,64]",
+        f"out={tmp_path / 'cut'}",
+    )
+    assert devices.count("cpu") == 2, "the checkpoint's model, and the fine-tuned one for the report"
