@@ -1,4 +1,7 @@
-"""The VGG models beside plain ``torch.nn.functional`` written straight from the authors' layer tables, on the same weights."""
+"""VGG models compared with the authors' layer tables, on equal weights.
+
+The tables are written in plain ``torch.nn.functional``.
+"""
 
 from __future__ import annotations
 
@@ -11,54 +14,59 @@ from segzoo.layers.norm import L2Norm
 from segzoo.models.deeplab_largefov import LargeFOV
 from segzoo.registry import BACKBONES, MODELS, ConfigError
 
-CONVS = ((0, 2), (0, 2), (0, 2, 4), (0, 2, 4), (0, 2, 4))  # places of the convolutions in each stage
+CONVS = ((0, 2), (0, 2), (0, 2, 4), (0, 2, 4), (0, 2, 4))  # indices of the convolutions in each stage
 
 
-def build(model, pool="caffe", num_classes=4, **given):
+def build(model, pool="caffe", num_classes=4, **settings):
     torch.manual_seed(0)
-    built = MODELS.build(model, BACKBONES.build("vgg16", pool=pool), num_classes, **given)
+    built = MODELS.build(model, BACKBONES.build("vgg16", pool=pool), num_classes, **settings)
     for layer in built.modules():
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5)  # scores that start at zero would hide an error
+            nn.init.normal_(
+                layer.weight, std=(2 / layer.weight[0].numel()) ** 0.5
+            )  # classifiers that start at zero would hide an error
             if layer.bias is not None:
                 nn.init.normal_(layer.bias, std=0.1)
     return built.eval()
 
 
-def picture(height, width, batch=1):
+def random_image(height, width, batch=1):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
 def stage(model, number, x, padding=1, dilation=1):
     layers = model.backbone.get_submodule(f"c{number}")
-    for place in CONVS[number - 1]:
-        conv = layers[place]
+    for index in CONVS[number - 1]:
+        conv = layers[index]
         x = F.relu(F.conv2d(x, conv.weight, conv.bias, padding=padding, dilation=dilation))
         padding = dilation
     return x
 
 
-def conv(layer, x, **how):
-    return F.conv2d(x, layer.weight, layer.bias, **how)
+def conv(layer, x, **options):
+    return F.conv2d(x, layer.weight, layer.bias, **options)
 
 
-def assert_same(found, expected):
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+def assert_same(actual, expected):
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 # FCN, voc-fcn{32s,16s,8s,8s-atonce}/train.prototxt
 
 
 def bilinear(classes, size):
-    """surgery.py: the outer product of 1 - |i - center| / f on the diagonal of classes."""
+    """The bilinear kernels of the authors' surgery.py.
+
+    The outer product of 1 - |i - center| / f, on the diagonal of classes.
+    """
     factor = (size + 1) // 2
     center = factor - 1 if size % 2 else factor - 0.5
     tap = 1 - (torch.arange(size) - center).abs() / factor
     return torch.diag_embed((tap[:, None] * tap).expand(classes, size, size).permute(1, 2, 0)).permute(2, 3, 0, 1)
 
 
-def released_fcn(model, x, stride, damp):
+def released_fcn(model, x, stride, scales):
     pool = {"kernel_size": 2, "stride": 2, "ceil_mode": True}
     x1 = F.max_pool2d(stage(model, 1, x, padding=100), **pool)
     x2 = F.max_pool2d(stage(model, 2, x1), **pool)
@@ -75,24 +83,24 @@ def released_fcn(model, x, stride, damp):
     if stride == 32:
         return cropped(F.conv_transpose2d(scores, bilinear(classes, 64), stride=32), x, 19)
     up2 = F.conv_transpose2d(scores, bilinear(classes, 4), stride=2)
-    scores = up2 + cropped(conv(model.skips["c4"], pool4 * damp[0]), up2, 5)
+    scores = up2 + cropped(conv(model.skips["c4"], pool4 * scales[0]), up2, 5)
     if stride == 16:
         return cropped(F.conv_transpose2d(scores, bilinear(classes, 32), stride=16), x, 27)
     up4 = F.conv_transpose2d(scores, bilinear(classes, 4), stride=2)
-    scores = up4 + cropped(conv(model.skips["c3"], pool3 * damp[1]), up4, 9)
+    scores = up4 + cropped(conv(model.skips["c3"], pool3 * scales[1]), up4, 9)
     return cropped(F.conv_transpose2d(scores, bilinear(classes, 16), stride=8), x, 31)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(33, 70), (64, 47)], ids=str)
 @pytest.mark.parametrize("stride, at_once", [(32, False), (16, False), (8, False), (8, True)])
-def test_fcn_is_the_released_one(stride, at_once, size):
+def test_fcn_equals_the_release(stride, at_once, size):
     model = build("fcn", stride=stride, geometry="pad100", fc_channels=24, at_once=at_once)
-    x = picture(*size)
+    x = random_image(*size)
     assert_same(model(x).main, released_fcn(model, x, stride, (0.01, 0.0001) if at_once else (1, 1)))
 
 
-def test_fcn_of_the_release_has_its_sizes():
+def test_released_fcn_has_the_published_sizes():
     with torch.device("meta"):
         model = MODELS.build("fcn", BACKBONES.build("vgg16", pool="caffe"), 21, geometry="pad100")
         sides = []
@@ -104,20 +112,20 @@ def test_fcn_of_the_release_has_its_sizes():
 
 
 @pytest.mark.parametrize(
-    "trunk, given",
+    "backbone, settings",
     [(("vgg16", {}), {}), (("resnet50", {"width": 0.125}), {}), (("vgg16", {"pool": "caffe"}), {"fc_channels": 0})],
     ids=["pools that round down", "resnet", "no fc6"],
 )
-def test_the_geometry_of_the_release_is_refused_elsewhere(trunk, given):
-    name, words = trunk
+def test_released_geometry_is_rejected_elsewhere(backbone, settings):
+    name, options = backbone
     with pytest.raises(ConfigError, match=r"backbone=vgg16 backbone.pool=caffe.*model.geometry=same"):
-        MODELS.build("fcn", BACKBONES.build(name, **words), 4, geometry="pad100", **given)
+        MODELS.build("fcn", BACKBONES.build(name, **options), 4, geometry="pad100", **settings)
 
 
 # ParseNet
 
 
-def parsenet_trunk(model, x):
+def parsenet_fc7(model, x):
     for number in (1, 2, 3):
         x = F.max_pool2d(stage(model, number, x), 2, 2, ceil_mode=True)
     x = F.max_pool2d(stage(model, 4, x), 3, 1, 1)
@@ -132,37 +140,37 @@ def normalized(x, scale):
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(65, 49), (50, 39)], ids=str)
-def test_parsenet_is_the_released_one(size):
+def test_parsenet_equals_the_release(size):
     model = build("parsenet", fc_channels=24)
     for norm in (model.local_norm, model.global_norm):
         norm.scale.uniform_(5, 15)
-    x = picture(*size, batch=2)
-    fc7 = parsenet_trunk(model, x)
+    x = random_image(*size, batch=2)
+    fc7 = parsenet_fc7(model, x)
     local = conv(model.score, normalized(fc7, model.local_norm.scale))
     context = conv(model.global_score, normalized(fc7.mean((2, 3), keepdim=True), model.global_norm.scale))
     assert_same(model(x).main, local + context.expand_as(local))
 
 
 @torch.no_grad()
-def test_early_fusion_is_late_fusion_with_one_bias():
+def test_early_fusion_equals_late_fusion_with_one_bias():
     late, early = build("parsenet", fc_channels=24), build("parsenet", fc_channels=24, fusion="early")
     state = {k: v for k, v in late.state_dict().items() if not k.startswith(("score", "global_score"))}
     early.load_state_dict(state, strict=False)
     early.score.weight.copy_(torch.cat([late.score.weight, late.global_score.weight], 1))
     early.score.bias.copy_(late.score.bias + late.global_score.bias)
-    x = picture(48, 56)
+    x = random_image(48, 56)
     assert_same(early(x).main, late(x).main)
 
 
 def test_l2_norm_gives_unit_length_times_a_learned_scale():
     norm = L2Norm(6)
     assert torch.equal(norm.scale, torch.full((6,), 10.0)) and norm.scale.requires_grad
-    x = picture(6, 6).repeat(1, 2, 1, 1).requires_grad_()
+    x = random_image(6, 6).repeat(1, 2, 1, 1).requires_grad_()
     torch.testing.assert_close(norm(x).norm(dim=1), torch.full((1, 6, 6), 10.0))
     torch.testing.assert_close(norm(1000 * x), norm(x))
-    nothing = torch.zeros(1, 6, 2, 2, requires_grad=True)
-    norm(nothing).sum().backward()
-    assert not norm(nothing).any() and nothing.grad is not None and nothing.grad.isfinite().all()
+    zeros = torch.zeros(1, 6, 2, 2, requires_grad=True)
+    norm(zeros).sum().backward()
+    assert not norm(zeros).any() and zeros.grad is not None and zeros.grad.isfinite().all()
     assert norm(x.bfloat16()).dtype == torch.bfloat16
 
 
@@ -170,23 +178,23 @@ def test_l2_norm_gives_unit_length_times_a_learned_scale():
 
 
 def released_largefov(model, x):
-    maps = []
+    features = []
     for number in (1, 2, 3):
         x = F.max_pool2d(stage(model, number, x), 3, 2, 1, ceil_mode=True)
-        maps.append(x)
+        features.append(x)
     x = F.max_pool2d(stage(model, 4, x), 3, 1, 1)
-    maps.append(x)
+    features.append(x)
     x = F.max_pool2d(stage(model, 5, x, padding=2, dilation=2), 3, 1, 1)
     x = F.avg_pool2d(x, 3, 1, 1, count_include_pad=True)
     x = F.relu(conv(model.fc[0], x, padding=12, dilation=12))
-    return conv(model.score, F.relu(conv(model.fc[3], x))), maps
+    return conv(model.score, F.relu(conv(model.fc[3], x))), features
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(65, 49), (81, 33)], ids=str)
-def test_largefov_is_the_released_one(size):
+def test_largefov_equals_the_release(size):
     model = build("deeplab_largefov", pool="deeplab", fc_channels=24)
-    x = picture(*size)
+    x = random_image(*size)
     assert_same(model(x).main, released_largefov(model, x)[0])
 
 
@@ -196,24 +204,24 @@ def branch_scores(branch, x, stride):
 
 
 @torch.no_grad()
-def test_multi_scale_branches_stride_in_training_alone():
+def test_multi_scale_branches_are_strided_only_in_training():
     model = build("deeplab_largefov", pool="deeplab", fc_channels=24, msc="frozen", dropout=0.0)
-    x = picture(65, 49)
-    main, maps = released_largefov(model, x)
-    sources = [x, *maps]
+    x = random_image(65, 49)
+    main, features = released_largefov(model, x)
+    sources = [x, *features]
     branches = list(model.branches.values())
-    trained = main + sum(branch_scores(b, s, k) for b, s, k in zip(branches, sources, (8, 4, 2, 1, 1), strict=True))
-    assert_same(model.train()(x).main, trained)
-    parts = [main, *(branch_scores(b, s, 1) for b, s in zip(branches, sources, strict=True))]
-    tested = sum(F.interpolate(part, (65, 49), mode="bilinear", align_corners=True) for part in parts)
-    assert_same(model.eval()(x).main, tested)
+    in_training = main + sum(branch_scores(b, s, k) for b, s, k in zip(branches, sources, (8, 4, 2, 1, 1), strict=True))
+    assert_same(model.train()(x).main, in_training)
+    scores = [main, *(branch_scores(b, s, 1) for b, s in zip(branches, sources, strict=True))]
+    in_eval = sum(F.interpolate(score, (65, 49), mode="bilinear", align_corners=True) for score in scores)
+    assert_same(model.eval()(x).main, in_eval)
 
 
-def test_frozen_branches_train_nothing_else():
+def test_frozen_msc_trains_only_the_branches():
     torch.manual_seed(0)
     model = MODELS.build("deeplab_largefov", BACKBONES.build("resnet50", width=0.125), 4, fc_channels=16, msc="frozen")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.train()(picture(65, 65, batch=2)).main.square().mean().backward()
+    model.train()(random_image(65, 65, batch=2)).main.square().mean().backward()
     assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"branches"}
     assert all(p.grad is not None for p in model.branches.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())  # running statistics too
@@ -230,14 +238,14 @@ def test_largefov_has_the_released_sizes(side, last):
 
 
 @pytest.mark.parametrize("kernel, dilation, channels", [(7, 4, 4096), (4, 4, 4096), (4, 8, 4096), (3, 4, 1024), (3, 24, 1024)])
-def test_fields_of_view_of_the_paper_keep_the_map(kernel, dilation, channels):
+def test_fields_of_view_of_the_paper_keep_the_feature_map_size(kernel, dilation, channels):
     with torch.device("meta"):
-        trunk = BACKBONES.build("vgg16", pool="deeplab")
-        model = MODELS.build("deeplab_largefov", trunk, 21, kernel=kernel, dilation=dilation, fc_channels=channels)
+        backbone = BACKBONES.build("vgg16", pool="deeplab")
+        model = MODELS.build("deeplab_largefov", backbone, 21, kernel=kernel, dilation=dilation, fc_channels=channels)
         assert model(torch.empty(1, 3, 65, 97)).main.shape == (1, 21, 9, 13)
 
 
-def test_a_field_of_view_that_cannot_be_centred_is_refused():
+def test_a_field_of_view_that_cannot_be_centered_is_rejected():
     with pytest.raises(ConfigError, match="model.kernel=4 with model.dilation=3.*even dilation or an odd kernel"):
         MODELS.build("deeplab_largefov", BACKBONES.build("vgg16"), 4, kernel=4, dilation=3, fc_channels=8)
 
@@ -247,7 +255,10 @@ def test_a_field_of_view_that_cannot_be_centred_is_refused():
 
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory):
-    """torchvision's VGG-16 with random weights, saved; 553 MB would be too much for a test, so its classifier repeats a small one."""
+    """A file of torchvision's VGG-16 with random weights.
+
+    553 MB would be too much for a test, so its classifier repeats a small one.
+    """
     from torchvision.models import vgg16
 
     torch.manual_seed(0)
@@ -264,17 +275,17 @@ def vgg_file(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_classifier_becomes_convolutions(vgg_file, capsys):
+def test_classifier_becomes_convolutions(vgg_file, capsys):
     path, state = vgg_file
-    whole = MODELS.build("fcn", BACKBONES.build("vgg16", weights=str(path)), 4)
-    assert torch.equal(whole.fc[0].weight, state["classifier.0.weight"].view(4096, 512, 7, 7))
-    assert torch.equal(whole.fc[3].weight[..., 0, 0], state["classifier.3.weight"])
-    assert not whole.backbone.classifier
-    thin = MODELS.build("deeplab_largefov", BACKBONES.build("vgg16", weights=str(path)), 4)
+    full = MODELS.build("fcn", BACKBONES.build("vgg16", weights=str(path)), 4)
+    assert torch.equal(full.fc[0].weight, state["classifier.0.weight"].view(4096, 512, 7, 7))
+    assert torch.equal(full.fc[3].weight[..., 0, 0], state["classifier.3.weight"])
+    assert not full.backbone.classifier
+    sampled = MODELS.build("deeplab_largefov", BACKBONES.build("vgg16", weights=str(path)), 4)
     taps = [0, 3, 6]
-    assert torch.equal(thin.fc[0].weight, whole.fc[0].weight[::4][:, :, taps][..., taps])
-    assert torch.equal(thin.fc[0].bias, state["classifier.0.bias"][::4])
-    assert torch.equal(thin.fc[3].weight[..., 0, 0], state["classifier.3.weight"][::4, ::4])
+    assert torch.equal(sampled.fc[0].weight, full.fc[0].weight[::4][:, :, taps][..., taps])
+    assert torch.equal(sampled.fc[0].bias, state["classifier.0.bias"][::4])
+    assert torch.equal(sampled.fc[3].weight[..., 0, 0], state["classifier.3.weight"][::4, ::4])
     assert "3x3 of 7x7 taps, 1024 of 4096 channels" in capsys.readouterr().out
     odd = MODELS.build("parsenet", BACKBONES.build("vgg16", weights=str(path)), 4, fc_channels=1000)
-    assert odd.fc[0].out_channels == 1000 and "fc6 and fc7 start anew" in capsys.readouterr().out
+    assert odd.fc[0].out_channels == 1000 and "fc6 and fc7 are newly initialized" in capsys.readouterr().out
