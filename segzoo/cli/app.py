@@ -1,7 +1,8 @@
-"""The entry point of every tool: check the command line, then call the tool with plain containers.
+"""Entry point of every tool.
 
-Hydra composes the configuration; nothing outside this package sees it. An invalid command ends with one message and exit code 1 before
-any data file is opened. In a sweep each job writes ``result.json`` to its directory, also when it fails, and the table is always written.
+Checks the command line, then calls the tool with plain containers. Hydra composes the configuration; nothing outside this package sees it. An invalid command
+ends with one message and exit code 1 before any data file is opened. In a sweep each job writes ``result.json`` to its directory, even
+when it fails, and the table is always written.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,7 +45,7 @@ class Job:
         recorded: the same with environment interpolations unresolved, as written into checkpoints.
         choices: the option of each group, such as ``model: icnet_half``.
         output_dir: the job's own directory in a sweep, otherwise None.
-        meta_model: a training's model on the meta device, as validation built it.
+        meta_model: the model on the meta device that validation built for a training, otherwise None.
     """
 
     command: str
@@ -55,12 +57,12 @@ class Job:
 
     @property
     def title(self) -> str:
-        """``<model>-<backbone>-<data>``, the name of the run directory's parent."""
+        """``<model>-<backbone>-<data>``, the parent directory of the run directory."""
         return "-".join(str(self.choices[group]) for group in ("model", "backbone", "data") if self.choices.get(group))
 
     @cached_property
     def arguments(self) -> dict[str, dict[str, Any]]:
-        """Keyword arguments of each library function that the command configures, by its name."""
+        """Keyword arguments by name of the library function that takes them."""
         from segzoo.config.commands import COMMANDS
 
         return COMMANDS[self.command].arguments(self.config)
@@ -70,14 +72,14 @@ Tool = Callable[[Job], dict[str, Any] | None]
 
 
 def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_sweep) -> None:
-    """Run a tool from the command line, once or for every job of a sweep.
+    """Run a tool once or for every job of a sweep.
 
     Args:
-        tool: the tool's function; its return value becomes ``result.json`` in a sweep.
-        command: the file in ``conf/`` that holds every setting of the tool.
-        summarize: writes the table of a sweep into its directory and returns it as Markdown.
+        tool: the function of the tool. In a sweep, what it returns is written to ``result.json``.
+        command: name of the file in ``conf/`` with every setting of the tool.
+        summarize: writes the table of a sweep to its directory and returns it as Markdown.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that Hydra raises instead of printing and exiting
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them and exiting
     arguments = get_args_parser().parse_args()
     if arguments.help:
         _print_help(tool, command, arguments)
@@ -89,7 +91,7 @@ def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_s
     try:
         if arguments.multirun and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
-                "-m under torchrun: every rank would run the whole sweep. Start one torchrun per job, or use a launcher for the sweep: "
+                "-m under torchrun: every rank would run the whole sweep. Start torchrun once per job, or use a launcher for the sweep: "
                 "hydra/launcher=submitit_slurm"
             )
         parsed = parse_overrides(command, arguments.overrides, sweep=arguments.multirun, config_dir=arguments.config_dir)
@@ -105,7 +107,7 @@ def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_s
         raise SystemExit(130) from None
 
 
-def _print_help(tool: Tool, command: str, arguments: Any) -> None:
+def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:
     from segzoo.cli.help import help_text
 
     try:
@@ -115,7 +117,14 @@ def _print_help(tool: Tool, command: str, arguments: Any) -> None:
 
 
 def resolve_config(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Convert a composed configuration to containers, resolved and with ``${oc.env:...}`` unresolved."""
+    """Convert a composed configuration to plain containers.
+
+    Returns:
+        The resolved configuration, and the same with ``${oc.env:...}`` unresolved.
+
+    Raises:
+        ConfigError: a mandatory setting has no value.
+    """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
         resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
@@ -136,7 +145,7 @@ def _reject_invalid(parsed: ParsedOverrides, command: str) -> None:
     A sweep is rejected only if none of its jobs can run; otherwise each invalid job fails on its own.
     """
     errors = list(parsed.errors)
-    if parsed.jobs and (not errors or parsed.has_values):  # if only names are wrong, torch need not be imported
+    if parsed.jobs and (not errors or parsed.has_values):  # wrong names alone are reported without importing torch
         job_errors = [_job_errors(command, job) for job in parsed.jobs]
         errors += job_errors[0] if all(job_errors) else []
     if errors:
@@ -157,7 +166,7 @@ def _job_errors(command: str, job: DictConfig) -> list[str]:
 def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], Any]:
     """Wrap a tool as the function that Hydra calls for each job.
 
-    It returns the mIoU, if there is one, for sweepers that optimize.
+    The function returns the mIoU, if there is one, for sweepers that optimize it.
     """
 
     def job(composed: DictConfig) -> float | None:
@@ -186,10 +195,13 @@ def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], Any]:
 
 
 def _run_sweep(start: Callable[[], None], overrides: list[str], summarize: Callable[[Path], str]) -> None:
-    """Run a sweep and always write its table; Hydra raises the first failure after the last job."""
-    given = [override.partition("=")[2] for override in overrides if override.startswith("hydra.sweep.dir=")]
-    sweep_dir = Path(given[-1] if given else f"runs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    if not given:
+    """Run a sweep and write its table, even if jobs fail.
+
+    Hydra raises the first failure after the last job.
+    """
+    explicit = [override.partition("=")[2] for override in overrides if override.startswith("hydra.sweep.dir=")]
+    sweep_dir = Path(explicit[-1] if explicit else f"runs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if not explicit:
         sys.argv.append(f"hydra.sweep.dir={sweep_dir}")
     try:
         start()

@@ -1,4 +1,4 @@
-"""Steps that the training tools share: a GPU per sweep job, the run directory, the dry run."""
+"""Steps shared by ``tools/train.py`` and ``tools/prune.py``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def assign_gpu(job: Job) -> None:
-    """Give a sweep job a GPU of its own if there are several."""
+    """Assign a GPU to a sweep job if there are several."""
     import torch
 
     from segzoo.runs.locks import claim_gpu
@@ -25,15 +25,22 @@ def assign_gpu(job: Job) -> None:
 
 
 def run_location(job: Job) -> dict[str, Any]:
-    """Return ``out`` and ``resume``; a sweep job that is started again resumes in its own directory."""
-    given = job.arguments["open_run"]
+    """Return the arguments ``out`` and ``resume`` of a run.
+
+    A sweep job runs in its own directory and resumes there when it is restarted.
+    """
+    arguments = job.arguments["open_run"]
     if job.output_dir is None:
-        return given
-    return {"out": str(job.output_dir), "resume": "auto" if given["resume"] == "none" else given["resume"]}
+        return arguments
+    resume = "auto" if arguments["resume"] == "none" else arguments["resume"]
+    return {"out": str(job.output_dir), "resume": resume}
 
 
 def run_dry(job: Job, components: TrainingComponents) -> dict[str, Any]:
-    """Estimate and print what a training step needs, after any pruning that comes before the first step."""
+    """Estimate and print the memory and time of a training step.
+
+    Includes pruning that runs before the first step.
+    """
     from segzoo.distributed import SINGLE_PROCESS
     from segzoo.runs.run_dir import RunDir
     from segzoo.training.components import TrainingSettings
@@ -49,9 +56,14 @@ def run_dry(job: Job, components: TrainingComponents) -> dict[str, Any]:
 
 
 def format_requirements(needs: Mapping[str, Any], batch_size: int) -> str:
-    """Format the result of ``dry_run=true`` as one line."""
+    """Format the result of ``dry_run=true`` as one line.
+
+    Args:
+        needs: see ``segzoo.training.dry_run.estimate_resources``.
+        batch_size: the batch size of the configuration.
+    """
     line = (
-        f"a step needs about {needs['peak_gb']:.2f} of {needs['have_gb']:.1f} GB and {needs['step_s']:.2f} s; the run "
-        f"{needs['hours']:.2f} hours without evaluations"
+        f"a step needs about {needs['peak_gb']:.2f} of {needs['have_gb']:.1f} GB and takes {needs['step_s']:.2f} s. The run takes "
+        f"about {needs['hours']:.2f} hours without evaluations."
     )
-    return line if needs["fits"] else f"{line}. It does not fit: use batch_size={needs['batch_size']} instead of {batch_size}"
+    return line if needs["fits"] else f"{line} It does not fit: use batch_size={needs['batch_size']} instead of {batch_size}."

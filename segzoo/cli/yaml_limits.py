@@ -1,4 +1,7 @@
-"""Configuration files of others, looked at before they are read: a few hundred bytes of YAML can unfold into gigabytes."""
+"""Size limits for YAML files of users, checked before they are loaded.
+
+Through nested aliases, a few hundred bytes of YAML can expand to gigabytes.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,49 @@ from pathlib import Path
 
 import yaml
 
-BYTES, NODES = 1_000_000, 100_000  # more than any configuration needs
+MAX_BYTES, MAX_VALUES = 1_000_000, 100_000  # more than any configuration needs
 
 
-def find_oversized_yaml(folder: Path) -> list[str]:
-    """What is wrong with the YAML files below a folder: too large, unfolding to too much, or no YAML; one line each."""
-    faults = []
-    for path in sorted(folder.rglob("*.yaml")):
-        if path.stat().st_size > BYTES:
-            faults.append(f"{path} has {path.stat().st_size:,} bytes, which is no configuration; wanted at most {BYTES:,}.")
+def find_oversized_yaml(directory: Path) -> list[str]:
+    """Check the YAML files below a directory.
+
+    Returns:
+        One line for each file that is too large, expands to too many values or is not valid YAML.
+    """
+    errors = []
+    for path in sorted(directory.rglob("*.yaml")):
+        if (size := path.stat().st_size) > MAX_BYTES:
+            errors.append(f"{path} has {size:,} bytes. A configuration file may have at most {MAX_BYTES:,}.")
             continue
         try:
             node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            faults.append(f"{path} is no YAML: {' '.join(str(error).split())}")
+            errors.append(f"{path} is not valid YAML: {' '.join(str(error).split())}")
             continue
         count = _expanded_size(node, {}) if node else 0
-        if count > NODES:
-            faults.append(
-                f"{path} unfolds to {count:,} values through its aliases; wanted at most {NODES:,}. Write it without them."
+        if count > MAX_VALUES:
+            errors.append(
+                f"{path} expands to {count:,} values through its aliases, but at most {MAX_VALUES:,} are allowed. "
+                "Write it without aliases."
             )
-    return faults
+    return errors
 
 
-def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values below a node, those behind aliases counted each time; a node that holds itself counts as too many."""
-    if id(node) not in known:
-        known[id(node)] = NODES + 1  # while its parts are counted
-        parts = []
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count the values of a node, those behind aliases every time.
+
+    A node that contains itself counts as too many.
+
+    Args:
+        node: the node.
+        sizes: sizes of nodes that were counted before, by ``id``.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = MAX_VALUES + 1  # while its children are counted
+        children = []
         if isinstance(node, yaml.SequenceNode):
-            parts = node.value
+            children = node.value
         elif isinstance(node, yaml.MappingNode):
-            parts = [part for pair in node.value for part in pair]
-        known[id(node)] = 1 + sum(_expanded_size(part, known) for part in parts)
-    return known[id(node)]
+            children = [child for pair in node.value for child in pair]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]

@@ -1,4 +1,4 @@
-"""``seed`` determines a run from its initial weights on, whatever the process did before."""
+"""``seed`` alone determines the initial weights and the run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SMALL = [
 ]
 
 
-def start(tool: str, *words: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, f"tools/{tool}.py", *words], cwd=ROOT, text=True, stderr=subprocess.PIPE)
+def start(tool: str, *overrides: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, f"tools/{tool}.py", *overrides], cwd=ROOT, text=True, stderr=subprocess.PIPE)
 
 
 def finish(*processes: subprocess.Popen) -> None:
@@ -41,40 +41,40 @@ def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoints" / str(step) / "model.safetensors")
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_two_processes_of_one_command_agree_bit_for_bit(tmp_path):
+def test_two_processes_with_the_same_command_agree_bit_for_bit(tmp_path):
     runs = [tmp_path / "a", tmp_path / "b", tmp_path / "other"]
     seeds = (0, 0, 1)
     finish(*[start("train", *SMALL, f"seed={seed}", f"out={run}") for seed, run in zip(seeds, runs, strict=True)])
     for step in (0, 2):
-        assert same(weights(runs[0], step), weights(runs[1], step))
-        assert not same(weights(runs[0], step), weights(runs[2], step))
+        assert equal(weights(runs[0], step), weights(runs[1], step))
+        assert not equal(weights(runs[0], step), weights(runs[2], step))
 
 
-def built(seed: int, name: str = "pspnet") -> dict[str, torch.Tensor]:
+def initial_weights(seed: int, name: str = "pspnet") -> dict[str, torch.Tensor]:
     from segzoo.cli.app import resolve_config
     from segzoo.cli.overrides import parse_overrides
     from segzoo.config.build_training import build_training
 
-    words = [f"model={name}", "backbone.width=0.125", f"seed={seed}"]
-    config, recorded = resolve_config(parse_overrides("train", words).jobs[0])
+    overrides = [f"model={name}", "backbone.width=0.125", f"seed={seed}"]
+    config, recorded = resolve_config(parse_overrides("train", overrides).jobs[0])
     return build_training(config, recorded).model.state_dict()
 
 
 def test_initial_weights_depend_on_the_seed_alone():
-    first = built(0)
-    torch.rand(17)  # whatever ran before in this process
-    again, other = built(0), built(1)
-    assert same(first, again) and not same(first, other)
+    first = initial_weights(0)
+    torch.rand(17)  # the state of the global generator must not matter
+    again, other = initial_weights(0), initial_weights(1)
+    assert equal(first, again) and not equal(first, other)
 
 
 @pytest.mark.slow
 def test_the_order_of_a_sweep_changes_no_job(tmp_path):
-    orders = {"forth": "model=fcn_dilated,pspnet", "back": "model=pspnet,fcn_dilated"}
-    finish(*[start("train", "-m", *SMALL[1:], word, f"hydra.sweep.dir={tmp_path / name}") for name, word in orders.items()])
+    orders = {"forward": "model=fcn_dilated,pspnet", "reversed": "model=pspnet,fcn_dilated"}
+    finish(*[start("train", "-m", *SMALL[1:], models, f"hydra.sweep.dir={tmp_path / name}") for name, models in orders.items()])
     for step in (0, 2):
-        assert same(weights(tmp_path / "forth" / "0", step), weights(tmp_path / "back" / "1", step))
-        assert same(weights(tmp_path / "forth" / "1", step), weights(tmp_path / "back" / "0", step))
+        assert equal(weights(tmp_path / "forward" / "0", step), weights(tmp_path / "reversed" / "1", step))
+        assert equal(weights(tmp_path / "forward" / "1", step), weights(tmp_path / "reversed" / "0", step))

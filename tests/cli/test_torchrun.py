@@ -1,4 +1,4 @@
-"""The train tool under torchrun: one run directory, scores that one process confirms, and a rank that is killed."""
+"""The train tool under torchrun: scores and a killed rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-WORDS = [
+OVERRIDES = [
     "tools/train.py",
     "device=cpu",
     "workers=1",
@@ -27,40 +27,40 @@ SMALL = ["data.height=96", "data.width=128", "backbone=resnet50", "backbone.widt
 
 
 @pytest.mark.slow
-def test_two_ranks_score_what_one_process_scores(tmp_path):
-    words = [*RUN, *WORDS, *SMALL, "model=pspnet", "data=parts", "steps=6", "precision=fp32", f"out={tmp_path / 'run'}"]
-    answer = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count("new run:") == 1
-    told = json.loads((tmp_path / "run/eval/summary.json").read_text())
-    words = [sys.executable, "tools/eval.py", f"ckpt={tmp_path / 'run'}", f"out={tmp_path / 'eval'}", "device=cpu"]
-    checked = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stderr
-    found = json.loads((tmp_path / "eval/summary.json").read_text())
-    assert found["images"] == told["images"] == 5
-    assert found["checkpoint_sha256"] == told["checkpoint_sha256"]
-    assert found["miou"] == told["miou"] and found["per_class"] == told["per_class"]
+def test_two_ranks_and_one_process_compute_the_same_scores(tmp_path):
+    command = [*RUN, *OVERRIDES, *SMALL, "model=pspnet", "data=parts", "steps=6", "precision=fp32", f"out={tmp_path / 'run'}"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("new run:") == 1
+    trained = json.loads((tmp_path / "run/eval/summary.json").read_text())
+    command = [sys.executable, "tools/eval.py", f"ckpt={tmp_path / 'run'}", f"out={tmp_path / 'eval'}", "device=cpu"]
+    evaluation = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert evaluation.returncode == 0, evaluation.stderr
+    evaluated = json.loads((tmp_path / "eval/summary.json").read_text())
+    assert evaluated["images"] == trained["images"] == 5
+    assert evaluated["checkpoint_sha256"] == trained["checkpoint_sha256"]
+    assert evaluated["miou"] == trained["miou"] and evaluated["per_class"] == trained["per_class"]
 
 
 def children_of(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(word) for word in found]
+    pids = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in pids]
 
 
 @pytest.mark.crash
 @pytest.mark.slow
-def test_a_killed_rank_is_started_again_and_the_run_finishes(tmp_path):
+def test_a_killed_rank_is_restarted_and_the_run_finishes(tmp_path):
     out = tmp_path / "run"
     steps = ["model=icnet_half", "data=parts", "steps=40", "save_every=2", "eval_every=20", f"out={out}"]
-    words = [*RUN, "--max-restarts=1", *WORDS, *SMALL, *steps]
+    command = [*RUN, "--max-restarts=1", *OVERRIDES, *SMALL, *steps]
     with open(tmp_path / "log", "w") as log:
-        running = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-        until = time.time() + 120
-        while not (out / "checkpoints/4/manifest.json").exists() and running.poll() is None and time.time() < until:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.time() + 120
+        while not (out / "checkpoints/4/manifest.json").exists() and process.poll() is None and time.time() < deadline:
             time.sleep(0.05)
-        victim = children_of(running.pid)[-1]
-        os.kill(victim, signal.SIGKILL)
-        assert running.wait(240) == 0, (tmp_path / "log").read_text()
+        rank_pid = children_of(process.pid)[-1]
+        os.kill(rank_pid, signal.SIGKILL)
+        assert process.wait(240) == 0, (tmp_path / "log").read_text()
     text = (tmp_path / "log").read_text()
     assert "resumed at step" in text
     assert json.loads((out / "result.json").read_text())["finished"] is True

@@ -1,0 +1,105 @@
+"""Error messages for overrides that name an unknown group, option or setting.
+
+Each message says what was given, what is valid and, where a name is close, what was probably meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from segzoo.registry import did_you_mean, unknown_name_error
+from segzoo.runs.config_diff import flatten
+
+FREE_FORM = ("hydra.sweeper.params", "hydra.job.env_set", "hydra.job_logging", "hydra.hydra_logging")  # tables with any key
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "optuna"}  # plugin -> extra of segzoo
+
+
+def group_error(override: Override, choices: Mapping[str, Any], options: list[str]) -> str | None:
+    """Check an override that selects an option of a config group.
+
+    Args:
+        override: such as ``model=pspnet``.
+        choices: the groups of the tool, each with its default option.
+        options: the options of the override's group.
+
+    Returns:
+        The error, or None.
+    """
+    group, given = override.key_or_group, override.input_line
+    if group not in choices:
+        return f"{given}: this tool has no group {group!r}.{did_you_mean(group, choices)} Valid: {_join_names(choices)}."
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        return f"{given}: write {group}=<name>, without a prefix. Valid: {', '.join(options)}."
+    if override.value() is None:
+        return f"{given}: a group takes the name of an option. Omit it, or choose one of: {', '.join(options)}."
+    names = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.get_value_element_as_str()]
+    return " ".join(unknown_option_error(group, name, options) for name in names if name not in options) or None
+
+
+def unknown_option_error(group: str, name: str, options: list[str]) -> str:
+    """Describe an unknown option.
+
+    For a plugin that is not installed, names the extra that installs it.
+    """
+    if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
+        return f'{group}={name} needs a package that is not installed: pip install "segzoo[{EXTRAS[name]}]".'
+    return unknown_name_error(group, name, options)
+
+
+def value_error(override: Override, config: dict[str, Any], choices: Mapping[str, Any]) -> str | None:
+    """Check that an override sets an existing setting.
+
+    Args:
+        override: such as ``optim.lr=0.1``.
+        config: the composed configuration that it changes.
+        choices: the groups of the tool.
+
+    Returns:
+        The error, or None.
+    """
+    key = override.key_or_group
+    if override.is_delete():
+        return f"{override.input_line}: a setting cannot be removed, only changed: {key}=..."
+    node, path = config, key.split(".")
+    for depth, name in enumerate(path):
+        parent = ".".join(path[:depth])
+        if parent.startswith(FREE_FORM) or (depth and node == {}):
+            return None
+        if not isinstance(node, dict) or name not in node:
+            return f"{override.input_line}: there is no setting {key!r}.{_setting_hint(name, parent, node, config, choices)}"
+        node = node[name]
+    if override.is_add():
+        return f"{override.input_line}: {key} is already a setting: write it without the '+'."
+    return None
+
+
+def _setting_hint(name: str, parent: str, node: Any, config: dict[str, Any], choices: Mapping[str, Any]) -> str:
+    """Suggest a setting for an unknown key and list the valid names.
+
+    A setting of the same name elsewhere is suggested first, then the closest one below ``parent``.
+
+    Args:
+        name: the unknown part of the key.
+        parent: the part of the key in front of it, empty at the top level.
+        node: the value at ``parent``.
+        config: the whole configuration.
+        choices: the groups of the tool, which are valid names at the top level.
+    """
+    if not isinstance(node, dict):
+        return f" {parent} holds a single value: write {parent}=..."
+    siblings = [key for key in node if key != "name"] + (list(choices) if not parent else [])
+    siblings = [key for key in siblings if not key.startswith("hydra/") or parent.startswith("hydra")]
+    elsewhere = [path for path in flatten(config) if path.split(".")[-1] == name and not path.startswith("hydra.")]
+    if elsewhere:
+        suggestion = f" Did you mean {elsewhere[0]!r}?"
+    else:
+        prefix = f"{parent}." if parent else ""
+        suggestion = did_you_mean(name, siblings).replace("mean '", f"mean '{prefix}")
+    return f"{suggestion} Valid{' below ' + parent if parent else ''}: {_join_names(siblings)}."
+
+
+def _join_names(names: Iterable[str]) -> str:
+    return ", ".join(sorted({name for name in names if not name.startswith("hydra/")}))
