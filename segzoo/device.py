@@ -50,9 +50,9 @@ def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
 def enable_memory_reuse() -> None:
     """Make glibc reuse freed memory instead of returning it to the system.
 
-    A training step frees and allocates hundreds of large feature maps. By default each one is returned to the system and mapped again
-    page by page, which costs a tenth of a step on a CPU. For the full effect, call this before the first large tensor is allocated.
-    Without glibc it does nothing.
+    A training step frees and allocates hundreds of large feature maps. By default each one is returned to the system and mapped
+    again page by page, which costs a tenth of a step on a CPU. For the full effect, call this before the first large tensor is
+    allocated. Without glibc it does nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # makes torch request huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
@@ -65,8 +65,8 @@ def enable_memory_reuse() -> None:
 def peak_memory(device: torch.device) -> float:
     """Peak memory in bytes since the last ``reset_peak_memory``.
 
-    On CUDA this is the memory allocated by torch, otherwise the resident memory of the process. Without a reset it counts from the start
-    of the process.
+    On CUDA this is the memory allocated by torch, otherwise the resident memory of the process. Without a reset it counts from the
+    start of the process.
     """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))

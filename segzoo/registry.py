@@ -1,7 +1,6 @@
 """Registries of builders, and settings read from their signatures.
 
-A builder takes objects as positional arguments and settings as keyword-only arguments: each parameter after the ``*`` is a YAML key.
-Registries are created here by module path and import it on first use, so this file is cheap to import. Standard library only.
+Positional arguments of a builder are objects, keyword-only arguments are YAML keys. Registries import their module on first use.
 """
 
 from __future__ import annotations
@@ -157,10 +156,7 @@ class Registry:
 
 
 def setting_errors(known: Mapping[str, Setting], values: Mapping[str, Any], section: str, owner: str) -> list[str]:
-    """List unknown, missing and mistyped settings of one section, one line each.
-
-    Messages name the ``section``, empty at the top level, and the ``owner``, such as ``model 'pspnet'``.
-    """
+    """List unknown, missing and mistyped settings of one section."""
     prefix = f"{section}." if section else ""
     errors = []
     for key, value in values.items():

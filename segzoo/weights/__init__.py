@@ -1,4 +1,4 @@
-"""Starting points: loading weights into a backbone or a whole model, with an account of what became of every tensor."""
+"""Loading weights into a backbone or a whole model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from segzoo.weights.state_dict import is_published, published, read_state, read_
 __all__ = [
     "LoadReport",
     "checkpoint",
+    "convert_state_dict",
     "is_published",
     "load_backbone",
+    "log_rank0",
     "published",
     "read_state",
     "read_weights",
-    "log_rank0",
     "to_caffe_state_dict",
-    "convert_state_dict",
 ]

@@ -1,59 +1,53 @@
-"""Weights for a backbone alone: torchvision's, or a file in torchvision's, timm's or this project's layout."""
+"""Load backbone-only weights from torchvision or from a file.
+
+Files may have the layout of torchvision, timm or segzoo.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from segzoo.weights.load_report import BACKBONE, LoadableModule, LoadReport, loadable_tensors, matching_shapes
+from segzoo.weights._base import LoadableBackbone
+from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import read_published, read_state
 
-MIN_BACKBONE_FRACTION = 0.5  # of a backbone's parameters that backbone-only weights must bring, else they are the wrong weights
-
-
-class LoadableBackbone(LoadableModule, Protocol):
-    """What loading needs of a backbone, beyond being a module; see ``segzoo.backbones``."""
-
-    def imagenet(self) -> tuple[str, str]: ...
-
-    def key_aliases(self, keys: Collection[str]) -> dict[str, str]: ...
-
-    def store_classifier(self, state: Mapping[str, Tensor]) -> None: ...
+MIN_BACKBONE_FRACTION = 0.5  # of the backbone's parameters; weights that match fewer are likely the wrong file
 
 
 def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None:
-    """Loads backbone-only weights into a backbone, in place, and prints the report.
+    """Load backbone-only weights in place and print the report.
 
     Args:
-        backbone: the backbone; its ``aliases`` say what torchvision and timm call its layers.
-        weights: ``none``; ``imagenet`` (downloaded once through torchvision, hash checked); or a path as
-            ``segzoo.checkpoints.store.resolve`` takes it, to a state dict of torchvision, timm or segzoo, of a backbone or of a whole
-            model whose backbone is called ``backbone``.
+        backbone: the backbone; its ``key_aliases`` map the layer names of torchvision and timm to its own.
+        weights: ``none``; ``imagenet`` (downloaded once by torchvision, with its hash checked); or a path as
+            ``segzoo.checkpoints.store.resolve_weight_file`` takes it, to a state dict of torchvision, timm or segzoo. It may be
+            that of a backbone, or of a whole model with a submodule ``backbone``.
 
     Returns:
         The report, or None for ``none``.
 
     Raises:
-        ConfigError: if the weights cannot be had or read, or fit less than half of the backbone's parameters. The backbone is then
-            as it was.
+        ConfigError: the weights cannot be downloaded or read, or match less than half of the backbone's parameters. The backbone is
+            then unchanged.
     """
     if weights == "none":
         return None
     state, note = _imagenet(backbone) if weights == "imagenet" else (read_state(weights), "")
     prefix = BACKBONE if any(name.startswith(BACKBONE) for name in state) else ""
-    inside = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
-    aliases = backbone.key_aliases(inside)
-    names = {_rename(name, aliases): prefix + name for name in inside}  # name here -> name in the file
+    file_names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
+    aliases = backbone.key_aliases(file_names)
+    external_names = {_rename(name, aliases): prefix + name for name in file_names}  # local -> in the file
     own = loadable_tensors(backbone)
-    pairs = {name: names[name] for name in matching_shapes(own, {name: state[theirs] for name, theirs in names.items()})}
-    report = LoadReport.of(weights, backbone, state, pairs, "", note)
+    candidates = {name: state[external] for name, external in external_names.items()}
+    loaded = {name: external_names[name] for name in matching_shapes(own, candidates)}
+    report = LoadReport.of(weights, backbone, state, loaded, "", note)
     report.require(
         MIN_BACKBONE_FRACTION, f"backbone.weights={weights}", "Do the name, stem and width of the backbone match the file?"
     )
-    for name, theirs in pairs.items():
-        own[name].copy_(state[theirs])
+    for name, external in loaded.items():
+        own[name].copy_(state[external])
     backbone.store_classifier(state)
     report.log()
     return report
@@ -65,4 +59,4 @@ def _imagenet(backbone: LoadableBackbone) -> tuple[Mapping[str, Tensor], str]:
 
 
 def _rename(name: str, aliases: Mapping[str, str]) -> str:
-    return next((new + name.removeprefix(old) for old, new in aliases.items() if name.startswith(old)), name)
+    return next((local + name.removeprefix(external) for external, local in aliases.items() if name.startswith(external)), name)

@@ -1,61 +1,54 @@
-"""The starting point of a whole model: by parameter name, score layers by class."""
+"""Initialization of a whole model from a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from segzoo.registry import INITS, ConfigError, Range
-from segzoo.weights.conversion import LoadableModel, convert_state_dict
+from segzoo.weights._base import LoadableModel
+from segzoo.weights.conversion import convert_state_dict
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import is_published, read_published, read_weights
 
-
-class WholeModel(LoadableModel, Protocol):
-    """What loading needs of a model, beyond being a module."""
-
-    num_classes: int
-
-    @property
-    def backbone(self) -> Any: ...
-
-    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
-
-    def set_channel_widths_(self, state: Mapping[str, Tensor]) -> object: ...
+Match = Literal["name", "index"]
 
 
 @INITS.register
 def checkpoint(
-    model: WholeModel,
+    model: LoadableModel,
     classes: tuple[str, ...] | None,
     *,
     ckpt: str | None = None,
-    match: Literal["name", "index"] = "name",
+    match: Match = "name",
     min_share: Annotated[float, Range(0, 1)] = 0.5,
     freeze: tuple[Literal["c1", "c2", "c3", "c4", "c5"], ...] = (),
 ) -> LoadReport | None:
-    """Loads a whole model's starting point by parameter name, in place, and prints the report; freezes stages of the backbone.
+    """Initialize a model from a checkpoint in place and print the report.
 
-    Score layers (convolutions with bias outside the backbone, one output a class) are filled row by row; rows of classes that
-    the checkpoint does not know keep their fresh values. A model with the layers of a pruned checkpoint becomes as narrow as that.
+    Tensors are matched by parameter name. Classifiers (convolutions with a bias outside the backbone and one output channel per
+    class) are filled row by row, and rows of classes that the checkpoint does not have keep their initial values. If the checkpoint
+    was pruned, the model is narrowed to its channel widths. Finally, stages of the backbone are frozen.
 
     Args:
-        model: the model to fill; its backbone is called ``backbone``.
-        classes: the model's class names; None if its data has none.
-        ckpt: a path as ``segzoo.checkpoints.store.resolve`` takes it, in one of the layouts of ``segzoo.weights.conversion``; or the name of
-            weights that torchvision publishes, such as ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``; None does nothing.
-        match: which row of a score layer goes where: by equal class ``name``, or by ``index``.
-        min_share: part of the backbone's parameters, 0 to 1, that has to fit.
-        freeze: stages of the backbone that keep their weights, and whose norms keep their statistics.
+        model: the model to initialize, with a submodule ``backbone``.
+        classes: the model's class names, or None if the dataset has none.
+        ckpt: a path as ``segzoo.checkpoints.store.resolve_weight_file`` takes it, in one of the layouts of
+            ``segzoo.weights.conversion``; or the name of weights that torchvision publishes, such as
+            ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``. None loads nothing.
+        match: match classifier rows by class ``name`` or by ``index``.
+        min_share: smallest fraction of the backbone's parameters that has to match, 0 to 1.
+        freeze: stages of the backbone whose weights and batch norm statistics are frozen.
 
     Returns:
         The report, or None without ``ckpt``.
 
     Raises:
-        ConfigError: if the file cannot be read, less than ``min_share`` of the backbone fits, names are to match and one side has none,
-            or the checkpoint was pruned and has other layers than the model. The model is then as it was.
+        ConfigError: the file cannot be read; less than ``min_share`` of the backbone matches; ``match=name`` but the checkpoint or
+            the dataset has no class names; or the checkpoint was pruned and does not have the model's layers. The model is then
+            unchanged.
     """
     report = None if ckpt is None else _load(model, classes, ckpt, match, min_share)
     if freeze:
@@ -63,79 +56,95 @@ def checkpoint(
     return report
 
 
-def _load(model: WholeModel, classes: tuple[str, ...] | None, ckpt: str, match: str, min_share: float) -> LoadReport:
-    state, theirs, widths = _read(ckpt)
-    if match == "name" and not (classes and theirs):
-        side = f"{ckpt} holds no class names" if classes else "the data set has no class names"
-        raise ConfigError(f"init.match=name: {side}. Set init.match=index to keep the order of the classes.")
+def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, match: Match, min_fraction: float) -> LoadReport:
+    state, ckpt_classes, widths = _read(ckpt)
+    if match == "name" and not (classes and ckpt_classes):
+        problem = f"{ckpt} has no class names" if classes else "the dataset has no class names"
+        raise ConfigError(f"init.match=name: {problem}. Set init.match=index to match classes by position.")
     if widths:
-        _match_pruned_widths_(model, state, widths, len(theirs), ckpt)
+        _match_pruned_widths_(model, state, widths, len(ckpt_classes), ckpt)
     (state, layout), own = convert_state_dict(model, state), loadable_tensors(model)
-    rows = {name: _rows(name, own, state, classes, theirs, match) for name in _classifier_tensors(model)}
-    plain = [name for name in matching_shapes(own, state) if name not in rows]
-    loaded = plain + [name for name in rows if rows[name]]
-    note = _class_note(classes, theirs, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
+    rows = {name: _matching_rows(name, own, state, classes, ckpt_classes, match) for name in _classifier_tensors(model)}
+    whole = [name for name in matching_shapes(own, state) if name not in rows]
+    loaded = whole + [name for name in rows if rows[name]]
+    note = _class_note(classes, ckpt_classes, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
     report = LoadReport.of(ckpt, model, state, {name: name for name in loaded}, BACKBONE, note)
-    report.require(min_share, f"init.ckpt={ckpt} init.min_share={min_share:g}", "Is it a checkpoint of the same backbone?")
-    for name in plain:
+    report.require(min_fraction, f"init.ckpt={ckpt} init.min_share={min_fraction:g}", "Is it a checkpoint of the same backbone?")
+    for name in whole:
         own[name].copy_(state[name])
     for name, pairs in rows.items():
-        for here, there in pairs:
-            own[name][here] = state[name][there]
+        for row, ckpt_row in pairs:
+            own[name][row] = state[name][ckpt_row]
     report.log()
     return report
 
 
 def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...], Mapping[str, int]]:
-    """Tensors; class names, of which a file of others has none; and the output channels of what was pruned."""
+    """Read tensors, class names and the output channels of pruned convolutions.
+
+    Files of other libraries have neither class names nor pruned convolutions.
+    """
     if is_published(ckpt):
         return *read_published(ckpt, f"init.ckpt={ckpt}"), {}
-    state, known = read_weights(ckpt)
-    return state, tuple(known.get("dataset", {}).get("classes", ())), known.get("widths", {})
+    state, metadata = read_weights(ckpt)
+    return state, tuple(metadata.get("dataset", {}).get("classes", ())), metadata.get("widths", {})
 
 
 def _match_pruned_widths_(
-    model: WholeModel, state: Mapping[str, Tensor], widths: Mapping[str, int], theirs: int, ckpt: str
+    model: LoadableModel, state: Mapping[str, Tensor], widths: Mapping[str, int], ckpt_num_classes: int, ckpt: str
 ) -> None:
-    """Gives a model the widths of a pruned checkpoint, in place; its values are its own, and it scores the classes that it scored.
+    """Narrow a model in place to a pruned checkpoint's channel widths.
+
+    The model keeps its own values and its own number of classes.
 
     Args:
-        model: of the checkpoint's layers.
+        model: a model with the checkpoint's layers.
         state: the checkpoint's tensors.
-        widths: output channels of its pruned convolutions, by name.
-        theirs: classes that it scores.
-        ckpt: the checkpoint, for messages.
+        widths: output channels of its pruned convolutions, by module name.
+        ckpt_num_classes: number of classes of the checkpoint.
+        ckpt: the checkpoint's path, for messages.
 
     Raises:
         ConfigError: the model has other layers, or narrower ones.
     """
     own = model.state_dict()
-    faults = sorted(own.keys() ^ state.keys()) + sorted(widths.keys() - dict(model.named_modules()).keys())
-    faults += [name for name in own.keys() & state.keys() if not _can_narrow(own[name].shape, state[name].shape, model, theirs)]
-    if faults:
+    mismatched = sorted(own.keys() ^ state.keys()) + sorted(widths.keys() - dict(model.named_modules()).keys())
+    mismatched += [
+        name
+        for name in own.keys() & state.keys()
+        if not _can_narrow(own[name].shape, state[name].shape, model.num_classes, ckpt_num_classes)
+    ]
+    if mismatched:
         raise ConfigError(
-            f"init.ckpt={ckpt} was pruned, and its layers are not narrower ones of this model: {', '.join(faults[:5])}"
-            f"{' and more' if len(faults) > 5 else ''}. Give the model and backbone words that it was trained with; or go on with that "
-            "run as it is: resume=<run> out=<new folder>."
+            f"init.ckpt={ckpt} was pruned, and its layers are not narrower versions of this model's: {', '.join(mismatched[:5])}"
+            f"{' and more' if len(mismatched) > 5 else ''}. Set the model and backbone options it was trained with, or resume "
+            "that run unchanged: resume=<run> out=<new directory>."
         )
-    cut = {}
+    narrowed = {}
     for name, tensor in own.items():
-        pruned = name.rpartition(".")[0] in widths
-        for dim, (mine, size) in enumerate(zip(tensor.shape, state[name].shape, strict=True)):
-            if pruned or (mine, size) != (model.num_classes, theirs):  # else a layer of classes, which are this model's
-                tensor = tensor.narrow(dim, 0, size)
-        cut[name] = tensor
-    model.set_channel_widths_(cut)
+        is_pruned = name.rpartition(".")[0] in widths
+        for dim, (size, ckpt_size) in enumerate(zip(tensor.shape, state[name].shape, strict=True)):
+            is_class_dim = (size, ckpt_size) == (model.num_classes, ckpt_num_classes)
+            if is_pruned or not is_class_dim:
+                tensor = tensor.narrow(dim, 0, ckpt_size)
+        narrowed[name] = tensor
+    model.set_channel_widths_(narrowed)
 
 
-def _can_narrow(own: Sequence[int], wanted: Sequence[int], model: WholeModel, theirs: int) -> bool:
-    """Whether a tensor of one shape has the other within it, kernels being equal and classes any number."""
-    pairs = list(zip(own, wanted, strict=False))
-    within = all(size <= mine or (mine, size) == (model.num_classes, theirs) for mine, size in pairs)
-    return len(own) == len(wanted) and within and own[2:] == wanted[2:]
+def _can_narrow(shape: Sequence[int], ckpt_shape: Sequence[int], num_classes: int, ckpt_num_classes: int) -> bool:
+    """Return True if ``shape`` can be narrowed to ``ckpt_shape``.
+
+    Kernel sizes must be equal, while dimensions over classes may differ.
+    """
+    fits = all(
+        ckpt_size <= size or (size, ckpt_size) == (num_classes, ckpt_num_classes)
+        for size, ckpt_size in zip(shape, ckpt_shape, strict=False)
+    )
+    return len(shape) == len(ckpt_shape) and fits and shape[2:] == ckpt_shape[2:]
 
 
-def _classifier_tensors(model: WholeModel) -> list[str]:
+def _classifier_tensors(model: LoadableModel) -> list[str]:
+    """Names of the weights and biases of all classifiers outside the backbone."""
     layers = [
         name
         for name, layer in model.named_modules()
@@ -144,27 +153,39 @@ def _classifier_tensors(model: WholeModel) -> list[str]:
     return [f"{layer}.{part}" for layer in layers if not layer.startswith(BACKBONE) for part in ("weight", "bias")]
 
 
-def _rows(
+def _matching_rows(
     name: str,
     own: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     classes: tuple[str, ...] | None,
-    theirs: tuple[str, ...],
-    match: str,
+    ckpt_classes: tuple[str, ...],
+    match: Match,
 ) -> list[tuple[int, int]]:
-    """Row of the score tensor ``name`` here, row in the file that it takes; none if the layers do not fit."""
+    """Pairs of matching rows in the model and in the checkpoint.
+
+    Args:
+        name: of the classifier's weight or bias.
+        own: the model's tensors.
+        state: the checkpoint's tensors.
+        classes: the model's class names.
+        ckpt_classes: the checkpoint's class names.
+        match: match rows by class name or by index.
+
+    Returns:
+        Row in the model and row in the checkpoint; empty if the layers have different shapes.
+    """
     weight = name.rpartition(".")[0] + ".weight"
     if name not in state or weight not in state or state[weight].shape[1:] != own[weight].shape[1:]:
         return []
     if match == "index":
         return [(row, row) for row in range(min(len(state[name]), len(own[name])))]
-    if len(state[name]) != len(theirs):
+    if len(state[name]) != len(ckpt_classes):
         return []
-    return [(row, theirs.index(known)) for row, known in enumerate(classes or ()) if known in theirs]
+    return [(row, ckpt_classes.index(known)) for row, known in enumerate(classes or ()) if known in ckpt_classes]
 
 
-def _class_note(classes: tuple[str, ...] | None, theirs: tuple[str, ...], match: str) -> str:
+def _class_note(classes: tuple[str, ...] | None, ckpt_classes: tuple[str, ...], match: Match) -> str:
     if match == "index" or classes is None:
         return "classes matched by position"
-    new = [name for name in classes if name not in theirs]
+    new = [name for name in classes if name not in ckpt_classes]
     return f"{len(classes) - len(new)} of {len(classes)} classes matched by name" + (f"; new: {', '.join(new)}" if new else "")

@@ -1,4 +1,4 @@
-"""Which tensors fit where, and a short account of what became of each."""
+"""Match tensors by name and shape, and report which were loaded."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from segzoo.registry import ConfigError
+from segzoo.weights._base import LoadableBackbone, LoadableModel
 
-BACKBONE = "backbone."  # what a backbone's parameters are called inside a whole model
-MAX_ROWS = 6  # names a report spells out
-
-
-class LoadableModule(Protocol):
-    """What this module needs of an ``nn.Module``."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+BACKBONE = "backbone."  # prefix of the backbone's parameters in a whole model
+MAX_NAMES = 6  # re-initialized tensors that a report lists by name
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors: loaded and re-initialized by their names in the net, left over by their names in the file.
+    """Summary of which tensors were loaded.
 
-    ``share`` is the part of the backbone's parameters that was loaded, 0 to 1, counted in numbers, not in tensors; ``misfits``
-    tells of layers that both sides have in different shapes.
+    Attributes:
+        source: the setting or file that was loaded.
+        loaded: names in the network of the tensors that were loaded.
+        reinitialized: names in the network of the tensors that keep their initial values.
+        unused: names in the file of the tensors that were not loaded.
+        fraction: fraction of the backbone's parameters that was loaded, 0 to 1, counted in elements rather than tensors.
+        mismatched: names and both shapes of tensors whose shapes differ.
+        note: anything else the user should know.
     """
 
     source: str
@@ -42,85 +40,108 @@ class LoadReport:
 
     @classmethod
     def of(
-        cls, source: str, net: LoadableModule, state: Mapping[str, Tensor], pairs: Mapping[str, str], trunk: str, note: str
+        cls,
+        source: str,
+        network: LoadableModel | LoadableBackbone,
+        state: Mapping[str, Tensor],
+        loaded: Mapping[str, str],
+        prefix: str,
+        note: str,
     ) -> LoadReport:
-        """The report on a loading.
+        """Create the report for one load.
 
         Args:
-            source: what the user asked for.
-            net: the net that is filled.
+            source: the setting or file that is loaded.
+            network: the network to load into.
             state: the file's tensors.
-            pairs: name in the net -> name in the file of what is loaded.
-            backbone: prefix of the backbone's parameters in the net; empty if the net is the backbone.
+            loaded: local name -> name in the file, for tensors that are loaded.
+            prefix: of the backbone's parameters in the network; empty if the network is the backbone.
             note: anything else the user should know.
         """
-        taken = set(pairs.values())
-        sizes = {name: parameter.numel() for name, parameter in net.named_parameters() if name.startswith(trunk)}
+        used = set(loaded.values())
+        sizes = {name: parameter.numel() for name, parameter in network.named_parameters() if name.startswith(prefix)}
         return cls(
             source,
-            loaded=tuple(pairs),
-            reinitialized=tuple(name for name in loadable_tensors(net) if name not in pairs),
-            unused=tuple(name for name in state if name not in taken and _counts(name)),
-            mismatched=tuple(_mismatches(net, state, pairs)),
-            fraction=sum(sizes[name] for name in sizes if name in pairs) / max(sum(sizes.values()), 1),
+            loaded=tuple(loaded),
+            reinitialized=tuple(name for name in loadable_tensors(network) if name not in loaded),
+            unused=tuple(name for name in state if name not in used and _is_loadable(name)),
+            mismatched=tuple(_shape_mismatches(network, state, loaded)),
+            fraction=sum(sizes[name] for name in sizes if name in loaded) / max(sum(sizes.values()), 1),
             note=note,
         )
 
-    def require(self, min_fraction: float, where: str, hint: str) -> None:
-        """Raises ConfigError, with the whole report, if less than ``least`` of the backbone fits."""
+    def require(self, min_fraction: float, setting: str, hint: str) -> None:
+        """Check that enough of the backbone's parameters match.
+
+        Args:
+            min_fraction: smallest fraction, 0 to 1.
+            setting: as the user wrote it, for the message.
+            hint: how to fix it.
+
+        Raises:
+            ConfigError: fewer match; the message includes the whole report.
+        """
         if self.fraction < min_fraction:
-            came = f"{where}: only {self.fraction:.1%} of the backbone's parameters fit, wanted {min_fraction:.0%}. {hint}"
-            raise ConfigError(f"{came} Nothing was loaded; this is what would have been:\n{self}")
+            problem = (
+                f"{setting}: only {self.fraction:.1%} of the backbone's parameters match, expected at least {min_fraction:.0%}."
+            )
+            raise ConfigError(f"{problem} {hint} Nothing was loaded. The report of the attempt:\n{self}")
 
     def log(self) -> None:
-        """Prints the report."""
+        """Print the report on rank 0."""
         log_rank0(str(self))
 
     def __str__(self) -> str:
-        columns = [Counter(map(_part, names)) for names in (self.loaded, self.reinitialized, self.unused)]
-        parts = sorted(set().union(*columns))
-        wide = max([4, *map(len, parts)])
+        columns = [Counter(map(_module_name, names)) for names in (self.loaded, self.reinitialized, self.unused)]
+        modules = sorted(set().union(*columns))
+        width = max([6, *map(len, modules)])
         lines = [f"weights from {self.source}: {self.fraction:.1%} of the backbone's parameters loaded"]
         lines += [f"note: {self.note}"] if self.note else []
-        lines.append(f"{'part':{wide}}  loaded  re-initialized  left over")
-        lines += [f"{part:{wide}}  {columns[0][part]:6}  {columns[1][part]:14}  {columns[2][part]:9}" for part in parts]
+        lines.append(f"{'module':{width}}  loaded  re-initialized  unused")
+        lines += [f"{name:{width}}  {columns[0][name]:6}  {columns[1][name]:14}  {columns[2][name]:6}" for name in modules]
         if self.reinitialized:
-            more = len(self.reinitialized) - MAX_ROWS
-            lines.append(f"re-initialized: {', '.join(self.reinitialized[:MAX_ROWS])}" + (f" and {more} more" if more > 0 else ""))
-        lines += [f"other shape: {misfit}" for misfit in self.mismatched]
+            more = len(self.reinitialized) - MAX_NAMES
+            names = ", ".join(self.reinitialized[:MAX_NAMES])
+            lines.append(f"re-initialized: {names}" + (f" and {more} more" if more > 0 else ""))
+        lines += [f"shape mismatch: {mismatch}" for mismatch in self.mismatched]
         return "\n".join(lines)
 
 
-def _mismatches(net: LoadableModule, state: Mapping[str, Tensor], pairs: Mapping[str, str]) -> Iterator[str]:
-    for name, tensor in loadable_tensors(net).items():
-        if name not in pairs and name in state and state[name].shape != tensor.shape:
-            yield f"{name} {tuple(tensor.shape)} here, {tuple(state[name].shape)} in the file"
+def _shape_mismatches(
+    network: LoadableModel | LoadableBackbone, state: Mapping[str, Tensor], loaded: Mapping[str, str]
+) -> Iterator[str]:
+    for name, tensor in loadable_tensors(network).items():
+        if name not in loaded and name in state and state[name].shape != tensor.shape:
+            yield f"{name} {tuple(tensor.shape)} in the model, {tuple(state[name].shape)} in the file"
 
 
 def log_rank0(text: str) -> None:
-    """Prints once, not once a process."""
+    """Print on rank 0 only."""
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)
 
 
-def loadable_tensors(net: LoadableModule) -> dict[str, Tensor]:
-    """Parameters and running statistics by name, sharing memory with the net."""
-    return {name: tensor for name, tensor in net.state_dict().items() if _counts(name)}
+def loadable_tensors(network: LoadableModel | LoadableBackbone) -> dict[str, Tensor]:
+    """Parameters and running statistics by name, sharing memory with the network."""
+    return {name: tensor for name, tensor in network.state_dict().items() if _is_loadable(name)}
 
 
 def matching_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Names of equal shape on both sides; a bias or a statistic only together with the weight of its own layer."""
+    """Names whose shapes match on both sides.
 
-    def fits(name: str) -> bool:
+    A bias or running statistic only matches together with the weight of its layer.
+    """
+
+    def matches(name: str) -> bool:
         return name not in own or (name in state and state[name].shape == own[name].shape)
 
-    return [name for name in own if fits(name) and fits(name.rpartition(".")[0] + ".weight")]
+    return [name for name in own if matches(name) and matches(name.rpartition(".")[0] + ".weight")]
 
 
-def _counts(name: str) -> bool:
-    return not name.endswith("num_batches_tracked")  # a counter that nothing here reads
+def _is_loadable(name: str) -> bool:
+    return not name.endswith("num_batches_tracked")  # only read by BatchNorm layers without momentum
 
 
-def _part(name: str) -> str:
+def _module_name(name: str) -> str:
     parts = name.split(".")
     return ".".join(parts[:2]) if name.startswith(BACKBONE) else parts[0]

@@ -1,4 +1,4 @@
-"""Reading files of weights, others' and our own, without running anything they name."""
+"""Read weight files without executing code from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segzoo.checkpoints.serialization import read_safetensors
 from segzoo.checkpoints.store import CheckpointError, resolve_verified_file
 from segzoo.registry import ConfigError
 
-WRAPPERS = ("state_dict", "model")  # keys under which other libraries' checkpoints hold the weights
+WRAPPER_KEYS = ("state_dict", "model")  # under which other libraries' checkpoints store the weights
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -24,73 +24,82 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a weight file by name, on the CPU, and the metadata of a segzoo checkpoint.
+    """Read the tensors of a weight file and its segzoo metadata.
 
-    Bare state dicts are taken as they are and those under ``state_dict`` or ``model`` are unwrapped; the prefixes that DDP
-    (``module.``) and torch.compile (``_orig_mod.``) leave are removed. Pickles load with ``weights_only=True``.
+    A state dict may be stored directly, or under the key ``state_dict`` or ``model``. The prefixes added by DDP (``module.``) and
+    torch.compile (``_orig_mod.``) are removed. Pickles are loaded with ``weights_only=True``.
 
     Args:
-        path: as ``segzoo.checkpoints.store.resolve`` takes it.
+        path: as ``segzoo.checkpoints.store.resolve_weight_file`` takes it.
 
     Returns:
-        Tensors by name, and the metadata, which is empty for files of other libraries.
+        Tensors by name on the CPU, and the metadata, which is empty for files of other libraries.
 
     Raises:
-        ConfigError: if there is no such file, it is damaged, it cannot be read, or it holds no tensors.
+        ConfigError: the file does not exist, is damaged, cannot be read, or holds no tensors.
     """
     file = resolve_verified_file(path)
     try:
         content, meta = _read(file)
     except CheckpointError:
         raise
-    except Exception as error:  # each pickle format has its own errors; all of them mean that this file cannot be used
+    except Exception as error:  # each pickle format raises its own errors
         raise ConfigError(
             f"{file} cannot be read as weights ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
-            "Wanted: a .safetensors file, or a .pth file that holds tensors only (save model.state_dict() anew)."
+            "Expected a .safetensors file, or a .pth file that holds tensors only (save it again from model.state_dict())."
         ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+    for key in WRAPPER_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
-        raise ConfigError(f"{file} holds no tensors by name; wanted a state dict, bare or under {' or '.join(WRAPPERS)!r}")
-    return dict(zip(_clean(tensors), tensors.values(), strict=True)), meta
+        raise ConfigError(
+            f"{file} holds no tensors by name. Expected a state dict, bare or under {' or '.join(map(repr, WRAPPER_KEYS))}."
+        )
+    return dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta
 
 
-def is_published(word: str) -> bool:
-    """Whether ``word`` is the name of an entry of torchvision's weights rather than a path."""
-    return re.fullmatch(r"\w+_Weights\.\w+", word) is not None
+def is_published(name: str) -> bool:
+    """Return True if ``name`` looks like torchvision weights rather than a path."""
+    return re.fullmatch(r"\w+_Weights\.\w+", name) is not None
 
 
 def published(entry: str) -> Any:
-    """Torchvision's weights of that name. Raises ConfigError when there are none."""
+    """Look up weights that torchvision publishes.
+
+    Raises:
+        ConfigError: torchvision has no such entry.
+    """
     from torchvision.models import get_weight
 
     try:
         return get_weight(entry)
     except (KeyError, ValueError):
         raise ConfigError(
-            f"{entry}: torchvision publishes no such weights; one of its names is FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1"
+            f"{entry}: torchvision publishes no such weights. A valid name is FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1."
         ) from None
 
 
-def read_published(entry: str, asked: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Weights that torchvision publishes, downloaded once with their hash checked, and the names of their classes.
+def read_published(entry: str, setting: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Download weights that torchvision publishes, once, and check their hash.
 
     Args:
         entry: such as ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``.
-        asked: the word that asked for them, ``setting=value``, for messages.
+        setting: as the user wrote it, ``<key>=<value>``, for messages.
+
+    Returns:
+        The tensors by name, and the class names.
 
     Raises:
-        ConfigError: torchvision has no such entry, or it could not be downloaded.
+        ConfigError: torchvision has no such entry, or the download failed.
     """
     weights = published(entry)
     try:
         state = weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
     except URLError as error:
-        setting = asked.partition("=")[0]
+        key = setting.partition("=")[0]
         raise ConfigError(
-            f"{asked}: {weights.url} could not be downloaded ({error.reason}). Fetch the file elsewhere and set {setting}=<path>."
+            f"{setting}: {weights.url} could not be downloaded ({error.reason}). Download the file elsewhere and set {key}=<path>."
         ) from error
     return dict(state), tuple(name.strip("_") for name in weights.meta.get("categories", ()))
 
@@ -101,7 +110,7 @@ def _read(file: Path) -> tuple[Any, dict[str, Any]]:
     return torch.load(file, map_location="cpu", weights_only=True), {}
 
 
-def _clean(names: Iterable[str]) -> list[str]:
+def _strip_prefixes(names: Iterable[str]) -> list[str]:
     names = [name.replace("_orig_mod.", "") for name in names]
     while all(name.startswith("module.") for name in names):
         names = [name.removeprefix("module.") for name in names]

@@ -1,0 +1,51 @@
+"""Protocols for the modules that weights are loaded into."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class LoadableBackbone(Protocol):
+    """A backbone as loading needs it.
+
+    See ``segzoo.backbones`` for what the methods do.
+    """
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def imagenet(self) -> tuple[str, str]: ...
+
+    def key_aliases(self, keys: Collection[str]) -> dict[str, str]: ...
+
+    def store_classifier(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def freeze_(self, stages: Collection[str]) -> object: ...
+
+
+class LoadableModel(Protocol):
+    """A segmentation model as loading needs it.
+
+    ``external_names`` maps layer prefixes to their names in another layout, and ``convert_tensor`` reorders channels to match it.
+    """
+
+    num_classes: int
+
+    @property
+    def backbone(self) -> LoadableBackbone: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
+
+    def external_names(self, layout: str) -> Mapping[str, str]: ...
+
+    def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor: ...
+
+    def set_channel_widths_(self, state: Mapping[str, Tensor]) -> object: ...
