@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -22,8 +24,8 @@ from segzoo.training.components import TrainingComponents, TrainingPlan, Trainin
 from segzoo.training.diagnostics import TrainingDiagnostics
 from segzoo.training.logger import MetricLogger
 from segzoo.training.pruning import ScheduledPruning
-from segzoo.training.results import log_predictions, run_summary, save_prediction_grid, store_scores
-from segzoo.training.state import TrainingState, trainer_state_dict
+from segzoo.training.results import log_step, prediction_panels, run_summary, save_prediction_grid, store_scores
+from segzoo.training.state import TrainingState
 
 
 @dataclass(kw_only=True)
@@ -53,7 +55,7 @@ class TrainingContext:
         step, path = self.state.step, self.run.path
         if step_dir(path, step) == self.run.resume_from:
             return
-        trainer = trainer_state_dict(self)
+        trainer = self._trainer_state()
         if self.dist.is_main:
             save_checkpoint(
                 path, step, self.model, trainer, self.components.config, self.components.info, self.pruning.changed_widths()
@@ -79,7 +81,13 @@ class TrainingContext:
         self.diagnostics.on_evaluation(result.confusion, self.components.info.classes)
         if self.dist.is_main:
             store_scores(path, self.state, result, self.log, self.pruning.stages_done)
-            log_predictions(self)
+            for name, panel in self._prediction_panels():
+                self.log.image(f"images/val/{name}", panel, step)
+
+    def log_step(self) -> None:
+        """Log the means since the last row, and any warning about them."""
+        loss, waiting = log_step(self.state, self.optimizer, self.log)
+        self.diagnostics.on_log(loss, waiting)
 
     def delete_old_checkpoints(self) -> None:
         """Delete checkpoints that are neither recent, best nor last, on rank 0."""
@@ -107,5 +115,29 @@ class TrainingContext:
     def finish(self) -> dict[str, Any]:
         """Save the prediction grid and return the run's summary, the same on every rank."""
         if self.dist.is_main:
-            save_prediction_grid(self)
+            save_prediction_grid(self.run.path / "vis" / "val.png", self._prediction_panels())
         return self.dist.run_on_rank0(lambda: run_summary(self.run.path, self.state, self.model))
+
+    def _prediction_panels(self) -> list[tuple[str, np.ndarray]]:
+        components, count = self.components, self.settings.num_val_images
+        return prediction_panels(self.model, components.val_set, components.info, self.precision, count)
+
+    def _trainer_state(self) -> dict[str, Any]:
+        """Collect everything but the weights in plain containers and tensors.
+
+        Every rank calls it.
+        """
+        state = self.state
+        cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+        return {
+            "step": state.step,
+            "images_seen": state.images,
+            "seconds": state.minutes * 60,
+            "nonfinite_steps": state.nonfinite_steps,
+            "loss_meters": state.loss_meters.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "ema": self.ema.state(),
+            "keep_ratio": self.pruning.keep_ratio,
+            "rng": self.dist.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),  # one per rank
+        }

@@ -20,7 +20,6 @@ from segzoo.training.diagnostics import TrainingDiagnostics
 from segzoo.training.dry_run import estimate_resources, explain_out_of_memory
 from segzoo.training.logger import open_log
 from segzoo.training.pruning import ScheduledPruning
-from segzoo.training.results import log_step
 from segzoo.training.state import Diverged, resume, set_learning_rates
 from segzoo.training.step import TrainStep
 
@@ -105,7 +104,7 @@ def _training_loop(
             context.diagnostics.on_step(state.step, train_step.valid, group)
             log.advance(state.step)
             if plan.logs_at(state.step):
-                log_step(context)
+                context.log_step()
     with ema.applied():
         return context.finish()
 

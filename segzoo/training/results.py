@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from segzoo.checkpoints.serialization import add_scores, read_scores
 from segzoo.checkpoints.store import MODEL, checkpoint_rank, read_manifest, read_pointer, step_dir, update_best
+from segzoo.device import Precision
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.report import score_line, write_summary
 from segzoo.inference.protocol import InferenceProtocol
@@ -20,27 +23,27 @@ from segzoo.io import write_atomically
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.training.logger import MetricLogger
+from segzoo.training.state import TrainingState
+from segzoo.types import Dataset, DatasetInfo
 from segzoo.visualization import comparison_panel, image_grid
 
-if TYPE_CHECKING:
-    from segzoo.training.context import TrainingContext
-    from segzoo.training.state import TrainingState
 
+def log_step(state: TrainingState, optimizer: Optimizer, log: MetricLogger) -> tuple[float, float]:
+    """Log the mean losses, this step's learning rates and timings.
 
-def log_step(context: TrainingContext) -> None:
-    """Log the mean losses since the last row, this step's learning rates, and where the time went."""
-    state, log = context.state, context.log
-    rates = {f"lr/{group.get('name', number)}": group["lr"] for number, group in enumerate(context.optimizer.param_groups)}
+    Returns:
+        The mean loss since the last row, and the fraction of the time spent waiting for data.
+    """
+    rates = {f"lr/{group.get('name', number)}": group["lr"] for number, group in enumerate(optimizer.param_groups)}
     losses, times = state.loss_meters.pop(), state.time_meters.pop()
     waiting = times["waited"] / max(times["seconds"], 1e-9)
     images_per_s = times["images"] / max(times["seconds"], 1e-9)
     loss = losses.get("loss", math.nan)
+    timings = {"step_s": times["seconds"], "data_wait_fraction": waiting, "images_per_s": images_per_s}
     log.write(state.step, state.epoch, "train", losses | rates)
-    log.write(
-        state.step, state.epoch, "time", {"step_s": times["seconds"], "data_wait_fraction": waiting, "images_per_s": images_per_s}
-    )
+    log.write(state.step, state.epoch, "time", timings)
     log.log_progress(state.step, state.epoch, loss, max(rates.values()), images_per_s, waiting)
-    context.diagnostics.on_log(loss, waiting)
+    return loss, waiting
 
 
 def store_scores(run: Path, state: TrainingState, result: Evaluation, log: MetricLogger, stages_done: int = 0) -> None:
@@ -70,35 +73,32 @@ def store_scores(run: Path, state: TrainingState, result: Evaluation, log: Metri
     update_best(run)
 
 
-def log_predictions(context: TrainingContext) -> None:
-    """Log predictions next to the ground truth to TensorBoard."""
-    for name, panel in predict_samples(context):
-        context.log.image(f"images/val/{name}", panel, context.state.step)
-
-
-def save_prediction_grid(context: TrainingContext) -> None:
-    """Write the same predictions as one PNG, ``vis/val.png``, if any are asked for."""
+def save_prediction_grid(path: Path, panels: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Write prediction panels as one PNG, if there are any."""
     from PIL import Image
 
-    panels = [panel for _, panel in predict_samples(context)]
     if panels:
-        path = context.run.path / "vis" / "val.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: Image.fromarray(image_grid(panels)).save(file, "PNG"))
+        grid = image_grid([panel for _, panel in panels])
+        write_atomically(path, lambda file: Image.fromarray(grid).save(file, "PNG"))
 
 
 @torch.no_grad()
-def predict_samples(context: TrainingContext) -> list[tuple[str, np.ndarray]]:
-    """Predict ``num_val_images`` images spread evenly over the validation set; return name and panel of each."""
-    dataset, info, precision = context.components.val_set, context.components.info, context.precision
-    count = context.settings.num_val_images
+def prediction_panels(
+    model: nn.Module, dataset: Dataset, info: DatasetInfo, precision: Precision, count: int
+) -> list[tuple[str, np.ndarray]]:
+    """Predict ``count`` images spread evenly over a data set.
+
+    Returns:
+        The name of each, and a panel of image, ground truth and prediction, (H, W, 3) uint8.
+    """
     panels = []
-    with eval_mode(context.model):
+    with eval_mode(model):
         for index in sorted({number * len(dataset) // count for number in range(count)}):
             sample = dataset[index]
             image = torch.from_numpy(sample.image)[None]
             x = normalize(image, info, precision.device)
-            label = segment_image(context.model, x, image, InferenceProtocol(), precision)[0].cpu().numpy()
+            label = segment_image(model, x, image, InferenceProtocol(), precision)[0].cpu().numpy()
             panels.append((sample.name, comparison_panel(sample.image, sample.label, label, info, sample.name)))
     return panels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,9 +20,6 @@ from segzoo.registry import ConfigError
 from segzoo.runs.run_dir import RunDir
 from segzoo.training.logger import AverageMeters, MetricLogger
 from segzoo.training.pruning import ScheduledPruning, match_memory_format_
-
-if TYPE_CHECKING:
-    from segzoo.training.context import TrainingContext
 
 
 class Diverged(RuntimeError):
@@ -82,24 +79,6 @@ def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to its ``base_lr`` times ``factor``."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
-
-
-def trainer_state_dict(context: TrainingContext) -> dict[str, Any]:
-    """Collect everything but the weights in plain containers and tensors; every rank calls it."""
-    state = context.state
-    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
-    return {
-        "step": state.step,
-        "images_seen": state.images,
-        "seconds": state.minutes * 60,
-        "nonfinite_steps": state.nonfinite_steps,
-        "loss_meters": state.loss_meters.state(),
-        "optimizer": context.optimizer.state_dict(),
-        "scaler": context.precision.scaler.state_dict(),
-        "ema": context.ema.state(),
-        "keep_ratio": context.pruning.keep_ratio,
-        "rng": context.dist.gather({"cpu": torch.get_rng_state(), "cuda": cuda}),  # one per rank
-    }
 
 
 def resume(
