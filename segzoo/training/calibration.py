@@ -1,4 +1,7 @@
-"""A few training images on which importance criteria measure the loss and its gradients."""
+"""Loss and gradients of a model on a few training images.
+
+Importance criteria of pruning read them.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
 
 
 class CalibrationSet:
-    """The same images at every call, one by one, with batch norm and dropout in evaluation mode.
+    """Loss and gradients of a model on a fixed set of training images.
+
+    Images are processed one at a time, with batch norm and dropout in evaluation mode.
 
     Args:
         model: measured in its state at the time of each call.
-        components: its training set, augmentation, loss and dataset info.
-        precision: number format and device; fp32 instead of fp16, whose small gradients would underflow.
+        components: provide the training set, augmentation, loss and dataset info.
+        precision: number format and device. fp32 replaces fp16, in which small gradients would underflow.
         count: number of images, spread evenly over the training set.
     """
 
@@ -37,7 +42,7 @@ class CalibrationSet:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """The mean loss over all labeled pixels of the images."""
+        """Compute the mean loss over all labeled pixels of the images."""
         total = weights = 0.0
         with eval_mode(self.model):
             for logits, label in self._outputs():
@@ -47,9 +52,9 @@ class CalibrationSet:
         return total / max(weights, 1.0)
 
     def gradients(self) -> Iterator[dict[str, Tensor]]:
-        """Yield each image's gradients by parameter name; the parameters' own ``grad`` is not touched.
+        """Yield the gradients of each image by parameter name.
 
-        Frozen parameters are included: their importance does not depend on whether they are trained.
+        The ``grad`` of the parameters stays unchanged. Frozen parameters are included: their importance does not depend on whether they are trained.
         """
         named = dict(self.model.named_parameters())
         with eval_mode(self.model), _requires_grad(named.values()):
@@ -63,7 +68,10 @@ class CalibrationSet:
             yield forward(self.model, normalize(image, self.components.info, device), self.precision), label.to(device)
 
     def _load_samples(self) -> list[tuple[Tensor, Tensor]]:
-        """Images (1, H, W, 3) and labels (1, H, W), augmented with fixed seeds; read at the first call."""
+        """Return images (1, H, W, 3) and labels (1, H, W).
+
+        They are augmented with fixed seeds and read at the first call.
+        """
         if not self._samples:
             dataset, augment = self.components.train_set, self.components.augment
             samples = [augment(dataset[i], i) if augment else dataset[i] for i in self.indices]

@@ -1,4 +1,4 @@
-"""What a training is made of, its settings, and when it saves, evaluates and logs."""
+"""Components, settings and plan of a training."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class TrainingComponents:
         augment: ``(sample, seed) -> sample``, or None.
         loss: the loss of all heads.
         make_optimizer: called with the model on its device; parameter groups may carry ``name`` and ``base_lr``.
-        make_schedule: called with the number of steps; returns ``step -> factor`` of each group's ``base_lr``.
+        make_schedule: called with the number of steps; returns ``step -> factor``, by which each group's ``base_lr`` is multiplied.
         info: classes and normalization; written into checkpoints.
         config: the plain configuration; written into checkpoints.
         mix: mixes the images of a batch; None mixes nothing.
-        pruner: when channels are removed, and which; None removes nothing.
-        distill: a teacher's term of the loss, or None.
+        pruner: decides which channels are removed and when; None removes nothing.
+        distill: the distillation term of the loss, or None.
         widths: output channels of convolutions that a previous pruning changed, by module name.
     """
 
@@ -58,24 +58,24 @@ class TrainingSettings:
     """Settings of a training, each a key of ``conf/train.yaml``.
 
     Attributes:
-        steps, epochs: length of the run in optimizer steps, or in passes over the training set; exactly one is set.
+        steps, epochs: length of the run in optimizer steps, or in passes over the training set. Exactly one is set.
         batch_size: images per forward pass on each rank.
-        grad_accum_steps: forward passes per step; gradients add up to those of one large batch.
-        workers: processes that read images; the result does not depend on it.
-        device, precision: device, and number format of the layers; weights, classifiers and losses stay fp32.
+        grad_accum_steps: forward passes per optimizer step. Their gradients add up to those of one large batch.
+        workers: processes that read images. The result does not depend on it.
+        device, precision: device, and number format of the layers. Weights, classifiers and losses stay fp32.
         channels_last: keep activations in NHWC order.
-        clip_grad_norm: largest gradient norm; None does not clip.
-        seed: of data order, augmentation and dropout; ``build_training`` seeds the initial weights with it.
+        clip_grad_norm: maximum gradient norm; None does not clip.
+        seed: seed of data order, augmentation and dropout. ``build_training`` seeds the initial weights with it.
         eval_every: steps between evaluations; None makes about ten, at least an epoch apart. The last step is always evaluated.
-        save_every: steps between further checkpoints; None saves before the first step and before each evaluation only.
-        keep_checkpoints: newest checkpoints to keep besides the best.
+        save_every: steps between additional checkpoints; None saves only before the first step and before each evaluation.
+        keep_checkpoints: number of newest checkpoints to keep in addition to the best.
         log_every: steps between log rows.
         num_val_images: validation images whose predictions are logged at every evaluation.
-        ema_decay: decay of an exponential moving average of the weights, which is then evaluated and stored; None keeps none.
+        ema_decay: decay of a moving average of the weights. The average is evaluated and stored; None keeps no average.
         early_stopping_patience: evaluations without a better mIoU after which the run ends; None runs to the last step.
         max_nonfinite_steps: consecutive steps with a non-finite loss or gradient that are skipped before the run stops.
-        sync_bn: batch norm statistics over all ranks, where every rank has CUDA.
-        deterministic: use deterministic operations only; an operation without a deterministic version raises an error.
+        sync_bn: compute batch norm statistics over all ranks, if every rank has CUDA.
+        deterministic: use only deterministic operations. An operation without a deterministic version raises an error.
         dry_run: take a few small steps and estimate what a step needs instead of training.
     """
 
@@ -107,14 +107,14 @@ class TrainingSettings:
         return self.batch_size * self.grad_accum_steps
 
     def plan(self, num_images: int, num_ranks: int) -> TrainingPlan:
-        """Settle how long to train and when to evaluate.
+        """Plan the length of the run and its evaluations.
 
         Args:
             num_images: size of the training set.
             num_ranks: processes that train together.
 
         Raises:
-            ConfigError: both or neither of ``steps`` and ``epochs`` are given.
+            ConfigError: ``steps`` and ``epochs`` are both given, or neither is.
         """
         images_per_step = self.images_per_step * num_ranks
         total = count_steps(self.steps, self.epochs, num_images, images_per_step)
@@ -130,7 +130,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """The length of a run, and after which steps it evaluates, saves and logs."""
+    """Length of a run and the intervals of evaluations, checkpoints and logs."""
 
     total_steps: int
     epochs: float
@@ -142,7 +142,7 @@ class TrainingPlan:
         return step > 0 and (step % self.eval_every == 0 or step == self.total_steps)
 
     def saves_at(self, step: int) -> bool:
-        """Whether to save: before the first step, before every evaluation, and every ``save_every`` steps."""
+        """Return True before the first step, before evaluations and every ``save_every`` steps."""
         return step % self.save_every == 0 or self.evaluates_at(step)
 
     def logs_at(self, step: int) -> bool:
@@ -150,10 +150,10 @@ class TrainingPlan:
 
 
 def count_steps(steps: int | None, epochs: float | None, num_images: int, images_per_step: int) -> int:
-    """Compute the optimizer steps of a run from its length in steps or epochs.
+    """Compute the number of optimizer steps of a run.
 
     Raises:
-        ConfigError: both or neither of ``steps`` and ``epochs`` are given.
+        ConfigError: ``steps`` and ``epochs`` are both given, or neither is.
     """
     if (steps is None) == (epochs is None):
         given = "neither steps nor epochs is" if steps is None else f"steps={steps} and epochs={epochs} are both"

@@ -1,4 +1,4 @@
-"""The objects of a running training, and what it does between steps."""
+"""Objects of a running training, and the actions between its steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from segzoo.training.state import TrainingState
 
 @dataclass(kw_only=True)
 class TrainingContext:
-    """The objects of a running training; every rank holds its own."""
+    """Objects of a running training, one set per rank."""
 
     components: TrainingComponents
     settings: TrainingSettings
@@ -50,7 +50,10 @@ class TrainingContext:
     diagnostics: TrainingDiagnostics
 
     def save_checkpoint(self) -> None:
-        """Write the checkpoint of this step on rank 0; every rank calls it with the weights to be evaluated in the model."""
+        """Write the checkpoint of this step on rank 0.
+
+        Every rank calls it, with the weights to be evaluated in the model.
+        """
         self.dist.broadcast_buffers(self.model)
         step, path = self.state.step, self.run.path
         if step_dir(path, step) == self.run.resume_from:
@@ -62,7 +65,10 @@ class TrainingContext:
             )
 
     def evaluate(self) -> None:
-        """Evaluate on the validation set unless this step has scores; every rank takes its part, rank 0 stores the result."""
+        """Evaluate on the validation set, unless this step has scores.
+
+        Every rank evaluates its part of the images. Rank 0 stores the result.
+        """
         step, path = self.state.step, self.run.path
         if self.dist.run_on_rank0(lambda: read_scores(step_dir(path, step))):
             return
@@ -90,12 +96,12 @@ class TrainingContext:
         self.diagnostics.on_log(loss, waiting)
 
     def delete_old_checkpoints(self) -> None:
-        """Delete checkpoints that are neither recent, best nor last, on rank 0."""
+        """Delete checkpoints on rank 0 that are neither recent, best nor last."""
         if self.dist.is_main:
             delete_old(self.run.path, self.settings.keep_checkpoints)
 
     def should_stop(self) -> bool:
-        """Whether this was the last step, or the patience of early stopping is exhausted."""
+        """Return True after the last step or when early stopping ends the run."""
         return self.state.step == self.plan.total_steps or self.dist.run_on_rank0(self._out_of_patience)
 
     def _out_of_patience(self) -> bool:
@@ -104,16 +110,19 @@ class TrainingContext:
             return False
         if self.pruning.remaining_stages:
             return False  # only a fully pruned network may end the run
-        without_gain = self.state.step // every - int(best.name) // every
-        if without_gain >= patience:
+        stale = self.state.step // every - int(best.name) // every
+        if stale >= patience:
             self.log.info(
-                f"no better mIoU in {without_gain} evaluations, stopping at step {self.state.step}; "
+                f"no better mIoU in {stale} evaluations, stopping at step {self.state.step}; "
                 "early_stopping_patience=null runs to the end"
             )
-        return without_gain >= patience
+        return stale >= patience
 
     def finish(self) -> dict[str, Any]:
-        """Save the prediction grid and return the run's summary, the same on every rank."""
+        """Save the prediction grid and return the summary of the run.
+
+        Every rank returns the same summary.
+        """
         if self.dist.is_main:
             save_prediction_grid(self.run.path / "vis" / "val.png", self._prediction_panels())
         return self.dist.run_on_rank0(lambda: run_summary(self.run.path, self.state, self.model))

@@ -8,13 +8,13 @@ import numpy as np
 
 from segzoo.types import Batch
 
-DATA_BOUND_FRACTION = 0.3  # of the time spent waiting for data, above which a hint is printed
-LOG_ROWS = 20  # after which the loss should have fallen
-FLAT_LOSS = 0.98  # of the mean of its first rows, above which the loss counts as flat
+DATA_BOUND_FRACTION = 0.3  # above this fraction of time spent waiting for data, a hint is printed
+LOG_ROWS = 20  # log rows after which the loss should have decreased
+FLAT_LOSS = 0.98  # above this ratio of its latest to its first rows, the loss counts as flat
 
 
 class TrainingDiagnostics:
-    """Watches steps, log rows and evaluations.
+    """Watches steps, log rows and evaluations for common problems.
 
     Args:
         info: prints a line.
@@ -28,7 +28,7 @@ class TrainingDiagnostics:
         self._missed: set[str] | None = None
 
     def on_step(self, step: int, valid: float, batches: Sequence[Batch]) -> None:
-        """Warn about a step without a valid pixel."""
+        """Warn about a step in which every pixel is ignored."""
         if valid == 0:
             names = ", ".join(name for batch in batches for name in batch.names)
             self._warn_once(
@@ -38,11 +38,11 @@ class TrainingDiagnostics:
             )
 
     def on_log(self, loss: float, waiting: float) -> None:
-        """Warn about a loader slower than the device and a loss that does not fall."""
+        """Warn about slow data loading and a loss that does not decrease."""
         self._losses.append(loss)
         if waiting > DATA_BOUND_FRACTION and len(self._losses) > 1:  # the first row includes starting the workers
             self._warn_once(
-                "starved",
+                "data_bound",
                 f"{waiting:.0%} of the time is spent waiting for data: try workers={max(2, 2 * self._workers)}, or store the images at "
                 "the size used for training.",
             )
@@ -52,12 +52,12 @@ class TrainingDiagnostics:
             if not last < FLAT_LOSS * first:
                 self._warn_once(
                     "flat",
-                    f"the loss has not fallen in {LOG_ROWS} log rows ({first:.3f} to {last:.3f}): try a tenth or ten times optim.lr, "
+                    f"the loss has not decreased in {LOG_ROWS} log rows ({first:.3f} to {last:.3f}): try a tenth or ten times optim.lr, "
                     "schedule.warmup=100, or weights to start from (backbone.weights=imagenet, init.ckpt=<run>).",
                 )
 
     def on_evaluation(self, confusion: np.ndarray, classes: Sequence[str]) -> None:
-        """Warn about classes that two consecutive evaluations never predicted though they occur."""
+        """Warn about existing classes that two consecutive evaluations never predicted."""
         missed = {name for name, row, column in zip(classes, confusion, confusion.T, strict=True) if row.sum() and not column.sum()}
         again = missed & (self._missed or set())
         self._missed = missed

@@ -1,4 +1,4 @@
-"""Estimate what a training needs from a few small steps, and explain running out of memory."""
+"""Estimates of memory and time, and advice when memory runs out."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ MEMORY_MARGIN = 0.92  # fraction of the memory that suggested settings may use
 
 
 class OutOfMemory(RuntimeError):
-    """Too little device memory for the settings; the message suggests others."""
+    """Too little device memory for the settings.
+
+    The message suggests other settings.
+    """
 
 
 def estimate_resources(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> dict[str, Any]:
     """Take steps on two small batches and extrapolate to the whole batch.
 
-    Pruning stages due before the first step run too. The weights change, so the model must not be trained afterwards. On CUDA the
-    memory is what torch allocates, on a CPU the peak resident size of the process.
+    Pruning stages due before the first step are run as well. The weights change, so the model must not be trained afterwards. Memory is
+    what torch allocates on CUDA, and the peak resident size of the process on a CPU.
 
     Returns:
         ``peak_gb`` predicted, ``have_gb``, ``fits``, ``step_s`` predicted, ``hours`` of the whole run without evaluations, and the
@@ -71,7 +74,7 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
 
 
 def _minimal_context(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> TrainingContext:
-    """A context in which steps can be taken without a run directory or a log."""
+    """Create a context for steps without a run directory or log."""
     plan = settings.plan(len(components.train_set), 1)
     model = precision.place(components.model, channels_last=settings.channels_last).train()
     log = NullLogger()
@@ -96,32 +99,37 @@ def _minimal_context(components: TrainingComponents, settings: TrainingSettings,
 
 
 def total_memory(device: torch.device) -> float:
-    """Return the memory of the device, or of the machine for a CPU, in bytes."""
+    """Return the memory of a device in bytes.
+
+    For a CPU this is the memory of the machine.
+    """
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1])
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def largest_fitting_batch(batch: int, peak: float, per_image: float, available: float) -> int:
-    """Return the largest batch size that fits, at most ``batch`` and at least 1.
+    """Return the largest batch size that fits into memory.
+
+    It is at most ``batch`` and at least 1.
 
     Args:
-        batch: requested images.
-        peak: bytes that they need.
-        per_image: bytes that one more image needs.
-        available: bytes of memory.
+        batch: requested batch size.
+        peak: memory that it needs, in bytes.
+        per_image: memory of one more image, in bytes.
+        available: memory of the device, in bytes.
     """
     if peak <= MEMORY_MARGIN * available:
         return batch
     excess = peak - MEMORY_MARGIN * available
-    if excess >= per_image * batch:  # also where one more image needs next to nothing
+    if excess >= per_image * batch:  # also if one more image needs almost no memory
         return 1
     return max(1, min(batch - 1, batch - math.ceil(excess / per_image)))
 
 
 @contextmanager
 def explain_out_of_memory(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> Iterator[None]:
-    """Turn running out of memory inside a ``with`` block into ``OutOfMemory`` with suggested settings."""
+    """Convert out-of-memory errors in a ``with`` block to ``OutOfMemory``."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -131,21 +139,21 @@ def explain_out_of_memory(components: TrainingComponents, settings: TrainingSett
 
 
 def suggest_settings(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> str:
-    """Suggest smaller batches with more accumulation, else a smaller crop."""
+    """Suggest smaller batches with gradient accumulation, or else smaller crops."""
     crop = components.config.get("augment", {}).get("crop")
-    asked = f"batch_size={settings.batch_size}, augment.crop={crop}, grad_accum_steps={settings.grad_accum_steps}"
+    requested = f"batch_size={settings.batch_size}, augment.crop={crop}, grad_accum_steps={settings.grad_accum_steps}"
     memory = total_memory(precision.device) / 1e9
     if settings.batch_size > 1:
         fewer = (settings.batch_size + 1) // 2
         passes = -(-settings.batch_size * settings.grad_accum_steps // fewer)
-        hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more passes"
+        hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more forward passes"
     elif crop:
         smaller = [max(33, int(side * 0.7) // 32 * 32 + 1) for side in crop]
         hint = f"Try augment.crop=[{smaller[0]},{smaller[1]}]"
     else:
         hint = "Set augment.crop=[H,W] to train on crops of the images"
     return (
-        f"out of memory on {precision.device.type} ({memory:.1f} GB) with {asked}. {hint}; dry_run=true estimates beforehand what a step "
+        f"out of memory on {precision.device.type} ({memory:.1f} GB) with {requested}. {hint}; dry_run=true estimates beforehand what a step "
         "needs. The newest checkpoint is complete: resume with resume=auto."
     )
 

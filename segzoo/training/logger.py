@@ -1,4 +1,7 @@
-"""Logging of a run: TensorBoard events, ``metrics.jsonl``, and a progress bar or plain lines."""
+"""Logs of a run.
+
+A run writes TensorBoard events and ``metrics.jsonl``, and shows a progress bar or plain lines.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ INFO_INTERVAL = 15.0  # seconds between progress lines without a terminal
 class AverageMeters:
     """Running means of named numbers.
 
-    Checkpoints hold their state, so that a resumed run logs the same rows.
+    Their state is saved in checkpoints, so a resumed run logs the same rows.
     """
 
     def __init__(self, state: Mapping[str, list[float]] | None = None):
@@ -47,12 +50,12 @@ class AverageMeters:
 
 
 class MetricLogger:
-    """The open logs of one run, for a ``with`` block.
+    """Open logs of a run, closed at the end of a ``with`` block.
 
     Args:
         path: the run directory.
-        step: optimizer steps already done; rows that an interrupted process logged after them are removed.
-        evaluated: whether the evaluation of that step is complete; otherwise its row is removed too.
+        step: optimizer steps already done. Rows that an interrupted process logged after them are removed.
+        evaluated: whether the evaluation of that step is complete. Otherwise its row is removed, too.
         total_steps: length of the run.
         config: written to TensorBoard as text.
     """
@@ -65,7 +68,7 @@ class MetricLogger:
         self.step, self.total_steps = step, total_steps
         self.started, self.last_line, self.first_step = time.perf_counter(), -math.inf, step
         _remove_rows_after(path / "metrics.jsonl", step, evaluated)
-        self.rows = open(path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self.rows = open(path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         self.events = SummaryWriter(str(path), purge_step=step + 1 if step else None)
         self.events.add_text("config", "    " + yaml.safe_dump(dict(config), sort_keys=False).replace("\n", "\n    "), step)
         self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
@@ -102,7 +105,10 @@ class MetricLogger:
         self.step = step
 
     def log_progress(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
-        """Show progress on the bar or, without a terminal, as a line every 15 seconds."""
+        """Show progress on the bar or as a line.
+
+        Without a terminal, a line is printed every 15 seconds.
+        """
         text = f"loss {loss:.4f}  lr {lr:.2e}  {images_per_s:.1f} img/s  waiting for data {100 * waiting:.0f}%"
         now = time.perf_counter()
         if self.bar is not None:
@@ -114,7 +120,7 @@ class MetricLogger:
             print(f"step {step}/{self.total_steps}  epoch {epoch:.2f}  {text}  eta {eta}", flush=True)
 
     def info(self, text: str) -> None:
-        """Print a line without breaking the bar."""
+        """Print a line above the progress bar."""
         if self.bar is not None:
             self.bar.write(text)
         else:
@@ -122,7 +128,7 @@ class MetricLogger:
 
 
 class NullLogger(MetricLogger):
-    """Discards everything; for ranks that do not write."""
+    """Logger that discards everything, for ranks that do not write."""
 
     def __init__(self) -> None:
         pass
@@ -147,14 +153,20 @@ class NullLogger(MetricLogger):
 
 
 def open_log(run: RunDir, step: int, total_steps: int, config: Mapping[str, Any], dist: Distributed) -> MetricLogger:
-    """Open the log of a run from ``step`` on; ranks above 0 get a ``NullLogger``."""
+    """Open the log of a run at ``step``.
+
+    Ranks above 0 get a ``NullLogger``.
+    """
     if not dist.is_main:
         return NullLogger()
     return MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total_steps, config)
 
 
 def _remove_rows_after(path: Path, step: int, evaluated: bool) -> None:
-    """Remove rows after the checkpoint that a run resumes from, and a truncated last line."""
+    """Remove rows logged after the checkpoint to resume from.
+
+    A truncated last line is removed as well.
+    """
     if not path.exists():
         return
     kept = []

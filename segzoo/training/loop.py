@@ -1,4 +1,7 @@
-"""The training loop. A resumed run equals an uninterrupted one bit for bit on the same CPU, threads and settings."""
+"""The training loop.
+
+A resumed run equals an uninterrupted one bit for bit, given the same CPU, number of threads and settings.
+"""
 
 from __future__ import annotations
 
@@ -27,27 +30,27 @@ from segzoo.training.step import TrainStep
 def train(
     components: TrainingComponents, run: RunDir, settings: TrainingSettings, dist: Distributed = SINGLE_PROCESS
 ) -> dict[str, Any]:
-    """Train a model, saving and evaluating on the way.
+    """Train a model, with evaluations and checkpoints.
 
     Args:
         components: the objects of the training.
-        run: the directory to write to and the checkpoint to resume from.
+        run: the directory to write to, and the checkpoint to resume from.
         settings: see ``TrainingSettings``.
-        dist: the ranks that train together; every one of them calls this, rank 0 alone writes.
+        dist: the ranks that train together. Each of them calls this function, only rank 0 writes files.
 
     Returns:
-        The contents of ``result.json``; with ``dry_run`` an estimate of what a step needs.
+        The contents of ``result.json``. With ``dry_run``, an estimate of memory and time; see ``estimate_resources``.
 
     Raises:
         ConfigError: contradictory settings, or a checkpoint of another model.
         DataError: an invalid data file; the message names it.
-        Diverged: the loss or gradient stayed non-finite; it changed no weight.
-        OutOfMemory: the device has too little memory; the message suggests settings.
-        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM arrived; a checkpoint was written.
+        Diverged: the loss or gradient stayed non-finite. It changed no weight.
+        OutOfMemory: the device has too little memory. The message suggests settings.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM arrived. A checkpoint was written.
     """
     torch.use_deterministic_algorithms(settings.deterministic)
     for dataset in (components.train_set, components.val_set):
-        dataset.scan()  # once, so that the loaders' processes inherit the result
+        dataset.scan()  # before the loaders' processes start, so that they inherit the result
     precision = Precision(settings.precision, pick_device(settings.device))
     if settings.dry_run:
         return estimate_resources(components, settings, precision)
@@ -64,7 +67,10 @@ def _training_loop(
     precision: Precision,
     stop: StopSignal,
 ) -> dict[str, Any]:
-    """Run from the first or resumed step to the last: save and evaluate where due, then take one optimizer step."""
+    """Run all steps from the first or resumed one to the last.
+
+    Each iteration saves and evaluates if due, then takes one optimizer step.
+    """
     torch.manual_seed(settings.seed + dist.rank)
     context = _start(components, run, settings, dist=dist, precision=precision, stop=stop)
     plan, state, pruning, ema, log = context.plan, context.state, context.pruning, context.ema, context.log
@@ -118,7 +124,7 @@ def _start(
     precision: Precision,
     stop: StopSignal,
 ) -> TrainingContext:
-    """Place the model on its device, restore the run and open its data and log."""
+    """Move the model to its device, restore the run, open data and log."""
     plan = settings.plan(len(components.train_set), dist.size)
     model = precision.place(components.model, channels_last=settings.channels_last).train()
     pruning = ScheduledPruning(model, components, plan.total_steps, precision, dist)

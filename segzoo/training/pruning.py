@@ -1,4 +1,7 @@
-"""Pruning during a training: model, optimizer moments and EMA lose the same channels together."""
+"""Pruning during a training.
+
+The same channels are removed from the model, the optimizer's moments and the moving average of the weights.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,22 @@ if TYPE_CHECKING:
 
 
 class ScheduledPruning:
-    """Runs a pruner's stages at their steps; without a pruner it does nothing.
+    """Runs the stages of a pruner at their steps.
+
+    Without a pruner it does nothing.
 
     Args:
         model: the model in training, as its configuration builds it.
-        components: its pruner, its earlier changed widths, and the data that importance criteria may look at.
+        components: provide the pruner, the widths changed by a previous pruning, and the data for importance criteria.
         total_steps: optimizer steps of the run.
         precision: number format and device.
-        dist: the ranks; rank 0 decides.
+        dist: the ranks. Rank 0 selects the channels for all.
 
     Attributes:
-        keep_ratio: fraction of the original channels that is left. It is stored in checkpoints, so that a run of another
-            length neither repeats nor skips a stage.
-        chosen_on: hash of the weights for which the pruner has chosen its channels in advance, or None. Channels chosen for
-            the starting weights do not apply to a model that a checkpoint then replaced.
+        keep_ratio: fraction of the original channels that is left. Checkpoints store it, so a resumed run of another length neither
+            repeats nor skips a stage.
+        chosen_on: hash of the weights for which the pruner selected its channels in advance, or None. The selection is discarded if a
+            checkpoint has replaced these weights since.
     """
 
     def __init__(self, model: nn.Module, components: TrainingComponents, total_steps: int, precision: Precision, dist: Distributed):
@@ -48,7 +53,7 @@ class ScheduledPruning:
 
     @property
     def remaining_stages(self) -> list[tuple[int, float]]:
-        """The stages still to come, each a step and the fraction of channels kept from there on."""
+        """Remaining stages, each a step and the keep ratio from there on."""
         return [stage for stage in self.stages if stage[1] < self.keep_ratio]
 
     @property
@@ -56,11 +61,14 @@ class ScheduledPruning:
         return len(self.stages) - len(self.remaining_stages)
 
     def is_due(self, step: int) -> bool:
-        """Whether a stage comes right after ``step``."""
+        """Return True if a stage runs right after ``step``."""
         return bool(self.remaining_stages) and self.remaining_stages[0][0] <= step
 
     def add_sparsity_gradient_(self) -> None:
-        """Add the gradient of the pruner's sparsity penalty; it ends with the last stage."""
+        """Add the gradient of the pruner's sparsity penalty.
+
+        The penalty ends with the last stage.
+        """
         if self.pruner is None or not self.remaining_stages:
             return
         if self.sparsity_terms is None:
@@ -70,17 +78,20 @@ class ScheduledPruning:
                 scale.grad.add_(scale.detach().sign() * weight)
 
     def changed_widths(self) -> dict[str, int]:
-        """Output channels of every convolution that differ from the configuration's."""
+        """Return output channels of convolutions that differ from the configuration."""
         widths = conv_out_channels(self.model)
         return self.pruned_before | {name: width for name, width in widths.items() if width != self.initial_widths[name]}
 
     def prune_(self, step: int, optimizer: Optimizer, ema: ModelEma) -> str:
-        """Run the next stage in place; return a line that reports it.
+        """Run the next stage in place.
 
         Args:
             step: optimizer steps done.
             optimizer: its moments are pruned like the parameters.
-            ema: likewise.
+            ema: its averages are pruned like the parameters.
+
+        Returns:
+            A line for the log.
         """
         assert self.pruner is not None
         keep_ratio = self.remaining_stages[0][1]
@@ -107,7 +118,10 @@ class ScheduledPruning:
 
 
 def match_memory_format_(optimizer: Optimizer) -> None:
-    """Give an optimizer's moments the memory format of their parameters, as fused kernels require."""
+    """Give optimizer moments the memory format of their parameters.
+
+    Fused kernels require it.
+    """
     for parameter, moments in optimizer.state.items():
         for key, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
