@@ -1,11 +1,14 @@
-"""segzoo: semantic segmentation from FCN to ICNet, exact to the papers and driven by configuration."""
+"""Semantic-segmentation models from FCN to ICNet, configured by YAML.
+
+The models follow their papers exactly.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else albumentations asks the network for a newer version at import
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or else albumentations checks for updates over the network at import
 
 __version__ = "0.1.0"
 __all__ = ["ConfigError", "create_model", "list_backbones", "list_models", "load"]
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from segzoo.registry import ConfigError
 
 
-def __getattr__(name: str) -> Any:  # so that importing segzoo imports no torch
+def __getattr__(name: str) -> Any:  # defers importing torch until a name is used
     if name == "ConfigError":
         from segzoo.registry import ConfigError
 

@@ -1,4 +1,4 @@
-"""The Python API: make a model by name, load one from its checkpoint."""
+"""Python API to create models by name and load checkpoints."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["create_model", "list_backbones", "list_models", "load"]
 
 
 def list_models() -> list[str]:
-    """The names of all models."""
+    """List the names of all models."""
     return MODELS.names()
 
 
 def list_backbones() -> list[str]:
-    """The names of all backbones."""
+    """List the names of all backbones."""
     return BACKBONES.names()
 
 
@@ -33,22 +33,22 @@ def create_model(
     weights: str | None = None,
     **model_settings: Any,
 ) -> SegModel:
-    """A model by name, outside any configuration file.
+    """Create a model by name, without a configuration file.
 
     Args:
-        name: a registered model; see ``list_models()``.
-        backbone: a registered backbone, or a table of its name and settings such as ``{"name": "resnet50", "stem": "deep"}``.
-        num_classes: how many classes it tells apart.
+        name: name of a model; see ``list_models()``.
+        backbone: name of a backbone, or a dictionary with its name and settings, such as ``{"name": "resnet50", "stem": "deep"}``.
+        num_classes: number of classes.
         weights: backbone weights: None, ``imagenet`` or a file.
         **model_settings: settings of the model, checked like those of a YAML file.
 
     Raises:
-        ConfigError: with every error of the names and settings.
+        ConfigError: lists all invalid names and settings.
     """
-    trunk = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
+    backbone_section = {"name": backbone} if isinstance(backbone, str) else dict(backbone)
     if weights is not None:
-        trunk["weights"] = weights
-    model = {"name": name, **model_settings}
-    if faults := section_errors("model", model) + section_errors("backbone", trunk):
-        raise ConfigError(faults)
-    return build_model({"model": model, "backbone": trunk}, num_classes)
+        backbone_section["weights"] = weights
+    model_section = {"name": name, **model_settings}
+    if errors := section_errors("model", model_section) + section_errors("backbone", backbone_section):
+        raise ConfigError(errors)
+    return build_model({"model": model_section, "backbone": backbone_section}, num_classes)

@@ -1,6 +1,6 @@
-"""Data types and interfaces that packages share.
+"""Data types and protocols shared by the packages.
 
-Imports neither torch nor NumPy at run time.
+Importing this module imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -13,19 +13,28 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-IGNORE = 255  # train id of pixels that no loss and no score counts
+IGNORE = 255  # train id of pixels that losses and scores leave out
 
 
 class DataError(ValueError):
-    """An invalid file of a data set; the message names it and says what to do."""
+    """An invalid file of a data set.
+
+    The message names the file and suggests what to do.
+    """
 
 
 class ParityError(RuntimeError):
-    """An exported model that predicts other labels than the original."""
+    """An exported model whose labels differ from the original's."""
 
 
 class Stage(NamedTuple):
-    """A backbone stage: name (``c1`` to ``c5``), output channels, stride before dilation."""
+    """A backbone stage.
+
+    Attributes:
+        name: ``c1`` to ``c5``.
+        channels: output channels.
+        stride: stride of its output before dilation.
+    """
 
     name: str
     channels: int
@@ -33,9 +42,11 @@ class Stage(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """The output of every model, in training and in evaluation.
+    """Output of every model, in training and in evaluation.
 
-    ``main`` is (N, K, h, w) at the model's own stride, fp32; ``aux`` holds training-only logits, empty in eval.
+    Attributes:
+        main: logits (N, K, h, w) at the model's own stride, fp32.
+        aux: logits of the training-only heads, empty in evaluation.
     """
 
     main: Tensor
@@ -43,7 +54,13 @@ class Logits(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A labeled image: image (H, W, 3) uint8 RGB, label (H, W) uint8 or uint16 of train ids."""
+    """A labeled image.
+
+    Attributes:
+        image: RGB, (H, W, 3) uint8.
+        label: train ids, (H, W) uint8 or uint16.
+        name: identifies the image in messages.
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -53,7 +70,11 @@ class Sample(NamedTuple):
 class Batch(NamedTuple):
     """Samples of one size.
 
-    ``image`` is (N, H, W, 3) uint8, ``label`` (N, H, W) uint8 or int32; ``indices`` are positions in the data set.
+    Attributes:
+        image: RGB, (N, H, W, 3) uint8.
+        label: train ids, (N, H, W) uint8 or int32.
+        names: names of the samples.
+        indices: their positions in the data set.
     """
 
     image: Tensor
@@ -64,15 +85,17 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The facts about a data set that a model needs; part of every checkpoint.
+    """Metadata of a data set that a model needs.
+
+    It is part of every checkpoint.
 
     Attributes:
-        name: the data set's name.
-        classes: class names; position is the train id.
+        name: name of the data set.
+        classes: class names, in the order of their train ids.
         palette: one RGB triple (0..255) per class.
         mean, std: per-channel RGB statistics on the 0..255 scale, for normalization.
-        ignore: the train id that is not counted.
-        label_map: raw label value -> train id, where the files hold other values; empty if they are train ids.
+        ignore: train id of ignored pixels.
+        label_map: label value in the files -> train id; empty if the files contain train ids.
     """
 
     name: str
@@ -93,7 +116,7 @@ class DatasetInfo:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> DatasetInfo:
-        """Rebuild from the output of ``to_dict``, also after a round trip through JSON."""
+        """Rebuild from the output of ``to_dict``, before or after JSON."""
         return cls(
             name=plain["name"],
             classes=tuple(plain["classes"]),
@@ -106,7 +129,7 @@ class DatasetInfo:
 
 
 class Dataset(Protocol):
-    """Indexed samples with their dataset info.
+    """Indexed samples of a data set.
 
     ``name(index)`` opens no file.
     """
@@ -114,7 +137,10 @@ class Dataset(Protocol):
     info: DatasetInfo
 
     def scan(self) -> object:
-        """Find or render the samples; called once before the first access, and by the first ``len``."""
+        """Find or render the samples.
+
+        Called once before the first access, and by the first ``len``.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -125,21 +151,24 @@ class Dataset(Protocol):
 
 
 class SegmentationLoss(Protocol):
-    """A training loss over all heads of a model.
+    """Training loss over all heads of a model.
 
-    Its value is divided by the weight of valid pixels, so that splitting a batch does not change the gradient.
+    The loss is divided by the weight of valid pixels, so splitting a batch does not change the gradient.
     """
 
     def weight(self, label: Tensor, logits: Logits) -> Tensor:
-        """The weight of valid pixels, one value per head."""
+        """Compute the weight of valid pixels, one value per head."""
         ...
 
     def terms(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The loss of each head, divided by ``weight`` or by the batch's own."""
+        """Compute the loss of each head.
+
+        It is divided by ``weight``, or by the weight of this batch if that is None.
+        """
         ...
 
     def total(self, terms: Tensor) -> Tensor:
-        """The weighted sum of the heads' losses."""
+        """Compute the weighted sum of the losses of all heads."""
         ...
 
     def __call__(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor: ...
@@ -149,18 +178,29 @@ MixImages = Callable[["Tensor"], "Tensor"]  # images (N, 3, H, W) -> mixed image
 
 
 class MixBatch(Protocol):
-    """Draws how a batch is mixed from its labels (N, H, W) and a seed."""
+    """Function that draws how the images of a batch are mixed."""
 
     def __call__(self, label: Tensor, seed: int) -> tuple[list[tuple[Tensor, float]], MixImages]:
-        """The label maps with their weights, and the function that mixes the images alike."""
+        """Draw the mixing of a batch.
+
+        Args:
+            label: label maps (N, H, W).
+            seed: seed of the random draw.
+
+        Returns:
+            Label maps with their weights, and a function that mixes the images in the same way.
+        """
         ...
 
 
 class DistillationLoss(Protocol):
-    """A teacher's term of the training loss, a mean over images."""
+    """Distillation term of the training loss, a mean over images."""
 
     def attach(self, model: nn.Module) -> None:
-        """Hook into the student, again after its layers changed."""
+        """Register hooks on the student.
+
+        Called again after its layers change.
+        """
         ...
 
     def __call__(self, x: Tensor, logits: Logits, forward: Callable[[nn.Module, Tensor], Logits]) -> Tensor: ...

@@ -1,4 +1,7 @@
-"""Measure the milliseconds per image of a model: ``python tools/bench.py model=icnet_half runtime=openvino precision=bf16``."""
+"""Benchmark a model: ``python tools/bench.py model=icnet_half runtime=openvino precision=bf16``.
+
+Reports the milliseconds per image.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,18 @@ from segzoo.cli.app import Job, run
 
 
 def bench(job: Job) -> dict[str, Any]:
-    """Benchmark one job in a subprocess; return its row, which holds the error if the runtime failed."""
+    """Benchmark one job in a subprocess.
+
+    Returns:
+        Its table row, which has the error if the runtime failed.
+    """
     from segzoo.runs.open_run import create_output_dir
     from segzoo.workflows.benchmark.report import write_tables
 
     if job.output_dir is not None:
         return {"row": _measure(job)}
     title = f"{job.choices.get('model') or 'checkpoint'}-{job.choices['runtime']}"
-    # the directory is created before minutes of measuring, not after
+    # create the directory first, so that an error in ``out`` does not waste minutes of measuring
     with create_output_dir("bench", title, job.config, **job.arguments["create_output_dir"]) as output_dir:
         row = _measure(job)
         print(write_tables(output_dir, [row]))
@@ -25,7 +32,10 @@ def bench(job: Job) -> dict[str, Any]:
 
 
 def _measure(job: Job) -> dict[str, Any]:
-    """Measure a job; name its model, backbone and runtime as on the command line."""
+    """Measure a job.
+
+    Its row names model, backbone and runtime as the command line does.
+    """
     from segzoo.workflows.benchmark.runner import run_in_subprocess
 
     names = {group: name for group, name in job.choices.items() if group in ("model", "backbone", "runtime") and name is not None}
@@ -33,7 +43,11 @@ def _measure(job: Job) -> dict[str, Any]:
 
 
 def summarize(sweep_dir: Path) -> str:
-    """Write the table, ``bench.json`` and page of a sweep; return the table."""
+    """Write table, ``bench.json`` and HTML page of a sweep.
+
+    Returns:
+        The table as Markdown.
+    """
     from segzoo.workflows.benchmark.report import write_tables
 
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sweep_dir.glob("*/result.json")]
@@ -42,7 +56,7 @@ def summarize(sweep_dir: Path) -> str:
 
 
 def main() -> None:
-    """The console script ``segzoo-bench``."""
+    """Entry point of the console script ``segzoo-bench``."""
     run(bench, "bench", summarize)
 
 

@@ -1,4 +1,7 @@
-"""Print the layers of a model: ``python tools/describe.py model=icnet hw=[1025,2049] num_classes=19``, or of ``ckpt=runs/first``."""
+"""Print the layers of a model: ``python tools/describe.py model=icnet hw=[1025,2049] num_classes=19``.
+
+``ckpt=runs/first`` describes the model of a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ from segzoo.cli.app import Job, run
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """Print the layer table, for a pruned model next to its original widths; return the totals."""
+    """Print the table of layers.
+
+    For a pruned model it includes the original widths.
+
+    Returns:
+        The totals of the table.
+    """
     from segzoo.config.from_checkpoint import meta_models
     from segzoo.workflows.benchmark import model_summary
 
@@ -20,7 +29,7 @@ def describe(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The console script ``segzoo-describe``."""
+    """Entry point of the console script ``segzoo-describe``."""
     run(describe, "describe")
 
 

@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint: ``python tools/eval.py ckpt=runs/train/...``, on its own data or on ``data=...`` with the same classes."""
+"""Evaluate a checkpoint: ``python tools/eval.py ckpt=runs/train/...``.
+
+It is evaluated on its own data, or on ``data=...`` with the same classes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from segzoo.cli.app import Job, run
 
 
 def evaluate(job: Job) -> dict[str, Any]:
-    """Evaluate one checkpoint on the validation split; return the summary."""
+    """Evaluate a checkpoint on the validation split and return the summary."""
     from segzoo.config.build import build_data, build_post
     from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config, load_checkpoint
     from segzoo.evaluation import evaluator
@@ -26,7 +29,7 @@ def evaluate(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The console script ``segzoo-eval``."""
+    """Entry point of the console script ``segzoo-eval``."""
     run(evaluate, "eval")
 
 

@@ -1,4 +1,4 @@
-"""Export a checkpoint to a file for other programs: ``python tools/export.py ckpt=runs/first format=onnx``."""
+"""Export a checkpoint for other programs: ``python tools/export.py ckpt=runs/first format=onnx``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from segzoo.cli.app import Job, run
 
 
 def export(job: Job) -> dict[str, Any]:
-    """Export one checkpoint and check it on images of its data; return what was written and how well it agrees."""
+    """Export a checkpoint and check it on images of its data.
+
+    Returns:
+        The contents of ``export.json``: the files, and the agreement with the original model.
+    """
     from segzoo.checkpoints.serialization import read_scores
     from segzoo.config.build import build_data
     from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint
@@ -19,10 +23,10 @@ def export(job: Job) -> dict[str, Any]:
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
     dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
-    facts = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
-    facts["scores"] = read_scores(Path(meta["path"]).parent)  # mIoU and the rest, with their protocol
+    metadata = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
+    metadata["scores"] = read_scores(Path(meta["path"]).parent)  # with their protocol
     with create_output_dir("export", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
-        result = export_model(model, info, facts, dataset, output_dir, **job.arguments["export_model"])
+        result = export_model(model, info, metadata, dataset, output_dir, **job.arguments["export_model"])
         write_json(output_dir / "export.json", result)
     _print_summary(result)
     return result
@@ -32,16 +36,16 @@ def _print_summary(result: dict[str, Any]) -> None:
     parity = result["parity"]
     agreement = min(row["agreement"] for row in parity)
     one_class = max(row["classes"] for row in parity) == 1
-    note = "; the model predicts one class everywhere, so that says little" if one_class else ""
+    note = "; this means little, as the model predicts a single class everywhere" if one_class else ""
     print(
-        f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, {len(parity)} images agree on {agreement:.3%} of their pixels or more{note}"
+        f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, labels of {len(parity)} images agree on at least {agreement:.3%} of the pixels{note}"
     )
     if result["bundle"]:
         print(f"{result['bundle']}: unpack it anywhere and run python predict.py --selftest")
 
 
 def main() -> None:
-    """The console script ``segzoo-export``."""
+    """Entry point of the console script ``segzoo-export``."""
     run(export, "export")
 
 

@@ -1,4 +1,7 @@
-"""Predict images: ``python tools/predict.py ckpt=runs/train/... source=images/`` writes label maps and overlays."""
+"""Segment images: ``python tools/predict.py ckpt=runs/train/... source=images/``.
+
+Writes label maps and overlays.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ from segzoo.cli.app import Job, run
 
 
 def predict(job: Job) -> dict[str, Any]:
-    """Segment every image of the source; return how many there were and where the results are."""
+    """Segment every image of the source.
+
+    Returns:
+        The number of images, the seconds and the output directory.
+    """
     from segzoo.config.build import build_post
     from segzoo.config.from_checkpoint import checkpoint_title, load_checkpoint
     from segzoo.inference.predictor import predict_images
@@ -23,7 +30,7 @@ def predict(job: Job) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The console script ``segzoo-predict``."""
+    """Entry point of the console script ``segzoo-predict``."""
     run(predict, "predict")
 
 

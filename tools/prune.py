@@ -1,6 +1,6 @@
-"""Remove channels from a model and fine-tune it: ``python tools/prune.py ckpt=runs/first pruner=l1 pruner.keep_ratio=0.5``.
+"""Prune and fine-tune a model: ``python tools/prune.py ckpt=runs/first pruner=l1 pruner.keep_ratio=0.5``.
 
-With ``model=pspnet data=camvid`` instead of ``ckpt`` it starts from the model that ``tools/train.py`` would start from.
+With ``model=pspnet data=camvid`` instead of ``ckpt``, it starts from the same model as ``tools/train.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from segzoo.registry import ConfigError
 
 
 def prune(job: Job) -> dict[str, Any]:
-    """Prune one model and fine-tune it; return the contents of ``result.json`` with the report."""
+    """Prune and fine-tune one model.
+
+    Returns:
+        The contents of ``result.json``, with the rows of the report.
+    """
     from segzoo.config.build_training import build_training
     from segzoo.config.from_checkpoint import checkpoint_title, initial_model
     from segzoo.device import enable_memory_reuse
@@ -53,29 +57,29 @@ def prune(job: Job) -> dict[str, Any]:
 
 
 def _reject_training_options(job: Job) -> None:
-    """Reject what a training supports and this tool does not.
+    """Reject options of a training that this tool does not support.
 
     Raises:
-        ConfigError: torchrun, or ``init.ckpt``.
+        ConfigError: the tool runs under torchrun, or ``init.ckpt`` is set.
     """
     ckpt, init = job.config["ckpt"], job.config["init"]["ckpt"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         start = f"init.ckpt={ckpt} and the model=, backbone= and data= it was trained with," if ckpt else "the same settings,"
         raise ConfigError(
-            f"tools/prune.py runs in one process. Under torchrun use tools/train.py with {start} pruner={job.config['pruner']['name']} "
+            f"tools/prune.py runs in a single process. Under torchrun, use tools/train.py with {start} pruner={job.config['pruner']['name']} "
             "pruner.start=0"
         )
     if init is not None and ckpt is None:
-        raise ConfigError(f"init.ckpt={init}: the trained model to prune is set by ckpt=. Set ckpt={init}.")
+        raise ConfigError(f"init.ckpt={init}: the model to prune is set by ckpt=. Set ckpt={init}.")
     if init is not None:
         raise ConfigError(f"init.ckpt={init}: the model to prune is ckpt={ckpt}. Omit init.ckpt.")
 
 
 def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:
-    """Fill in the sections that come from the checkpoint, if there is one, and check the result as a training.
+    """Fill in the checkpoint's sections and check the result as a training.
 
     Raises:
-        ConfigError: settings that cannot work together, or data normalized differently from the checkpoint's.
+        ConfigError: settings that cannot work together, or data with another normalization than the checkpoint.
     """
     from segzoo.config.cross_checks import pruning_warnings, training_errors
     from segzoo.config.from_checkpoint import check_same_normalization, dataset_config
@@ -97,16 +101,19 @@ def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:
 
 
 def _unpruned(config: dict[str, Any], meta: Mapping[str, Any]) -> str | dict[str, Any]:
-    """Return what is benchmarked as the model before pruning: the checkpoint, or a model of the same layers."""
+    """Return the model before pruning, in the form that benchmarks take.
+
+    It is the path of the checkpoint or, without one, the sections of the same model without pretrained weights.
+    """
     if config["ckpt"] is not None:
         return config["ckpt"]
-    backbone = {**config["backbone"], "weights": "none"}  # the latency does not depend on them
+    backbone = {**config["backbone"], "weights": "none"}  # latency does not depend on weights
     num_classes = len(meta["dataset"]["classes"])
     return {"model": config["model"], "backbone": backbone, "data": config["data"], "num_classes": num_classes}
 
 
 def main() -> None:
-    """The console script ``segzoo-prune``."""
+    """Entry point of the console script ``segzoo-prune``."""
     run(prune, "prune")
 
 

@@ -1,4 +1,7 @@
-"""Train a model: ``python tools/train.py model=icnet data=cityscapes``; ``-m model=fcn,pspnet`` sweeps, ``torchrun`` uses several GPUs."""
+"""Train a model: ``python tools/train.py model=icnet data=cityscapes``.
+
+``-m model=fcn,pspnet`` trains several models in a sweep. ``torchrun`` trains on several GPUs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def train(job: Job) -> dict[str, Any]:
-    """Train one model on all ranks; return the contents of ``result.json``."""
+    """Train one model on all ranks and return the contents of ``result.json``."""
     from segzoo.config.build_training import build_training
     from segzoo.device import enable_memory_reuse
     from segzoo.distributed import init_distributed
@@ -31,15 +34,19 @@ def train(job: Job) -> dict[str, Any]:
                 return run_dir.result
             components = build_training(job.config, job.recorded)
             resolve_keep_ratio(components, run_dir.path, dist, **job.arguments["resolve_keep_ratio"])
-            facts = _introduce(job, components) if dist.is_main else {}
-            result = loop.train(components, run_dir, TrainingSettings(**job.arguments["TrainingSettings"]), dist) | facts
+            overview = _print_overview(job, components) if dist.is_main else {}
+            result = loop.train(components, run_dir, TrainingSettings(**job.arguments["TrainingSettings"]), dist) | overview
             if dist.is_main:
                 run_dir.finish(result)
             return result
 
 
-def _introduce(job: Job, components: TrainingComponents) -> dict[str, Any]:
-    """Print the size of the model and warnings about settings and data; return what results record of it."""
+def _print_overview(job: Job, components: TrainingComponents) -> dict[str, Any]:
+    """Print the size of the model, and warnings about settings and data.
+
+    Returns:
+        The part of it that ``result.json`` records.
+    """
     from segzoo.config.cross_checks import training_warnings
     from segzoo.data.checks import inspect_split
     from segzoo.workflows.benchmark.model_summary import describe, totals
@@ -57,7 +64,7 @@ def _introduce(job: Job, components: TrainingComponents) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The console script ``segzoo-train``."""
+    """Entry point of the console script ``segzoo-train``."""
     run(train, "train")
 
 

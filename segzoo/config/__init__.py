@@ -1,1 +1,1 @@
-"""Turning names into checked settings and objects."""
+"""Names and settings of a configuration, turned into objects."""

@@ -15,18 +15,28 @@ if TYPE_CHECKING:
 
 
 def build_data(section: Mapping[str, Any], split: str) -> Dataset:
-    """Build the data set of a split, ``train`` or ``val``, without opening a file."""
+    """Build the data set of a split without opening a file.
+
+    Args:
+        section: the ``data`` section.
+        split: ``train`` or ``val``.
+    """
     return DATA.build(section["name"], split, **section_settings(section))
 
 
 def build_model(config: Mapping[str, Any], num_classes: int) -> SegModel:
-    """Build a model from the ``model`` and ``backbone`` sections, with the backbone weights they name."""
+    """Build a model from its ``model`` and ``backbone`` sections.
+
+    Backbone weights are loaded if the ``backbone`` section names any.
+    """
     backbone = BACKBONES.build(config["backbone"]["name"], **section_settings(config["backbone"]))
     return MODELS.build(config["model"]["name"], backbone, num_classes, **section_settings(config["model"]))
 
 
 def build_meta_model(config: Mapping[str, Any], *, num_classes: Annotated[int, Range(1, None)] = 19) -> SegModel:
-    """Build a model on the meta device, where it takes no memory and reads no weights.
+    """Build a model on the meta device.
+
+    It takes no memory and reads no weights.
 
     Args:
         config: its ``model`` and ``backbone`` sections.
@@ -44,8 +54,8 @@ def build_loss(section: Mapping[str, Any], model: SegModel, ignore: int) -> Segm
 
     Args:
         section: the ``loss`` section.
-        model: provides the weights of its auxiliary heads and the paper's loss resolution.
-        ignore: the train id that is not counted.
+        model: provides the loss weights of its auxiliary heads and the loss resolution of its paper.
+        ignore: the train id of ignored pixels.
     """
     return LOSSES.build(
         section["name"], model.aux_weights, model.align_corners, ignore, model.loss_resolution, **section_settings(section)

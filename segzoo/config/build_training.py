@@ -20,13 +20,13 @@ def build_training(
 ) -> TrainingComponents:
     """Build everything that a training needs.
 
-    Seeds torch's global generator with ``seed`` first, so that the initial weights depend on the configuration alone.
+    Seeds torch's global generator with ``seed`` first, so the initial weights depend only on the configuration.
 
     Args:
         config: the resolved configuration.
-        recorded: what is written into checkpoints: the same with environment interpolations unresolved.
+        recorded: the same with environment interpolations unresolved, as written into checkpoints.
         model: a loaded model to train instead of a new one.
-        widths: output channels of its layers that pruning changed; read off the model's initialization if None.
+        widths: output channels of its layers that pruning changed. None takes those that the ``init`` section changes.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""The configuration of each tool: its sections, and the functions that its settings are passed to.
+"""Sections of each tool's configuration, and functions that take its settings.
 
 A plain setting such as ``batch_size`` is a keyword-only parameter of a library function, or a field of a settings class. Importing
-this module does not import torch; reading the settings of a command does.
+this module does not import torch. Reading the settings of a command does.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Command:
     """The configuration of one tool.
 
     Attributes:
-        sections: the sections it holds.
-        functions: the functions that take its plain settings, as ``module:name``.
+        sections: its sections.
+        functions: functions that take its plain settings, as ``module:name``.
         from_checkpoint: sections that may be null because a checkpoint provides them.
     """
 
@@ -35,11 +35,11 @@ class Command:
     from_checkpoint: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Setting]:
-        """Read the plain settings off the signatures of the functions."""
+        """Read the plain settings from the signatures of the functions."""
         return {name: setting for path in self.functions for name, setting in settings_of(_function(path)).items()}
 
     def arguments(self, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Collect the keyword arguments of each function from a configuration, by the function's name."""
+        """Collect the keyword arguments of each function, by its name."""
         return {path.rpartition(":")[2]: arguments_for(_function(path), config) for path in self.functions}
 
 
@@ -84,7 +84,10 @@ COMMANDS = {
 
 
 def arguments_for(function: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect the keyword-only arguments of a function from a configuration, in the containers its types name."""
+    """Collect the keyword-only arguments of a function from a configuration.
+
+    Values are converted to the containers of the annotations, such as tuples.
+    """
     known = settings_of(function)
     return {key: coerce(config[key], setting.type) for key, setting in known.items() if key in config}
 

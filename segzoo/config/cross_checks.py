@@ -1,7 +1,7 @@
-"""Check combinations of settings, each valid by itself, that cannot work together.
+"""Checks of settings that are valid by themselves but not together.
 
-The model is built on the meta device, where it takes no memory and reads no weights, so that every rule of a builder (a wrong number of
-bins, a width that only ResNets have) applies as well.
+The model is built on the meta device, where it takes no memory and reads no weights. This applies the rules of each builder as well, such
+as the number of bins, or a width that only ResNets have.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo
 
-UNKNOWN_LENGTH = 10**9  # steps assumed while the length is given in epochs and no image has been counted
+UNKNOWN_LENGTH = 10**9  # assumed steps if the length is given in epochs, since no images have been counted yet
 
 
 def training_errors(config: Mapping[str, Any]) -> list[str]:
-    """List every combination of a training's settings that cannot work."""
+    """List the errors of a training's configuration."""
     return check_training(config)[0]
 
 
@@ -64,7 +64,7 @@ def _check_pruner(config: Mapping[str, Any], model: SegModel) -> None:
 
 
 def _check_distilled_layers(distill: Mapping[str, Any], model: SegModel) -> None:
-    """Require that the distilled layers output feature maps in teacher and student."""
+    """Require distilled layers to output feature maps in teacher and student."""
     import torch
 
     from segzoo.checkpoints.serialization import read_metadata
@@ -72,15 +72,18 @@ def _check_distilled_layers(distill: Mapping[str, Any], model: SegModel) -> None
 
     ckpt = distill.get("ckpt")
     if not distill.get("layers") or ckpt is None or not Path(ckpt).exists():
-        return  # a missing file is reported by _path_errors
+        return  # _path_errors reports a missing file
     meta = read_metadata(ckpt)
-    if "config" in meta:  # otherwise loading it reports that it is no checkpoint
+    if "config" in meta:  # otherwise loading reports that the file is not a checkpoint
         teacher = build_meta_model(meta["config"], num_classes=len(meta["dataset"]["classes"])).eval()
         check_layers(model.train(), teacher, tuple(distill["layers"]), torch.empty(2, 3, 257, 257, device="meta"))
 
 
 def _runtime_errors(config: Mapping[str, Any]) -> list[str]:
-    """Require registered runtimes that support the precision; installation is checked later."""
+    """Require registered runtimes that support the requested precision.
+
+    Whether they are installed is checked later.
+    """
     from segzoo.runtimes._base import supported_precisions
 
     pruner, known = config["pruner"], RUNTIMES.names()
@@ -105,8 +108,8 @@ def pruning_warnings(pruner: Mapping[str, Any]) -> list[str]:
     """List pruner settings that are valid but rarely intended, one line each."""
     if pruner.get("sparsity") and pruner["start"] == 0 and len(pruner["keep_schedule"] or [0]) == 1:
         return [
-            f"pruner.sparsity={pruner['sparsity']:g} does nothing, because all channels are removed before the first step. With "
-            "pruner.start=0.5 the first half of the training penalizes the scales of the channels to remove."
+            f"pruner.sparsity={pruner['sparsity']:g} does nothing, because all channels are removed before the first step. Set "
+            "pruner.start=0.5 to penalize the scales of the channels to remove during the first half of the training."
         ]
     return []
 
@@ -125,7 +128,10 @@ def training_warnings(config: Mapping[str, Any], model: SegModel) -> list[str]:
 
 
 def _collect_errors(build: Callable[[], Any], section: str, errors: list[str]) -> Any:
-    """Call ``build``; on a ConfigError or ValueError collect its message and return None."""
+    """Call ``build`` and return its result, or None if it fails.
+
+    The messages of a ConfigError or ValueError are added to ``errors``.
+    """
     try:
         return build()
     except ConfigError as error:
@@ -155,7 +161,10 @@ def _device_errors(config: Mapping[str, Any]) -> list[str]:
 
 
 def _path_errors(config: Mapping[str, Any]) -> list[str]:
-    """Require that named files exist, since they are read long after this check."""
+    """Require that input files exist.
+
+    They are read long after this check.
+    """
     from segzoo.weights import is_published, published
 
     errors: list[str] = []
@@ -165,7 +174,7 @@ def _path_errors(config: Mapping[str, Any]) -> list[str]:
             _collect_errors(partial(published, path), "init.ckpt", errors)
             continue
         if path not in (None, "none", "imagenet") and not Path(path).exists():
-            errors.append(f"{key}={path}: there is no such file or folder (looked from {os.path.basename(os.getcwd())}/).")
+            errors.append(f"{key}={path}: there is no such file or directory (relative to {os.path.basename(os.getcwd())}/).")
     if config["distill"]["name"] == "teacher" and config["distill"].get("ckpt") is None:
         errors.append("distill=teacher needs a teacher. Set distill.ckpt=<run directory or file>.")
     resume = config.get("resume", "none")
@@ -185,12 +194,12 @@ def _class_weight_errors(config: Mapping[str, Any], info: DatasetInfo) -> list[s
 
 
 def _size_errors(config: Mapping[str, Any], model: SegModel) -> list[str]:
-    """Run one training step on the meta device to find crops that are too small."""
+    """Run a forward pass on the meta device to detect small crops."""
     import torch
 
     crop = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
     if None in crop:
-        return []  # the images keep their own size, which is known only once they are opened
+        return []  # images keep their own size, which is unknown until they are opened
     errors: list[str] = []
     batch = torch.empty(config["batch_size"], 3, *crop, device="meta")
     _collect_errors(lambda: model.train()(batch), "augment.crop" if config["augment"].get("crop") else "data", errors)

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 def meta_models(
     config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, None)] | None = None
 ) -> tuple[SegModel, SegModel | None]:
-    """Build a model on the meta device and, if it was pruned, the unpruned one.
+    """Build a model and, if it was pruned, the unpruned one.
+
+    Both are on the meta device.
 
     Args:
-        config: its ``model`` and ``backbone`` sections; null ones come from the checkpoint.
-        ckpt: a path as ``segzoo.checkpoints.store.resolve_weight_file`` takes it.
-        num_classes: number of classes of a model without a checkpoint; None is 19. A checkpoint has its own.
+        config: its ``model`` and ``backbone`` sections. Null ones come from the checkpoint.
+        ckpt: a path that ``segzoo.checkpoints.store.resolve_weight_file`` accepts.
+        num_classes: number of classes of a model without a checkpoint; None means 19. A checkpoint has its own.
 
     Raises:
         ConfigError: neither a model nor a checkpoint is given, or they contradict each other.
@@ -43,9 +45,9 @@ def meta_models(
 
 
 def load(ckpt: str | Path) -> SegModel:
-    """Load the model of a checkpoint in evaluation mode, with its dataset info.
+    """Load the model of a checkpoint in evaluation mode.
 
-    Runs nothing that the file names.
+    The model has the dataset info of the checkpoint. Nothing that the file names is executed.
 
     Args:
         ckpt: a run directory (its best checkpoint), a checkpoint directory or a ``.safetensors`` file.
@@ -57,7 +59,7 @@ def load(ckpt: str | Path) -> SegModel:
 
 
 def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]]:
-    """Load a model like ``load``, with its dataset info and metadata.
+    """Load a model like ``load``, and its metadata.
 
     Returns:
         The model, the dataset info, and the metadata: ``config, dataset, widths, step, sha256, path``.
@@ -74,7 +76,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]
     config = meta["config"]
     backbone = {**config["backbone"], "weights": "none"}
     if errors := section_errors("model", config["model"]) + section_errors("backbone", backbone):
-        raise ConfigError([f"ckpt={ckpt}: its own configuration does not fit this version: {error}" for error in errors])
+        raise ConfigError([f"ckpt={ckpt}: its configuration is invalid in this version of segzoo: {error}" for error in errors])
     info = DatasetInfo.from_dict(meta["dataset"])
     model = build_model({"model": config["model"], "backbone": backbone}, info.num_classes)
     try:
@@ -86,15 +88,15 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]
 
 
 def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[SegModel | None, dict[str, Any]]:
-    """Find the model that a pruning starts from: a checkpoint's, or a new one.
+    """Load the model to prune, or leave it to ``build_training``.
 
     Args:
-        config: its ``model``, ``backbone`` and ``data`` sections; null ones come from the checkpoint.
-        ckpt: a path as ``segzoo.checkpoints.store.resolve_weight_file`` takes it; None leaves the model to ``build_training``.
+        config: its ``model``, ``backbone`` and ``data`` sections. Null ones come from the checkpoint.
+        ckpt: a path that ``segzoo.checkpoints.store.resolve_weight_file`` accepts. None leaves the model to ``build_training``.
 
     Returns:
-        The model of the checkpoint or None, and metadata as a checkpoint has it: ``config``, ``dataset``, ``widths`` and ``sha256``,
-        which is None without a checkpoint.
+        The model of the checkpoint or None, and metadata like that of a checkpoint: ``config``, ``dataset``, ``widths`` and
+        ``sha256``, which is None without a checkpoint.
 
     Raises:
         ConfigError: neither a checkpoint nor a model with its data is given, or they contradict each other.
@@ -141,7 +143,9 @@ def check_same_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def dataset_config(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the given data section, or the checkpoint's own with its environment variables resolved.
+    """Return the given data section, or else that of the checkpoint.
+
+    Environment variables in the checkpoint's section are resolved.
 
     Raises:
         ConfigError: the given data has other classes than the checkpoint.
@@ -176,6 +180,9 @@ def check_same_normalization(meta: Mapping[str, Any], data: Mapping[str, Any]) -
 
 
 def _resolve_env(value: Any) -> Any:
-    """Resolve ``${oc.env:NAME,default}`` at the start of a path, the only interpolation that a checkpoint may hold."""
+    """Resolve ``${oc.env:NAME,default}`` at the start of a path.
+
+    It is the only interpolation that a checkpoint can hold.
+    """
     match = re.match(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}", value) if isinstance(value, str) else None
     return os.environ.get(match[1], match[2] or "") + value[match.end() :] if match else value

@@ -1,4 +1,4 @@
-"""The sections of a configuration and the registries that build them."""
+"""Sections of a configuration and the registries that build them."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def section_errors(section: str, given: Any, optional: bool = False) -> list[str
 
     Args:
         section: its key in the configuration.
-        given: its value: a table with a name and settings.
-        optional: whether it may be null.
+        given: its value, a table with a name and settings.
+        optional: whether null is valid.
     """
     registry = SECTIONS[section]
     if given is None:

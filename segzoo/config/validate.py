@@ -13,15 +13,15 @@ from segzoo.registry import ConfigError, setting_errors, unknown_name_error
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
 
-_validated: dict[str, SegModel | None] = {}  # configurations found valid in this process -> model on the meta device
+_validated: dict[str, SegModel | None] = {}  # valid configurations of this process -> model on the meta device
 
 
 def validate(command: str, config: Mapping[str, Any]) -> SegModel | None:
     """Reject an invalid configuration.
 
     Returns:
-        The model of a training on the meta device, None for other commands. A configuration that this process has found valid
-        before is not checked again; its model is handed out once.
+        The model of a training on the meta device, None for other commands. A configuration that this process has already
+        validated is not checked again, and its model is returned once.
 
     Raises:
         ConfigError: with all errors, one per line.
@@ -56,7 +56,7 @@ def _check(command: str, config: Mapping[str, Any]) -> tuple[list[str], SegModel
 
 
 def _single_errors(command: str, config: Mapping[str, Any]) -> list[str]:
-    """Errors of each section and setting by itself."""
+    """List the errors of each section and setting by itself."""
     known = COMMANDS[command]
     errors = []
     for section in known.sections:

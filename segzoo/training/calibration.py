@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CalibrationSet:
-    """Loss and gradients of a model on a fixed set of training images.
+    """Loss and gradients of a model on fixed training images.
 
     Images are processed one at a time, with batch norm and dropout in evaluation mode.
 

@@ -91,7 +91,7 @@ class TrainingContext:
                 self.log.image(f"images/val/{name}", panel, step)
 
     def log_step(self) -> None:
-        """Log the means since the last row, and any warning about them."""
+        """Log the means since the last row and warnings about them."""
         loss, waiting = log_step(self.state, self.optimizer, self.log)
         self.diagnostics.on_log(loss, waiting)
 
@@ -101,7 +101,7 @@ class TrainingContext:
             delete_old(self.run.path, self.settings.keep_checkpoints)
 
     def should_stop(self) -> bool:
-        """Return True after the last step or when early stopping ends the run."""
+        """Return True after the last step or at an early stop."""
         return self.state.step == self.plan.total_steps or self.dist.run_on_rank0(self._out_of_patience)
 
     def _out_of_patience(self) -> bool:
@@ -132,7 +132,7 @@ class TrainingContext:
         return prediction_panels(self.model, components.val_set, components.info, self.precision, count)
 
     def _trainer_state(self) -> dict[str, Any]:
-        """Collect everything but the weights in plain containers and tensors.
+        """Collect the state except the weights in plain containers and tensors.
 
         Every rank calls it.
         """

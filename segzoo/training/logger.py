@@ -50,7 +50,7 @@ class AverageMeters:
 
 
 class MetricLogger:
-    """Open logs of a run, closed at the end of a ``with`` block.
+    """Open logs of a run, for use in a ``with`` block.
 
     Args:
         path: the run directory.

@@ -124,7 +124,7 @@ def _start(
     precision: Precision,
     stop: StopSignal,
 ) -> TrainingContext:
-    """Move the model to its device, restore the run, open data and log."""
+    """Move the model to its device and restore the run."""
     plan = settings.plan(len(components.train_set), dist.size)
     model = precision.place(components.model, channels_last=settings.channels_last).train()
     pruning = ScheduledPruning(model, components, plan.total_steps, precision, dist)

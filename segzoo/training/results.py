@@ -1,4 +1,4 @@
-"""Results of a training: log rows, scores of the best checkpoint, predictions, the run's summary."""
+"""Log rows, scores, predictions and summary of a training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from segzoo.visualization import comparison_panel, image_grid
 
 
 def log_step(state: TrainingState, optimizer: Optimizer, log: MetricLogger) -> tuple[float, float]:
-    """Log the mean losses, this step's learning rates and timings.
+    """Log mean losses, learning rates of this step, and mean timings.
 
     Returns:
         The mean loss since the last row, and the fraction of the time spent waiting for data.
@@ -47,16 +47,17 @@ def log_step(state: TrainingState, optimizer: Optimizer, log: MetricLogger) -> t
 
 
 def store_scores(run: Path, state: TrainingState, result: Evaluation, log: MetricLogger, stages_done: int = 0) -> None:
-    """Log an evaluation, add its scores to the checkpoint, and update the best one and ``eval/``.
+    """Log an evaluation and store its scores with the checkpoint.
 
-    The manifest is written last: until it holds the scores, a run that was killed here evaluates again and writes the same.
+    Updates the best checkpoint and ``eval/`` as well. The scores are added to the manifest after the log and ``eval/`` are written, so a
+    run killed before that evaluates again and writes the same results.
 
     Args:
         run: the run directory.
         state: progress of the run.
         result: the evaluation of this step's checkpoint.
-        log: receives the scores.
-        stages_done: pruning stages completed; a checkpoint with more of them ranks above any with fewer.
+        log: the log of the run.
+        stages_done: completed pruning stages. A checkpoint with more of them ranks above any with fewer.
     """
     checkpoint, scores = step_dir(run, state.step), result.scores
     best = read_pointer(run, "best")
@@ -104,7 +105,10 @@ def prediction_panels(
 
 
 def run_summary(run: Path, state: TrainingState, model: nn.Module) -> dict[str, Any]:
-    """Summarize a run: scores of its best and last checkpoint, and what it took."""
+    """Summarize a finished run.
+
+    The summary has the scores of the best and the last checkpoint, the length of the run and the number of parameters.
+    """
     best = update_best(run) or 0
     scores, last = read_scores(step_dir(run, best)) or {}, read_scores(step_dir(run, state.step)) or {}
     return {

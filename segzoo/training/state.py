@@ -1,4 +1,4 @@
-"""How far a run is, and what a checkpoint holds so that a run resumes exactly."""
+"""State of a training, and how a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ from segzoo.training.pruning import ScheduledPruning, match_memory_format_
 
 
 class Diverged(RuntimeError):
-    """A non-finite loss or gradient; the message names the step and the images."""
+    """A non-finite loss or gradient.
+
+    The message names the step and the images.
+    """
 
 
 @dataclass
 class TrainingState:
-    """The progress of a run.
+    """Progress of a run.
 
     Attributes:
         epoch_size: images in the training set.
         step: optimizer steps done.
         images: training images seen.
         seconds: training time before this process started.
-        nonfinite_steps: consecutive steps, up to the last one, whose numbers were not finite.
-        loss_meters: means of the losses since the last log row.
-        time_meters: seconds per step, and of waiting for data in them, since the last log row; not resumed.
+        nonfinite_steps: consecutive steps with a non-finite loss or gradient, up to and including the last step.
+        loss_meters: mean losses since the last log row.
+        time_meters: mean seconds per step, in total and waiting for data, since the last log row. Not saved in checkpoints.
     """
 
     epoch_size: int
@@ -59,7 +62,11 @@ class TrainingState:
         return (self.seconds + time.perf_counter() - self.started) / 60
 
     def skip_step(self, error: Diverged, allowed: int, log: MetricLogger) -> dict[str, float]:
-        """Count a step that changed nothing; raise its error once more than ``allowed`` came in a row."""
+        """Count a skipped step.
+
+        Raises:
+            Diverged: more than ``allowed`` consecutive steps were skipped.
+        """
         self.nonfinite_steps += 1
         if self.nonfinite_steps > allowed:
             raise Diverged(f"{error}, and resume with resume=<run directory>") from None
@@ -67,7 +74,14 @@ class TrainingState:
         return {}
 
     def update(self, values: Mapping[str, float], *, images: int, seconds: float, waited: float) -> None:
-        """Count a step: its losses, its images over all ranks, its time and the time spent waiting for data."""
+        """Count a step.
+
+        Args:
+            values: losses of the step, empty if it was skipped.
+            images: images of the step over all ranks.
+            seconds: duration of the step.
+            waited: seconds of it spent waiting for data.
+        """
         self.step += 1
         self.nonfinite_steps = 0 if values else self.nonfinite_steps
         self.images += images
@@ -93,19 +107,20 @@ def resume(
     epoch_size: int,
     total_steps: int,
 ) -> TrainingState:
-    """Restore a run from the checkpoint it resumes from, in place; a new run starts at step 0.
+    """Restore a run in place from the checkpoint it resumes from.
 
-    The optimizer's moments come from the checkpoint, its learning rates and other settings from the configuration.
+    A new run starts at step 0. The optimizer's moments come from the checkpoint, its learning rates and other settings from the
+    configuration.
 
     Raises:
-        ConfigError: the checkpoint has another model or optimizer, or is beyond the end of the run.
+        ConfigError: the checkpoint has another model or optimizer, or is past the end of the run.
     """
     checkpoint = run.resume_from
     if checkpoint is None:
         return TrainingState(epoch_size)
     saved = read_trainer(checkpoint)
     if saved["step"] > total_steps:
-        raise ConfigError(f"{checkpoint} is beyond the end of this run of {total_steps} steps; increase steps or epochs")
+        raise ConfigError(f"{checkpoint} is past the end of this run of {total_steps} steps. Increase steps or epochs.")
     weights, meta = read_model(checkpoint)
     try:
         set_channel_widths_(model, weights) if meta["widths"] else model.load_state_dict(weights)
@@ -114,7 +129,7 @@ def resume(
     ema.restore(saved["ema"])
     groups = optimizer.state_dict()["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved["optimizer"]["param_groups"]]:
-        raise ConfigError(f"{checkpoint}: its optimizer has other parameter groups; keep the optim settings to resume from it")
+        raise ConfigError(f"{checkpoint}: its optimizer has other parameter groups. Use the same optim settings to resume from it.")
     optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": groups})
     match_memory_format_(optimizer)
     pruning.keep_ratio = saved["keep_ratio"]

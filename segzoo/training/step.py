@@ -1,9 +1,12 @@
-"""One optimizer step over all ranks and accumulated batches, skipped as a whole if a number is not finite."""
+"""One optimizer step over all ranks and accumulated batches.
+
+A step with a non-finite loss or gradient is skipped as a whole.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,28 +17,30 @@ from segzoo.inference.segment import forward
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
 from segzoo.training.state import Diverged
-from segzoo.types import Batch, Logits, SegmentationLoss
+from segzoo.types import Batch, Logits, MixImages, SegmentationLoss
 
 if TYPE_CHECKING:
     from segzoo.training.context import TrainingContext
 
 
 class MixedBatch(NamedTuple):
-    """A batch with its label maps on the device, their weights, and the function that mixes its images alike."""
+    """A batch and how its images and labels are mixed."""
 
-    image: Tensor  # (N, H, W, 3) uint8
-    targets: list[tuple[Tensor, float]]  # label (N, H, W) and its weight
-    mix_images: Callable[[Tensor], Tensor]
+    image: Tensor  # (N, H, W, 3) uint8, not mixed yet
+    targets: list[tuple[Tensor, float]]  # label maps (N, H, W) on the device, each with its weight
+    mix_images: MixImages
 
 
 class TrainStep:
-    """Takes optimizer steps. A step with a non-finite number changes neither weights nor running statistics.
+    """Takes optimizer steps.
+
+    A step with a non-finite loss or gradient changes neither weights nor running statistics.
 
     Args:
         context: the objects of the running training.
 
     Attributes:
-        valid: weight of the pixels that counted in the last step.
+        valid: weight of the valid pixels of the last step.
     """
 
     def __init__(self, context: TrainingContext):
@@ -52,16 +57,16 @@ class TrainStep:
         """Take one step over the accumulated batches of this rank.
 
         Args:
-            batches: as many as are accumulated.
+            batches: the batches to accumulate.
             step: counted from 1; seeds the mixing of images.
 
         Returns:
-            ``loss``, ``grad_norm`` and, where rows are logged, ``loss_main`` and ``loss_aux`` (auxiliary heads and distillation);
-            the same on every rank.
+            ``loss``, ``grad_norm`` and, in logged steps, ``loss_main`` and ``loss_aux`` (auxiliary heads and distillation). They are the
+            same on every rank.
 
         Raises:
             Diverged: the loss or the gradient is not finite.
-            ConfigError: accumulated batches differ in size and the loss works at the resolution of the logits.
+            ConfigError: the batches differ in size and the loss works at the resolution of the logits.
         """
         _check_sizes(batches, self.loss)
         if self._buffers:
@@ -79,36 +84,47 @@ class TrainStep:
         return values
 
     def _backward(self, batches: Sequence[Batch], step: int) -> tuple[dict[str, float], list[Tensor]]:
-        """Accumulate gradients; return the step's values over all ranks and this rank's loss per batch."""
+        """Accumulate gradients over the batches.
+
+        Returns:
+            The values of the step over all ranks, and the loss of each batch of this rank.
+        """
         self.context.optimizer.zero_grad(set_to_none=True)
         mixed = [self._mix_batch(batch, step * len(batches) + index) for index, batch in enumerate(batches)]
-        weight: Tensor | None = None
+        valid_weight: Tensor | None = None
         total_losses, main_losses = [], []
         for index, batch in enumerate(mixed):
             x = batch.mix_images(self._normalize(batch.image))
             with self.dist.no_sync_until_last(self.net, index == len(mixed) - 1):
                 logits = self._forward(self.net, x)
-                if weight is None:  # of the whole step, so that the gradients of its batches and ranks add up
-                    weight = self._valid_weight(mixed, logits)
-                terms = torch.stack([share * self.loss.terms(logits, label, weight) for label, share in batch.targets]).sum(0)
+                if valid_weight is None:  # that of the whole step, so the gradients of its batches and ranks add up
+                    valid_weight = self._valid_weight(mixed, logits)
+                terms = torch.stack(
+                    [mix_weight * self.loss.terms(logits, label, valid_weight) for label, mix_weight in batch.targets]
+                ).sum(0)
                 loss = self.loss.total(terms)
-                if self.context.components.distill is not None:  # a mean over images: each batch and rank adds its part
+                if self.context.components.distill is not None:  # a mean over images, to which each batch and rank adds its part
                     distill_loss = self.context.components.distill(x, logits, self._forward)
                     loss = loss + distill_loss / (len(mixed) * self.dist.size)
                 self.context.precision.scaler.scale(loss * self.dist.size).backward()  # DDP averages over ranks
             total_losses.append(loss.detach())
             main_losses.append(terms[0].detach())
-        assert weight is not None
-        return self._step_values(total_losses, main_losses, weight, step), total_losses
+        assert valid_weight is not None
+        return self._step_values(total_losses, main_losses, valid_weight, step), total_losses
 
     def _valid_weight(self, batches: Sequence[MixedBatch], logits: Logits) -> Tensor:
-        """Sum the weight of valid pixels of each head over all batches and ranks; of the logits only the sizes matter."""
-        weights = [share * self.loss.weight(label, logits) for batch in batches for label, share in batch.targets]
+        """Sum the valid weight of each head over all batches and ranks.
+
+        Only the shapes of the logits are used.
+        """
+        weights = [mix_weight * self.loss.weight(label, logits) for batch in batches for label, mix_weight in batch.targets]
         return self.dist.sum(torch.stack(weights).sum(0))
 
-    def _step_values(self, total_losses: list[Tensor], main_losses: list[Tensor], weight: Tensor, step: int) -> dict[str, float]:
+    def _step_values(
+        self, total_losses: list[Tensor], main_losses: list[Tensor], valid_weight: Tensor, step: int
+    ) -> dict[str, float]:
         sums = self.dist.sum(torch.stack([torch.stack(total_losses).sum(), torch.stack(main_losses).sum()]))
-        total, main, self.valid = torch.cat([sums, weight[:1]]).tolist()
+        total, main, self.valid = torch.cat([sums, valid_weight[:1]]).tolist()
         heads = {"loss_main": main, "loss_aux": total - main} if self.context.plan.logs_at(step) else {}
         return {"loss": total, **heads}
 
@@ -120,7 +136,7 @@ class TrainStep:
         return forward(net, x, self.context.precision)
 
     def _mix_batch(self, batch: Batch, position: int) -> MixedBatch:
-        """Move the labels of a batch to the device and draw how its images are mixed."""
+        """Move the labels to the device and draw the mixing."""
         label = batch.label.to(self.context.precision.device, non_blocking=True)
         if self.context.components.mix is None:
             return MixedBatch(batch.image, [(label, 1.0)], _identity)
@@ -128,7 +144,11 @@ class TrainStep:
         return MixedBatch(batch.image, *self.context.components.mix(label, seed))
 
     def _update(self, batches: Sequence[Batch], step: int) -> float:
-        """Clip the gradient and step the optimizer; return the gradient norm before clipping."""
+        """Clip the gradient and step the optimizer.
+
+        Returns:
+            The gradient norm before clipping.
+        """
         optimizer, scaler, clip = self.context.optimizer, self.context.precision.scaler, self.context.settings.clip_grad_norm
         scaler.unscale_(optimizer)
         self.context.pruning.add_sparsity_gradient_()
@@ -144,12 +164,15 @@ class TrainStep:
         return float(norm)
 
     def _nonfinite_images(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
-        """Name the images of all ranks whose loss is not finite; all images where that is unknown."""
+        """Name the images of all ranks whose loss is not finite.
+
+        If there are none, as with a non-finite gradient, all images of the step are named.
+        """
         nonfinite = [batch for batch, loss in zip(batches, losses, strict=False) if not torch.isfinite(loss)]
         names = self.dist.gather([name for batch in nonfinite for name in batch.names])
         if not any(names):
             names = self.dist.gather([name for batch in batches for name in batch.names])
-        return [name for of_rank in names for name in of_rank]
+        return [name for rank_names in names for name in rank_names]
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -157,20 +180,20 @@ def _identity(x: Tensor) -> Tensor:
 
 
 def _check_sizes(batches: Sequence[Batch], loss: SegmentationLoss) -> None:
-    """Reject accumulated batches of several sizes unless the loss works at label resolution.
+    """Reject batches of several sizes unless the loss has label resolution.
 
-    At logit resolution the valid weight depends on the logits of each batch, which are not known when the first one is taken.
+    At logit resolution, the valid weight depends on the logits of each batch, which are unknown at the first forward pass.
     """
     if len({tuple(batch.label.shape) for batch in batches}) > 1 and getattr(loss, "resolution", None) != "label":
         names = ", ".join(f"{batch.names[0]} {batch.label.shape[1]}x{batch.label.shape[2]}" for batch in batches)
         raise ConfigError(
-            f"grad_accum_steps={len(batches)} with images of several sizes ({names}, HxW) needs loss.resolution=label, or one size by "
+            f"grad_accum_steps={len(batches)} with images of several sizes ({names}, HxW) needs loss.resolution=label, or crops of one size: "
             "augment.crop=[H,W]"
         )
 
 
 def _diverged_message(problem: str, step: int, names: list[str]) -> str:
     return (
-        f"{problem} at step {step}, on {', '.join(names)}. The weights are those before the step. Check these images and their "
+        f"{problem} at step {step}, on {', '.join(names)}. The step changed no weights. Check these images and their "
         "labels; otherwise lower optim.lr, add schedule.warmup, or set clip_grad_norm=1.0"
     )
