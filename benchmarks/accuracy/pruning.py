@@ -65,9 +65,9 @@ def result_row(name: str, seed: int, run: Path, others: dict[str, Path]) -> dict
     row = finetuned_result(run, bench_hw=SIZE) | {"what": name, "seed": seed}
     row |= {"steps": result["steps"], "best_step": result["best_step"], "miou_pruned": pruned and pruned["miou"]}
     row["against"] = {
-        other: paired_bootstrap_miou(*(np.load(folder / "eval" / "pictures.npy") for folder in (run, path)))
+        other: paired_bootstrap_miou(*(np.load(folder / "eval" / "per_image_counts.npy") for folder in (run, path)))
         for other, path in others.items()
-        if path != run and (path / "eval" / "pictures.npy").exists()
+        if path != run and (path / "eval" / "per_image_counts.npy").exists()
     }
     return row | {"git": run_environment(run)["git"]}
 
