@@ -6,7 +6,7 @@ Zhao et al., CVPR 2017, arXiv:1612.01105. Layers as in the authors' Caffe releas
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +125,8 @@ class PSPNet(SegModel):
         """
         fused = super().fuse_for_inference_()
         if self.pyramid.bins:
-            conv: Any = self.fuse.get_submodule("conv")
+            conv = self.fuse.get_submodule("conv")
+            assert isinstance(conv, nn.Conv2d)
             # read from the layers, because pruning may have changed their widths
             pooled = [layer.out_channels for layer in self.reduce.modules() if isinstance(layer, nn.Conv2d)]
             features = conv.in_channels - sum(pooled) if pooled else conv.in_channels // (1 + len(self.pyramid.bins))

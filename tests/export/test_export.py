@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from varied_networks import vary_norms_
+from varied_networks import vary_batch_norms_
 
 from segzoo.api import create_model
 from segzoo.data.dataset_info import make_dataset_info
@@ -31,7 +31,7 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 57.0)
 def export_wrapper(name="icnet", input: Any = "uint8", output: Any = "both"):
     torch.manual_seed(0)
     model = create_model(name, backbone={"name": "resnet50", "width": 0.125}, num_classes=5).eval()
-    vary_norms_(model)
+    vary_batch_norms_(model)
     return ExportModel(model, MEAN, STD, input=input, output=output).eval()
 
 

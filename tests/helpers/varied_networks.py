@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 
-def vary_norms_(model: nn.Module) -> None:
+def vary_batch_norms_(model: nn.Module) -> None:
     """Give every batch norm channel its own scale, shift and statistics."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -17,7 +17,7 @@ def vary_norms_(model: nn.Module) -> None:
 
 def varied_(model: Any) -> Any:
     """Give every channel of batch norm and convolutions its own values."""
-    vary_norms_(model)
+    vary_batch_norms_(model)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)

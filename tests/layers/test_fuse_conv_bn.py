@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from varied_networks import vary_norms_
+from varied_networks import vary_batch_norms_
 
 from segzoo.api import create_model
 from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
@@ -28,7 +28,7 @@ def test_fusion_keeps_the_output_and_leaves_no_batch_norm(name, backbone, method
     )
     model: Any = create_model(name, backbone=backbone, num_classes=4, **small)
     batch_norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    vary_norms_(model)
+    vary_batch_norms_(model)
     init_zero_classifiers_(model)
     x = torch.randn(1, 3, 64, 80)
     expected = model.eval()(x).main
