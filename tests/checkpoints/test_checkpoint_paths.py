@@ -1,4 +1,4 @@
-"""Every setting that takes a checkpoint resolves the same paths and verifies the same checksums."""
+"""Every checkpoint setting resolves and verifies the same paths."""
 
 from __future__ import annotations
 
@@ -24,53 +24,58 @@ CLASSES = ("background", "part")
 PATHS = ("", "checkpoints", "checkpoints/best", "checkpoints/last", "checkpoints/7", "checkpoints/7/model.safetensors")
 
 
-def network() -> Any:
+def build_model() -> Any:
     return segzoo.create_model("fcn_dilated", {"name": "resnet50", "width": 0.125}, num_classes=2)
 
 
-def distilled(path: Path) -> Any:
-    words = ["model=fcn_dilated", "backbone.width=0.125", "distill=teacher", f"distill.ckpt={path}", "data=folder"]
-    words += ["data.root=/", "data.classes=[background,part]", 'data.images="{split}/{stem}.*"', 'data.labels="{split}/{stem}.png"']
-    return build_training(*resolve_config(parse_overrides("train", words).jobs[0]))
+def build_distillation(path: Path) -> Any:
+    overrides = ["model=fcn_dilated", "backbone.width=0.125", "distill=teacher", f"distill.ckpt={path}", "data=folder"]
+    overrides += [
+        "data.root=/",
+        "data.classes=[background,part]",
+        'data.images="{split}/{stem}.*"',
+        'data.labels="{split}/{stem}.png"',
+    ]
+    return build_training(*resolve_config(parse_overrides("train", overrides).jobs[0]))
 
 
 READERS = {
     "ckpt": lambda path: segzoo.load(path),
-    "init.ckpt": lambda path: INITS.build("checkpoint", network(), CLASSES, ckpt=str(path)),
-    "backbone.weights": lambda path: load_backbone(network().backbone, str(path)),
-    "distill.ckpt": distilled,
+    "init.ckpt": lambda path: INITS.build("checkpoint", build_model(), CLASSES, ckpt=str(path)),
+    "backbone.weights": lambda path: load_backbone(build_model().backbone, str(path)),
+    "distill.ckpt": build_distillation,
     "metadata": read_metadata,
 }
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def saved_run(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("run")
     parsed = resolve_config(parse_overrides("train", ["model=fcn_dilated", "backbone.width=0.125"]).jobs[0])[0]
     config = {name: parsed[name] for name in ("model", "backbone")} | {"data": {"name": "folder"}}
-    save_checkpoint(run, 7, network(), {}, config, DatasetInfo("parts", CLASSES, ((0, 0, 0), (9, 9, 9))), {})
+    save_checkpoint(run, 7, build_model(), {}, config, DatasetInfo("parts", CLASSES, ((0, 0, 0), (9, 9, 9))), {})
     set_pointer(run, "best", 7)
     return run
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", READERS)
-def test_every_setting_takes_every_path(whole, name, path):
-    assert READERS[name](whole / path) is not None
+def test_every_setting_accepts_every_path(saved_run, name, path):
+    assert READERS[name](saved_run / path) is not None
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_resume_takes_every_path(whole, path, tmp_path):
-    run, step = split_run_and_step(whole / path)
-    assert run == whole and step in (None, whole / "checkpoints/7")
-    opened = open_run("train", "x", {}, tmp_path, out=str(tmp_path / "out"), resume=str(whole / path))
-    assert opened.resume_from == whole / "checkpoints/7"
+def test_resume_accepts_every_path(saved_run, path, tmp_path):
+    run, step = split_run_and_step(saved_run / path)
+    assert run == saved_run and step in (None, saved_run / "checkpoints/7")
+    opened = open_run("train", "x", {}, tmp_path, out=str(tmp_path / "out"), resume=str(saved_run / path))
+    assert opened.resume_from == saved_run / "checkpoints/7"
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", READERS)
-def test_one_flipped_bit_is_refused_by_every_setting(whole, tmp_path, name, path):
-    run = shutil.copytree(whole, tmp_path / "run")
+def test_every_setting_rejects_one_flipped_bit(saved_run, tmp_path, name, path):
+    run = shutil.copytree(saved_run, tmp_path / "run")
     file = run / "checkpoints/7/model.safetensors"
     content = bytearray(file.read_bytes())
     content[-5] ^= 4
@@ -80,15 +85,15 @@ def test_one_flipped_bit_is_refused_by_every_setting(whole, tmp_path, name, path
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_an_unfinished_step_is_refused_by_every_setting(whole, tmp_path, name):
-    run = shutil.copytree(whole, tmp_path / "run")
+def test_every_setting_rejects_an_unfinished_checkpoint(saved_run, tmp_path, name):
+    run = shutil.copytree(saved_run, tmp_path / "run")
     (run / "checkpoints/7/manifest.json").unlink()
     with pytest.raises(ConfigError, match="unfinished"):
         READERS[name](run)
 
 
-def test_weights_outside_a_run_cannot_be_resumed(whole, tmp_path):
-    lone = shutil.copy(whole / "checkpoints/7/model.safetensors", tmp_path / "lone.safetensors")
-    assert torch.is_tensor(next(iter(segzoo.load(lone).parameters())))
-    with pytest.raises(ConfigError, match=r"cannot be resumed; start from it by init\.ckpt="):
-        split_run_and_step(lone)
+def test_weights_outside_a_run_cannot_be_resumed(saved_run, tmp_path):
+    moved = shutil.copy(saved_run / "checkpoints/7/model.safetensors", tmp_path / "moved.safetensors")
+    assert torch.is_tensor(next(iter(segzoo.load(moved).parameters())))
+    with pytest.raises(ConfigError, match=r"cannot be resumed; start from it with init\.ckpt="):
+        split_run_and_step(moved)
