@@ -305,11 +305,10 @@ def test_devices(monkeypatch):
 def test_every_setting_has_a_type_the_registry_can_check():
     from segzoo.inference.predictor import predict_images
     from segzoo.runs.open_run import open_run
-    from toy_training import train
+    from segzoo.training.components import TrainingSettings
 
-    assert Range(1) in settings_of(train)["batch_size"].type.__metadata__
-    names = {function.__name__: set(settings_of(function)) for function in (train, evaluate, predict_images, open_run)}
-    assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["train"]
-    assert {"source", "alpha"} < names["predict_images"] and {"mode", "scales", "flip"} < names["evaluate"] & names[
-        "predict_images"
-    ]
+    assert Range(1) in settings_of(TrainingSettings)["batch_size"].type.__metadata__
+    names = {each.__name__: set(settings_of(each)) for each in (TrainingSettings, evaluate, predict_images, open_run)}
+    assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["TrainingSettings"]
+    shared = names["evaluate"] & names["predict_images"]
+    assert {"source", "alpha"} < names["predict_images"] and {"mode", "scales", "flip"} < shared

@@ -1,4 +1,4 @@
-"""Timing one can defend: it settles, knows how well it knows, and what the machine could do at most."""
+"""Timing: warm-up, confidence intervals and the roofline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segzoo.device import peak_memory, reset_peak_memory
-from segzoo.workflows.benchmark import roofline as roofs
+from segzoo.workflows.benchmark import roofline as roofline_module
 from segzoo.workflows.benchmark import timing
 from segzoo.workflows.benchmark.roofline import roofline
 from segzoo.workflows.benchmark.timing import Times, interleaved_ratio, measure, median_interval
@@ -17,8 +17,8 @@ from segzoo.workflows.benchmark.timing import Times, interleaved_ratio, measure,
 CPU = torch.device("cpu")
 
 
-def a_clock(monkeypatch, durations):
-    """Replaces the clock by one on which the n-th call takes ``durations(n)`` seconds; returns the call."""
+def fake_call(monkeypatch, durations):
+    """Replace the clock, and return a function whose n-th call takes ``durations(n)`` seconds."""
     now, calls = [0.0], count()
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
@@ -28,31 +28,31 @@ def a_clock(monkeypatch, durations):
     return call
 
 
-def test_warm_up_lasts_until_times_settle(monkeypatch):
-    found = measure(a_clock(monkeypatch, lambda n: 5.0 if n < 7 else 1.0), CPU, max_seconds=1000, ci_half_width=0.03)
-    assert found.warmup >= 14 and set(found.seconds) == {1.0}
-    assert not found.warnings(0.03)
+def test_warm_up_lasts_until_times_converge(monkeypatch):
+    times = measure(fake_call(monkeypatch, lambda n: 5.0 if n < 7 else 1.0), CPU, max_seconds=1000, ci_half_width=0.03)
+    assert times.warmup >= 14 and set(times.seconds) == {1.0}
+    assert not times.warnings(0.03)
 
 
 def test_measuring_ends_once_the_median_is_known(monkeypatch):
-    steady = measure(a_clock(monkeypatch, lambda n: 1.0), CPU, max_seconds=1000, ci_half_width=0.03)
-    wild = measure(a_clock(monkeypatch, lambda n: 1.0 + n % 7), CPU, max_seconds=1000, ci_half_width=0.03)
-    assert len(steady.seconds) == 30 and 200 < len(wild.seconds) <= 1000
-    assert "one call in ten" in " ".join(wild.warnings(0.03))
+    steady = measure(fake_call(monkeypatch, lambda n: 1.0), CPU, max_seconds=1000, ci_half_width=0.03)
+    noisy = measure(fake_call(monkeypatch, lambda n: 1.0 + n % 7), CPU, max_seconds=1000, ci_half_width=0.03)
+    assert len(steady.seconds) == 30 and 200 < len(noisy.seconds) <= 1000
+    assert "the slowest tenth" in " ".join(noisy.warnings(0.03))
 
 
-def test_time_that_runs_out_is_a_doubt(monkeypatch):
-    found = measure(a_clock(monkeypatch, lambda n: 1.0 + n % 5), CPU, max_seconds=20, ci_half_width=0.01)
-    assert len(found.seconds) >= 10
-    assert "known to" in found.warnings(0.01)[0] and "max_seconds=" in found.warnings(0.01)[0]
+def test_a_wide_interval_gives_a_warning(monkeypatch):
+    times = measure(fake_call(monkeypatch, lambda n: 1.0 + n % 5), CPU, max_seconds=20, ci_half_width=0.01)
+    assert len(times.seconds) >= 10
+    assert "known to" in times.warnings(0.01)[0] and "max_seconds=" in times.warnings(0.01)[0]
 
 
-def test_times_that_never_settled_are_a_doubt(monkeypatch):
-    found = measure(a_clock(monkeypatch, lambda n: 6.0), CPU, max_seconds=20, ci_half_width=0.03)
-    assert found.warmup == 3 and "3 calls before had not settled" in " ".join(found.warnings(0.03))
+def test_a_warm_up_that_did_not_converge_gives_a_warning(monkeypatch):
+    times = measure(fake_call(monkeypatch, lambda n: 6.0), CPU, max_seconds=20, ci_half_width=0.03)
+    assert times.warmup == 3 and "warm-up of 3 calls did not converge" in " ".join(times.warnings(0.03))
 
 
-def test_pairs_do_not_feel_a_machine_that_slows_down(monkeypatch):
+def test_interleaved_calls_cancel_a_slowdown_of_the_machine(monkeypatch):
     now, calls = [0.0], count()
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
@@ -62,8 +62,8 @@ def test_pairs_do_not_feel_a_machine_that_slows_down(monkeypatch):
 
         return call
 
-    found = interleaved_ratio(taking(0.3), taking(0.5), CPU, max_seconds=1000, interval=0.02)
-    assert found.ratio == pytest.approx(0.6, rel=0.02) and len(found.others) >= 10 and next(calls) < 100
+    times = interleaved_ratio(taking(0.3), taking(0.5), CPU, max_seconds=1000, ci_half_width=0.02)
+    assert times.ratio == pytest.approx(0.6, rel=0.02) and len(times.reference_seconds) >= 10 and next(calls) < 100
 
 
 def test_percentiles_are_order_statistics():
@@ -82,14 +82,14 @@ def test_the_interval_of_the_median_covers_it():
 
 
 def test_roofline_counts_operations_and_bytes(monkeypatch):
-    monkeypatch.setattr(roofs, "_best", lambda call, device: 0.5)
+    monkeypatch.setattr(roofline_module, "_best", lambda call, device: 0.5)
     assert roofline(CPU, torch.float32) == {"tflops": 2 * 2048**3 / 0.5 / 1e12, "gb_per_s": 2 * 2**28 / 0.5 / 1e9}
 
 
-def test_memory_is_of_what_ran_since_it_was_forgotten():
+def test_peak_memory_restarts_after_a_reset():
     reset_peak_memory(CPU)
     before = peak_memory(CPU)
-    np.ones(2**25)  # 256 MB, let go at once
+    np.ones(2**25)  # 256 MB, freed at once
     assert 200e6 < peak_memory(CPU) - before < 400e6
     reset_peak_memory(CPU)
     assert peak_memory(CPU) - before < 100e6

@@ -1,6 +1,6 @@
-"""What a model is made of: every layer with its window, output, parameters, operations and receptive field.
+"""Layer table of a model: kernels, outputs, parameters, multiply-adds and receptive fields.
 
-Runs on the meta device, so any size costs nothing. The receptive field is followed through every tensor operation, also those
+It runs on the meta device, so any input size is free. Receptive fields are propagated through every tensor operation, including those
 between layers (Araujo et al., Computing Receptive Fields of Convolutional Neural Networks, Distill 2019).
 """
 
@@ -22,43 +22,45 @@ from segzoo.registry import Range
 from segzoo.reporting.tables import markdown_table
 
 aten: Any = torch.ops.aten
-WHOLE = (aten.bmm, aten.mm, aten.index, aten.mean)  # pooling over the map: every pixel after it has seen the whole image
+GLOBAL_OPS = (aten.bmm, aten.mm, aten.index, aten.mean)  # global or pyramid pooling: every output sees the whole image
 
 
 class ReceptiveField(NamedTuple):
-    """How far a pixel of a map sees: the image pixels between two of its neighbors, and the side of the window it sees."""
+    """Receptive field of the pixels of a feature map."""
 
-    jump: float
-    size: float
+    jump: float  # distance of neighboring pixels, in image pixels
+    size: float  # height and width of the receptive field, in image pixels
 
 
 class Row(NamedTuple):
-    """One layer. Sizes are (channels, height, width); ``macs`` are multiply-adds of convolutions for one image."""
+    """One layer of the table."""
 
     name: str
     kind: str
-    window: str
-    output: tuple[int, ...]
+    window: str  # kernel size, stride and dilation
+    output: tuple[int, ...]  # (channels, height, width)
     params: int
-    macs: int
-    field: float
+    macs: int  # multiply-adds of convolutions for one image
+    field: float  # size of the receptive field in pixels, infinite for the whole image
 
 
 def describe(
     model: nn.Module, *, hw: tuple[Annotated[int, Range(32, None)], Annotated[int, Range(32, None)]] = (512, 1024)
 ) -> list[Row]:
-    """The layers of a model in the order they run, for one image in evaluation mode.
+    """List the layers of a model in execution order.
+
+    The model runs on one image in evaluation mode.
 
     Args:
-        model: on the meta device.
+        model: the model, on the meta device.
         hw: height and width of the image in pixels.
 
     Raises:
-        ValueError: the model rejects images of that size.
+        ValueError: if the model rejects images of that size.
     """
     x = torch.empty(1, 3, *hw, device="meta")
     rows: list[Row] = []
-    with ExitStack() as hooks, torch.no_grad(), _Fields(x) as fields:
+    with ExitStack() as hooks, torch.no_grad(), _ReceptiveFields(x) as fields:
         for name, layer in _layers(model):
             hooks.callback(layer.register_forward_hook(_recorder(name, rows, fields)).remove)
         model.eval()(x)
@@ -66,7 +68,11 @@ def describe(
 
 
 def totals(rows: list[Row]) -> dict[str, Any]:
-    """Parameters, 10^9 multiply-adds, and the receptive field of the scores in pixels (``image``: all of it), as results hold them."""
+    """Sum up the layers of a model.
+
+    Returns:
+        ``params``, ``gmacs`` (10^9 multiply-adds) and ``receptive_field``, that of the logits in pixels or ``image`` for the whole image.
+    """
     return {
         "params": sum(row.params for row in rows),
         "gmacs": sum(row.macs for row in rows) / 1e9,
@@ -75,7 +81,10 @@ def totals(rows: list[Row]) -> dict[str, Any]:
 
 
 def model_complexity(model: nn.Module, hw: tuple[int, int]) -> dict[str, Any]:
-    """``sums`` of a network as it is, with the channels that pruning has left it; on any device, and left as it is."""
+    """Compute ``totals`` of a network at its current channel widths.
+
+    The network may be pruned and on any device. It is left unchanged.
+    """
     return totals(describe(copy.deepcopy(model).to("meta"), hw=hw))
 
 
@@ -84,22 +93,22 @@ def _pixels(field: float) -> int | str:
 
 
 def summary_table(rows: list[Row], before: list[Row] | None = None) -> str:
-    """The rows as a Markdown table, with a line of sums.
+    """Format layers as a Markdown table with a total.
 
     Args:
-        rows: what ``describe`` found.
-        before: the same of the network before it was pruned, layer by layer; its widths, parameters and operations are then shown too.
+        rows: the layers of the network, from ``describe``.
+        before: the same layers before pruning. Their channels, parameters and multiply-adds become additional columns.
     """
     columns = ("layer", "kind", "kernel/stride/dilation", "output", "parameters", "MMACs", "receptive field")
     lines = [_cells(row) for row in rows]
     total = totals(rows)
-    lines.append(("sum", "", "", "", f"{total['params']:,}", f"{1000 * total['gmacs']:,.1f}", total["receptive_field"]))
+    lines.append(("total", "", "", "", f"{total['params']:,}", f"{1000 * total['gmacs']:,.1f}", total["receptive_field"]))
     if before is not None:
         columns += ("channels before", "parameters before", "MMACs before")
-        first = totals(before)
-        past: list[tuple[Any, ...]] = [(row.output[0], *_counts(row)) for row in before]
-        past.append(("", f"{first['params']:,}", f"{1000 * first['gmacs']:,.1f}"))
-        lines = [(*line, *more) for line, more in zip(lines, past, strict=True)]
+        total_before = totals(before)
+        lines_before: list[tuple[Any, ...]] = [(row.output[0], *_counts(row)) for row in before]
+        lines_before.append(("", f"{total_before['params']:,}", f"{1000 * total_before['gmacs']:,.1f}"))
+        lines = [(*line, *line_before) for line, line_before in zip(lines, lines_before, strict=True)]
     return markdown_table(columns, lines)
 
 
@@ -108,20 +117,25 @@ def _cells(row: Row) -> tuple[Any, ...]:
 
 
 def _counts(row: Row) -> tuple[str, str]:
-    """Parameters and 10^6 multiply-adds of a layer, empty where there are none."""
+    """Format parameters and 10^6 multiply-adds, empty if zero."""
     return f"{row.params:,}" if row.params else "", f"{row.macs / 1e6:,.1f}" if row.macs else ""
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules without parts of their own, training-only heads and what does nothing in evaluation left out."""
+    """Iterate over leaf modules that compute something in evaluation.
+
+    Training-only heads are included here, but they do not run in evaluation and so get no row.
+    """
     for name, layer in model.named_modules():
         if not list(layer.children()) and not isinstance(layer, nn.Identity | nn.Dropout | nn.ModuleDict | nn.ModuleList):
             yield name, layer
 
 
-def _recorder(name: str, rows: list[Row], fields: _Fields) -> Callable[[nn.Module, Any, Any], None]:
-    def record(layer: nn.Module, given: Any, output: Any) -> None:
-        if isinstance(output, Tensor):  # a pyramid answers several maps; what reads them has rows of its own
+def _recorder(name: str, rows: list[Row], fields: _ReceptiveFields) -> Callable[[nn.Module, Any, Any], None]:
+    """Create a forward hook that adds the layer to the rows."""
+
+    def record(layer: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):  # pyramid pooling returns several maps, and the layers that use them have rows
             rows.append(_row(name, layer, output, fields.of[output]))
 
     return record
@@ -138,6 +152,7 @@ def _row(name: str, layer: nn.Module, output: Tensor, field: ReceptiveField) -> 
 
 
 def _window(layer: nn.Module) -> str:
+    """Format kernel size, stride and dilation."""
     kernel = getattr(layer, "kernel_size", None)
     if kernel is None:
         return ""
@@ -145,38 +160,38 @@ def _window(layer: nn.Module) -> str:
     return "/".join(str(value[0] if isinstance(value, tuple) else value) for value in (kernel, stride, dilation))
 
 
-class _Fields(TorchDispatchMode):
-    """Follows the receptive field from the image through every operation."""
+class _ReceptiveFields(TorchDispatchMode):
+    """Propagate receptive fields from the image through every operation."""
 
-    def __init__(self, picture: Tensor):
+    def __init__(self, image: Tensor):
         super().__init__()
         self.of = WeakTensorKeyDictionary()
-        self.of[picture] = ReceptiveField(1.0, 1.0)
+        self.of[image] = ReceptiveField(1.0, 1.0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        seen = [self.of[leaf] for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf in self.of]
-        if seen:
-            joint = ReceptiveField(max(field.jump for field in seen), max(field.size for field in seen))
+        inputs = [self.of[leaf] for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf in self.of]
+        if inputs:
+            union = ReceptiveField(max(field.jump for field in inputs), max(field.size for field in inputs))
             for leaf in tree_leaves(output):
                 if isinstance(leaf, Tensor):
-                    self.of[leaf] = _after(func.overloadpacket, args, leaf, joint)
+                    self.of[leaf] = _output_field(func.overloadpacket, args, leaf, union)
         return output
 
 
-def _after(operation: Any, args: Any, output: Tensor, field: ReceptiveField) -> ReceptiveField:
-    """The field of an operation's output, from that of its inputs."""
-    jump, side = field
-    if operation is aten.convolution:
-        kernel, step, dilation, transposed = args[1].shape[-1], args[3][-1], args[5][-1], args[6]
+def _output_field(operation: Any, args: Any, output: Tensor, field: ReceptiveField) -> ReceptiveField:
+    """Compute the receptive field of an output from that of the inputs."""
+    jump, size = field
+    if operation is aten.convolution:  # (input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+        kernel, stride, dilation, transposed = args[1].shape[-1], args[3][-1], args[5][-1], args[6]
         if transposed:
-            return ReceptiveField(jump / step, side + (math.ceil(kernel / step) - 1) * jump)
-        return ReceptiveField(jump * step, side + (kernel - 1) * dilation * jump)
-    if operation in (aten.max_pool2d_with_indices, aten.avg_pool2d):
+            return ReceptiveField(jump / stride, size + (math.ceil(kernel / stride) - 1) * jump)
+        return ReceptiveField(jump * stride, size + (kernel - 1) * dilation * jump)
+    if operation in (aten.max_pool2d_with_indices, aten.avg_pool2d):  # (input, kernel_size, stride, ...)
         kernel = args[1][-1]
-        step = args[2][-1] if len(args) > 2 and args[2] else kernel
-        return ReceptiveField(jump * step, side + (kernel - 1) * jump)
-    if operation is aten.upsample_bilinear2d and args[0].shape[-1] != output.shape[-1]:
+        stride = args[2][-1] if len(args) > 2 and args[2] else kernel
+        return ReceptiveField(jump * stride, size + (kernel - 1) * jump)
+    if operation is aten.upsample_bilinear2d and args[0].shape[-1] != output.shape[-1]:  # (input, output_size, align_corners, ...)
         corner = int(bool(args[2]) and output.shape[-1] > 1)
-        return ReceptiveField(jump * (args[0].shape[-1] - corner) / (output.shape[-1] - corner), side + jump)
-    return ReceptiveField(jump, math.inf) if operation in WHOLE else field
+        return ReceptiveField(jump * (args[0].shape[-1] - corner) / (output.shape[-1] - corner), size + jump)
+    return ReceptiveField(jump, math.inf) if operation in GLOBAL_OPS else field

@@ -1,4 +1,7 @@
-"""The rows of a bench as JSON, as a Markdown table, and as a page with a plot; published figures beside them, marked as claims."""
+"""Benchmark results as JSON, a Markdown table and an HTML page.
+
+Latencies published by others are listed separately, as claims.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +45,11 @@ GROUP_COLUMNS = {
     "backbone": "{}",
     "device": "{}",
     "threads": "{} threads",
-    "said": "{}",
+    "varying_settings": "{}",
     "data": "{}",
 }
-# what others have published for the network alone at 1024x2048: (model, milliseconds, where)
+# latencies published by others, for the network alone at 1024x2048: (model, milliseconds, source); the bench tool prints them, so they
+# ship with the package
 CLAIMS = (
     ("icnet_half (Caffe)", 33.0, "Titan X (Maxwell), Zhao et al., ECCV 2018, table 5"),
     ("PSPNet (Caffe, 713x713 windows)", 1288.0, "Titan X (Maxwell), the same table"),
@@ -57,12 +61,12 @@ CLAIMS = (
 
 
 def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Writes ``bench.json``, ``bench.md`` and ``bench.html`` into a folder; returns the Markdown."""
-    columns, lines, same = _table(rows)
-    text = (f"{same}\n\n" if same else "") + markdown_table(columns, [[_inline(str(c or "")) for c in line] for line in lines])
+    """Write ``bench.json``, ``bench.md`` and ``bench.html`` and return the Markdown."""
+    columns, lines, shared = _table(rows)
+    text = (f"{shared}\n\n" if shared else "") + markdown_table(columns, [[_inline(str(c or "")) for c in line] for line in lines])
     if any(row.get("hw") == [1024, 2048] for row in rows):
-        claimed = "; ".join(f"{name} {ms:g} ms on {where}" for name, ms, where in CLAIMS)
-        text += f"\nWhat others have published, not measured here, the network alone at this size: {claimed}.\n"
+        claims = "; ".join(f"{name} {ms:g} ms on {where}" for name, ms, where in CLAIMS)
+        text += f"\nPublished by others for the network alone at this size, not measured here: {claims}.\n"
     write_json(folder / "bench.json", list(rows))
     write_text(folder / "bench.md", text)
     write_text(folder / "bench.html", page(rows))
@@ -70,38 +74,45 @@ def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[Any]], str]:
-    """Columns, lines, and in a sentence what is the same of every row; a single row stands upright."""
-    cells = [_cells(row) for row in _format_cell(rows)]
+    """Arrange rows as columns, lines and a sentence of shared values.
+
+    A single row is transposed to one line per value.
+    """
+    cells = [_cells(row) for row in _with_varying_settings(rows)]
     if len(cells) == 1:
-        return ("what", "found"), [[name, cell] for name, cell in zip(COLUMNS, cells[0], strict=True) if cell is not None], ""
-    same = {place for place in range(len(COLUMNS) - 1) if len({str(line[place]) for line in cells}) == 1}
-    told = ", ".join(f"{COLUMNS[place]} {cells[0][place]}" for place in sorted(same) if cells and cells[0][place] is not None)
-    rest = [place for place in range(len(COLUMNS)) if place not in same]
+        return ("name", "value"), [[name, cell] for name, cell in zip(COLUMNS, cells[0], strict=True) if cell is not None], ""
+    shared = {column for column in range(len(COLUMNS) - 1) if len({str(line[column]) for line in cells}) == 1}
+    values = ", ".join(f"{COLUMNS[c]} {cells[0][c]}" for c in sorted(shared) if cells and cells[0][c] is not None)
+    varying = [column for column in range(len(COLUMNS)) if column not in shared]
     return (
-        [COLUMNS[place] for place in rest],
-        [[line[place] for place in rest] for line in cells],
-        f"All rows: {told}." if told else "",
+        [COLUMNS[column] for column in varying],
+        [[line[column] for column in varying] for line in cells],
+        f"All rows: {values}." if values else "",
     )
 
 
-def _format_cell(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with those settings of their runtimes in words by which rows of one runtime differ."""
+def _with_varying_settings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Add the settings in which rows of one runtime differ.
 
-    def of_runtime(row: Mapping[str, Any], key: str) -> set[str]:
-        return {str(other.get("settings", {}).get(key)) for other in rows if other.get("runtime") == row.get("runtime")}
+    Each row gets ``varying_settings``, such as ``channels_last=True``, or None.
+    """
 
-    told = []
+    def values(runtime: Any, key: str) -> set[str]:
+        return {str(row.get("settings", {}).get(key)) for row in rows if row.get("runtime") == runtime}
+
+    extended = []
     for row in rows:
-        words = [f"{key}={value}" for key, value in row.get("settings", {}).items() if len(of_runtime(row, key)) > 1]
-        told.append({**row, "said": ", ".join(words) or None})
-    return told
+        settings = [f"{key}={value}" for key, value in row.get("settings", {}).items() if len(values(row.get("runtime"), key)) > 1]
+        extended.append({**row, "varying_settings": ", ".join(settings) or None})
+    return extended
 
 
 def _cells(row: Mapping[str, Any]) -> list[Any]:
+    """Format a row as one cell per column, None if unknown."""
     remarks = row.get("error") or "; ".join(row.get("warnings", []))
     size = "x".join(map(str, row["hw"])) if row.get("hw") else None
     names = [row.get(key) for key in ("model", "backbone", "runtime", "precision", "device", "threads")]
-    first = [*names, row.get("said"), row.get("data"), size, row.get("batch"), row.get("scope")]
+    first = [*names, row.get("varying_settings"), row.get("data"), size, row.get("batch"), row.get("scope")]
     if "ms_per_image" not in row:
         return [*first, *[None] * (len(COLUMNS) - len(first) - 1), remarks]
     return [
@@ -123,12 +134,13 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
 
 
 def _inline(text: str) -> str:
+    """Put text on one line and escape pipes for a Markdown cell."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
     """Standalone HTML page with a latency chart, the table and published results."""
-    timed = [row for row in _format_cell(rows) if "ms_per_image" in row]
+    timed = [row for row in _with_varying_settings(rows) if "ms_per_image" in row]
     columns, lines, shared = _table(rows)
     machine = timed[0]["machine"] if timed else {}
     return render_template(

@@ -1,4 +1,7 @@
-"""What the machine can do at most, measured in the same process as what it is compared with."""
+"""Peak throughput of the machine.
+
+It is measured in the same process as the network it is compared with.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,24 @@ from functools import partial
 
 import torch
 
-TURNS, ENOUGH = 7, 2.0  # calls, and seconds after which no further one begins
-MATRIX, BYTES = {"cpu": 2048, "cuda": 8192}, {"cpu": 2**28, "cuda": 2**30}
+MAX_CALLS, MAX_SECONDS = 7, 2.0  # no further call starts after either limit
+MATRIX_SIZE, COPY_BYTES = {"cpu": 2048, "cuda": 8192}, {"cpu": 2**28, "cuda": 2**30}
 
 
 def roofline(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-    """The best of several square matrix products and of several copies.
+    """Measure peak compute throughput and memory bandwidth.
+
+    Each is the best of several runs, of a square matrix product and of a copy.
 
     Args:
-        device: where they run.
-        dtype: number format of the product; where this processor is faster in fp32, that is what counts.
+        device: device to measure.
+        dtype: data type of the product. If this processor is faster in fp32, the fp32 result counts.
 
     Returns:
-        ``tflops``: 10^12 floating-point operations a second (a multiply-add counts two); ``gb_per_s``: 10^9 bytes read and written.
+        ``tflops``, 10^12 floating-point operations per second (two per multiply-add), and ``gb_per_s``, 10^9 bytes read and written per
+        second.
     """
-    side, size = MATRIX[device.type], BYTES[device.type]
+    side, size = MATRIX_SIZE[device.type], COPY_BYTES[device.type]
     product = min(_best(partial(torch.mm, a, a), device) for a in _matrices(side, device, dtype))
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
@@ -31,16 +37,18 @@ def roofline(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
 
 
 def _matrices(side: int, device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Create a random square matrix in ``dtype`` and in fp32."""
     a = torch.randn(side, side, device=device)
-    return [a.to(kind) for kind in dict.fromkeys((dtype, torch.float32))]
+    return [a.to(each) for each in dict.fromkeys((dtype, torch.float32))]
 
 
 def _best(call: Callable[[], object], device: torch.device) -> float:
-    taken: list[float] = []
-    while len(taken) < TURNS and sum(taken) < ENOUGH:
+    """Return the fastest of several calls, in seconds."""
+    seconds: list[float] = []
+    while len(seconds) < MAX_CALLS and sum(seconds) < MAX_SECONDS:
         start = time.perf_counter()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,4 +1,4 @@
-"""One row of a bench: what a configuration asks for is built in its runtime, measured, and described."""
+"""Run one benchmark configuration and return its row of the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from segzoo.config.commands import arguments_for
 from segzoo.config.sections import section_settings
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from segzoo.export.formats import ExportModel
     from segzoo.models._base import SegModel
-    from segzoo.runtimes._base import Call, RuntimeRequest
+    from segzoo.runtimes._base import InferenceFn, RuntimePrecision, RuntimeRequest
     from segzoo.types import DatasetInfo
 
 EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
 PACKAGES = ("onnx", "onnxruntime", "openvino", "nncf")
-MAX_ERROR_LENGTH = 300  # characters of an error that a row shows
+MAX_ERROR_LENGTH = 300  # characters of an error in a row
 
 
 def run_benchmark(
@@ -38,17 +38,17 @@ def run_benchmark(
     threads: Annotated[int, Range(1, None)] | None = None,
     num_check_images: Annotated[int, Range(1, None)] = 2,
 ) -> dict[str, Any]:
-    """Builds what a configuration asks for, measures it, and says on what it was measured.
+    """Build the configured network and runtime and benchmark them.
 
     Args:
-        config: a whole, checked configuration of the bench.
-        device: where it runs.
-        threads: processor threads; null leaves torch's choice.
-        check: images on which labels are compared with those of eager fp32.
+        config: a complete, validated configuration of the bench tool.
+        device: device of the network.
+        threads: number of CPU threads. Null keeps torch's default.
+        num_check_images: number of images whose labels are compared with eager fp32.
 
     Returns:
-        A row of ``bench.json``: what was measured and on what, ``build_s`` (seconds that conversion and compilation took), and what
-        ``bench`` returns; with ``unable`` instead of times where the runtime cannot run it here.
+        A row of ``bench.json``. It has the configuration, the network, the machine, ``build_s`` (seconds for conversion and compilation)
+        and the result of ``benchmark``, or an ``error`` in place of times if the runtime is unavailable.
     """
     import numpy as np
     import torch
@@ -60,131 +60,159 @@ def run_benchmark(
     from segzoo.workflows.benchmark.model_summary import model_complexity
 
     torch.set_num_threads(threads or torch.get_num_threads())
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # a row that says fp32 is of fp32
-    place, words, size = pick_device(device), arguments_for(benchmark, config), arguments_for(benchmark_images, config)
-    chosen = build_workload(config, **arguments_for(build_workload, config))
-    calibrating = config["runtime"].get("calibration_images", 0) if words["precision"] == "int8" else 0
-    pictures = benchmark_images(chosen.data, num_check_images + max(1, calibrating), **size)
-    checked, seen = (
-        pictures[:num_check_images],
-        pictures[num_check_images:],
-    )  # int8 takes its ranges from others than it is judged by
-    truth = [chosen.model.predict(picture) for picture in checked]
-    example = torch.from_numpy(np.stack([seen[0]] * words["batch"])).to(place)
-    row = _identity(chosen, config, size) | {"device": place.type, "threads": torch.get_num_threads()}
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 must not silently mean TF32
+    torch_device = pick_device(device)
+    options, image_size = arguments_for(benchmark, config), arguments_for(benchmark_images, config)
+    workload = build_workload(config, **arguments_for(build_workload, config))
+    num_calibration = config["runtime"].get("calibration_images", 0) if options["precision"] == "int8" else 0
+    images = benchmark_images(workload.data, num_check_images + max(1, num_calibration), **image_size)
+    # int8 is calibrated on other images than it is checked on
+    check_images, calibration_images = images[:num_check_images], images[num_check_images:]
+    expected = [workload.model.predict(image) for image in check_images]
+    example = torch.from_numpy(np.stack([calibration_images[0]] * options["batch"])).to(torch_device)
+    row = _identity(workload, config, image_size) | {"device": torch_device.type, "threads": torch.get_num_threads()}
     row |= {"versions": versions(*PACKAGES), "machine": machine() | {"clocks_mhz": clocks_mhz()}, "git": git_commit()}
-    lean = inference_copy(chosen.model, chosen.info, place)
-    done, order = model_complexity(lean.model, **size)["gmacs"], RuntimeRequest(lean, example, words["precision"], seen)
-    row |= {"lean_gmacs": done, "norms_merged": _norms(chosen.model) - _norms(lean)}
+    fused = inference_copy(workload.model, workload.info, torch_device)
+    gmacs = model_complexity(fused.model, **image_size)["gmacs"]
+    row |= {"lean_gmacs": gmacs, "norms_merged": _num_batch_norms(workload.model) - _num_batch_norms(fused)}
+    request = RuntimeRequest(fused, example, options["precision"], calibration_images)
     start = time.perf_counter()
     try:
-        call = build_runtime(config["runtime"]["name"], order, **section_settings(config["runtime"]))
+        infer = build_runtime(config["runtime"]["name"], request, **section_settings(config["runtime"]))
     except RuntimeUnavailable as error:
         return row | {"error": str(error)}
-    built = time.perf_counter() - start
-    align = bool(chosen.model.align_corners)
-    found = benchmark(call, lambda logits: upsample_argmax(logits, size["hw"], align), checked, truth, place, done, **words)
-    return row | found | {"build_s": built}
+    build_seconds = time.perf_counter() - start
+    align_corners = bool(workload.model.align_corners)
+    result = benchmark(
+        infer,
+        lambda logits: upsample_argmax(logits, image_size["hw"], align_corners),
+        check_images,
+        expected,
+        torch_device,
+        gmacs,
+        **options,
+    )
+    return row | result | {"build_s": build_seconds}
 
 
 def run_in_subprocess(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``measured_row`` in a process of its own, so that no measurement finds what another left behind.
+    """Run ``run_benchmark`` in a fresh process, isolated from earlier runs.
 
     Args:
-        config: a whole, checked configuration of the bench.
+        config: a complete, validated configuration of the bench tool.
 
     Returns:
-        Its row; with ``unable`` where it failed or its process died.
-    """
-    spawned = multiprocessing.get_context("spawn")
-    ours, theirs = spawned.Pipe(duplex=False)
-    process = spawned.Process(target=_send_row, args=(dict(config), theirs))
-    process.start()
-    theirs.close()
-    try:
-        row = ours.recv()
-    except EOFError:
-        process.join()
-        row = f"the process ended with code {process.exitcode} (-9: out of memory or killed, -11: a crash in the runtime)"
-    process.join()
-    if isinstance(row, BaseException):
-        raise row
-    return row if isinstance(row, dict) else _asked(config) | {"error": row}
-
-
-def _send_row(config: dict[str, Any], answer: Connection) -> None:
-    """The child's whole life: sends the row, the error that ends the tool, or in a sentence what went wrong in this row alone."""
-    try:
-        answer.send(run_benchmark(config, **arguments_for(run_benchmark, config)))
-    except (ConfigError, DataError) as error:
-        answer.send(error)
-    except Exception as error:
-        traceback.print_exc()
-        answer.send(f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_ERROR_LENGTH]}")
-
-
-def inference_copy(model: SegModel, info: DatasetInfo, place: torch.device) -> ExportModel:
-    """A copy of a network made lean, with normalization before it."""
-    from segzoo.export.formats import ExportModel
-
-    lean = copy.deepcopy(model)
-    lean.fuse_for_inference_()
-    return ExportModel(lean, info.mean, info.std, input="uint8", output="logits").eval().to(place)
-
-
-def build_runtime(name: str, order: RuntimeRequest, **words: Any) -> Call:
-    """What the runtime of that name makes of an order.
+        The row of the benchmark, with an ``error`` if it failed or its process died.
 
     Raises:
-        RuntimeUnavailable: it cannot, or is not installed; then the message names the extra.
+        ConfigError, DataError: as ``run_benchmark``. They abort the tool.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_outcome, args=(dict(config), sender))
+    process.start()
+    sender.close()
+    try:
+        outcome = receiver.recv()
+    except EOFError:
+        process.join()
+        message = f"the process ended with code {process.exitcode} (-9: out of memory or killed, -11: a crash in the runtime)"
+        outcome = _Outcome(_requested(config) | {"error": message}, None)
+    process.join()
+    if outcome.user_error is not None:
+        raise outcome.user_error
+    return outcome.row
+
+
+class _Outcome(NamedTuple):
+    """Message of the subprocess: a row, or an error for the user."""
+
+    row: dict[str, Any]
+    user_error: ConfigError | DataError | None
+
+
+def _send_outcome(config: dict[str, Any], connection: Connection) -> None:
+    """Run the benchmark in the child process and send its outcome."""
+    try:
+        outcome = _Outcome(run_benchmark(config, **arguments_for(run_benchmark, config)), None)
+    except (ConfigError, DataError) as error:
+        outcome = _Outcome({}, error)
+    except Exception as error:
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_ERROR_LENGTH]}"
+        outcome = _Outcome(_requested(config) | {"error": message}, None)
+    connection.send(outcome)
+
+
+def inference_copy(model: SegModel, info: DatasetInfo, device: torch.device) -> ExportModel:
+    """Copy a network, fuse it for inference and add normalization."""
+    from segzoo.export.formats import ExportModel
+
+    fused = copy.deepcopy(model)
+    fused.fuse_for_inference_()
+    return ExportModel(fused, info.mean, info.std, input="uint8", output="logits").eval().to(device)
+
+
+def build_runtime(name: str, request: RuntimeRequest, **settings: Any) -> InferenceFn:
+    """Build the inference function of a runtime.
+
+    Raises:
+        RuntimeUnavailable: if the runtime cannot fulfill the request or is not installed. The message names the missing extra.
     """
     from segzoo.runtimes._base import RuntimeUnavailable
 
     try:
-        return RUNTIMES.build(name, order, **words)
+        return RUNTIMES.build(name, request, **settings)
     except ImportError as error:
-        help_ = f': pip install "segzoo[{EXTRAS[name]}]"' if name in EXTRAS else ""
-        raise RuntimeUnavailable(f"{error}{help_}") from None
+        hint = f': pip install "segzoo[{EXTRAS[name]}]"' if name in EXTRAS else ""
+        raise RuntimeUnavailable(f"{error}{hint}") from None
 
 
 def make_segmenter(
-    model: SegModel, info: DatasetInfo, runtime: str, precision: str, pictures: Sequence[np.ndarray], place: torch.device
+    model: SegModel,
+    info: DatasetInfo,
+    runtime: str,
+    precision: RuntimePrecision,
+    images: Sequence[np.ndarray],
+    device: torch.device,
 ) -> Callable[[], torch.Tensor]:
-    """What labels the first of several images of one size, from bytes on the device to a label a pixel, in a runtime.
+    """Build a function that segments the first image in a runtime.
+
+    It starts from bytes on the device and returns one label per pixel. The images have one size, and int8 is calibrated on them.
 
     Raises:
-        RuntimeUnavailable: as ``runtime_call``.
+        RuntimeUnavailable: as ``build_runtime``.
     """
     import torch
 
     from segzoo.layers.upsample_argmax import upsample_argmax
     from segzoo.runtimes._base import RuntimeRequest
 
-    example, align = torch.from_numpy(pictures[0][None]).to(place), bool(model.align_corners)
-    call = build_runtime(runtime, RuntimeRequest(inference_copy(model, info, place), example, precision, pictures))  # type: ignore[arg-type]
-    return lambda: upsample_argmax(call(example), example.shape[1:3], align)
+    example, align_corners = torch.from_numpy(images[0][None]).to(device), bool(model.align_corners)
+    infer = build_runtime(runtime, RuntimeRequest(inference_copy(model, info, device), example, precision, images))
+    return lambda: upsample_argmax(infer(example), example.shape[1:3], align_corners)
 
 
-def _identity(chosen: Workload, config: Mapping[str, Any], size: Mapping[str, Any]) -> dict[str, Any]:
-    """What is measured: the keys of a row that name it."""
+def _identity(workload: Workload, config: Mapping[str, Any], image_size: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the keys of a row that identify the configuration and network."""
     from segzoo.workflows.benchmark.model_summary import model_complexity
 
-    totals = model_complexity(chosen.model, **size)
-    sizes = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": chosen.weights, "data": chosen.data.info.name}
-    return _asked(config) | {group: chosen.config[group]["name"] for group in ("model", "backbone")} | sizes
+    totals = model_complexity(workload.model, **image_size)
+    network = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": workload.weights, "data": workload.data.info.name}
+    return _requested(config) | {group: workload.config[group]["name"] for group in ("model", "backbone")} | network
 
 
-def _norms(network: torch.nn.Module) -> int:
-    """How many batch norms a network still has."""
+def _num_batch_norms(model: torch.nn.Module) -> int:
+    """Count the batch norm layers."""
     import torch
 
-    return sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+    return sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
 
 
-def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row is of, as far as the configuration alone says it."""
-    named = {group: (config.get(group) or {}).get("name") for group in ("model", "backbone")}
+def _requested(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the keys of a row that follow from the configuration alone."""
+    names = {group: (config.get(group) or {}).get("name") for group in ("model", "backbone")}
     runtime = {"runtime": config["runtime"]["name"], "settings": section_settings(config["runtime"])}
     return (
-        named | runtime | {"hw": list(config["hw"])} | {key: config.get(key) for key in ("precision", "device", "batch", "scope")}
+        names | runtime | {"hw": list(config["hw"])} | {key: config.get(key) for key in ("precision", "device", "batch", "scope")}
     )

@@ -1,4 +1,8 @@
-"""Times one can defend: warmed up until they settle, repeated until the median is known, with the reason when it is not."""
+"""Robust timing of function calls.
+
+Calls are warmed up until their times converge, and repeated until the confidence interval of the median is narrow enough. Warnings state
+why a median cannot be trusted.
+"""
 
 from __future__ import annotations
 
@@ -11,136 +15,151 @@ from typing import NamedTuple
 
 import torch
 
-WINDOW = 5  # calls of which a median is taken while warming up
-SETTLED_SPREAD = 0.05  # relative change between two such medians
+WINDOW = 5  # calls per running median during warm-up
+CONVERGED_CHANGE = 0.05  # largest relative change between two such medians
 
 
 @dataclass(frozen=True)
 class Times:
-    """What was measured.
+    """Times of repeated calls.
 
     Attributes:
-        seconds: of each counted call, in order.
-        warmup: calls before those.
-        settled: whether their median stood still in the end.
+        seconds: time of each counted call, in order.
+        warmup: number of warm-up calls before those.
+        converged: whether the running median of the warm-up converged.
     """
 
     seconds: list[float]
     warmup: int
-    settled: bool = True
+    converged: bool = True
 
     def percentiles(self, divisor: float = 1) -> dict[str, float]:
-        """Milliseconds below which half, 90 % and 99 % of the calls stayed, each divided by ``divisor``."""
+        """Compute the 50th, 90th and 99th percentile in milliseconds.
+
+        Each is divided by ``divisor``, such as the batch size.
+        """
         ordered = sorted(self.seconds)
         return {
             f"p{p}": 1000 * ordered[min(len(ordered) - 1, math.ceil(len(ordered) * p / 100) - 1)] / divisor for p in (50, 90, 99)
         }
 
-    def warnings(self, wanted: float) -> list[str]:
-        """Why the median may not be trusted, in sentences; empty if it may."""
+    def warnings(self, ci_half_width: float) -> list[str]:
+        """List the reasons not to trust the median.
+
+        Args:
+            ci_half_width: target half-width of its 95 % confidence interval, as a fraction of the median.
+        """
         low, high = median_interval(self.seconds)
-        middle, found = statistics.median(self.seconds), []
-        if high - low > 2 * wanted * middle:
-            found.append(
-                f"the median is known to {(high - low) / middle / 2:.0%} only, wanted {wanted:.0%}: give more time by seconds="
-            )
-        if not self.settled:
-            found.append(
-                f"the times of the {self.warmup} calls before had not settled when their time was spent: give more by seconds="
-            )
+        median, messages = statistics.median(self.seconds), []
+        if high - low > 2 * ci_half_width * median:
+            half_width = (high - low) / median / 2
+            messages.append(f"the median is known to ±{half_width:.0%}, target ±{ci_half_width:.0%}: increase max_seconds=")
+        if not self.converged:
+            messages.append(f"the warm-up of {self.warmup} calls did not converge: increase max_seconds=")
         if self.percentiles()["p90"] > 1.25 * self.percentiles()["p50"]:
-            found.append("one call in ten takes a quarter longer than the median: something else uses the machine")
-        return found
+            messages.append("the slowest tenth of the calls takes at least 25% longer than the median: the machine may be busy")
+        return messages
 
 
 def median_interval(seconds: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the median, free of any assumption on the distribution: two order statistics."""
+    """Compute the 95 % confidence interval of the median.
+
+    It consists of two order statistics, so it assumes nothing about the distribution.
+    """
     ordered, count = sorted(seconds), len(seconds)
-    reach = 0.98 * math.sqrt(count)
-    return ordered[max(0, math.floor(count / 2 - reach))], ordered[min(count - 1, math.ceil(count / 2 + reach))]
+    half_range = 0.98 * math.sqrt(count)
+    return ordered[max(0, math.floor(count / 2 - half_range))], ordered[min(count - 1, math.ceil(count / 2 + half_range))]
 
 
 def measure(
     call: Callable[[], object], device: torch.device, *, max_seconds: float, ci_half_width: float, min_calls: int = 10
 ) -> Times:
-    """Calls until the running median settles, then until its interval is narrow enough or the time is spent.
+    """Time a call until its median is known precisely enough.
+
+    The warm-up ends when the running median converges. The counted calls end when the confidence interval of their median is narrow
+    enough, or when the time is up.
 
     Args:
-        call: what to time; on CUDA it is timed by events on the current stream.
-        device: where it runs.
-        seconds: longest time for the counted calls; warming up may take half as long again.
-        interval: half the width wanted of the median's 95 % interval, as a share of the median.
-        least: fewest counted calls, even if they take longer.
+        call: the function to time, by events on the current stream if the device is CUDA.
+        device: device of the call.
+        max_seconds: maximum total time of the counted calls. The warm-up may take half as long in addition.
+        ci_half_width: target half-width of the median's 95 % confidence interval, as a fraction of the median.
+        min_calls: minimum number of counted calls, even if they take longer.
     """
-    once = _cuda_clock(call) if device.type == "cuda" else _clock(call)
-    warm: list[float] = []
-    while not _is_settled(warm):
-        warm.append(once())
-        if len(warm) >= 3 and sum(warm) > max_seconds / 2:
+    timed_call = _cuda_clock(call) if device.type == "cuda" else _clock(call)
+    warmup: list[float] = []
+    while not _has_converged(warmup):
+        warmup.append(timed_call())
+        if len(warmup) >= 3 and sum(warmup) > max_seconds / 2:
             break
-    taken: list[float] = []
-    while len(taken) < min_calls or sum(taken) < max_seconds:
-        taken.append(once())
-        if len(taken) >= 3 * min_calls and len(taken) % min_calls == 0:
-            low, high = median_interval(taken)
-            if high - low <= 2 * ci_half_width * statistics.median(taken):
+    seconds: list[float] = []
+    while len(seconds) < min_calls or sum(seconds) < max_seconds:
+        seconds.append(timed_call())
+        if len(seconds) >= 3 * min_calls and len(seconds) % min_calls == 0:
+            low, high = median_interval(seconds)
+            if high - low <= 2 * ci_half_width * statistics.median(seconds):
                 break
-    return Times(taken, len(warm), _is_settled(warm))
+    return Times(seconds, len(warmup), _has_converged(warmup))
 
 
 class InterleavedTimes(NamedTuple):
-    """What two calls taken in turns came to: the median ratio of their times, and the seconds of the second one."""
+    """Median ratio of two calls' times, and the times of the reference."""
 
     ratio: float
-    others: list[float]
+    reference_seconds: list[float]
 
 
 def interleaved_ratio(
     call: Callable[[], object],
-    other: Callable[[], object],
+    reference: Callable[[], object],
     device: torch.device,
     *,
     max_seconds: float,
-    interval: float,
+    ci_half_width: float,
     min_pairs: int = 10,
 ) -> InterleavedTimes:
-    """Two calls' times, taken in turns, so that whatever else uses the machine meets both.
+    """Time two interleaved calls and compare them.
+
+    Because the calls alternate, other load on the machine affects both.
 
     Args:
-        call, other: what to time, the one by the other.
-        device: where they run.
-        seconds: longest time for the counted pairs.
-        interval: half the width wanted of the median's 95 % interval, as a share of the median.
-        least: fewest counted pairs, even if they take longer.
+        call, reference: the functions to time. The ratio is the first divided by the second.
+        device: device of both calls.
+        max_seconds: maximum total time of the counted pairs.
+        ci_half_width: target half-width of the ratio's 95 % confidence interval, as a fraction of the ratio.
+        min_pairs: minimum number of counted pairs, even if they take longer.
     """
-    ours, theirs = (_cuda_clock(each) if device.type == "cuda" else _clock(each) for each in (call, other))
-    for once in (ours, theirs, ours, theirs):
-        once()
+    timed_call, timed_reference = (_cuda_clock(each) if device.type == "cuda" else _clock(each) for each in (call, reference))
+    for warmup_call in (timed_call, timed_reference, timed_call, timed_reference):
+        warmup_call()
     ratios: list[float] = []
-    others: list[float] = []
-    spent = 0.0
-    while len(ratios) < min_pairs or spent < max_seconds:
-        first = ours() if len(ratios) % 2 == 0 else None
-        second = theirs()
-        first = ours() if first is None else first
-        ratios.append(first / second)
-        others.append(second)
-        spent += first + second
+    reference_seconds: list[float] = []
+    elapsed = 0.0
+    while len(ratios) < min_pairs or elapsed < max_seconds:
+        call_first = len(ratios) % 2 == 0
+        first, second = (timed_call(), timed_reference()) if call_first else (timed_reference(), timed_call())
+        call_time, reference_time = (first, second) if call_first else (second, first)
+        ratios.append(call_time / reference_time)
+        reference_seconds.append(reference_time)
+        elapsed += call_time + reference_time
         if len(ratios) >= 2 * min_pairs and len(ratios) % min_pairs == 0:
             low, high = median_interval(ratios)
-            if high - low <= 2 * interval * statistics.median(ratios):
+            if high - low <= 2 * ci_half_width * statistics.median(ratios):
                 break
-    return InterleavedTimes(statistics.median(ratios), others)
+    return InterleavedTimes(statistics.median(ratios), reference_seconds)
 
 
-def _is_settled(warm: Sequence[float]) -> bool:
-    if len(warm) < 2 * WINDOW:
+def _has_converged(warmup: Sequence[float]) -> bool:
+    """Compare the medians of the last two windows of calls."""
+    if len(warmup) < 2 * WINDOW:
         return False
-    last, previous = (statistics.median(warm[-end - WINDOW : -end or None]) for end in (0, WINDOW))
-    return abs(last - previous) <= SETTLED_SPREAD * previous
+    last, previous = (statistics.median(warmup[-end - WINDOW : -end or None]) for end in (0, WINDOW))
+    return abs(last - previous) <= CONVERGED_CHANGE * previous
 
 
 def _clock(call: Callable[[], object]) -> Callable[[], float]:
+    """Wrap a call to return its wall-clock time in seconds."""
+
     def once() -> float:
         start = time.perf_counter()
         call()
@@ -150,6 +169,8 @@ def _clock(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def _cuda_clock(call: Callable[[], object]) -> Callable[[], float]:
+    """Wrap a call to return its time on the GPU in seconds."""
+
     def once() -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""What a bench measures: a trained or a fresh network, and images for it."""
+"""Benchmark workloads: a trained or randomly initialized network, and images."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ Side = Annotated[int, Range(33, 8192)]
 
 
 class Workload(NamedTuple):
-    """A network to be measured, in evaluation mode on the CPU.
-
-    ``weights`` says where its weights come from; ``config`` holds its ``model`` and ``backbone`` sections.
-    """
+    """A network to benchmark, in evaluation mode on the CPU."""
 
     model: SegModel
     info: DatasetInfo
     data: Dataset
-    config: Mapping[str, Any]
-    weights: str
+    config: Mapping[str, Any]  # with its ``model`` and ``backbone`` sections
+    weights: str  # origin of the weights: checksum of the checkpoint, or seed and hash
 
 
 def build_workload(
     config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
 ) -> Workload:
-    """The network of a checkpoint, or a fresh one that scores every class and whose norms have seen a few images.
+    """Load a network from a checkpoint, or initialize one randomly.
+
+    A random network predicts several classes, and its batch norm layers have the statistics of a few images.
 
     Args:
-        config: its ``model``, ``backbone`` and ``data`` sections; what is null comes from the checkpoint. Without a checkpoint,
-            data that is null is ``parts``.
-        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file; null makes random weights.
-        classes: how many classes a fresh network scores, 19 if null; a checkpoint has its own.
-        seed: of the random weights.
+        config: ``model``, ``backbone`` and ``data`` sections. Null sections come from the checkpoint. Without a checkpoint, ``data``
+            defaults to ``parts``.
+        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file. Null means random weights.
+        num_classes: number of classes of a random network, 19 if null. A checkpoint has its own.
+        seed: seed of the random weights.
 
     Raises:
-        ConfigError: neither a model nor a checkpoint is given, or they contradict each other.
+        ConfigError: if neither a model nor a checkpoint is given, or they contradict each other.
     """
     import torch
 
@@ -55,27 +54,30 @@ def build_workload(
         check_same_model(meta, config)
         if num_classes not in (None, info.num_classes):
             raise ConfigError(
-                f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Leave num_classes= away."
+                f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Omit num_classes=."
             )
         return Workload(model, info, build_data(dataset_config(meta, config.get("data")), "val"), meta["config"], meta["sha256"])
     if config.get("model") is None:
-        raise ConfigError("there is nothing to measure: say model=<name> for random weights, or ckpt=<run directory>")
+        raise ConfigError("there is nothing to benchmark: set model=<name> for random weights, or ckpt=<run directory>")
     data = build_data(config["data"], "val") if config.get("data") else DATA.build("parts", "val")
     torch.manual_seed(seed)
     model = build_model(config, num_classes or 19).eval()
     model.info = data.info
     init_zero_classifiers_(model)
     _calibrate_batch_norm(model, [data[i].image for i in range(min(4, len(data)))], data.info)
-    return Workload(model, data.info, data, config, f"random, seed {seed}, {_hash(model)}")
+    return Workload(model, data.info, data, config, f"random, seed {seed}, {_weights_hash(model)}")
 
 
 def benchmark_images(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:
-    """Images of a data set brought to one size by bilinear resampling, (H, W, 3) uint8 each.
+    """Take images spread over a data set, bilinearly resized to one size.
 
     Args:
-        data: where they come from, spread over it.
-        count: how many.
+        data: source of the images.
+        count: number of images.
         hw: height and width in pixels.
+
+    Returns:
+        (H, W, 3) uint8 each.
     """
     import cv2
 
@@ -84,7 +86,10 @@ def benchmark_images(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024
 
 
 def init_zero_classifiers_(model: torch.nn.Module) -> None:
-    """Draws the scores that start at zero, as FCN's do: a network that calls everything class 0 agrees with anything."""
+    """Randomly initialize classifiers whose weights are all zero.
+
+    FCN's classifiers start at zero. Such a network predicts class 0 everywhere, so its agreement would say nothing.
+    """
     import torch
 
     from segzoo.layers.conv import Classifier
@@ -95,25 +100,33 @@ def init_zero_classifiers_(model: torch.nn.Module) -> None:
 
 
 def _calibrate_batch_norm(model: SegModel, images: list[np.ndarray], info: DatasetInfo) -> None:
-    """Gives the norms of a fresh network the statistics of some images, so that its maps have the sizes of a trained one's."""
+    """Set the batch norm statistics of a random network from some images.
+
+    Its activations then have magnitudes like those of a trained network.
+    """
     import torch
 
     from segzoo.layers.normalize import normalize
 
-    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        torch.nn.init.ones_(norm.weight)  # some start at zero, which would leave their branch out
-        norm.momentum = None  # a plain mean
-        norm.train()
+    batch_norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for batch_norm in batch_norms:
+        torch.nn.init.ones_(batch_norm.weight)  # zero-initialized weights would disable their branch
+        batch_norm.momentum = None  # cumulative average
+        batch_norm.train()
     with torch.no_grad():
         for image in images:
             model(normalize(torch.from_numpy(image[None]), info, torch.device("cpu")))
-    for norm in norms:
-        norm.momentum = 0.1
-        norm.eval()
+    for batch_norm in batch_norms:
+        batch_norm.momentum = 0.1
+        batch_norm.eval()
 
 
-def _hash(model: SegModel) -> str:
+def _weights_hash(model: SegModel) -> str:
+    """Hash the values of all tensors.
+
+    ``checkpoints.serialization.state_dict_hash`` also includes names and shapes. Published results identify random weights by this hash,
+    so it must not change.
+    """
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.numpy().tobytes())

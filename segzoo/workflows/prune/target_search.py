@@ -214,8 +214,8 @@ def _latency_meter(target: Target, dataset: Dataset, device: DeviceName) -> Call
             reference.append(segment)
             reference_seconds.extend(measure(segment, torch_device, max_seconds=20, ci_half_width=0.02).seconds)
             return 1000 * statistics.median(reference_seconds)
-        times = interleaved_ratio(segment, reference[0], torch_device, max_seconds=20, interval=0.02)
-        reference_seconds.extend(times.others)
+        times = interleaved_ratio(segment, reference[0], torch_device, max_seconds=20, ci_half_width=0.02)
+        reference_seconds.extend(times.reference_seconds)
         return 1000 * times.ratio * statistics.median(reference_seconds)
 
     return milliseconds
