@@ -1,33 +1,46 @@
-"""When a network loses channels, how many, and which."""
+"""Structured pruning in one or several stages of a training."""
 
 from __future__ import annotations
 
 import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim, model_outputs, trace_channels
-from segzoo.pruning.selection import channel_importance, groups_of, select_channels
-from segzoo.pruning.sensitivity import RATIOS, SensitivityCurve, equal_loss_ratios, scan_sensitivity
+from segzoo.pruning.ranking import Allocation, Ranking
+from segzoo.pruning.selection import FilterImportance, channel_importance, prunable_groups, select_channels
+from segzoo.pruning.sensitivity import RATIOS, SensitivityCurve, scan_sensitivity
 from segzoo.pruning.surgery import drop_channels, remove_channels_
 from segzoo.registry import ConfigError
 
-Allocation = Literal["uniform", "global", "sensitivity"]
-Values = Callable[[ParamDim], Tensor]  # of each filter of a layer
-Rank = Callable[[nn.Module, ChannelGraph, "CalibrationData"], Values]
-BroadcastFn = Callable[[Callable[[], set[int]]], set[int]]
-SparsityTerms = tuple[nn.Parameter, Tensor]  # a norm's scales, and the weight of each in the sparsity term
-Resize = Callable[[str, Tensor], Tensor]  # a parameter's name, and anything of its shape -> the same without what was removed
+Criterion = Callable[..., FilterImportance]  # (model, graph, calibration, **settings of its own)
+BroadcastFn = Callable[[Callable[[], set[int]]], set[int]]  # calls a function on one rank, returns its result on all
+ResizeFn = Callable[[str, Tensor], Tensor]  # (parameter name, tensor of its shape) -> the tensor without the pruned channels
+
+
+class CalibrationData(Protocol):
+    """Loss and gradients of a model on a few images.
+
+    Both describe the model as it is at the time of the call; see ``segzoo.training.calibration``.
+    """
+
+    def loss(self) -> float:
+        """The mean loss."""
+        ...
+
+    def gradients(self) -> Iterator[Mapping[str, Tensor]]:
+        """Yield the gradients of the loss by parameter name, batch by batch."""
+        ...
 
 
 class NoCalibration:
-    """The evidence of no image, where only what does not depend on images is asked."""
+    """Calibration without images, for checks that depend on none."""
 
     def loss(self) -> float:
         return 0.0
@@ -36,26 +49,15 @@ class NoCalibration:
         return iter(())
 
 
-class CalibrationData(Protocol):
-    """What a network does on a few images, as it is when asked; see ``segzoo.training.calibration``."""
-
-    def loss(self) -> float:
-        """Its mean loss."""
-        ...
-
-    def gradients(self) -> Iterator[Mapping[str, Tensor]]:
-        """The loss's gradient by the parameter's name, batch by batch."""
-        ...
-
-
 @dataclass(frozen=True)
 class Target:
-    """A size or a time that the pruned network shall not exceed.
+    """Upper limit on the size or latency of the pruned model.
 
     Attributes:
         kind: ``ms``, ``gmacs`` or ``params``.
-        value: milliseconds an image from bytes to labels, 10^9 multiply-adds, or parameters.
-        hw, runtime, precision: of the image and the network that are timed or counted.
+        value: milliseconds per image from bytes to labels, 10^9 multiply-adds, or parameters.
+        hw: height and width of the image that is timed or counted.
+        runtime, precision: runtime and number format that are timed.
     """
 
     kind: str
@@ -65,56 +67,28 @@ class Target:
     precision: str
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """What a network's channels are worth, from which any share of them can be dropped.
-
-    Attributes:
-        channels: of the network.
-        worth: of each channel.
-        curves: what each block does to the loss, where the shares go by that; else none.
-    """
-
-    channels: ChannelGraph
-    importance: Mapping[int, float]
-    curves: Sequence[SensitivityCurve]
-    pruner: Pruner
-
-    def select(self, keep: float, first: Mapping[str, int] | None = None) -> set[int]:
-        """The channels of least worth.
-
-        Args:
-            keep: share of the channels that stays.
-            first: output channels that each convolution had at first, by name, of which that is a share; None: as they are now.
-        """
-        how, kept, words = self.pruner.allocation, None, {"multiple": self.pruner.round_to, "exclude": self.pruner.exclude}
-        grown = {place: self._by_layer(block, first) for place, block in enumerate(self.channels.groups)} if first else None
-        if how == "sensitivity":
-            places = {curve.group: curve.channels for curve in self.curves}
-            more = sum(grown[place] for place in places) / sum(places.values()) if grown else 1.0
-            how, kept = "uniform", equal_loss_ratios(self.curves, min(1.0, keep * more))
-        return select_channels(self.channels, self.importance, keep, how=how, kept=kept, grown=grown, **words)
-
-    def _by_layer(self, block: Sequence[int], first: Mapping[str, int]) -> float:
-        slot = self.channels.filters(block)[0]
-        return len(block) * first[slot.name.removesuffix(".weight")] / len(self.channels.dims[slot])
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pruner:
-    """Removes the channels of least worth, in one or several stages of a training.
+    """Removes the least important channels of a model in stages.
 
     Attributes:
-        worth: gives, for a network, its channels and what it does on images, the worth of each filter of a layer.
-        shares: of the channels there were at first, those that stay after each stage.
-        start: share of the training after which the first stage comes; the others follow evenly until its end.
-        how, multiple, exclude: as ``rank.dropped`` takes them; with ``scan`` each block loses what raises the loss alike.
-        sparsity: weight of the sum of the norms' absolute scales in the training loss before the last stage; 0 for none.
-        target: what the last share is to be searched for, by ``segzoo.workflows.prune.target_search``; None where it is given.
-        chosen: the channels that the first stage removes, where that has been settled already; None leaves it to that moment.
+        criterion: name of the importance criterion, as in ``conf/pruner/``.
+        settings: the criterion's own settings.
+        importance: computes the importance of filters; called with the model, its channels, the calibration data and ``settings``.
+        keep_ratios: fraction of the initial channels that is left after each stage.
+        start: fraction of the training after which the first stage runs; the others follow at equal intervals until its end.
+        allocation, round_to, exclude: see ``select_channels``; ``sensitivity`` lets every group of channels raise the loss alike.
+        sparsity: weight of the L1 penalty on batch norm scales before the last stage; 0 for none.
+        target: the limit for which the keep ratio has yet to be searched, by ``segzoo.workflows.prune.target_search``, or None.
+        chosen: channels that the first stage removes, if already selected; None selects them when it runs.
+
+    Raises:
+        ConfigError: sensitivity allocation below the smallest ratio that is scanned, where it would equal ``uniform``.
     """
 
-    importance: Rank
+    criterion: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    importance: Criterion
     keep_ratios: tuple[float, ...]
     start: float
     allocation: Allocation
@@ -125,116 +99,140 @@ class Pruner:
     chosen: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
-        """Raises ConfigError where a scan would do what ``uniform`` does: below the least share that it looks at."""
-        falls = [later / earlier for earlier, later in zip((1.0, *self.keep_ratios), self.keep_ratios, strict=False)]
-        if self.allocation == "sensitivity" and self.target is None and min(falls) <= min(RATIOS):
+        stage_ratios = [later / earlier for earlier, later in zip((1.0, *self.keep_ratios), self.keep_ratios, strict=False)]
+        if self.allocation == "sensitivity" and self.target is None and min(stage_ratios) <= min(RATIOS):
             raise ConfigError(
-                f"pruner.allocation=sensitivity looks at layers with {', '.join(f'{share:.0%}' for share in RATIOS)} of their channels, so at "
-                f"{min(falls):.0%} all would keep alike. Say pruner.allocation=uniform, keep more, or come there in pruner.keep_schedule such as [0.5,0.2]."
+                f"pruner.allocation=sensitivity measures layers with {', '.join(f'{ratio:.0%}' for ratio in RATIOS)} of their channels, so "
+                f"at {min(stage_ratios):.0%} all layers would keep the same ratio. Set pruner.allocation=uniform, keep more channels, or "
+                "prune in several stages, such as pruner.keep_schedule=[0.5,0.2]."
             )
 
-    def stages(self, total: int) -> list[tuple[int, float]]:
-        """The step before which each stage comes, and the share that stays from then on.
+    def stages(self, total_steps: int) -> list[tuple[int, float]]:
+        """Schedule the stages of a training.
+
+        Returns:
+            For each stage, the step before which it runs and the fraction of the initial channels left from then on.
 
         Raises:
-            ConfigError: a training of that many steps is too short for them.
+            ConfigError: the training is too short for its stages.
         """
-        after = [round((self.start + (1 - self.start) * i / len(self.keep_ratios)) * total) for i in range(len(self.keep_ratios))]
-        if len({*after, total}) <= len(after):
+        count = len(self.keep_ratios)
+        steps = [round((self.start + (1 - self.start) * i / count) * total_steps) for i in range(count)]
+        if len({*steps, total_steps}) <= count:
             raise ConfigError(
-                f"{total} steps are too short for {len(after)} stages of pruning from pruner.start={self.start:g} on, each with a step "
-                "behind it: make steps larger, or take fewer stages"
+                f"{total_steps} steps are too short for {count} pruning stages from pruner.start={self.start:g} on, each followed by at "
+                "least one step. Increase steps, or use fewer stages."
             )
-        return list(zip(after, self.keep_ratios, strict=True))
+        return list(zip(steps, self.keep_ratios, strict=True))
 
     def check(self, model: nn.Module) -> None:
-        """Raises ConfigError if this network, on any device, cannot be pruned so. A copy on the meta device is cut and run."""
-        channels = self.channels(model)
-        names = [slot.name.removesuffix(".weight") for slot in channels.producers]
-        for word in self.exclude:
-            if not any(name.startswith(word) for name in names):
-                near = difflib.get_close_matches(word, {".".join(n.split(".")[:i]) for n in names for i in (1, 2, 3)}, 3, 0.4)
-                raise ConfigError(
-                    f"pruner.exclude={word} is the beginning of no layer's name. Near: {', '.join(near) or names[0]}."
-                )
-        values = self.importance(model, channels, NoCalibration())
-        for _, block in groups_of(channels, self.exclude):
-            for slot in channels.filters(block):
-                values(slot)
-        self._try(model, channels)
+        """Check that a model can be pruned with these settings.
 
-    def channels(self, model: nn.Module) -> ChannelGraph:
-        """The channels of a network, of which those that what is excluded makes stay.
+        A copy is pruned and run on the meta device.
+
+        Args:
+            model: on any device; it is not changed.
 
         Raises:
-            ConfigError: they cannot be followed, or all of them stay.
+            ConfigError: it cannot.
+        """
+        graph = self.trace(model)
+        layers = [producer.name.removesuffix(".weight") for producer in graph.producers]
+        for prefix in self.exclude:
+            if not any(layer.startswith(prefix) for layer in layers):
+                prefixes = {".".join(layer.split(".")[:i]) for layer in layers for i in (1, 2, 3)}
+                similar = ", ".join(difflib.get_close_matches(prefix, prefixes, 3, 0.4)) or layers[0]
+                raise ConfigError(f"pruner.exclude={prefix} matches the start of no layer's name. Similar: {similar}.")
+        importance = self.importance(model, graph, NoCalibration(), **self.settings)
+        for _, group in prunable_groups(graph, self.exclude):
+            for producer in graph.producers_of(group):
+                importance(producer)
+        self._dry_run(model, graph)
+
+    def trace(self, model: nn.Module) -> ChannelGraph:
+        """Trace the channels of a model.
+
+        Those of excluded layers are not prunable.
+
+        Raises:
+            ConfigError: they cannot be traced, or none is prunable.
         """
         try:
-            channels = trace_channels(model, exclude=self.exclude)
+            graph = trace_channels(model, exclude=self.exclude)
         except NotImplementedError as error:
             raise ConfigError(f"pruner: {str(error).splitlines()[0]}") from error
-        if not channels.groups:
-            raise ConfigError("pruner: every channel of this network has to stay. Exclude fewer layers, or say pruner=none.")
-        return channels
+        if not graph.groups:
+            raise ConfigError("pruner: no channel of this model can be removed. Exclude fewer layers, or set pruner=none.")
+        return graph
 
-    def _try(self, model: nn.Module, channels: ChannelGraph) -> None:
-        blank = copy.deepcopy(model).to("meta")
-        alike = {channel: 0.0 for block in channels.groups for channel in block}
-        remove_channels_(blank, channels, select_channels(channels, alike, self.keep_ratios[-1], multiple=self.round_to))
+    def _dry_run(self, model: nn.Module, graph: ChannelGraph) -> None:
+        meta_model = copy.deepcopy(model).to("meta")
+        equal = {channel: 0.0 for group in graph.groups for channel in group}
+        remove_channels_(meta_model, graph, select_channels(graph, equal, self.keep_ratios[-1], round_to=self.round_to))
         try:
-            model_outputs(blank)
+            model_outputs(meta_model)
         except (RuntimeError, ValueError, IndexError) as error:
             raise ConfigError(
-                f"pruner: without some of its channels this network does not run: {str(error).splitlines()[0]}. Its code holds numbers "
-                "of channels: take them from the maps, or pruner.exclude the layers that make these."
+                f"pruner: this model fails with fewer channels: {str(error).splitlines()[0]}. Its code contains fixed channel counts: read "
+                "them from the feature maps, or pruner.exclude the layers that produce these."
             ) from error
 
-    def ranking(self, model: nn.Module, evidence: CalibrationData) -> Ranking:
-        """What the channels of a network are worth."""
-        channels = self.channels(model)
-        worth = channel_importance(channels, self.importance(model, channels, evidence), self.exclude)
-        curves = scan_sensitivity(model, channels, worth, evidence.loss, self.exclude) if self.allocation == "sensitivity" else ()
-        return Ranking(channels, worth, curves, self)
+    def ranking(self, model: nn.Module, calibration: CalibrationData) -> Ranking:
+        """Rank the channels of a model by importance."""
+        graph = self.trace(model)
+        importance = channel_importance(graph, self.importance(model, graph, calibration, **self.settings), self.exclude)
+        curves: Sequence[SensitivityCurve] = ()
+        if self.allocation == "sensitivity":
+            curves = scan_sensitivity(model, graph, importance, calibration.loss, self.exclude)
+        return Ranking(graph, importance, curves, self.allocation, self.round_to, self.exclude)
 
     def prune_(
         self,
         model: nn.Module,
-        keep: float,
-        evidence: CalibrationData,
-        first: Mapping[str, int] | None = None,
-        agreed: BroadcastFn = lambda choose: choose(),
-    ) -> Resize:
-        """Removes channels in place.
+        keep_ratio: float,
+        calibration: CalibrationData,
+        initial_widths: Mapping[str, int] | None = None,
+        broadcast: BroadcastFn = lambda select: select(),
+    ) -> ResizeFn:
+        """Remove channels in place.
 
         Args:
-            model: loses them.
-            keep: share that stays.
-            evidence: of the model.
-            first: output channels that each convolution had at first, by name, of which that is a share; None: as they are now.
-            agreed: gives several processes one and the same answer.
+            model: the model to prune.
+            keep_ratio: fraction of the channels to keep.
+            calibration: of the model.
+            initial_widths: see ``Ranking.select``.
+            broadcast: makes all ranks of a distributed training remove the same channels.
 
         Returns:
-            What takes the same channels out of anything shaped like a parameter, such as the optimizer's moments.
+            A function that removes the same channels from any tensor shaped like a parameter, such as an optimizer's moment.
         """
-        channels = self.channels(model)
-        known = self.chosen if keep == self.keep_ratios[0] else None
-        gone = agreed(lambda: set(known) if known is not None else self.ranking(model, evidence).select(keep, first))
-        remove_channels_(model, channels, gone)
-        return lambda name, tensor: drop_channels(name, tensor, channels, gone)
+        graph = self.trace(model)
+        chosen = self.chosen if keep_ratio == self.keep_ratios[0] else None
 
-    def sparsity_terms(self, model: nn.Module) -> list[SparsityTerms]:
-        """The scales of norms that the sparsity term is about, those of channels that may go; none without sparsity."""
+        def select() -> set[int]:
+            return set(chosen) if chosen is not None else self.ranking(model, calibration).select(keep_ratio, initial_widths)
+
+        removed = broadcast(select)
+        remove_channels_(model, graph, removed)
+        return lambda name, tensor: drop_channels(name, tensor, graph, removed)
+
+    def sparsity_terms(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+        """Batch norm scales with their weights in the sparsity penalty.
+
+        A weight is 0 for channels that are not prunable. The list is empty if ``sparsity`` is 0.
+        """
         if not self.sparsity:
             return []
-        channels = self.channels(model)
-        mine = {channel for _, block in groups_of(channels, self.exclude) for channel in block}
-        found = []
+        graph = self.trace(model)
+        prunable = {channel for _, group in prunable_groups(graph, self.exclude) for channel in group}
+        terms = []
         for name, layer in model.named_modules():
-            if isinstance(layer, _BatchNorm) and (held := channels.dims.get(ParamDim(f"{name}.weight", 0))):
-                found.append((layer.weight, layer.weight.new_tensor([self.sparsity * (channel in mine) for channel in held])))
-        return found
+            if isinstance(layer, _BatchNorm) and (channels := graph.dims.get(ParamDim(f"{name}.weight", 0))):
+                weights = [self.sparsity * (channel in prunable) for channel in channels]
+                terms.append((layer.weight, layer.weight.new_tensor(weights)))
+        return terms
 
 
-def filters(weight: Tensor, slot: ParamDim) -> Tensor:
-    """A convolution's weight as (filters, everything else)."""
-    return torch.movedim(weight.detach(), slot.dim, 0).flatten(1)
+def flatten_filters(weight: Tensor, producer: ParamDim) -> Tensor:
+    """Reshape a convolution's weight to (filters, everything else)."""
+    return torch.movedim(weight.detach(), producer.dim, 0).flatten(1)

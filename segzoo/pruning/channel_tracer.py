@@ -1,15 +1,16 @@
-"""Labels through every operation of a network: which of them turn out to be equal.
+"""Channel labels, traced through every operation of a model.
 
-What has no label stays as wide as it is. An operation that is not known to leave channels apart is no guess: it is rejected, unless
-all that it reads stays anyway.
+Dimensions without labels keep their size. An operation that is not known to keep channels apart is rejected, unless everything it reads
+is kept anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -20,174 +21,196 @@ Row = Sequence[int]
 
 
 class ChannelTracer(TorchDispatchMode):
-    """Labels every tensor that a labeled one leads to, and joins the labels that must be equal.
+    """Labels the channels of every tensor that a model computes.
+
+    Labels that must be equal are joined.
 
     Args:
-        model: on the meta device; to be run in this context.
-        exclude: beginnings of names of convolutions whose output channels stay.
+        model: on the meta device; run it inside this context.
+        exclude: prefixes of the names of convolutions whose output channels are kept.
 
     Attributes:
-        slots: the labels of each dimension of parameters and buffers.
-        makers: the dimension of each convolution's weight that makes channels, in the order they ran.
+        dims: the labels of each dimension of parameters and buffers.
+        labels: the labels of each tensor.
+        producers: the output dimension of each convolution's weight, in execution order.
     """
 
     def __init__(self, model: nn.Module, exclude: Collection[str] = ()):
         super().__init__()
         self.exclude = tuple(exclude)
-        self.parent = [KEPT]
-        self.of = WeakTensorKeyDictionary()
+        self.parent = [KEPT]  # disjoint sets of labels; the smallest label of a set is its root
+        self.labels = WeakTensorKeyDictionary()
         self.dims: dict[ParamDim, tuple[int, ...]] = {}
         self.names = WeakTensorKeyDictionary()
         self.producers: list[ParamDim] = []
-        self.inside: list[str] = []  # names of the modules that run
+        self.running: list[str] = []  # names of the modules whose forward is running, innermost last
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self.names[tensor] = name
-            labels = [self._fresh(side) if dim < 2 else None for dim, side in enumerate(tensor.shape)]
-            self.dims |= {ParamDim(name, dim): label for dim, label in enumerate(labels) if label is not None}
-            self.of[tensor] = tuple(labels)
+            rows = [self._new_labels(size) if dim < 2 else None for dim, size in enumerate(tensor.shape)]
+            self.dims |= {ParamDim(name, dim): row for dim, row in enumerate(rows) if row is not None}
+            self.labels[tensor] = tuple(rows)
         for name, module in model.named_modules():
-            module.register_forward_pre_hook(_describe_node(self.inside.append, name))
-            module.register_forward_hook(_describe_node(self.inside.pop))
+            module.register_forward_pre_hook(_hook(self.running.append, name))
+            module.register_forward_hook(_hook(self.running.pop))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-        if any(tensor in self.of for tensor in tensors):
+        if any(tensor in self.labels for tensor in tensors):
+            name, arguments = str(func.overloadpacket), _named_arguments(func, args, kwargs or {})
             for index, leaf in enumerate(tree_leaves(output)):
-                if isinstance(leaf, Tensor):  # also one that was written in place: += joins too
+                if isinstance(leaf, Tensor):  # the output of an in-place operation such as += joins labels too
                     try:
-                        self.of[leaf] = self._after(str(func.overloadpacket), args, tensors, leaf, index)
-                    except UntraceableOp as lost:
-                        self.of[leaf] = self._left_whole(f"{func.overloadpacket}{self._place()} {lost}", tensors, leaf)
+                        self.labels[leaf] = self._output_labels(name.removeprefix("aten."), arguments, tensors, leaf, index)
+                    except UntraceableOp as error:
+                        module = f" in {self.running[-1]}" if self.running and self.running[-1] else ""
+                        self.labels[leaf] = self._keep_inputs(f"{name}{module} {error}", tensors, leaf)
         return output
 
     def join(self, left: Row, right: Row) -> None:
-        """Says that two rows of labels name the same channels."""
+        """Record that two rows of labels are the same channels."""
         for a, b in zip(left, right, strict=True):
             a, b = self.root(a), self.root(b)
             self.parent[max(a, b)] = min(a, b)
 
     def keep(self, row: Row | None) -> None:
-        """Says that channels stay."""
+        """Record that channels must not be removed."""
         self.join(row or (), (KEPT,) * len(row or ()))
 
     def root(self, label: int) -> int:
-        """The label that stands for all that are joined with this one."""
+        """The representative of all labels joined with this one."""
         while self.parent[label] != label:
             self.parent[label] = label = self.parent[self.parent[label]]
         return label
 
-    def _fresh(self, count: int) -> tuple[int, ...]:
+    def _new_labels(self, count: int) -> tuple[int, ...]:
         first = len(self.parent)
         self.parent += range(first, first + count)
         return tuple(range(first, first + count))
 
-    def _labels(self, tensor: Tensor) -> Labels:
-        return self.of[tensor] if tensor in self.of else (None,) * tensor.dim()
+    def _labels_of(self, tensor: Tensor) -> Labels:
+        return self.labels[tensor] if tensor in self.labels else (None,) * tensor.dim()
 
-    def _after(self, operation: str, args: Any, tensors: list[Tensor], output: Tensor, index: int) -> Labels:
+    def _output_labels(self, kind: str, arguments: Mapping[str, Any], tensors: list[Tensor], output: Tensor, index: int) -> Labels:
         """The labels of one output of an operation."""
-        kind = operation.removeprefix("aten.")
         if kind == "convolution":
-            return self._convolved(args, output)
+            return self._convolution(arguments, output)
         if "batch_norm" in kind:
             for parameter in tensors[1:]:
-                self._same([self._labels(tensors[0])[1], self._labels(parameter)[0]])
-            return self._labels(tensors[0]) if index == 0 else (None,) * output.dim()
+                self._join_all([self._labels_of(tensors[0])[1], self._labels_of(parameter)[0]])
+            return self._labels_of(tensors[0]) if index == 0 else (None,) * output.dim()
         if kind == "cat":
-            return self._joined(args[0], args[1] % output.dim() if len(args) > 1 else 0)
+            return self._concatenation(arguments["tensors"], arguments["dim"] % output.dim())
         if kind in ("mm", "bmm"):
-            return self._multiplied(*map(self._labels, tensors))
+            return self._matmul(*map(self._labels_of, tensors))
         if kind.rstrip("_") in ELEMENTWISE:
-            return self._each(tensors, output)
-        return propagate(kind, args, self._labels(tensors[0]), tensors[0].shape, output.shape)
+            return self._elementwise(tensors, output)
+        return propagate(kind, arguments, self._labels_of(tensors[0]), tensors[0].shape, output.shape)
 
-    def _convolved(self, args: Any, output: Tensor) -> Labels:
-        x, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
-        if groups != 1:
+    def _convolution(self, arguments: Mapping[str, Any], output: Tensor) -> Labels:
+        if arguments["groups"] != 1:
             raise UntraceableOp("is a grouped convolution")
+        weight, bias = arguments["weight"], arguments["bias"]
         if weight not in self.names:
-            raise UntraceableOp("takes a weight that is no parameter itself")
-        read, written = (0, 1) if transposed else (1, 0)
-        labels = self._labels(weight)
-        maker = ParamDim(self.names[weight], written)
-        self.producers += [] if maker in self.producers else [maker]  # a layer may run twice
-        if maker.name.startswith(self.exclude):
-            self.keep(labels[written])
-        self._same([labels[read], self._labels(x)[1]])
+            raise UntraceableOp("has a weight that is not a parameter")
+        in_dim, out_dim = (0, 1) if arguments["transposed"] else (1, 0)
+        labels = self._labels_of(weight)
+        producer = ParamDim(self.names[weight], out_dim)
+        self.producers += [] if producer in self.producers else [producer]  # a layer may run twice
+        if producer.name.startswith(self.exclude):
+            self.keep(labels[out_dim])
+        self._join_all([labels[in_dim], self._labels_of(arguments["input"])[1]])
         if bias is not None:
-            self._same([labels[written], self._labels(bias)[0]])
-        return (None, labels[written], *[None] * (output.dim() - 2))
+            self._join_all([labels[out_dim], self._labels_of(bias)[0]])
+        return (None, labels[out_dim], *[None] * (output.dim() - 2))
 
-    def _joined(self, parts: Sequence[Tensor], dim: int) -> Labels:
-        labels = [self._labels(part) for part in parts]
+    def _concatenation(self, tensors: Sequence[Tensor], dim: int) -> Labels:
+        labels = [self._labels_of(tensor) for tensor in tensors]
         result: list[tuple[int, ...] | None] = []
-        for here in range(parts[0].dim()):
-            rows = [label[here] for label in labels]
-            if here == dim:
-                told = any(row is not None for row in rows)
-                filled = [row or (KEPT,) * part.shape[dim] for row, part in zip(rows, parts, strict=True)]
-                result.append(sum(filled, ()) if told else None)
+        for other in range(tensors[0].dim()):
+            rows = [tensor_labels[other] for tensor_labels in labels]
+            if other != dim:
+                result.append(self._join_all(rows))
+            elif all(row is None for row in rows):
+                result.append(None)
             else:
-                result.append(self._same(rows))
+                filled = [row or (KEPT,) * tensor.shape[dim] for row, tensor in zip(rows, tensors, strict=True)]
+                result.append(sum(filled, ()))
         return tuple(result)
 
-    def _multiplied(self, left: Labels, right: Labels) -> Labels:
-        """Of matrices of pixels and channels; a weight between two rows of channels would have to be a maker."""
-        made = self._made() | {KEPT}
-        if any(self.root(label) not in made for row in (*left, *right) for label in row or ()):
+    def _matmul(self, left: Labels, right: Labels) -> Labels:
+        """Labels of a product of feature maps, such as attention.
+
+        A parameter as a factor would be a producer of channels, which only convolutions are.
+        """
+        produced = self._produced() | {KEPT}
+        if any(self.root(label) not in produced for row in (*left, *right) for label in row or ()):
             raise UntraceableOp("multiplies by a parameter")
-        self._same([left[-1], right[-2]])
-        batch = [self._same([left[0], right[0]])] if len(left) > 2 else []
+        self._join_all([left[-1], right[-2]])
+        batch = [self._join_all([left[0], right[0]])] if len(left) > 2 else []
         return (*batch, *left[-2:-1], *right[-1:])
 
-    def _each(self, tensors: Sequence[Tensor], output: Tensor) -> Labels:
-        """Of sums, products and activations: dimensions of the same length, counted from the last, are the same."""
+    def _elementwise(self, tensors: Sequence[Tensor], output: Tensor) -> Labels:
+        """Labels of sums, products and activations, with broadcasting from the last dimension."""
         result = []
         for back in range(1, output.dim() + 1):
-            here = [t for t in tensors if t.dim() >= back and t.shape[-back] == output.shape[-back]]
-            alone = output.shape[-back] == 1  # one of one is as good as a number
-            rows = [self._labels(t)[-back] for t in here]
-            result.append(self._same([row for row in rows if row is not None] if alone else rows))
+            matching = [t for t in tensors if t.dim() >= back and t.shape[-back] == output.shape[-back]]
+            rows = [self._labels_of(t)[-back] for t in matching]
+            if output.shape[-back] == 1:  # a single value is like a scalar: it keeps nothing
+                rows = [row for row in rows if row is not None]
+            result.append(self._join_all(rows))
         return tuple(reversed(result))
 
-    def _same(self, rows: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-        """Rows that must be the same; they stay where one of them has no labels."""
-        told = [row for row in rows if row is not None]
-        for row in told[1:]:
-            self.join(told[0], row)
-        if told and len(told) < len(rows):
-            self.keep(told[0])
-        return told[0] if told else None
+    def _join_all(self, rows: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+        """Join rows that must be equal.
 
-    def _made(self) -> set[int]:
-        """The channels that convolutions made up to here and that may go."""
-        return {self.root(label) for maker in self.producers for label in self.dims[maker]} - {KEPT}
+        If one of them has no labels, the others are kept.
+        """
+        labeled = [row for row in rows if row is not None]
+        for row in labeled[1:]:
+            self.join(labeled[0], row)
+        if labeled and len(labeled) < len(rows):
+            self.keep(labeled[0])
+        return labeled[0] if labeled else None
 
-    def _left_whole(self, words: str, tensors: Sequence[Tensor], output: Tensor) -> Labels:
-        """Leaves parameters and what stays anyway as they are; NotImplementedError if channels that may go would be lost."""
-        rows = [row for tensor in tensors for row in self._labels(tensor) if row]
-        lost = {self.root(label) for row in rows for label in row} & self._made()
-        owners: list[str] = []
-        for maker in self.producers:
-            held = lost & {self.root(label) for label in self.dims[maker]}
-            owners += [maker.name.removesuffix(".weight")] if held else []
-            lost -= held
-        if owners:
+    def _produced(self) -> set[int]:
+        """The prunable channels that the convolutions so far produce."""
+        return {self.root(label) for producer in self.producers for label in self.dims[producer]} - {KEPT}
+
+    def _keep_inputs(self, problem: str, tensors: Sequence[Tensor], output: Tensor) -> Labels:
+        """Keep every input of an untraceable operation.
+
+        Raises:
+            NotImplementedError: an input has prunable channels, which would then be kept without the user's consent.
+        """
+        rows = [row for tensor in tensors for row in self._labels_of(tensor) if row]
+        lost = {self.root(label) for row in rows for label in row} & self._produced()
+        layers: list[str] = []
+        for producer in self.producers:
+            channels = lost & {self.root(label) for label in self.dims[producer]}
+            layers += [producer.name.removesuffix(".weight")] if channels else []
+            lost -= channels
+        if layers:
             raise NotImplementedError(
-                f"{words}, so the channels of {', '.join(owners)} cannot be followed through it; "
-                f"pruner.exclude=[{','.join(owners)}] keeps them as they are"
+                f"{problem}, so the channels of {', '.join(layers)} cannot be traced through it; "
+                f"pruner.exclude=[{','.join(layers)}] keeps them as they are"
             )
         for row in rows:
             self.keep(row)
         return (None,) * output.dim()
 
-    def _place(self) -> str:
-        return f" in {self.inside[-1]}" if self.inside and self.inside[-1] else ""
+
+def _named_arguments(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an operation by their schema names, defaults included."""
+    schema = func._schema.arguments
+    given = dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)
+    return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
 
 
-def _describe_node(tell: Callable, *words: str) -> Callable[..., None]:
+def _hook(function: Callable[..., object], *arguments: str) -> Callable[..., None]:
+    """A forward hook that calls a function with fixed arguments."""
+
     def hook(*_: Any) -> None:
-        tell(*words)
+        function(*arguments)
 
     return hook

@@ -1,4 +1,7 @@
-"""Filters ranked by what is written in them, or at random as the control. Settings of all pruners: ``_plan.plan``."""
+"""Importance criteria, and random selection as the baseline.
+
+``_settings.build_pruner`` describes the settings that all pruners share.
+"""
 
 from __future__ import annotations
 
@@ -9,89 +12,98 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segzoo.pruning._base import CalibrationData, Values, filters
+from segzoo.pruning._base import CalibrationData, flatten_filters
 from segzoo.pruning._settings import register_criterion
 from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim
+from segzoo.pruning.selection import FilterImportance
 from segzoo.registry import PRUNERS, ConfigError, Range
 
 
 @PRUNERS.register
 def none() -> None:
-    """Removes nothing."""
+    """Prune nothing."""
 
 
 @register_criterion()
-def l1(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
-    """Filters with the smallest sums of absolute weights go first. Li et al., ICLR 2017, arXiv:1608.08710; ICNet, sec. 3.4."""
-    return _norms(model, 1)
+def l1(model: nn.Module, graph: ChannelGraph, calibration: CalibrationData) -> FilterImportance:
+    """L1 norm of each filter's weights.
+
+    Li et al., ICLR 2017, arXiv:1608.08710; ICNet, sec. 3.4.
+    """
+    return _weight_norm(model, 1)
 
 
 @register_criterion()
-def l2(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
-    """Filters of the smallest Euclidean length go first."""
-    return _norms(model, 2)
+def l2(model: nn.Module, graph: ChannelGraph, calibration: CalibrationData) -> FilterImportance:
+    """L2 norm of each filter's weights."""
+    return _weight_norm(model, 2)
 
 
 @register_criterion()
-def random(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData, *, seed: Annotated[int, Range(0)] = 0) -> Values:
-    """Filters drawn by lot go: the control that any ranking must beat.
+def random(
+    model: nn.Module, graph: ChannelGraph, calibration: CalibrationData, *, seed: Annotated[int, Range(0)] = 0
+) -> FilterImportance:
+    """Random importance, the baseline that any criterion must beat.
 
     Args:
-        seed: of the draw.
+        seed: of the random numbers.
     """
 
-    def of(slot: ParamDim) -> Tensor:  # of its own lot, so that a resumed run draws the same
-        lot = torch.Generator().manual_seed(zlib.crc32(slot.name.encode()) + seed)
-        return torch.rand(len(channels.dims[slot]), generator=lot)
+    def importance(producer: ParamDim) -> Tensor:  # seeded per layer, so that a resumed run draws the same numbers
+        generator = torch.Generator().manual_seed(zlib.crc32(producer.name.encode()) + seed)
+        return torch.rand(len(graph.dims[producer]), generator=generator)
 
-    return of
+    return importance
 
 
-def _norms(model: nn.Module, order: int) -> Values:
+def _weight_norm(model: nn.Module, order: int) -> FilterImportance:
     weights = dict(model.named_parameters())
-    return lambda slot: torch.linalg.vector_norm(filters(weights[slot.name], slot), ord=order, dim=1)
+    return lambda producer: torch.linalg.vector_norm(flatten_filters(weights[producer.name], producer), ord=order, dim=1)
 
 
 @register_criterion(allocation="global", sparsity=1e-4)
-def bn_scale(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
-    """Channels whose batch norm scales them least go first. Network slimming: Liu et al., ICCV 2017, arXiv:1708.06519.
+def bn_scale(model: nn.Module, graph: ChannelGraph, calibration: CalibrationData) -> FilterImportance:
+    """Absolute scale of the batch norm that follows a filter.
 
-    The paper ranks all layers together; here that is relative to each layer's mean.
+    Network slimming: Liu et al., ICCV 2017, arXiv:1708.06519. The paper ranks all layers together. Here that ranking is relative to the
+    mean of each layer.
 
     Raises:
-        ConfigError: a convolution has no batch norm behind it, as in VGG16 without them.
+        ConfigError: a convolution has no batch norm after it, as in VGG-16 without batch norm.
     """
 
-    def of(slot: ParamDim) -> Tensor:
-        norm = _following_batch_norm(model, slot)
-        if norm is None:
-            raise ConfigError(f"pruner=bn_scale: {slot.name} has no batch norm behind it. Take pruner=l1, or pruner.exclude it.")
-        return norm.weight.detach().abs()
+    def importance(producer: ParamDim) -> Tensor:
+        batch_norm = _following_batch_norm(model, producer)
+        if batch_norm is None:
+            raise ConfigError(
+                f"pruner=bn_scale: {producer.name} has no batch norm after it. Use pruner=l1, or add it to pruner.exclude."
+            )
+        return batch_norm.weight.detach().abs()
 
-    return of
+    return importance
 
 
 @register_criterion(allocation="global")
-def taylor(model: nn.Module, channels: ChannelGraph, evidence: CalibrationData) -> Values:
-    """Filters whose removal changes the loss least, to first order, go first. Molchanov et al., CVPR 2019, arXiv:1906.10771, eq. 8.
+def taylor(model: nn.Module, graph: ChannelGraph, calibration: CalibrationData) -> FilterImportance:
+    """First-order estimate of the squared change in loss without a filter.
 
-    The square of weight times gradient, summed over a filter, and its sum over some training images, frozen layers included. The
-    paper ranks all layers together; here that is relative to each layer's mean. A layer that no gradient reaches, such as a head of
-    training alone, gives the common share.
+    Molchanov et al., CVPR 2019, arXiv:1906.10771, eq. 8: the square of the sum of weight times gradient over a filter, added up over some
+    training images, frozen layers included. The paper ranks all layers together. Here that ranking is relative to the mean of each layer.
+    A layer without gradients, such as a training-only head, keeps the common ratio.
     """
-    weights, found = dict(model.named_parameters()), {}
-    for gradients in evidence.gradients():
-        for slot in channels.producers:
-            if slot.name in gradients:
-                products = weights[slot.name].detach() * gradients[slot.name]
-                found[slot] = found.get(slot, 0) + filters(products, slot).sum(1).square()
-    return lambda slot: found.get(slot, torch.zeros(len(channels.dims[slot])))
+    weights, totals = dict(model.named_parameters()), {}
+    for gradients in calibration.gradients():
+        for producer in graph.producers:
+            if producer.name in gradients:
+                products = weights[producer.name].detach() * gradients[producer.name]
+                totals[producer] = totals.get(producer, 0) + flatten_filters(products, producer).sum(1).square()
+    return lambda producer: totals.get(producer, torch.zeros(len(graph.dims[producer])))
 
 
-def _following_batch_norm(model: nn.Module, slot: ParamDim) -> _BatchNorm | None:
-    """The batch norm registered right behind the convolution of a weight; None where there is none."""
-    path, _, name = slot.name.removesuffix(".weight").rpartition(".")
+def _following_batch_norm(model: nn.Module, producer: ParamDim) -> _BatchNorm | None:
+    """The batch norm registered right after a convolution, or None."""
+    path, _, name = producer.name.removesuffix(".weight").rpartition(".")
     children = list(model.get_submodule(path).named_children())
     names = [child for child, _ in children]
-    behind = children[names.index(name) + 1 : names.index(name) + 2]
-    return behind[0][1] if behind and isinstance(behind[0][1], _BatchNorm) else None
+    following = children[names.index(name) + 1 : names.index(name) + 2]
+    return following[0][1] if following and isinstance(following[0][1], _BatchNorm) else None

@@ -1,8 +1,8 @@
-"""Which channels of which layers must go together: followed through every operation of a network, by arithmetic on the meta device.
+"""Channels that must be removed together.
 
-Each dimension of each parameter gets one label a position. A convolution says that its input's channels are those its weight reads;
-a sum, that its terms' channels are the same; a join, that they stand one after another. What the labels end up equal to is one channel
-of the network, and it can only be removed everywhere at once.
+They are found by tracing a model on the meta device. Every index of every dimension of a parameter gets a label. A convolution equates
+the channels of its input with those its weight reads, an addition those of its terms, and a concatenation lines them up one after another.
+All labels that turn out equal are one channel of the model, which can only be removed everywhere at once.
 """
 
 from __future__ import annotations
@@ -21,65 +21,65 @@ from segzoo.pruning.op_rules import KEPT, ParamDim
 
 
 class ChannelGraph(NamedTuple):
-    """The channels of a network.
+    """The channels of a model.
 
     Attributes:
-        slots: the channel that each position of each dimension holds; 0 is what must stay.
-        blocks: channels that play the same part, in order: those of one layer, or of all the layers that a sum ties together.
-        makers: the dimension of each convolution's weight that makes channels.
+        dims: the channel at each index of each dimension; 0 marks what must be kept.
+        groups: channels used by the same layers, in order: those of one layer, or of all layers that an addition ties together.
+        producers: the output dimension of each convolution's weight.
     """
 
     dims: dict[ParamDim, tuple[int, ...]]
     groups: list[tuple[int, ...]]
     producers: list[ParamDim]
 
-    def filters(self, block: Sequence[int]) -> list[ParamDim]:
-        """The output dimensions of convolutions' weights that make the channels of a block."""
-        wanted = set(block)
-        return [slot for slot in self.producers if wanted & set(self.dims[slot])]
+    def producers_of(self, group: Sequence[int]) -> list[ParamDim]:
+        """The output dimensions of the convolutions that produce a group's channels."""
+        channels = set(group)
+        return [producer for producer in self.producers if channels & set(self.dims[producer])]
 
 
 @torch.no_grad()
 def trace_channels(model: nn.Module, size: int = 128, exclude: Collection[str] = ()) -> ChannelGraph:
-    """Follows the channels of a model, training-only heads included.
+    """Trace the channels of a model, including its training-only heads.
 
     Args:
         model: a segmentation model on any device; a copy on the meta device is run.
-        size: side in pixels of the image that is followed.
-        exclude: beginnings of names of convolutions that lose nothing; what reads them need not be followed.
+        size: height and width in pixels of the traced image.
+        exclude: prefixes of the names of convolutions to keep whole; layers that read their outputs need not be traceable.
 
     Raises:
-        NotImplementedError: an operation mixes channels in a way that cannot be followed, such as a grouped convolution; or it is not
-            known here.
+        NotImplementedError: an operation is unknown, or mixes channels in a way that cannot be traced, such as a grouped convolution.
     """
-    blank = copy.deepcopy(model).to("meta")
-    follower = ChannelTracer(blank, exclude)
-    for name, layer in blank.named_modules():
+    meta_model = copy.deepcopy(model).to("meta")
+    tracer = ChannelTracer(meta_model, exclude)
+    for name, layer in meta_model.named_modules():
         if isinstance(layer, Classifier):
-            follower.keep(follower.dims[ParamDim(f"{name}.weight", 0)])
-    with follower:
-        answers = model_outputs(blank, size)
-    for logits in answers:
-        follower.keep(follower.of[logits][1])
-    return _found(follower)
+            tracer.keep(tracer.dims[ParamDim(f"{name}.weight", 0)])
+    with tracer:
+        outputs = model_outputs(meta_model, size)
+    for logits in outputs:
+        tracer.keep(tracer.labels[logits][1])
+    return _build_graph(tracer)
 
 
-def model_outputs(blank: nn.Module, size: int = 128) -> list[Tensor]:
-    """Every answer of a model on the meta device, those of its training-only heads too."""
-    blank.eval().training = True  # the heads of training answer, while norms and dropout stay as in evaluation
-    return [leaf for leaf in tree_leaves(tuple(blank(torch.empty(1, 3, size, size, device="meta")))) if isinstance(leaf, Tensor)]
+def model_outputs(meta_model: nn.Module, size: int = 128) -> list[Tensor]:
+    """Run a model on the meta device, including its training-only heads."""
+    meta_model.eval().training = True  # runs the training-only heads, with batch norm and dropout in evaluation mode
+    outputs = tree_leaves(tuple(meta_model(torch.empty(1, 3, size, size, device="meta"))))
+    return [output for output in outputs if isinstance(output, Tensor)]
 
 
-def _found(follower: ChannelTracer) -> ChannelGraph:
-    """Every slot by its channels, and the channels in blocks."""
-    slots = {slot: tuple(map(follower.root, labels)) for slot, labels in follower.dims.items()}
-    parts: dict[int, list[ParamDim]] = {}
-    for slot, held in slots.items():
-        for channel in dict.fromkeys(held):
-            parts.setdefault(channel, []).append(slot)
-    made = {channel for maker in follower.producers for channel in slots[maker]} - {KEPT}
-    blocks: dict[tuple[ParamDim, ...], list[int]] = {}
-    for channel, where in parts.items():
-        if channel in made:  # not so in layers that never run, such as those of branches left out
-            blocks.setdefault(tuple(where), []).append(channel)
-    return ChannelGraph(slots, [tuple(block) for block in blocks.values()], follower.producers)
+def _build_graph(tracer: ChannelTracer) -> ChannelGraph:
+    """Group the traced channels by the dimensions that hold them."""
+    dims = {param_dim: tuple(map(tracer.root, labels)) for param_dim, labels in tracer.dims.items()}
+    users: dict[int, list[ParamDim]] = {}
+    for param_dim, channels in dims.items():
+        for channel in dict.fromkeys(channels):
+            users.setdefault(channel, []).append(param_dim)
+    produced = {channel for producer in tracer.producers for channel in dims[producer]} - {KEPT}
+    groups: dict[tuple[ParamDim, ...], list[int]] = {}
+    for channel, param_dims in users.items():
+        if channel in produced:  # false in layers that never run, such as those of unused branches
+            groups.setdefault(tuple(param_dims), []).append(channel)
+    return ChannelGraph(dims, [tuple(group) for group in groups.values()], tracer.producers)

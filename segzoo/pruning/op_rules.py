@@ -1,37 +1,37 @@
-"""Labels of channels, and what an operation that reads one tensor does to them."""
+"""Rules for how operations with one traced input propagate channel labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-Labels = tuple[tuple[int, ...] | None, ...]  # of a tensor: one label a position, for each dimension that holds channels
-KEPT = 0  # the label of what may never be removed: colors and classes
+Labels = tuple[tuple[int, ...] | None, ...]  # of a tensor: one label per index, for each dimension that holds channels
+KEPT = 0  # label of what must never be removed: the image's color channels and the classes
 
 
-def _words(text: str) -> frozenset[str]:
+def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# operations by kind, without the underscore of those that write in place
-ELEMENTWISE = _words(
+# aten operations, without the trailing underscore of in-place variants
+ELEMENTWISE = _names(
     "abs add addcdiv addcmul alias bernoulli celu clamp clamp_max clamp_min clone contiguous copy cos detach div elu empty_like erf exp "
     "expand expm1 fill floor full_like gelu hardsigmoid hardswish hardtanh leaky_relu lerp lift_fresh log log1p log_sigmoid_forward "
     "masked_fill maximum minimum mish mul native_dropout neg ones_like _prelu_kernel pow rand_like randn_like reciprocal relu round "
     "rsqrt rsub sigmoid sign silu sin softplus sqrt square sub tan tanh threshold _to_copy where zero zeros_like"
 )
-SAME_CHANNELS = _words(  # touch what stands behind the first two dimensions, and nothing else
+SPATIAL = _names(  # act on the dimensions after the first two only
     "_adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d max_pool2d_with_indices "
     "upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
     "constant_pad_nd reflection_pad2d replication_pad2d"
 )
-VIEWS = _words("view _unsafe_view reshape unsqueeze squeeze _reshape_alias")
-PERMUTES = _words("t transpose permute")
-SELECTS = _words("index index_select slice select unbind split split_with_sizes")
-REDUCTIONS = _words("sum mean amax amin")
-SPLITS = _words("_softmax _log_softmax")
+VIEWS = _names("view _unsafe_view reshape unsqueeze squeeze _reshape_alias")
+PERMUTATIONS = _names("t transpose permute")
+SELECTIONS = _names("index_select slice select unbind split split_with_sizes")
+REDUCTIONS = _names("sum mean amax amin")
+SOFTMAXES = _names("_softmax _log_softmax")
 
 
 class ParamDim(NamedTuple):
@@ -42,104 +42,110 @@ class ParamDim(NamedTuple):
 
 
 class UntraceableOp(Exception):
-    """An operation after which nobody can say which channel is which; the message goes on from the operation's name."""
+    """An operation after which channels can no longer be identified.
+
+    The message continues a sentence that starts with the operation's name.
+    """
 
 
-def propagate(kind: str, args: Any, labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
-    """The labels behind an operation that reads one tensor.
+def propagate(kind: str, arguments: Mapping[str, Any], labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
+    """Labels of the output of an operation with one traced input.
 
     Args:
-        kind: the operation's name.
-        args: what it was called with.
-        labels: of the tensor.
-        before, after: shapes of the tensor and of the outcome.
+        kind: name of the aten operation.
+        arguments: its arguments, by their names in the operation's schema.
+        labels: of the input.
+        before, after: shapes of the input and the output.
 
     Raises:
-        Lost: its channels cannot be followed through that, or it is no operation that is known here.
+        UntraceableOp: the operation mixes or selects channels, or is unknown.
     """
-    if kind in SAME_CHANNELS:
-        return _same_channels(kind, args, labels)
+    if kind in SPATIAL:
+        return _spatial(kind, arguments, labels)
     if kind in VIEWS:
-        return _viewed(labels, before, after)
-    if kind in PERMUTES:
-        return _permuted(kind, args, labels)
+        return _view(labels, before, after)
+    if kind in PERMUTATIONS:
+        return _permute(kind, arguments, labels)
     if kind == "index":
-        return _indexed(args[1], labels, after)
-    if kind in SELECTS:
-        return _selected(kind, args, labels, before, after)
+        return _index(arguments["indices"], labels, after)
+    if kind in SELECTIONS:
+        return _select(kind, arguments["dim"] % len(labels), labels, before, after)
     if kind in REDUCTIONS:
-        return _reduced(kind, args, labels, after)
-    if kind in SPLITS:
-        if labels[args[1]] is not None:
+        return _reduce(kind, arguments, labels, after)
+    if kind in SOFTMAXES:
+        if labels[arguments["dim"]] is not None:
             raise UntraceableOp("compares channels with each other")
         return labels
-    raise UntraceableOp("is no operation that pruning knows")
+    raise UntraceableOp("is not supported by pruning")
 
 
-def _same_channels(kind: str, args: Any, labels: Labels) -> Labels:
-    sides = len(args[1]) // 2 if kind == "constant_pad_nd" else 2
-    if any(label is not None for label in (*labels[2:], *labels[len(labels) - sides :])):
+def _spatial(kind: str, arguments: Mapping[str, Any], labels: Labels) -> Labels:
+    num_dims = len(arguments["pad"]) // 2 if kind == "constant_pad_nd" else 2
+    if any(row is not None for row in (*labels[2:], *labels[len(labels) - num_dims :])):
         raise UntraceableOp("runs along channels")
     return labels
 
 
-def _viewed(labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
-    """Labels through a change of shape that leaves the labeled dimensions whole."""
-    old = [(side, label) for side, label in zip(before, labels, strict=True) if side != 1]
+def _view(labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
+    """Labels after a reshape, which must neither split nor merge labeled dimensions.
+
+    Dimensions of size 1 are skipped on both sides. The others are consumed from left to right.
+    """
+    remaining = [(size, row) for size, row in zip(before, labels, strict=True) if size != 1]
     result: list[tuple[int, ...] | None] = []
-    for side in after:
-        if side == 1:
+    for size in after:
+        if size == 1:
             result.append(None)
             continue
-        length, label = old.pop(0)
-        if length == side:
-            result.append(label)
+        length, row = remaining.pop(0)
+        if length == size:
+            result.append(row)
             continue
-        while length < side:  # merged
-            more, other = old.pop(0)
-            length, label = length * more, label or other
-        if length > side:  # split: what is left waits for the next dimension
-            old.insert(0, (length // side, None))
-        if label is not None:
-            raise UntraceableOp(f"makes a map of {tuple(after)} of one of {tuple(before)}")
+        while length < size:  # merged with the next dimension
+            next_size, next_row = remaining.pop(0)
+            length, row = length * next_size, row or next_row
+        if length > size:  # split: the rest belongs to the next output dimension
+            remaining.insert(0, (length // size, None))
+        if row is not None:
+            raise UntraceableOp(f"reshapes {tuple(before)} to {tuple(after)}")
         result.append(None)
     return tuple(result)
 
 
-def _permuted(kind: str, args: Any, labels: Labels) -> Labels:
+def _permute(kind: str, arguments: Mapping[str, Any], labels: Labels) -> Labels:
     order = list(range(len(labels)))
     if kind == "permute":
-        order = [dim % len(labels) for dim in args[1]]
+        order = [dim % len(labels) for dim in arguments["dims"]]
     elif len(order) > 1:
-        a, b = (0, 1) if kind == "t" else (dim % len(labels) for dim in args[1:3])
+        a, b = (0, 1) if kind == "t" else (arguments[name] % len(labels) for name in ("dim0", "dim1"))
         order[a], order[b] = order[b], order[a]
     return tuple(labels[dim] for dim in order)
 
 
-def _indexed(indices: Sequence[Tensor | None], labels: Labels, after: Sequence[int]) -> Labels:
-    """Of ``x[:, :, rows]``: the axes that are indexed become those of the indices, in front where they do not stand side by side."""
-    asked = [dim for dim, index in enumerate(indices) if index is not None]
-    if any(labels[dim] is not None for dim in asked):
+def _index(indices: Sequence[Tensor | None], labels: Labels, after: Sequence[int]) -> Labels:
+    """Labels of ``x[:, :, rows]``, which must not index a labeled dimension.
+
+    The dimensions of the indices replace the indexed ones if these are adjacent, and come first otherwise.
+    """
+    indexed = [dim for dim, index in enumerate(indices) if index is not None]
+    if any(labels[dim] is not None for dim in indexed):
         raise UntraceableOp("picks single channels")
-    rest = [label for dim, label in enumerate(labels) if dim not in asked]
-    first = asked[0] if asked == list(range(asked[0], asked[-1] + 1)) else 0
+    rest = [row for dim, row in enumerate(labels) if dim not in indexed]
+    first = indexed[0] if indexed == list(range(indexed[0], indexed[-1] + 1)) else 0
     return (*rest[:first], *[None] * (len(after) - len(rest)), *rest[first:])
 
 
-def _selected(kind: str, args: Any, labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
-    place = 2 if kind.startswith("split") else 1
-    dim = (args[place] if len(args) > place else 0) % len(labels)
-    whole = kind == "slice" and before[dim] == after[dim]
-    if labels[dim] is not None and not whole:
-        raise UntraceableOp("takes some channels by their numbers")
-    return tuple(label for here, label in enumerate(labels) if here != dim or kind not in ("select", "unbind"))
+def _select(kind: str, dim: int, labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
+    full_slice = kind == "slice" and before[dim] == after[dim]
+    if labels[dim] is not None and not full_slice:
+        raise UntraceableOp("takes some channels by their index")
+    return tuple(row for other, row in enumerate(labels) if other != dim or kind not in ("select", "unbind"))
 
 
-def _reduced(kind: str, args: Any, labels: Labels, after: Sequence[int]) -> Labels:
-    asked = args[1] if len(args) > 1 and args[1] else range(len(labels))
-    gone = {dim % len(labels) for dim in asked}
-    if kind != "sum" and any(labels[dim] is not None for dim in gone):
+def _reduce(kind: str, arguments: Mapping[str, Any], labels: Labels, after: Sequence[int]) -> Labels:
+    reduced = {dim % len(labels) for dim in arguments.get("dim") or range(len(labels))}
+    if kind != "sum" and any(labels[dim] is not None for dim in reduced):
         raise UntraceableOp("compares channels with each other")
     if len(after) == len(labels):
-        return tuple(None if dim in gone else label for dim, label in enumerate(labels))
-    return tuple(label for dim, label in enumerate(labels) if dim not in gone)
+        return tuple(None if dim in reduced else row for dim, row in enumerate(labels))
+    return tuple(row for dim, row in enumerate(labels) if dim not in reduced)

@@ -1,4 +1,4 @@
-"""Which channels to remove, from what each of them is worth."""
+"""Selection of the channels to remove, by their importance."""
 
 from __future__ import annotations
 
@@ -10,82 +10,92 @@ from torch import Tensor
 
 from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim
 
-Importance = Callable[[ParamDim], Tensor]  # of each position of a convolution's output dimension, (C,)
+FilterImportance = Callable[
+    [ParamDim], Tensor
+]  # importance of each filter, (C,), by the output dimension of a convolution's weight
 
 
-def channel_importance(channels: ChannelGraph, worth: Importance, exclude: Collection[str] = ()) -> dict[int, float]:
-    """What each channel is worth: the sum over all filters that make it.
+def channel_importance(graph: ChannelGraph, importance: FilterImportance, exclude: Collection[str] = ()) -> dict[int, float]:
+    """Sum the importance of all filters that produce each channel.
 
     Args:
-        channels: of a network.
-        worth: of the filters of one layer.
-        exclude: beginnings of names of layers that are not asked.
+        graph: channels of a model.
+        importance: of the filters of one convolution.
+        exclude: prefixes of the names of layers to leave out.
     """
     total: dict[int, float] = {}
-    for _, block in groups_of(channels, exclude):
-        for slot in channels.filters(block):
-            for channel, value in zip(channels.dims[slot], worth(slot).tolist(), strict=True):
+    for _, group in prunable_groups(graph, exclude):
+        for producer in graph.producers_of(group):
+            for channel, value in zip(graph.dims[producer], importance(producer).tolist(), strict=True):
                 total[channel] = total.get(channel, 0.0) + value
     return total
 
 
-def groups_of(channels: ChannelGraph, exclude: Collection[str] = ()) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """The blocks that may lose channels, each with its place in ``channels.blocks``."""
-    for place, block in enumerate(channels.groups):
-        if not exclude or not any(slot.name.startswith(tuple(exclude)) for slot in channels.filters(block)):
-            yield place, block
+def prunable_groups(graph: ChannelGraph, exclude: Collection[str] = ()) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield index and channels of each group without an excluded layer."""
+    for index, group in enumerate(graph.groups):
+        if not exclude or not any(producer.name.startswith(tuple(exclude)) for producer in graph.producers_of(group)):
+            yield index, group
 
 
 def select_channels(
-    channels: ChannelGraph,
-    worth: Mapping[int, float],
-    keep: float,
+    graph: ChannelGraph,
+    importance: Mapping[int, float],
+    keep_ratio: float,
     *,
-    how: Literal["uniform", "global"] = "uniform",
-    multiple: int = 1,
+    allocation: Literal["uniform", "global"] = "uniform",
+    round_to: int = 1,
     exclude: Collection[str] = (),
-    kept: Mapping[int, float] | None = None,
-    grown: Mapping[int, float] | None = None,
+    group_ratios: Mapping[int, float] | None = None,
+    initial_sizes: Mapping[int, float] | None = None,
 ) -> set[int]:
-    """The channels of least worth.
+    """Select the least important channels.
 
     Args:
-        channels: of a network.
-        worth: of each channel.
-        keep: share of the channels that stay, 0 to 1.
-        how: ``uniform``: the same share of every block, as the paper does; ``global``: wherever they are worth least against the mean
-            of their block, so that blocks give unlike shares; a block that is worth nothing gives the common share.
-        multiple: numbers of channels left are multiples of this, at least one of it; a block of fewer stays as it is.
-        exclude: beginnings of layers' names that lose nothing, such as ``backbone.c1``.
-        kept: share that stays of single blocks as they are now, by their place in ``channels.blocks``; ``how`` says it of the others.
-        grown: channels that single blocks had at first, by place, where ``keep`` is a share of those.
+        graph: channels of a model.
+        importance: of each channel.
+        keep_ratio: fraction of the channels to keep, 0 to 1.
+        allocation: ``uniform``: the same ratio in every group, as in the paper; ``global``: the least important channels of all groups,
+            by importance relative to the mean of their group, so that ratios differ. A group without any importance keeps ``keep_ratio``.
+        round_to: round the channels kept of a group to a multiple of this, at least one; a smaller group keeps all of its channels.
+        exclude: prefixes of the names of layers to keep whole, such as ``backbone.c1``.
+        group_ratios: fraction of the present channels to keep of single groups, by index; ``allocation`` applies to the others.
+        initial_sizes: channels of single groups before any pruning, by index, of which ``keep_ratio`` is a fraction.
+
+    Returns:
+        The channels to remove.
     """
-    chosen: set[int] = set()
-    sizes = {place: (grown or {}).get(place, len(block)) for place, block in groups_of(channels, exclude)}
-    counts = _levels(channels, worth, keep, sizes) if how == "global" else {}
-    counts |= {place: share * len(channels.groups[place]) for place, share in (kept or {}).items()}
-    for place, block in groups_of(channels, exclude):
-        stay = _rounded(counts.get(place, keep * sizes[place]), multiple, len(block))
-        ranked = sorted(block, key=lambda channel: worth[channel], reverse=True)  # equal ones stay in order
-        chosen |= set(ranked[stay:])
-    return chosen
+    removed: set[int] = set()
+    sizes = {index: (initial_sizes or {}).get(index, len(group)) for index, group in prunable_groups(graph, exclude)}
+    counts = _global_counts(graph, importance, keep_ratio, sizes) if allocation == "global" else {}
+    counts |= {index: ratio * len(graph.groups[index]) for index, ratio in (group_ratios or {}).items()}
+    for index, group in prunable_groups(graph, exclude):
+        count = _round_count(counts.get(index, keep_ratio * sizes[index]), round_to, len(group))
+        ranked = sorted(group, key=lambda channel: importance[channel], reverse=True)  # stable: equal channels stay in order
+        removed |= set(ranked[count:])
+    return removed
 
 
-def _levels(channels: ChannelGraph, worth: Mapping[int, float], keep: float, sizes: Mapping[int, float]) -> dict[int, float]:
-    """How many channels stay of each block under one threshold on relative worth; equal ones go evenly from all blocks."""
+def _global_counts(
+    graph: ChannelGraph, importance: Mapping[int, float], keep_ratio: float, sizes: Mapping[int, float]
+) -> dict[int, float]:
+    """Channels to keep of each group, with one threshold on relative importance.
+
+    Ties are broken by relative rank, so that equal channels are removed evenly from all groups.
+    """
     relative, total = [], 0.0
-    for place, size in sizes.items():
-        ranked = sorted((worth[channel] for channel in channels.groups[place]), reverse=True)
+    for index, size in sizes.items():
+        ranked = sorted((importance[channel] for channel in graph.groups[index]), reverse=True)
         mean = sum(ranked) / len(ranked)
         if mean > 0:
             total += size
-            relative += [(value / mean, -rank / len(ranked), place) for rank, value in enumerate(ranked)]
+            relative += [(value / mean, -rank / len(ranked), index) for rank, value in enumerate(ranked)]
     relative.sort(reverse=True)
-    stay = Counter(place for *_, place in relative[: round(keep * total)])
-    return {place: float(stay[place]) for *_, place in relative}
+    kept = Counter(index for *_, index in relative[: round(keep_ratio * total)])
+    return {index: float(kept[index]) for *_, index in relative}
 
 
-def _rounded(count: float, multiple: int, most: int) -> int:
-    if count >= most:
-        return most
-    return max(min(multiple, most), min(multiple * round(count / multiple), most // multiple * multiple))
+def _round_count(count: float, round_to: int, size: int) -> int:
+    if count >= size:
+        return size
+    return max(min(round_to, size), min(round_to * round(count / round_to), size // round_to * round_to))

@@ -1,4 +1,4 @@
-"""How much each layer's channels matter: the loss with some of them gone, layer by layer, and shares that make it fair.
+"""Sensitivity of the loss to the channels of each layer.
 
 Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710, sec. 3.2 and fig. 2b.
 """
@@ -12,22 +12,22 @@ from typing import Any
 from torch import nn
 
 from segzoo.pruning.dependency_graph import ChannelGraph
-from segzoo.pruning.selection import groups_of
+from segzoo.pruning.selection import prunable_groups
 from segzoo.pruning.surgery import channels_masked
 
 RATIOS = (0.75, 0.5, 0.25)
-STEPS = 40  # of the search for one rise of the loss; each halves the interval
+BISECTION_STEPS = 40  # each halves the interval that contains the common rise of the loss
 
 
 @dataclass(frozen=True)
 class SensitivityCurve:
-    """What one block of channels does to the loss.
+    """Loss as a function of the channels kept of one group.
 
     Attributes:
-        place: of the block in ``Channels.blocks``.
-        layers: names of the convolutions that make its channels.
-        channels: how many it has.
-        losses: share of them that stays -> mean loss; 1 stands for the whole network.
+        group: index of the group in ``ChannelGraph.groups``.
+        layers: names of the convolutions that produce its channels.
+        channels: size of the group.
+        losses: fraction of its channels kept -> mean loss; 1 is the unpruned model.
     """
 
     group: int
@@ -36,61 +36,81 @@ class SensitivityCurve:
     losses: dict[float, float]
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> SensitivityCurve:
-        """The curve whose ``dataclasses.asdict`` was stored as JSON."""
-        losses = {float(share): loss for share, loss in found["losses"].items()}
-        return cls(found["group"], tuple(found["layers"]), found["channels"], losses)
+    def from_dict(cls, plain: Mapping[str, Any]) -> SensitivityCurve:
+        """Rebuild a curve from its ``dataclasses.asdict``, stored as JSON."""
+        losses = {float(ratio): loss for ratio, loss in plain["losses"].items()}
+        return cls(plain["group"], tuple(plain["layers"]), plain["channels"], losses)
 
-    def ratio(self, rise: float) -> float:
-        """The smallest share with which the loss rises no more than that, on straight lines between those that were tried."""
-        shares = sorted(self.losses, reverse=True)
-        for more, less in zip(shares, shares[1:], strict=False):
-            here, there = (self.losses[share] - self.losses[1.0] for share in (more, less))
-            if there > rise:
-                return more + (less - more) * max(0.0, rise - here) / (there - here) if there > here else more
-        return shares[-1]
+    def ratio(self, max_rise: float) -> float:
+        """The smallest ratio at which the loss rises by at most ``max_rise``.
+
+        The curve is linear between the measured ratios and ends at the smallest of them.
+        """
+        ratios = sorted(self.losses, reverse=True)
+        for upper, lower in zip(ratios, ratios[1:], strict=False):
+            rise_upper, rise_lower = (self.losses[ratio] - self.losses[1.0] for ratio in (upper, lower))
+            if rise_lower > max_rise:
+                if rise_lower <= rise_upper:
+                    return upper
+                return upper + (lower - upper) * max(0.0, max_rise - rise_upper) / (rise_lower - rise_upper)
+        return ratios[-1]
 
 
 def scan_sensitivity(
-    model: nn.Module, channels: ChannelGraph, worth: Mapping[int, float], loss: Callable[[], float], exclude: Collection[str] = ()
+    model: nn.Module,
+    graph: ChannelGraph,
+    importance: Mapping[int, float],
+    loss: Callable[[], float],
+    exclude: Collection[str] = (),
 ) -> list[SensitivityCurve]:
-    """The curve of every block: its channels of least worth are masked, at each of the shares, and nothing else.
+    """Measure the loss with the least important channels of one group masked.
+
+    Every group is masked by itself, at each of ``RATIOS``.
 
     Args:
-        model: left as it was.
-        channels: of the model.
-        worth: of each channel.
-        loss: of the model as it is when called.
-        exclude: beginnings of names of layers that are not looked at.
+        model: the model; it is restored afterwards.
+        graph: its channels.
+        importance: of each channel.
+        loss: returns the loss of the model in its current state.
+        exclude: prefixes of the names of layers to leave out.
     """
-    whole, curves = loss(), []
-    for place, block in groups_of(channels, exclude):
-        layers = tuple(slot.name.removesuffix(".weight") for slot in channels.filters(block))
-        ranked, losses = sorted(block, key=lambda channel: worth[channel], reverse=True), {1.0: whole}
-        for share in RATIOS:
-            with channels_masked(model, channels, ranked[max(1, round(share * len(block))) :]):
-                losses[share] = loss()
-        curves.append(SensitivityCurve(place, layers, len(block), losses))
+    full_loss, curves = loss(), []
+    for index, group in prunable_groups(graph, exclude):
+        layers = tuple(producer.name.removesuffix(".weight") for producer in graph.producers_of(group))
+        ranked, losses = sorted(group, key=lambda channel: importance[channel], reverse=True), {1.0: full_loss}
+        for ratio in RATIOS:
+            with channels_masked(model, graph, ranked[max(1, round(ratio * len(group))) :]):
+                losses[ratio] = loss()
+        curves.append(SensitivityCurve(index, layers, len(group), losses))
     return curves
 
 
-def equal_loss_ratios(curves: Sequence[SensitivityCurve], keep: float) -> dict[int, float]:
-    """The share that stays of each block, by its place, where all blocks may raise the loss alike and ``keep`` of all channels stay.
+def equal_loss_ratios(curves: Sequence[SensitivityCurve], keep_ratio: float) -> dict[int, float]:
+    """Find the keep ratio of each group that raises the loss equally.
 
-    Below the smallest share that was tried every block keeps the same. Where many blocks do nothing to the loss, shares jump at one
-    rise; each then goes the same part of its jump.
+    The common rise of the loss is found by bisection. The total of channels kept can be a discontinuous function of it: where the loss does
+    not change between two measured ratios, a group jumps from one to the other. If the total would skip ``keep_ratio``, every group is
+    interpolated between its ratios below and above the jump, with the same weight. Below the smallest measured ratio all groups
+    keep ``keep_ratio``.
+
+    Args:
+        curves: of all groups.
+        keep_ratio: fraction of the channels of all groups together to keep.
+
+    Returns:
+        Fraction of its channels to keep of each group, by index in ``ChannelGraph.groups``.
     """
-    if not curves or keep <= min(RATIOS):
-        return {curve.group: keep for curve in curves}
+    if not curves or keep_ratio <= min(RATIOS):
+        return {curve.group: keep_ratio for curve in curves}
 
-    def stay(rise: float) -> float:
-        return sum(curve.ratio(rise) * curve.channels for curve in curves) / sum(curve.channels for curve in curves)
+    def total_ratio(max_rise: float) -> float:
+        return sum(curve.ratio(max_rise) * curve.channels for curve in curves) / sum(curve.channels for curve in curves)
 
     rises = [loss - curve.losses[1.0] for curve in curves for loss in curve.losses.values()]
-    low, high = min(rises) - 1, max(rises)  # nothing goes; all that may go
-    for _ in range(STEPS):
+    low, high = min(rises) - 1, max(rises)  # from all channels kept to all at their smallest ratio
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if stay(middle) > keep else (low, middle)
-    jump = stay(low) - stay(high)
-    part = (keep - stay(high)) / jump if jump else 0.0
-    return {curve.group: curve.ratio(high) + part * (curve.ratio(low) - curve.ratio(high)) for curve in curves}
+        low, high = (middle, high) if total_ratio(middle) > keep_ratio else (low, middle)
+    jump = total_ratio(low) - total_ratio(high)
+    weight = (keep_ratio - total_ratio(high)) / jump if jump else 0.0
+    return {curve.group: curve.ratio(high) + weight * (curve.ratio(low) - curve.ratio(high)) for curve in curves}

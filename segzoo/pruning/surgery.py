@@ -1,4 +1,4 @@
-"""Networks without some of their channels."""
+"""Removal and masking of channels."""
 
 from __future__ import annotations
 
@@ -13,49 +13,55 @@ from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim
 
 
 @torch.no_grad()
-def remove_channels_(model: nn.Module, channels: ChannelGraph, dropped: Collection[int]) -> dict[str, int]:
-    """Removes channels everywhere at once, in place.
+def remove_channels_(model: nn.Module, graph: ChannelGraph, removed: Collection[int]) -> dict[str, int]:
+    """Remove channels from every layer that uses them, in place.
 
     Args:
-        model: the model that the channels were found in.
-        channels: of that model.
-        dropped: channels to remove.
+        model: the model that was traced.
+        graph: its channels.
+        removed: channels to remove.
 
     Returns:
-        The output channels of each convolution that became narrower, by name.
+        The output channels of each convolution that is narrower now, by name.
     """
-    return set_channel_widths_(
-        model, {name: drop_channels(name, tensor, channels, dropped) for name, tensor in model.state_dict().items()}
-    )
+    state = {name: drop_channels(name, tensor, graph, removed) for name, tensor in model.state_dict().items()}
+    return set_channel_widths_(model, state)
 
 
-def drop_channels(name: str, tensor: Tensor, channels: ChannelGraph, dropped: Collection[int]) -> Tensor:
-    """A parameter, or anything of its shape such as an optimizer's moment, without the dropped channels."""
+def drop_channels(name: str, tensor: Tensor, graph: ChannelGraph, removed: Collection[int]) -> Tensor:
+    """Return a tensor without the removed channels.
+
+    Args:
+        name: of a parameter or buffer.
+        tensor: that parameter, or a tensor of its shape such as an optimizer's moment.
+        graph: channels of the model.
+        removed: channels to remove.
+    """
     for dim in range(tensor.dim()):
-        held = channels.dims.get(ParamDim(name, dim), ())
-        left = [position for position, channel in enumerate(held) if channel not in dropped]
-        if len(left) < len(held):
-            tensor = tensor.index_select(dim, torch.tensor(left, device=tensor.device))
+        channels = graph.dims.get(ParamDim(name, dim), ())
+        kept = [index for index, channel in enumerate(channels) if channel not in removed]
+        if len(kept) < len(channels):
+            tensor = tensor.index_select(dim, torch.tensor(kept, device=tensor.device))
     return tensor
 
 
 @contextmanager
-def channels_masked(model: nn.Module, channels: ChannelGraph, dropped: Collection[int]) -> Iterator[None]:
-    """A ``with`` block in which the dropped channels are always zero: the network answers as the one without them would.
+def channels_masked(model: nn.Module, graph: ChannelGraph, removed: Collection[int]) -> Iterator[None]:
+    """Set channels to zero in a ``with`` block.
 
-    Filters and what scales and shifts their outputs are zero meanwhile, and as they were afterwards.
+    The outputs equal those of the model without these channels. Their filters, and the biases and scales of their outputs, are zero inside the block and restored after it.
     """
-    gone, kept = set(dropped), []
+    masked, originals = set(removed), []
     parameters = dict(model.named_parameters())
-    flat = [slot for slot in channels.dims if slot.dim == 0 and slot.name in parameters and parameters[slot.name].dim() == 1]
+    vectors = [dim for dim in graph.dims if dim.dim == 0 and dim.name in parameters and parameters[dim.name].dim() == 1]
     try:
-        for slot in (*channels.producers, *flat):
-            places = [place for place, channel in enumerate(channels.dims[slot]) if channel in gone]
-            if places:
-                tensor = parameters[slot.name].data
-                kept.append((tensor, tensor.clone()))
-                tensor.index_fill_(slot.dim, torch.tensor(places, device=tensor.device), 0)
+        for param_dim in (*graph.producers, *vectors):
+            indices = [index for index, channel in enumerate(graph.dims[param_dim]) if channel in masked]
+            if indices:
+                tensor = parameters[param_dim.name].data
+                originals.append((tensor, tensor.clone()))
+                tensor.index_fill_(param_dim.dim, torch.tensor(indices, device=tensor.device), 0)
         yield
     finally:
-        for tensor, before in kept:
-            tensor.copy_(before)
+        for tensor, original in originals:
+            tensor.copy_(original)

@@ -1,4 +1,4 @@
-"""Channels through every form of every network, and through operations that pruning knows, rejects, or leaves whole when told to."""
+"""Channel tracing through every variant of every model, and through single operations."""
 
 from __future__ import annotations
 
@@ -19,101 +19,98 @@ from segzoo.pruning.surgery import channels_masked, remove_channels_
 from segzoo.registry import BACKBONES, MODELS, PRUNERS, ConfigError, settings_of
 
 SHALLOW = tuple((channels, 1) for channels in (6, 8, 10, 12, 14))
-NUMBERS = {
-    "aux_weight": [0.0],
-    "bins": [(), (2,)],
-    "convs": [2],
-    "fc_channels": [0],
-    "kernel": [1],
-}  # of settings that are no choice
-SIZES = ("align_corners", "first_block_dilation", "output_stride")  # choices that change the sizes of maps and no channel
-TRUNK = {"batch_norm": True, "pool": "caffe"}
+VALUES = {"aux_weight": [0.0], "bins": [(), (2,)], "convs": [2], "fc_channels": [0], "kernel": [1]}  # of other settings
+SIZES = ("align_corners", "first_block_dilation", "output_stride")  # settings that change the size of feature maps only
+VGG = {"batch_norm": True, "pool": "caffe"}
 
 
 def choices(builder: Any, name: str) -> list[Any]:
-    """Every value but the default of a setting that is a choice, and those of ``NUMBERS`` that are valid for this builder."""
+    """Every value of a setting to test, apart from its default.
+
+    They are all values of a setting with a fixed list of them, else those of ``VALUES``, if the builder accepts them.
+    """
     setting = settings_of(builder)[name]
     if setting.type is bool:
         return [not setting.default]
     if get_origin(setting.type) is Literal:
         return [value for value in get_args(setting.type) if value != setting.default]
-    return [] if builder is MODELS.get("deeplab_largefov") and name == "fc_channels" else NUMBERS.get(name, [])
+    return [] if builder is MODELS.get("deeplab_largefov") and name == "fc_channels" else VALUES.get(name, [])
 
 
-FORMS = [
+VARIANTS = [
     (model, name, value)
     for model in MODELS.names()
     for name in settings_of(MODELS.get(model))
     for value in choices(MODELS.get(model), name)
 ]
-FORMS += [
+VARIANTS += [
     ("pspnet", "pool=max reduce", False),
     ("fcn_dilated", "concat_input convs", 2),
     ("parsenet", "fc_channels=0 fusion", "early"),
 ]
-TRUNKS = [
-    (trunk, name, value)
-    for trunk in ("vgg16", "resnet50")
-    for name in settings_of(BACKBONES.get(trunk))
-    for value in choices(BACKBONES.get(trunk), name)
+BACKBONE_VARIANTS = [
+    (backbone, name, value)
+    for backbone in ("vgg16", "resnet50")
+    for name in settings_of(BACKBONES.get(backbone))
+    for value in choices(BACKBONES.get(backbone), name)
 ]
 
 
-def half_of(channels: ChannelGraph) -> set[int]:
-    return select_channels(channels, {channel: 1.0 for block in channels.groups for channel in block}, 0.5)
+def half_of(graph: ChannelGraph) -> set[int]:
+    return select_channels(graph, {channel: 1.0 for group in graph.groups for channel in group}, 0.5)
 
 
 @torch.no_grad()
-def answers(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
-    """Of an evaluation, and with the heads of training."""
+def outputs(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
+    """All logits, in evaluation and with the training-only heads."""
     main = model.eval()(x).main
     model.training = True
-    found = model(x)
-    return [main, found.main, *found.aux]
+    logits = model(x)
+    return [main, logits.main, *logits.aux]
 
 
 def check(model: Any, x: torch.Tensor) -> None:
-    """Cut to half, a network answers as with the channels masked."""
-    channels, cut = trace_channels(model), copy.deepcopy(model)
-    with channels_masked(model, channels, half_of(channels)):
-        wanted = answers(model, x)
-    assert remove_channels_(cut, channels, half_of(channels))
-    for found, logits in zip(answers(cut, x), wanted, strict=True):
-        torch.testing.assert_close(found, logits, rtol=0, atol=1e-5 * logits.abs().max().item())
+    """A pruned model computes the same as the masked one."""
+    graph, pruned = trace_channels(model), copy.deepcopy(model)
+    with channels_masked(model, graph, half_of(graph)):
+        expected = outputs(model, x)
+    assert remove_channels_(pruned, graph, half_of(graph))
+    for actual, logits in zip(outputs(pruned, x), expected, strict=True):
+        torch.testing.assert_close(actual, logits, rtol=0, atol=1e-5 * logits.abs().max().item())
 
 
 @pytest.mark.parametrize(
     "model, name, value",
-    [pytest.param(*form, marks=[pytest.mark.slow] if form[1] in SIZES else []) for form in FORMS],
+    [pytest.param(*variant, marks=[pytest.mark.slow] if variant[1] in SIZES else []) for variant in VARIANTS],
     ids=lambda v: str(v).replace(" ", "-"),
 )
-def test_every_form_of_a_model_can_be_cut(monkeypatch, model, name, value):
+def test_every_variant_of_a_model_can_be_pruned(monkeypatch, model, name, value):
     monkeypatch.setattr(vgg, "STAGES", SHALLOW)
     torch.manual_seed(0)
-    *words, name = name.split()
-    given: dict[str, Any] = {"fc_channels": 16} if "fc_channels" in settings_of(MODELS.get(model)) else {}
-    given |= {"pool=max": {"pool": "max"}, "concat_input": {"concat_input": True}, "fc_channels=0": {"fc_channels": 0}}.get(
-        "".join(words), {}
+    *others, name = name.split()
+    settings: dict[str, Any] = {"fc_channels": 16} if "fc_channels" in settings_of(MODELS.get(model)) else {}
+    settings |= {"pool=max": {"pool": "max"}, "concat_input": {"concat_input": True}, "fc_channels=0": {"fc_channels": 0}}.get(
+        "".join(others), {}
     )
-    check(varied_(MODELS.build(model, vgg.vgg16(**TRUNK), 5, **given | {name: value})), torch.randn(1, 3, 64, 80))
+    check(varied_(MODELS.build(model, vgg.vgg16(**VGG), 5, **settings | {name: value})), torch.randn(1, 3, 64, 80))
 
 
-@pytest.mark.parametrize("trunk, name, value", TRUNKS)
-def test_every_form_of_a_trunk_can_be_cut(monkeypatch, trunk, name, value):
+@pytest.mark.parametrize("backbone, name, value", BACKBONE_VARIANTS)
+def test_every_variant_of_a_backbone_can_be_pruned(monkeypatch, backbone, name, value):
     monkeypatch.setattr(vgg, "STAGES", SHALLOW)
     torch.manual_seed(0)
-    forms: Any = {"stem": "basic", "stride_at": "3x3"} | {name: value}
+    settings: Any = {"stem": "basic", "stride_at": "3x3"} | {name: value}
     build = {
-        "vgg16": lambda: vgg.vgg16(**TRUNK | {name: value}),
-        "resnet50": lambda: ResNet("resnet", (1, 1, 1, 1), width=0.125, **forms),
+        "vgg16": lambda: vgg.vgg16(**VGG | {name: value}),
+        "resnet50": lambda: ResNet("resnet", (1, 1, 1, 1), width=0.125, **settings),
     }
-    check(varied_(MODELS.build("pspnet", build[trunk](), 5)), torch.randn(1, 3, 64, 80))
+    check(varied_(MODELS.build("pspnet", build[backbone](), 5)), torch.randn(1, 3, 64, 80))
 
 
-def test_the_forms_are_there():
-    """What the sweeps above would pass over in silence."""
-    assert {("pspnet", "pool", "max"), ("pspnet", "reduce", False), ("deeplab_largefov", "msc", "joint")} <= set(FORMS)
-    assert ("resnet50", "stride_at", "1x1") in TRUNKS and ("vgg16", "pool", "deeplab") in TRUNKS
+def test_the_variants_are_complete():
+    """Variants whose absence the tests above would not notice."""
+    assert {("pspnet", "pool", "max"), ("pspnet", "reduce", False), ("deeplab_largefov", "msc", "joint")} <= set(VARIANTS)
+    assert ("resnet50", "stride_at", "1x1") in BACKBONE_VARIANTS and ("vgg16", "pool", "deeplab") in BACKBONE_VARIANTS
 
 
 class Net(nn.Module):
@@ -127,16 +124,18 @@ class Net(nn.Module):
         return (self.last(self.middle(self.first(x))),)
 
 
-class Does(nn.Module):
-    def __init__(self, what, *layers):
+class Apply(nn.Module):
+    """A function of the input and some layers."""
+
+    def __init__(self, function, *layers):
         super().__init__()
-        self.what, self.layers = what, nn.ModuleList(layers)
+        self.function, self.layers = function, nn.ModuleList(layers)
 
     def forward(self, x):
-        return self.what(x, *self.layers)
+        return self.function(x, *self.layers)
 
 
-REFUSED = {
+REJECTED = {
     "native_group_norm": (lambda x, norm: norm(x), 8, nn.GroupNorm(2, 8)),
     "convolution": (lambda x, conv: conv(x), 8, nn.Conv2d(8, 8, 3, padding=1, groups=8)),
     "addmm": (lambda x, linear: linear(x.mean((2, 3)))[..., None, None], 5, nn.Linear(8, 5)),
@@ -155,10 +154,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("operation", REFUSED)
-def test_what_mixes_channels_is_refused_and_left_whole_when_told(operation):
-    what, cin, *layers = REFUSED[operation]
-    net = Net(Does(what, *layers), cin)
+@pytest.mark.parametrize("operation", REJECTED)
+def test_operations_that_mix_channels_are_rejected_unless_excluded(operation):
+    function, cin, *layers = REJECTED[operation]
+    net = Net(Apply(function, *layers), cin)
     with pytest.raises(
         NotImplementedError, match=rf"^aten.{operation}\b.* in middle.*channels of first .*pruner.exclude=\[first\]"
     ):
@@ -168,11 +167,11 @@ def test_what_mixes_channels_is_refused_and_left_whole_when_told(operation):
     with pytest.raises(ConfigError, match=f"^pruner: aten.{operation}"):
         PRUNERS.build("l1").prune_(net, 0.5, None)
     assert not trace_channels(net, exclude=["first"]).groups
-    with pytest.raises(ConfigError, match="every channel of this network has to stay"):
+    with pytest.raises(ConfigError, match="no channel of this model can be removed"):
         PRUNERS.build("l1", exclude=["first"]).check(net)
 
 
-FOLLOWED = {
+TRACED = {
     "indexed": lambda x: x[:, :, torch.arange(12)][..., 1:],
     "picked": lambda x: x[:, :, [0, 2], [1, 3]][..., None],
     "prelu": (lambda x, prelu: prelu(x), nn.PReLU(8)),
@@ -182,27 +181,27 @@ FOLLOWED = {
 }
 
 
-@pytest.mark.parametrize("name", FOLLOWED)
-def test_what_leaves_channels_apart_is_followed(name):
-    what, *layers = FOLLOWED[name] if isinstance(FOLLOWED[name], tuple) else (FOLLOWED[name],)
+@pytest.mark.parametrize("name", TRACED)
+def test_operations_that_keep_channels_apart_are_traced(name):
+    function, *layers = TRACED[name] if isinstance(TRACED[name], tuple) else (TRACED[name],)
     torch.manual_seed(0)
-    net, x = Net(Does(what, *layers)), torch.randn(1, 3, 16, 16)
-    channels, cut = trace_channels(net, size=16), copy.deepcopy(net)
-    gone = half_of(channels)
-    with channels_masked(net, channels, gone):
-        wanted = net(x)[0]
-    assert remove_channels_(cut, channels, gone)["first"] == 4
-    torch.testing.assert_close(cut(x)[0], wanted)
+    net, x = Net(Apply(function, *layers)), torch.randn(1, 3, 16, 16)
+    graph, pruned = trace_channels(net, size=16), copy.deepcopy(net)
+    removed = half_of(graph)
+    with channels_masked(net, graph, removed):
+        expected = net(x)[0]
+    assert remove_channels_(pruned, graph, removed)["first"] == 4
+    torch.testing.assert_close(pruned(x)[0], expected)
 
 
-def test_a_sum_with_what_stays_stays():
-    net = Net(Does(lambda x: x + torch.ones(1, 8, 1, 1, device=x.device)))
+def test_channels_added_to_a_constant_are_kept():
+    net = Net(Apply(lambda x: x + torch.ones(1, 8, 1, 1, device=x.device)))
     assert not trace_channels(net).groups
 
 
-def test_a_network_whose_code_holds_widths_is_refused_before_it_is_trained():
-    net = Net(Does(lambda x: x.view(1, 8, -1).reshape(1, 8, *x.shape[2:])))
+def test_models_with_fixed_channel_counts_are_rejected_before_training():
+    net = Net(Apply(lambda x: x.view(1, 8, -1).reshape(1, 8, *x.shape[2:])))
     assert trace_channels(net).groups
-    with pytest.raises(ConfigError, match="does not run: shape .* is invalid.*Its code holds numbers of channels"):
+    with pytest.raises(ConfigError, match="fails with fewer channels: shape .* is invalid.*Its code contains fixed channel counts"):
         PRUNERS.build("l1").check(net)
     assert net.first.out_channels == 8 and net.training and not net.first.weight.is_meta

@@ -1,6 +1,7 @@
-"""Every model on every backbone loses channels at full width and is an ordinary network afterwards: it learns, is stored, and exports.
+"""Pruned pairs of model and backbone train, save and export.
 
-All marked slow (``pytest -m slow tests/workflows/test_pruned_pairs.py``, half an hour); the narrow pairs of the default run are in test_pruning.py.
+Every pair is pruned at full width. All tests are slow: ``pytest -m slow tests/workflows/test_pruned_pairs.py`` takes half an hour.
+``tests/pruning/test_pruning.py`` has narrow pairs for the default run.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ BUDGETS = {
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 57.0)
 
 
-def counted(model):
+def count_params(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def one_step(model):
-    """A backward pass of the model's own loss reaches every parameter that is trained."""
+    """Run a backward pass, which must reach every trained parameter."""
     x, label, _ = fixed_batch()
     loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, 255, model.loss_resolution)
     loss.total(loss.terms(model.train()(x), label)).backward()
@@ -43,46 +44,46 @@ def one_step(model):
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("trunk", ["vgg16", "resnet50", "resnet101"])
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50", "resnet101"])
 @pytest.mark.parametrize("name", MODELS.names())
-def test_a_pruned_pair_is_an_ordinary_network(name, trunk, budget, tmp_path):
+def test_a_pruned_pair_trains_saves_and_exports(name, backbone, budget, tmp_path):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason='pip install -e ".[export]"')
     torch.manual_seed(0)
-    model: Any = create_model(name, backbone=BACKBONES[trunk], num_classes=len(CLASSES)).eval()
+    model: Any = create_model(name, backbone=BACKBONES[backbone], num_classes=len(CLASSES)).eval()
     init_zero_classifiers_(model)
-    full, given = counted(model), conv_out_channels(model)
-    words = BUDGETS[budget]
-    PRUNERS.build("l1", **words).prune_(model, words["keep_ratio"], None)
-    left = counted(model) / full
-    assert words["keep_ratio"] ** 2 * 0.9 < left < words["keep_ratio"] * 1.05 or budget == "global" and left < 0.9
+    full, initial_widths = count_params(model), conv_out_channels(model)
+    settings = BUDGETS[budget]
+    PRUNERS.build("l1", **settings).prune_(model, settings["keep_ratio"], None)
+    kept = count_params(model) / full
+    assert settings["keep_ratio"] ** 2 * 0.9 < kept < settings["keep_ratio"] * 1.05 or budget == "global" and kept < 0.9
     one_step(model)
 
-    widths = {layer: width for layer, width in conv_out_channels(model).items() if width != given[layer]}
-    if trunk == "vgg16" and name in ("fcn", "parsenet", "deeplab_largefov"):
-        assert {"fc.0", "fc.3"} & widths.keys(), "fc6 and fc7 lose channels too"
-    config = {"model": {"name": name}, "backbone": BACKBONES[trunk]}
-    again = load(
+    widths = {layer: width for layer, width in conv_out_channels(model).items() if width != initial_widths[layer]}
+    if backbone == "vgg16" and name in ("fcn", "parsenet", "deeplab_largefov"):
+        assert {"fc.0", "fc.3"} & widths.keys(), "fc6 and fc7 are pruned too"
+    config = {"model": {"name": name}, "backbone": BACKBONES[backbone]}
+    loaded = load(
         checkpoint.save_checkpoint(
             tmp_path, 1, model, {}, config, make_dataset_info("test", CLASSES, None, (0, 0, 0), (1, 1, 1)), widths
         )
     )
     x = torch.randn(1, 3, 97, 161)
     with torch.no_grad():
-        assert torch.equal(again(x).main, model(x).main) and model(x).main.std() > 0
-    exports(again, tmp_path / "net.onnx")
+        assert torch.equal(loaded(x).main, model(x).main) and model(x).main.std() > 0
+    check_onnx(loaded, tmp_path / "net.onnx")
 
 
-def exports(model, path):
-    """Its ONNX file gives its scores at a size that was not traced."""
+def check_onnx(model, path):
+    """Compare its ONNX file at a size that was not traced."""
     import onnxruntime  # type: ignore[import-not-found]
 
     model.fuse_for_inference_()
     deployed = ExportModel(model, MEAN, STD, input="uint8", output="logits").eval()
     to_onnx(deployed, path, {})
-    picture = torch.randint(0, 256, (1, 97, 131, 3), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 97, 131, 3), dtype=torch.uint8)
     with torch.no_grad():
-        wanted = deployed(picture)[0]
+        expected = deployed(image)[0]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(None, {"image": picture.numpy()})[0])
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+    actual = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())

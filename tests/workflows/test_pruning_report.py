@@ -1,4 +1,4 @@
-"""The report of a pruning: what it says of scores, sizes and times, also when nothing was won."""
+"""The pruning report and the stages it shows."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ ROWS = [
 CURVES = [SensitivityCurve(0, ("a.conv", "b.<conv>"), 8, {1.0: 1.0, 0.75: 1.1, 0.5: 1.3, 0.25: 2.0})]
 
 
-def timed(ms, runtime="eager"):
+def timing(ms, runtime="eager"):
     return {"runtime": runtime, "precision": "bf16", "hw": [64, 96], "ms_per_image": {"p50": ms}, "peak_memory_mb": 90.0}
 
 
-def test_a_report_says_what_was_won_and_what_was_not(tmp_path):
-    unable = {"runtime": "openvino", "error": "not\ninstalled"}
+def test_a_report_states_speedups_and_their_absence(tmp_path):
+    unavailable = {"runtime": "openvino", "error": "not\ninstalled"}
     times = {
-        "before": [timed(20.0), timed(10.0, "torch_compile"), unable],
-        "after": [timed(10.0), timed(9.9, "torch_compile"), unable],
+        "before": [timing(20.0), timing(10.0, "torch_compile"), unavailable],
+        "after": [timing(10.0), timing(9.9, "torch_compile"), unavailable],
     }
     text = write_report(tmp_path, ROWS, times, CURVES)
     assert text == (tmp_path / "report.md").read_text()
     assert "| before | 50.00 | 45.0 to 55.0 | 1,000 | 2.00 | 20.0 | 90 |" in text
-    assert "| pruned | 20.00 | 15.0 to 25.0 | 500 | 1.00 |  |  |" in text, "its time is not known: it is not of the last size"
+    assert "| pruned | 20.00 | 15.0 to 25.0 | 500 | 1.00 |  |  |" in text, (
+        "not timed: its size differs from that of the fine-tuned model"
+    )
     assert "| fine-tuned | 40.00 | 35.0 to 45.0 | 400 | 0.80 | 10.0 | 90 |" in text
     assert "eager bf16 at 64x96: 2.00 times as fast, 20.0 ms before and 10.0 ms after." in text
     assert "torch_compile bf16 at 64x96: NOT faster, 10.0 ms before and 9.9 ms after." in text
@@ -49,12 +51,12 @@ def test_a_report_says_what_was_won_and_what_was_not(tmp_path):
     assert page.count("<figure>") == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
 
 
-def test_a_report_says_what_was_aimed_at(tmp_path):
+def test_a_report_states_the_target(tmp_path):
     target = {"kind": "ms", "value": 20.0, "hw": [64, 96], "runtime": "openvino", "precision": "bf16"}
     tried = [{"share": 0.05, "ms": 2.0}, {"share": 0.625, "ms": 19.5}, {"share": 1.0, "ms": 31.0}]
     (tmp_path / "target_search.json").write_text(json.dumps({"share": 0.625, "target": target, "tried": tried}))
-    told = "pruner.target_ms=20, openvino bf16 at 64x96: reached 19.5 with 62.5% of the channels kept."
-    assert told in write_report(tmp_path, ROWS, {}, ()) and told in (tmp_path / "report.html").read_text()
+    line = "pruner.target_ms=20, openvino bf16 at 64x96: reached 19.5 with 62.5% of the channels kept."
+    assert line in write_report(tmp_path, ROWS, {}, ()) and line in (tmp_path / "report.html").read_text()
 
 
 def test_a_report_needs_no_times_and_no_curves(tmp_path):
@@ -64,71 +66,71 @@ def test_a_report_needs_no_times_and_no_curves(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words, told", [({"keep_schedule": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
+    "settings, stages", [({"keep_schedule": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
 )
-def test_stages_are_scored_once_and_the_network_is_left_as_it_is(tmp_path, monkeypatch, words, told):
+def test_stages_are_evaluated_once_and_leave_the_model_unchanged(tmp_path, monkeypatch, settings, stages):
     data = {"name": "parts", "height": 64, "width": 96, "train_images": 2, "val_images": 2}
     train, val = (build_data(data, split) for split in ("train", "val"))
     model: Any = create_model("icnet", backbone={"name": "resnet50", "width": 0.125}, num_classes=train.info.num_classes)
     loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners)
-    parts: Any = SimpleNamespace(
+    components: Any = SimpleNamespace(
         model=model,
         train_set=train,
         val_set=val,
         info=train.info,
         augment=None,
         loss=loss,
-        pruner=PRUNERS.build("l1", **words),
-        config={"pruner": words},
+        pruner=PRUNERS.build("l1", **settings),
+        config={"pruner": settings},
     )
     count = sum(p.numel() for p in model.parameters())
-    look = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": len(told) == 1}
-    rows, curves = evaluate_stages(parts, tmp_path, **look)
-    assert [row["what"] for row in rows] == told and sum(p.numel() for p in model.parameters()) == count
+    options = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": len(stages) == 1}
+    rows, curves = evaluate_stages(components, tmp_path, **options)
+    assert [row["what"] for row in rows] == stages and sum(p.numel() for p in model.parameters()) == count
     assert all(row["miou_interval"][0] <= row["miou"] <= row["miou_interval"][1] for row in rows)
-    if len(told) == 2:
-        assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three channels of four"
+    if len(stages) == 2:
+        assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three of four channels"
         assert not curves
-        monkeypatch.setattr(Pruner, "ranking", lambda *_: pytest.fail("what goes first was settled already"))
-        cut = copy.deepcopy(model)
-        parts.pruner.prune_(cut, 0.75, None)
-        assert sum(p.numel() for p in cut.parameters()) < count
-        chosen, parts.pruner = parts.pruner.chosen, PRUNERS.build("l1", **words)
+        monkeypatch.setattr(Pruner, "ranking", lambda *_: pytest.fail("the channels were already selected"))
+        pruned = copy.deepcopy(model)
+        components.pruner.prune_(pruned, 0.75, None)
+        assert sum(p.numel() for p in pruned.parameters()) < count
+        chosen, components.pruner = components.pruner.chosen, PRUNERS.build("l1", **settings)
     else:
         assert {share for curve in curves for share in curve.losses} == {1.0, 0.75, 0.5, 0.25} and len(curves) > 30
-    monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", lambda *_, **__: pytest.fail("a resumed run reads what was found"))
-    again, drawn = evaluate_stages(parts, tmp_path, **look)
-    assert [row["params"] for row in again] == [row["params"] for row in rows] and list(drawn) == list(curves)
-    if len(told) == 2:
-        assert parts.pruner.chosen == chosen, "and a resumed run removes what was chosen"
+    monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", lambda *_, **__: pytest.fail("a resumed run reads the stored rows"))
+    stored_rows, stored_curves = evaluate_stages(components, tmp_path, **options)
+    assert [row["params"] for row in stored_rows] == [row["params"] for row in rows] and list(stored_curves) == list(curves)
+    if len(stages) == 2:
+        assert components.pruner.chosen == chosen, "a resumed run removes the same channels"
 
 
 @pytest.mark.parametrize(
-    "other", [{"bench_hw": (96, 64)}, {"sensitivity": True}, {"precision": "bf16"}, "augment", "weights", "shares"]
+    "changed", [{"bench_hw": (96, 64)}, {"sensitivity": True}, {"precision": "bf16"}, "augment", "weights", "keep_ratio"]
 )
-def test_stages_that_were_found_otherwise_are_looked_at_again(tmp_path, monkeypatch, other):
-    def looked(words):
-        seen = []
+def test_stages_are_evaluated_again_if_anything_they_depend_on_changed(tmp_path, monkeypatch, changed):
+    def evaluations(options):
+        evaluated = []
 
-        def evaluate(network, *_, **__):
-            seen.append(network)
+        def evaluate(model, *_, **__):
+            evaluated.append(model)
             return SimpleNamespace(scores=SimpleNamespace(miou=0.5), interval=(0.4, 0.6))
 
         monkeypatch.setattr("segzoo.evaluation.evaluator.evaluate", evaluate)
-        monkeypatch.setattr("segzoo.workflows.prune.stages._model_size", lambda network, hw: {"params": 1, "gmacs": 1.0})
-        evaluate_stages(parts, tmp_path, **words)
-        return len(seen)
+        monkeypatch.setattr("segzoo.workflows.prune.stages._model_size", lambda model, hw: {"params": 1, "gmacs": 1.0})
+        evaluate_stages(components, tmp_path, **options)
+        return len(evaluated)
 
-    parts = make_components()
-    parts.pruner, parts.config["augment"] = PRUNERS.build("l1", keep_ratio=0.5, start=0.0), {"name": "flip"}
-    words = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": False}
-    assert (looked(words), looked(words)) == (2, 0)
-    if other == "augment":
-        parts.config["augment"] = {"name": "full"}
-    elif other == "weights":
-        parts.model.get_parameter("head.weight").data += 1
-    elif other == "shares":
-        parts.pruner = PRUNERS.build("l1", keep_ratio=0.25, start=0.0)
+    components = make_components()
+    components.pruner, components.config["augment"] = PRUNERS.build("l1", keep_ratio=0.5, start=0.0), {"name": "flip"}
+    options = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": False}
+    assert (evaluations(options), evaluations(options)) == (2, 0)
+    if changed == "augment":
+        components.config["augment"] = {"name": "full"}
+    elif changed == "weights":
+        components.model.get_parameter("head.weight").data += 1
+    elif changed == "keep_ratio":
+        components.pruner = PRUNERS.build("l1", keep_ratio=0.25, start=0.0)
     else:
-        words |= other
-    assert looked(words) == 2
+        options |= changed
+    assert evaluations(options) == 2

@@ -1,1 +1,1 @@
-"""Pruning a trained network and reporting the result."""
+"""Pruning of a trained model, and the report on it."""
