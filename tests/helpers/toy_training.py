@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -95,6 +96,20 @@ class ToyData:
         return Sample(image, label, self.name(index))
 
 
+class SignalingData(ToyData):
+    """Toy images that signal this process when the n-th one is read, counted from 1."""
+
+    def __init__(self, number: int, when: int, **options):
+        super().__init__(**options)
+        self.number, self.when, self.reads = number, when, 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads == self.when:
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
 def hflip(sample: Sample, seed: int) -> Sample:
     """Flip half of the samples horizontally."""
     if np.random.default_rng(seed).random() < 0.5:
@@ -123,10 +138,16 @@ def train(components: TrainingComponents, run: RunDir, dist: Distributed = SINGL
     return loop.train(components, run, TrainingSettings(**settings), dist)
 
 
-def make_run_dir(folder: Path) -> RunDir:
+def make_run_dir(path: Path) -> RunDir:
     """Open a run directory that resumes from its latest valid checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return RunDir(folder, latest_valid(folder)[0])
+    path.mkdir(parents=True, exist_ok=True)
+    return RunDir(path, latest_valid(path)[0])
+
+
+def read_rows(directory: Path, *splits: str) -> list[dict[str, Any]]:
+    """Read rows of ``metrics.jsonl``, without the minutes, which differ from run to run."""
+    rows = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in row.items() if key != "minutes"} for row in rows if row["split"] in splits]
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -154,7 +175,7 @@ def settings(**changed: Any) -> dict[str, Any]:
     return SETTINGS | {"workers": 0} | changed
 
 
-def train_in_child(folder: Path, workers: int, steps: int) -> None:
+def train_in_child(directory: Path, workers: int, steps: int) -> None:
     """Train in a process group of its own and write the hash of the weights.
 
     Runs in a child process.
@@ -163,5 +184,5 @@ def train_in_child(folder: Path, workers: int, steps: int) -> None:
     multiprocessing.set_start_method("fork", force=True)  # data workers start as in an ordinary script
     torch.set_num_threads(1)
     components = make_components()
-    train(components, make_run_dir(folder), **settings(workers=workers, steps=steps))
-    (folder / "hash").write_text(weights_hash(components.model))
+    train(components, make_run_dir(directory), **settings(workers=workers, steps=steps))
+    (directory / "hash").write_text(weights_hash(components.model))

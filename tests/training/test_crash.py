@@ -1,9 +1,11 @@
-"""Sixty-three SIGKILLs: whatever a training was doing, it goes on from a whole checkpoint and ends with the unbroken run's bits.
+"""Killed trainings resume from their newest checkpoints.
 
-    pytest -m crash tests/training/test_crash.py      # minutes; the figures are printed with -s
+They end bit for bit like uninterrupted ones:
 
-The kills fall on training, saving, evaluating and fine-tuning after a cut alike, for several models and worker counts. What a kill may cost is the steps since
-the newest checkpoint, and no more.
+    pytest -m crash tests/training/test_crash.py      # takes minutes; -s prints the steps
+
+63 SIGKILLs hit training, saving, evaluating and fine-tuning after pruning, for several models and numbers of workers. A kill costs no more
+than the steps since the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -30,45 +32,48 @@ from segzoo.checkpoints.store import latest_valid
 from segzoo.registry import LOSSES, PRUNERS
 
 ROOT = Path(__file__).parents[2]
-KILLS = 10  # of each case
+KILLS = 10  # per case
 CASES = [("toy", 0), ("toy", 2), ("icnet", 1), ("pspnet", 0), ("fcn", 2), ("pruned icnet", 1)]
-STEPS = {"toy": 1500}  # long enough for ten kills; the others take 240
-WORDS: dict[str, Any] = {"save_every": 2, "eval_every": 6, "keep_checkpoints": 2}
+STEPS = {"toy": 1500}  # long enough for ten kills; other models train for 240 steps
+OPTIONS: dict[str, Any] = {"save_every": 2, "eval_every": 6, "keep_checkpoints": 2}
 
 
-class Large(ToyData):
-    """Images of 72x96, which deep backbones can take."""
+class LargeData(ToyData):
+    """Images of 72x96, large enough for deep backbones."""
 
     def __getitem__(self, index):
         sample = super().__getitem__(index)
-        image, label = (part.repeat(3, 0).repeat(3, 1) for part in (sample.image, sample.label))
+        image, label = (array.repeat(3, 0).repeat(3, 1) for array in (sample.image, sample.label))
         return sample._replace(image=image, label=label)
 
 
-def parts_of(model: str):
+def build_components(model: str):
     if model == "toy":
         return make_components()
     torch.manual_seed(3)
     net = create_model(model.split()[-1], backbone={"name": "resnet50", "width": 0.125}, num_classes=3)
     loss = LOSSES.build("cross_entropy", net.aux_weights, net.align_corners, 255, "label")
-    components = make_components(model=net, loss=loss, train_set=Large(10), val_set=Large(3, first=100))
+    components = make_components(model=net, loss=loss, train_set=LargeData(10), val_set=LargeData(3, first=100))
     if model.startswith("pruned"):
         components.pruner = PRUNERS.build("taylor", keep_schedule=[0.75, 0.5], start=0.2)
     return components
 
 
-def run_child(folder: Path, model: str, workers: int) -> None:
-    """What a process of its own runs; leaves the hash of the weights."""
+def run_child(directory: Path, model: str, workers: int) -> None:
+    """Train and write the hash of the weights.
+
+    Runs in a child process.
+    """
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
-    components = parts_of(model)
-    train(components, make_run_dir(folder), **settings(**WORDS, workers=workers, steps=STEPS.get(model, 240)))
-    (folder / "hash").write_text(weights_hash(components.model))
+    components = build_components(model)
+    train(components, make_run_dir(directory), **settings(**OPTIONS, workers=workers, steps=STEPS.get(model, 240)))
+    (directory / "hash").write_text(weights_hash(components.model))
 
 
-def prune_tool(folder: Path, full: Path, *words: str) -> subprocess.Popen:
-    """tools/prune.py, in a session of its own."""
+def start_pruning(directory: Path, full: Path, *overrides: str) -> subprocess.Popen:
+    """Start ``tools/prune.py`` in a session of its own."""
     quick = [
         "sensitivity=false",
         "bench_runtimes=[]",
@@ -78,27 +83,29 @@ def prune_tool(folder: Path, full: Path, *words: str) -> subprocess.Popen:
         "device=cpu",
         "pruner=taylor",
     ]
-    given = [
+    command = [
+        sys.executable,
+        "tools/prune.py",
         f"ckpt={full}",
-        f"out={folder}",
+        f"out={directory}",
         *quick,
-        *words,
+        *overrides,
         "steps=60",
         "batch_size=2",
         "save_every=2",
         "eval_every=20",
         "workers=0",
     ]
-    return subprocess.Popen([sys.executable, "tools/prune.py", *given], cwd=ROOT, start_new_session=True)
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
 
 
 @pytest.fixture(scope="module")
-def begin():
+def start_training():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["test_crash", "torch.utils.tensorboard", "tqdm", "yaml", "cv2", "torch._dynamo"])
 
-    def start(folder: Path, model: str, workers: int):
-        child = context.Process(target=run_child, args=(folder, model, workers))
+    def start(directory: Path, model: str, workers: int):
+        child = context.Process(target=run_child, args=(directory, model, workers))
         child.start()
         return child
 
@@ -112,16 +119,16 @@ def kill(child) -> None:
     child.join(60)
 
 
-def newest(folder: Path) -> int:
-    found = latest_valid(folder)[0]
-    return -1 if found is None else int(found.name)
+def newest_step(directory: Path) -> int:
+    checkpoint = latest_valid(directory)[0]
+    return -1 if checkpoint is None else int(checkpoint.name)
 
 
-def wait_for(folder: Path, step: int, child) -> None:
-    """Until the run has a checkpoint of that step or a later one, or has ended."""
-    until = time.time() + 120
-    while newest(folder) < step and child.is_alive():
-        assert time.time() < until, "no checkpoint"
+def wait_for(directory: Path, step: int, child) -> None:
+    """Wait until the run has a checkpoint of the step or ends."""
+    deadline = time.time() + 120
+    while newest_step(directory) < step and child.is_alive():
+        assert time.time() < deadline, "no checkpoint"
         time.sleep(0.01)
 
 
@@ -129,33 +136,33 @@ def wait_for(folder: Path, step: int, child) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("model, workers", CASES)
-def test_ten_kills_lose_nothing(tmp_path, begin, model, workers):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    child = begin(whole, model, 0)
+def test_ten_kills_change_nothing(tmp_path, start_training, model, workers):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    child = start_training(whole, model, 0)
     wait_for(whole, 0, child)
     started = time.time()
     child.join(600)
     assert child.exitcode == 0
-    share = (time.time() - started) / KILLS  # of the unbroken run; so the kills spread over it on any machine
-    rng, reached, killed = np.random.default_rng(len(model) + workers), 0, []
-    while len(killed) < KILLS:
-        child = begin(broken, model, workers)
-        wait_for(broken, reached + len(killed) % 2, child)  # what there was, or every second time something newer
-        time.sleep(rng.uniform(0.05, 0.9) * share)
+    interval = (time.time() - started) / KILLS  # spreads the kills over the run on any machine
+    rng, reached, steps = np.random.default_rng(len(model) + workers), 0, []
+    while len(steps) < KILLS:
+        child = start_training(killed, model, workers)
+        wait_for(killed, reached + len(steps) % 2, child)  # every second time, for a newer checkpoint
+        time.sleep(rng.uniform(0.05, 0.9) * interval)
         kill(child)
-        if (broken / "hash").exists():
+        if (killed / "hash").exists():
             break
         assert child.exitcode == -signal.SIGKILL
-        after = newest(broken)
+        after = newest_step(killed)
         assert after >= reached, "a checkpoint was lost"
-        killed.append(reached := after)
-    child = begin(broken, model, workers)
+        steps.append(reached := after)
+    child = start_training(killed, model, workers)
     child.join(600)
-    print(f"{model}, {workers} workers: {len(killed)} kills; the newest checkpoints then were those of steps {killed}")
-    assert len(killed) == KILLS, "the run ended too early: make it longer"
-    assert len(set(killed)) >= KILLS // 2, "the kills fell too close together: make it longer"
-    assert (broken / "hash").read_text() == (whole / "hash").read_text()
-    logs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, broken)]
+    print(f"{model}, {workers} workers: {len(steps)} kills; the newest checkpoints were at steps {steps}")
+    assert len(steps) == KILLS, "the run ended too early: make it longer"
+    assert len(set(steps)) >= KILLS // 2, "the kills were too close together: make the run longer"
+    assert (killed / "hash").read_text() == (whole / "hash").read_text()
+    logs = [[json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()] for directory in (whole, killed)]
     scores = [[(row["step"], row["mIoU"]) for row in log if row["split"] == "val"] for log in logs]
     assert scores[0] == scores[1]
 
@@ -163,23 +170,32 @@ def test_ten_kills_lose_nothing(tmp_path, begin, model, workers):
 @pytest.mark.crash
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_pruning_tool_is_killed_and_goes_on(tmp_path):
+def test_the_pruning_tool_resumes_after_kills(tmp_path):
     full = tmp_path / "full"
     data = ["data=parts", "data.train_images=6", "data.val_images=2", "data.height=64", "data.width=96"]
-    start = ["model=icnet", "backbone.width=0.125", *data, "steps=2", "batch_size=2", "workers=0", "augment=none", f"out={full}"]
-    subprocess.run([sys.executable, "tools/train.py", *start, "precision=fp32", "device=cpu"], cwd=ROOT, check=True)
-    assert prune_tool(tmp_path / "whole", full).wait(600) == 0
-    for least in (0, 8, 30):
-        child = prune_tool(tmp_path / "broken", full, "resume=auto")
-        until = time.time() + 300
-        while newest(tmp_path / "broken") < least:
-            assert child.poll() is None and time.time() < until, "it ended before it was killed"
+    overrides = [
+        "model=icnet",
+        "backbone.width=0.125",
+        *data,
+        "steps=2",
+        "batch_size=2",
+        "workers=0",
+        "augment=none",
+        f"out={full}",
+    ]
+    subprocess.run([sys.executable, "tools/train.py", *overrides, "precision=fp32", "device=cpu"], cwd=ROOT, check=True)
+    assert start_pruning(tmp_path / "whole", full).wait(600) == 0
+    for step in (0, 8, 30):
+        child = start_pruning(tmp_path / "killed", full, "resume=auto")
+        deadline = time.time() + 300
+        while newest_step(tmp_path / "killed") < step:
+            assert child.poll() is None and time.time() < deadline, "it ended before it was killed"
             time.sleep(0.005)
         os.killpg(child.pid, signal.SIGKILL)
         assert child.wait(60) == -signal.SIGKILL
-    assert prune_tool(tmp_path / "broken", full, "resume=auto").wait(600) == 0
-    (wanted, kept), (found, widths) = (read_model(latest_valid(tmp_path / run)[0]) for run in ("whole", "broken"))  # type: ignore[arg-type]
-    assert kept["widths"] == widths["widths"] and kept["step"] == widths["step"] == 60
-    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
-    reports = [json.loads((tmp_path / run / "result.json").read_text())["report"] for run in ("whole", "broken")]
+    assert start_pruning(tmp_path / "killed", full, "resume=auto").wait(600) == 0
+    (expected, expected_meta), (actual, meta) = (read_model(latest_valid(tmp_path / run)[0]) for run in ("whole", "killed"))  # type: ignore[arg-type]
+    assert expected_meta["widths"] == meta["widths"] and expected_meta["step"] == meta["step"] == 60
+    assert all(torch.equal(tensor, actual[name]) for name, tensor in expected.items())
+    reports = [json.loads((tmp_path / run / "result.json").read_text())["report"] for run in ("whole", "killed")]
     assert reports[0] == reports[1]
