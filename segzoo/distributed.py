@@ -155,7 +155,7 @@ def init_distributed(device: DeviceName) -> Iterator[Distributed]:
     ranks = Distributed(rank, size, restarts)
     try:
         if len(set(ranks.gather(cuda))) > 1:
-            raise ConfigError("Some ranks have CUDA and others do not. Set device=cpu, or use only machines with CUDA.")
+            raise ConfigError("some ranks have CUDA and others do not; set device=cpu, or use only machines with CUDA")
         yield ranks
     finally:
         dist.destroy_process_group()

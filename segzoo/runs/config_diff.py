@@ -1,4 +1,4 @@
-"""Whether two configurations compute the same, and where they differ."""
+"""Compare configurations by the settings that change results."""
 
 from __future__ import annotations
 
@@ -7,31 +7,39 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-IGNORED_KEYS = ("resume", "workers", "device", "out", "jobs_per_gpu", "dry_run")  # words that do not change what a run computes
+IGNORED_KEYS = ("resume", "workers", "device", "out", "jobs_per_gpu", "dry_run")  # they do not change results
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """A short hash of what a configuration computes; those that decide where and how fast are left aside."""
+    """Hash the settings of a configuration that change results.
+
+    Settings for location, speed and resuming are ignored.
+    """
     kept = {key: value for key, value in config.items() if key not in IGNORED_KEYS}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """``key: old -> new`` of every setting in which two configurations compute something else."""
+    """List differences in settings that change results, as ``key: old -> new``."""
     if config_hash(old) == config_hash(new):
         return []
     before, after = flatten(old), flatten(new)
-    keys = [key for key in before | after if key.split(".")[0] not in IGNORED_KEYS and _text(before, key) != _text(after, key)]
+    keys = [
+        key for key in before | after if key.split(".")[0] not in IGNORED_KEYS and _as_json(before, key) != _as_json(after, key)
+    ]
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
 
 
-def _text(table: Mapping[str, Any], key: str) -> str | None:
-    """A value as it is hashed, where False is not 0; None if it is absent."""
-    return json.dumps(table[key], sort_keys=True) if key in table else None
+def _as_json(leaves: Mapping[str, Any], key: str) -> str | None:
+    """JSON of a value, where False and 0 differ, None if absent."""
+    return json.dumps(leaves[key], sort_keys=True) if key in leaves else None
 
 
 def flatten(tree: Any, path: str = "") -> dict[str, Any]:
-    """Every value of a nested table by its dotted path; an empty table counts as a value."""
+    """Flatten a nested mapping to dotted paths and leaf values.
+
+    An empty mapping counts as a leaf.
+    """
     if not isinstance(tree, Mapping) or not tree:
         return {path: tree}
     return {

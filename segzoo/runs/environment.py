@@ -1,4 +1,4 @@
-"""On what a run ran: versions, machine, threads, the code's commit and the command line."""
+"""Record the environment of a run: versions, machine, commit and command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_b
 
 
 def describe_environment() -> dict[str, Any]:
-    """What decides speed and bits of a run, as plain JSON-able containers; names no user and no host."""
+    """Describe everything that affects a run's speed and exact results.
+
+    Returns plain JSON-able containers, without user and host names.
+    """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
@@ -40,24 +43,27 @@ def describe_environment() -> dict[str, Any]:
 
 
 def versions(*more: str) -> dict[str, str | None]:
-    """The installed version of every package that matters, and of others named; None where one is not installed."""
-    found: dict[str, str | None] = {}
+    """Installed versions of the main packages and of those in ``more``.
+
+    The version is None if a package is not installed.
+    """
+    installed: dict[str, str | None] = {}
     for name in (*PACKAGES, *more):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def machine() -> dict[str, Any]:
-    """Processor, its matrix instructions, threads and GPU."""
-    facts = dict(_cpuinfo())
+    """CPU, its vector and matrix instructions, thread count and GPU."""
+    cpuinfo = dict(_cpuinfo())
     cuda = torch.cuda.is_available()
     return {
         "platform": platform.platform(),
-        "cpu": facts.get("model name") or platform.processor(),
-        "cpu_flags": [flag for flag in CPU_FLAGS if flag in facts.get("flags", "").split()],
+        "cpu": cpuinfo.get("model name") or platform.processor(),
+        "cpu_flags": [flag for flag in CPU_FLAGS if flag in cpuinfo.get("flags", "").split()],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
@@ -67,17 +73,23 @@ def machine() -> dict[str, Any]:
 
 
 def clocks_mhz() -> dict[str, float | None]:
-    """What the processor's cores and the GPU run at just now, in MHz, the cores' mean; None where the system does not tell."""
+    """Current clock rates of CPU and GPU in MHz.
+
+    The CPU rate is the mean over cores. A value is None if the system does not report it.
+    """
     cores = [float(value) for key, value in _cpuinfo() if key == "cpu MHz"]
     gpu = None
     if torch.cuda.is_available():
-        with suppress(ImportError, RuntimeError):  # without NVIDIA's management library
+        with suppress(ImportError, RuntimeError):  # NVIDIA's management library is not installed
             gpu = float(torch.cuda.clock_rate())
     return {"cpu": sum(cores) / len(cores) if cores else None, "gpu": gpu}
 
 
 def git_commit() -> dict[str, Any] | None:
-    """Commit of the checkout this code runs from and whether it was changed since, results aside; None outside a checkout."""
+    """Commit of the checkout this code runs from, or None outside one.
+
+    ``changed`` tells whether there are uncommitted changes, benchmark results excepted.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -88,15 +100,15 @@ def git_commit() -> dict[str, Any] | None:
 
 
 def _cpuinfo() -> list[tuple[str, str]]:
-    """What Linux tells of each core, key by key; nothing elsewhere."""
+    """Key-value pairs of ``/proc/cpuinfo``, core by core, if it exists."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
 
 
-def _git(root: Path, *words: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=True)
+        completed = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -1,4 +1,4 @@
-"""One writer a run directory."""
+"""File locks: one writer per run directory, and GPUs shared between jobs."""
 
 from __future__ import annotations
 
@@ -13,52 +13,60 @@ from typing import IO, Annotated
 from segzoo.registry import Range
 
 
-def lock_folder(folder: Path) -> IO | None:
-    """Takes a folder for this process until the handle is closed or the process ends, however it ends; None if another has it.
+def lock_directory(path: Path) -> IO | None:
+    """Lock a run directory for this process.
 
-    A record lock and not ``flock``: data workers must not inherit it, or a killed run would stay locked until they notice.
+    The lock is released when the returned file is closed or the process ends, however it ends. It is a record lock rather than
+    ``flock``, because data workers must not inherit it: a killed run would stay locked until they exit.
+
+    Returns:
+        The lock file, or None if another process holds the lock.
     """
-    import fcntl
-
-    handle = open(folder / "run.lock", "w")  # noqa: SIM115 (held as long as the run)
+    file = open(path / "run.lock", "w")  # noqa: SIM115 (held as long as the run)
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        handle.close()
+        file.close()
         return None
-    return handle
+    return file
 
 
-_claimed: dict[Path, tuple[int, IO]] = {}  # folder of locks -> GPU and lock of this process, for all its jobs
+_claimed: dict[Path, tuple[int, IO]] = {}  # lock directory -> GPU and lock of this process, for all its jobs
 
 
 def claim_gpu(
-    count: int,
-    folder: Path | None = None,
+    num_gpus: int,
+    lock_dir: Path | None = None,
     wait: Callable[[], None] = lambda: time.sleep(5),
     *,
     jobs_per_gpu: Annotated[int, Range(1)] = 1,
 ) -> int:
-    """The number of a GPU that has room for a job; waits until there is one. A process keeps its GPU to its end.
+    """Claim a GPU with a free slot, waiting until there is one.
+
+    A process keeps its GPU until it ends.
 
     Args:
-        count: GPUs of this machine that this process may use, at least 1.
-        folder: where the locks lie; None: one folder a user and machine, so that two sweeps do not meet on a GPU either.
-        wait: called while all GPUs are taken.
-        jobs_per_gpu: jobs that may share one.
+        num_gpus: GPUs that this process may use, at least 1.
+        lock_dir: directory of the lock files; None means one directory per user and machine, so that concurrent sweeps do not share
+            a GPU either.
+        wait: called while all GPUs are in use.
+        jobs_per_gpu: number of jobs that may share a GPU.
+
+    Returns:
+        The index of the GPU.
     """
-    place = folder or Path(tempfile.gettempdir()) / f"segzoo-gpus-{os.getuid()}"
-    place.mkdir(parents=True, exist_ok=True)
-    while place not in _claimed:
-        for slot in range(count * jobs_per_gpu):
-            handle = open(place / f"{slot % count}-{slot // count}.lock", "w")  # noqa: SIM115 (held to the end of the process)
+    directory = lock_dir or Path(tempfile.gettempdir()) / f"segzoo-gpus-{os.getuid()}"
+    directory.mkdir(parents=True, exist_ok=True)
+    while directory not in _claimed:
+        for slot in range(num_gpus * jobs_per_gpu):
+            file = open(directory / f"{slot % num_gpus}-{slot // num_gpus}.lock", "w")  # noqa: SIM115 (held until the process ends)
             try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                handle.close()
+                file.close()
                 continue
-            _claimed[place] = slot % count, handle
+            _claimed[directory] = slot % num_gpus, file
             break
         else:
             wait()
-    return _claimed[place][0]
+    return _claimed[directory][0]

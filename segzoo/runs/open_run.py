@@ -1,4 +1,4 @@
-"""The run directory: made new, found again, or rejected; and the small files that say what ran and how it ended."""
+"""Opening of run directories, either new ones or ones to resume."""
 
 from __future__ import annotations
 
@@ -17,40 +17,43 @@ from segzoo.io import remove_stale_temp_files, to_plain_containers, write_json, 
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import config_hash, diff_configs
 from segzoo.runs.environment import describe_environment
-from segzoo.runs.locks import lock_folder
+from segzoo.runs.locks import lock_directory
 from segzoo.runs.run_dir import RunDir, make_timestamped_dir, read_result
 
-METADATA_FILES = {"config.yaml", "env.json", "run.lock"}  # what says under which settings a result was found
+METADATA_FILES = {"config.yaml", "env.json", "run.lock"}  # written before any result
 
 
 def open_run(
     tool: str, title: str, config: dict[str, Any], root: Path = Path("runs"), *, out: str | None = None, resume: str = "none"
 ) -> RunDir:
-    """The folder this run writes to, and the checkpoint it goes on from; which of the ways it took is printed.
+    """Open the run directory of a command, new or resumed.
 
-    Without ``out`` a new run gets ``root/tool/title/<time>``. ``resume=none`` starts anew and rejects an ``out`` that holds a run.
-    ``resume=auto`` goes on with the run in ``out`` or, without ``out``, with the newest unfinished run of the same tool, title and
-    configuration (``resume``, ``workers``, ``device`` and ``out`` aside), else starts anew. ``resume=<run or step folder>`` goes on
-    with that run, also with other settings, which are printed; with ``out`` it starts a new run from that checkpoint.
+    Prints which of both it is. Without ``out``, a new run gets ``root/tool/title/<time>``. The choices of ``resume`` are:
+
+    - ``none`` starts a new run, and rejects an ``out`` that holds a run.
+    - ``auto`` resumes the run in ``out``. Without ``out`` it resumes the newest unfinished run of the same tool, title and
+      configuration, where ``resume``, ``workers``, ``device`` and ``out`` may differ. If there is none, it starts a new run.
+    - A run or checkpoint directory resumes that run, even with other settings, which are printed. With ``out`` it starts a new run
+      from that checkpoint.
 
     Args:
         tool: the tool's name, such as ``train``.
         title: ``<model>-<backbone>-<data>``.
-        config: the resolved configuration, plain containers.
-        root: where run directories are kept.
-        out: the run directory to use; null makes one.
+        config: the resolved configuration in plain containers.
+        root: parent of all run directories.
+        out: the run directory; None creates one.
         resume: ``none``, ``auto`` or a path.
 
     Raises:
-        ConfigError: the folder is taken, in use, of another configuration, or holds only damaged checkpoints.
+        ConfigError: the directory is taken, in use, of another configuration, or holds only damaged checkpoints.
     """
     config, parent = to_plain_containers(config), root / tool / title
     if resume == "none":
-        run = _new(Path(out) if out else make_timestamped_dir(parent), "new run")
+        run = _new_run(Path(out) if out else make_timestamped_dir(parent), "new run")
     elif resume == "auto":
-        run = _auto_out(Path(out), config) if out else _auto_search(parent, config)
+        run = _auto_resume_out(Path(out), config) if out else _auto_resume_newest(parent, config)
     else:
-        run = _from_path(Path(resume), Path(out) if out else None, config)
+        run = _resume_path(Path(resume), Path(out) if out else None, config)
     if not run.finished:
         remove_stale_temp_files(run.path)
         _write_metadata(run.path, config)
@@ -63,20 +66,21 @@ def open_run(
 def create_output_dir(
     tool: str, title: str, config: dict[str, Any], root: Path = Path("runs"), *, out: str | None = None
 ) -> Iterator[Path]:
-    """A fresh folder for what a tool finds out of a checkpoint, with the configuration and environment it was found under.
+    """Create the output directory of a tool that does not train.
 
-    For a ``with`` block: where that fails before it has written anything, nothing stays, and the same ``out`` can be given again.
+    It holds the configuration and the environment in addition to the results. If the ``with`` block fails before it has written anything,
+    the directory is removed, so that the same ``out`` can be used again.
 
     Args:
         tool, title, config, root: as in ``open_run``.
-        out: the folder to use; null makes ``root/tool/title/<time>``.
+        out: the directory; None creates ``root/tool/title/<time>``.
 
     Raises:
-        ConfigError: the folder holds results already, or cannot be made.
+        ConfigError: the directory already holds results or cannot be created.
     """
     if out and (Path(out) / "config.yaml").is_file():
-        raise ConfigError(f"out={out} already holds results. Give another out, or leave it away for a new folder.")
-    run = _new(Path(out) if out else make_timestamped_dir(root / tool / title), "results go to")
+        raise ConfigError(f"out={out} already holds results. Set another out, or omit it to create a new directory.")
+    run = _new_run(Path(out) if out else make_timestamped_dir(root / tool / title), "output directory")
     _write_metadata(run.path, to_plain_containers(config))
     print(run.message, flush=True)
     run.close()
@@ -88,109 +92,113 @@ def create_output_dir(
         raise
 
 
-def _write_metadata(folder: Path, config: dict[str, Any]) -> None:
-    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    write_json(folder / "env.json", describe_environment())
+def _write_metadata(path: Path, config: dict[str, Any]) -> None:
+    write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_json(path / "env.json", describe_environment())
 
 
-def _new(folder: Path, what: str, resume_from: Path | None = None) -> RunDir:
-    if _holds_run(folder):
-        raise ConfigError(f"out={folder} already holds a run. Go on with it by resume=auto, or give another out.")
+def _new_run(path: Path, kind: str, resume_from: Path | None = None) -> RunDir:
+    if _holds_run(path):
+        raise ConfigError(f"out={path} already holds a run. Resume it with resume=auto, or set another out.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"out={folder} cannot be made: {error.strerror}. Give a folder you may write to.") from None
-    return _locked(RunDir(folder, resume_from, message=f"{what}: {folder}"))
+        raise ConfigError(f"out={path} cannot be created: {error.strerror}. Set out to a writable directory.") from None
+    return _lock(RunDir(path, resume_from, message=f"{kind}: {path}"))
 
 
-def _auto_out(folder: Path, config: dict[str, Any]) -> RunDir:
-    if not _holds_run(folder):
-        return _new(folder, "new run, nothing to resume")
-    differing = _config_differences(folder, config)
-    if differing:
+def _auto_resume_out(path: Path, config: dict[str, Any]) -> RunDir:
+    if not _holds_run(path):
+        return _new_run(path, "new run, nothing to resume")
+    differences = _config_differences(path, config)
+    if differences:
         raise ConfigError(
-            f"out={folder} holds a run of another configuration ({differing}). Give another out; "
-            f"to go on from it with these settings: resume={folder} out=<new folder>"
+            f"out={path} holds a run of another configuration ({differences}). Set another out, or start a new run from it "
+            f"with these settings: resume={path} out=<new directory>"
         )
-    if _finished(folder):
-        return RunDir(folder, finished=True, message=f"finished before, nothing to do: {folder}")
-    return _continue(_locked(RunDir(folder)))
+    if _is_finished(path):
+        return RunDir(path, finished=True, message=f"already finished, nothing to do: {path}")
+    return _resume(_lock(RunDir(path)))
 
 
-def _auto_search(parent: Path, config: dict[str, Any]) -> RunDir:
-    """The newest unfinished run of this configuration that no other process is writing, else a new one."""
-    for folder in sorted(parent.glob("*/"), key=_started, reverse=True):
-        if list_checkpoints(folder) and not _finished(folder) and not _config_differences(folder, config):
-            lock = lock_folder(folder)
+def _auto_resume_newest(parent: Path, config: dict[str, Any]) -> RunDir:
+    """Resume the newest matching run that no other process is using.
+
+    A run matches if it is unfinished and has the same configuration. If there is none, start a new run.
+    """
+    for path in sorted(parent.glob("*/"), key=_start_time, reverse=True):
+        if list_checkpoints(path) and not _is_finished(path) and not _config_differences(path, config):
+            lock = lock_directory(path)
             if lock is not None:
-                return _continue(RunDir(folder, lock=lock))
-            print(f"not resumed, another process is writing it: {folder}", flush=True)
-    return _new(make_timestamped_dir(parent), "new run, no unfinished one of this configuration")
+                return _resume(RunDir(path, lock=lock))
+            print(f"not resumed, in use by another process: {path}", flush=True)
+    return _new_run(make_timestamped_dir(parent), "new run, no unfinished run of this configuration")
 
 
-def _from_path(path: Path, out: Path | None, config: dict[str, Any]) -> RunDir:
+def _resume_path(path: Path, out: Path | None, config: dict[str, Any]) -> RunDir:
     try:
-        folder, asked = split_run_and_step(path)
+        run_path, checkpoint = split_run_and_step(path)
     except CheckpointError as error:
-        raise ConfigError(f"resume={path}: wanted none, auto, or a run or checkpoint directory; {error}") from None
-    newest, faults = latest_valid(folder)
-    step, faults = (newest, faults) if asked is None else (asked, verify_checkpoint(asked))
-    if step is None or (asked is not None and faults):
-        raise ConfigError(f"resume={path}: no usable checkpoint: {'; '.join(faults)}")
-    differing = _config_differences(folder, config)
-    note = f"; settings differ: {differing}" if differing else ""
-    if out is not None and out.resolve() != folder.resolve():
-        return _new(out, f"new run from {step}{note}", step)
-    if _finished(folder) and not differing and step == newest:
-        return RunDir(folder, finished=True, message=f"finished before, nothing to do: {folder}")
-    if _finished(folder) or step != newest:
-        why = "the run is finished" if _finished(folder) else f"{newest} is newer"
-        raise ConfigError(f"resume={path}: {why}; to go on from here all the same give out=<new folder>")
-    return _continue(_locked(RunDir(folder)), note)
+        raise ConfigError(f"resume={path}: expected none, auto, or a run or checkpoint directory; {error}") from None
+    newest, newest_errors = latest_valid(run_path)
+    source, errors = (newest, newest_errors) if checkpoint is None else (checkpoint, verify_checkpoint(checkpoint))
+    if source is None or (checkpoint is not None and errors):
+        raise ConfigError(f"resume={path}: no usable checkpoint: {'; '.join(errors)}")
+    differences = _config_differences(run_path, config)
+    note = f"; settings differ: {differences}" if differences else ""
+    if out is not None and out.resolve() != run_path.resolve():
+        return _new_run(out, f"new run from {source}{note}", source)
+    if _is_finished(run_path) and not differences and source == newest:
+        return RunDir(run_path, finished=True, message=f"already finished, nothing to do: {run_path}")
+    if _is_finished(run_path) or source != newest:
+        reason = "the run is finished" if _is_finished(run_path) else f"{newest} is newer"
+        raise ConfigError(f"resume={path}: {reason}; set out=<new directory> to start a new run from this checkpoint")
+    return _resume(_lock(RunDir(run_path)), note)
 
 
-def _continue(run: RunDir, note: str = "") -> RunDir:
-    run.resume_from, faults = latest_valid(run.path)
+def _resume(run: RunDir, note: str = "") -> RunDir:
+    run.resume_from, errors = latest_valid(run.path)
     if run.resume_from is None and list_checkpoints(run.path):
         run.close()
-        raise ConfigError(f"{run.path}: every checkpoint is damaged: {'; '.join(faults)}. Start anew with another out.")
-    skipped = f" (passed over: {'; '.join(faults)})" if faults else ""
-    what = f"resumed at step {run.resume_from.name}" if run.resume_from else "started anew, no checkpoint yet"
-    run.message = f"{what}: {run.path}{skipped}{note}"
+        raise ConfigError(f"{run.path}: every checkpoint is damaged: {'; '.join(errors)}. Start a new run with another out.")
+    skipped = f" (skipped: {'; '.join(errors)})" if errors else ""
+    status = f"resumed at step {run.resume_from.name}" if run.resume_from else "restarted, no checkpoint yet"
+    run.message = f"{status}: {run.path}{skipped}{note}"
     return run
 
 
-def _holds_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir()
+def _holds_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file() or (path / "checkpoints").is_dir()
 
 
-def _finished(folder: Path) -> bool:
-    return read_result(folder).get("finished") is True
+def _is_finished(path: Path) -> bool:
+    return read_result(path).get("finished") is True
 
 
-def _config_differences(folder: Path, config: dict[str, Any]) -> str:
-    """What differs from the folder's config.yaml, in one line; empty if nothing does."""
+def _config_differences(path: Path, config: dict[str, Any]) -> str:
+    """Differences from a run's ``config.yaml`` in one line, or an empty string."""
     try:
-        old = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         return f"its config.yaml cannot be read: {error}"
     return ", ".join(diff_configs(old, config)) if isinstance(old, dict) else "its config.yaml holds no settings"
 
 
-def _started(folder: Path) -> tuple[str, int]:
-    stamp, number = folder.name[:19], folder.name[20:]
+def _start_time(path: Path) -> tuple[str, int]:
+    """Sort key of a timestamped directory, whose suffix counts as a number."""
+    stamp, number = path.name[:19], path.name[20:]
     return stamp, int(number) if number.isdigit() else 1
 
 
-def _locked(run: RunDir) -> RunDir:
-    run.lock = lock_folder(run.path)
+def _lock(run: RunDir) -> RunDir:
+    run.lock = lock_directory(run.path)
     if run.lock is None:
-        raise ConfigError(f"{run.path} is being written by another process; wait for it or give another out")
+        raise ConfigError(f"{run.path} is in use by another process; wait for it to end or set another out")
     return run
 
 
 def open_run_distributed(
-    world: Distributed,
+    dist: Distributed,
     tool: str,
     title: str,
     config: dict[str, Any],
@@ -199,22 +207,22 @@ def open_run_distributed(
     out: str | None = None,
     resume: str = "none",
 ) -> RunDir:
-    """``open_run`` on rank 0, and its answer or error on every rank. A training that torchrun started again resumes by itself.
+    """Call ``open_run`` on rank 0 and return its result on every rank.
+
+    A run that torchrun has restarted resumes automatically.
 
     Raises:
         ConfigError: as ``open_run``; or the ranks were started with different settings.
     """
-    hashes = world.gather(config_hash(to_plain_containers(config)))
+    hashes = dist.gather(config_hash(to_plain_containers(config)))
     if len(set(hashes)) > 1:
-        other = next(rank for rank, found in enumerate(hashes) if found != hashes[0])
-        raise ConfigError(f"rank {other} was started with other settings than rank 0; give every rank the same words")
+        rank = next(rank for rank, value in enumerate(hashes) if value != hashes[0])
+        raise ConfigError(f"rank {rank} was started with other settings than rank 0; pass the same overrides to every rank")
     opened: list[RunDir] = []
 
-    def here() -> RunDir:
-        opened.append(
-            open_run(tool, title, config, root, out=out, resume="auto" if world.restarts and resume == "none" else resume)
-        )
-        return replace(opened[0], lock=None)  # a lock cannot travel
+    def open_on_rank0() -> RunDir:
+        opened.append(open_run(tool, title, config, root, out=out, resume="auto" if dist.restarts and resume == "none" else resume))
+        return replace(opened[0], lock=None)  # a lock file cannot be pickled
 
-    run = world.run_on_rank0(here)
+    run = dist.run_on_rank0(open_on_rank0)
     return opened[0] if opened else run

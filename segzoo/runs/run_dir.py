@@ -1,4 +1,4 @@
-"""The run directory and the small files that say what ran and how it ended."""
+"""The run directory, its result file and timestamped names."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from segzoo.io import to_plain_containers, write_json
 
 
 @dataclass
 class RunDir:
-    """One run directory, held by this process until ``finish``, ``fail`` or ``close``.
+    """A run directory, locked by this process until it is closed.
+
+    ``finish``, ``fail`` and ``close`` release it. As a context manager it records an error that ends the block.
 
     Attributes:
-        folder: the run directory.
-        resume_from: the checked checkpoint directory to go on from; None starts at step 0.
-        finished: the run was complete before; there is nothing to do.
-        message: which of new, resumed or finished it is, in one line (printed already).
+        path: the run directory.
+        resume_from: the verified checkpoint directory to resume from; None starts at step 0.
+        finished: the run was already complete; there is nothing to do.
+        message: one line telling whether the run is new, resumed or finished (already printed).
+        lock: the lock file, or None if this process does not hold the directory.
     """
 
     path: Path
@@ -28,46 +31,62 @@ class RunDir:
     message: str = ""
     lock: IO | None = field(default=None, repr=False)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Record an error if this process holds the directory, and release it."""
+        if error is not None and self.lock is not None:
+            self.fail(error)
+        self.close()
+
     @property
     def result(self) -> dict[str, Any]:
-        """What ``result.json`` holds; empty before the end."""
+        """Contents of ``result.json``, empty before the run ends."""
         return read_result(self.path)
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Marks the run finished and writes its ``result.json``."""
+        """Write ``result.json`` and mark the run as finished."""
         write_json(self.path / "result.json", to_plain_containers(result) | {"finished": True})
         self.close()
 
     def fail(self, error: BaseException) -> None:
-        """Writes ``result.json`` with the error in one line; the run can be resumed."""
+        """Write the error to ``result.json`` as one line.
+
+        The run can be resumed.
+        """
         line = " ".join(f"{type(error).__name__}: {error}".split())
         write_json(self.path / "result.json", {"finished": False, "error": line})
         self.close()
 
     def close(self) -> None:
-        """Lets other processes use the folder."""
+        """Release the directory for other processes."""
         if self.lock is not None:
             self.lock.close()
             self.lock = None
 
 
 def make_timestamped_dir(parent: Path) -> Path:
-    """A new folder named by the time; those made in the same second get -2, -3 and so on."""
+    """Create a directory named by the current time.
+
+    Further directories of the same second get the suffix -2, -3 and so on.
+    """
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     number = 1
     while True:
-        folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
         try:
-            folder.mkdir(parents=True)
+            path.mkdir(parents=True)
         except FileExistsError:
             number += 1
         else:
-            return folder
+            return path
 
 
-def read_result(folder: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """Read ``result.json`` of a run directory, empty if missing or unreadable."""
     try:
-        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}

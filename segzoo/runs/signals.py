@@ -1,4 +1,8 @@
-"""Ctrl-C, SIGTERM and a scheduler's SIGUSR1, heeded between steps: the run saves, and ends with exit code 130 or 143."""
+"""Graceful shutdown on SIGINT, SIGTERM and SIGUSR1.
+
+Signals are handled between training steps: the run saves a checkpoint and exits with code 130 (SIGINT) or 143. Schedulers send
+SIGUSR1 before the time limit.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignal:
-    """A ``with`` block in which SIGINT, SIGTERM and SIGUSR1 only raise a flag; a second SIGINT interrupts at once.
+    """Context manager in which stop signals only set a flag.
 
-    Outside the main thread Python cannot catch signals; the flag then stays down.
+    The signals are SIGINT, SIGTERM and SIGUSR1. A second SIGINT interrupts immediately. Outside the main thread Python cannot
+    handle signals, and the flag is never set.
     """
 
     def __init__(self) -> None:
@@ -24,7 +29,7 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
-                self._previous_handlers[number] = signal.signal(number, self._note)
+                self._previous_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -36,11 +41,11 @@ class StopSignal:
         return self.signal is not None
 
     def check(self, message: str = "stopped") -> None:
-        """Does nothing until a signal came, then leaves the run.
+        """Exit the run if a signal arrived.
 
         Raises:
-            KeyboardInterrupt: after SIGINT, carrying ``message``.
-            SystemExit: after SIGTERM or SIGUSR1, with code 143; ``message`` goes to standard error.
+            KeyboardInterrupt: after SIGINT, with ``message``.
+            SystemExit: after SIGTERM or SIGUSR1, with code 143; ``message`` is printed to stderr.
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt(message)
@@ -49,15 +54,15 @@ class StopSignal:
             raise SystemExit(128 + signal.SIGTERM)
 
     def exit(self, message: str) -> NoReturn:
-        """Leaves the run as ``check`` does, also where the signal came to another rank."""
+        """Exit the run as ``check`` does, for signals to any rank."""
         self.check(message)
         print(message, file=sys.stderr, flush=True)
         raise SystemExit(128 + signal.SIGTERM)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
-            raise KeyboardInterrupt("interrupted at once; the newest checkpoint is from before this step")
+            raise KeyboardInterrupt("interrupted immediately; the newest checkpoint is from before this step")
         if self.signal is None:
             self.signal = number
             name = signal.Signals(number).name
-            print(f"\n{name}: finishing this step, then saving. Ctrl-C once more stops at once.", file=sys.stderr, flush=True)
+            print(f"\n{name}: finishing this step, then saving. Ctrl-C again stops immediately.", file=sys.stderr, flush=True)

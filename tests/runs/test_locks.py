@@ -1,4 +1,4 @@
-"""Jobs that run side by side take different GPUs, and give them back however they end."""
+"""Concurrent jobs claim different GPUs and release them however they end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from segzoo.runs import locks as slots
+from segzoo.runs import locks
 
-CLAIM = (
+CLAIM_SCRIPT = (
     "import sys, time; from pathlib import Path; from segzoo.runs.locks import claim_gpu\n"
     "print(claim_gpu(2, Path(sys.argv[1]), jobs_per_gpu=int(sys.argv[2])), flush=True); time.sleep(60)"
 )
@@ -19,41 +19,41 @@ CLAIM = (
 
 @pytest.fixture
 def start(tmp_path):
-    running = []
+    processes = []
 
-    def begin(jobs_per_gpu=1):
+    def start_job(jobs_per_gpu=1):
         process = subprocess.Popen(
-            [sys.executable, "-c", CLAIM, str(tmp_path), str(jobs_per_gpu)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CLAIM_SCRIPT, str(tmp_path), str(jobs_per_gpu)], stdout=subprocess.PIPE, text=True
         )
-        running.append(process)
+        processes.append(process)
         return process, int(process.stdout.readline())  # type: ignore[union-attr]
 
-    yield begin
-    for process in running:
+    yield start_job
+    for process in processes:
         process.kill()
         process.wait()
 
 
-class Full(Exception):
+class AllInUse(Exception):
     pass
 
 
-def full():
-    raise Full
+def raise_all_in_use():
+    raise AllInUse
 
 
-def test_no_two_jobs_share_a_gpu_and_a_killed_one_leaves_its_own(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "_claimed", {})
+def test_jobs_claim_different_gpus_and_a_killed_job_releases_its_own(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_claimed", {})
     (_, first), (other, second) = start(), start()
     assert {first, second} == {0, 1}
-    with pytest.raises(Full):
-        slots.claim_gpu(2, tmp_path, full)
+    with pytest.raises(AllInUse):
+        locks.claim_gpu(2, tmp_path, raise_all_in_use)
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
-    assert slots.claim_gpu(2, tmp_path, full) == second
-    assert slots.claim_gpu(2, tmp_path, full) == second  # the next job of the same process
+    assert locks.claim_gpu(2, tmp_path, raise_all_in_use) == second
+    assert locks.claim_gpu(2, tmp_path, raise_all_in_use) == second  # the next job of the same process
 
 
-def test_sharing_spreads_first(start):
-    taken = [start(jobs_per_gpu=2)[1] for _ in range(4)]
-    assert taken == [0, 1, 0, 1]
+def test_shared_gpus_are_filled_evenly(start):
+    claimed = [start(jobs_per_gpu=2)[1] for _ in range(4)]
+    assert claimed == [0, 1, 0, 1]

@@ -1,4 +1,4 @@
-"""The run directory: new, resumed, finished or rejected."""
+"""Run directories: new, resumed, finished or rejected."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from segzoo.runs.open_run import create_output_dir, open_run
 CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
 
 
-def start(root, config=CONFIG, **words):
-    return open_run("train", "toy-none-toy", config, root, **words)
+def start(root, config=CONFIG, **settings):
+    return open_run("train", "toy-none-toy", config, root, **settings)
 
 
 def add_step(run, step):
-    return save_checkpoint(run.folder, step, Toy(), {"step": step}, CONFIG, INFO, {})
+    return save_checkpoint(run.path, step, Toy(), {"step": step}, CONFIG, INFO, {})
 
 
-def stop(run):
-    """What a killed process leaves behind: the lock is gone, nothing else changed."""
+def kill(run):
+    """Leave the run as a killed process does, with its lock released."""
     run.close()
 
 
-def flip(path):
+def flip_bit(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
-def test_a_new_run_says_what_runs_where(tmp_path, capsys):
+def test_a_new_run_records_configuration_and_environment(tmp_path, capsys):
     run = start(tmp_path)
     assert run.path.parent == tmp_path / "train/toy-none-toy" and run.resume_from is None and not run.finished
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == CONFIG
@@ -47,22 +47,22 @@ def test_a_new_run_says_what_runs_where(tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"new run: {run.path}")
 
 
-def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("time.strftime", lambda *form: "2026-01-02_03-04-05")
+def test_runs_of_the_same_second_get_separate_directories(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *args: "2026-01-02_03-04-05")
     runs = [start(tmp_path) for _ in range(11)]
     assert len({run.path for run in runs}) == 11
     for run in runs:
         add_step(run, 1)
-        stop(run)
-    assert start(tmp_path, resume="auto").path.name == "2026-01-02_03-04-05-11"  # not -9, which sorts last as text
+        kill(run)
+    assert start(tmp_path, resume="auto").path.name == "2026-01-02_03-04-05-11"  # not -9, which is last in text order
 
 
-def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path, capsys):
+def test_auto_resumes_the_newest_unfinished_run_of_the_same_configuration(tmp_path, capsys):
     first, second, other, empty = start(tmp_path), start(tmp_path), start(tmp_path, CONFIG | {"steps": 20}), start(tmp_path)
     for run in (first, second, other):
         add_step(run, 3)
     for run in (first, second, other, empty):
-        stop(run)
+        kill(run)
     again = start(tmp_path, CONFIG | {"workers": 7, "device": "cpu", "resume": "auto"}, resume="auto")
     assert again.path == second.path and again.resume_from == second.path / "checkpoints/3"
     assert f"resumed at step 3: {second.path}" in capsys.readouterr().out
@@ -74,33 +74,33 @@ def test_auto_takes_the_newest_unfinished_run_of_the_same_configuration(tmp_path
     assert start(tmp_path, resume="auto").path == first.path
 
 
-def test_auto_without_any_run_starts_one(tmp_path, capsys):
+def test_auto_without_a_run_starts_a_new_one(tmp_path, capsys):
     assert start(tmp_path, resume="auto").resume_from is None
-    assert "new run, no unfinished one of this configuration" in capsys.readouterr().out
+    assert "new run, no unfinished run of this configuration" in capsys.readouterr().out
 
 
-def test_out_is_used_refused_or_resumed(tmp_path, capsys):
+def test_out_is_created_rejected_or_resumed(tmp_path, capsys):
     out = str(tmp_path / "mine")
     run = start(tmp_path, out=out, resume="auto")
     assert run.path == tmp_path / "mine" and "nothing to resume" in capsys.readouterr().out
-    stop(run)
+    kill(run)
     with pytest.raises(ConfigError, match=r"already holds a run.*resume=auto"):
         start(tmp_path, out=out)
     run = start(tmp_path, out=out, resume="auto")
     assert run.resume_from is None and "no checkpoint yet" in run.message
     add_step(run, 0)
     add_step(run, 4)
-    stop(run)
-    flip(run.path / "checkpoints/4/model.safetensors")
+    kill(run)
+    flip_bit(run.path / "checkpoints/4/model.safetensors")
     run = start(tmp_path, out=out, resume="auto")
-    assert run.resume_from == run.path / "checkpoints/0" and "passed over" in run.message and "checksum" in run.message
+    assert run.resume_from == run.path / "checkpoints/0" and "skipped" in run.message and "checksum" in run.message
     run.finish({"miou": 0.5})
     capsys.readouterr()
-    done = start(tmp_path, out=out, resume="auto")
-    assert done.finished and done.result == {"miou": 0.5, "finished": True} and "nothing to do" in capsys.readouterr().out
+    again = start(tmp_path, out=out, resume="auto")
+    assert again.finished and again.result == {"miou": 0.5, "finished": True} and "nothing to do" in capsys.readouterr().out
 
 
-def test_auto_refuses_an_out_of_another_configuration(tmp_path):
+def test_auto_rejects_an_out_of_another_configuration(tmp_path):
     run = start(tmp_path, out=str(tmp_path / "mine"))
     add_step(run, 1)
     run.finish({})
@@ -108,96 +108,97 @@ def test_auto_refuses_an_out_of_another_configuration(tmp_path):
         start(tmp_path, CONFIG | {"steps": 20}, out=str(tmp_path / "mine"), resume="auto")
 
 
-def test_only_damaged_checkpoints_are_no_reason_to_start_over(tmp_path):
+def test_a_run_with_only_damaged_checkpoints_is_rejected(tmp_path):
     run = start(tmp_path, out=str(tmp_path / "mine"))
-    flip(add_step(run, 1) / "trainer.pt")
-    stop(run)
+    flip_bit(add_step(run, 1) / "trainer.pt")
+    kill(run)
     with pytest.raises(ConfigError, match="every checkpoint is damaged"):
         start(tmp_path, out=str(tmp_path / "mine"), resume="auto")
 
 
-def test_a_path_goes_on_in_place_or_forks(tmp_path):
+def test_a_path_is_resumed_in_place_or_forked(tmp_path):
     run = start(tmp_path)
     old, new = add_step(run, 2), add_step(run, 5)
-    stop(run)
-    on = start(tmp_path, CONFIG | {"steps": 20}, resume=str(run.path))
-    assert on.path == run.path and on.resume_from == new and "settings differ: steps: 10 -> 20" in on.message
-    stop(on)
-    with pytest.raises(ConfigError, match=r"5 is newer.*out=<new folder>"):
+    kill(run)
+    resumed = start(tmp_path, CONFIG | {"steps": 20}, resume=str(run.path))
+    assert resumed.path == run.path and resumed.resume_from == new
+    assert "settings differ: steps: 10 -> 20" in resumed.message
+    kill(resumed)
+    with pytest.raises(ConfigError, match=r"5 is newer.*out=<new directory>"):
         start(tmp_path, resume=str(old))
     fork = start(tmp_path, resume=str(old), out=str(tmp_path / "fork"))
     assert fork.path == tmp_path / "fork" and fork.resume_from == old
-    on.finish({})
+    resumed.finish({})
     same = CONFIG | {"steps": 20}
     assert start(tmp_path, same, resume=str(run.path)).finished
     with pytest.raises(ConfigError, match="the run is finished"):
         start(tmp_path, CONFIG | {"steps": 30}, resume=str(run.path))
 
 
-def test_paths_that_hold_no_checkpoint_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="wanted none, auto, or a run or checkpoint directory"):
+def test_paths_without_a_checkpoint_are_rejected(tmp_path):
+    with pytest.raises(ConfigError, match="expected none, auto, or a run or checkpoint directory"):
         start(tmp_path, resume=str(tmp_path))
     run = start(tmp_path)
-    flip(add_step(run, 2) / "model.safetensors")
-    stop(run)
+    flip_bit(add_step(run, 2) / "model.safetensors")
+    kill(run)
     for path in (run.path, run.path / "checkpoints/2"):
         with pytest.raises(ConfigError, match=r"no usable checkpoint.*checksum differs"):
             start(tmp_path, resume=str(path))
 
 
-def test_an_out_that_cannot_be_made_is_refused(tmp_path):
+def test_an_out_that_cannot_be_created_is_rejected(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         start(tmp_path, out=str(tmp_path / "file"))
 
 
-def hold(folder, ready, release):
-    from segzoo.runs.locks import lock_folder
+def hold(path, ready, release):
+    from segzoo.runs.locks import lock_directory
 
-    handle = lock_folder(folder)
+    lock = lock_directory(path)
     ready.set()
     release.wait(60)
-    del handle
+    del lock
 
 
-def test_a_folder_has_one_writer(tmp_path, capsys):
+def test_a_run_directory_has_one_writer(tmp_path, capsys):
     run = start(tmp_path)
     add_step(run, 1)
-    stop(run)
+    kill(run)
     context = multiprocessing.get_context("fork")
     ready, release = context.Event(), context.Event()
     other = context.Process(target=hold, args=(run.path, ready, release))
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(ConfigError, match="being written by another process"):
+        with pytest.raises(ConfigError, match="in use by another process"):
             start(tmp_path, out=str(run.path), resume="auto")
         assert start(tmp_path, resume="auto").path != run.path
-        assert "not resumed, another process is writing it" in capsys.readouterr().out
+        assert "not resumed, in use by another process" in capsys.readouterr().out
     finally:
         release.set()
         other.join()
     assert start(tmp_path, out=str(run.path), resume="auto").resume_from is not None
 
 
-def test_results_get_a_folder_once(tmp_path):
-    with create_output_dir("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores")) as folder:
-        assert (folder / "config.yaml").is_file() and (folder / "env.json").is_file()
-    with pytest.raises(ConfigError, match="already holds results"), create_output_dir("eval", "toy", CONFIG, out=str(folder)):
+def test_an_output_directory_is_used_once(tmp_path):
+    with create_output_dir("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores")) as output_dir:
+        assert (output_dir / "config.yaml").is_file() and (output_dir / "env.json").is_file()
+    with pytest.raises(ConfigError, match="already holds results"), create_output_dir("eval", "toy", CONFIG, out=str(output_dir)):
         pass
-    with create_output_dir("eval", "toy", CONFIG, tmp_path) as folder:
-        assert folder.parent == tmp_path / "eval/toy"
+    with create_output_dir("eval", "toy", CONFIG, tmp_path) as output_dir:
+        assert output_dir.parent == tmp_path / "eval/toy"
 
 
-def test_a_result_that_came_to_nothing_leaves_nothing(tmp_path):
+def test_a_failed_tool_without_results_leaves_no_directory(tmp_path):
     out = tmp_path / "scores"
-    for _ in range(2):  # the second one is not rejected
+    for _ in range(2):  # the second attempt is not rejected
         with pytest.raises(ValueError, match="no model"), create_output_dir("eval", "toy", CONFIG, out=str(out)):
             raise ValueError("no model")
         assert not out.exists()
-    with pytest.raises(ValueError, match="half way"), create_output_dir("eval", "toy", CONFIG, out=str(out)) as folder:
-        (folder / "label.png").write_bytes(b"kept")
-        raise ValueError("half way")
+    with pytest.raises(ValueError, match="halfway"), create_output_dir("eval", "toy", CONFIG, out=str(out)) as output_dir:
+        (output_dir / "label.png").write_bytes(b"kept")
+        raise ValueError("halfway")
     assert {path.name for path in out.iterdir()} >= {"label.png", "config.yaml", "env.json"}
 
 
@@ -211,7 +212,7 @@ CONFIGS = st.dictionaries(st.sampled_from(["model", "steps", "workers", "out"]),
 
 @given(CONFIGS, CONFIGS)
 @example({"model": [False], "steps": {}}, {"model": [0], "steps": {}})
-def test_equal_hash_means_no_difference(one, other):
+def test_configs_have_equal_hashes_exactly_if_nothing_differs(one, other):
     assert (config_hash(one) == config_hash(other)) == (diff_configs(one, other) == [])
     stored = yaml.safe_load(yaml.safe_dump(one))
     assert config_hash(stored) == config_hash(one)
