@@ -1,0 +1,1 @@
+"""Training losses, and the distillation term that can be added to them."""

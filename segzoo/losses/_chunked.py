@@ -1,8 +1,9 @@
-"""Losses at label size without the full-size logits: strip by strip, each strip's gradient taken at once.
+"""Losses at label size without storing the full-size logits.
 
-Growing 150 classes to 512x512 and back-propagating through it keeps several (N, K, H, W) copies alive. Here a strip of rows is grown,
-scored and differentiated before the next one, and only the gradient of the small logits stays. Growing is two matrix products, which give
-the same numbers as bilinear interpolation, are faster on a CPU, and avoid its backward pass, which is not deterministic on CUDA.
+Upsampling 150 classes to 512x512 and backpropagating through it keeps several (N, K, H, W) copies alive. Here a chunk of rows is
+upsampled, its loss is computed and differentiated before the next chunk, and only the gradient of the small logits is stored.
+Upsampling is two matrix products. They give the same values as bilinear interpolation, are faster on a CPU, and avoid its backward
+pass, which is not deterministic on CUDA.
 """
 
 from __future__ import annotations
@@ -14,47 +15,64 @@ from torch import Tensor
 
 from segzoo.layers.resize import bilinear_matrix
 
-PixelScore = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> score of each pixel (N, r, W)
-CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of the grown logits alive at a time: 8 MiB a copy is fastest on a CPU
+PixelLossFn = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> loss of each pixel (N, r, W)
+CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of upsampled logits at a time: 8 MiB per copy is fastest on a CPU
 
 
 def upsample_in_chunks(logits: Tensor, size: Sequence[int], align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Bilinearly grown logits in strips: (rows, logits of these rows), (N, K, h, w) -> (N, K, r, W)."""
+    """Upsample logits bilinearly in chunks of rows.
+
+    Yields:
+        The rows of a chunk, and its logits.
+
+    Shapes:
+        (N, K, h, w) -> (N, K, r, W)
+    """
     images, classes, height, width = logits.shape
-    down = bilinear_matrix(height, size[0], align_corners).to(logits.device)
-    across = bilinear_matrix(width, size[1], align_corners).to(logits.device).T.contiguous()
+    vertical = bilinear_matrix(height, size[0], align_corners).to(logits.device)
+    horizontal = bilinear_matrix(width, size[1], align_corners).to(logits.device).T.contiguous()
     elements = CPU_ELEMENTS if logits.device.type == "cpu" else DEVICE_ELEMENTS
-    rows = max(1, elements // (images * classes * size[1]))
-    for top in range(0, size[0], rows):
-        strip = slice(top, min(top + rows, size[0]))
-        yield strip, (down[strip] @ logits) @ across
+    chunk_rows = max(1, elements // (images * classes * size[1]))
+    for top in range(0, size[0], chunk_rows):
+        rows = slice(top, min(top + chunk_rows, size[0]))
+        yield rows, (vertical[rows] @ logits) @ horizontal
 
 
-def chunked_pixel_loss(logits: Tensor, label: Tensor, score: PixelScore, align_corners: bool) -> Tensor:
-    """Each pixel's score (N, H, W) of logits (N, K, h, w) grown to the label's size; for use without gradients."""
-    strips = upsample_in_chunks(logits, label.shape[1:], align_corners)
-    return torch.cat([score(grown, label[:, rows]) for rows, grown in strips], dim=1)
+def chunked_pixel_loss(logits: Tensor, label: Tensor, pixel_loss: PixelLossFn, align_corners: bool) -> Tensor:
+    """Loss of each pixel at label size, for use without gradients.
+
+    Shapes:
+        logits (N, K, h, w), label (N, H, W) -> (N, H, W)
+    """
+    chunks = upsample_in_chunks(logits, label.shape[1:], align_corners)
+    return torch.cat([pixel_loss(upsampled, label[:, rows]) for rows, upsampled in chunks], dim=1)
 
 
 class ChunkedUpsampleLoss(torch.autograd.Function):
-    """Sum of a pixel score over logits (N, K, h, w) grown to the label's size (N, H, W); the gradient is taken in the forward pass."""
+    """Sum of a pixel loss over logits upsampled to label size.
+
+    The gradient is computed in the forward pass.
+
+    Shapes:
+        logits (N, K, h, w), label (N, H, W) -> scalar
+    """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, label: Tensor, score: PixelScore, align_corners: bool) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
-        small = logits.detach().requires_grad_(wanted)
+    def forward(ctx, logits: Tensor, label: Tensor, pixel_loss: PixelLossFn, align_corners: bool) -> Tensor:
+        needs_grad = ctx.needs_input_grad[0]
+        leaf = logits.detach().requires_grad_(needs_grad)
         total = logits.new_zeros(())
-        with torch.set_grad_enabled(wanted):
-            for rows, grown in upsample_in_chunks(small, label.shape[1:], align_corners):
-                part = score(grown, label[:, rows]).sum()
-                if wanted:
-                    part.backward()
-                total += part.detach()
-        if wanted:
-            ctx.save_for_backward(small.grad)
+        with torch.set_grad_enabled(needs_grad):
+            for rows, upsampled in upsample_in_chunks(leaf, label.shape[1:], align_corners):
+                loss = pixel_loss(upsampled, label[:, rows]).sum()
+                if needs_grad:
+                    loss.backward()
+                total += loss.detach()
+        if needs_grad:
+            ctx.save_for_backward(leaf.grad)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *outer: Tensor) -> tuple[Tensor, None, None, None]:
-        return outer[0] * ctx.saved_tensors[0], None, None, None
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        return grad_outputs[0] * ctx.saved_tensors[0], None, None, None

@@ -1,13 +1,13 @@
-"""A second network that teaches: the student also learns its scores, and where its maps are bright.
+"""Distillation: the student also learns a teacher's probabilities and attention maps.
 
-Recovery after pruning is the use it was built for, with the network that was pruned as the teacher; any other checkpoint of the same
-classes teaches as well.
+It was built for recovery after pruning, with the network before pruning as the teacher. Any other checkpoint of the same classes
+works as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,13 @@ from segzoo.types import DatasetInfo, Logits
 Weight = Annotated[float, Range(0, None)]
 LoadTeacher = Callable[[str], tuple[nn.Module, DatasetInfo]]
 ForwardFn = Callable[[nn.Module, Tensor], Logits]  # a forward pass in the number format of the training
+Hook = Callable[[nn.Module, tuple, Any], None]
+Role = Literal["teacher", "student"]
 
 
 @DISTILLS.register
 def none(load: LoadTeacher, info: DatasetInfo) -> None:
-    """Labels alone teach."""
+    """No distillation: the labels are the only target."""
 
 
 @DISTILLS.register
@@ -38,41 +40,52 @@ def teacher(
     layers: tuple[str, ...] = (),
     layer_weight: Weight = 1.0,
 ) -> Teacher:
-    """Adds the distance to a trained network's answers to the loss. Hinton et al., 2015, arXiv:1503.02531, for each pixel.
+    """Distillation from a trained network, at each pixel.
+
+    Hinton et al., 2015, arXiv:1503.02531.
 
     Args:
-        load: reads a checkpoint: the network in evaluation mode, and its dataset info.
-        info: the classes that are trained.
-        ckpt: the teacher's run directory or file; null in ``tools/prune.py``: the network that is pruned.
+        load: reads a checkpoint and returns the network in evaluation mode and its dataset info.
+        info: dataset info of the training data.
+        ckpt: run directory or file of the teacher; null in ``tools/prune.py``: the network before pruning.
         weight: of the Kullback-Leibler divergence from the teacher's class probabilities, a mean over pixels.
-        temperature: T by which both sides' scores are divided; the term is multiplied by T^2, so that its gradients keep their size.
-        layers: modules of both networks whose attention maps are compared too (Zagoruyko and Komodakis, ICLR 2017, arXiv:1612.03928):
-            the mean square over channels, of length one for each image, so that channels may differ in number. ``conv5_4`` of ICNet
-            stands right behind its pyramid. Of a module that answers several maps, as PSPNet's ``pyramid`` does, each is compared.
-        layer_weight: of the squared distance of these maps, a mean over layers and images.
+        temperature: T, which divides the logits of both networks. The term is multiplied by T^2, so that its gradients keep their
+            scale.
+        layers: modules of both networks whose attention maps are compared as well (Zagoruyko and Komodakis, ICLR 2017,
+            arXiv:1612.03928): the mean square over channels, normalized to length one for each image, so the number of channels may
+            differ. ``conv5_4`` of ICNet follows right after its pyramid. If a module outputs several feature maps, as PSPNet's
+            ``pyramid`` does, each is compared.
+        layer_weight: of the squared distance of the attention maps, a mean over layers and images.
 
     Raises:
-        ConfigError: no checkpoint is given, or it knows other classes.
+        ConfigError: ``ckpt`` is missing, or the teacher has other classes.
     """
     if ckpt is None:
-        raise ConfigError("distill=teacher: whose network teaches? Say distill.ckpt=<run directory or file>")
-    net, own = load(ckpt)
-    if own.classes != info.classes:
-        raise ConfigError(f"distill.ckpt={ckpt} knows the classes {', '.join(own.classes)}, the data has {', '.join(info.classes)}")
-    scale = tuple(ours / theirs for ours, theirs in zip(info.std, own.std, strict=True))
-    shift = tuple((ours - theirs) / std for ours, theirs, std in zip(info.mean, own.mean, own.std, strict=True))
-    return Teacher(net, weight, temperature, layers, layer_weight, scale, shift)
+        raise ConfigError("distill=teacher needs a teacher. Set distill.ckpt=<run directory or file>.")
+    network, teacher_info = load(ckpt)
+    if teacher_info.classes != info.classes:
+        raise ConfigError(
+            f"distill.ckpt={ckpt} was trained on the classes {', '.join(teacher_info.classes)}, but the data has "
+            f"{', '.join(info.classes)}. Use a teacher of the same classes."
+        )
+    scale = tuple(std / teacher_std for std, teacher_std in zip(info.std, teacher_info.std, strict=True))
+    shift = tuple(
+        (mean - teacher_mean) / teacher_std
+        for mean, teacher_mean, teacher_std in zip(info.mean, teacher_info.mean, teacher_info.std, strict=True)
+    )
+    return Teacher(network, weight, temperature, layers, layer_weight, scale, shift)
 
 
 class Teacher:
-    """Gives the term that ``teacher`` describes. The network is frozen and stays in evaluation mode.
+    """Distillation term with a frozen teacher in evaluation mode.
 
-    ``scale`` and ``shift``, of each color, make of images that are normalized for the student those that the teacher learned from.
+    ``scale`` and ``shift``, one value per color channel, convert images from the student's normalization to the teacher's. See
+    ``teacher`` for the other arguments.
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        network: nn.Module,
         weight: float,
         temperature: float,
         layers: tuple[str, ...],
@@ -80,43 +93,46 @@ class Teacher:
         scale: tuple[float, ...] = (1.0, 1.0, 1.0),
         shift: tuple[float, ...] = (0.0, 0.0, 0.0),
     ):
-        self.net = net.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
         self.weight, self.temperature, self.layers, self.layer_weight = weight, temperature, layers, layer_weight
         self.scale, self.shift = scale, shift
-        self._features: dict[str, dict[str, list[Tensor]]] = {"teacher": {}, "student": {}}
+        self._features: dict[Role, dict[str, list[Tensor]]] = {"teacher": {}, "student": {}}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def attach(self, student: nn.Module) -> None:
-        """Goes to a student's device and watches its layers, and no longer those of another.
+        """Move to a student's device and register hooks on its layers.
+
+        Hooks on a previous student are removed.
 
         Raises:
-            ConfigError: one of the networks has no layer of a name.
+            ConfigError: one of the networks does not have all layers.
         """
-        self.net.to(next(student.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(next(student.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for hook in self._hooks:
             hook.remove()
+        networks: dict[Role, nn.Module] = {"teacher": self.network, "student": student}
         self._hooks = [
-            _module(net, name).register_forward_hook(self._feature_hook(side, name, net))
-            for side, net in (("teacher", self.net), ("student", student))
+            _module(network, name).register_forward_hook(self._feature_hook(role, name, network))
+            for role, network in networks.items()
             for name in self.layers
         ]
 
-    def __call__(self, x: Tensor, logits: Logits, run: ForwardFn) -> Tensor:
-        """The term of one batch, whose images the student has just been given.
+    def __call__(self, x: Tensor, logits: Logits, forward: ForwardFn) -> Tensor:
+        """Compute the term for the batch of the student's last forward pass.
 
         Args:
             x: (N, 3, H, W), the student's input.
-            logits: the student's answer.
-            run: how the teacher is run.
+            logits: the student's output.
+            forward: runs the teacher.
         """
         with torch.no_grad():
-            wanted = run(self.net, self._teacher_input(x)).main
-        term = self.weight * self._logit_loss(logits.main, wanted)
+            teacher_logits = forward(self.network, self._teacher_input(x)).main
+        loss = self.weight * self._logit_loss(logits.main, teacher_logits)
         if self.layers:
-            term = term + self.layer_weight * torch.stack([self._attention_loss(name) for name in self.layers]).mean()
-        for seen in self._features.values():
-            seen.clear()
-        return term
+            loss = loss + self.layer_weight * torch.stack([self._attention_loss(name) for name in self.layers]).mean()
+        for features in self._features.values():
+            features.clear()
+        return loss
 
     def _teacher_input(self, x: Tensor) -> Tensor:
         if set(self.scale) == {1.0} and set(self.shift) == {0.0}:
@@ -125,92 +141,105 @@ class Teacher:
         return x * scale + shift
 
     def _attention_loss(self, name: str) -> Tensor:
-        ours, theirs = (self._features[side].get(name, []) for side in ("student", "teacher"))
-        if not ours or len(ours) != len(theirs):
-            raise ConfigError(_shape_mismatch(name, len(ours), len(theirs)))
-        return torch.stack([_distance(one, other) for one, other in zip(ours, theirs, strict=True)]).mean()
+        student_maps, teacher_maps = (self._features[role].get(name, []) for role in ("student", "teacher"))
+        if not student_maps or len(student_maps) != len(teacher_maps):
+            raise ConfigError(_count_mismatch(name, len(student_maps), len(teacher_maps)))
+        pairs = zip(student_maps, teacher_maps, strict=True)
+        return torch.stack([_attention_distance(student_map, teacher_map) for student_map, teacher_map in pairs]).mean()
 
-    def _logit_loss(self, scores: Tensor, wanted: Tensor) -> Tensor:
-        if wanted.shape[-2:] != scores.shape[-2:]:
-            wanted = resize(wanted, scores.shape[-2:], align_corners=False)
-        ours, theirs = ((side / self.temperature).log_softmax(1) for side in (scores, wanted))
-        apart = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
-        return self.temperature**2 * apart.mean()
+    def _logit_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        if teacher_logits.shape[-2:] != student_logits.shape[-2:]:
+            teacher_logits = resize(teacher_logits, student_logits.shape[-2:], align_corners=False)
+        student, teacher = ((logits / self.temperature).log_softmax(1) for logits in (student_logits, teacher_logits))
+        divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+        return self.temperature**2 * divergence.mean()
 
-    def _feature_hook(self, side: str, name: str, net: nn.Module) -> Callable[[nn.Module, tuple, Any], None]:
-        def keep(module: nn.Module, given: tuple, made: Any) -> None:
-            if side == "teacher" or net.training:  # the layer itself may be frozen, and evaluate in a training
-                self._features[side][name] = _feature_maps(made)
+    def _feature_hook(self, role: Role, name: str, network: nn.Module) -> Hook:
+        def store(module: nn.Module, inputs: tuple, output: Any) -> None:
+            if role == "teacher" or network.training:  # of the network, because a frozen layer is in evaluation mode
+                self._features[role][name] = _feature_maps(output)
 
-        return keep
+        return store
 
 
-def check_layers(student: nn.Module, net: nn.Module, layers: Sequence[str], x: Tensor) -> None:
-    """Runs both networks, on the meta device where that shall cost nothing, and rejects layers whose maps cannot be compared.
+def check_layers(student: nn.Module, teacher: nn.Module, layers: Sequence[str], x: Tensor) -> None:
+    """Run both networks and reject layers whose feature maps cannot be compared.
+
+    On the meta device this costs almost nothing.
 
     Args:
-        student, net: the two networks, in the modes they will be in.
+        student, teacher: the two networks, in the modes they are used in.
         layers: names of modules.
         x: (N, 3, H, W), on the device of both.
 
     Raises:
-        ConfigError: a network has no layer of a name, never runs it as a whole, or gets no map from it; or not as many in both.
+        ConfigError: a network has no such layer, never calls it as a whole, or gets no feature map from it; or the number of
+            feature maps differs.
     """
-    ours, theirs = (_layer_outputs(side, layers, x) for side in (student, net))
-    if faults := [_shape_mismatch(name, ours[name], theirs[name]) for name in layers if ours[name] != theirs[name]]:
-        raise ConfigError(faults)
+    student_counts, teacher_counts = (_count_feature_maps(network, layers, x) for network in (student, teacher))
+    errors = [
+        _count_mismatch(name, student_counts[name], teacher_counts[name])
+        for name in layers
+        if student_counts[name] != teacher_counts[name]
+    ]
+    if errors:
+        raise ConfigError(errors)
 
 
-def _layer_outputs(net: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, int]:
-    """How many maps each layer answers."""
+def _count_feature_maps(network: nn.Module, layers: Sequence[str], x: Tensor) -> dict[str, int]:
+    """Number of feature maps that each layer outputs."""
     for name in layers:
-        _module(net, name)
-    seen: dict[str, int] = {}
+        _module(network, name)
+    counts: dict[str, int] = {}
 
-    def keeper(name: str) -> Callable[[nn.Module, tuple, Any], None]:
-        return lambda module, given, made: seen.update({name: len(_feature_maps(made))})
+    def counter(name: str) -> Hook:
+        return lambda module, inputs, output: counts.update({name: len(_feature_maps(output))})
 
-    hooks = [module.register_forward_hook(keeper(name)) for name, module in net.named_modules()]
+    hooks = [module.register_forward_hook(counter(name)) for name, module in network.named_modules()]
     try:
         with torch.no_grad():
-            net(x)
+            network(x)
     finally:
         for hook in hooks:
             hook.remove()
-    faults = []
+    errors = []
     for name in layers:
-        if not seen.get(name):
-            within = [layer for layer, maps in seen.items() if layer.startswith(f"{name}.") and maps]
-            tip = f"Name a layer within it, such as {within[-1]}" if within else "Name a layer that answers maps (N, C, H, W)"
-            came = "gets no map from" if name in seen else "never runs, as a whole,"
-            faults.append(f"distill.layers: {type(net).__name__} {came} {name!r}. {tip}.")
-    if faults:
-        raise ConfigError(faults)
-    return seen
+        if not counts.get(name):
+            inner = [layer for layer, count in counts.items() if layer.startswith(f"{name}.") and count]
+            hint = f"Use a layer inside it, such as {inner[-1]}" if inner else "Use a layer that outputs feature maps (N, C, H, W)"
+            problem = f"gets no feature map from {name!r}" if name in counts else f"never calls {name!r} as a whole"
+            errors.append(f"distill.layers: {type(network).__name__} {problem}. {hint}.")
+    if errors:
+        raise ConfigError(errors)
+    return counts
 
 
-def _feature_maps(made: Any) -> list[Tensor]:
-    """The maps (N, C, H, W) that a module answers: one, or several in a list or a table."""
-    several = made.values() if isinstance(made, Mapping) else made if isinstance(made, list | tuple) else [made]
-    return [one for one in several if isinstance(one, Tensor) and one.dim() == 4]
+def _feature_maps(output: Any) -> list[Tensor]:
+    """Feature maps (N, C, H, W) in a module's output.
+
+    The output may be a tensor, a list or a dict.
+    """
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else [output]
+    return [value for value in values if isinstance(value, Tensor) and value.dim() == 4]
 
 
-def _shape_mismatch(name: str, ours: int, theirs: int) -> str:
+def _count_mismatch(name: str, student_count: int, teacher_count: int) -> str:
     return (
-        f"distill.layers: {name!r} answers {ours} maps in the network that learns and {theirs} in the teacher. Name another layer."
+        f"distill.layers: {name!r} outputs {student_count} feature maps in the student and {teacher_count} in the teacher. "
+        "Use another layer."
     )
 
 
-def _module(net: nn.Module, name: str) -> nn.Module:
-    modules = dict(net.named_modules())
+def _module(network: nn.Module, name: str) -> nn.Module:
+    modules = dict(network.named_modules())
     if name not in modules or not name:
-        raise ConfigError(f"distill.layers: {type(net).__name__} has no layer {name!r}.{did_you_mean(name, modules)}")
+        raise ConfigError(f"distill.layers: {type(network).__name__} has no layer {name!r}.{did_you_mean(name, modules)}")
     return modules[name]
 
 
-def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The mean over images of the squared distance of two attention maps of length one."""
-    if ours.shape[-2:] != theirs.shape[-2:]:
-        theirs = resize(theirs.float(), ours.shape[-2:], align_corners=False)
-    one, other = (F.normalize(maps.float().square().mean(1).flatten(1), dim=1) for maps in (ours, theirs))
-    return (one - other).square().sum(1).mean()
+def _attention_distance(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Squared distance of two normalized attention maps, averaged over images."""
+    if student_map.shape[-2:] != teacher_map.shape[-2:]:
+        teacher_map = resize(teacher_map.float(), student_map.shape[-2:], align_corners=False)
+    student, teacher = (F.normalize(x.float().square().mean(1).flatten(1), dim=1) for x in (student_map, teacher_map))
+    return (student - teacher).square().sum(1).mean()

@@ -1,4 +1,4 @@
-"""A teacher's term of the loss: its formula, its errors, and trainings that are split or stopped."""
+"""Distillation: formulas, errors, and split or resumed trainings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as tuned
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -16,51 +16,55 @@ from toy_training import INFO, Toy, ToyData, make_components, make_run_dir, sett
 
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.layers.pyramid_pooling import PyramidPooling
-from segzoo.losses.distillation import Teacher, _distance, check_layers
+from segzoo.losses.distillation import Teacher, _attention_distance, check_layers
 from segzoo.registry import DISTILLS, ConfigError
 from segzoo.types import Logits
 
 
 class Net(nn.Module):
-    """One convolution whose channels may be any number, then class scores."""
+    """A convolution with any number of channels, and a classifier."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.maps, self.head = nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.Conv2d(channels, 4, 1)
+        self.conv, self.head = nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.Conv2d(channels, 4, 1)
 
     def forward(self, x):
-        return Logits(self.head(self.maps(x)), ())
+        return Logits(self.head(self.conv(x)), ())
 
 
-def term(student, net, x, **words):
-    teacher = Teacher(net, **{"weight": 1.0, "temperature": 1.0, "layers": (), "layer_weight": 1.0} | words)
+def run(network, x):
+    return network(x)
+
+
+def distillation_loss(student, network, x, **settings):
+    teacher = Teacher(network, **{"weight": 1.0, "temperature": 1.0, "layers": (), "layer_weight": 1.0} | settings)
     teacher.attach(student)
-    return teacher(x, student.train()(x), lambda net, x: net(x))
+    return teacher(x, student.train()(x), run)
 
 
-@tuned(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.5, 8.0))
-def test_scores_are_compared_as_torchs_divergence_does(seed, temperature):
+def test_logit_loss_equals_torchs_kl_divergence(seed, temperature):
     torch.manual_seed(seed)
-    student, net, x = Net(5), Net(7), torch.randn(2, 3, 6, 5)
-    ours, theirs = (model(x).main.permute(0, 2, 3, 1).reshape(-1, 4) / temperature for model in (student, net))
-    wanted = temperature**2 * F.kl_div(ours.log_softmax(1), theirs.softmax(1), reduction="batchmean")
-    torch.testing.assert_close(term(student, net, x, temperature=temperature), wanted)
-    assert term(net, net, x).abs() < 1e-6
+    student, network, x = Net(5), Net(7), torch.randn(2, 3, 6, 5)
+    pixels, teacher_pixels = (model(x).main.permute(0, 2, 3, 1).reshape(-1, 4) / temperature for model in (student, network))
+    expected = temperature**2 * F.kl_div(pixels.log_softmax(1), teacher_pixels.softmax(1), reduction="batchmean")
+    torch.testing.assert_close(distillation_loss(student, network, x, temperature=temperature), expected)
+    assert distillation_loss(network, network, x).abs() < 1e-6
 
 
-def test_attention_maps_forget_channels_and_scale_and_reach_the_student_alone():
+def test_attention_loss_ignores_channels_and_scale_and_trains_the_student_only():
     torch.manual_seed(0)
-    student, net, x = Net(5), Net(7), torch.randn(2, 3, 6, 5)
-    apart = term(student, net, x, weight=0.0, layers=("maps",))
-    one, other = (F.normalize(model.maps(x).square().mean(1).flatten(1), dim=1) for model in (student, net))
-    torch.testing.assert_close(apart, (one - other).square().sum(1).mean())
-    apart.backward()
-    assert student.maps.weight.grad is not None and net.maps.weight.grad is None
-    assert student.maps.weight.grad.abs().sum() > 0
-    louder = Net(10)
-    louder.maps.weight.data = 3 * student.maps.weight.data.repeat(2, 1, 1, 1)
-    assert term(student, louder, x, weight=0.0, layers=("maps",)) < 1e-6
+    student, network, x = Net(5), Net(7), torch.randn(2, 3, 6, 5)
+    loss = distillation_loss(student, network, x, weight=0.0, layers=("conv",))
+    attention, teacher_attention = (F.normalize(model.conv(x).square().mean(1).flatten(1), dim=1) for model in (student, network))
+    torch.testing.assert_close(loss, (attention - teacher_attention).square().sum(1).mean())
+    loss.backward()
+    assert student.conv.weight.grad is not None and network.conv.weight.grad is None
+    assert student.conv.weight.grad.abs().sum() > 0
+    scaled = Net(10)
+    scaled.conv.weight.data = 3 * student.conv.weight.data.repeat(2, 1, 1, 1)
+    assert distillation_loss(student, scaled, x, weight=0.0, layers=("conv",)) < 1e-6
 
 
 def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
@@ -73,90 +77,92 @@ def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
                 signal.raise_signal(signal.SIGTERM)
             return super().__getitem__(index)
 
-    def run(folder, train_set=None, weight=1.0):
-        parts = make_components(train_set=train_set)
+    def run_training(path, train_set=None, weight=1.0):
+        components = make_components(train_set=train_set)
         torch.manual_seed(11)
-        parts.distill = Teacher(Toy(), weight, 2.0, ("backbone.0",), 1.0)
-        train(parts, make_run_dir(folder), **settings())
-        return weights_hash(parts.model)
+        components.distill = Teacher(Toy(), weight, 2.0, ("backbone.0",), 1.0)
+        train(components, make_run_dir(path), **settings())
+        return weights_hash(components.model)
 
-    wanted = run(tmp_path / "whole")
+    expected = run_training(tmp_path / "whole")
     with pytest.raises(SystemExit):
-        run(tmp_path / "parts", Stopping(10))
-    assert run(tmp_path / "parts") == wanted != run(tmp_path / "other", weight=2.0)
+        run_training(tmp_path / "stopped", Stopping(10))
+    assert run_training(tmp_path / "stopped") == expected != run_training(tmp_path / "other", weight=2.0)
 
 
-def test_a_split_batch_is_taught_the_same(tmp_path):
-    def weights(folder, **words):
-        parts = make_components(train_set=ToyData(9))
+def test_a_split_batch_distills_the_same(tmp_path):
+    def trained_weights(name, **changes):
+        components = make_components(train_set=ToyData(9))
         torch.manual_seed(3)
-        parts.model, net = Toy(norm=False, drop=0.0), Toy(norm=False)
-        parts.distill = Teacher(net, 5.0, 2.0, ("backbone.0",), 5.0)
-        train(parts, make_run_dir(tmp_path / folder), **settings(steps=4, **words))
-        return torch.cat([p.detach().flatten() for p in parts.model.parameters()])
+        components.model, network = Toy(norm=False, drop=0.0), Toy(norm=False)
+        components.distill = Teacher(network, 5.0, 2.0, ("backbone.0",), 5.0)
+        train(components, make_run_dir(tmp_path / name), **settings(steps=4, **changes))
+        return torch.cat([p.detach().flatten() for p in components.model.parameters()])
 
-    joint = weights("joint", batch_size=6, grad_accum_steps=1)
-    torch.testing.assert_close(weights("parts", batch_size=2, grad_accum_steps=3), joint, atol=1e-6, rtol=1e-5)
+    expected = trained_weights("whole", batch_size=6, grad_accum_steps=1)
+    torch.testing.assert_close(trained_weights("split", batch_size=2, grad_accum_steps=3), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_teacher_sees_pictures_as_it_learnt_from_them():
+def test_a_teacher_gets_its_own_normalization():
     torch.manual_seed(1)
-    net, x = Net(7).eval(), torch.rand(2, 3, 6, 5) * 255
-    own = make_dataset_info("own", INFO.classes, None, (100.0, 120.0, 90.0), (50.0, 60.0, 70.0))
-    teacher: Any = DISTILLS.build("teacher", lambda ckpt: (net, own), INFO, ckpt="run")
-    ours, theirs = ((x - x.new_tensor(info.mean).view(3, 1, 1)) / x.new_tensor(info.std).view(3, 1, 1) for info in (INFO, own))
-    seen = []
-    teacher(ours, net(ours), lambda net, x: seen.append(x) or net(x))
-    torch.testing.assert_close(seen[0], theirs)
+    network, x = Net(7).eval(), torch.rand(2, 3, 6, 5) * 255
+    teacher_info = make_dataset_info("own", INFO.classes, None, (100.0, 120.0, 90.0), (50.0, 60.0, 70.0))
+    teacher: Any = DISTILLS.build("teacher", lambda ckpt: (network, teacher_info), INFO, ckpt="run")
+    student_x, teacher_x = (
+        (x - x.new_tensor(info.mean).view(3, 1, 1)) / x.new_tensor(info.std).view(3, 1, 1) for info in (INFO, teacher_info)
+    )
+    inputs = []
+    teacher(student_x, network(student_x), lambda network, x: inputs.append(x) or network(x))
+    torch.testing.assert_close(inputs[0], teacher_x)
 
 
-def test_each_of_several_maps_is_compared_and_frozen_layers_are_seen():
-    class Several(Net):
+def test_every_feature_map_of_a_layer_and_frozen_layers_are_compared():
+    class PyramidNet(Net):
         def __init__(self, channels):
             super().__init__(channels)
             self.pool = PyramidPooling((1, 2, 3))
 
         def forward(self, x):
-            maps = self.maps(x)
-            self.pool(maps)
-            return Logits(self.head(maps), ())
+            features = self.conv(x)
+            self.pool(features)
+            return Logits(self.head(features), ())
 
     torch.manual_seed(0)
-    student, net, x = Several(5), Several(7), torch.randn(2, 3, 6, 5)
-    apart = term(student, net, x, weight=0.0, layers=("pool",))
-    pools = [model.pool(model.maps(x)) for model in (student, net)]
-    wanted = [_distance(one, other) for one, other in zip(*pools, strict=True)]
-    torch.testing.assert_close(apart, torch.stack(wanted).mean())
-    check_layers(student, net, ("pool", "maps"), x)
+    student, network, x = PyramidNet(5), PyramidNet(7), torch.randn(2, 3, 6, 5)
+    loss = distillation_loss(student, network, x, weight=0.0, layers=("pool",))
+    pooled = [model.pool(model.conv(x)) for model in (student, network)]
+    expected = [_attention_distance(student_map, teacher_map) for student_map, teacher_map in zip(*pooled, strict=True)]
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+    check_layers(student, network, ("pool", "conv"), x)
 
-    teacher = Teacher(net, 0.0, 1.0, ("maps",), 1.0)
+    teacher = Teacher(network, 0.0, 1.0, ("conv",), 1.0)
     teacher.attach(student)
-    student.train().maps.eval()  # as a frozen stage is
-    assert teacher(x, student(x), lambda net, x: net(x)) > 0
+    student.train().conv.eval()  # like a frozen stage
+    assert teacher(x, student(x), run) > 0
 
 
-def test_layers_that_do_not_answer_alike_are_refused():
+def test_layers_whose_outputs_cannot_be_compared_are_rejected():
     class Unused(Net):
         def forward(self, x):
-            return Logits(self.head(F.conv2d(x, self.maps.weight, padding=1)), ())
+            return Logits(self.head(F.conv2d(x, self.conv.weight, padding=1)), ())
 
     x = torch.randn(1, 3, 6, 5)
-    with pytest.raises(ConfigError, match=r"Unused never runs, as a whole, 'maps'\. Name a layer"):
-        check_layers(Net(4), Unused(4), ("maps",), x)
+    with pytest.raises(ConfigError, match=r"Unused never calls 'conv' as a whole\. Use a layer"):
+        check_layers(Net(4), Unused(4), ("conv",), x)
     few, many = Net(4), Net(4)
-    many.maps.register_forward_hook(lambda module, given, made: [made, made])
-    many.head.register_forward_pre_hook(lambda module, given: given[0][0])
-    with pytest.raises(ConfigError, match="'maps' answers 1 maps in the network that learns and 2 in the teacher"):
-        check_layers(few, many, ("maps",), x)
+    many.conv.register_forward_hook(lambda module, inputs, output: [output, output])
+    many.head.register_forward_pre_hook(lambda module, inputs: inputs[0][0])
+    with pytest.raises(ConfigError, match="'conv' outputs 1 feature maps in the student and 2 in the teacher"):
+        check_layers(few, many, ("conv",), x)
 
 
-def test_a_teacher_that_cannot_teach_is_refused():
+def test_unusable_teachers_are_rejected():
     def load(ckpt):
         return Toy(), make_dataset_info("other", ("x", "y", "z"), None, (0, 0, 0), (1, 1, 1))
 
-    with pytest.raises(ConfigError, match="whose network teaches"):
+    with pytest.raises(ConfigError, match="needs a teacher"):
         DISTILLS.build("teacher", load, INFO)
-    with pytest.raises(ConfigError, match="knows the classes x, y, z"):
+    with pytest.raises(ConfigError, match="was trained on the classes x, y, z"):
         DISTILLS.build("teacher", load, INFO, ckpt="run")
     with pytest.raises(ConfigError, match="Toy has no layer 'backbone.o'. Did you mean 'backbone"):
         Teacher(Toy(), 1.0, 1.0, ("backbone.o",), 1.0).attach(Toy())
