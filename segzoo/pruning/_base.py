@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segzoo.device import RuntimePrecision
 from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim, model_outputs, trace_channels
 from segzoo.pruning.ranking import Allocation, Ranking
 from segzoo.pruning.selection import FilterImportance, channel_importance, prunable_groups, select_channels
@@ -64,7 +65,7 @@ class Target:
     value: float
     hw: tuple[int, int]
     runtime: str
-    precision: str
+    precision: RuntimePrecision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.device import peak_memory, reset_peak_memory
+from segzoo.device import RuntimePrecision, peak_memory, reset_peak_memory
 from segzoo.registry import Range
-from segzoo.runtimes._base import InferenceFn, RuntimePrecision
+from segzoo.runtimes._base import InferenceFn
 from segzoo.workflows.benchmark.roofline import roofline
 from segzoo.workflows.benchmark.timing import measure
 

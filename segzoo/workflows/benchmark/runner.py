@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from segzoo.config.commands import arguments_for
 from segzoo.config.sections import section_settings
-from segzoo.device import DeviceName, pick_device
+from segzoo.device import DeviceName, RuntimePrecision, pick_device
 from segzoo.registry import RUNTIMES, ConfigError, Range
 from segzoo.types import DataError
 from segzoo.workflows.benchmark.workload import Workload, benchmark_images, build_workload
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from segzoo.export.formats import ExportModel
     from segzoo.models._base import SegModel
-    from segzoo.runtimes._base import InferenceFn, RuntimePrecision, RuntimeRequest
+    from segzoo.runtimes._base import InferenceFn, RuntimeRequest
     from segzoo.types import DatasetInfo
 
 EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
