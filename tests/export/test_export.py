@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,7 @@ def test_a_bundle_explains_its_errors(bundle, tmp_path):
     Image.new("RGB", (80, 70)).save(tmp_path / "fine.png")
     data = bytearray((tmp_path / "fine.png").read_bytes())
     data[16:24] = (60_000).to_bytes(4, "big") * 2  # pillow rejects it as a decompression bomb
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")  # pillow 13 checks the header's CRC first
     (tmp_path / "huge.png").write_bytes(data)
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
     process = run_bundle(bundle, str(tmp_path), "--out", str(tmp_path / "out"))
