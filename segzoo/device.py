@@ -103,7 +103,7 @@ class Precision:
     """
 
     def __init__(self, name: PrecisionName, device: torch.device):
-        self.name = pick_precision(name, device)
+        self.name: FloatFormat = pick_precision(name, device)
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.name == "fp16")  # type: ignore[attr-defined]
 

@@ -163,7 +163,7 @@ def _job_errors(command: str, job: DictConfig) -> list[str]:
         return error.errors
 
 
-def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], Any]:
+def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]:
     """Wrap a tool as the function that Hydra calls for each job.
 
     The function returns the mIoU, if there is one, for sweepers that optimize it.

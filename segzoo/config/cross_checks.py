@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segzoo.config.build import build_data, build_loss, build_meta_model
 from segzoo.config.sections import section_settings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo
 
+T = TypeVar("T")
 UNKNOWN_LENGTH = 10**9  # assumed steps if the length is given in epochs, since no images have been counted yet
 
 
@@ -127,7 +128,7 @@ def training_warnings(config: Mapping[str, Any], model: SegModel) -> list[str]:
     ]
 
 
-def _collect_errors(build: Callable[[], Any], section: str, errors: list[str]) -> Any:
+def _collect_errors(build: Callable[[], T], section: str, errors: list[str]) -> T | None:
     """Call ``build`` and return its result, or None if it fails.
 
     The messages of a ConfigError or ValueError are added to ``errors``.

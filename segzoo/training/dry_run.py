@@ -92,7 +92,7 @@ def _minimal_context(components: TrainingComponents, settings: TrainingSettings,
         ema=ModelEma(model, None),
         pruning=ScheduledPruning(model, components, plan.total_steps, precision, SINGLE_PROCESS),
         state=TrainingState(len(components.train_set)),
-        batches=iter(()),
+        batches=iter(()),  # type: ignore[arg-type]  # unused
         log=log,
         diagnostics=TrainingDiagnostics(log.info, settings.workers),
     )

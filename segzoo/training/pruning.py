@@ -6,7 +6,7 @@ The same channels are removed from the model, the optimizer's moments and the mo
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class ScheduledPruning:
         self.model, self.pruner, self.dist = model, components.pruner, dist
         self.stages = [] if components.pruner is None else components.pruner.stages(total_steps)
         self.keep_ratio = 1.0
-        self.sparsity_terms: Any = None  # (scale, weight) pairs; None until first used after a stage
+        self.sparsity_terms: list[tuple[nn.Parameter, Tensor]] | None = None  # computed at first use after a stage
         self.initial_widths, self.pruned_before = conv_out_channels(model), dict(components.widths)
         self.calibration = CalibrationSet(model, components, precision)
         self.chosen_on = None if getattr(components.pruner, "chosen", None) is None else state_dict_hash(model)
@@ -96,7 +96,7 @@ class ScheduledPruning:
         assert self.pruner is not None
         keep_ratio = self.remaining_stages[0][1]
         params_before = sum(parameter.numel() for parameter in self.model.parameters())
-        names: dict[Any, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         pruner = self.pruner
         if self.chosen_on is not None and self.chosen_on != state_dict_hash(self.model):
             pruner = dataclasses.replace(pruner, chosen=None)

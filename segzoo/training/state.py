@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp import GradScaler  # type: ignore[attr-defined]
 from torch.optim import Optimizer
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
@@ -101,7 +102,7 @@ def resume(
     *,
     model: nn.Module,
     optimizer: Optimizer,
-    scaler: Any,
+    scaler: GradScaler,
     ema: ModelEma,
     pruning: ScheduledPruning,
     epoch_size: int,

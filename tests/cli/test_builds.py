@@ -1,4 +1,4 @@
-"""A training job builds its model once, and once on the meta device to validate the configuration."""
+"""A job builds its model only once, besides one for validation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ import torch
 from segzoo.registry import MODELS
 from tools import prune, train
 
-TINY = (
-    "model=fcn_dilated backbone.width=0.125 steps=1 batch_size=2 workers=0 num_val_images=0 device=cpu precision=fp32 "
-    "data.train_images=2 data.val_images=2 data.height=64 data.width=64"
-).split()
+TINY = [
+    "model=fcn_dilated",
+    "backbone.width=0.125",
+    "steps=1",
+    "batch_size=2",
+    "workers=0",
+    "num_val_images=0",
+    "device=cpu",
+    "precision=fp32",
+    "data.train_images=2",
+    "data.val_images=2",
+    "data.height=64",
+    "data.width=64",
+]
 
 
-def builds(monkeypatch, tool, *overrides: str) -> list[str]:
-    """Run a tool in this process; return the device of each model that it builds."""
+def built_devices(monkeypatch, tool, *overrides: str) -> list[str]:
+    """Run a tool in this process.
+
+    Returns:
+        The device of each model that it builds.
+    """
     devices: list[str] = []
     original = MODELS.build
 
@@ -31,19 +45,19 @@ def builds(monkeypatch, tool, *overrides: str) -> list[str]:
 
 
 def test_a_training_builds_one_real_and_one_meta_model(tmp_path, monkeypatch):
-    assert builds(monkeypatch, train, *TINY, f"out={tmp_path / 'run'}") == ["meta", "cpu"]
+    assert built_devices(monkeypatch, train, *TINY, f"out={tmp_path / 'run'}") == ["meta", "cpu"]
 
 
 def test_each_job_of_a_sweep_builds_the_same(tmp_path, monkeypatch):
-    devices = builds(monkeypatch, train, "-m", *TINY, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    devices = built_devices(monkeypatch, train, "-m", *TINY, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     assert sorted(devices) == ["cpu", "cpu", "meta", "meta"]
 
 
 def test_pruning_a_checkpoint_trains_the_model_that_it_loaded(tmp_path, monkeypatch):
     full = tmp_path / "full"
-    builds(monkeypatch, train, *TINY, f"out={full}")
-    quick = [word for word in TINY if not word.startswith(("model", "backbone", "data"))]
-    devices = builds(
+    built_devices(monkeypatch, train, *TINY, f"out={full}")
+    quick = [override for override in TINY if not override.startswith(("model", "backbone", "data"))]
+    devices = built_devices(
         monkeypatch,
         prune,
         f"ckpt={full}",

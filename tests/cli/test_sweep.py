@@ -1,4 +1,4 @@
-"""Sweeps write a table with a row for every job, even a failed one."""
+"""Sweeps write a table with every job, even failed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every YAML shows exactly what its builder takes, and every option composes, is checked and builds."""
+"""Every YAML matches the signature of its builder and composes without errors."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = [(group, path.stem) for group in SECTIONS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
-def compose(frame: str, *words: str) -> dict:
-    reading = parse_overrides(frame, words)
-    assert not reading.errors, reading.errors
-    return resolve_config(reading.jobs[0])[0]
+def compose(command: str, *overrides: str) -> dict:
+    parsed = parse_overrides(command, overrides)
+    assert not parsed.errors, parsed.errors
+    return resolve_config(parsed.jobs[0])[0]
 
 
 @pytest.mark.parametrize("group", SECTIONS)
-def test_every_builder_has_its_yaml(group):
+def test_every_builder_has_a_yaml(group):
     files = {path.stem for path in (CONF / group).glob("*.yaml")}
     assert set(SECTIONS[group].names()) <= files
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: x)
-def test_yaml_shows_every_setting(group, option):
-    frame = {"post": "eval", "runtime": "bench"}.get(group, "train")
-    plain_data = [] if group in ("data", "post", "runtime") else ["data=voc"]  # no recipe goes with it
-    words = [f"{group}={option}", *plain_data] + (["model=pspnet"] if group == "backbone" else [])  # changes no backbone setting
-    reading = parse_overrides(frame, [*words, "ckpt=any"] if frame == "eval" else words)
-    assert not reading.errors
-    section: dict = OmegaConf.to_container(reading.jobs[0][group])  # type: ignore[assignment]
+def test_yaml_lists_every_setting(group, option):
+    command = {"post": "eval", "runtime": "bench"}.get(group, "train")
+    data = [] if group in ("data", "post", "runtime") else ["data=voc"]  # has no recipe, which would change settings
+    overrides = [f"{group}={option}", *data] + (["model=pspnet"] if group == "backbone" else [])  # changes no backbone setting
+    parsed = parse_overrides(command, [*overrides, "ckpt=any"] if command == "eval" else overrides)
+    assert not parsed.errors
+    section: dict = OmegaConf.to_container(parsed.jobs[0][group])  # type: ignore[assignment]
     known = SECTIONS[group].settings(section["name"])
     assert set(section) == {"name", *known}
     for key, setting in known.items():
@@ -55,27 +55,27 @@ def _lists(value):
     return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize("frame", COMMANDS)
-def test_frames_show_every_word(frame):
-    words = {key for key in yaml.safe_load((CONF / f"{frame}.yaml").read_text()) if key != "defaults" and key not in SECTIONS}
-    assert words == set(COMMANDS[frame].settings())
+@pytest.mark.parametrize("command", COMMANDS)
+def test_tool_yaml_lists_every_setting(command):
+    keys = {key for key in yaml.safe_load((CONF / f"{command}.yaml").read_text()) if key != "defaults" and key not in SECTIONS}
+    assert keys == set(COMMANDS[command].settings())
 
 
 @pytest.mark.parametrize(
     ("model", "backbone"),
     list(itertools.product(sorted(p.stem for p in (CONF / "model").glob("*.yaml")), ("vgg16_bn", "resnet50", "resnet101"))),
 )
-def test_every_pair_composes_and_passes_the_check(model, backbone):
+def test_every_model_and_backbone_is_valid(model, backbone):
     if model == "icnet_half" and backbone == "vgg16_bn":
-        pytest.skip("widths other than 1 are a ResNet's setting")
+        pytest.skip("only ResNets have a width setting")
     if model == "fcn_pad100" and backbone != "vgg16_bn":
-        pytest.skip("the geometry of FCN's release is VGG's")
+        pytest.skip("the padding of the FCN release needs VGG")
     assert validation_errors("train", compose("train", f"model={model}", f"backbone={backbone}")) == []
 
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONF / "experiment").glob("*.yaml")))
-def test_every_experiment_composes_and_passes_the_check(experiment):
+def test_every_experiment_is_valid(experiment):
     config = compose("train", f"experiment={experiment}")
     assert validation_errors("train", config) == []
-    head = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[:12]
-    assert any("command:" in line for line in head) and any("hardware:" in line for line in head)
+    header = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[:12]
+    assert any("command:" in line for line in header) and any("hardware:" in line for line in header)

@@ -1,4 +1,4 @@
-"""A toy model, loss and data set for the tests of the training loop."""
+"""A toy model, loss and data set for training tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INFO = DatasetInfo("toy", ("sky", "road", "tree"), ((70, 130, 180), (128, 64, 12
 
 
 class Toy(nn.Module):
-    """Two convolutions at stride 2 with batch norm, dropout and an auxiliary head."""
+    """Two convolutions at stride 2, with batch norm and an auxiliary head."""
 
     align_corners = False
     aux_weights = (0.4,)
@@ -97,7 +97,10 @@ class ToyData:
 
 
 class SignalingData(ToyData):
-    """Toy images that signal this process when the n-th one is read, counted from 1."""
+    """Toy images that signal this process at the n-th read.
+
+    Reads are counted from 1.
+    """
 
     def __init__(self, number: int, when: int, **options):
         super().__init__(**options)
@@ -145,7 +148,10 @@ def make_run_dir(path: Path) -> RunDir:
 
 
 def read_rows(directory: Path, *splits: str) -> list[dict[str, Any]]:
-    """Read rows of ``metrics.jsonl``, without the minutes, which differ from run to run."""
+    """Read rows of ``metrics.jsonl``.
+
+    Minutes are left out, as they differ from run to run.
+    """
     rows = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
     return [{key: value for key, value in row.items() if key != "minutes"} for row in rows if row["split"] in splits]
 
@@ -176,7 +182,7 @@ def settings(**changed: Any) -> dict[str, Any]:
 
 
 def train_in_child(directory: Path, workers: int, steps: int) -> None:
-    """Train in a process group of its own and write the hash of the weights.
+    """Train in a new session and write the hash of the weights.
 
     Runs in a child process.
     """

@@ -1,4 +1,4 @@
-"""What importing costs, where Hydra may be used, and a test for every known error."""
+"""Cheap imports, Hydra in the cli only, tests for known errors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SOURCES = sorted((ROOT / "segzoo").rglob("*.py"))
 
 
 def test_hydra_stays_in_the_cli():
-    hydra = {p.parent.name for p in SOURCES if re.search(r"^\s*(import|from) (hydra|omegaconf)", p.read_text(), re.MULTILINE)}
-    assert hydra == {"cli"}
+    importing = {p.parent.name for p in SOURCES if re.search(r"^\s*(import|from) (hydra|omegaconf)", p.read_text(), re.MULTILINE)}
+    assert importing == {"cli"}
     assert not [p for p in (ROOT / "conf").rglob("*.yaml") if "_target_" in p.read_text()]
 
 
@@ -34,28 +34,28 @@ def test_importing_is_cheap(statement):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-sc", "query=bash"], ["--cfg", "job"]], ids=" ".join)
-def test_asking_loads_no_torch(words):
+def test_help_and_completion_import_no_torch(words):
     probe = "import runpy, sys; sys.argv = ['train.py', *{words!r}]\ntry:\n    runpy.run_path('tools/train.py', run_name='__main__')\nexcept SystemExit as e:\n    assert not e.code, e.code\nassert 'torch' not in sys.modules"
     environment = {"COMP_LINE": "python tools/train.py model=", "COMP_POINT": "28", "PATH": "/usr/bin:/bin"}
-    answer = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", probe.format(words=words)], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert answer.returncode == 0, answer.stderr
-    assert "icnet_half" in answer.stdout or "first_block_dilation" in answer.stdout
+    assert process.returncode == 0, process.stderr
+    assert "icnet_half" in process.stdout or "first_block_dilation" in process.stdout
 
 
-def test_every_fault_in_the_table_has_its_test():
+def test_every_test_of_the_error_table_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests" / "FAULTS.md").read_text(encoding="utf-8")))
-    there = {
+    existing = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
     }
-    assert named and named <= there, sorted(named - there)
+    assert named and named <= existing, sorted(named - existing)
 
 
-def test_one_function_upsamples():
-    found = {
+def test_only_one_module_upsamples():
+    modules = {
         path.relative_to(ROOT / "segzoo").as_posix() for path in SOURCES if "F.interpolate(" in path.read_text(encoding="utf-8")
     }
-    assert found == {"layers/resize.py"}
+    assert modules == {"layers/resize.py"}

@@ -1,4 +1,4 @@
-"""The import graph: no cycle between files, no import of a higher layer, packages of a readable size."""
+"""The import graph has no cycles and runs down the layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "segzoo"
-# A module may import from its own package and from those in rows above its own; packages in one row do not know each other.
+# A module may import from its own package and from packages in rows above. Packages in the same row do not import each other.
 LAYERS = (
     ("types", "io", "registry", "device", "distributed", "visualization"),
     ("layers", "checkpoints"),
@@ -25,17 +25,20 @@ LAYERS = (
     ("api", "cli"),
 )
 LAYER = {name: row for row, names in enumerate(LAYERS) for name in names}
-# Procedures receive objects: they import none of the packages that build them by name.
-NO_NAMES = {"inference", "evaluation", "export", "training"}
-BY_NAME = {"models", "backbones", "config", "weights"}
+# These packages receive objects and import no package that builds them by name.
+OBJECTS_ONLY = {"inference", "evaluation", "export", "training"}
+BUILDERS = {"models", "backbones", "config", "weights"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in sorted(PACKAGE.rglob("*.py"))
 }
 
 
 def imported(module: str) -> set[str]:
-    """The modules of segzoo that one imports anywhere: at the top, inside functions, for type checkers, from its own package."""
-    found: set[str] = set()
+    """Modules of segzoo that a module imports.
+
+    Includes imports inside functions, for type checkers, and from its own package.
+    """
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -47,8 +50,8 @@ def imported(module: str) -> set[str]:
         for name in names:
             while name and name not in MODULES:
                 name = name.rpartition(".")[0]
-            found |= {name} if name else set()
-    return found - {module}
+            modules |= {name} if name else set()
+    return modules - {module}
 
 
 GRAPH = {module: imported(module) for module in MODULES}
@@ -58,7 +61,7 @@ def package(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_no_file_imports_itself_through_others():
+def test_imports_have_no_cycle():
     graph = {module: names - {"segzoo"} for module, names in GRAPH.items() if module != "segzoo"}
     try:
         tuple(TopologicalSorter(graph).static_order())
@@ -66,7 +69,7 @@ def test_no_file_imports_itself_through_others():
         pytest.fail(f"circular imports: {' <- '.join(error.args[1])}")
 
 
-def test_a_cycle_is_seen():
+def test_a_cycle_is_detected():
     with pytest.raises(CycleError):
         tuple(TopologicalSorter({"a": {"b"}, "b": {"c"}, "c": {"a"}}).static_order())
 
@@ -75,13 +78,13 @@ def test_a_cycle_is_seen():
 def test_imports_run_downwards(module):
     own = package(module)
     for name in GRAPH[module]:
-        assert name != "segzoo", f"{module} imports the root"
+        assert name != "segzoo", f"{module} imports the segzoo package itself"
         other = package(name)
         if other == own:
             continue
-        ground = LAYER[own] == LAYER[other] == 0
-        assert ground or LAYER[other] < LAYER[own], f"{module} (layer {LAYER[own]}) imports {name} (layer {LAYER[other]})"
-        assert own not in NO_NAMES or other not in BY_NAME, f"{module} receives objects; it may not import {name}"
+        both_bottom = LAYER[own] == LAYER[other] == 0
+        assert both_bottom or LAYER[other] < LAYER[own], f"{module} (layer {LAYER[own]}) imports {name} (layer {LAYER[other]})"
+        assert own not in OBJECTS_ONLY or other not in BUILDERS, f"{module} receives objects and must not import {name}"
 
 
 def test_every_package_has_a_layer():
@@ -96,5 +99,9 @@ def test_folders_and_files_stay_small():
         assert text.count("\n") <= 260, f"{path} has {text.count(chr(10))} lines"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                prose = (ast.get_docstring(node, clean=False) or "").count("\n")  # a signature that is a schema needs its page
-                assert (node.end_lineno or 0) - node.lineno - prose < 60, f"{path}: {node.name} is too long for one screen"
+                docstring_lines = (ast.get_docstring(node, clean=False) or "").count(
+                    "\n"
+                )  # docstrings that document settings may be long
+                assert (node.end_lineno or 0) - node.lineno - docstring_lines < 60, (
+                    f"{path}: {node.name} is too long for one screen"
+                )

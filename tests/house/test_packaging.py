@@ -1,4 +1,4 @@
-"""The wheel: holds conf/ and tools/ as segzoo.conf and segzoo.tools, and its tools run from any folder."""
+"""The wheel is complete and its tools run in any directory."""
 
 from __future__ import annotations
 
@@ -23,47 +23,50 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built with the setuptools at hand: no network, and nothing is left in the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "checkout"
+    """Build the wheel from a copy of the checkout, without network access."""
+    directory = tmp_path_factory.mktemp("wheel")
+    copy = directory / "checkout"
     names = ["segzoo", "conf", "tools", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
     copy.mkdir()
     for name in names:
         subprocess.run(["cp", "-r", str(ROOT / name), str(copy / name)], check=True)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", str(folder), str(copy)]
-    subprocess.run(command, check=True)
-    return next(folder.glob("segzoo-*.whl"))
+    options = ["--quiet", "--no-build-isolation", "--no-deps", "-w", str(directory)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(copy)], check=True)
+    return next(directory.glob("segzoo-*.whl"))
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """An environment with the wheel that also sees the packages of the running one, but not its segzoo."""
-    home = tmp_path_factory.mktemp("env")
-    venv.create(home, with_pip=False)
-    site = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    """Install the wheel into an environment of its own.
+
+    It shares the packages of the running environment, but not its segzoo.
+    """
+    env = tmp_path_factory.mktemp("env")
+    venv.create(env, with_pip=False)
+    site = env / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     (site / "packages_of_the_tests.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(command, check=True)
-    return home / "bin" / "python"
+    return env / "bin" / "python"
 
 
 def test_every_file_is_in_the_wheel(wheel):
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {f"segzoo/{path.relative_to(ROOT)}" for folder in ("conf", "tools") for path in (ROOT / folder).rglob("*.[py][ya]*")}
-    wanted |= {str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html") for path in (ROOT / "segzoo").rglob(pattern)}
-    wanted = {name for name in wanted if "__pycache__" not in name}
-    assert wanted <= inside, wanted - inside
+    packaged = set(zipfile.ZipFile(wheel).namelist())
+    expected = {f"segzoo/{path.relative_to(ROOT)}" for folder in ("conf", "tools") for path in (ROOT / folder).rglob("*.[py][ya]*")}
+    expected |= {str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html") for path in (ROOT / "segzoo").rglob(pattern)}
+    expected = {name for name in expected if "__pycache__" not in name}
+    assert expected <= packaged, expected - packaged
 
 
 def test_every_package_is_declared():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     declared = set(setup["options"]["packages"].split())
-    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "segzoo").rglob("__init__.py")}
-    assert declared == found | {"segzoo.conf", "segzoo.tools"}
+    existing = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "segzoo").rglob("__init__.py")}
+    assert declared == existing | {"segzoo.conf", "segzoo.tools"}
 
 
-class Lean(Toy):
+class ExportableToy(Toy):
     def fuse_for_inference_(self):
         return 0
 
@@ -72,26 +75,34 @@ class Lean(Toy):
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, format, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"format={format} needs {package}: pip install .segzoo\[export,openvino\]"):
-        export_model(Lean().eval(), INFO, {}, ToyData(), tmp_path, format=format)
+        export_model(ExportableToy().eval(), INFO, {}, ToyData(), tmp_path, format=format)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tools_run_from_the_wheel_in_another_folder(installed, tmp_path):
-    words = ["steps=2", "batch_size=2", "data.train_images=4", "data.val_images=2", "data.height=64", "data.width=64", "workers=0"]
+def test_tools_of_the_wheel_run_in_another_directory(installed, tmp_path):
+    overrides = [
+        "steps=2",
+        "batch_size=2",
+        "data.train_images=4",
+        "data.val_images=2",
+        "data.height=64",
+        "data.width=64",
+        "workers=0",
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
-    def tool(name: str, *arguments: str) -> str:
+    def run_tool(name: str, *arguments: str) -> str:
         command = [str(installed), "-m", f"segzoo.tools.{name}", *arguments]
-        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-        return answer.stdout
+        process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
-    assert "icnet_half" in tool("train", "--help")
-    tool("train", *words, "out=run")
+    assert "icnet_half" in run_tool("train", "--help")
+    run_tool("train", *overrides, "out=run")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 2
-    tool("eval", "ckpt=run", "out=scores", "workers=0")
+    run_tool("eval", "ckpt=run", "out=scores", "workers=0")
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["images"] == 2
-    where = subprocess.run(
+    process = subprocess.run(
         [str(installed), "-c", "import segzoo; print(segzoo.__file__)"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert str(installed.parent.parent) in where.stdout
+    assert str(installed.parent.parent) in process.stdout

@@ -160,7 +160,7 @@ def test_accumulating_images_of_several_sizes_needs_a_loss_at_label_resolution(t
     components = make_components(train_set=ToyData(6, vary=True), augment=None)
     with pytest.raises(ConfigError, match=r"several sizes .*loss.resolution=label"):
         train(components, make_run_dir(tmp_path / "no"), **settings(steps=2, batch_size=1, grad_accum_steps=3))
-    components.loss.resolution = "label"
+    components.loss.resolution = "label"  # type: ignore[attr-defined]
     assert train(components, make_run_dir(tmp_path / "yes"), **settings(steps=2, batch_size=1, grad_accum_steps=3))["steps"] == 2
 
 
