@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from segzoo.checkpoints.paths import resolve_verified_file
 from segzoo.checkpoints.store import (
     FORMAT,
     MANIFEST,
@@ -25,7 +26,6 @@ from segzoo.checkpoints.store import (
     CheckpointError,
     check_format,
     read_manifest,
-    resolve_verified_file,
     set_pointer,
     step_dir,
     verify_checkpoint,
@@ -108,7 +108,7 @@ def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Nothing that the file names is imported or executed.
 
     Args:
-        path: as ``store.resolve_weight_file`` takes it.
+        path: as ``paths.resolve_weight_file`` takes it.
 
     Returns:
         The state dict on the CPU, and the metadata ``format, step, config, dataset, widths``, plus the file's ``sha256`` and
@@ -143,7 +143,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint's metadata without its tensors.
 
     Args:
-        path: as ``store.resolve_weight_file`` takes it.
+        path: as ``paths.resolve_weight_file`` takes it.
 
     Returns:
         The metadata, empty for files of other libraries.

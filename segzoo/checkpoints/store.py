@@ -1,4 +1,4 @@
-"""Checkpoint directories of a run: resolve, verify, rank and delete them.
+"""Checkpoint directories of a run: verify, rank and delete them.
 
 ``checkpoints/<step>/`` is complete once it has ``manifest.json``, which is written last with the SHA-256 and size of the other
 files. ``checkpoints/last`` and ``checkpoints/best`` are pointers: text files with the name of a checkpoint directory.
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from segzoo.io import sha256, write_atomically
 from segzoo.registry import ConfigError
 
-FORMAT = 1
+FORMAT = 2  # 1 had other names for settings and metadata
 MANIFEST, MODEL = "manifest.json", "model.safetensors"
 Pointer = Literal["best", "last"]
 POINTERS: tuple[Pointer, ...] = ("best", "last")
@@ -27,79 +27,6 @@ class CheckpointError(ConfigError):
 
     The message names the file, the problem and what to do.
     """
-
-
-def resolve_weight_file(path: str | Path) -> Path:
-    """Resolve a checkpoint path to a weight file.
-
-    Every setting that takes a checkpoint path uses this function.
-
-    Args:
-        path: a weight file; a checkpoint directory; a run directory or its ``checkpoints``, which both mean the best checkpoint; or
-            one of the pointers ``best`` and ``last``.
-
-    Raises:
-        CheckpointError: ``path`` does not exist or holds no checkpoint.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; set a run directory, a checkpoint directory, or a .safetensors or .pth file")
-    if path.is_file():
-        return _follow(path) / MODEL if path.name in POINTERS else path
-    if (path / "checkpoints").is_dir():
-        path = path / "checkpoints"
-    if path.name == "checkpoints":
-        if not (path / "best").is_file():
-            raise CheckpointError(f"{path.parent} has no best checkpoint yet; set a checkpoint directory: {path}/<step>")
-        return _follow(path / "best") / MODEL
-    if not (path / MODEL).exists() and not (path / MANIFEST).exists():
-        raise CheckpointError(
-            f"{path} is neither a run directory nor a checkpoint directory: it holds neither checkpoints/ nor {MODEL}"
-        )
-    return path / MODEL
-
-
-def resolve_verified_file(path: str | Path) -> Path:
-    """Resolve a checkpoint path and verify its checkpoint directory.
-
-    A weight file outside a checkpoint directory has no manifest and is returned unverified.
-
-    Raises:
-        CheckpointError: as ``resolve_weight_file``; or the checkpoint directory is unfinished, damaged, or of a newer format.
-    """
-    file = resolve_weight_file(path)
-    is_weight_file = Path(path).is_file() and Path(path).name not in POINTERS
-    has_manifest = file.name == MODEL and (file.parent / MANIFEST).is_file()
-    if (has_manifest or not is_weight_file) and (errors := verify_checkpoint(file.parent)):
-        raise CheckpointError(f"{'; '.join(errors)}. Use another checkpoint directory of the run.")
-    return file
-
-
-def split_run_and_step(path: str | Path) -> tuple[Path, Path | None]:
-    """Split a checkpoint path into run directory and checkpoint directory.
-
-    Returns:
-        The run directory, and the checkpoint directory, which is None if ``path`` means the whole run.
-
-    Raises:
-        CheckpointError: as ``resolve_weight_file``; or the weights lie outside a run directory and cannot be resumed.
-    """
-    path = Path(path)
-    run_dir = path.parent if path.name == "checkpoints" else path
-    if (run_dir / "checkpoints").is_dir():
-        return run_dir, None
-    checkpoint_dir = resolve_weight_file(path).parent
-    if checkpoint_dir.parent.name != "checkpoints":
-        raise CheckpointError(f"{path} lies outside a run directory, so it cannot be resumed; start from it with init.ckpt={path}")
-    return checkpoint_dir.parent.parent, checkpoint_dir
-
-
-def _follow(pointer: Path) -> Path:
-    step = pointer.read_text(encoding="utf-8").strip()
-    directory = pointer.parent / step
-    if not step.isdigit() or not directory.is_dir():
-        raise CheckpointError(f"{pointer} names step {step!r}, but {pointer.parent} has no such checkpoint directory")
-    return directory
 
 
 def step_dir(run_dir: Path, step: int) -> Path:
@@ -150,10 +77,16 @@ def check_format(path: Path, metadata: dict[str, Any]) -> None:
     """Check that this version of segzoo can read a file's format.
 
     Raises:
-        CheckpointError: a newer version wrote the file.
+        CheckpointError: a version with another format wrote the file.
     """
-    if metadata.get("format", 0) > FORMAT:
-        raise CheckpointError(f"{path}: format {metadata['format']}, but this version reads up to {FORMAT}; update segzoo")
+    written = metadata.get("format", 0)
+    if written > FORMAT:
+        raise CheckpointError(f"{path}: format {written}, but this version reads format {FORMAT}; update segzoo")
+    if written < FORMAT:
+        raise CheckpointError(
+            f"{path}: format {written} of an earlier segzoo, whose settings had other names; this version reads format {FORMAT}. Train "
+            "the model again, or load it with the version that wrote it"
+        )
 
 
 def verify_checkpoint(directory: Path) -> list[str]:

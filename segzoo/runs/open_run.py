@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from segzoo.checkpoints.store import CheckpointError, latest_valid, list_checkpoints, split_run_and_step, verify_checkpoint
+from segzoo.checkpoints.paths import split_run_and_step
+from segzoo.checkpoints.store import CheckpointError, latest_valid, list_checkpoints, verify_checkpoint
 from segzoo.distributed import Distributed
 from segzoo.io import remove_stale_temp_files, to_plain_containers, write_json, write_text
 from segzoo.registry import ConfigError

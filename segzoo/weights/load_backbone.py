@@ -22,7 +22,7 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     Args:
         backbone: the backbone; its ``key_aliases`` map the layer names of torchvision and timm to its own.
         weights: ``none``; ``imagenet`` (downloaded once by torchvision, with its hash checked); or a path as
-            ``segzoo.checkpoints.store.resolve_weight_file`` takes it, to a state dict of torchvision, timm or segzoo. It may be
+            ``segzoo.checkpoints.paths.resolve_weight_file`` takes it, to a state dict of torchvision, timm or segzoo. It may be
             that of a backbone, or of a whole model with a submodule ``backbone``.
 
     Returns:

@@ -35,7 +35,7 @@ def checkpoint(
     Args:
         model: the model to initialize, with a submodule ``backbone``.
         classes: the model's class names, or None if the dataset has none.
-        ckpt: a path as ``segzoo.checkpoints.store.resolve_weight_file`` takes it, in one of the layouts of
+        ckpt: a path as ``segzoo.checkpoints.paths.resolve_weight_file`` takes it, in one of the layouts of
             ``segzoo.weights.conversion``; or the name of weights that torchvision publishes, such as
             ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``. None loads nothing.
         match: match classifier rows by class ``name`` or by ``index``.

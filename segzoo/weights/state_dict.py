@@ -11,8 +11,9 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
+from segzoo.checkpoints.paths import resolve_verified_file
 from segzoo.checkpoints.serialization import read_safetensors
-from segzoo.checkpoints.store import CheckpointError, resolve_verified_file
+from segzoo.checkpoints.store import CheckpointError
 from segzoo.registry import ConfigError
 
 WRAPPER_KEYS = ("state_dict", "model")  # under which other libraries' checkpoints store the weights
@@ -30,7 +31,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     torch.compile (``_orig_mod.``) are removed. Pickles are loaded with ``weights_only=True``.
 
     Args:
-        path: as ``segzoo.checkpoints.store.resolve_weight_file`` takes it.
+        path: as ``segzoo.checkpoints.paths.resolve_weight_file`` takes it.
 
     Returns:
         Tensors by name on the CPU, and the metadata, which is empty for files of other libraries.

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import segzoo
+from segzoo.checkpoints.paths import split_run_and_step
 from segzoo.checkpoints.serialization import read_metadata, save_checkpoint
-from segzoo.checkpoints.store import set_pointer, split_run_and_step
+from segzoo.checkpoints.store import set_pointer
 from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build_training import build_training

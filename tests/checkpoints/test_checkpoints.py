@@ -102,8 +102,9 @@ def test_one_flipped_bit_is_detected_and_the_previous_checkpoint_used(tmp_path_f
         (lambda directory: (directory / MANIFEST).write_text("{"), "cannot be read"),
         (lambda directory: (directory / MANIFEST).write_text("[]"), "names no files"),
         (lambda directory: (directory / MANIFEST).write_text('{"format": 99, "files": {}}'), "update segzoo"),
+        (lambda directory: (directory / MANIFEST).write_text('{"format": 1, "files": {}}'), "format 1 of an earlier segzoo"),
     ],
-    ids=["truncated", "file missing", "no manifest", "manifest truncated", "manifest invalid", "newer format"],
+    ids=["truncated", "file missing", "no manifest", "manifest truncated", "manifest invalid", "newer format", "older format"],
 )
 def test_damage_is_reported_and_the_checkpoint_skipped(tmp_path, damage, message):
     save(tmp_path, 1)
@@ -224,7 +225,8 @@ def test_unusable_paths_are_rejected_with_a_hint(tmp_path):
     save_file({"w": torch.ones(1)}, tmp_path / "bare.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"<!doctype html>")
     (tmp_path / "empty").mkdir()
-    newer = {"segzoo": json.dumps({"format": store.FORMAT + 1})}
+    newer, older = ({"segzoo": json.dumps({"format": store.FORMAT + change})} for change in (1, -1))
+    save_file({"w": torch.ones(1)}, tmp_path / "older.safetensors", older)
     save_file({"w": torch.ones(1)}, tmp_path / "newer.safetensors", newer)
     for name, message in (
         ("bare.safetensors", "init.ckpt="),
@@ -232,6 +234,7 @@ def test_unusable_paths_are_rejected_with_a_hint(tmp_path):
         ("empty", "neither a run directory nor a checkpoint directory"),
         ("missing", "does not exist"),
         ("newer.safetensors", "update segzoo"),
+        ("older.safetensors", "Train the model again, or load it with the version that wrote it"),
     ):
         with pytest.raises(CheckpointError, match=message):
             read_model(tmp_path / name)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segzoo.checkpoints.store import write_manifest
+from segzoo.checkpoints.store import FORMAT, write_manifest
 from segzoo.io import sha256
 
 
@@ -36,10 +36,11 @@ def write_run(folder: Path, state: Mapping[str, Tensor], info: dict[str, Any] | 
     checkpoints = folder / "run" / "checkpoints"
     for step, factor in (("0000100", 1.0), ("0000200", 2.0)):
         (checkpoints / step).mkdir(parents=True)
-        metadata = {"segzoo": json.dumps({"step": int(step), "dataset": info or {}})}
+        metadata = {"segzoo": json.dumps({"format": FORMAT, "step": int(step), "dataset": info or {}})}
         file = checkpoints / step / "model.safetensors"
         save_file({k: v.contiguous() * factor for k, v in state.items()}, file, metadata)
-        write_manifest(checkpoints / step, {"files": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}}})
+        files = {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}}
+        write_manifest(checkpoints / step, {"format": FORMAT, "files": files})
     (checkpoints / "best").write_text("0000100\n")
     (checkpoints / "last").write_text("0000200\n")
     return folder / "run"

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from weight_files import write_run
 
+from segzoo.checkpoints.paths import resolve_weight_file
 from segzoo.checkpoints.serialization import read_metadata
-from segzoo.checkpoints.store import resolve_weight_file
 from segzoo.registry import ConfigError
 from segzoo.weights import read_state
 

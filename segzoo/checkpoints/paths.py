@@ -1,0 +1,80 @@
+"""Resolve what a setting such as ``ckpt=`` or ``resume=`` names to a verified file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segzoo.checkpoints.store import MANIFEST, MODEL, POINTERS, CheckpointError, verify_checkpoint
+
+
+def resolve_weight_file(path: str | Path) -> Path:
+    """Resolve a checkpoint path to a weight file.
+
+    Every setting that takes a checkpoint path uses this function.
+
+    Args:
+        path: a weight file; a checkpoint directory; a run directory or its ``checkpoints``, which both mean the best checkpoint; or
+            one of the pointers ``best`` and ``last``.
+
+    Raises:
+        CheckpointError: ``path`` does not exist or holds no checkpoint.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; set a run directory, a checkpoint directory, or a .safetensors or .pth file")
+    if path.is_file():
+        return _follow(path) / MODEL if path.name in POINTERS else path
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
+    if path.name == "checkpoints":
+        if not (path / "best").is_file():
+            raise CheckpointError(f"{path.parent} has no best checkpoint yet; set a checkpoint directory: {path}/<step>")
+        return _follow(path / "best") / MODEL
+    if not (path / MODEL).exists() and not (path / MANIFEST).exists():
+        raise CheckpointError(
+            f"{path} is neither a run directory nor a checkpoint directory: it holds neither checkpoints/ nor {MODEL}"
+        )
+    return path / MODEL
+
+
+def resolve_verified_file(path: str | Path) -> Path:
+    """Resolve a checkpoint path and verify its checkpoint directory.
+
+    A weight file outside a checkpoint directory has no manifest and is returned unverified.
+
+    Raises:
+        CheckpointError: as ``resolve_weight_file``; or the checkpoint directory is unfinished, damaged, or of a newer format.
+    """
+    file = resolve_weight_file(path)
+    is_weight_file = Path(path).is_file() and Path(path).name not in POINTERS
+    has_manifest = file.name == MODEL and (file.parent / MANIFEST).is_file()
+    if (has_manifest or not is_weight_file) and (errors := verify_checkpoint(file.parent)):
+        raise CheckpointError(f"{'; '.join(errors)}. Use another checkpoint directory of the run.")
+    return file
+
+
+def split_run_and_step(path: str | Path) -> tuple[Path, Path | None]:
+    """Split a checkpoint path into run directory and checkpoint directory.
+
+    Returns:
+        The run directory, and the checkpoint directory, which is None if ``path`` means the whole run.
+
+    Raises:
+        CheckpointError: as ``resolve_weight_file``; or the weights lie outside a run directory and cannot be resumed.
+    """
+    path = Path(path)
+    run_dir = path.parent if path.name == "checkpoints" else path
+    if (run_dir / "checkpoints").is_dir():
+        return run_dir, None
+    checkpoint_dir = resolve_weight_file(path).parent
+    if checkpoint_dir.parent.name != "checkpoints":
+        raise CheckpointError(f"{path} lies outside a run directory, so it cannot be resumed; start from it with init.ckpt={path}")
+    return checkpoint_dir.parent.parent, checkpoint_dir
+
+
+def _follow(pointer: Path) -> Path:
+    step = pointer.read_text(encoding="utf-8").strip()
+    directory = pointer.parent / step
+    if not step.isdigit() or not directory.is_dir():
+        raise CheckpointError(f"{pointer} names step {step!r}, but {pointer.parent} has no such checkpoint directory")
+    return directory
