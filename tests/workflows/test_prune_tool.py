@@ -31,8 +31,8 @@ def job(command, *overrides):
     parsed = parse_overrides(command, overrides)
     assert not parsed.errors, parsed.errors
     config, recorded = resolve_config(parsed.jobs[0])
-    names = dict.fromkeys(("model", "backbone", "data"), "tiny")
-    return Job(command, config, recorded, names, meta_model=validate(command, config))
+    choices = {section: "tiny" for section in ("model", "backbone", "data")}
+    return Job(command, config, recorded, choices, meta_model=validate(command, config))
 
 
 def train(*overrides):

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segzoo.api import create_model
-from segzoo.pruning._base import Pruner, Target
+from segzoo.pruning._base import NoCalibration, Pruner, Target
 from segzoo.pruning._settings import build_pruner
 from segzoo.registry import DATA, PRUNERS, ConfigError, settings_of
 from segzoo.workflows.benchmark import runner, timing
 from segzoo.workflows.benchmark.model_summary import describe, totals
 from segzoo.workflows.prune.target_search import search, search_keep_ratio
+
+NO_CALIBRATION = NoCalibration()
 
 
 def target(value, kind="ms"):
@@ -74,10 +76,10 @@ def test_the_pruned_model_meets_its_target(tmp_path, kind, limit):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     pruner = PRUNERS.build("l1", hw=(64, 96), **{f"target_{kind}": limit})
     dataset = DATA.build("parts", "val")
-    ratio = search_keep_ratio(pruner, model, None, dataset, tmp_path, "cpu", lambda line: None)
+    ratio = search_keep_ratio(pruner, model, NO_CALIBRATION, dataset, tmp_path, "cpu", lambda line: None)
     assert (
         ratio
-        == search_keep_ratio(pruner, model, None, dataset, tmp_path, "cpu")
+        == search_keep_ratio(pruner, model, NO_CALIBRATION, dataset, tmp_path, "cpu")
         == json.loads((tmp_path / "target_search.json").read_text())["share"]
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -97,7 +99,7 @@ def test_a_stored_ratio_is_searched_again_if_anything_it_depends_on_changed(tmp_
     def ratio(depends_on, **settings):
         pruner: Any = PRUNERS.build("random", target_params=60_000, start=0.0, **settings)
         model: Any = None
-        return search_keep_ratio(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", depends_on=depends_on)
+        return search_keep_ratio(pruner, model, NO_CALIBRATION, DATA.build("parts", "val"), tmp_path, "cpu", depends_on=depends_on)
 
     depends_on = {"data": {"name": "parts"}, "init": None}
     assert ratio(depends_on) == ratio(depends_on) == 0.5 and len(searches) == 1
@@ -109,7 +111,7 @@ def test_a_latency_is_measured(tmp_path):
     model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)
     pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=1e9, precision="fp32")
     with pytest.raises(ConfigError, match="is already met"):
-        search_keep_ratio(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
+        search_keep_ratio(pruner, model, NO_CALIBRATION, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,7 +128,7 @@ def test_a_machine_that_changes_its_speed_does_not_change_the_result(tmp_path, m
     monkeypatch.setattr(runner, "make_segmenter", lambda network, *others: network)
     total = sum(parameter.numel() for parameter in model.parameters())
     pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=0.6 * total * 1e-6, precision="fp32")
-    ratio = search_keep_ratio(pruner, model, None, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
+    ratio = search_keep_ratio(pruner, model, NO_CALIBRATION, DATA.build("parts", "val"), tmp_path, "cpu", lambda line: None)
     pruner.prune_(model, ratio, None)
     assert 0.54 * total <= sum(parameter.numel() for parameter in model.parameters()) <= 0.62 * total
 

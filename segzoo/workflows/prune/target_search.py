@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.io import write_json
@@ -52,11 +52,12 @@ def resolve_keep_ratio(
     if pruner is None or pruner.target is None:
         return
     torch_device = pick_device(device)
-    calibration = CalibrationSet(components.model.to(torch_device), components, Precision(precision, torch_device))
+    model = cast("SegModel", components.model.to(torch_device))  # a training takes any module, a benchmark does not
+    calibration = CalibrationSet(model, components, Precision(precision, torch_device))
     sections = ("model", "backbone", "ckpt", "init", "data", "augment", "loss")
     depends_on = {name: components.config.get(name) for name in sections} | {"precision": precision}
     ratio = dist.run_on_rank0(
-        lambda: search_keep_ratio(pruner, components.model, calibration, components.val_set, folder, device, depends_on=depends_on)
+        lambda: search_keep_ratio(pruner, model, calibration, components.val_set, folder, device, depends_on=depends_on)
     )
     components.pruner = dataclasses.replace(pruner, keep_ratios=(ratio,), target=None)
 
