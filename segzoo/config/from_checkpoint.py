@@ -27,7 +27,7 @@ def meta_models(
 
     Args:
         config: its ``model`` and ``backbone`` sections. Null ones come from the checkpoint.
-        ckpt: a path that ``segzoo.checkpoints.store.resolve_weight_file`` accepts.
+        ckpt: a path that ``segzoo.checkpoints.paths.resolve_weight_file`` accepts.
         num_classes: number of classes of a model without a checkpoint; None means 19. A checkpoint has its own.
 
     Raises:
@@ -92,7 +92,7 @@ def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tupl
 
     Args:
         config: its ``model``, ``backbone`` and ``data`` sections. Null ones come from the checkpoint.
-        ckpt: a path that ``segzoo.checkpoints.store.resolve_weight_file`` accepts. None leaves the model to ``build_training``.
+        ckpt: a path that ``segzoo.checkpoints.paths.resolve_weight_file`` accepts. None leaves the model to ``build_training``.
 
     Returns:
         The model of the checkpoint or None, and metadata like that of a checkpoint: ``config``, ``dataset``, ``widths`` and
