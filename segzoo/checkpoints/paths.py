@@ -1,4 +1,7 @@
-"""Resolve what a setting such as ``ckpt=`` or ``resume=`` names to a verified file."""
+"""Resolution of checkpoint paths, as ``ckpt=`` and ``resume=`` take them.
+
+Weight files are verified against the manifest of their checkpoint directory.
+"""
 
 from __future__ import annotations
 
