@@ -12,12 +12,32 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import cli
+from benchmarks.accuracy import pruning
+from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
+from benchmarks.speed import checkpoint_overhead, runtimes
+from benchmarks.studies import few_shot_transfer, pruning_pspnet_largefov
+from segzoo.cli.overrides import parse_overrides
 
 ROOT = Path(__file__).parents[2]
 NAMES = list(cli.find_benchmarks())
+OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
+    **{f"sweep {name}": ("bench", list(words)) for name, words in runtimes.SWEEPS.items()},
+    **{
+        f"pruning {name}": ("prune", [*words, *CAMVID_FINETUNING, *NO_REPORT])
+        for name, (words, _) in pruning.VARIANTS.items()
+        if name != "scratch"
+    },
+    "pruning scratch": ("train", ["model=icnet_half", "data=camvid", *CAMVID_FINETUNING]),
+    "checkpoint overhead": ("train", list(checkpoint_overhead.DATA)),
+    "pspnet and largefov": ("prune", [*pruning_pspnet_largefov.PRUNING, *pruning_pspnet_largefov.REPORT]),
+    **{
+        f"transfer {name}": ("train", [*few_shot_transfer.COMMON, *words])
+        for name, (words, _) in few_shot_transfer.VARIANTS.items()
+    },
+}
 
 
-def test_list_names_every_module_once(capsys):
+def test_list_contains_every_benchmark_once(capsys):
     cli.main(["--list"])
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     files = [path for folder in cli.GROUPS for path in (ROOT / "benchmarks" / folder).glob("*.py") if path.name != "__init__.py"]
@@ -32,7 +52,7 @@ def test_list_imports_neither_torch_nor_segzoo():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_describes_the_benchmark(name, capsys):
+def test_help_shows_usage_and_summary(name, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main([name, "--help"])
     text = capsys.readouterr().out
@@ -42,7 +62,7 @@ def test_help_describes_the_benchmark(name, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_summaries_are_short_phrases(name):
+def test_summaries_are_short(name):
     words = cli.summary(cli.find_benchmarks()[name])
     assert words.endswith(".")
     assert 1 <= len(words.split()) <= 12
@@ -50,7 +70,7 @@ def test_summaries_are_short_phrases(name):
 
 
 @pytest.mark.parametrize(
-    "typed, nearest",
+    "typed, suggestion",
     [
         ("speed/crff", "speed/crf"),
         ("speed.runtimes", "speed/runtimes"),
@@ -58,14 +78,14 @@ def test_summaries_are_short_phrases(name):
         ("update", "update_tables"),
     ],
 )
-def test_unknown_name_is_rejected_with_the_nearest(typed, nearest, capsys):
+def test_unknown_name_suggests_the_closest(typed, suggestion, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main([typed])
     assert exit_.value.code == 2
-    assert f"unknown benchmark '{typed}'; did you mean {nearest}?" in capsys.readouterr().err
+    assert f"unknown benchmark '{typed}'; did you mean {suggestion}?" in capsys.readouterr().err
 
 
-def test_unknown_name_without_a_near_one_points_to_the_list(capsys):
+def test_unknown_name_without_a_close_one_points_to_the_list(capsys):
     with pytest.raises(SystemExit):
         cli.main(["zzzqqq"])
     error = capsys.readouterr().err
@@ -73,17 +93,17 @@ def test_unknown_name_without_a_near_one_points_to_the_list(capsys):
     assert "python -m benchmarks --list" in error
 
 
-def test_results_record_the_command_as_typed(monkeypatch):
-    seen: list[argparse.Namespace] = []
-    fake = SimpleNamespace(__doc__="Fake.", add_arguments=lambda parser: parser.add_argument("run"), main=seen.append)
+def test_command_is_recorded_as_typed(monkeypatch):
+    calls: list[argparse.Namespace] = []
+    fake = SimpleNamespace(__doc__="Fake.", add_arguments=lambda parser: parser.add_argument("run"), main=calls.append)
     monkeypatch.setattr(cli, "load", lambda name: fake)
     cli.main(["speed/crf", "runs/my run"])
-    assert seen[0].run == "runs/my run"
-    assert seen[0].command == "python -m benchmarks speed/crf 'runs/my run'"
+    assert calls[0].run == "runs/my run"
+    assert calls[0].command == "python -m benchmarks speed/crf 'runs/my run'"
 
 
 @pytest.mark.parametrize("options", [["article", "--ckpt", "runs/quick"], ["trained"]], ids=" ".join)
-def test_sweeps_demand_a_checkpoint_only_where_they_use_one(options):
+def test_only_the_trained_sweep_takes_a_checkpoint(options):
     with pytest.raises(SystemExit, match="needs --ckpt"):
         cli.main(["speed/runtimes", *options])
 
@@ -93,3 +113,10 @@ def test_no_module_reads_argv(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         assert not (isinstance(node, ast.Attribute) and node.attr in ("argv", "orig_argv"))
         assert not (isinstance(node, ast.ImportFrom) and node.module == "sys")
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_overrides_match_the_settings_of_their_tool(case):
+    tool, overrides = OVERRIDES[case]
+    overrides = [word.format(source="runs/source") for word in overrides]
+    assert parse_overrides(tool, overrides, sweep=tool == "bench").errors == []

@@ -1,4 +1,4 @@
-"""Published numbers: every one in README and benchmarks/ comes from a result file."""
+"""Published numbers in README and benchmarks/ come from result files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import update_tables
+from benchmarks.tables import formatting
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,51 +19,61 @@ every_page = pytest.mark.parametrize("page", update_tables.PAGES, ids=lambda pag
 
 
 @every_page
-def test_tables_are_what_the_result_files_say(page):
+def test_tables_match_the_result_files(page):
     text = page.read_text(encoding="utf-8")
     assert text == update_tables.fill_tables(text), "run python -m benchmarks update_tables"
 
 
 @every_page
-def test_no_figure_stands_outside_a_table(page):
+def test_no_measured_number_outside_a_table(page):
     prose = re.sub(
         r"```.*?```|`[^`\n]*`", "", update_tables.BLOCK.sub("", page.read_text(encoding="utf-8")), flags=re.DOTALL
     )  # no commands
     assert MEASURED.findall(prose) == []
 
 
-def test_the_search_for_orphans_finds_one():
-    for orphan in ("it takes 12 ms", "mIoU 71.2", "a score of 0.83", "in 40 minutes", "30 fps"):
-        assert MEASURED.search(orphan)
+def test_measured_numbers_are_recognized():
+    for text in ("it takes 12 ms", "mIoU 71.2", "a score of 0.83", "in 40 minutes", "30 fps"):
+        assert MEASURED.search(text)
 
 
 def test_every_page_of_benchmarks_is_checked():
     assert {*update_tables.PAGES} == {ROOT / "README.md", *(ROOT / "benchmarks").rglob("*.md")}
 
 
-def test_every_table_stands_on_a_page():
-    shown = {
+def test_every_table_is_on_a_page():
+    on_pages = {
         name for page in update_tables.PAGES for _, name, _, _ in update_tables.BLOCK.findall(page.read_text(encoding="utf-8"))
     }
-    assert shown == {*update_tables.TABLES}
+    assert on_pages == {*update_tables.TABLES}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
-def test_results_carry_their_provenance(path):
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert all(found.get(key) for key in PROVENANCE)
-    assert re.fullmatch(r"[0-9a-f]{40}", found["git"]["commit"])
-    assert not re.search(r"/(work|root|tmp|home)\b", path.read_text(encoding="utf-8")), "paths of a machine"
+def test_result_files_record_their_provenance(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert all(content.get(key) for key in PROVENANCE)
+    assert re.fullmatch(r"[0-9a-f]{40}", content["git"]["commit"])
+    assert not re.search(r"/(work|root|tmp|home)\b", path.read_text(encoding="utf-8")), "contains a path of the machine"
+
+
+def test_rows_with_old_and_current_keys_give_the_same_cells(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.harness.result_files.RESULTS", tmp_path)
+    old = {"device": "cpu", "norm": "of each rank", "batch_a_rank": 8, "times": [{"unable": "not installed"}]}
+    current = {"device": "cpu", "norm": "per process", "batch_per_rank": 8, "times": [{"error": "not installed"}]}
+    for name, row in (("old", old), ("current", current)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": [row]}))
+    ((from_old,), (from_current,)) = formatting.read_rows("old"), formatting.read_rows("current")
+    assert from_old | {"norm": formatting.current_term(from_old["norm"])} == from_current
 
 
 def heading_anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 @every_page
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     for path, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
         target = page.parent / path if path else page
         assert target.exists(), f"{page.name}: {path}"
