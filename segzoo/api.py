@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segzoo.config.build import build_model
 from segzoo.config.from_checkpoint import load
 from segzoo.config.sections import section_errors
 from segzoo.registry import BACKBONES, MODELS, ConfigError
+from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -28,7 +28,7 @@ def list_backbones() -> list[str]:
 
 def create_model(
     name: str,
-    backbone: str | Mapping[str, Any] = "resnet50",
+    backbone: str | PlainMapping = "resnet50",
     num_classes: int = 21,
     weights: str | None = None,
     **model_settings: Any,

@@ -22,10 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from segzoo.device import DeviceName
 from segzoo.registry import ConfigError
+from segzoo.types import PlainDict
 
 T = TypeVar("T")
 RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # since torch 2.15
-NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if RENAMED else "broadcast_buffers": False}
+NO_BUFFER_SYNC: PlainDict = {"forward_sync_buffers" if RENAMED else "broadcast_buffers": False}
 TIMEOUT = timedelta(minutes=30)  # long enough for rank 0 to write a checkpoint while the others wait
 
 

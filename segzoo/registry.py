@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from segzoo.types import PlainMapping
+
 
 class ConfigError(ValueError):
     """Every error of an invalid configuration, one line each with a hint."""
@@ -32,14 +34,11 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Interval of valid numbers, used as ``Annotated[float, Range(0, None)]``.
+    """Interval of valid numbers, used as ``Annotated[float, Range(0, None)]``."""
 
-    Both ends are valid, unless ``above`` excludes ``low``. None means no bound.
-    """
-
-    low: float | None = None
+    low: float | None = None  # valid itself; None: no bound
     high: float | None = None
-    above: bool = False
+    above: bool = False  # exclude ``low`` itself
 
     def __contains__(self, value: float) -> bool:
         if isinstance(value, float) and not math.isfinite(value):
@@ -131,7 +130,7 @@ class Registry:
         """Settings of a builder, in the order of its signature."""
         return settings_of(self.get(name))
 
-    def errors(self, name: str, values: Mapping[str, Any], section: str | None = None) -> list[str]:
+    def errors(self, name: str, values: PlainMapping, section: str | None = None) -> list[str]:
         """List every error in the settings of a builder, one line each."""
         section = section or self.kind
         if name not in self.names():
@@ -155,7 +154,7 @@ class Registry:
         self._loaded = True
 
 
-def setting_errors(known: Mapping[str, Setting], values: Mapping[str, Any], section: str, owner: str) -> list[str]:
+def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: str, owner: str) -> list[str]:
     """List unknown, missing and mistyped settings of one section."""
     prefix = f"{section}." if section else ""
     errors = []

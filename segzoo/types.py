@@ -5,13 +5,16 @@ Importing this module imports neither torch nor NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+
+PlainDict = dict[str, Any]  # what YAML and JSON hold: dicts, lists, strings, numbers, booleans, None
+PlainMapping = Mapping[str, Any]  # the same, read only
 
 IGNORE = 255  # train id of pixels that losses and scores leave out
 
@@ -110,12 +113,12 @@ class DatasetInfo:
     def num_classes(self) -> int:
         return len(self.classes)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PlainDict:
         """Convert to plain JSON-compatible containers."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> DatasetInfo:
+    def from_dict(cls, plain: PlainDict) -> DatasetInfo:
         """Rebuild from the output of ``to_dict``, before or after JSON."""
         return cls(
             name=plain["name"],
@@ -196,7 +199,7 @@ class MixBatch(Protocol):
 class DistillationLoss(Protocol):
     """Distillation term of the training loss, a mean over images."""
 
-    def attach(self, model: nn.Module) -> None:
+    def attach(self, student: nn.Module) -> None:
         """Register hooks on the student.
 
         Called again after its layers change.
@@ -222,6 +225,6 @@ class Scores:
     images: int
     loss: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PlainDict:
         """Convert to plain JSON-compatible containers."""
         return asdict(self)

@@ -32,7 +32,7 @@ from segzoo.checkpoints.store import (
     write_manifest,
 )
 from segzoo.io import sha256, to_plain_containers, write_atomically
-from segzoo.types import DatasetInfo
+from segzoo.types import DatasetInfo, PlainDict
 
 TRAINER = "trainer.pt"
 
@@ -41,8 +41,8 @@ def save_checkpoint(
     run_dir: Path,
     step: int,
     model: nn.Module,
-    trainer: dict[str, Any],
-    config: dict[str, Any],
+    trainer: PlainDict,
+    config: PlainDict,
     info: DatasetInfo,
     widths: dict[str, int],
 ) -> Path:
@@ -88,12 +88,12 @@ def save_checkpoint(
     return directory
 
 
-def add_scores(directory: Path, scores: dict[str, Any]) -> None:
+def add_scores(directory: Path, scores: PlainDict) -> None:
     """Add the scores of an evaluation to a checkpoint's manifest."""
     write_manifest(directory, read_manifest(directory) | {"scores": to_plain_containers(scores)})
 
 
-def read_scores(directory: Path) -> dict[str, Any] | None:
+def read_scores(directory: Path) -> PlainDict | None:
     """Read the scores from a checkpoint's manifest.
 
     Returns:
@@ -102,7 +102,7 @@ def read_scores(directory: Path) -> dict[str, Any] | None:
     return read_manifest(directory).get("scores") if (directory / MANIFEST).is_file() else None
 
 
-def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_model(path: Path | str) -> tuple[dict[str, Tensor], PlainDict]:
     """Read the weights and metadata of a segzoo checkpoint.
 
     Nothing that the file names is imported or executed.
@@ -124,7 +124,7 @@ def read_model(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, metadata | {"sha256": sha256(file), "path": str(file)}
 
 
-def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], PlainDict]:
     """Read all tensors of a safetensors file and its segzoo metadata.
 
     The metadata is empty for files of other libraries.
@@ -139,7 +139,7 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
 
 
-def read_metadata(path: Path | str) -> dict[str, Any]:
+def read_metadata(path: Path | str) -> PlainDict:
     """Read a checkpoint's metadata without its tensors.
 
     Args:
@@ -161,7 +161,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
 
 
-def _metadata(file: Path, reader: Any) -> dict[str, Any]:
+def _metadata(file: Path, reader: Any) -> PlainDict:
     text = (reader.metadata() or {}).get("segzoo")
     if text is None:
         return {}
@@ -170,7 +170,7 @@ def _metadata(file: Path, reader: Any) -> dict[str, Any]:
     return metadata
 
 
-def read_trainer(directory: Path) -> dict[str, Any]:
+def read_trainer(directory: Path) -> PlainDict:
     """Read the trainer state of a verified checkpoint directory."""
     return torch.load(directory / TRAINER, map_location="cpu", weights_only=True)
 
@@ -183,7 +183,7 @@ def _cpu_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
 
 
-def _restore_integer_keys(table: dict[str, Any]) -> dict[Any, Any]:
+def _restore_integer_keys(table: PlainDict) -> dict[Any, Any]:
     """Convert the keys of a JSON object to int if possible.
 
     JSON stores the keys of a ``label_map`` as strings.

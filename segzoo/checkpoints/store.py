@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from segzoo.io import sha256, write_atomically
 from segzoo.registry import ConfigError
+from segzoo.types import PlainDict, PlainMapping
 
 FORMAT = 2  # 1 had other names for settings and metadata
 MANIFEST, MODEL = "manifest.json", "model.safetensors"
@@ -45,13 +45,13 @@ def list_checkpoints(run_dir: Path, complete: bool = True) -> list[int]:
     return sorted(int(path.name) for path in directories if not complete or (path / MANIFEST).is_file())
 
 
-def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(directory: Path, manifest: PlainDict) -> None:
     """Write a checkpoint's manifest, which marks it as complete."""
     text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
     write_atomically(directory / MANIFEST, lambda file: file.write(text.encode()))
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path) -> PlainDict:
     """Read the manifest of a checkpoint directory.
 
     Returns:
@@ -73,7 +73,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_format(path: Path, metadata: dict[str, Any]) -> None:
+def check_format(path: Path, metadata: PlainDict) -> None:
     """Check that this version of segzoo can read a file's format.
 
     Raises:
@@ -155,7 +155,7 @@ def update_best(run_dir: Path) -> int | None:
     return best
 
 
-def checkpoint_rank(scores: Mapping[str, Any]) -> tuple[int, float]:
+def checkpoint_rank(scores: PlainMapping) -> tuple[int, float]:
     """Sort key of a run's checkpoints: completed pruning stages, then mIoU.
 
     A network that was pruned further ranks above all that were not, whatever their scores.

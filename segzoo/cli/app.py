@@ -29,7 +29,7 @@ from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
-from segzoo.types import DataError, ParityError
+from segzoo.types import DataError, ParityError, PlainDict
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -49,8 +49,8 @@ class Job:
     """
 
     command: str
-    config: dict[str, Any]
-    recorded: dict[str, Any]
+    config: PlainDict
+    recorded: PlainDict
     choices: dict[str, str]
     output_dir: Path | None = None
     meta_model: SegModel | None = None
@@ -61,14 +61,14 @@ class Job:
         return "-".join(str(self.choices[group]) for group in ("model", "backbone", "data") if self.choices.get(group))
 
     @cached_property
-    def arguments(self) -> dict[str, dict[str, Any]]:
+    def arguments(self) -> dict[str, PlainDict]:
         """Keyword arguments by name of the library function that takes them."""
         from segzoo.config.commands import COMMANDS
 
         return COMMANDS[self.command].arguments(self.config)
 
 
-Tool = Callable[[Job], dict[str, Any] | None]
+Tool = Callable[[Job], PlainDict | None]
 
 
 def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_sweep) -> None:
@@ -116,7 +116,7 @@ def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:
         raise SystemExit(f"ConfigError: {error}") from None
 
 
-def resolve_config(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
     """Convert a composed configuration to plain containers.
 
     Returns:
@@ -177,7 +177,7 @@ def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]
         choices = {str(group): name for group, name in hydra_config.runtime.choices.items() if "/" not in str(group)}
         number = hydra_config.job.num if output_dir else 0
         started = time.time()
-        result: dict[str, Any] = {"job": number, "overrides": list(hydra_config.overrides.task), **choices}
+        result: PlainDict = {"job": number, "overrides": list(hydra_config.overrides.task), **choices}
         try:
             config, recorded = resolve_config(composed)
             meta_model = validate(command, config)

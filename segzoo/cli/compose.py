@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -15,6 +14,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from segzoo.types import PlainDict
 
 CONF = Path(str(files("segzoo.conf")))
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException)
@@ -46,6 +47,6 @@ def compose(hydra: Hydra, command: str, overrides: Sequence[str]) -> DictConfig:
     return hydra.compose_config(command, list(overrides), RunMode.RUN, from_shell=False, with_log_configuration=False)
 
 
-def to_dict(config: DictConfig) -> dict[str, Any]:
+def to_dict(config: DictConfig) -> PlainDict:
     """Convert to plain containers, with interpolations unresolved."""
     return OmegaConf.to_container(config)  # type: ignore[return-value]

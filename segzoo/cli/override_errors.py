@@ -1,23 +1,24 @@
 """Error messages for overrides that name an unknown group, option or setting.
 
-Each message says what was given, what is valid and, where a name is close, what was probably meant.
+Each message says what was set, what is valid and, where a name is close, what was probably meant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 
 from segzoo.registry import did_you_mean, unknown_name_error
 from segzoo.runs.config_diff import flatten
+from segzoo.types import PlainDict, PlainMapping
 
 FREE_FORM = ("hydra.sweeper.params", "hydra.job.env_set", "hydra.job_logging", "hydra.hydra_logging")  # tables with any key
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "optuna"}  # plugin -> extra of segzoo
 
 
-def group_error(override: Override, choices: Mapping[str, Any], options: list[str]) -> str | None:
+def group_error(override: Override, choices: PlainMapping, options: list[str]) -> str | None:
     """Check an override that selects an option of a config group.
 
     Args:
@@ -28,13 +29,13 @@ def group_error(override: Override, choices: Mapping[str, Any], options: list[st
     Returns:
         The error, or None.
     """
-    group, given = override.key_or_group, override.input_line
+    group, text = override.key_or_group, override.input_line
     if group not in choices:
-        return f"{given}: this tool has no group {group!r}.{did_you_mean(group, choices)} Valid: {_join_names(choices)}."
+        return f"{text}: this tool has no group {group!r}.{did_you_mean(group, choices)} Valid: {_join_names(choices)}."
     if override.is_add() or override.is_force_add() or override.is_delete():
-        return f"{given}: write {group}=<name>, without a prefix. Valid: {', '.join(options)}."
+        return f"{text}: write {group}=<name>, without a prefix. Valid: {', '.join(options)}."
     if override.value() is None:
-        return f"{given}: a group takes the name of an option. Omit it, or choose one of: {', '.join(options)}."
+        return f"{text}: a group takes the name of an option. Omit it, or choose one of: {', '.join(options)}."
     names = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.get_value_element_as_str()]
     return " ".join(unknown_option_error(group, name, options) for name in names if name not in options) or None
 
@@ -49,7 +50,7 @@ def unknown_option_error(group: str, name: str, options: list[str]) -> str:
     return unknown_name_error(group, name, options)
 
 
-def value_error(override: Override, config: dict[str, Any], choices: Mapping[str, Any]) -> str | None:
+def value_error(override: Override, config: PlainDict, choices: PlainMapping) -> str | None:
     """Check that an override sets an existing setting.
 
     Args:
@@ -76,7 +77,7 @@ def value_error(override: Override, config: dict[str, Any], choices: Mapping[str
     return None
 
 
-def _setting_hint(name: str, parent: str, node: Any, config: dict[str, Any], choices: Mapping[str, Any]) -> str:
+def _setting_hint(name: str, parent: str, node: Any, config: PlainDict, choices: PlainMapping) -> str:
     """Suggest a setting for an unknown key and list the valid names.
 
     A setting of the same name elsewhere is suggested first, then the closest one below ``parent``.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
@@ -24,6 +23,7 @@ from segzoo.cli.compose import COMPOSE_ERRORS, compose, hydra_composer, to_dict
 from segzoo.cli.override_errors import group_error, value_error
 from segzoo.cli.yaml_limits import find_oversized_yaml
 from segzoo.runs.config_diff import flatten
+from segzoo.types import PlainDict
 
 
 @dataclass
@@ -116,7 +116,7 @@ def _compose(hydra: Hydra, command: str, overrides: list[str], errors: list[str]
 
 
 def _check_groups(
-    overrides: Sequence[Override], choices: dict[str, Any], loader: ConfigLoader, sweep: bool, errors: list[str]
+    overrides: Sequence[Override], choices: PlainDict, loader: ConfigLoader, sweep: bool, errors: list[str]
 ) -> tuple[list[Override], list[Override]]:
     """Check the overrides of groups.
 
@@ -137,9 +137,7 @@ def _check_groups(
     return groups, values
 
 
-def _check_values(
-    overrides: Sequence[Override], config: dict[str, Any], choices: dict[str, Any], errors: list[str]
-) -> list[Override]:
+def _check_values(overrides: Sequence[Override], config: PlainDict, choices: PlainDict, errors: list[str]) -> list[Override]:
     """Return the overrides of existing settings and collect errors for the others."""
     valid = []
     for override in overrides:
@@ -180,5 +178,5 @@ def _changes(defaults: DictConfig, base: DictConfig, job: DictConfig) -> Iterato
     """
     before, after = defaults.hydra.runtime.choices, job.hydra.runtime.choices
     yield from (f"{group}={after[group]}" for group in after if after[group] != before.get(group))
-    given, current = (flatten({key: node for key, node in to_dict(config).items() if key != "hydra"}) for config in (base, job))
-    yield from (f"{path}={value}" for path, value in current.items() if path not in given or given[path] != value)
+    selected, current = (flatten({key: node for key, node in to_dict(config).items() if key != "hydra"}) for config in (base, job))
+    yield from (f"{path}={value}" for path, value in current.items() if path not in selected or selected[path] != value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segzoo.cli.app import Job
+from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.training.components import TrainingComponents
@@ -24,7 +24,7 @@ def assign_gpu(job: Job) -> None:
         torch.cuda.set_device(claim_gpu(count, **job.arguments["claim_gpu"]))
 
 
-def run_location(job: Job) -> dict[str, Any]:
+def run_location(job: Job) -> PlainDict:
     """Return the arguments ``out`` and ``resume`` of a run.
 
     A sweep job runs in its own directory and resumes there when it is restarted.
@@ -36,7 +36,7 @@ def run_location(job: Job) -> dict[str, Any]:
     return {"out": str(job.output_dir), "resume": resume}
 
 
-def run_dry(job: Job, components: TrainingComponents) -> dict[str, Any]:
+def run_dry(job: Job, components: TrainingComponents) -> PlainDict:
     """Estimate and print the memory and time of a training step.
 
     Includes pruning that runs before the first step.
@@ -55,7 +55,7 @@ def run_dry(job: Job, components: TrainingComponents) -> dict[str, Any]:
     return needs
 
 
-def format_requirements(needs: Mapping[str, Any], batch_size: int) -> str:
+def format_requirements(needs: PlainMapping, batch_size: int) -> str:
     """Format the result of ``dry_run=true`` as one line.
 
     Args:

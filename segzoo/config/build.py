@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from segzoo.config.sections import section_settings
 from segzoo.registry import BACKBONES, DATA, LOSSES, MODELS, POSTS, Range
+from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.inference.protocol import PostProcessor
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from segzoo.types import Dataset, SegmentationLoss
 
 
-def build_data(section: Mapping[str, Any], split: str) -> Dataset:
+def build_data(section: PlainMapping, split: str) -> Dataset:
     """Build the data set of a split without opening a file.
 
     Args:
@@ -24,7 +24,7 @@ def build_data(section: Mapping[str, Any], split: str) -> Dataset:
     return DATA.build(section["name"], split, **section_settings(section))
 
 
-def build_model(config: Mapping[str, Any], num_classes: int) -> SegModel:
+def build_model(config: PlainMapping, num_classes: int) -> SegModel:
     """Build a model from its ``model`` and ``backbone`` sections.
 
     Backbone weights are loaded if the ``backbone`` section names any.
@@ -33,7 +33,7 @@ def build_model(config: Mapping[str, Any], num_classes: int) -> SegModel:
     return MODELS.build(config["model"]["name"], backbone, num_classes, **section_settings(config["model"]))
 
 
-def build_meta_model(config: Mapping[str, Any], *, num_classes: Annotated[int, Range(1, None)] = 19) -> SegModel:
+def build_meta_model(config: PlainMapping, *, num_classes: Annotated[int, Range(1, None)] = 19) -> SegModel:
     """Build a model on the meta device.
 
     It takes no memory and reads no weights.
@@ -49,7 +49,7 @@ def build_meta_model(config: Mapping[str, Any], *, num_classes: Annotated[int, R
         return build_model(without_weights, num_classes)
 
 
-def build_loss(section: Mapping[str, Any], model: SegModel, ignore: int) -> SegmentationLoss:
+def build_loss(section: PlainMapping, model: SegModel, ignore: int) -> SegmentationLoss:
     """Build the training loss of a model.
 
     Args:
@@ -62,6 +62,6 @@ def build_loss(section: Mapping[str, Any], model: SegModel, ignore: int) -> Segm
     )
 
 
-def build_post(section: Mapping[str, Any]) -> PostProcessor | None:
+def build_post(section: PlainMapping) -> PostProcessor | None:
     """Build the post-processor of class probabilities, or None for a plain argmax."""
     return POSTS.build(section["name"], **section_settings(section))

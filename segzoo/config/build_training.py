@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segzoo.config.build import build_data, build_loss, build_model
 from segzoo.config.sections import section_settings
 from segzoo.registry import AUGMENTS, DISTILLS, INITS, MIXES, OPTIMS, PRUNERS, SCHEDULES
+from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def build_training(
-    config: Mapping[str, Any], recorded: Mapping[str, Any], model: SegModel | None = None, widths: Mapping[str, int] | None = None
+    config: PlainMapping, recorded: PlainMapping, model: SegModel | None = None, widths: Mapping[str, int] | None = None
 ) -> TrainingComponents:
     """Build everything that a training needs.
 

@@ -7,12 +7,12 @@ this module does not import torch. Reading the settings of a command does.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from segzoo.config.sections import TRAINING_SECTIONS
 from segzoo.registry import Setting, coerce, settings_of
+from segzoo.types import PlainDict, PlainMapping
 
 OPEN_RUN = ("segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")
 TRAIN = ("segzoo.training.components:TrainingSettings", "segzoo.workflows.prune.target_search:resolve_keep_ratio")
@@ -38,7 +38,7 @@ class Command:
         """Read the plain settings from the signatures of the functions."""
         return {name: setting for path in self.functions for name, setting in settings_of(_function(path)).items()}
 
-    def arguments(self, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def arguments(self, config: PlainMapping) -> dict[str, PlainDict]:
         """Collect the keyword arguments of each function, by its name."""
         return {path.rpartition(":")[2]: arguments_for(_function(path), config) for path in self.functions}
 
@@ -83,7 +83,7 @@ COMMANDS = {
 }
 
 
-def arguments_for(function: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_for(function: Callable, config: PlainMapping) -> PlainDict:
     """Collect the keyword-only arguments of a function from a configuration.
 
     Values are converted to the containers of the annotations, such as tuples.

@@ -7,14 +7,15 @@ as the number of bins, or a width that only ResNets have.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from segzoo.config.build import build_data, build_loss, build_meta_model
 from segzoo.config.sections import section_settings
 from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError, unknown_name_error
+from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -24,12 +25,12 @@ T = TypeVar("T")
 UNKNOWN_LENGTH = 10**9  # assumed steps if the length is given in epochs, since no images have been counted yet
 
 
-def training_errors(config: Mapping[str, Any]) -> list[str]:
+def training_errors(config: PlainMapping) -> list[str]:
     """List the errors of a training's configuration."""
     return check_training(config)[0]
 
 
-def check_training(config: Mapping[str, Any]) -> tuple[list[str], SegModel | None]:
+def check_training(config: PlainMapping) -> tuple[list[str], SegModel | None]:
     """Check a training's configuration without opening a data file.
 
     Returns:
@@ -57,14 +58,14 @@ def check_training(config: Mapping[str, Any]) -> tuple[list[str], SegModel | Non
     return errors, model
 
 
-def _check_pruner(config: Mapping[str, Any], model: SegModel) -> None:
+def _check_pruner(config: PlainMapping, model: SegModel) -> None:
     pruner = PRUNERS.build(config["pruner"]["name"], **section_settings(config["pruner"]))
     if pruner is not None:
         pruner.stages(config["steps"] or UNKNOWN_LENGTH)
         pruner.check(model)
 
 
-def _check_distilled_layers(distill: Mapping[str, Any], model: SegModel) -> None:
+def _check_distilled_layers(distill: PlainMapping, model: SegModel) -> None:
     """Require distilled layers to output feature maps in teacher and student."""
     import torch
 
@@ -80,7 +81,7 @@ def _check_distilled_layers(distill: Mapping[str, Any], model: SegModel) -> None
         check_layers(model.train(), teacher, tuple(distill["layers"]), torch.empty(2, 3, 257, 257, device="meta"))
 
 
-def _runtime_errors(config: Mapping[str, Any]) -> list[str]:
+def _runtime_errors(config: PlainMapping) -> list[str]:
     """Require registered runtimes that support the requested precision.
 
     Whether they are installed is checked later.
@@ -105,7 +106,7 @@ def _runtime_errors(config: Mapping[str, Any]) -> list[str]:
     return errors
 
 
-def pruning_warnings(pruner: Mapping[str, Any]) -> list[str]:
+def pruning_warnings(pruner: PlainMapping) -> list[str]:
     """List pruner settings that are valid but rarely intended, one line each."""
     if pruner.get("sparsity") and pruner["start"] == 0 and len(pruner["keep_schedule"] or [0]) == 1:
         return [
@@ -115,7 +116,7 @@ def pruning_warnings(pruner: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def training_warnings(config: Mapping[str, Any], model: SegModel) -> list[str]:
+def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
     """List training settings that are valid but rarely intended, one line each."""
     warnings = pruning_warnings(config["pruner"])
     pretrained = config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
@@ -142,7 +143,7 @@ def _collect_errors(build: Callable[[], T], section: str, errors: list[str]) -> 
     return None
 
 
-def _length_errors(config: Mapping[str, Any]) -> list[str]:
+def _length_errors(config: PlainMapping) -> list[str]:
     steps, epochs = config.get("steps"), config.get("epochs")
     if steps is not None and epochs is not None:
         return [f"steps={steps} and epochs={epochs} are both given. Keep one and set the other to null: steps=null or epochs=null."]
@@ -153,7 +154,7 @@ def _length_errors(config: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _device_errors(config: Mapping[str, Any]) -> list[str]:
+def _device_errors(config: PlainMapping) -> list[str]:
     import torch
 
     if config.get("device") == "cuda" and not torch.cuda.is_available():
@@ -161,7 +162,7 @@ def _device_errors(config: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _path_errors(config: Mapping[str, Any]) -> list[str]:
+def _path_errors(config: PlainMapping) -> list[str]:
     """Require that input files exist.
 
     They are read long after this check.
@@ -184,7 +185,7 @@ def _path_errors(config: Mapping[str, Any]) -> list[str]:
     return errors
 
 
-def _class_weight_errors(config: Mapping[str, Any], info: DatasetInfo) -> list[str]:
+def _class_weight_errors(config: PlainMapping, info: DatasetInfo) -> list[str]:
     weights = config["loss"].get("class_weights")
     if weights is None or len(weights) == info.num_classes:
         return []
@@ -194,7 +195,7 @@ def _class_weight_errors(config: Mapping[str, Any], info: DatasetInfo) -> list[s
     ]
 
 
-def _size_errors(config: Mapping[str, Any], model: SegModel) -> list[str]:
+def _size_errors(config: PlainMapping, model: SegModel) -> list[str]:
     """Run a forward pass on the meta device to detect small crops."""
     import torch
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from segzoo.config.build import build_data, build_loss, build_meta_model, build_model
 from segzoo.config.sections import section_errors
 from segzoo.registry import ConfigError, Range
+from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def meta_models(
-    config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, None)] | None = None
+    config: PlainMapping, *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, None)] | None = None
 ) -> tuple[SegModel, SegModel | None]:
     """Build a model and, if it was pruned, the unpruned one.
 
@@ -58,7 +58,7 @@ def load(ckpt: str | Path) -> SegModel:
     return load_checkpoint(ckpt=str(ckpt))[0]
 
 
-def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]]:
+def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     """Load a model like ``load``, and its metadata.
 
     Returns:
@@ -87,7 +87,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, dict[str, Any]
     return model.eval(), info, meta
 
 
-def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tuple[SegModel | None, dict[str, Any]]:
+def initial_model(config: PlainMapping, *, ckpt: str | None = None) -> tuple[SegModel | None, PlainDict]:
     """Load the model to prune, or leave it to ``build_training``.
 
     Args:
@@ -115,17 +115,17 @@ def initial_model(config: Mapping[str, Any], *, ckpt: str | None = None) -> tupl
     return None, {"config": sections, "dataset": info.to_dict(), "widths": {}, "sha256": None}
 
 
-def checkpoint_title(meta: Mapping[str, Any]) -> str:
+def checkpoint_title(meta: PlainMapping) -> str:
     """Return ``<model>-<backbone>-<data>`` of a checkpoint."""
     return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["dataset"]["name"]))
 
 
-def checkpoint_loss(meta: Mapping[str, Any], model: SegModel) -> SegmentationLoss:
+def checkpoint_loss(meta: PlainMapping, model: SegModel) -> SegmentationLoss:
     """Build the loss that a checkpoint was trained with."""
     return build_loss(meta["config"]["loss"], model, meta["dataset"]["ignore"])
 
 
-def check_same_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def check_same_model(meta: PlainMapping, given: PlainMapping) -> None:
     """Reject ``model`` and ``backbone`` settings that contradict the checkpoint.
 
     Raises:
@@ -142,7 +142,7 @@ def check_same_model(meta: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         raise ConfigError(errors)
 
 
-def dataset_config(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
+def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
     """Return the given data section, or else that of the checkpoint.
 
     Environment variables in the checkpoint's section are resolved.
@@ -161,7 +161,7 @@ def dataset_config(meta: Mapping[str, Any], given: Mapping[str, Any] | None) -> 
     return dict(given)
 
 
-def check_same_normalization(meta: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+def check_same_normalization(meta: PlainMapping, data: PlainMapping) -> None:
     """Reject data whose mean or standard deviation differs from the checkpoint's.
 
     Raises:

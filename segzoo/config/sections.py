@@ -21,6 +21,7 @@ from segzoo.registry import (
     SCHEDULES,
     Registry,
 )
+from segzoo.types import PlainDict, PlainMapping
 
 SECTIONS: dict[str, Registry] = {
     "model": MODELS,
@@ -40,7 +41,7 @@ SECTIONS: dict[str, Registry] = {
 TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("post", "runtime"))
 
 
-def section_settings(section: Mapping[str, Any]) -> dict[str, Any]:
+def section_settings(section: PlainMapping) -> PlainDict:
     """Return the settings of a section, without its name."""
     return {key: value for key, value in section.items() if key != "name"}
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import SECTIONS, section_errors
 from segzoo.registry import ConfigError, setting_errors, unknown_name_error
+from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _validated: dict[str, SegModel | None] = {}  # valid configurations of this process -> model on the meta device
 
 
-def validate(command: str, config: Mapping[str, Any]) -> SegModel | None:
+def validate(command: str, config: PlainMapping) -> SegModel | None:
     """Reject an invalid configuration.
 
     Returns:
@@ -33,7 +33,7 @@ def validate(command: str, config: Mapping[str, Any]) -> SegModel | None:
     return model
 
 
-def validation_errors(command: str, config: Mapping[str, Any]) -> list[str]:
+def validation_errors(command: str, config: PlainMapping) -> list[str]:
     """List every error of a configuration.
 
     Names, types and ranges of all sections and settings are checked first, then combinations that cannot work.
@@ -41,7 +41,7 @@ def validation_errors(command: str, config: Mapping[str, Any]) -> list[str]:
     return _check(command, config)[0]
 
 
-def _check(command: str, config: Mapping[str, Any]) -> tuple[list[str], SegModel | None]:
+def _check(command: str, config: PlainMapping) -> tuple[list[str], SegModel | None]:
     key = _key(command, config)
     if key in _validated:
         return [], _validated[key]
@@ -55,7 +55,7 @@ def _check(command: str, config: Mapping[str, Any]) -> tuple[list[str], SegModel
     return errors, model
 
 
-def _single_errors(command: str, config: Mapping[str, Any]) -> list[str]:
+def _single_errors(command: str, config: PlainMapping) -> list[str]:
     """List the errors of each section and setting by itself."""
     known = COMMANDS[command]
     errors = []
@@ -68,5 +68,5 @@ def _single_errors(command: str, config: Mapping[str, Any]) -> list[str]:
     return errors + setting_errors(known.settings(), settings, "", f"tools/{command}.py")
 
 
-def _key(command: str, config: Mapping[str, Any]) -> str:
+def _key(command: str, config: PlainMapping) -> str:
     return json.dumps([command, config], sort_keys=True, default=str)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from segzoo.inference.segment import forward, logits_to_labels, segment_image
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.registry import Range
-from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, Scores, SegmentationLoss
+from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, Scores, SegmentationLoss
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Evaluation:
 
     scores: Scores
     confusion: np.ndarray
-    protocol: dict[str, Any]
+    protocol: PlainDict
     protocol_id: str
     per_image_counts: np.ndarray
     precision: str

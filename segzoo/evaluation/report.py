@@ -11,10 +11,10 @@ import numpy as np
 
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.io import write_atomically, write_json, write_text
-from segzoo.types import Scores
+from segzoo.types import PlainDict, Scores
 
 
-def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None) -> dict[str, Any]:
+def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None) -> PlainDict:
     """Write the scores into a folder and return the summary.
 
     The files are ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows are labels) and ``per_image_counts.npy``.

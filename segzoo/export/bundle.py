@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segzoo.io import sha256, write_atomically
-from segzoo.types import DatasetInfo
+from segzoo.types import DatasetInfo, PlainDict
 
 NOTES = """Contents and licenses
 =====================
@@ -23,7 +23,7 @@ any pretrained weights apply to them. Ask whoever trained the network before you
 
 
 def write_bundle(
-    model: Path, info: DatasetInfo, metadata: dict[str, Any], hw: tuple[int, int] | None, image: np.ndarray, labels: np.ndarray
+    model: Path, info: DatasetInfo, metadata: PlainDict, hw: tuple[int, int] | None, image: np.ndarray, labels: np.ndarray
 ) -> Path:
     """Write ``bundle.zip`` next to the exported model.
 

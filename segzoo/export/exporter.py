@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from segzoo.export.formats import ExportModel, to_onnx, to_openvino, to_torch_ex
 from segzoo.export.parity import RunFn, check_parity, parity_images
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import ConfigError, Range
-from segzoo.types import Dataset, DatasetInfo
+from segzoo.types import Dataset, DatasetInfo, PlainDict
 
 Side = Annotated[int, Range(33, 8192)]
 CallFn = Callable[[np.ndarray], list[np.ndarray]]  # a batch of images -> all outputs of an exported file
@@ -25,7 +25,7 @@ CallFn = Callable[[np.ndarray], list[np.ndarray]]  # a batch of images -> all ou
 def export_model(
     model: nn.Module,
     info: DatasetInfo,
-    metadata: dict[str, Any],
+    metadata: PlainDict,
     dataset: Dataset,
     folder: Path,
     *,
@@ -35,7 +35,7 @@ def export_model(
     output: Literal["labels", "logits", "both"] = "labels",
     min_agreement: Annotated[float, Range(0, 1)] = 0.999,
     bundle: bool = False,
-) -> dict[str, Any]:
+) -> PlainDict:
     """Export a model and keep the file only if its labels agree.
 
     The file is ``model.<onnx|xml|pt2>``. The parity check compares it with the network on images of many sizes.

@@ -13,9 +13,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from segzoo.io import write_atomically
 from segzoo.layers.normalize import normalize_rows_
 from segzoo.layers.resize import resize
+from segzoo.types import PlainMapping
 
 InputFormat = Literal["uint8", "float"]
 OutputFormat = Literal["labels", "logits", "both"]
@@ -87,7 +87,7 @@ class ExportModel(nn.Module):
         return normalize_rows_(image.float(), self.mean, self.std)
 
 
-def to_onnx(model: ExportModel, path: Path, metadata: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+def to_onnx(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple[int, int] | None = None) -> None:
     """Write one ``.onnx`` file atomically.
 
     Args:
@@ -115,7 +115,7 @@ def to_onnx(model: ExportModel, path: Path, metadata: Mapping[str, Any], *, hw: 
     write_atomically(path, lambda file: file.write(proto.SerializeToString()))
 
 
-def to_openvino(model: ExportModel, path: Path, metadata: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+def to_openvino(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple[int, int] | None = None) -> None:
     """Write the ``.xml`` and ``.bin`` files of an OpenVINO model.
 
     Weights are stored in fp32. The arguments are those of ``to_onnx``.
@@ -136,7 +136,7 @@ def to_openvino(model: ExportModel, path: Path, metadata: Mapping[str, Any], *, 
             os.replace(Path(folder) / target.name, target)
 
 
-def to_torch_export(model: ExportModel, path: Path, metadata: Mapping[str, Any], *, hw: tuple[int, int] | None = None) -> None:
+def to_torch_export(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple[int, int] | None = None) -> None:
     """Write a ``.pt2`` file for ``torch.export.load``.
 
     The arguments are those of ``to_onnx``.

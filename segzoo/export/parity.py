@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from segzoo.types import Dataset, DatasetInfo, ParityError
+from segzoo.types import Dataset, DatasetInfo, ParityError, PlainDict
 from segzoo.visualization import comparison_panel, image_grid
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
@@ -56,7 +56,7 @@ def parity_images(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarr
 @torch.no_grad()
 def check_parity(
     run: RunFn, network: nn.Module, images: Sequence[np.ndarray], info: DatasetInfo, folder: Path, *, min_agreement: float
-) -> list[dict[str, Any]]:
+) -> list[PlainDict]:
     """Compare the labels of an exported network with the original's.
 
     Each image is labeled twice: alone, and in a batch with its mirror image.

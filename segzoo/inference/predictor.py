@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from segzoo.io import write_atomically
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.registry import Range
-from segzoo.types import DataError, DatasetInfo
+from segzoo.types import DataError, DatasetInfo, PlainDict
 from segzoo.visualization import IGNORED, overlay, with_legend
 
 
@@ -42,7 +42,7 @@ def predict_images(
     flip: bool = False,
     overlays: Literal["png", "jpg", "none"] = "png",
     alpha: Annotated[float, Range(0, 1)] = 0.5,
-) -> dict[str, Any]:
+) -> PlainDict:
     """Write a label map and an overlay for every image found.
 
     The files are ``labels/<name>.png`` and ``overlays/<name>.<png|jpg>``, written atomically. A label map is a PNG of class ids at the

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from segzoo.registry import ConfigError
+from segzoo.types import PlainDict
 
 
 class PostProcessor(Protocol):
@@ -72,7 +73,7 @@ class InferenceProtocol:
         """
         return self.mode == "whole" and self.scales == (1.0,) and not self.flip and self.post is None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PlainDict:
         """Return the protocol as JSON-able containers, including its fixed conventions."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

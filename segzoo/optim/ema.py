@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from segzoo.types import PlainDict
 
 
 class ModelEma:
@@ -58,14 +59,14 @@ class ModelEma:
         finally:
             self._swap()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> PlainDict:
         """The state that a checkpoint stores in addition to the average.
 
         Call it inside ``applied``, where this object holds the trained weights.
         """
         return {} if self.decay is None else {"steps": self.steps, "trained": {n: t.cpu() for n, t in self.tensors.items()}}
 
-    def restore(self, saved: dict[str, Any]) -> None:
+    def restore(self, saved: PlainDict) -> None:
         """Restore the output of ``state``.
 
         The model must hold the average. With an empty state, the average starts over from the model's weights.

@@ -6,7 +6,7 @@ import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from segzoo.pruning.selection import FilterImportance, channel_importance, pruna
 from segzoo.pruning.sensitivity import RATIOS, SensitivityCurve, scan_sensitivity
 from segzoo.pruning.surgery import drop_channels, remove_channels_
 from segzoo.registry import ConfigError
+from segzoo.types import PlainDict
 
 Criterion = Callable[..., FilterImportance]  # (model, graph, calibration, **settings of its own)
 BroadcastFn = Callable[[Callable[[], set[int]]], set[int]]  # calls a function on one rank, returns its result on all
@@ -88,7 +89,7 @@ class Pruner:
     """
 
     criterion: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: PlainDict = field(default_factory=dict)
     importance: Criterion
     keep_ratios: tuple[float, ...]
     start: float

@@ -11,6 +11,7 @@ from segzoo.device import RuntimePrecision
 from segzoo.pruning._base import Criterion, Pruner, Target
 from segzoo.pruning.ranking import Allocation
 from segzoo.registry import PRUNERS, ConfigError, Range, settings_of
+from segzoo.types import PlainDict
 
 Ratio = Annotated[float, Range(0, 1, above=True)]
 Limit = Annotated[float, Range(0, None, above=True)]
@@ -45,7 +46,7 @@ class PrunerBuilder:
         settings: shared and own settings, each with its default; read by ``settings_of``.
     """
 
-    def __init__(self, criterion: Criterion, defaults: dict[str, Any]):
+    def __init__(self, criterion: Criterion, defaults: PlainDict):
         functools.update_wrapper(self, criterion)
         self.criterion, self.own_settings = criterion, settings_of(criterion)
         settings = settings_of(build_pruner) | self.own_settings
@@ -59,7 +60,7 @@ class PrunerBuilder:
 
 def build_pruner(
     criterion: Criterion,
-    settings: dict[str, Any],
+    settings: PlainDict,
     *,
     keep_ratio: Ratio = 0.5,
     keep_schedule: tuple[Ratio, ...] | None = None,

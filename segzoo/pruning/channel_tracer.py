@@ -6,7 +6,7 @@ is kept anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from segzoo.pruning.op_rules import ELEMENTWISE, KEPT, Labels, ParamDim, UntraceableOp, propagate
+from segzoo.types import PlainDict, PlainMapping
 
 Row = Sequence[int]
 
@@ -91,7 +92,7 @@ class ChannelTracer(TorchDispatchMode):
     def _labels_of(self, tensor: Tensor) -> Labels:
         return self.labels[tensor] if tensor in self.labels else (None,) * tensor.dim()
 
-    def _output_labels(self, kind: str, arguments: Mapping[str, Any], tensors: list[Tensor], output: Tensor, index: int) -> Labels:
+    def _output_labels(self, kind: str, arguments: PlainMapping, tensors: list[Tensor], output: Tensor, index: int) -> Labels:
         """The labels of one output of an operation."""
         if kind == "convolution":
             return self._convolution(arguments, output)
@@ -107,7 +108,7 @@ class ChannelTracer(TorchDispatchMode):
             return self._elementwise(tensors, output)
         return propagate(kind, arguments, self._labels_of(tensors[0]), tensors[0].shape, output.shape)
 
-    def _convolution(self, arguments: Mapping[str, Any], output: Tensor) -> Labels:
+    def _convolution(self, arguments: PlainMapping, output: Tensor) -> Labels:
         if arguments["groups"] != 1:
             raise UntraceableOp("is a grouped convolution")
         weight, bias = arguments["weight"], arguments["bias"]
@@ -200,7 +201,7 @@ class ChannelTracer(TorchDispatchMode):
         return (None,) * output.dim()
 
 
-def _named_arguments(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _named_arguments(func: OpOverload, args: Sequence[Any], kwargs: PlainMapping) -> PlainDict:
     """Arguments of an operation by their schema names, defaults included."""
     schema = func._schema.arguments
     given = dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
+
+from segzoo.types import PlainMapping
 
 Labels = tuple[tuple[int, ...] | None, ...]  # of a tensor: one label per index, for each dimension that holds channels
 KEPT = 0  # label of what must never be removed: the image's color channels and the classes
@@ -48,7 +50,7 @@ class UntraceableOp(Exception):
     """
 
 
-def propagate(kind: str, arguments: Mapping[str, Any], labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
+def propagate(kind: str, arguments: PlainMapping, labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels:
     """Labels of the output of an operation with one traced input.
 
     Args:
@@ -79,7 +81,7 @@ def propagate(kind: str, arguments: Mapping[str, Any], labels: Labels, before: S
     raise UntraceableOp("is not supported by pruning")
 
 
-def _spatial(kind: str, arguments: Mapping[str, Any], labels: Labels) -> Labels:
+def _spatial(kind: str, arguments: PlainMapping, labels: Labels) -> Labels:
     num_dims = len(arguments["pad"]) // 2 if kind == "constant_pad_nd" else 2
     if any(row is not None for row in (*labels[2:], *labels[len(labels) - num_dims :])):
         raise UntraceableOp("runs along channels")
@@ -112,7 +114,7 @@ def _view(labels: Labels, before: Sequence[int], after: Sequence[int]) -> Labels
     return tuple(result)
 
 
-def _permute(kind: str, arguments: Mapping[str, Any], labels: Labels) -> Labels:
+def _permute(kind: str, arguments: PlainMapping, labels: Labels) -> Labels:
     order = list(range(len(labels)))
     if kind == "permute":
         order = [dim % len(labels) for dim in arguments["dims"]]
@@ -142,7 +144,7 @@ def _select(kind: str, dim: int, labels: Labels, before: Sequence[int], after: S
     return tuple(row for other, row in enumerate(labels) if other != dim or kind not in ("select", "unbind"))
 
 
-def _reduce(kind: str, arguments: Mapping[str, Any], labels: Labels, after: Sequence[int]) -> Labels:
+def _reduce(kind: str, arguments: PlainMapping, labels: Labels, after: Sequence[int]) -> Labels:
     reduced = {dim % len(labels) for dim in arguments.get("dim") or range(len(labels))}
     if kind != "sum" and any(labels[dim] is not None for dim in reduced):
         raise UntraceableOp("compares channels with each other")

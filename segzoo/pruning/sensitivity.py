@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from segzoo.pruning.dependency_graph import ChannelGraph
 from segzoo.pruning.selection import prunable_groups
 from segzoo.pruning.surgery import channels_masked
+from segzoo.types import PlainMapping
 
 RATIOS = (0.75, 0.5, 0.25)
 BISECTION_STEPS = 40  # each halves the interval that contains the common rise of the loss
@@ -36,7 +36,7 @@ class SensitivityCurve:
     losses: dict[float, float]
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> SensitivityCurve:
+    def from_dict(cls, plain: PlainMapping) -> SensitivityCurve:
         """Rebuild a curve from its ``dataclasses.asdict``, stored as JSON."""
         losses = {float(ratio): loss for ratio, loss in plain["losses"].items()}
         return cls(plain["group"], tuple(plain["layers"]), plain["channels"], losses)

@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from segzoo.types import PlainDict, PlainMapping
+
 IGNORED_KEYS = ("resume", "workers", "device", "out", "jobs_per_gpu", "dry_run")  # they do not change results
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
+def config_hash(config: PlainMapping) -> str:
     """Hash the settings of a configuration that change results.
 
     Settings for location, speed and resuming are ignored.
@@ -19,7 +21,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def diff_configs(old: PlainMapping, new: PlainMapping) -> list[str]:
     """List differences in settings that change results, as ``key: old -> new``."""
     if config_hash(old) == config_hash(new):
         return []
@@ -30,12 +32,12 @@ def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
 
 
-def _as_json(leaves: Mapping[str, Any], key: str) -> str | None:
+def _as_json(leaves: PlainMapping, key: str) -> str | None:
     """JSON of a value, where False and 0 differ, None if absent."""
     return json.dumps(leaves[key], sort_keys=True) if key in leaves else None
 
 
-def flatten(tree: Any, path: str = "") -> dict[str, Any]:
+def flatten(tree: Any, path: str = "") -> PlainDict:
     """Flatten a nested mapping to dotted paths and leaf values.
 
     An empty mapping counts as a leaf.

@@ -10,9 +10,10 @@ import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from segzoo.types import PlainDict
 
 PACKAGES = (
     "segzoo",
@@ -28,7 +29,7 @@ PACKAGES = (
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
 
 
-def describe_environment() -> dict[str, Any]:
+def describe_environment() -> PlainDict:
     """Describe everything that affects a run's speed and exact results.
 
     Returns plain JSON-able containers, without user and host names.
@@ -56,7 +57,7 @@ def versions(*more: str) -> dict[str, str | None]:
     return installed
 
 
-def machine() -> dict[str, Any]:
+def machine() -> PlainDict:
     """CPU, its vector and matrix instructions, thread count and GPU."""
     cpuinfo = dict(_cpuinfo())
     cuda = torch.cuda.is_available()
@@ -85,7 +86,7 @@ def clocks_mhz() -> dict[str, float | None]:
     return {"cpu": sum(cores) / len(cores) if cores else None, "gpu": gpu}
 
 
-def git_commit() -> dict[str, Any] | None:
+def git_commit() -> PlainDict | None:
     """Commit of the checkout this code runs from, or None outside one.
 
     ``changed`` tells whether there are uncommitted changes, benchmark results excepted.

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,12 +19,13 @@ from segzoo.runs.config_diff import config_hash, diff_configs
 from segzoo.runs.environment import describe_environment
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.run_dir import RunDir, make_timestamped_dir, read_result
+from segzoo.types import PlainDict
 
 METADATA_FILES = {"config.yaml", "env.json", "run.lock"}  # written before any result
 
 
 def open_run(
-    tool: str, title: str, config: dict[str, Any], root: Path = Path("runs"), *, out: str | None = None, resume: str = "none"
+    tool: str, title: str, config: PlainDict, root: Path = Path("runs"), *, out: str | None = None, resume: str = "none"
 ) -> RunDir:
     """Open the run directory of a command, new or resumed.
 
@@ -65,7 +65,7 @@ def open_run(
 
 @contextmanager
 def create_output_dir(
-    tool: str, title: str, config: dict[str, Any], root: Path = Path("runs"), *, out: str | None = None
+    tool: str, title: str, config: PlainDict, root: Path = Path("runs"), *, out: str | None = None
 ) -> Iterator[Path]:
     """Create the output directory of a tool that does not train.
 
@@ -93,7 +93,7 @@ def create_output_dir(
         raise
 
 
-def _write_metadata(path: Path, config: dict[str, Any]) -> None:
+def _write_metadata(path: Path, config: PlainDict) -> None:
     write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_json(path / "env.json", describe_environment())
 
@@ -108,7 +108,7 @@ def _new_run(path: Path, kind: str, resume_from: Path | None = None) -> RunDir:
     return _lock(RunDir(path, resume_from, message=f"{kind}: {path}"))
 
 
-def _auto_resume_out(path: Path, config: dict[str, Any]) -> RunDir:
+def _auto_resume_out(path: Path, config: PlainDict) -> RunDir:
     if not _holds_run(path):
         return _new_run(path, "new run, nothing to resume")
     differences = _config_differences(path, config)
@@ -122,7 +122,7 @@ def _auto_resume_out(path: Path, config: dict[str, Any]) -> RunDir:
     return _resume(_lock(RunDir(path)))
 
 
-def _auto_resume_newest(parent: Path, config: dict[str, Any]) -> RunDir:
+def _auto_resume_newest(parent: Path, config: PlainDict) -> RunDir:
     """Resume the newest matching run that no other process is using.
 
     A run matches if it is unfinished and has the same configuration. If there is none, start a new run.
@@ -136,7 +136,7 @@ def _auto_resume_newest(parent: Path, config: dict[str, Any]) -> RunDir:
     return _new_run(make_timestamped_dir(parent), "new run, no unfinished run of this configuration")
 
 
-def _resume_path(path: Path, out: Path | None, config: dict[str, Any]) -> RunDir:
+def _resume_path(path: Path, out: Path | None, config: PlainDict) -> RunDir:
     try:
         run_path, checkpoint = split_run_and_step(path)
     except CheckpointError as error:
@@ -176,7 +176,7 @@ def _is_finished(path: Path) -> bool:
     return read_result(path).get("finished") is True
 
 
-def _config_differences(path: Path, config: dict[str, Any]) -> str:
+def _config_differences(path: Path, config: PlainDict) -> str:
     """Differences from a run's ``config.yaml`` in one line, or an empty string."""
     try:
         old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
@@ -202,7 +202,7 @@ def open_run_distributed(
     dist: Distributed,
     tool: str,
     title: str,
-    config: dict[str, Any],
+    config: PlainDict,
     root: Path = Path("runs"),
     *,
     out: str | None = None,

@@ -6,9 +6,10 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from segzoo.io import to_plain_containers, write_json
+from segzoo.types import PlainDict
 
 
 @dataclass
@@ -41,11 +42,11 @@ class RunDir:
         self.close()
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> PlainDict:
         """Contents of ``result.json``, empty before the run ends."""
         return read_result(self.path)
 
-    def finish(self, result: dict[str, Any]) -> None:
+    def finish(self, result: PlainDict) -> None:
         """Write ``result.json`` and mark the run as finished."""
         write_json(self.path / "result.json", to_plain_containers(result) | {"finished": True})
         self.close()
@@ -83,7 +84,7 @@ def make_timestamped_dir(parent: Path) -> Path:
             return path
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> PlainDict:
     """Read ``result.json`` of a run directory, empty if missing or unreadable."""
     try:
         result = json.loads((path / "result.json").read_text(encoding="utf-8"))

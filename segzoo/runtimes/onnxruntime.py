@@ -15,6 +15,7 @@ from segzoo.export.formats import ExportModel
 from segzoo.layers.conv import Classifier
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import InferenceFn, RuntimeRequest, RuntimeUnavailable, as_float32, onnx_file, supports_precisions
+from segzoo.types import PlainDict
 
 
 @RUNTIMES.register
@@ -71,7 +72,7 @@ def _quantize(path: Path, request: RuntimeRequest, num_calibration_images: int) 
         def __init__(self) -> None:
             self.images: Iterator[np.ndarray] = iter(request.calibration_images[:num_calibration_images])
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self) -> PlainDict | None:
             image = next(self.images, None)
             return None if image is None else {"image": image[None]}
 

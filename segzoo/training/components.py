@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import nn
 from torch.optim import Optimizer
@@ -14,7 +14,7 @@ from segzoo.data.loader import Augment
 from segzoo.device import DeviceName, PrecisionName
 from segzoo.pruning._base import Pruner
 from segzoo.registry import ConfigError, Range
-from segzoo.types import Dataset, DatasetInfo, DistillationLoss, MixBatch, SegmentationLoss
+from segzoo.types import Dataset, DatasetInfo, DistillationLoss, MixBatch, PlainDict, SegmentationLoss
 
 Positive = Annotated[int, Range(1)]
 
@@ -46,7 +46,7 @@ class TrainingComponents:
     make_optimizer: Callable[[nn.Module], Optimizer]
     make_schedule: Callable[[int], Callable[[int], float]]
     info: DatasetInfo
-    config: dict[str, Any]
+    config: PlainDict
     mix: MixBatch | None = None
     pruner: Pruner | None = None
     distill: DistillationLoss | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from segzoo.training.logger import MetricLogger
 from segzoo.training.pruning import ScheduledPruning
 from segzoo.training.results import log_step, prediction_panels, run_summary, save_prediction_grid, store_scores
 from segzoo.training.state import TrainingState
+from segzoo.types import PlainDict
 
 
 @dataclass(kw_only=True)
@@ -118,7 +118,7 @@ class TrainingContext:
             )
         return stale >= patience
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> PlainDict:
         """Save the prediction grid and return the summary of the run.
 
         Every rank returns the same summary.
@@ -131,7 +131,7 @@ class TrainingContext:
         components, count = self.components, self.settings.num_val_images
         return prediction_panels(self.model, components.val_set, components.info, self.precision, count)
 
-    def _trainer_state(self) -> dict[str, Any]:
+    def _trainer_state(self) -> PlainDict:
         """Collect the state except the weights in plain containers and tensors.
 
         Every rank calls it.

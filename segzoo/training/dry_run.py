@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,6 +24,7 @@ from segzoo.training.logger import NullLogger
 from segzoo.training.pruning import ScheduledPruning
 from segzoo.training.state import TrainingState
 from segzoo.training.step import TrainStep
+from segzoo.types import PlainDict
 
 MEMORY_MARGIN = 0.92  # fraction of the memory that suggested settings may use
 
@@ -36,7 +36,7 @@ class OutOfMemory(RuntimeError):
     """
 
 
-def estimate_resources(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> dict[str, Any]:
+def estimate_resources(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> PlainDict:
     """Take steps on two small batches and extrapolate to the whole batch.
 
     Pruning stages due before the first step are run as well. The weights change, so the model must not be trained afterwards. Memory is

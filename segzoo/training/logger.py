@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from segzoo.checkpoints.store import step_dir
 from segzoo.distributed import Distributed
 from segzoo.io import write_text
 from segzoo.runs.run_dir import RunDir
+from segzoo.types import PlainMapping
 
 INFO_INTERVAL = 15.0  # seconds between progress lines without a terminal
 
@@ -60,7 +60,7 @@ class MetricLogger:
         config: written to TensorBoard as text.
     """
 
-    def __init__(self, path: Path, step: int, evaluated: bool, total_steps: int, config: Mapping[str, Any]):
+    def __init__(self, path: Path, step: int, evaluated: bool, total_steps: int, config: PlainMapping):
         import yaml
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
@@ -152,7 +152,7 @@ class NullLogger(MetricLogger):
         pass
 
 
-def open_log(run: RunDir, step: int, total_steps: int, config: Mapping[str, Any], dist: Distributed) -> MetricLogger:
+def open_log(run: RunDir, step: int, total_steps: int, config: PlainMapping, dist: Distributed) -> MetricLogger:
     """Open the log of a run at ``step``.
 
     Ranks above 0 get a ``NullLogger``.

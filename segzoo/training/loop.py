@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import Any
 
 import torch
 
@@ -25,11 +24,10 @@ from segzoo.training.logger import open_log
 from segzoo.training.pruning import ScheduledPruning
 from segzoo.training.state import Diverged, resume, set_learning_rates
 from segzoo.training.step import TrainStep
+from segzoo.types import PlainDict
 
 
-def train(
-    components: TrainingComponents, run: RunDir, settings: TrainingSettings, dist: Distributed = SINGLE_PROCESS
-) -> dict[str, Any]:
+def train(components: TrainingComponents, run: RunDir, settings: TrainingSettings, dist: Distributed = SINGLE_PROCESS) -> PlainDict:
     """Train a model, with evaluations and checkpoints.
 
     Args:
@@ -66,7 +64,7 @@ def _training_loop(
     dist: Distributed,
     precision: Precision,
     stop: StopSignal,
-) -> dict[str, Any]:
+) -> PlainDict:
     """Run all steps from the first or resumed one to the last.
 
     Each iteration saves and evaluates if due, then takes one optimizer step.

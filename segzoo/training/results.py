@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.training.logger import MetricLogger
 from segzoo.training.state import TrainingState
-from segzoo.types import Dataset, DatasetInfo
+from segzoo.types import Dataset, DatasetInfo, PlainDict
 from segzoo.visualization import comparison_panel, image_grid
 
 
@@ -104,7 +103,7 @@ def prediction_panels(
     return panels
 
 
-def run_summary(run: Path, state: TrainingState, model: nn.Module) -> dict[str, Any]:
+def run_summary(run: Path, state: TrainingState, model: nn.Module) -> PlainDict:
     """Summarize a finished run.
 
     The summary has the scores of the best and the last checkpoint, the length of the run and the number of parameters.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from segzoo.registry import ConfigError
 from segzoo.runs.run_dir import RunDir
 from segzoo.training.logger import AverageMeters, MetricLogger
 from segzoo.training.pruning import ScheduledPruning, match_memory_format_
+from segzoo.types import PlainDict
 
 
 class Diverged(RuntimeError):
@@ -149,7 +149,7 @@ def resume(
     )
 
 
-def _restore_rng(states: list[dict[str, Any]], images: int, dist: Distributed) -> None:
+def _restore_rng(states: list[PlainDict], images: int, dist: Distributed) -> None:
     if len(states) != dist.size:
         if dist.is_main:
             print(f"{len(states)} processes wrote the checkpoint, {dist.size} resume from it, after {images} images", flush=True)

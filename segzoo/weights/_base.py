@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
+
+from segzoo.types import PlainDict
 
 
 class LoadableBackbone(Protocol):
@@ -14,7 +16,7 @@ class LoadableBackbone(Protocol):
     See ``segzoo.backbones`` for what the methods do.
     """
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> PlainDict: ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
@@ -38,7 +40,7 @@ class LoadableModel(Protocol):
     @property
     def backbone(self) -> LoadableBackbone: ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> PlainDict: ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 

@@ -15,6 +15,7 @@ from segzoo.checkpoints.paths import resolve_verified_file
 from segzoo.checkpoints.serialization import read_safetensors
 from segzoo.checkpoints.store import CheckpointError
 from segzoo.registry import ConfigError
+from segzoo.types import PlainDict
 
 WRAPPER_KEYS = ("state_dict", "model")  # under which other libraries' checkpoints store the weights
 
@@ -24,7 +25,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return read_weights(path)[0]
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], PlainDict]:
     """Read the tensors of a weight file and its segzoo metadata.
 
     A state dict may be stored directly, or under the key ``state_dict`` or ``model``. The prefixes added by DDP (``module.``) and
@@ -105,7 +106,7 @@ def read_published(entry: str, setting: str) -> tuple[dict[str, Tensor], tuple[s
     return dict(state), tuple(name.strip("_") for name in weights.meta.get("categories", ()))
 
 
-def _read(file: Path) -> tuple[Any, dict[str, Any]]:
+def _read(file: Path) -> tuple[Any, PlainDict]:
     if file.suffix == ".safetensors":
         return read_safetensors(file)
     return torch.load(file, map_location="cpu", weights_only=True), {}

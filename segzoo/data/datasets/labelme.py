@@ -18,7 +18,7 @@ from segzoo.data.masks import check_size, label_dtype
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
 from segzoo.registry import DATA, ConfigError, Range
-from segzoo.types import DataError
+from segzoo.types import DataError, PlainDict
 
 POINT_COUNTS = {"polygon": (3, None), "rectangle": (2, 2), "circle": (2, 2)}  # minimum and maximum
 
@@ -142,7 +142,7 @@ class LabelMeShapes:
         return kind, points
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> PlainDict:
     """Read a LabelMe file.
 
     Raises:

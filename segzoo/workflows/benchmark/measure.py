@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from segzoo.device import RuntimePrecision, peak_memory, reset_peak_memory
 from segzoo.registry import Range
 from segzoo.runtimes._base import InferenceFn
+from segzoo.types import PlainDict
 from segzoo.workflows.benchmark.roofline import roofline
 from segzoo.workflows.benchmark.timing import measure
 
@@ -34,7 +35,7 @@ def benchmark(
     precision: RuntimePrecision = "fp32",
     max_seconds: Annotated[float, Range(0, None, above=True)] = 20.0,
     ci_half_width: Annotated[float, Range(0, 1, above=True)] = 0.03,
-) -> dict[str, Any]:
+) -> PlainDict:
     """Time a network and compare its labels with eager fp32.
 
     Args:

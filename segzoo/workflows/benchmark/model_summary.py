@@ -20,6 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from segzoo.registry import Range
 from segzoo.reporting.tables import markdown_table
+from segzoo.types import PlainDict
 
 aten: Any = torch.ops.aten
 GLOBAL_OPS = (aten.bmm, aten.mm, aten.index, aten.mean)  # global or pyramid pooling: every output sees the whole image
@@ -67,7 +68,7 @@ def describe(
     return rows
 
 
-def totals(rows: list[Row]) -> dict[str, Any]:
+def totals(rows: list[Row]) -> PlainDict:
     """Sum up the layers of a model.
 
     Returns:
@@ -80,7 +81,7 @@ def totals(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def model_complexity(model: nn.Module, hw: tuple[int, int]) -> dict[str, Any]:
+def model_complexity(model: nn.Module, hw: tuple[int, int]) -> PlainDict:
     """Compute ``totals`` of a network at its current channel widths.
 
     The network may be pruned and on any device. It is left unchanged.

@@ -5,13 +5,14 @@ Latencies published by others are listed separately, as claims.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segzoo.io import write_json, write_text
 from segzoo.reporting.html import render_template
 from segzoo.reporting.tables import markdown_table
+from segzoo.types import PlainDict, PlainMapping
 
 COLUMNS = (
     "model",
@@ -60,7 +61,7 @@ CLAIMS = (
 )
 
 
-def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+def write_tables(folder: Path, rows: Sequence[PlainMapping]) -> str:
     """Write ``bench.json``, ``bench.md`` and ``bench.html`` and return the Markdown."""
     columns, lines, shared = _table(rows)
     text = (f"{shared}\n\n" if shared else "") + markdown_table(columns, [[_inline(str(c or "")) for c in line] for line in lines])
@@ -73,7 +74,7 @@ def write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[Any]], str]:
+def _table(rows: Sequence[PlainMapping]) -> tuple[Sequence[str], list[list[Any]], str]:
     """Arrange rows as columns, lines and a sentence of shared values.
 
     A single row is transposed to one line per value.
@@ -91,7 +92,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[str], list[list[
     )
 
 
-def _with_varying_settings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _with_varying_settings(rows: Sequence[PlainMapping]) -> list[PlainDict]:
     """Add the settings in which rows of one runtime differ.
 
     Each row gets ``varying_settings``, such as ``channels_last=True``, or None.
@@ -107,7 +108,7 @@ def _with_varying_settings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     return extended
 
 
-def _cells(row: Mapping[str, Any]) -> list[Any]:
+def _cells(row: PlainMapping) -> list[Any]:
     """Format a row as one cell per column, None if unknown."""
     remarks = row.get("error") or "; ".join(row.get("warnings", []))
     size = "x".join(map(str, row["hw"])) if row.get("hw") else None
@@ -138,7 +139,7 @@ def _inline(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def page(rows: Sequence[Mapping[str, Any]]) -> str:
+def page(rows: Sequence[PlainMapping]) -> str:
     """Standalone HTML page with a latency chart, the table and published results."""
     timed = [row for row in _with_varying_settings(rows) if "ms_per_image" in row]
     columns, lines, shared = _table(rows)
@@ -154,7 +155,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _bars(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+def _bars(rows: Sequence[PlainMapping]) -> list[tuple[str, float, float]]:
     """Label, median and 90th percentile in milliseconds of each row.
 
     A label names the settings by which the rows differ.

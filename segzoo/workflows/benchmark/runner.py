@@ -6,7 +6,7 @@ import copy
 import multiprocessing
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from segzoo.config.commands import arguments_for
 from segzoo.config.sections import section_settings
 from segzoo.device import DeviceName, RuntimePrecision, pick_device
 from segzoo.registry import RUNTIMES, ConfigError, Range
-from segzoo.types import DataError
+from segzoo.types import DataError, PlainDict, PlainMapping
 from segzoo.workflows.benchmark.workload import Workload, benchmark_images, build_workload
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ MAX_ERROR_LENGTH = 300  # characters of an error in a row
 
 
 def run_benchmark(
-    config: Mapping[str, Any],
+    config: PlainMapping,
     *,
     device: DeviceName = "auto",
     threads: Annotated[int, Range(1, None)] | None = None,
     num_check_images: Annotated[int, Range(1, None)] = 2,
-) -> dict[str, Any]:
+) -> PlainDict:
     """Build the configured network and runtime and benchmark them.
 
     Args:
@@ -95,7 +95,7 @@ def run_benchmark(
     return row | result | {"build_s": build_seconds}
 
 
-def run_in_subprocess(config: Mapping[str, Any]) -> dict[str, Any]:
+def run_in_subprocess(config: PlainMapping) -> PlainDict:
     """Run ``run_benchmark`` in a fresh process, isolated from earlier runs.
 
     Args:
@@ -127,11 +127,11 @@ def run_in_subprocess(config: Mapping[str, Any]) -> dict[str, Any]:
 class _Outcome(NamedTuple):
     """Message of the subprocess: a row, or an error for the user."""
 
-    row: dict[str, Any]
+    row: PlainDict
     user_error: ConfigError | DataError | None
 
 
-def _send_outcome(config: dict[str, Any], connection: Connection) -> None:
+def _send_outcome(config: PlainDict, connection: Connection) -> None:
     """Run the benchmark in the child process and send its outcome."""
     try:
         outcome = _Outcome(run_benchmark(config, **arguments_for(run_benchmark, config)), None)
@@ -193,7 +193,7 @@ def make_segmenter(
     return lambda: upsample_argmax(infer(example), example.shape[1:3], align_corners)
 
 
-def _identity(workload: Workload, config: Mapping[str, Any], image_size: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(workload: Workload, config: PlainMapping, image_size: PlainMapping) -> PlainDict:
     """Collect the keys of a row that identify the configuration and network."""
     from segzoo.workflows.benchmark.model_summary import model_complexity
 
@@ -209,7 +209,7 @@ def _num_batch_norms(model: torch.nn.Module) -> int:
     return sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
 
 
-def _requested(config: Mapping[str, Any]) -> dict[str, Any]:
+def _requested(config: PlainMapping) -> PlainDict:
     """Collect the keys of a row that follow from the configuration alone."""
     names = {group: (config.get(group) or {}).get("name") for group in ("model", "backbone")}
     runtime = {"runtime": config["runtime"]["name"], "settings": section_settings(config["runtime"])}

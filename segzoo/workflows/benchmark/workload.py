@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from segzoo.config.build import build_data, build_model
 from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
 from segzoo.registry import DATA, ConfigError, Range
+from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +26,12 @@ class Workload(NamedTuple):
     model: SegModel
     info: DatasetInfo
     data: Dataset
-    config: Mapping[str, Any]  # with its ``model`` and ``backbone`` sections
+    config: PlainMapping  # with its ``model`` and ``backbone`` sections
     weights: str  # origin of the weights: checksum of the checkpoint, or seed and hash
 
 
 def build_workload(
-    config: Mapping[str, Any], *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
+    config: PlainMapping, *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
 ) -> Workload:
     """Load a network from a checkpoint, or initialize one randomly.
 

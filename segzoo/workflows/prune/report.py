@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segzoo.io import write_text
 from segzoo.reporting.html import render_template
 from segzoo.reporting.tables import markdown_table
+from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.pruning.sensitivity import SensitivityCurve
@@ -18,7 +19,7 @@ SPEEDUP_THRESHOLD = 0.97  # a network that takes more than this fraction of the 
 
 
 def write_report(
-    folder: Path, rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]], curves: Sequence[SensitivityCurve]
+    folder: Path, rows: Sequence[PlainMapping], times: Mapping[str, Sequence[Any]], curves: Sequence[SensitivityCurve]
 ) -> str:
     """Write ``report.md`` and ``report.html``.
 
@@ -49,7 +50,7 @@ def write_report(
     return text
 
 
-def _table(rows: Sequence[Mapping[str, Any]], times: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str | None]]]:
+def _table(rows: Sequence[PlainMapping], times: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str | None]]]:
     """Columns and one line per stage.
 
     Only the networks before pruning and after fine-tuning are timed. A pruned network of the same size as the fine-tuned one shares its

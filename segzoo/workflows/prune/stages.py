@@ -13,6 +13,7 @@ from segzoo.config.from_checkpoint import load
 from segzoo.device import DeviceName, Precision, PrecisionName, RuntimePrecision, pick_device
 from segzoo.io import write_json
 from segzoo.registry import RUNTIMES, Range, settings_of
+from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.benchmark.model_summary import model_complexity
 from segzoo.workflows.benchmark.runner import run_in_subprocess
 
@@ -34,7 +35,7 @@ def evaluate_stages(
     workers: Annotated[int, Range(0)] = 2,
     bench_hw: tuple[Side, Side] = (1024, 2048),
     sensitivity: bool = True,
-) -> tuple[list[dict[str, Any]], Sequence[SensitivityCurve]]:
+) -> tuple[list[PlainDict], Sequence[SensitivityCurve]]:
     """Evaluate a model before pruning, and right after its first stage.
 
     The first stage is evaluated only if it runs before the first training step. Results are stored in ``pruning_stages.json``. A resumed run
@@ -67,7 +68,7 @@ def evaluate_stages(
     model = components.model.to(torch_device)
     calibration = CalibrationSet(model, components, Precision(precision, torch_device))
 
-    def row(stage: str, network: Any) -> dict[str, Any]:
+    def row(stage: str, network: Any) -> PlainDict:
         result = evaluate(network, components.val_set, components.info, device=device, precision=precision, workers=workers)
         return {"what": stage, "miou": result.scores.miou, "miou_interval": result.interval} | _model_size(network, bench_hw)
 
@@ -87,7 +88,7 @@ def evaluate_stages(
     return rows, curves
 
 
-def _cache_key(components: TrainingComponents, **settings: Any) -> dict[str, Any]:
+def _cache_key(components: TrainingComponents, **settings: Any) -> PlainDict:
     """Everything that the results of ``evaluate_stages`` depend on, except the device."""
     from segzoo.checkpoints.serialization import state_dict_hash
 
@@ -97,27 +98,27 @@ def _cache_key(components: TrainingComponents, **settings: Any) -> dict[str, Any
     return json.loads(json.dumps(key))  # tuples become lists, as in the stored key
 
 
-def finetuned_result(run: Path, *, bench_hw: tuple[Side, Side] = (1024, 2048)) -> dict[str, Any]:
+def finetuned_result(run: Path, *, bench_hw: tuple[Side, Side] = (1024, 2048)) -> PlainDict:
     """The row of a finished training, for its best checkpoint."""
     summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
     scores = {key: summary[key] for key in ("miou", "miou_interval")}
     return {"what": "fine-tuned"} | scores | _model_size(load(run), bench_hw)
 
 
-def _model_size(model: nn.Module, hw: tuple[int, int]) -> dict[str, Any]:
+def _model_size(model: nn.Module, hw: tuple[int, int]) -> PlainDict:
     """Parameters and operations as in ``describe``, without training-only heads."""
     complexity = model_complexity(model, hw)
     return {key: complexity[key] for key in ("params", "gmacs")}
 
 
 def benchmark_before_after(
-    models: Mapping[str, str | Mapping[str, Any]],
+    models: Mapping[str, str | PlainMapping],
     *,
     device: DeviceName = "auto",
     bench_runtimes: tuple[str, ...] = ("eager", "openvino"),
     bench_precision: RuntimePrecision = "bf16",
     bench_hw: tuple[Side, Side] = (1024, 2048),
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[PlainDict]]:
     """Measure the latency of models in several runtimes.
 
     Each measurement runs in its own process: one image, from bytes to labels.
@@ -147,7 +148,7 @@ def benchmark_before_after(
         "ci_half_width": 0.03,
     }
 
-    def row(model: str | Mapping[str, Any], runtime: str) -> dict[str, Any]:
+    def row(model: str | PlainMapping, runtime: str) -> PlainDict:
         settings = {name: setting.default for name, setting in settings_of(RUNTIMES.get(runtime)).items()}
         source = {"ckpt": model} if isinstance(model, str) else dict(model)
         return {"runtime": runtime, **run_in_subprocess(common | source | {"runtime": {"name": runtime, **settings}})}

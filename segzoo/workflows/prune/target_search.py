@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
+from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.distributed import Distributed
@@ -70,7 +71,7 @@ def search_keep_ratio(
     folder: Path,
     device: DeviceName,
     log: Callable[[str], None] = print,
-    depends_on: Mapping[str, Any] | None = None,
+    depends_on: PlainMapping | None = None,
 ) -> float:
     """Find the largest keep ratio that meets the target.
 
@@ -106,7 +107,7 @@ def search_keep_ratio(
     return best
 
 
-def _ranking_settings(pruner: Pruner) -> dict[str, Any]:
+def _ranking_settings(pruner: Pruner) -> PlainDict:
     """Everything that determines which channels a keep ratio removes."""
     allocation = {"how": pruner.allocation, "multiple": pruner.round_to, "exclude": pruner.exclude}
     return {"by": pruner.criterion, **pruner.settings, **allocation}
