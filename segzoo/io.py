@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file atomically and durably.
 
     The content goes to a temporary file, which is renamed to ``path`` once it is on disk.
@@ -54,7 +54,7 @@ def remove_stale_temp_files(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def to_plain_containers(value: Any) -> Any:
+def to_plain_containers(value: object) -> Any:
     """Convert a value to the containers that YAML and JSON can hold.
 
     The result consists of dicts, lists, strings, numbers, booleans and None.
@@ -79,7 +79,7 @@ def _fsync_dir(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write ``content`` atomically as indented JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 

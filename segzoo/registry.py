@@ -137,7 +137,7 @@ class Registry:
             return [unknown_name_error(section, name, self.names())]
         return setting_errors(self.settings(name), values, section, f"{section} {name!r}")
 
-    def build(self, name: str, *objects: Any, **values: Any) -> Any:
+    def build(self, name: str, *objects: object, **values: object) -> Any:
         """Call a builder, or raise ConfigError if its settings are invalid."""
         errors = self.errors(name, values)
         if errors:
@@ -189,7 +189,7 @@ def describe_type(annotation: Any) -> str:
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-def type_error(value: Any, annotation: Any) -> str | None:
+def type_error(value: object, annotation: Any) -> str | None:
     """Describe the expected type if ``value`` does not match, else None.
 
     Lists match tuples, and integers match float. Booleans match neither int nor float.
@@ -238,7 +238,7 @@ def coerce(value: Any, annotation: Any) -> Any:
     return float(value) if annotation is float else value
 
 
-def _nearest_literal(value: Any, annotation: Any) -> str:
+def _nearest_literal(value: object, annotation: Any) -> str:
     args = get_args(annotation)
     options = [a for arg in args for a in (get_args(arg) if get_origin(arg) is Literal else [arg])]
     return did_you_mean(str(value), [str(option) for option in options if isinstance(option, str)])

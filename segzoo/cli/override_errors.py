@@ -6,7 +6,6 @@ Each message says what was set, what is valid and, where a name is close, what w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 
@@ -77,7 +76,7 @@ def value_error(override: Override, config: PlainDict, choices: PlainMapping) ->
     return None
 
 
-def _setting_hint(name: str, parent: str, node: Any, config: PlainDict, choices: PlainMapping) -> str:
+def _setting_hint(name: str, parent: str, node: object, config: PlainDict, choices: PlainMapping) -> str:
     """Suggest a setting for an unknown key and list the valid names.
 
     A setting of the same name elsewhere is suggested first, then the closest one below ``parent``.

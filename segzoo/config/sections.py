@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from segzoo.registry import (
     AUGMENTS,
@@ -46,7 +45,7 @@ def section_settings(section: PlainMapping) -> PlainDict:
     return {key: value for key, value in section.items() if key != "name"}
 
 
-def section_errors(section: str, given: Any, optional: bool = False) -> list[str]:
+def section_errors(section: str, given: object, optional: bool = False) -> list[str]:
     """List the errors of a section by itself.
 
     Args:

@@ -89,12 +89,10 @@ def evaluate(
         on_image: called after each image with its number, counted from 1. It may raise to stop the evaluation.
         post: ``post(image, probabilities) -> labels`` with ``describe()``, such as a CRF. None takes the most probable class.
         distributed: the ranks, which each evaluate a part of the images. All of them get the scores of the whole set.
-        device: device of the model.
-        precision: precision of the layers.
+        device, precision: device of the model and precision of its layers.
         workers: number of data loading processes. 0 loads in the main process.
         mode: ``whole`` images, or ``slide`` for overlapping windows.
-        crop: window size (H, W) in pixels, for ``slide``.
-        stride: stride (H, W) of the windows in pixels. None means two thirds of the crop.
+        crop, stride: window size and stride (H, W) in pixels, for ``slide``. A stride of None is two thirds of the crop.
         scales: scale factors of the image size.
         flip: also average over the horizontally flipped image.
 
@@ -103,27 +101,33 @@ def evaluate(
         DataError: if a file is invalid or its label does not fit the classes. The message names the file.
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
-    torch_device = pick_device(device)
-    layer_precision = Precision(precision, torch_device)
+    layer_precision = Precision(precision, pick_device(device))
     confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
     per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)
-    model.to(torch_device)
+    model.to(layer_precision.device)
     rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
     with eval_mode(model), closing(rank_batches) as batches:
         for batch in _progress_bar(batches, len(dataset) // distributed.size):
-            index = batch.indices[0]
-            try:
-                image_confusion = ConfusionMatrix(info.num_classes, info.ignore)
-                image_confusion.update(_predict(model, batch, info, protocol, layer_precision, mean_loss), batch.label)
-            except ValueError as error:
-                raise DataError(f"{', '.join(batch.names)}: {error}") from error
+            image_confusion = _count_image(model, batch, info, protocol, layer_precision, mean_loss)
             confusion.merge(image_confusion)
-            per_image_counts[index] = image_confusion.class_counts()
-            on_image(index + 1)
-    confusion.matrix = _sum_over_ranks(confusion.matrix, distributed, torch_device)
-    per_image_counts = _sum_over_ranks(per_image_counts, distributed, torch_device)
+            per_image_counts[batch.indices[0]] = image_confusion.class_counts()
+            on_image(batch.indices[0] + 1)
+    confusion.matrix = _sum_over_ranks(confusion.matrix, distributed, layer_precision.device)
+    per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
     scores = confusion.scores(info.classes, len(dataset), mean_loss.compute(distributed))
     return Evaluation(scores, confusion.matrix, protocol.to_dict(), protocol.id, per_image_counts, layer_precision.name)
+
+
+def _count_image(
+    model: nn.Module, batch: Batch, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision, mean_loss: _MeanLoss
+) -> ConfusionMatrix:
+    """Predict one image and count its pixels."""
+    confusion = ConfusionMatrix(info.num_classes, info.ignore)
+    try:
+        confusion.update(_predict(model, batch, info, protocol, precision, mean_loss), batch.label)
+    except ValueError as error:
+        raise DataError(f"{', '.join(batch.names)}: {error}") from error
+    return confusion
 
 
 class _MeanLoss:

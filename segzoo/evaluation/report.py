@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -72,7 +71,7 @@ def _percent(value: float | int | None) -> str:
     return f"{'-':>6}" if value is None else f"{100 * value:6.2f}"
 
 
-def _csv(rows: list[list[Any]]) -> str:
+def _csv(rows: list[list[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

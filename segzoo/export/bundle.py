@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def write_bundle(
     script = Path(__file__).with_name("bundle_predict.py")
     path = model.with_name("bundle.zip")
 
-    def write(file: Any) -> None:
+    def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.write(model, "model.onnx")
             archive.write(script, "predict.py")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,28 +63,19 @@ def export_model(
         ConfigError: if a package that the format needs is not installed, or if a bundle is requested for anything but an ONNX file from
             bytes to labels of at most 255 classes.
     """
-    if bundle and (format, input, output) != ("onnx", "uint8", "labels"):
-        raise ConfigError(f"bundle=true needs format=onnx input=uint8 output=labels, got {format}, {input}, {output}")
-    if bundle and info.num_classes > 255:
-        raise ConfigError(f"bundle=true supports up to 255 classes in its label images; this network has {info.num_classes}")
+    if bundle:
+        _check_bundle(format, input, output, info.num_classes)
     fused = copy.deepcopy(model)
     num_fused = fused.fuse_for_inference_()  # type: ignore[operator]
     exported = ExportModel(fused, info.mean, info.std, input=input, output=output).eval()
     suffix, write, load = FORMATS[format]
     path = folder / f"model.{suffix}"
-    files = (path, path.with_suffix(".bin"))
     reference = ExportModel(model, info.mean, info.std, input="uint8", output="labels").eval()
     images = parity_images(dataset, hw)
-    try:
+    with _removed_on_failure(path, format) as files:
         write(exported, path, metadata | {"dataset": info.to_dict()}, hw=hw)
         run = _labels_fn(load(path), exported)
         parity = check_parity(run, reference, images, info, folder, min_agreement=min_agreement)
-    except BaseException as error:  # keep no file that has not passed the check
-        for file in files:
-            file.unlink(missing_ok=True)
-        if isinstance(error, ImportError):
-            raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
-        raise
     size = sum(file.stat().st_size for file in files if file.exists())
     result = {"file": str(path), "bytes": size, "norms_merged": num_fused, "bundle": None, "parity": parity}
     if bundle:
@@ -91,6 +83,28 @@ def export_model(
         index = max(range(len(parity)), key=lambda i: (parity[i]["classes"], images[i].size))
         result["bundle"] = str(write_bundle(path, info, metadata, hw, images[index], run(images[index][None])[0]))
     return result
+
+
+def _check_bundle(format: str, input: str, output: str, num_classes: int) -> None:
+    """Reject exports that the bundle's program cannot run."""
+    if (format, input, output) != ("onnx", "uint8", "labels"):
+        raise ConfigError(f"bundle=true needs format=onnx input=uint8 output=labels, got {format}, {input}, {output}")
+    if num_classes > 255:
+        raise ConfigError(f"bundle=true supports up to 255 classes in its label images; this network has {num_classes}")
+
+
+@contextmanager
+def _removed_on_failure(path: Path, format: str) -> Iterator[tuple[Path, Path]]:
+    """Delete an exported file and its weights unless the block, which checks them, succeeds."""
+    files = (path, path.with_suffix(".bin"))
+    try:
+        yield files
+    except BaseException as error:
+        for file in files:
+            file.unlink(missing_ok=True)
+        if isinstance(error, ImportError):
+            raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
+        raise
 
 
 def _load_onnx(path: Path) -> CallFn:

@@ -67,11 +67,10 @@ def predict_images(
         DataError: if images could not be labeled. The message lists all of them.
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
-    torch_device = pick_device(device)
-    layer_precision = Precision(precision, torch_device)
+    layer_precision = Precision(precision, pick_device(device))
     images = find_images(source, output_dir)
     errors, start = [], time.perf_counter()
-    model.to(torch_device)
+    model.to(layer_precision.device)
     with eval_mode(model):
         for path, name in _progress_bar(images):
             try:

@@ -7,7 +7,7 @@ works as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from segzoo.types import DatasetInfo, Logits
 Weight = Annotated[float, Range(0, None)]
 LoadTeacher = Callable[[str], tuple[nn.Module, DatasetInfo]]
 ForwardFn = Callable[[nn.Module, Tensor], Logits]  # a forward pass in the number format of the training
-Hook = Callable[[nn.Module, tuple, Any], None]
+Hook = Callable[[nn.Module, tuple, object], None]
 Role = Literal["teacher", "student"]
 
 
@@ -155,7 +155,7 @@ class Teacher:
         return self.temperature**2 * divergence.mean()
 
     def _feature_hook(self, role: Role, name: str, network: nn.Module) -> Hook:
-        def store(module: nn.Module, inputs: tuple, output: Any) -> None:
+        def store(module: nn.Module, inputs: tuple, output: object) -> None:
             if role == "teacher" or network.training:  # of the network, because a frozen layer is in evaluation mode
                 self._features[role][name] = _feature_maps(output)
 
@@ -214,7 +214,7 @@ def _count_feature_maps(network: nn.Module, layers: Sequence[str], x: Tensor) ->
     return counts
 
 
-def _feature_maps(output: Any) -> list[Tensor]:
+def _feature_maps(output: object) -> list[Tensor]:
     """Feature maps (N, C, H, W) in a module's output.
 
     The output may be a tensor, a list or a dict.

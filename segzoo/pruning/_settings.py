@@ -11,7 +11,7 @@ from segzoo.device import RuntimePrecision
 from segzoo.pruning._base import Criterion, Pruner, Target
 from segzoo.pruning.ranking import Allocation
 from segzoo.registry import PRUNERS, ConfigError, Range, settings_of
-from segzoo.types import PlainDict
+from segzoo.types import PlainDict, PlainMapping
 
 Ratio = Annotated[float, Range(0, 1, above=True)]
 Limit = Annotated[float, Range(0, None, above=True)]
@@ -52,7 +52,7 @@ class PrunerBuilder:
         settings = settings_of(build_pruner) | self.own_settings
         self.settings = {name: replace(s, default=defaults.get(name, s.default)) for name, s in settings.items()}
 
-    def __call__(self, **values: Any) -> Pruner:
+    def __call__(self, **values: object) -> Pruner:
         values = {name: setting.default for name, setting in self.settings.items()} | values
         own_values = {name: values.pop(name) for name in self.own_settings}
         return build_pruner(self.criterion, own_values, **values)
@@ -101,22 +101,8 @@ def build_pruner(
     """
     targets = {"ms": target_ms, "gmacs": target_gmacs, "params": target_params}
     targets = {kind: value for kind, value in targets.items() if value is not None}
-    if len(targets) + (keep_schedule is not None) > 1:
-        names = ["keep_schedule"] * (keep_schedule is not None) + [f"target_{kind}" for kind in targets]
-        raise ConfigError(f"pruner.{' and pruner.'.join(names)} each determine how many channels are kept. Set only one of them.")
     ratios = keep_schedule or (keep_ratio,)
-    if any(later >= earlier for earlier, later in zip(ratios, ratios[1:], strict=False)):
-        raise ConfigError(f"pruner.keep_schedule={list(ratios)} must decrease: each value is a fraction of the initial channels")
-    if start >= 1:
-        raise ConfigError(
-            "pruner.start=1 would prune after the last step, that is, never. Set the fraction of the training before the first stage, "
-            "such as 0.5."
-        )
-    if targets and allocation != "uniform" and start > 0:
-        raise ConfigError(
-            f"pruner.target_{next(iter(targets))} with pruner.allocation={allocation} needs pruner.start=0: the ratio of each layer is "
-            "decided when it is pruned, so a keep ratio found before the training would miss the target. Or set pruner.allocation=uniform."
-        )
+    _check_combination(keep_schedule, ratios, start, allocation, targets)
     return Pruner(
         criterion=criterion.__name__,
         settings=settings,
@@ -129,3 +115,24 @@ def build_pruner(
         sparsity=sparsity,
         target=next((Target(kind, value, hw, runtime, precision) for kind, value in targets.items()), None),
     )
+
+
+def _check_combination(
+    keep_schedule: tuple[float, ...] | None, ratios: tuple[float, ...], start: float, allocation: Allocation, targets: PlainMapping
+) -> None:
+    """Reject settings that exclude each other."""
+    if len(targets) + (keep_schedule is not None) > 1:
+        names = ["keep_schedule"] * (keep_schedule is not None) + [f"target_{kind}" for kind in targets]
+        raise ConfigError(f"pruner.{' and pruner.'.join(names)} each determine how many channels are kept. Set only one of them.")
+    if any(later >= earlier for earlier, later in zip(ratios, ratios[1:], strict=False)):
+        raise ConfigError(f"pruner.keep_schedule={list(ratios)} must decrease: each value is a fraction of the initial channels")
+    if start >= 1:
+        raise ConfigError(
+            "pruner.start=1 would prune after the last step, that is, never. Set the fraction of the training before the first stage, "
+            "such as 0.5."
+        )
+    if targets and allocation != "uniform" and start > 0:
+        raise ConfigError(
+            f"pruner.target_{next(iter(targets))} with pruner.allocation={allocation} needs pruner.start=0: the ratio of each layer is "
+            "decided when it is pruned, so a keep ratio found before the training would miss the target. Or set pruner.allocation=uniform."
+        )

@@ -201,7 +201,7 @@ class ChannelTracer(TorchDispatchMode):
         return (None,) * output.dim()
 
 
-def _named_arguments(func: OpOverload, args: Sequence[Any], kwargs: PlainMapping) -> PlainDict:
+def _named_arguments(func: OpOverload, args: Sequence[object], kwargs: PlainMapping) -> PlainDict:
     """Arguments of an operation by their schema names, defaults included."""
     schema = func._schema.arguments
     given = dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)
@@ -211,7 +211,7 @@ def _named_arguments(func: OpOverload, args: Sequence[Any], kwargs: PlainMapping
 def _hook(function: Callable[..., object], *arguments: str) -> Callable[..., None]:
     """A forward hook that calls a function with fixed arguments."""
 
-    def hook(*_: Any) -> None:
+    def hook(*_: object) -> None:
         function(*arguments)
 
     return hook

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
 
-
-def render_template(name: str, **values: Any) -> str:
+def render_template(name: str, **values: object) -> str:
     """Render a template to a page that needs no other file.
 
     Every value is HTML-escaped, and a template that uses a value it was not given raises ``jinja2.UndefinedError``.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from segzoo.io import write_json, write_text
 from segzoo.types import PlainMapping
 
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Format a Markdown table, with an empty cell for None."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines) + "\n"
@@ -37,7 +36,7 @@ def summarize_sweep(folder: Path) -> str:
     return table
 
 
-def _cells(row: PlainMapping) -> list[Any]:
+def _cells(row: PlainMapping) -> list[object]:
     groups = ("model", "backbone", "data")
     overrides = [override for override in row.get("overrides", []) if override.split("=")[0] not in groups]
     miou, params = row.get("miou"), row.get("params")

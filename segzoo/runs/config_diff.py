@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from segzoo.types import PlainDict, PlainMapping
 
@@ -37,7 +36,7 @@ def _as_json(leaves: PlainMapping, key: str) -> str | None:
     return json.dumps(leaves[key], sort_keys=True) if key in leaves else None
 
 
-def flatten(tree: Any, path: str = "") -> PlainDict:
+def flatten(tree: object, path: str = "") -> PlainDict:
     """Flatten a nested mapping to dotted paths and leaf values.
 
     An empty mapping counts as a leaf.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ def supports_precisions(*precisions: str) -> Callable[[RuntimeBuilder], RuntimeB
 
     def decorate(builder: RuntimeBuilder) -> RuntimeBuilder:
         @functools.wraps(builder)
-        def build(request: RuntimeRequest, **settings: Any) -> InferenceFn:
+        def build(request: RuntimeRequest, **settings: object) -> InferenceFn:
             check_precision(request, builder.__name__, precisions)
             return builder(request, **settings)
 

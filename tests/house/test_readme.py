@@ -11,10 +11,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TINY = (
-    "backbone.width=0.125 steps=1 batch_size=2 workers=0 num_val_images=0 data.train_images=2 data.val_images=2 data.height=64 "
-    "data.width=64 out=run"
-).split()
+TINY = [
+    "backbone.width=0.125",
+    "steps=1",
+    "batch_size=2",
+    "workers=0",
+    "num_val_images=0",
+    "data.train_images=2",
+    "data.val_images=2",
+    "data.height=64",
+    "data.width=64",
+    "out=run",
+]
 
 
 def blocks(language: str) -> list[str]:

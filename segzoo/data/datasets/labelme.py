@@ -161,7 +161,7 @@ def _read_record(path: Path) -> PlainDict:
     return record
 
 
-def _points(value: Any) -> np.ndarray | None:
+def _points(value: object) -> np.ndarray | None:
     """Convert a list of [x, y] to an (n, 2) array.
 
     Returns None for anything else, and for numbers that are not finite.

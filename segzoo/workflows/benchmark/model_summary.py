@@ -107,13 +107,13 @@ def summary_table(rows: list[Row], before: list[Row] | None = None) -> str:
     if before is not None:
         columns += ("channels before", "parameters before", "MMACs before")
         total_before = totals(before)
-        lines_before: list[tuple[Any, ...]] = [(row.output[0], *_counts(row)) for row in before]
+        lines_before: list[tuple[object, ...]] = [(row.output[0], *_counts(row)) for row in before]
         lines_before.append(("", f"{total_before['params']:,}", f"{1000 * total_before['gmacs']:,.1f}"))
         lines = [(*line, *line_before) for line, line_before in zip(lines, lines_before, strict=True)]
     return markdown_table(columns, lines)
 
 
-def _cells(row: Row) -> tuple[Any, ...]:
+def _cells(row: Row) -> tuple[object, ...]:
     return (row.name, row.kind, row.window, "x".join(map(str, row.output)), *_counts(row), _pixels(row.field))
 
 
@@ -135,7 +135,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _recorder(name: str, rows: list[Row], fields: _ReceptiveFields) -> Callable[[nn.Module, Any, Any], None]:
     """Create a forward hook that adds the layer to the rows."""
 
-    def record(layer: nn.Module, inputs: Any, output: Any) -> None:
+    def record(layer: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor):  # pyramid pooling returns several maps, and the layers that use them have rows
             rows.append(_row(name, layer, output, fields.of[output]))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from segzoo.io import write_json, write_text
 from segzoo.reporting.html import render_template
@@ -74,7 +73,7 @@ def write_tables(folder: Path, rows: Sequence[PlainMapping]) -> str:
     return text
 
 
-def _table(rows: Sequence[PlainMapping]) -> tuple[Sequence[str], list[list[Any]], str]:
+def _table(rows: Sequence[PlainMapping]) -> tuple[Sequence[str], list[list[object]], str]:
     """Arrange rows as columns, lines and a sentence of shared values.
 
     A single row is transposed to one line per value.
@@ -98,7 +97,7 @@ def _with_varying_settings(rows: Sequence[PlainMapping]) -> list[PlainDict]:
     Each row gets ``varying_settings``, such as ``channels_last=True``, or None.
     """
 
-    def values(runtime: Any, key: str) -> set[str]:
+    def values(runtime: object, key: str) -> set[str]:
         return {str(row.get("settings", {}).get(key)) for row in rows if row.get("runtime") == runtime}
 
     extended = []
@@ -108,7 +107,7 @@ def _with_varying_settings(rows: Sequence[PlainMapping]) -> list[PlainDict]:
     return extended
 
 
-def _cells(row: PlainMapping) -> list[Any]:
+def _cells(row: PlainMapping) -> list[object]:
     """Format a row as one cell per column, None if unknown."""
     remarks = row.get("error") or "; ".join(row.get("warnings", []))
     size = "x".join(map(str, row["hw"])) if row.get("hw") else None

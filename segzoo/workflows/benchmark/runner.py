@@ -7,6 +7,7 @@ import multiprocessing
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -82,16 +83,8 @@ def run_benchmark(
     except RuntimeUnavailable as error:
         return row | {"error": str(error)}
     build_seconds = time.perf_counter() - start
-    align_corners = bool(workload.model.align_corners)
-    result = benchmark(
-        infer,
-        lambda logits: upsample_argmax(logits, image_size["hw"], align_corners),
-        check_images,
-        expected,
-        torch_device,
-        gmacs,
-        **options,
-    )
+    to_labels = partial(upsample_argmax, size=image_size["hw"], align_corners=bool(workload.model.align_corners))
+    result = benchmark(infer, to_labels, check_images, expected, torch_device, gmacs, **options)
     return row | result | {"build_s": build_seconds}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segzoo.io import write_text
 from segzoo.reporting.html import render_template
@@ -19,7 +19,7 @@ SPEEDUP_THRESHOLD = 0.97  # a network that takes more than this fraction of the 
 
 
 def write_report(
-    folder: Path, rows: Sequence[PlainMapping], times: Mapping[str, Sequence[Any]], curves: Sequence[SensitivityCurve]
+    folder: Path, rows: Sequence[PlainMapping], times: Mapping[str, Sequence[PlainMapping]], curves: Sequence[SensitivityCurve]
 ) -> str:
     """Write ``report.md`` and ``report.html``.
 
@@ -50,7 +50,7 @@ def write_report(
     return text
 
 
-def _table(rows: Sequence[PlainMapping], times: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[list[str | None]]]:
+def _table(rows: Sequence[PlainMapping], times: Mapping[str, Sequence[PlainMapping]]) -> tuple[list[str], list[list[str | None]]]:
     """Columns and one line per stage.
 
     Only the networks before pruning and after fine-tuning are timed. A pruned network of the same size as the fine-tuned one shares its
@@ -85,7 +85,7 @@ def _target_lines(folder: Path) -> list[str]:
     return [f"pruner.target_{kind}={target['value']:g}, {setting}: reached {reached:g} with {ratio:.1%} of the channels kept."]
 
 
-def _speedup_lines(times: Mapping[str, Sequence[Any]]) -> list[str]:
+def _speedup_lines(times: Mapping[str, Sequence[PlainMapping]]) -> list[str]:
     """One line per runtime: its speedup, or why it was not timed."""
     lines = []
     for before, after in zip(times.get("before", ()), times.get("after", ()), strict=True):
