@@ -95,7 +95,7 @@ def _check_bundle(format: str, input: str, output: str, num_classes: int) -> Non
 
 @contextmanager
 def _removed_on_failure(path: Path, format: str) -> Iterator[tuple[Path, Path]]:
-    """Delete an exported file and its weights unless the block, which checks them, succeeds."""
+    """Delete an exported file unless the block that checks it succeeds."""
     files = (path, path.with_suffix(".bin"))
     try:
         yield files
