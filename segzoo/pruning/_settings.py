@@ -52,7 +52,7 @@ class PrunerBuilder:
         settings = settings_of(build_pruner) | self.own_settings
         self.settings = {name: replace(s, default=defaults.get(name, s.default)) for name, s in settings.items()}
 
-    def __call__(self, **values: object) -> Pruner:
+    def __call__(self, **values: Any) -> Pruner:
         values = {name: setting.default for name, setting in self.settings.items()} | values
         own_values = {name: values.pop(name) for name in self.own_settings}
         return build_pruner(self.criterion, own_values, **values)
