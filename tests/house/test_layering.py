@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def test_imports_run_downwards(module):
 
 def test_every_package_has_a_layer():
     assert {package(module) for module in MODULES if module != "segzoo"} == LAYER.keys()
+
+
+def test_contributing_lists_every_package():
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
+    listed = [set(re.findall(r"`(\w+)/?`", row.split("|")[2])) for row in rows]
+    assert listed == [set(names) for names in LAYERS]
 
 
 def test_folders_and_files_stay_small():
