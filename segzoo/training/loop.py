@@ -53,37 +53,29 @@ def train(components: TrainingComponents, run: RunDir, settings: TrainingSetting
     if settings.dry_run:
         return estimate_resources(components, settings, precision)
     with StopSignal() as stop, explain_out_of_memory(components, settings, precision):
-        return _training_loop(components, run, settings, dist=dist, precision=precision, stop=stop)
+        context = _start(components, run, settings, dist=dist, precision=precision, stop=stop)
+        return _training_loop(context)
 
 
-def _training_loop(
-    components: TrainingComponents,
-    run: RunDir,
-    settings: TrainingSettings,
-    *,
-    dist: Distributed,
-    precision: Precision,
-    stop: StopSignal,
-) -> PlainDict:
+def _training_loop(context: TrainingContext) -> PlainDict:
     """Run all steps from the first or resumed one to the last.
 
     Each iteration saves and evaluates if due, then takes one optimizer step.
     """
-    torch.manual_seed(settings.seed + dist.rank)
-    context = _start(components, run, settings, dist=dist, precision=precision, stop=stop)
-    plan, state, pruning, ema, log = context.plan, context.state, context.pruning, context.ema, context.log
+    settings, plan, state = context.settings, context.plan, context.state
+    dist, pruning, ema, log, stop = context.dist, context.pruning, context.ema, context.log, context.stop
     with closing(context.batches) as batches, log:
-        log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {dist.size}x {precision}")
+        log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {dist.size}x {context.precision}")
         train_step = TrainStep(context)
         while True:
-            stopping = dist.any(stop.requested, precision.device)
+            stopping = dist.any(stop.requested, context.precision.device)
             if stopping or plan.saves_at(state.step):
                 dist.broadcast_buffers(context.model)
                 with ema.applied():
                     context.save_checkpoint()
                     if stopping:
                         stop.exit(
-                            f"stopped at step {state.step} of {plan.total_steps}; resume with resume=auto or resume={run.path}"
+                            f"stopped at step {state.step} of {plan.total_steps}; resume with resume=auto or resume={context.run.path}"
                         )
                     if plan.evaluates_at(state.step):
                         context.evaluate()
@@ -122,7 +114,8 @@ def _start(
     precision: Precision,
     stop: StopSignal,
 ) -> TrainingContext:
-    """Move the model to its device and restore the run."""
+    """Seed the rank, place the model and restore the run."""
+    torch.manual_seed(settings.seed + dist.rank)
     plan = settings.plan(len(components.train_set), dist.size)
     model = precision.place(components.model, channels_last=settings.channels_last).train()
     pruning = ScheduledPruning(model, components, plan.total_steps, precision, dist)
