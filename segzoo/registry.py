@@ -13,9 +13,9 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from segzoo.messages import did_you_mean, unknown_name_error
 from segzoo.types import PlainMapping
 
 
@@ -83,19 +83,6 @@ def settings_of(function: Callable) -> dict[str, Setting]:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         raise TypeError(f"{function.__qualname__} takes **kwargs; name each setting so that misspelled ones are rejected")
     return {p.name: Setting(p.name, hints.get(p.name, Any), p.default) for p in keyword_only}
-
-
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Suggest the closest choice as `` Did you mean ...?``, empty if none is close."""
-    close = get_close_matches(str(name), list(choices), n=1, cutoff=0.55)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> str:
-    """Error line for an unknown name, with suggestion and valid names."""
-    choices = list(choices)
-    valid = ", ".join(choices) if choices else "none"
-    return f"unknown {kind} {name!r}.{did_you_mean(name, choices)} Valid: {valid}."
 
 
 class Registry:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from hydra.core.override_parser.types import Override
 
-from segzoo.registry import did_you_mean, unknown_name_error
+from segzoo.messages import did_you_mean, unknown_name_error
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict, PlainMapping
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from segzoo.config.build import build_data, build_loss, build_meta_model
 from segzoo.config.sections import section_settings
-from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError, unknown_name_error
+from segzoo.messages import unknown_name_error
+from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError
 from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import SECTIONS, section_errors
-from segzoo.registry import ConfigError, setting_errors, unknown_name_error
+from segzoo.messages import unknown_name_error
+from segzoo.registry import ConfigError, setting_errors
 from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:

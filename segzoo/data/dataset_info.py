@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.registry import Range, did_you_mean
+from segzoo.messages import did_you_mean
+from segzoo.registry import Range
 from segzoo.types import IGNORE, DatasetInfo
 
 Color = Annotated[tuple[int, int, int], Range(0, 255)]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo.layers.resize import resize
-from segzoo.registry import DISTILLS, ConfigError, Range, did_you_mean
+from segzoo.messages import did_you_mean
+from segzoo.registry import DISTILLS, ConfigError, Range
 from segzoo.types import DatasetInfo, Logits
 
 Weight = Annotated[float, Range(0, None)]

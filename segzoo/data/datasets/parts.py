@@ -14,7 +14,8 @@ from typing import Annotated
 import numpy as np
 
 from segzoo.data.synthetic.scene import Scene, render_scene
-from segzoo.registry import DATA, ConfigError, Range, unknown_name_error
+from segzoo.messages import unknown_name_error
+from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import DatasetInfo, Sample
 
 SPLITS = ("train", "val")

@@ -1,0 +1,67 @@
+"""Hints and overrides to put into messages."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Suggest the closest choice as `` Did you mean ...?``, empty if none is close."""
+    close = get_close_matches(str(name), list(choices), n=1, cutoff=0.55)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Error line for an unknown name, with suggestion and valid names."""
+    choices = list(choices)
+    valid = ", ".join(choices) if choices else "none"
+    return f"unknown {kind} {name!r}.{did_you_mean(name, choices)} Valid: {valid}."
+
+
+def format_override(key: str, value: object) -> str:
+    r"""Quote an override for the shell and for Hydra's grammar.
+
+    Use it wherever a message tells the user what to type: ``format_override("data.label_map", {0: 0, 255: 1})`` is
+    ``'data.label_map={0:0,255:1}'``, with the quotes.
+
+    Args:
+        key: the dotted name of the setting.
+        value: a string, number, boolean, None, or lists and mappings of these. Hydra's grammar has no quoted keys: those of a mapping
+            may hold ASCII letters, digits, blanks and ``/-\+.$%*@?|()[]{}:=,``.
+    """
+    return shlex.quote(f"{key}={_format_value(value)}")
+
+
+def _format_value(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_format_key(key)}:{_format_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_format_value(item) for item in value) + "]"
+    if isinstance(value, int | float):
+        return repr(value)
+    text = str(value)
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII) and not _is_other_type(text):
+        return text
+    # a backslash counts as one only before a quote, where it has to be doubled
+    escaped = re.sub(r'(\\*)("|\Z)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text)
+    return f'"{escaped}"'
+
+
+def _format_key(key: object) -> str:
+    if not isinstance(key, str):
+        return _format_value(key)
+    return re.sub(r"^\s|\s$|[\\()\[\]{}:=,]", lambda match: "\\" + match[0], key)
+
+
+def _is_other_type(text: str) -> bool:
+    """Return true if Hydra reads unquoted text as a number, boolean or null."""
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in ("null", "true", "false")
+    return True
