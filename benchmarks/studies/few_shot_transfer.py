@@ -2,7 +2,8 @@
 
 CamVid's training sequences 0006R0 and 0001TP (163 images) train the source model; forty images spread evenly over sequence 0016E5 are then
 learned from it and from scratch with five seeds each, and with label smoothing and with mixup with two seeds each. ICNet half, 300 steps
-of eight 320x240 crops, scored on all validation images.
+of eight 320x240 crops, scored on all validation images. Those are other frames of the same drive 0016E5, so the scores do not tell how well
+the network does on another drive.
 
 About 40 minutes on two cores. Needs SEGZOO_DATA.
 """

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from segzoo.messages import did_you_mean
 from segzoo.registry import Range
-from segzoo.types import IGNORE, DatasetInfo
+from segzoo.types import IGNORE, DatasetInfo, class_name_errors
 
 Color = Annotated[tuple[int, int, int], Range(0, 255)]
 LabelMap = dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]]
@@ -37,7 +37,7 @@ def dataset_info_errors(
     classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...] | None, label_map: dict[int, int] | None = None
 ) -> list[str]:
     """Errors in the classes, palette and label map, one line each."""
-    errors = []
+    errors = [f"data.classes: {error}" for error in class_name_errors(classes)]
     count = len(classes)
     if count < 2:
         errors.append(f"data.classes holds {count} name(s), expected at least 2: the background is also a class.")

@@ -73,5 +73,10 @@ def _percent(value: float | int | None) -> str:
 
 def _csv(rows: list[list[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([[_no_formula(cell) for cell in row] for row in rows])
     return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    """Put an apostrophe before text that a spreadsheet would run."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
