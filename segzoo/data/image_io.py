@@ -1,38 +1,32 @@
-"""Reading of images (OpenCV) and masks (Pillow) into arrays.
+"""Reading of image and mask files into upright arrays.
 
-Each file is read once, and every failure is a DataError that names the file. ``torchvision.io`` is deliberately not used: its PNG
-decoder has crashed the process on a damaged file.
+Each file is read once, and every failure is a DataError that names the file. Images and masks are turned as their own orientation tag
+says, see ``image_decoder``; ``masks.labels_are_upright`` relates labels to the turned image.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segzoo.data.image_decoder import FORMATS, HINT, MAX_PIXELS, ImageError, decode, decode_rgb, open_image, turn_decoded
 from segzoo.types import DataError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-MAX_PIXELS = 100_000_000
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-MASK_FORMATS = (*IMAGE_FORMATS, "GIF")
+MASK_FORMATS = (*FORMATS, "GIF")
 JPEG_FORMATS = ("JPEG", "MPO")  # Pillow's names for an opened JPEG
-HINT = "Restore the file from its source, or remove it from the data set."
 _GRAY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow scales gray PNGs of 2 and 4 bits to 0..255; this undoes it
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB.
+    """Read an image upright as (H, W, 3) uint8 RGB.
 
-    Gray becomes three equal channels, palettes are expanded, alpha is dropped without blending, and 16-bit samples are scaled so that
-    65535 becomes 255. The EXIF orientation is ignored, so that image and mask stay aligned as stored.
+    ``image_decoder.decode_rgb`` describes the conversion of other modes.
 
     Args:
         path: PNG, JPEG, BMP, TIFF, WebP or PNM file.
@@ -41,27 +35,29 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         DataError: the file cannot be opened, is not an image, is damaged or truncated, is too large, or holds 32-bit samples.
     """
-    import cv2
+    return read_turned_image(path, max_pixels)[0]
 
+
+def read_turned_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, int]:
+    """Read an image as ``read_image`` does, with its orientation.
+
+    Returns:
+        The upright image and the orientation that was applied to it, 1 (none) to 8.
+    """
     data = read_bytes(path)
-    header = _open(path, data, IMAGE_FORMATS, max_pixels)
-    if header.mode in ("I", "F"):
-        raise DataError(
-            f"{printable(path)}: holds 32-bit samples (mode {header.mode}); expected 8 or 16 bits. Convert it to 8-bit RGB."
-        )
-    if header.format in JPEG_FORMATS and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        _decode(path, header)  # OpenCV silently fills the missing part of a truncated JPEG with gray; Pillow raises
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise DataError(f"{printable(path)}: damaged {header.format} file of {len(data)} bytes ({error.err}). {HINT}") from error
-    if image is None or image.shape[:2] != (header.height, header.width):
-        raise DataError(f"{printable(path)}: damaged {header.format} file of {len(data)} bytes; OpenCV cannot decode it. {HINT}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+        return decode_rgb(data, max_pixels)
+    except ImageError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
+
+
+def read_orientation(path: str | Path) -> int:
+    """Read the orientation tag of a mask file, 1 to 8."""
+    return _decode(path, _open(path, MAX_PIXELS))
 
 
 def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read an index mask as (H, W) uint8, uint16 or int32.
+    """Read an index mask upright as (H, W) uint8, uint16 or int32.
 
     The numbers are palette indices, gray values or 0 and 1, never colors.
 
@@ -74,20 +70,17 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     mask = _open_mask(path, max_pixels)
     step = _gray_step(mask)
-    _decode(path, mask)
-    if mask.mode in ("L", "P"):
-        return np.array(mask) if step == 1 else np.array(mask) // step
-    if mask.mode == "1":
-        return np.array(mask).astype(np.uint8)
-    if mask.mode.startswith("I;16"):
-        return np.array(mask).astype(np.uint16)
-    if mask.mode == "I":
-        return np.array(mask)
-    raise DataError(f"{printable(path)}: {_not_an_index_mask(mask)}")
+    orientation = _decode(path, mask)
+    dtypes = {"L": np.uint8, "P": np.uint8, "1": np.uint8, "I": np.int32}
+    dtype = np.uint16 if mask.mode.startswith("I;16") else dtypes.get(mask.mode)
+    if dtype is None:
+        raise DataError(f"{printable(path)}: {_not_an_index_mask(mask)}")
+    numbers = np.array(mask).astype(dtype, copy=False)
+    return turn_decoded(mask, numbers if step == 1 else numbers // step, orientation)
 
 
 def read_color_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a color mask as (H, W, 3) uint8 RGB.
+    """Read a color mask upright as (H, W, 3) uint8 RGB.
 
     Palettes and gray are expanded, and a fully opaque alpha channel is dropped.
 
@@ -95,14 +88,14 @@ def read_color_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarra
         DataError: as for ``read_mask``, except that colors are accepted. Alpha below 255 and samples of more than 8 bits are rejected.
     """
     mask = _open_mask(path, max_pixels)
-    _decode(path, mask)
+    orientation = _decode(path, mask)
     if mask.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
         raise DataError(f"{printable(path)}: mode {mask.mode} is not a color mask. Save it as 8-bit RGB, or set data.masks=index.")
     if mask.mode in ("RGBA", "LA", "PA") and (lowest := int(np.array(mask.getchannel("A")).min())) < 255:
         raise DataError(
             f"{printable(path)}: holds transparent pixels (alpha down to {lowest}), whose color is undefined. Save it as RGB."
         )
-    return np.array(mask.convert("RGB"))
+    return turn_decoded(mask, np.array(mask.convert("RGB")), orientation)
 
 
 def count_colors(colors: np.ndarray) -> list[tuple[tuple[int, int, int], int]]:
@@ -139,12 +132,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def _open_mask(path: str | Path, max_pixels: int) -> ImageFile.ImageFile:
-    data = read_bytes(path)
-    mask = _open(path, data, MASK_FORMATS, max_pixels)
-    if mask.format == "PNG" and not _is_intact_png(data):  # Pillow silently decodes flipped bits to wrong labels
-        raise DataError(
-            f"{printable(path)}: damaged PNG file of {len(data)} bytes (a checksum does not match, or the end is missing). {HINT}"
-        )
+    mask = _open(path, max_pixels)
     if mask.format in JPEG_FORMATS:
         raise DataError(
             f"{printable(path)}: a JPEG cannot store labels: its compression changes their values. Export the masks as PNG from their source."
@@ -152,45 +140,19 @@ def _open_mask(path: str | Path, max_pixels: int) -> ImageFile.ImageFile:
     return mask
 
 
-def _is_intact_png(data: bytes) -> bool:
-    """Verify the checksums of a PNG's critical chunks up to IEND."""
-    view, position = memoryview(data), 8
-    while position + 12 <= len(data):
-        end = position + 8 + int.from_bytes(view[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
-        if kind[:1].isupper() and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            return False
-        if kind == b"IEND":
-            return True
-        position = end + 4
-    return False
-
-
-def _open(path: str | Path, data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageFile.ImageFile:
-    """Open an image without decoding it, and check its size."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own size warning; max_pixels is the limit here
-        try:
-            image = Image.open(io.BytesIO(data), formats=formats)
-        except Image.DecompressionBombError as error:
-            raise DataError(f"{printable(path)}: {error} Cut it into tiles.") from error
-        except Exception as error:  # damaged headers raise SyntaxError, struct.error, IndexError and more
-            raise DataError(f"{printable(path)}: {_not_an_image(data, formats)} {HINT}") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        limit = f"{max_pixels / 1e6:g} megapixels"
-        raise DataError(f"{printable(path)}: {width}x{height} pixels (W x H) exceed the limit of {limit}. Cut it into tiles.")
-    return image
-
-
-def _decode(path: str | Path, image: Image.Image) -> None:
-    """Decode an opened image in place."""
+def _open(path: str | Path, max_pixels: int) -> ImageFile.ImageFile:
     try:
-        image.load()
-    except Exception as error:  # as above: a damaged file may raise almost anything
-        raise DataError(f"{printable(path)}: damaged {image.format} file ({error}). {HINT}") from error
+        return open_image(read_bytes(path), MASK_FORMATS, max_pixels)
+    except ImageError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
+
+
+def _decode(path: str | Path, image: ImageFile.ImageFile) -> int:
+    """Decode an opened mask in place, and return its orientation."""
+    try:
+        return decode(image)
+    except ImageError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
 
 
 def _gray_step(mask: ImageFile.ImageFile) -> int:
@@ -203,17 +165,6 @@ def _gray_step(mask: ImageFile.ImageFile) -> int:
     args = mask.tile[0][3]
     rawmode = args[0] if isinstance(args, tuple) and args else args
     return _GRAY_STEPS.get(rawmode, 1) if isinstance(rawmode, str) else 1
-
-
-def _not_an_image(data: bytes, formats: tuple[str, ...]) -> str:
-    start = data[:256].lstrip().lower()
-    if not data:
-        return "is empty (0 bytes)."
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not an image: the download failed."
-    if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not an image: run `git lfs pull`."
-    return f"is not a readable image: it begins with {data[:8]!r}, expected {', '.join(formats)}."
 
 
 def _not_an_index_mask(mask: Image.Image) -> str:

@@ -6,29 +6,39 @@ A value or color that is not in the table is an error and never becomes a class.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask, read_mask
+from segzoo.data.image_decoder import turn_upright
+from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask, read_mask, read_orientation
 from segzoo.data.mask_diagnosis import BINARY_MASK_ERROR, mask_value_error
 from segzoo.types import IGNORE, DataError
 
 Size = tuple[int, int]  # (H, W)
+LabelOrientation = Literal["upright", "stored"]
 
 
 class IndexMasks:
     """Reader of masks that store numbers.
 
-    ``masks(path, (H, W))`` returns (H, W) train ids as uint8, or uint16 above 255 classes.
+    ``masks(path, (H, W), orientation)`` returns (H, W) train ids as uint8, or uint16 above 255 classes.
 
     Args:
         num_classes: classes of the data set.
         label_map: complete table raw value -> train id. None if raw values are train ids and 255 is ignored.
         hint: how to fix an invalid value, if the data set knows more than the general diagnosis.
+        label_orientation: as in ``labels_are_upright``.
     """
 
-    def __init__(self, num_classes: int, label_map: dict[int, int] | None = None, hint: str | None = None):
-        self.num_classes, self.label_map, self.hint = num_classes, label_map, hint
+    def __init__(
+        self,
+        num_classes: int,
+        label_map: dict[int, int] | None = None,
+        hint: str | None = None,
+        label_orientation: LabelOrientation | None = None,
+    ):
+        self.num_classes, self.label_map, self.hint, self.label_orientation = num_classes, label_map, hint, label_orientation
         table = dict(label_map) if label_map else {IGNORE: IGNORE} | {k: k for k in range(num_classes)}
         self._low = min(0, *table)
         size = max(IGNORE, *table) - self._low + 1
@@ -38,9 +48,8 @@ class IndexMasks:
             self._train_ids[raw - self._low] = train_id
             self._invalid[raw - self._low] = 0
 
-    def __call__(self, path: Path, size: Size) -> np.ndarray:
-        raw = read_mask(path)
-        check_size(path, raw.shape, size)
+    def __call__(self, path: Path, size: Size, orientation: int = 1) -> np.ndarray:
+        raw = _turn_like_image(path, read_mask(path), size, orientation, self.label_orientation)
         if raw.dtype == np.uint8:
             label, has_invalid = self._map_uint8(raw)
         else:
@@ -73,20 +82,25 @@ class IndexMasks:
 class ColorMasks:
     """Reader of color masks, which are matched exactly against the palette.
 
-    ``masks(path, (H, W))`` returns (H, W) train ids.
+    ``masks(path, (H, W), orientation)`` returns (H, W) train ids.
 
     Args:
         palette: one RGB triple (0..255) per class, all different.
         ignore_colors: colors of ignored pixels.
+        label_orientation: as in ``labels_are_upright``.
     """
 
-    def __init__(self, palette: tuple[tuple[int, int, int], ...], ignore_colors: tuple[tuple[int, int, int], ...]):
-        self.palette, self.ignore_colors = palette, ignore_colors
+    def __init__(
+        self,
+        palette: tuple[tuple[int, int, int], ...],
+        ignore_colors: tuple[tuple[int, int, int], ...],
+        label_orientation: LabelOrientation | None = None,
+    ):
+        self.palette, self.ignore_colors, self.label_orientation = palette, ignore_colors, label_orientation
         self._table: np.ndarray | None = None
 
-    def __call__(self, path: Path, size: Size) -> np.ndarray:
-        colors = read_color_mask(path)
-        check_size(path, colors.shape[:2], size)
+    def __call__(self, path: Path, size: Size, orientation: int = 1) -> np.ndarray:
+        colors = _turn_like_image(path, read_color_mask(path), size, orientation, self.label_orientation)
         if self._table is None:
             self._table = self._make_table()
         ids_plus_one = self._table[color_codes(colors)]
@@ -129,24 +143,52 @@ def count_labels(raw: np.ndarray) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
 
 
-def check_size(path: Path, actual: tuple[int, ...], expected: Size) -> None:
-    """Raise DataError if a mask differs in size from its image.
+def labels_are_upright(
+    path: Path, actual: Size | None, size: Size, orientation: int, label_orientation: LabelOrientation | None
+) -> bool:
+    """Decide whether labels belong to the upright or the stored image.
 
-    Labels are never resized.
+    Images are read upright. Where the orientation swaps height and width, the size of the labels tells. Where it keeps the size (2, 3 and
+    4, and all of a square image), ``label_orientation`` does.
 
     Args:
         path: the label file.
-        actual: (H, W) of the labels.
-        expected: (H, W) of the image.
+        actual: (H, W) of the labels, None if unknown.
+        size: (H, W) of the upright image.
+        orientation: of the stored image, 1 (upright) to 8.
+        label_orientation: ``upright`` for labels drawn on the upright image, ``stored`` for labels of the stored pixels.
+
+    Raises:
+        DataError: the labels fit neither reading (they are never resized), or both and ``label_orientation`` is None.
     """
-    if tuple(actual) == tuple(expected):
-        return
-    swapped = (
-        " Height and width are swapped: the image may have an EXIF rotation, which is ignored. Rotate its pixels instead."
-        if tuple(actual) == (expected[1], expected[0])
-        else ""
-    )
-    raise DataError(
-        f"{printable(path)}: made for {actual[1]}x{actual[0]} pixels (W x H), but its image has {expected[1]}x{expected[0]}. Labels "
-        f"are never resized: create them at the image's size.{swapped}"
-    )
+    stored_size = size if orientation < 5 else size[::-1]
+    if actual is not None and actual not in (size, stored_size):
+        swapped = " Height and width are swapped: was the image rotated after it was labeled?" if actual == size[::-1] else ""
+        raise DataError(
+            f"{printable(path)}: made for {actual[1]}x{actual[0]} pixels (W x H), but its image has {size[1]}x{size[0]}. Labels are never "
+            f"resized: create them at the image's size.{swapped}"
+        )
+    if orientation == 1:
+        return True
+    if actual is not None and size != stored_size:
+        return actual == size
+    if label_orientation is None:
+        raise DataError(
+            f"{printable(path)}: its image has the EXIF orientation {orientation}, so these labels may belong to the upright image or to "
+            "its stored pixels, and their size fits both. Annotation tools show images upright: set data.label_orientation=upright. Set "
+            "data.label_orientation=stored if the labels were made by a program that ignores the orientation."
+        )
+    return label_orientation == "upright"
+
+
+def _turn_like_image(
+    path: Path, mask: np.ndarray, size: Size, orientation: int, label_orientation: LabelOrientation | None
+) -> np.ndarray:
+    """Turn a mask of stored pixels along with its image.
+
+    A mask with an orientation tag of its own has been turned by it, and is upright.
+    """
+    if orientation != 1 and read_orientation(path) != 1:
+        label_orientation = "upright"
+    is_upright = labels_are_upright(path, (mask.shape[0], mask.shape[1]), size, orientation, label_orientation)
+    return mask if is_upright else turn_upright(mask, orientation)

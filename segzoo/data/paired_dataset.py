@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.data.file_index import FilePair
-from segzoo.data.image_io import read_image
+from segzoo.data.image_io import read_turned_image
 from segzoo.data.masks import label_dtype
 from segzoo.types import DatasetInfo, Sample
 
@@ -21,7 +21,8 @@ class PairedDataset:
     Args:
         info: the dataset info.
         find_pairs: lists the pairs, in order.
-        read_label: ``(path, (H, W)) -> (H, W)`` train ids for an image of that size.
+        read_label: ``(path, (H, W), orientation) -> (H, W)`` train ids for an upright image of that size, which was stored with that
+            orientation (1 to 8, see ``masks.labels_are_upright``).
 
     Raises:
         DataError: while scanning or reading; names the file, the problem and how to fix it.
@@ -31,7 +32,7 @@ class PairedDataset:
         self,
         info: DatasetInfo,
         find_pairs: Callable[[], list[FilePair]],
-        read_label: Callable[[Path, tuple[int, int]], np.ndarray],
+        read_label: Callable[[Path, tuple[int, int], int], np.ndarray],
     ):
         self.info = info
         self._find_pairs, self._read_label = find_pairs, read_label
@@ -51,12 +52,12 @@ class PairedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.scan()[index]
-        image = read_image(pair.image)
+        image, orientation = read_turned_image(pair.image)
         height, width = image.shape[:2]
         if pair.label is None:
             label = np.zeros((height, width), label_dtype(self.info.num_classes))
         else:
-            label = self._read_label(pair.label, (height, width))
+            label = self._read_label(pair.label, (height, width), orientation)
         return Sample(image, label, pair.name)
 
     def name(self, index: int) -> str:

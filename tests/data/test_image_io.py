@@ -59,14 +59,6 @@ def test_32_bit_images_are_rejected(tmp_path, dtype):
         read_image(path)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_ignored(tmp_path, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = save(tmp_path / "a.jpg", smooth(40, 56), exif=exif, quality=95)
-    assert np.abs(read_image(path).astype(int) - smooth(40, 56)).mean() < 2
-
-
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 17), (17, 1), (31, 33), (10, 10000)])
 def test_odd_sizes(tmp_path, height, width):
     path = save(tmp_path / "a.png", noise(height, width))

@@ -152,7 +152,7 @@ def test_labels_of_another_size_are_rejected(tmp_path):
     path = save(tmp_path / "m.png", np.zeros((4, 6), np.uint8))
     with pytest.raises(DataError, match=r"m\.png: made for 6x4 pixels \(W x H\), but its image has 7x4.*never resized"):
         IndexMasks(2)(path, (4, 7))
-    with pytest.raises(DataError, match="EXIF"):
+    with pytest.raises(DataError, match="swapped: was the image rotated"):
         IndexMasks(2)(path, (6, 4))
 
 

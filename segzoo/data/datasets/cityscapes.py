@@ -10,7 +10,7 @@ import numpy as np
 
 from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
 from segzoo.data.file_index import FileIndex, FilePair
-from segzoo.data.masks import IndexMasks
+from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import Split
 from segzoo.registry import DATA, ConfigError, Range
@@ -28,6 +28,7 @@ def cityscapes(
     palette: tuple[Color, ...],
     label_map: LabelMap,
     labels: Literal["auto", "labelIds", "labelTrainIds"] = "auto",
+    label_orientation: LabelOrientation | None = None,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
@@ -40,6 +41,7 @@ def cityscapes(
         palette: one RGB triple per class.
         label_map: complete table labelId -> train id. It also converts predictions back to labelIds for the test server.
         labels: which label files to read. ``auto`` reads ``*_labelTrainIds.png`` if the split has any, else ``*_labelIds.png``.
+        label_orientation: as for the data set ``folder``. The images of Cityscapes carry no orientation.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
@@ -52,7 +54,7 @@ def cityscapes(
     if errors:
         raise ConfigError(errors)
     info = make_dataset_info("cityscapes", classes, palette, mean, std, label_map)
-    return PairedDataset(info, CityscapesIndex(root, split, labels), CityscapesMasks(len(classes), label_map))
+    return PairedDataset(info, CityscapesIndex(root, split, labels), CityscapesMasks(len(classes), label_map, label_orientation))
 
 
 @dataclass(frozen=True)
@@ -78,19 +80,21 @@ class CityscapesMasks:
     The file name decides how the values are read, and values that contradict it are an error.
     """
 
-    def __init__(self, num_classes: int, label_map: dict[int, int]):
+    def __init__(self, num_classes: int, label_map: dict[int, int], label_orientation: LabelOrientation | None = None):
         self._train_ids = IndexMasks(
             num_classes,
             hint="The file is named labelTrainIds, so these look like labelIds saved under the wrong name: create it again with "
             "createTrainIdLabelImgs of cityscapesscripts, or read the *_labelIds.png files with data.labels=labelIds.",
+            label_orientation=label_orientation,
         )
         self._label_ids = IndexMasks(
             num_classes,
             label_map,
             hint="The file is named labelIds, whose values range from 0 to 33. Other values suggest train ids saved under the "
             "wrong name: unpack gtFine again, or rename the files to *_labelTrainIds.png.",
+            label_orientation=label_orientation,
         )
 
-    def __call__(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, path: Path, size: tuple[int, int], orientation: int = 1) -> np.ndarray:
         masks = self._train_ids if path.name.lower().endswith("_labeltrainids.png") else self._label_ids
-        return masks(path, size)
+        return masks(path, size, orientation)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
 from segzoo.data.file_index import FileIndex, file_index_errors
-from segzoo.data.masks import ColorMasks, IndexMasks
+from segzoo.data.masks import ColorMasks, IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
 from segzoo.registry import DATA, ConfigError, Range
@@ -31,6 +31,7 @@ def folder(
     label_map: LabelMap | None = None,
     palette: tuple[Color, ...] | None = None,
     ignore_colors: tuple[Color, ...] = (),
+    label_orientation: LabelOrientation | None = None,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
@@ -54,6 +55,9 @@ def folder(
         label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
         palette: one RGB triple per class. None assigns distinct colors.
         ignore_colors: colors of ignored pixels, with ``masks=color``.
+        label_orientation: what the masks belong to if an image carries an EXIF orientation that keeps its size. ``upright``: the image as
+            annotation tools show it. ``stored``: its stored pixels. None rejects such images. Where the orientation swaps height and
+            width, the size of the mask tells.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
@@ -67,7 +71,11 @@ def folder(
     hash_split = None if val_ratio is None else (split, val_ratio)
     index = FileIndex(root, splits[split], images, labels, lists, hash_split)
     info = make_dataset_info(title, classes, palette, mean, std, label_map)
-    reader = ColorMasks(info.palette, ignore_colors) if masks == "color" else IndexMasks(len(classes), label_map)
+    reader = (
+        ColorMasks(info.palette, ignore_colors, label_orientation)
+        if masks == "color"
+        else IndexMasks(len(classes), label_map, label_orientation=label_orientation)
+    )
     return PairedDataset(info, index, reader)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from segzoo.data.dataset_info import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
 from segzoo.data.file_index import FileIndex, file_index_errors
+from segzoo.data.image_decoder import turn_upright
 from segzoo.data.image_io import printable, read_bytes
-from segzoo.data.masks import check_size, label_dtype
+from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
 from segzoo.registry import DATA, ConfigError, Range
@@ -38,6 +39,7 @@ def labelme(
     names: dict[str, str] | None = None,
     unlabeled: Literal["error", "background"] = "error",
     clip_px: Annotated[float, Range(0, None)] = 2.0,
+    label_orientation: LabelOrientation | None = None,
     palette: tuple[Color, ...] | None = None,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
@@ -56,6 +58,8 @@ def labelme(
         names: label in the JSON -> class name, where they differ. The class ``ignore`` means ignored pixels.
         unlabeled: how to treat an image without a JSON file: as an error, or as all background.
         clip_px: how far a point may lie outside the image, in pixels. Such points are moved to the border.
+        label_orientation: what the points refer to if an image carries an EXIF orientation that keeps its size, as for the data set
+            ``folder``. Since version 4, LabelMe draws on the upright image, so its files need no setting.
         palette: one RGB triple per class. None assigns distinct colors.
         mean, std: RGB statistics on the 0..255 scale.
 
@@ -72,27 +76,39 @@ def labelme(
     hash_split = None if val_ratio is None else (split, val_ratio)
     hint = "An image embedded in a JSON file (imageData) is not read: save it as a separate image file."
     index = FileIndex(root, splits[split], images, labels, lists, hash_split, unlabeled == "error", hint)
-    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, LabelMeShapes(classes, names or {}, clip_px))
+    return PairedDataset(
+        make_dataset_info(title, classes, palette, mean, std),
+        index,
+        LabelMeShapes(classes, names or {}, clip_px, label_orientation),
+    )
 
 
 class LabelMeShapes:
     """Rasterizer of LabelMe files.
 
-    ``shapes(path, (H, W))`` returns (H, W) train ids. Later shapes cover earlier ones. LabelMe measures from the outer corner of the
+    ``shapes(path, (H, W), orientation)`` returns (H, W) train ids. Later shapes cover earlier ones. LabelMe measures from the outer corner of the
     image, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels under a shape's points and outline belong
     to it, as in LabelMe's own export, so a shape extends about half a pixel beyond its outline.
     """
 
-    def __init__(self, classes: tuple[str, ...], names: dict[str, str], clip_px: float):
-        self.classes, self.clip_px = classes, clip_px
+    def __init__(
+        self, classes: tuple[str, ...], names: dict[str, str], clip_px: float, label_orientation: LabelOrientation | None = None
+    ):
+        self.classes, self.clip_px, self.label_orientation = classes, clip_px, label_orientation
         class_ids = {name: index for index, name in enumerate(classes)}
         self.ids = class_ids | {label: i for label, name in names.items() if (i := class_id(name, classes)) is not None}
 
-    def __call__(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+    def __call__(self, path: Path, size: tuple[int, int], orientation: int = 1) -> np.ndarray:
         record = _read_record(path)
         height, width = record.get("imageHeight"), record.get("imageWidth")
-        if isinstance(height, int) and isinstance(width, int):
-            check_size(path, (height, width), size)
+        drawn_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        label_orientation = self.label_orientation or ("upright" if _is_labelme_4(record) else None)
+        if labels_are_upright(path, drawn_size, size, orientation, label_orientation):
+            return self._rasterize(record, path, size)
+        stored_size = size if orientation < 5 else size[::-1]
+        return turn_upright(self._rasterize(record, path, stored_size), orientation)
+
+    def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int]) -> np.ndarray:
         label = np.zeros(size, label_dtype(len(self.classes)))
         for number, shape in enumerate(record["shapes"], 1):
             where = f"{printable(path)}, shape {number}"
@@ -159,6 +175,15 @@ def _read_record(path: Path) -> PlainDict:
             f"{printable(path)}: is JSON, but not a LabelMe file: it has no list 'shapes'. Export it in LabelMe's format."
         )
     return record
+
+
+def _is_labelme_4(record: PlainDict) -> bool:
+    """Recognize files of LabelMe 4 or later.
+
+    They refer to the upright image. Versions below 4 may be LabelMe's or X-AnyLabeling's, and differ in this.
+    """
+    major = str(record.get("version")).partition(".")[0]
+    return major.isascii() and major.isdigit() and len(major) < 10 and int(major) >= 4
 
 
 def _points(value: object) -> np.ndarray | None:

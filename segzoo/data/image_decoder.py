@@ -1,0 +1,206 @@
+"""Decoding of image files to upright RGB pixels.
+
+It needs only numpy and Pillow, because each exported bundle contains a copy of this file: a bundle and segzoo read images by the same
+code. Images are read upright: their orientation (EXIF and TIFF tag 274) is applied, whatever the format. ``torchvision.io`` is
+deliberately not used: its PNG decoder has crashed the process on a damaged file.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
+
+MAX_PIXELS = 100_000_000
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+HINT = "Restore the file from its source, or remove it."
+ORIENTATION = 274
+_CONVERTED_MODES = ("P", "PA", "LA", "RGBA", "RGBX", "CMYK", "YCbCr")
+# how other files begin, what they are, and what to do
+_OTHER_FILES = (
+    (b"<!doctype", "is a web page, not an image: the download failed. " + HINT),
+    (b"<html", "is a web page, not an image: the download failed. " + HINT),
+    (b"<head", "is a web page, not an image: the download failed. " + HINT),
+    (b"<svg", "is an SVG drawing. Export it as PNG."),
+    (b"<?xml", "is an XML file, such as a web page or an SVG drawing. Export it as PNG."),
+    (b"version https://git-lfs", "is a Git LFS pointer, not an image: run `git lfs pull`."),
+    (b"%pdf", "is a PDF. Export its pages as PNG."),
+    (b"gif8", "is a GIF. Save its frames as PNG."),
+    (b"\x1aE\xdf\xa3".lower(), "is a video (Matroska or WebM). Extract its frames: `ffmpeg -i VIDEO %06d.png`."),
+)
+
+
+class ImageError(ValueError):
+    """Why bytes cannot be read as an image, and what to do."""
+
+
+def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, int]:
+    """Decode an image to upright RGB.
+
+    Gray becomes three equal channels, palettes are expanded, alpha is dropped without blending, 16-bit samples keep their high byte, and
+    of a file with several images the first is read.
+
+    Args:
+        data: content of a PNG, JPEG, BMP, TIFF, WebP or PNM file.
+        max_pixels: reject larger images before decoding; at most about 178 million (Pillow's own limit).
+
+    Returns:
+        (H, W, 3) uint8 and the orientation that was applied, 1 (none) to 8.
+
+    Raises:
+        ImageError: this is not an image, it is damaged, truncated or too large, or its samples have neither 8 nor 16 bits.
+    """
+    image = open_image(data, FORMATS, max_pixels)
+    orientation = decode(image)
+    return turn_decoded(image, _rgb(image), orientation), orientation
+
+
+def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageFile.ImageFile:
+    """Open an image without decoding it, and check its size and checksums.
+
+    Raises:
+        ImageError: it is not an image of these formats, damaged or too large.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own size warning; max_pixels is the limit here
+        try:
+            image = Image.open(io.BytesIO(data), formats=formats)
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{error} Cut it into tiles.") from error
+        except Exception as error:  # damaged headers raise SyntaxError, struct.error, IndexError and more
+            raise ImageError(_not_an_image(data, formats)) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"{width}x{height} pixels (W x H) exceed the limit of {max_pixels / 1e6:g} megapixels. Cut it into tiles.")
+    if image.format == "PNG" and not _is_intact_png(data):  # Pillow silently decodes flipped bits to other pixels
+        raise ImageError(f"damaged PNG file of {len(data)} bytes (a checksum does not match, or the end is missing). {HINT}")
+    return image
+
+
+def decode(image: ImageFile.ImageFile) -> int:
+    """Decode an opened image in place.
+
+    Returns:
+        Its orientation, 1 to 8. Pillow has applied it to a TIFF, and to no other format.
+
+    Raises:
+        ImageError: the image is damaged or truncated.
+    """
+    is_tiff = image.format == "TIFF"
+    orientation = _orientation(image) if is_tiff else 1  # Pillow drops the tag of a TIFF once it is decoded
+    try:
+        image.load()
+    except Exception as error:  # as above: a damaged file may raise almost anything
+        raise ImageError(f"damaged {image.format} file ({error}). {HINT}") from error
+    return orientation if is_tiff else _orientation(image)  # a PNG may store it behind the pixels
+
+
+def turn_decoded(image: Image.Image, pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn the pixels of a decoded image upright, unless Pillow has."""
+    return pixels if image.format == "TIFF" else turn_upright(pixels, orientation)
+
+
+def turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels as an orientation says.
+
+    Args:
+        stored: (H, W) or (H, W, C) pixels in the order in which the file stores them.
+        orientation: 1 to 8; from 5 to 8 it swaps height and width.
+    """
+    if orientation >= 5:
+        stored = stored.swapaxes(0, 1)
+    row_step = -1 if orientation in (3, 4, 7, 8) else 1
+    column_step = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(stored[::row_step, ::column_step])
+
+
+def _orientation(image: Image.Image) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            value = image.getexif().get(ORIENTATION, 1)
+        except Exception:  # unreadable EXIF states no orientation; viewers ignore it too
+            return 1
+    return value if value in range(1, 9) else 1
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of a decoded image as (H, W, 3) uint8."""
+    if image.mode == "RGB":
+        return np.array(image)
+    if image.mode in ("1", "L"):
+        return _stack(np.asarray(image.convert("L")))
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        bits = 12 if image.format == "TIFF" and image.tag_v2.get(258) == (12,) else 16  # type: ignore[attr-defined]
+        return _stack((np.asarray(image) >> (bits - 8)).astype(np.uint8))
+    if image.mode in _CONVERTED_MODES:
+        image.info.pop("transparency", None)  # Pillow warns that it is dropped
+        return np.array(image.convert("RGB"))
+    kind = {"I": "32-bit samples (mode I)", "F": "32-bit samples (mode F)"}.get(image.mode, f"colors of mode {image.mode}")
+    raise ImageError(f"holds {kind}; expected gray, RGB, palette or CMYK of 8 or 16 bits. Convert it to 8-bit RGB.")
+
+
+def _stack(gray: np.ndarray) -> np.ndarray:
+    """Three equal channels: (H, W) -> (H, W, 3)."""
+    pixels = np.empty((*gray.shape, 3), np.uint8)
+    pixels[:] = gray[..., None]
+    return pixels
+
+
+def _is_intact_png(data: bytes) -> bool:
+    """Verify the checksums of a PNG's critical chunks up to IEND."""
+    view, position = memoryview(data), 8
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(view[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        if kind[:1].isupper() and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        position = end + 4
+    return False
+
+
+def _not_an_image(data: bytes, formats: tuple[str, ...]) -> str:
+    """Say what unreadable bytes are, and what to do."""
+    if not data:
+        return f"is empty (0 bytes). {HINT}"
+    start = data[:256].lstrip().lower()
+    for prefix, meaning in _OTHER_FILES:
+        if start.startswith(prefix):
+            return meaning
+    if data[4:8] == b"ftyp":
+        if data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"):
+            return "is an HEIC or AVIF image. Convert it to PNG or JPEG."
+        return "is a video (MP4 or QuickTime). Extract its frames: `ffmpeg -i VIDEO %06d.png`."
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "is a video (AVI). Extract its frames: `ffmpeg -i VIDEO %06d.png`."
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return f"{_describe_tiff(data)} Convert it to 8-bit RGB."
+    if data[:512].decode("utf-8", "ignore").replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+        return f"is text, not an image: it begins with {data[:8]!r}. Expected {', '.join(formats)}."
+    return f"is not a readable image: it begins with {data[:8]!r}, expected {', '.join(formats)}. {HINT}"
+
+
+def _describe_tiff(data: bytes) -> str:
+    """Say which samples a TIFF holds that Pillow cannot open."""
+    from PIL import TiffImagePlugin
+
+    try:
+        file = io.BytesIO(data)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2] == 43 or data[3] == 43 else 8))
+        file.seek(tags.next)
+        tags.load(file)
+        kind = {2: "signed integers", 3: "floats"}.get(tags.get(339, (1,))[0], "integers")
+        return f"is a TIFF of {tags.get(277, 1)} channels of {tags.get(258, (1,))[0]}-bit {kind}, which is not supported."
+    except Exception:  # damaged tags may raise almost anything
+        return "is a damaged TIFF, or of a kind that is not supported."
