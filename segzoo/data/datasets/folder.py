@@ -55,9 +55,8 @@ def folder(
         label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
         palette: one RGB triple per class. None assigns distinct colors.
         ignore_colors: colors of ignored pixels, with ``masks=color``.
-        label_orientation: what the masks belong to if an image carries an EXIF orientation that keeps its size. ``upright``: the image as
-            annotation tools show it. ``stored``: its stored pixels. None rejects such images. Where the orientation swaps height and
-            width, the size of the mask tells.
+        label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as annotation
+            tools show it, or ``stored``, its stored pixels. None rejects such images. Otherwise, the size of the mask tells.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segzoo.data.image_decoder import decode_rgb
 from segzoo.device import RuntimePrecision, peak_memory, reset_peak_memory
 from segzoo.registry import Range
 from segzoo.runtimes._base import InferenceFn
@@ -89,10 +90,10 @@ def _timed_call(
     if scope == "end_to_end":
         import cv2
 
-        files = [cv2.imencode(".png", image[:, :, ::-1])[1] for image in images]
+        files = [cv2.imencode(".png", image[:, :, ::-1])[1].tobytes() for image in images]
 
         def end_to_end() -> np.ndarray:
-            decoded = [cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for file in files]  # type: ignore[arg-type]
+            decoded = [decode_rgb(file)[0] for file in files]
             return to_labels(infer(torch.from_numpy(np.stack(decoded)).to(device))).cpu().numpy()
 
         return end_to_end
