@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,17 @@ def test_no_module_reads_argv(path):
 
 @pytest.mark.parametrize("case", OVERRIDES)
 def test_overrides_match_the_settings_of_their_tool(case):
+    """Every value of a sweep stands in one of the jobs, whose number is that of the longest list of values."""
     tool, overrides = OVERRIDES[case]
-    overrides = [word.format(source="runs/source") for word in overrides]
-    assert parse_overrides(tool, overrides, sweep=tool == "bench").errors == []
+    overrides = [override.format(source="runs/source") for override in overrides]
+    sweeps = [(key, split_list(values)) for key, _, values in (o.partition("=") for o in overrides)] if tool == "bench" else []
+    jobs = [
+        [f"{key}={values[i % len(values)]}" for key, values in sweeps] for i in range(max((len(v) for _, v in sweeps), default=0))
+    ]
+    for job in jobs or [overrides]:
+        assert parse_overrides(tool, job).errors == []
+
+
+def split_list(values: str) -> list[str]:
+    """Split the values of a swept setting at commas outside brackets."""
+    return re.split(r",(?![^\[]*\])", values)

@@ -46,12 +46,10 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_two_processes_with_the_same_command_agree_bit_for_bit(tmp_path):
-    runs = [tmp_path / "a", tmp_path / "b", tmp_path / "other"]
-    seeds = (0, 0, 1)
-    finish(*[start("train", *SMALL, f"seed={seed}", f"out={run}") for seed, run in zip(seeds, runs, strict=True)])
+    runs = [tmp_path / "a", tmp_path / "b"]
+    finish(*[start("train", *SMALL, f"out={run}") for run in runs])
     for step in (0, 2):
         assert equal(weights(runs[0], step), weights(runs[1], step))
-        assert not equal(weights(runs[0], step), weights(runs[2], step))
 
 
 def initial_weights(seed: int, name: str = "pspnet") -> dict[str, torch.Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -48,6 +47,7 @@ def run_ranks(code: str, size: int = 2) -> list[str]:
 
 
 TRAIN = """
+import shutil
 from pathlib import Path
 import torch
 from dataclasses import replace
@@ -57,29 +57,39 @@ from segzoo.checkpoints.store import latest_valid
 from toy_training import train
 from segzoo.distributed import init_distributed
 torch.set_num_threads(1)
-with init_distributed("cpu") as dist:
-    directory = Path({directory!r})
-    if dist.is_main: directory.mkdir(parents=True, exist_ok=True)
+
+def copy_until(source, directory, step):
+    drop = lambda _, names: [n for n in names if n in ("last", "best") or n.isdigit() and int(n) > step]
+    shutil.copytree(source, directory, ignore=drop)
+
+def run_job(directory, changes, norm=False, drop=0.0, pruner="", resume_of=None):
+    directory = Path(directory)
+    if dist.is_main:
+        copy_until(resume_of[0], directory, resume_of[1]) if resume_of else directory.mkdir(parents=True, exist_ok=True)
     dist.run_on_rank0(lambda: None)
     run = RunDir(directory, latest_valid(directory)[0])
     torch.manual_seed(3)
-    components = make_components(model=Toy(norm={norm}, drop={drop}))
-    if {pruner!r}:
+    components = make_components(model=Toy(norm=norm, drop=drop))
+    if pruner:
         from segzoo.registry import PRUNERS
         values = torch.arange(8.0) * (1 - 2 * dist.rank)  # rank 0 would prune the first filters, rank 1 the last
         importance = lambda model, *_: lambda slot: values[: len(model.get_parameter(slot.name))]
-        components.pruner = replace(PRUNERS.build({pruner!r}, keep_schedule=[0.75, 0.5], start=0.25), importance=importance)
-    result = train(components, run, dist, **SETTINGS | {changes})
-    print(dist.rank, result["miou"])
+        components.pruner = replace(PRUNERS.build(pruner, keep_schedule=[0.75, 0.5], start=0.25), importance=importance)
+    print(dist.rank, train(components, run, dist, **SETTINGS | changes)["miou"])
+
+with init_distributed("cpu") as dist:
+    for job in {jobs}:
+        run_job(**job)
 """
 
 
-def train_on_two_ranks(directory: Path, changes: dict, norm: bool = False, drop: float = 0.0, pruner: str = "") -> list[str]:
-    """Train on two ranks and return their outputs.
+def train_on_two_ranks(*jobs: dict[str, Any]) -> list[str]:
+    """Train on two ranks, one job after the other, and return their outputs.
 
-    With a pruner, each rank by itself would prune other channels.
+    A job has a ``directory``, ``changes`` of the settings, and optionally ``norm`` and ``drop`` of the model, a ``pruner``, with which
+    each rank by itself would prune other channels, and ``resume_of``: another directory and the step to resume it from.
     """
-    return run_ranks(TRAIN.format(directory=str(directory), changes=changes, norm=norm, drop=drop, pruner=pruner))
+    return run_ranks(TRAIN.format(jobs=[{key: str(v) if isinstance(v, Path) else v for key, v in job.items()} for job in jobs]))
 
 
 @pytest.mark.parametrize("grad_accum_steps", [pytest.param(1, marks=pytest.mark.crash), 2])
@@ -90,7 +100,7 @@ def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_ac
     dropout, whose statistics and random numbers differ between ranks.
     """
     options: dict[str, Any] = {"steps": 8, "eval_every": 4, "grad_accum_steps": grad_accum_steps}
-    outputs = train_on_two_ranks(tmp_path / "two", options | {"batch_size": 2, "workers": 0})
+    outputs = train_on_two_ranks({"directory": tmp_path / "two", "changes": options | {"batch_size": 2, "workers": 0}})
     torch.manual_seed(3)
     single = make_components(model=Toy(norm=False, drop=0.0))
     result = train(single, make_run_dir(tmp_path / "one"), **settings(**options, batch_size=4))
@@ -107,11 +117,9 @@ def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_ac
 
 def test_two_ranks_prune_the_same_channels_and_resume(tmp_path):
     options: dict[str, Any] = {"steps": 8, "eval_every": 4, "save_every": 1, "keep_checkpoints": 99}
-    train_on_two_ranks(tmp_path / "two", options | {"batch_size": 2, "workers": 0}, pruner="l1")
-    shutil.copytree(
-        tmp_path / "two", tmp_path / "resumed", ignore=lambda _, names: [n for n in names if n in "5678" or n in ("last", "best")]
-    )
-    train_on_two_ranks(tmp_path / "resumed", options | {"batch_size": 2, "workers": 0}, pruner="l1")  # resumes between its stages
+    job = {"changes": options | {"batch_size": 2, "workers": 0}, "pruner": "l1"}
+    resume_of = (str(tmp_path / "two"), 4)  # between the two stages
+    train_on_two_ranks(job | {"directory": tmp_path / "two"}, job | {"directory": tmp_path / "resumed", "resume_of": resume_of})
     torch.manual_seed(3)
     single = make_components(model=Toy(norm=False, drop=0.0))
     importance = torch.arange(8.0)
@@ -129,13 +137,10 @@ def test_two_ranks_prune_the_same_channels_and_resume(tmp_path):
 
 @pytest.mark.crash
 def test_two_ranks_resume_bit_for_bit_with_their_own_random_numbers(tmp_path):
-    options = {"workers": 0, "batch_size": 2}
-    train_on_two_ranks(tmp_path / "whole", options | {"steps": 6, "eval_every": 3, "save_every": 3}, norm=True, drop=0.2)
-    train_on_two_ranks(tmp_path / "resumed", options | {"steps": 6, "eval_every": 3, "save_every": 3}, norm=True, drop=0.2)
-    for name in ("6", "last", "best"):  # as if killed after step 3
-        path = tmp_path / "resumed/checkpoints" / name
-        subprocess.run(["rm", "-r", str(path)], check=True)
-    train_on_two_ranks(tmp_path / "resumed", options | {"steps": 6, "eval_every": 3, "save_every": 3}, norm=True, drop=0.2)
+    options = {"steps": 6, "eval_every": 3, "save_every": 3, "workers": 0, "batch_size": 2}
+    job = {"changes": options, "norm": True, "drop": 0.2}
+    resume_of = (str(tmp_path / "whole"), 3)  # as if killed after step 3
+    train_on_two_ranks(job | {"directory": tmp_path / "whole"}, job | {"directory": tmp_path / "resumed", "resume_of": resume_of})
     whole, resumed = (read_model(tmp_path / name / "checkpoints/6")[0] for name in ("whole", "resumed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     states = read_trainer(tmp_path / "whole/checkpoints/6")["rng"]
@@ -144,7 +149,7 @@ def test_two_ranks_resume_bit_for_bit_with_their_own_random_numbers(tmp_path):
 
 @pytest.mark.crash
 def test_fewer_ranks_can_resume_a_run(tmp_path, capsys):
-    train_on_two_ranks(tmp_path, {"steps": 4, "eval_every": 4, "workers": 0, "batch_size": 2})
+    train_on_two_ranks({"directory": tmp_path, "changes": {"steps": 4, "eval_every": 4, "workers": 0, "batch_size": 2}})
     components = make_components(model=Toy(norm=False, drop=0.0))
     train(components, make_run_dir(tmp_path), **settings(steps=6))
     assert "2 processes wrote the checkpoint, 1 resume from it, after 16 images" in capsys.readouterr().out
