@@ -1,34 +1,72 @@
-"""File locks: one writer per run directory, and GPUs shared between jobs."""
+"""File locks: one writer per run directory, and GPUs shared between jobs.
+
+They are record locks (``fcntl.lockf``), which a process does not pass on to the data workers that it forks. With ``flock``, as the package
+filelock uses it, the run directory and the GPU of a killed training would stay locked until its last worker exits.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Annotated
 
-from segzoo.registry import Range
+from segzoo.registry import ConfigError, Range
 
 
 def lock_directory(path: Path) -> IO | None:
     """Lock a run directory for this process.
 
-    The lock is released when the returned file is closed or the process ends, however it ends. It is a record lock rather than
-    ``flock``, because data workers must not inherit it: a killed run would stay locked until they exit.
+    The lock is released when the returned file is closed or the process ends, however it ends.
 
     Returns:
         The lock file, or None if another process holds the lock.
+
+    Raises:
+        ConfigError: ``run.lock`` is a link.
     """
-    file = open(path / "run.lock", "w")  # noqa: SIM115 (held as long as the run)
+    return _try_lock(path / "run.lock")
+
+
+def _try_lock(path: Path) -> IO | None:
+    """Open and lock a file.
+
+    Links are not followed, and the content is left unchanged.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ConfigError(f"{path} is a link, expected a lock file of its own; remove the link: rm '{path}'") from None
+    file = os.fdopen(descriptor, "w")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.close()
         return None
     return file
+
+
+def _own_directory(path: Path) -> Path:
+    """Create or check a directory that only this user may write to.
+
+    Raises:
+        ConfigError: ``path`` is a link, or others may write to it, and could make this process open other files.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{path} holds the locks of this user's GPUs, but is a link, belongs to someone else or is writable for others. Remove it, or "
+            "set TMPDIR to a directory of your own"
+        )
+    return path
 
 
 _claimed: dict[Path, tuple[int, IO]] = {}  # lock directory -> GPU and lock of this process, for all its jobs
@@ -54,19 +92,17 @@ def claim_gpu(
 
     Returns:
         The index of the GPU.
+
+    Raises:
+        ConfigError: another user could write to the directory of the lock files.
     """
-    directory = lock_dir or Path(tempfile.gettempdir()) / f"segzoo-gpus-{os.getuid()}"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = _own_directory(lock_dir or Path(tempfile.gettempdir()) / f"segzoo-gpus-{os.getuid()}")
     while directory not in _claimed:
         for slot in range(num_gpus * jobs_per_gpu):
-            file = open(directory / f"{slot % num_gpus}-{slot // num_gpus}.lock", "w")  # noqa: SIM115 (held until the process ends)
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                continue
-            _claimed[directory] = slot % num_gpus, file
-            break
+            file = _try_lock(directory / f"{slot % num_gpus}-{slot // num_gpus}.lock")
+            if file is not None:
+                _claimed[directory] = slot % num_gpus, file
+                break
         else:
             wait()
     return _claimed[directory][0]

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from segzoo.registry import ConfigError
 from segzoo.runs import locks
 
 CLAIM_SCRIPT = (
@@ -57,3 +58,33 @@ def test_jobs_claim_different_gpus_and_a_killed_job_releases_its_own(start, tmp_
 def test_shared_gpus_are_filled_evenly(start):
     claimed = [start(jobs_per_gpu=2)[1] for _ in range(4)]
     assert claimed == [0, 1, 0, 1]
+
+
+def test_a_lock_never_empties_a_file_behind_a_link(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_claimed", {})
+    victim, directory = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("precious")
+    directory.mkdir(mode=0o700)
+    for name in ("run.lock", "0-0.lock"):
+        (directory / name).symlink_to(victim)
+    with pytest.raises(ConfigError, match=r"run\.lock is a link.*rm '"):
+        locks.lock_directory(directory)
+    with pytest.raises(ConfigError, match="0-0.lock is a link"):
+        locks.claim_gpu(1, directory, raise_all_in_use)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("unsafe", ["link", "writable for all"])
+def test_a_gpu_directory_that_others_control_is_rejected(tmp_path, monkeypatch, unsafe):
+    monkeypatch.setattr(locks, "_claimed", {})
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    directory = tmp_path / f"segzoo-gpus-{os.getuid()}"
+    target = directory if unsafe == "writable for all" else tmp_path / "other"
+    target.mkdir()
+    if unsafe == "link":
+        directory.symlink_to(target)
+    else:
+        directory.chmod(0o777)
+    with pytest.raises(ConfigError, match="set TMPDIR"):
+        locks.claim_gpu(1)
+    assert list(target.iterdir()) == []
