@@ -24,7 +24,7 @@ from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
 Draw = tuple[int, int]  # (epoch, index in the data set)
-BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def derive_seed(*numbers: int) -> int:

@@ -1,7 +1,7 @@
-"""Graceful shutdown on SIGINT, SIGTERM and SIGUSR1.
+"""Graceful shutdown on SIGINT, SIGTERM, SIGUSR1 and SIGHUP.
 
 Signals are handled between training steps: the run saves a checkpoint and exits with code 130 (SIGINT) or 143. Schedulers send
-SIGUSR1 before the time limit.
+SIGUSR1 before the time limit. A terminal that closes sends SIGHUP, which ``nohup`` makes processes ignore.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopSignal:
     """Context manager in which stop signals only set a flag.
 
-    The signals are SIGINT, SIGTERM and SIGUSR1. A second SIGINT interrupts immediately. Outside the main thread Python cannot
-    handle signals, and the flag is never set.
+    The signals are SIGINT, SIGTERM, SIGUSR1 and SIGHUP. SIGHUP stays ignored if it is ignored already, as under ``nohup``. A second
+    SIGINT interrupts immediately. Outside the main thread Python cannot handle signals, and the flag is never set.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,8 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -45,7 +47,7 @@ class StopSignal:
 
         Raises:
             KeyboardInterrupt: after SIGINT, with ``message``.
-            SystemExit: after SIGTERM or SIGUSR1, with code 143; ``message`` is printed to stderr.
+            SystemExit: after another signal, with code 143; ``message`` is printed to stderr.
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt(message)

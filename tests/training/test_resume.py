@@ -30,7 +30,7 @@ from segzoo.registry import ConfigError
 from segzoo.training import results
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, number):
     directory, expected_hash, result = uninterrupted
     before = signal.getsignal(number)  # background jobs of a shell ignore SIGINT
@@ -46,6 +46,16 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninter
     assert weights_hash(again.model) == expected_hash
     assert read_rows(tmp_path, "train", "val") == read_rows(directory, "train", "val")
     assert resumed | {"train_minutes": 0} == result | {"train_minutes": 0}
+
+
+def test_a_run_under_nohup_ignores_sighup(tmp_path, uninterrupted):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        components = make_components(train_set=SignalingData(signal.SIGHUP, when=26))
+        assert train(components, make_run_dir(tmp_path), **settings())["steps"] == 12
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert weights_hash(components.model) == uninterrupted[1]
 
 
 def test_an_fp16_run_with_adam_and_accumulation_resumes_twice(tmp_path):
@@ -215,4 +225,4 @@ def test_resuming_keeps_moments_and_takes_learning_rates_from_the_configuration(
     components = make_components()
     components.make_optimizer = lambda net: torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.9)
     train(components, run, **settings(log_every=1))
-    assert read_rows(tmp_path, "train")[0]["lr/0"] == pytest.approx(0.2 * (1 - 9 / 12) ** 0.9)
+    assert read_rows(tmp_path, "train")[0]["lr"] == pytest.approx(0.2 * (1 - 9 / 12) ** 0.9)
