@@ -1,4 +1,4 @@
-"""Atomic file writes: a temporary file, fsync, then a rename.
+"""Atomic file writes: a temporary file, then a rename.
 
 A reader sees either the complete new file or the old one.
 """
@@ -7,35 +7,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file atomically and durably.
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
+    """Write a file atomically.
 
-    The content goes to a temporary file, which is renamed to ``path`` once it is on disk.
+    The content goes to a temporary file, which is renamed to ``path`` once it is complete.
 
     Args:
         path: the file to create or replace.
         write: called with the open temporary file. It gets a file rather than a path so that a full disk raises a plain ``OSError``
             in every writer.
+        durable: wait until the content is on disk, so that it survives a power failure. That takes milliseconds, which add up over
+            thousands of small files that can be made again.
 
     Raises:
         OSError: the file cannot be written. ``path`` is then unchanged, and the temporary file is removed.
     """
     temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:  # never through a link that is already there
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _fsync_dir(path.parent)
+    if durable:
+        _fsync_dir(path.parent)
 
 
 def sha256(path: Path) -> str:
@@ -80,8 +86,20 @@ def _fsync_dir(folder: Path) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write ``content`` atomically as indented JSON."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write ``content`` atomically as indented JSON.
+
+    NaN and infinity, which JSON does not have, become null.
+    """
+    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: object) -> object:
+    """Replace non-finite numbers by None at any depth."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,30 @@
+"""Files are written whole, as valid JSON, and never through a link."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from segzoo.io import write_atomically, write_json
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    content = {"loss": float("nan"), "interval": [float("-inf"), 0.5], "deep": ({"x": float("inf")},), "count": 3, "text": "NaN"}
+    write_json(tmp_path / "scores.json", content)
+    expected = {"loss": None, "interval": [None, 0.5], "deep": [{"x": None}], "count": 3, "text": "NaN"}
+    assert json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail) == expected
+    write_json(tmp_path / "scores.json", np.float64("nan"))
+    assert (tmp_path / "scores.json").read_text() == "null\n"
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_link_in_place_of_the_temporary_file_is_replaced(tmp_path, durable):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / f"file.tmp.{os.getpid()}").symlink_to(victim)
+    write_atomically(tmp_path / "file", lambda file: file.write(b"new"), durable=durable)
+    assert victim.read_text() == "precious" and (tmp_path / "file").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", "file"}
