@@ -29,6 +29,13 @@ class DataError(ValueError):
     """
 
 
+class TrainingError(RuntimeError):
+    """A training that cannot go on.
+
+    The message names the step or the settings and suggests what to do.
+    """
+
+
 class ParityError(RuntimeError):
     """An exported model whose labels differ from the original's."""
 

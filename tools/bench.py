@@ -27,7 +27,8 @@ def bench(job: Job) -> dict[str, Any]:
     # create the directory first, so that an error in ``out`` does not waste minutes of measuring
     with create_output_dir("bench", title, job.config, **job.arguments["create_output_dir"]) as output_dir:
         row = _measure(job)
-        print(write_tables(output_dir, [row]))
+        table = write_tables(output_dir, [row])
+    print(table)
     return {"row": row}
 
 

@@ -24,8 +24,9 @@ def evaluate(job: Job) -> dict[str, Any]:
     loss, post = checkpoint_loss(meta, model), build_post(job.config["post"])
     with create_output_dir("eval", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
         result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
-        print(score_table(result))
-        return write_summary(output_dir, result, meta["sha256"])
+        summary = write_summary(output_dir, result, meta["sha256"])
+    print(score_table(result))
+    return summary
 
 
 def main() -> None:

@@ -51,8 +51,9 @@ def prune(job: Job) -> dict[str, Any]:
         models = {"before": _unpruned(job.config, meta), "after": str(run_dir.path)}
         times = benchmark_before_after(models, **job.arguments["benchmark_before_after"])
         result |= {"checkpoint_sha256": meta["sha256"], "report": rows, "times": times}
-        print(write_report(run_dir.path, rows, times, curves))
+        report = write_report(run_dir.path, rows, times, curves)
         run_dir.finish(result)
+        print(report)
         return result
 
 

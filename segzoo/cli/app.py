@@ -25,11 +25,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segzoo.cli.console import make_output_robust
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
-from segzoo.types import DataError, ParityError, PlainDict
+from segzoo.types import DataError, ParityError, PlainDict, TrainingError
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -79,6 +80,7 @@ def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_s
         command: name of the file in ``conf/`` with every setting of the tool.
         summarize: writes the table of a sweep to its directory and returns it as Markdown.
     """
+    make_output_robust()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them and exiting
     arguments = get_args_parser().parse_args()
     if arguments.help:
@@ -100,7 +102,7 @@ def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_s
             _run_sweep(start, arguments.overrides, summarize)
         else:
             start()
-    except (ConfigError, DataError, ParityError) as error:
+    except (ConfigError, DataError, ParityError, TrainingError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except KeyboardInterrupt as interrupt:
         print(interrupt or "interrupted", file=sys.stderr)
@@ -172,6 +174,7 @@ def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]
     def job(composed: DictConfig) -> float | None:
         from segzoo.config.validate import validate
 
+        make_output_robust()  # a launcher may run jobs in processes of its own
         hydra_config = HydraConfig.get()
         output_dir = Path(hydra_config.runtime.output_dir) if hydra_config.mode == RunMode.MULTIRUN else None
         choices = {str(group): name for group, name in hydra_config.runtime.choices.items() if "/" not in str(group)}

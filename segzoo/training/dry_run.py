@@ -24,12 +24,12 @@ from segzoo.training.logger import NullLogger
 from segzoo.training.pruning import ScheduledPruning
 from segzoo.training.state import TrainingState
 from segzoo.training.step import TrainStep
-from segzoo.types import PlainDict
+from segzoo.types import PlainDict, TrainingError
 
 MEMORY_MARGIN = 0.92  # fraction of the memory that suggested settings may use
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemory(TrainingError):
     """Too little device memory for the settings.
 
     The message suggests other settings.
@@ -94,7 +94,7 @@ def _minimal_context(components: TrainingComponents, settings: TrainingSettings,
         state=TrainingState(len(components.train_set)),
         batches=iter(()),  # type: ignore[arg-type]  # unused
         log=log,
-        diagnostics=TrainingDiagnostics(log.info, settings.workers),
+        diagnostics=TrainingDiagnostics(log.info, settings.workers, components.info.num_classes),
     )
 
 

@@ -20,13 +20,13 @@ from segzoo.registry import ConfigError
 from segzoo.runs.run_dir import RunDir
 from segzoo.training.logger import AverageMeters, MetricLogger
 from segzoo.training.pruning import ScheduledPruning, match_memory_format_
-from segzoo.types import PlainDict
+from segzoo.types import PlainDict, TrainingError
 
 
-class Diverged(RuntimeError):
-    """A non-finite loss or gradient.
+class Diverged(TrainingError):
+    """A training whose loss, gradient or weights are out of range.
 
-    The message names the step and the images.
+    The message names the step.
     """
 
 

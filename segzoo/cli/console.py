@@ -1,0 +1,46 @@
+"""Terminal output that never ends a tool."""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import suppress
+from typing import Any, TextIO, cast
+
+
+class _Console:
+    """Text stream that drops what cannot be written.
+
+    The reader of a pipe may have gone (EPIPE), the terminal may be closed (EIO), and the disk of a redirected log may be full (ENOSPC).
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+def make_output_robust() -> None:
+    """Make printing raise no errors from here on.
+
+    This holds for standard output and standard error. Characters that the encoding of the terminal lacks are printed as backslash escapes.
+    """
+    sys.stdout, sys.stderr = _robust(sys.stdout), _robust(sys.stderr)
+
+
+def _robust(stream: TextIO) -> TextIO:
+    if stream is None or isinstance(stream, _Console):  # None without a file descriptor, as after >&-
+        return stream
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return cast(TextIO, _Console(stream))
