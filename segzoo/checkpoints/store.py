@@ -173,6 +173,13 @@ def delete_after(run_dir: Path, step: int) -> None:
     update_best(run_dir)
 
 
+def delete_newest(run_dir: Path) -> None:
+    """Delete the newest checkpoint if there is an older one."""
+    steps = list_checkpoints(run_dir)
+    if len(steps) > 1:
+        delete_after(run_dir, steps[-2])
+
+
 def delete_old(run_dir: Path, keep: int) -> None:
     """Delete all checkpoints but the newest ``keep``, ``best`` and ``last``.
 

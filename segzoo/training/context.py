@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from segzoo.checkpoints.serialization import read_scores, save_checkpoint
-from segzoo.checkpoints.store import delete_old, read_pointer, step_dir
+from segzoo.checkpoints.store import delete_newest, delete_old, read_pointer, step_dir
 from segzoo.data.loader import BatchStream
 from segzoo.device import Precision
 from segzoo.distributed import Distributed
@@ -24,7 +24,7 @@ from segzoo.training.diagnostics import TrainingDiagnostics
 from segzoo.training.logger import MetricLogger
 from segzoo.training.pruning import ScheduledPruning
 from segzoo.training.results import log_step, prediction_panels, run_summary, save_prediction_grid, store_scores
-from segzoo.training.state import TrainingState
+from segzoo.training.state import Diverged, TrainingState
 from segzoo.types import PlainDict
 
 
@@ -53,7 +53,11 @@ class TrainingContext:
         """Write the checkpoint of this step on rank 0.
 
         Every rank calls it, with the weights to be evaluated in the model.
+
+        Raises:
+            Diverged: a weight is not finite or out of range.
         """
+        self.diagnostics.on_checkpoint(self.state.step, self.model)
         self.dist.broadcast_buffers(self.model)
         step, path = self.state.step, self.run.path
         if step_dir(path, step) == self.run.resume_from:
@@ -84,7 +88,12 @@ class TrainingContext:
             precision=self.precision.name,
             workers=self.settings.workers,
         )
-        self.diagnostics.on_evaluation(result.confusion, self.components.info.classes)
+        try:
+            self.diagnostics.on_evaluation(step, result.scores.loss, result.confusion, self.components.info.classes)
+        except Diverged:
+            if self.dist.is_main:
+                delete_newest(path)  # resuming would evaluate it again
+            raise
         if self.dist.is_main:
             store_scores(path, self.state, result, self.log, self.pruning.stages_done)
             for name, panel in self._prediction_panels():

@@ -42,7 +42,7 @@ def train(components: TrainingComponents, run: RunDir, settings: TrainingSetting
     Raises:
         ConfigError: contradictory settings, or a checkpoint of another model.
         DataError: an invalid data file; the message names it.
-        Diverged: the loss or gradient stayed non-finite. It changed no weight.
+        Diverged: a loss, gradient or weight is not finite or out of range.
         OutOfMemory: the device has too little memory. The message suggests settings.
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM arrived. A checkpoint was written.
     """
@@ -97,7 +97,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
             ema.update()
             seconds = time.perf_counter() - started
             state.update(values, images=settings.images_per_step * dist.size, seconds=seconds, waited=waited)
-            context.diagnostics.on_step(state.step, train_step.valid, group)
+            context.diagnostics.on_step(state.step, values.get("loss_main"), train_step.valid, group)
             log.advance(state.step)
             if plan.logs_at(state.step):
                 context.log_step()
@@ -158,5 +158,5 @@ def _start(
         state=state,
         batches=batches,
         log=log,
-        diagnostics=TrainingDiagnostics(log.info, settings.workers),
+        diagnostics=TrainingDiagnostics(log.info, settings.workers, components.info.num_classes),
     )

@@ -30,10 +30,14 @@ from segzoo.visualization import comparison_panel, image_grid
 def log_step(state: TrainingState, optimizer: Optimizer, log: MetricLogger) -> tuple[float, float]:
     """Log mean losses, learning rates of this step, and mean timings.
 
+    The rate is logged as ``lr``, or as ``lr/<group>`` if the parameter groups differ in it.
+
     Returns:
         The mean loss since the last row, and the fraction of the time spent waiting for data.
     """
     rates = {f"lr/{group.get('name', number)}": group["lr"] for number, group in enumerate(optimizer.param_groups)}
+    if len(set(rates.values())) == 1:
+        rates = {"lr": optimizer.param_groups[0]["lr"]}
     losses, times = state.loss_meters.pop(), state.time_meters.pop()
     waiting = times["waited"] / max(times["seconds"], 1e-9)
     images_per_s = times["images"] / max(times["seconds"], 1e-9)

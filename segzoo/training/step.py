@@ -61,8 +61,8 @@ class TrainStep:
             step: counted from 1; seeds the mixing of images.
 
         Returns:
-            ``loss``, ``grad_norm`` and, in logged steps, ``loss_main`` and ``loss_aux`` (auxiliary heads and distillation). They are the
-            same on every rank.
+            ``loss``, its parts ``loss_main`` and ``loss_aux`` (auxiliary heads and distillation), and ``grad_norm``. They are the same on
+            every rank.
 
         Raises:
             Diverged: the loss or the gradient is not finite.
@@ -110,7 +110,7 @@ class TrainStep:
             total_losses.append(loss.detach())
             main_losses.append(terms[0].detach())
         assert valid_weight is not None
-        return self._step_values(total_losses, main_losses, valid_weight, step), total_losses
+        return self._step_values(total_losses, main_losses, valid_weight), total_losses
 
     def _valid_weight(self, batches: Sequence[MixedBatch], logits: Logits) -> Tensor:
         """Sum the valid weight of each head over all batches and ranks.
@@ -120,13 +120,10 @@ class TrainStep:
         weights = [mix_weight * self.loss.weight(label, logits) for batch in batches for label, mix_weight in batch.targets]
         return self.dist.sum(torch.stack(weights).sum(0))
 
-    def _step_values(
-        self, total_losses: list[Tensor], main_losses: list[Tensor], valid_weight: Tensor, step: int
-    ) -> dict[str, float]:
+    def _step_values(self, total_losses: list[Tensor], main_losses: list[Tensor], valid_weight: Tensor) -> dict[str, float]:
         sums = self.dist.sum(torch.stack([torch.stack(total_losses).sum(), torch.stack(main_losses).sum()]))
         total, main, self.valid = torch.cat([sums, valid_weight[:1]]).tolist()
-        heads = {"loss_main": main, "loss_aux": total - main} if self.context.plan.logs_at(step) else {}
-        return {"loss": total, **heads}
+        return {"loss": total, "loss_main": main, "loss_aux": total - main}
 
     def _normalize(self, image: Tensor) -> Tensor:
         context = self.context

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from segzoo.training.diagnostics import LOG_ROWS, TrainingDiagnostics
+from segzoo.training.diagnostics import LOG_ROWS, MAX_STEPS_ABOVE, TrainingDiagnostics
+from segzoo.training.state import Diverged
 from segzoo.types import Batch
 
 
@@ -17,15 +18,15 @@ def printed():
 
 @pytest.fixture
 def diagnostics(printed):
-    return TrainingDiagnostics(printed.append, workers=2)
+    return TrainingDiagnostics(printed.append, workers=2, num_classes=4)
 
 
 def test_a_batch_of_ignored_pixels_is_reported_once(diagnostics, printed):
     batches = [Batch(torch.empty(0), torch.empty(0), ("a", "b"), (0, 1))]
-    diagnostics.on_step(3, 5.0, batches)
+    diagnostics.on_step(3, 1.0, 5.0, batches)
     assert printed == []
-    diagnostics.on_step(4, 0.0, batches)
-    diagnostics.on_step(5, 0.0, batches)
+    diagnostics.on_step(4, 1.0, 0.0, batches)
+    diagnostics.on_step(5, 1.0, 0.0, batches)
     [line] = printed
     assert "step 4" in line and "a, b" in line and "data.label_map" in line
 
@@ -52,11 +53,44 @@ def test_classes_missed_by_two_consecutive_evaluations_are_reported(diagnostics,
     names = ("sky", "road", "tree", "absent")
     tree_missed = np.array([[5, 1, 0, 0], [1, 5, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]])
     all_predicted = tree_missed + np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
-    diagnostics.on_evaluation(tree_missed, names)
-    diagnostics.on_evaluation(all_predicted, names)
-    diagnostics.on_evaluation(tree_missed, names)
+    diagnostics.on_evaluation(1, 1.0, tree_missed, names)
+    diagnostics.on_evaluation(1, 1.0, all_predicted, names)
+    diagnostics.on_evaluation(1, 1.0, tree_missed, names)
     assert printed == []
-    diagnostics.on_evaluation(tree_missed, names)
-    diagnostics.on_evaluation(tree_missed, names)
+    diagnostics.on_evaluation(1, 1.0, tree_missed, names)
+    diagnostics.on_evaluation(1, 1.0, tree_missed, names)
     [line] = printed
     assert "tree" in line and "absent" not in line and "sky" not in line and "loss=ohem" in line
+
+
+def test_a_loss_that_stays_high_has_diverged_and_a_spike_has_not(diagnostics):
+    for step in range(1, MAX_STEPS_ABOVE):
+        diagnostics.on_step(step, 1e5, 5.0, [])
+    diagnostics.on_step(MAX_STEPS_ABOVE, 1e2, 5.0, [])
+    for step in range(1, MAX_STEPS_ABOVE):
+        diagnostics.on_step(step, 1e5, 5.0, [])
+    diagnostics.on_step(MAX_STEPS_ABOVE, None, 5.0, [])  # a skipped step
+    with pytest.raises(Diverged, match=r"1386 for 20 steps and is 1e\+05 at step 40, .*lower optim.lr"):
+        diagnostics.on_step(40, 1e5, 5.0, [])
+
+
+@pytest.mark.parametrize("loss, diverged", [(1e5, False), (1e7, True), (float("inf"), True), (float("nan"), True), (None, False)])
+def test_a_validation_loss_out_of_range_has_diverged(diagnostics, loss, diverged):
+    confusion = np.eye(4, dtype=int)
+    if diverged:
+        with pytest.raises(Diverged, match=r"validation loss is .* at step 8"):
+            diagnostics.on_evaluation(8, loss, confusion, ("a", "b", "c", "d"))
+    else:
+        diagnostics.on_evaluation(8, loss, confusion, ("a", "b", "c", "d"))
+
+
+@pytest.mark.parametrize("value, diverged", [(1e5, False), (-1e7, True), (float("nan"), True)])
+def test_a_weight_out_of_range_is_never_saved(diagnostics, value, diverged):
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Conv2d(2, 2, 1))
+    with torch.no_grad():
+        model[1].weight[0, 0] = value
+    if diverged:
+        with pytest.raises(Diverged, match=r"1.weight holds a weight of (1e\+07|nan) at step 3"):
+            diagnostics.on_checkpoint(3, model)
+    else:
+        diagnostics.on_checkpoint(3, model)

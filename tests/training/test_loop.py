@@ -101,12 +101,26 @@ def test_a_nonfinite_gradient_stops_before_the_update(tmp_path):
 
 def test_learning_rates_follow_the_schedule_and_are_logged(uninterrupted):
     for row in read_rows(uninterrupted[0], "train"):
-        assert row["lr/0"] == pytest.approx(0.05 * (1 - (row["step"] - 1) / 12) ** 0.9)
+        assert row["lr"] == pytest.approx(0.05 * (1 - (row["step"] - 1) / 12) ** 0.9)
         assert row["loss_main"] > 0 and row["loss_aux"] > 0
+        assert row["loss_main"] + row["loss_aux"] == pytest.approx(row["loss"])  # means over the same steps
     assert [row["step"] for row in read_rows(uninterrupted[0], "train")] == [5, 10, 12]
     assert [row["step"] for row in read_rows(uninterrupted[0], "val")] == [4, 8, 12]
     assert {"mIoU", "mAcc", "aAcc", "loss", "IoU/road"} <= read_rows(uninterrupted[0], "val")[0].keys()
     assert [row["step"] for row in read_rows(uninterrupted[0], "time")] == [5, 10, 12]
+
+
+def test_groups_of_different_rates_have_a_curve_each(tmp_path):
+    components = make_components()
+    components.make_optimizer = lambda net: torch.optim.SGD(
+        [
+            {"params": net.backbone.parameters(), "lr": 0.01, "name": "backbone"},
+            {"params": [*net.head.parameters(), *net.aux.parameters()], "lr": 0.1, "name": "heads"},
+        ]
+    )
+    train(components, make_run_dir(tmp_path), **settings(steps=1))
+    [row] = read_rows(tmp_path, "train")
+    assert (row["lr/backbone"], row["lr/heads"]) == (0.01, 0.1) and "lr" not in row
 
 
 def test_clipping_bounds_the_step(tmp_path):

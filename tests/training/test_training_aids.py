@@ -55,6 +55,24 @@ def test_consecutive_bad_steps_end_the_run_even_across_a_resume(tmp_path):
     assert list_checkpoints(tmp_path)[-1] == 6
 
 
+@pytest.mark.parametrize("rate, message", [(3e3, "validation loss"), (1e6, "holds a weight")])
+def test_a_diverged_run_keeps_its_best_and_resumes_with_a_lower_rate(tmp_path, rate, message):
+    options = settings(steps=8, eval_every=2, save_every=None, keep_checkpoints=9)
+
+    def with_rate(late):
+        components = make_components()
+        components.make_optimizer = lambda net: torch.optim.AdamW(net.parameters(), lr=0.01)
+        components.make_schedule = lambda total: lambda step: 1.0 if step < 4 else late / 0.01
+        return components
+
+    with pytest.raises(Diverged, match=rf"{message}.* at step 6.*lower optim.lr.*resume="):
+        train(with_rate(rate), make_run_dir(tmp_path), **options)
+    assert list_checkpoints(tmp_path) == [0, 2, 4]
+    best, summary = read_pointer(tmp_path, "best"), json.loads((tmp_path / "eval/summary.json").read_text())
+    assert best is not None and int(best.name) <= 4 and summary["checkpoint_sha256"] == read_model(tmp_path)[1]["sha256"]
+    assert train(with_rate(0.001), make_run_dir(tmp_path), **options)["steps"] == 8
+
+
 def test_the_average_follows_its_decay_after_a_warmup():
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
