@@ -1,13 +1,13 @@
 """Images with LabelMe annotations.
 
-LabelMe stores named polygons, rectangles and circles in JSON files, which are rasterized when they are read.
+LabelMe and X-AnyLabeling store named shapes in JSON files, which are rasterized when they are read.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -15,13 +15,16 @@ from segzoo.data.dataset_info import MEAN, STD, Color, class_id, dataset_info_er
 from segzoo.data.file_index import FileIndex, file_index_errors
 from segzoo.data.image_decoder import turn_upright
 from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.labelme_shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, draw
 from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
+from segzoo.messages import did_you_mean
 from segzoo.registry import DATA, ConfigError, Range
-from segzoo.types import DataError, PlainDict
+from segzoo.types import IGNORE, DataError, PlainDict
 
-POINT_COUNTS = {"polygon": (3, None), "rectangle": (2, 2), "circle": (2, 2)}  # minimum and maximum
+LABELME_IDS = {"__ignore__": IGNORE, "_background_": 0}  # LabelMe's convention in labelme2voc
+MAX_LISTED = 5  # invalid shapes of one file in its error
 
 
 @DATA.register
@@ -36,9 +39,11 @@ def labelme(
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
     val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
-    names: dict[str, str] | None = None,
+    names: dict[str | int, str] | None = None,
     unlabeled: Literal["error", "background"] = "error",
     clip_px: Annotated[float, Range(0, None)] = 2.0,
+    line_px: Annotated[int | None, Range(1, 255)] = None,
+    skip_shapes: tuple[str, ...] = (),
     label_orientation: LabelOrientation | None = None,
     palette: tuple[Color, ...] | None = None,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
@@ -55,9 +60,12 @@ def labelme(
         classes: class names, background first; position is the train id.
         title: name of the data set in checkpoints and results.
         images, labels, lists, splits, val_ratio: location of images, JSON files and lists of stems, as for the data set ``folder``.
-        names: label in the JSON -> class name, where they differ. The class ``ignore`` means ignored pixels.
+        names: label in the JSON -> class name, where they differ. The class ``ignore`` means ignored pixels. LabelMe's own labels
+            ``__ignore__`` and ``_background_`` are known.
         unlabeled: how to treat an image without a JSON file: as an error, or as all background.
         clip_px: how far a point may lie outside the image, in pixels. Such points are moved to the border.
+        line_px: width in pixels with which lines and points are drawn. None rejects them, because they cover no area.
+        skip_shapes: types of shapes to leave out, such as ``point``.
         label_orientation: what the points refer to if an image carries an EXIF orientation that keeps its size, as for the data set
             ``folder``. Since version 4, LabelMe draws on the upright image, so its files need no setting.
         palette: one RGB triple per class. None assigns distinct colors.
@@ -71,91 +79,78 @@ def labelme(
     for label, name in (names or {}).items():
         if class_id(name, classes) is None:
             errors.append(f"data.names.{label}: the class {unknown_class_error(name, (*classes, 'ignore'))}")
+    for kind in skip_shapes:
+        if kind not in POINT_COUNTS and (hint := did_you_mean(kind, POINT_COUNTS)):
+            errors.append(f"data.skip_shapes: the type {kind!r} is not known.{hint} Valid: {', '.join(POINT_COUNTS)}.")
     if errors:
         raise ConfigError(errors)
     hash_split = None if val_ratio is None else (split, val_ratio)
     hint = "An image embedded in a JSON file (imageData) is not read: save it as a separate image file."
     index = FileIndex(root, splits[split], images, labels, lists, hash_split, unlabeled == "error", hint)
-    return PairedDataset(
-        make_dataset_info(title, classes, palette, mean, std),
-        index,
-        LabelMeShapes(classes, names or {}, clip_px, label_orientation),
-    )
+    label_names = {str(label).strip(): name for label, name in (names or {}).items()}
+    reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
+    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader)
 
 
 class LabelMeShapes:
     """Rasterizer of LabelMe files.
 
-    ``shapes(path, (H, W), orientation)`` returns (H, W) train ids. Later shapes cover earlier ones. LabelMe measures from the outer corner of the
-    image, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels under a shape's points and outline belong
-    to it, as in LabelMe's own export, so a shape extends about half a pixel beyond its outline.
+    ``shapes(path, (H, W), orientation)`` returns (H, W) train ids. Later shapes cover earlier ones. LabelMe measures from the outer
+    corner of the image, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels under a shape's points and
+    outline belong to it, as in LabelMe's own export, so a shape extends about half a pixel beyond its outline.
+
+    Args:
+        classes, names, clip_px, label_orientation, line_px, skip_shapes: as for the data set ``labelme``.
     """
 
     def __init__(
-        self, classes: tuple[str, ...], names: dict[str, str], clip_px: float, label_orientation: LabelOrientation | None = None
+        self,
+        classes: tuple[str, ...],
+        names: dict[str, str],
+        clip_px: float,
+        label_orientation: LabelOrientation | None = None,
+        line_px: int | None = None,
+        skip_shapes: tuple[str, ...] = (),
     ):
-        self.classes, self.clip_px, self.label_orientation = classes, clip_px, label_orientation
-        class_ids = {name: index for index, name in enumerate(classes)}
-        self.ids = class_ids | {label: i for label, name in names.items() if (i := class_id(name, classes)) is not None}
+        self.classes, self.label_orientation = classes, label_orientation
+        ids = {name: index for index, name in enumerate(classes)}
+        ids |= {label: i for label, name in names.items() if (i := class_id(name, classes)) is not None}
+        ids |= {label: i for label, i in LABELME_IDS.items() if label not in ids}
+        self.rules = ShapeRules(ids, names, clip_px, line_px, skip_shapes)
 
     def __call__(self, path: Path, size: tuple[int, int], orientation: int = 1) -> np.ndarray:
-        record = _read_record(path)
+        return self._rasterize(_read_record(path), path, size, orientation)
+
+    def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:
         height, width = record.get("imageHeight"), record.get("imageWidth")
         drawn_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         label_orientation = self.label_orientation or ("upright" if _is_labelme_4(record) else None)
-        if labels_are_upright(path, drawn_size, size, orientation, label_orientation):
-            return self._rasterize(record, path, size)
-        stored_size = size if orientation < 5 else size[::-1]
-        return turn_upright(self._rasterize(record, path, stored_size), orientation)
+        is_upright = labels_are_upright(path, drawn_size, size, orientation, label_orientation)
+        label = np.zeros(size if is_upright or orientation < 5 else size[::-1], label_dtype(len(self.classes)))
+        for shape in self._shapes(record, path, label.shape):
+            draw(label, shape, self.rules.line_px)
+        return label if is_upright else turn_upright(label, orientation)
 
-    def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int]) -> np.ndarray:
-        label = np.zeros(size, label_dtype(len(self.classes)))
-        for number, shape in enumerate(record["shapes"], 1):
-            where = f"{printable(path)}, shape {number}"
-            kind, points = self._outline(shape, size, where)
-            _draw(label, kind, points, self._train_id(shape, where))
-        return label
+    def _shapes(self, record: PlainDict, path: Path, size: tuple[int, ...]) -> list[Shape]:
+        """Validate all shapes of a file.
 
-    def _train_id(self, shape: dict, where: str) -> int:
-        label = shape.get("label")
-        if not isinstance(label, str) or label not in self.ids:
-            unknown = unknown_class_error(str(label), tuple(self.ids))
-            raise DataError(
-                f"{where}: the label {unknown} Correct the file, or map the label to a class with data.names={{{label}: <class>}}."
-            )
-        return self.ids[label]
-
-    def _outline(self, shape: Any, size: tuple[int, int], where: str) -> tuple[str, np.ndarray]:
-        """Validate a shape and return its type and points.
-
-        Returns:
-            The type, and (n, 2) x, y in pixels, at most ``clip_px`` outside the image.
+        Raises:
+            DataError: with one line per invalid shape.
         """
-        if not isinstance(shape, dict):
-            raise DataError(
-                f"{where}: is of type {type(shape).__name__}, expected an object with label, points and shape_type. Save it with LabelMe again."
-            )
-        kind = shape.get("shape_type") or "polygon"  # files before LabelMe 3 have no type
-        if not isinstance(kind, str) or kind not in POINT_COUNTS:
-            raise DataError(
-                f"{where} (label {shape.get('label')!r}): shape type {kind!r} is not supported. Valid: {', '.join(POINT_COUNTS)}. Redraw "
-                "it as one of these."
-            )
-        points = _points(shape.get("points"))
-        minimum, maximum = POINT_COUNTS[kind]
-        if points is None or len(points) < minimum or len(points) > (maximum or len(points)):
-            expected = f"{minimum}" if maximum else f"at least {minimum}"
-            actual = "something other than a list of [x, y] numbers" if points is None else f"{len(points)} points"
-            raise DataError(f"{where} (label {shape.get('label')!r}): {kind} with {actual}, expected {expected} points. Redraw it.")
-        height, width = size
-        outside = np.maximum(-points, points - (width, height)).max(axis=1)
-        if outside.max() > self.clip_px:
-            x, y = points[outside.argmax()]
-            raise DataError(
-                f"{where} (label {shape.get('label')!r}): point ({x:g}, {y:g}) lies {outside.max():.1f} pixels outside the image of "
-                f"{width}x{height} (W x H), more than data.clip_px={self.clip_px:g}. Redraw it, or increase data.clip_px."
-            )
-        return kind, points
+        shapes, errors = [], []
+        for number, plain in enumerate(record["shapes"], 1):
+            try:
+                shapes.append(self.rules.parse(plain, (size[0], size[1])))
+            except ShapeError as error:
+                label = f" (label {plain.get('label')!r})" if isinstance(plain, dict) else ""
+                errors.append(f"{printable(path)}, shape {number}{label}: {error}")
+        if len(errors) > MAX_LISTED:
+            errors[MAX_LISTED:] = [
+                f"{printable(path)}: {len(errors) - MAX_LISTED} more of its {len(record['shapes'])} shapes are invalid."
+            ]
+        if errors:
+            raise DataError("\n".join(errors))
+        return [shape for shape in shapes if shape is not None]
 
 
 def _read_record(path: Path) -> PlainDict:
@@ -168,8 +163,12 @@ def _read_record(path: Path) -> PlainDict:
     try:
         record = json.loads(data)
     except (ValueError, RecursionError) as error:
-        problem = "is empty (0 bytes)" if not data else f"is not valid JSON ({error})"
-        raise DataError(f"{printable(path)}: {problem}. Save it with LabelMe again, or restore it from its source.") from error
+        problem = f"is not valid JSON ({error}). Save it with LabelMe again, or restore it from its source."
+        if isinstance(error, UnicodeDecodeError):
+            problem = "is not UTF-8 text (is it GBK or Latin-1?). Convert it: `iconv -f GBK -t UTF-8 OLD.json > NEW.json`."
+        if not data:
+            problem = "is empty (0 bytes). Save it with LabelMe again, or restore it from its source."
+        raise DataError(f"{printable(path)}: {problem}") from error
     if not isinstance(record, dict) or not isinstance(record.get("shapes"), list):
         raise DataError(
             f"{printable(path)}: is JSON, but not a LabelMe file: it has no list 'shapes'. Export it in LabelMe's format."
@@ -184,35 +183,3 @@ def _is_labelme_4(record: PlainDict) -> bool:
     """
     major = str(record.get("version")).partition(".")[0]
     return major.isascii() and major.isdigit() and len(major) < 10 and int(major) >= 4
-
-
-def _points(value: object) -> np.ndarray | None:
-    """Convert a list of [x, y] to an (n, 2) array.
-
-    Returns None for anything else, and for numbers that are not finite.
-    """
-    if not isinstance(value, list) or not all(isinstance(point, list) and len(point) == 2 for point in value):
-        return None
-    if not all(isinstance(number, int | float) for point in value for number in point):
-        return None
-    try:
-        points = np.array(value, np.float64).reshape(-1, 2)
-    except OverflowError:
-        return None
-    return points if np.isfinite(points).all() else None
-
-
-def _draw(label: np.ndarray, kind: str, points: np.ndarray, train_id: int) -> None:
-    """Draw one shape into the label map in place."""
-    import cv2
-
-    height, width = label.shape
-    pixels = np.clip(np.floor(points), 0, (width - 1, height - 1)).astype(np.int32)
-    (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
-    if kind == "circle":
-        radius = float(np.hypot(*(points[1] - points[0])))
-        cv2.circle(label, pixels[0].tolist(), round(radius), train_id, thickness=-1)
-    elif kind == "rectangle":
-        label[top : bottom + 1, left : right + 1] = train_id
-    else:
-        cv2.fillPoly(label, [pixels], train_id)
