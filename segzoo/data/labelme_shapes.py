@@ -155,7 +155,9 @@ def draw(label: np.ndarray, shape: Shape, line_px: int | None) -> None:
     elif shape.kind in LINES:
         pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (line_px or 1,) * 2)
         thin = np.zeros(label.shape, np.uint8)
-        cv2.polylines(thin, [pixels] if "line" in shape.kind else list(pixels[:, None]), False, 1)
+        thin[pixels[:, 1], pixels[:, 0]] = 1
+        if shape.kind in ("line", "linestrip"):
+            cv2.polylines(thin, [pixels], False, 1)
         label[cv2.dilate(thin, pen) > 0] = shape.train_id  # OpenCV draws a line of thickness 3 five pixels wide
     else:
         cv2.fillPoly(label, [pixels], shape.train_id)
