@@ -96,6 +96,25 @@ class Batch(NamedTuple):
     indices: tuple[int, ...]
 
 
+class Normalization(NamedTuple):
+    """Normalization of images: subtraction of the mean, division by the std.
+
+    Attributes:
+        mean, std: one value per RGB channel, on the 0..255 scale.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, plain: PlainMapping) -> Normalization:
+        """Take ``mean`` and ``std`` from dataset info in plain containers."""
+        return cls(tuple(plain["mean"]), tuple(plain["std"]))  # type: ignore[arg-type]
+
+
+IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of torchvision, timm and mmsegmentation
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """Metadata of a data set that a model needs.
@@ -114,8 +133,8 @@ class DatasetInfo:
     name: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: tuple[float, float, float] = IMAGENET.mean
+    std: tuple[float, float, float] = IMAGENET.std
     ignore: int = IGNORE
     label_map: dict[int, int] = field(default_factory=dict)
 
@@ -126,6 +145,10 @@ class DatasetInfo:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def normalization(self) -> Normalization:
+        return Normalization(self.mean, self.std)
 
     def to_dict(self) -> PlainDict:
         """Convert to plain JSON-compatible containers."""

@@ -83,7 +83,7 @@ def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:
         ConfigError: settings that cannot work together, or data with another normalization than the checkpoint.
     """
     from segzoo.config.cross_checks import pruning_warnings, training_errors
-    from segzoo.config.from_checkpoint import check_same_normalization, dataset_config
+    from segzoo.config.from_checkpoint import dataset_config
 
     config, recorded = dict(job.config), dict(job.recorded)
     if config["ckpt"] is not None:
@@ -91,7 +91,6 @@ def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:
         config |= sections | {"data": dataset_config(meta, config.get("data"))}
         recorded |= sections | {"data": job.recorded.get("data") or meta["config"]["data"]}
         config["backbone"] = {**sections["backbone"], "weights": "none"}
-        check_same_normalization(meta, config["data"])
         if config["distill"]["name"] == "teacher" and config["distill"]["ckpt"] is None:
             config["distill"] = {**config["distill"], "ckpt": config["ckpt"]}
     if errors := training_errors(config):

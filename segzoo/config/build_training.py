@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from segzoo.config.build import build_data, build_loss, build_model
+from segzoo.config.normalization import choose_normalization
 from segzoo.config.sections import section_settings
 from segzoo.registry import AUGMENTS, DISTILLS, INITS, MIXES, OPTIMS, PRUNERS, SCHEDULES
 from segzoo.types import PlainMapping
@@ -33,13 +34,19 @@ def build_training(
 
     from segzoo.layers.channel_widths import conv_out_channels
     from segzoo.training.components import TrainingComponents
+    from segzoo.weights import log_rank0
 
     torch.manual_seed(config["seed"])
+    data, note = choose_normalization(config, normalization=config.get("normalization", "same"))
+    if note:
+        log_rank0(f"note: {note}")
+    config = {**config, "data": data}
+    recorded = {**recorded, "data": {**recorded["data"], **{key: data[key] for key in ("mean", "std") if key in data}}}
     train_set, val_set = build_data(config["data"], "train"), build_data(config["data"], "val")
     info = train_set.info
     if model is None:
         model = build_model(config, info.num_classes)
-        model.info = info
+    model.info = info
     built_widths = conv_out_channels(model)
     INITS.build(config["init"]["name"], model, info.classes, **section_settings(config["init"]))
     if widths is None:

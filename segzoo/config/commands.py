@@ -15,7 +15,11 @@ from segzoo.registry import Setting, coerce, settings_of
 from segzoo.types import PlainDict, PlainMapping
 
 OPEN_RUN = ("segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")
-TRAIN = ("segzoo.training.components:TrainingSettings", "segzoo.workflows.prune.target_search:resolve_keep_ratio")
+TRAIN = (
+    "segzoo.training.components:TrainingSettings",
+    "segzoo.workflows.prune.target_search:resolve_keep_ratio",
+    "segzoo.config.normalization:choose_normalization",
+)
 OUTPUT_DIR = "segzoo.runs.open_run:create_output_dir"
 LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from segzoo.config.build import build_data, build_loss, build_meta_model
+from segzoo.config.normalization import choose_normalization, has_unit_scale
 from segzoo.config.sections import section_settings
-from segzoo.messages import unknown_name_error
+from segzoo.messages import format_override, unknown_name_error
 from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError
 from segzoo.types import PlainMapping
 
@@ -56,6 +57,8 @@ def check_training(config: PlainMapping) -> tuple[list[str], SegModel | None]:
         if config["backbone"].get("weights") == "imagenet":
             _collect_errors(model.backbone.imagenet, "backbone.weights", errors)
         errors += _size_errors(config, model)
+    if not errors:  # it reads weight files
+        _collect_errors(lambda: choose_normalization(config, normalization=config["normalization"]), "normalization", errors)
     return errors, model
 
 
@@ -120,6 +123,13 @@ def pruning_warnings(pruner: PlainMapping) -> list[str]:
 def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
     """List training settings that are valid but rarely intended, one line each."""
     warnings = pruning_warnings(config["pruner"])
+    info = build_data(config["data"], "train").info
+    if has_unit_scale(info.normalization):
+        mean, std = ([round(255 * value, 3) for value in values] for values in info.normalization)
+        warnings.append(
+            "data.mean and data.std are on the scale 0 to 1, but images have 0 to 255. Set "
+            f"{format_override('data.mean', mean)} {format_override('data.std', std)}."
+        )
     pretrained = config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
     if pretrained or model.backbone.trains_from_scratch:
         return warnings

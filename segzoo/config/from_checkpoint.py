@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -159,24 +158,6 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
             "Omit data= to evaluate on the checkpoint's own data, or train on this one."
         )
     return dict(given)
-
-
-def check_same_normalization(meta: PlainMapping, data: PlainMapping) -> None:
-    """Reject data whose mean or standard deviation differs from the checkpoint's.
-
-    Raises:
-        ConfigError: names both, and the settings that make them equal.
-    """
-    info = build_data(data, "train").info
-    given = {"mean": list(info.mean), "std": list(info.std)}
-    stored = {key: list(meta["dataset"][key]) for key in given}
-    if stored != given:
-        overrides = " ".join(f"data.{key}={json.dumps(values, separators=(',', ':'))}" for key, values in stored.items())
-        hint = f"Set {overrides}" if "mean" in data else "Omit data="
-        raise ConfigError(
-            f"data={info.name} is normalized by mean {given['mean']} and std {given['std']}, the checkpoint's model by mean "
-            f"{stored['mean']} and std {stored['std']}. {hint}."
-        )
 
 
 def _resolve_env(value: Any) -> Any:

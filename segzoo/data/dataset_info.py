@@ -9,12 +9,11 @@ from typing import Annotated
 
 from segzoo.messages import did_you_mean
 from segzoo.registry import Range
-from segzoo.types import IGNORE, DatasetInfo, class_name_errors
+from segzoo.types import IGNORE, IMAGENET, DatasetInfo, class_name_errors
 
 Color = Annotated[tuple[int, int, int], Range(0, 255)]
 LabelMap = dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]]
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
+MEAN, STD = IMAGENET
 
 
 def make_dataset_info(

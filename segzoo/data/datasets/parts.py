@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -46,8 +47,10 @@ class PartsDataset:
         info: the dataset info, available without rendering an image.
     """
 
-    def __init__(self, split: str, images: int, size: tuple[int, int], objects: tuple[int, int], seed: int, cache: bool):
-        self.info = INFO
+    def __init__(
+        self, info: DatasetInfo, split: str, images: int, size: tuple[int, int], objects: tuple[int, int], seed: int, cache: bool
+    ):
+        self.info = info
         self.split, self.images, self.size, self.objects, self.seed = split, images, size, objects, seed
         self._cache: dict[int, Scene] | None = {} if cache else None
 
@@ -105,6 +108,8 @@ def parts(
     objects: Annotated[tuple[int, int], Range(1, 100)] = (3, 5),
     seed: Annotated[int, Range(0, None)] = 0,
     cache: bool = True,
+    mean: Annotated[tuple[float, float, float], Range(0, 255)] = INFO.mean,
+    std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = INFO.std,
 ) -> PartsDataset:
     """Synthetic grayscale images of machine parts with scratches and dents.
 
@@ -119,6 +124,7 @@ def parts(
         objects: minimum and maximum number of parts per image.
         seed: random seed; each seed gives different images.
         cache: keep rendered images in memory (2 bytes per pixel in each loading process). Rendering takes 15 to 40 ms per image.
+        mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
         ConfigError: the split is unknown, or the minimum number of objects is above the maximum.
@@ -127,4 +133,5 @@ def parts(
         raise ConfigError(unknown_name_error("split", split, SPLITS))
     if objects[0] > objects[1]:
         raise ConfigError(f"data.objects={list(objects)}: the minimum comes first; use [{objects[1]}, {objects[0]}].")
-    return PartsDataset(split, train_images if split == "train" else val_images, (height, width), objects, seed, cache)
+    images = train_images if split == "train" else val_images
+    return PartsDataset(replace(INFO, mean=mean, std=std), split, images, (height, width), objects, seed, cache)
