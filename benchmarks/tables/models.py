@@ -26,7 +26,7 @@ COLUMNS = (
     "parameters",
     "GMACs",
     "published mIoU %",
-    "deviation from paper",
+    "deviation of the network",
 )
 
 

@@ -73,6 +73,8 @@ def evaluate(
     stride: Annotated[tuple[int, int], Range(1)] | None = None,
     scales: Annotated[tuple[float, ...], Range(0, None, above=True)] = (1.0,),
     flip: bool = False,
+    pad_multiple: Annotated[int, Range(2, 256)] | None = None,
+    resize_multiple: Annotated[int, Range(2, 256)] | None = None,
 ) -> Evaluation:
     """Score a model on every image at the size of its label.
 
@@ -95,12 +97,13 @@ def evaluate(
         crop, stride: window size and stride (H, W) in pixels, for ``slide``. A stride of None is two thirds of the crop.
         scales: scale factors of the image size.
         flip: also average over the horizontally flipped image.
+        pad_multiple, resize_multiple: pad or enlarge whole images to sides of a multiple plus 1, see ``InferenceProtocol``.
 
     Raises:
         ConfigError: if settings contradict each other, or ``device=cuda`` without CUDA.
         DataError: if a file is invalid or its label does not fit the classes. The message names the file.
     """
-    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
+    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
     layer_precision = Precision(precision, pick_device(device))
     confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
     per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)

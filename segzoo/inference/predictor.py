@@ -40,6 +40,8 @@ def predict_images(
     stride: Annotated[tuple[int, int], Range(1)] | None = None,
     scales: Annotated[tuple[float, ...], Range(0, None, above=True)] = (1.0,),
     flip: bool = False,
+    pad_multiple: Annotated[int, Range(2, 256)] | None = None,
+    resize_multiple: Annotated[int, Range(2, 256)] | None = None,
     overlays: Literal["png", "jpg", "none"] = "png",
     alpha: Annotated[float, Range(0, 1)] = 0.5,
 ) -> PlainDict:
@@ -55,7 +57,7 @@ def predict_images(
         output_dir: directory of the results.
         post: as in ``evaluate``.
         source: an image, a folder or a quoted glob pattern.
-        device, precision, mode, crop, stride, scales, flip: as in ``evaluate``.
+        device, precision, mode, crop, stride, scales, flip, pad_multiple, resize_multiple: as in ``evaluate``.
         overlays: file format of the overlays. ``none`` skips them.
         alpha: opacity of the class colors over the image, 0 to 1.
 
@@ -66,7 +68,7 @@ def predict_images(
         ConfigError: if the source contains no image or settings contradict each other.
         DataError: if images could not be labeled. The message lists all of them.
     """
-    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post)
+    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
     layer_precision = Precision(precision, pick_device(device))
     images = find_images(source, output_dir)
     errors, start = [], time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
@@ -36,9 +37,12 @@ class InferenceProtocol:
     Attributes:
         mode: ``whole`` images, or ``slide`` for overlapping windows whose class probabilities are averaged.
         crop: window size (H, W) in pixels of the scaled image, for ``slide`` only.
-        stride: stride (H, W) of the windows in pixels. None means two thirds of the crop.
+        stride: stride (H, W) of the windows in pixels. None means two thirds of the crop, rounded up (PSPNet's release).
         scales: scale factors of the image size. Probabilities are averaged over them.
         flip: also average over the horizontally flipped image.
+        pad_multiple: pad whole images at the bottom and right with the mean color until both sides are a multiple plus 1 (DeepLab's
+            release: 8). None keeps their size.
+        resize_multiple: enlarge whole images until both sides are a multiple plus 1 (ICNet's release: 32). None keeps their size.
         post: converts probabilities to labels, such as a CRF. None takes the argmax.
 
     Raises:
@@ -51,6 +55,8 @@ class InferenceProtocol:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     post: PostProcessor | None = None
+    pad_multiple: int | None = None
+    resize_multiple: int | None = None
 
     def __post_init__(self) -> None:
         errors = []
@@ -60,6 +66,12 @@ class InferenceProtocol:
             errors.append("crop and stride require mode=slide; leave them null with mode=whole")
         if self.crop and self.stride and any(step > size for step, size in zip(self.stride, self.crop, strict=True)):
             errors.append(f"stride={list(self.stride)} exceeds crop={list(self.crop)}: pixels between windows would stay unlabeled")
+        if self.pad_multiple and self.resize_multiple:
+            errors.append(f"pad_multiple={self.pad_multiple} and resize_multiple={self.resize_multiple} are both given; keep one")
+        if self.mode == "slide" and (self.pad_multiple or self.resize_multiple):
+            errors.append(
+                "pad_multiple and resize_multiple require mode=whole; with mode=slide, set the size of the windows: crop=[H,W]"
+            )
         if not self.scales:
             errors.append("scales is empty; use scales=[1.0] for the original size")
         if errors:
@@ -71,7 +83,8 @@ class InferenceProtocol:
 
         Labels then come straight from the logits, and a loss can be computed from them.
         """
-        return self.mode == "whole" and self.scales == (1.0,) and not self.flip and self.post is None
+        as_stored = self.scales == (1.0,) and not self.flip and not self.pad_multiple and not self.resize_multiple
+        return self.mode == "whole" and as_stored and self.post is None
 
     def to_dict(self) -> PlainDict:
         """Return the protocol as JSON-able containers, including its fixed conventions."""
@@ -94,4 +107,4 @@ class InferenceProtocol:
     def step(self) -> tuple[int, int]:
         """Stride of the windows, (H, W) in pixels."""
         height, width = self.crop or (1, 1)
-        return self.stride or (max(1, height * 2 // 3), max(1, width * 2 // 3))
+        return self.stride or (math.ceil(height * 2 / 3), math.ceil(width * 2 / 3))

@@ -69,7 +69,7 @@ def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtoc
             probabilities = (
                 _sliding_window(model, view, protocol, precision)
                 if protocol.mode == "slide"
-                else _whole_image(model, view, size, precision)
+                else _whole_image(model, view, size, protocol, precision)
             )
             if tuple(probabilities.shape[-2:]) != size:
                 probabilities = resize(probabilities, size, align_corners=False)
@@ -87,7 +87,23 @@ def window_starts(size: int, crop: int, step: int) -> list[int]:
     return [max(0, min(index * step, size - crop)) for index in range(count)]
 
 
-def _whole_image(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: Precision) -> Tensor:
+def _whole_image(model: nn.Module, x: Tensor, size: tuple[int, ...], protocol: InferenceProtocol, precision: Precision) -> Tensor:
+    """Predict the class probabilities of a whole image.
+
+    They have ``size``, unless the protocol changes the size of the image.
+    """
+    height, width = x.shape[-2:]
+    if protocol.resize_multiple:
+        enlarged = _next_multiple(height, protocol.resize_multiple), _next_multiple(width, protocol.resize_multiple)
+        return _network_probabilities(model, resize(x, enlarged, align_corners=False), enlarged, precision)
+    if protocol.pad_multiple:
+        bottom, right = (_next_multiple(side, protocol.pad_multiple) - side for side in (height, width))
+        padded = F.pad(x, (0, right, 0, bottom))  # 0 is the mean color after normalization
+        return _network_probabilities(model, padded, padded.shape[-2:], precision)[..., :height, :width]
+    return _network_probabilities(model, x, size, precision)
+
+
+def _network_probabilities(model: nn.Module, x: Tensor, size: tuple[int, ...], precision: Precision) -> Tensor:
     logits = forward(model, x, precision).main
     return resize(logits, size, align_corners=bool(model.align_corners)).softmax(1)
 
@@ -101,7 +117,7 @@ def _sliding_window(model: nn.Module, x: Tensor, protocol: InferenceProtocol, pr
     x = F.pad(x, (0, max(0, crop[1] - width), 0, max(0, crop[0] - height)))  # 0 is the mean color after normalization
     total, count = _zeros(model, x), x.new_zeros(1, 1, *x.shape[-2:])
     for rows, columns in _window_slices(x, crop, protocol.step):
-        total[..., rows, columns] += _whole_image(model, x[..., rows, columns], crop, precision)
+        total[..., rows, columns] += _network_probabilities(model, x[..., rows, columns], crop, precision)
         count[..., rows, columns] += 1
     return (total / count)[..., :height, :width]
 
@@ -114,6 +130,11 @@ def _window_slices(x: Tensor, crop: tuple[int, int], step: tuple[int, int]) -> I
 
 def _zeros(model: nn.Module, x: Tensor) -> Tensor:
     return x.new_zeros(1, int(model.num_classes), *x.shape[-2:])  # type: ignore[arg-type]
+
+
+def _next_multiple(side: int, multiple: int) -> int:
+    """The smallest k * multiple + 1 that is at least ``side``."""
+    return math.ceil((side - 1) / multiple) * multiple + 1
 
 
 def _scaled(size: tuple[int, ...], scale: float) -> tuple[int, int]:

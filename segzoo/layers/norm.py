@@ -9,6 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def set_batch_norm_momentum_(model: nn.Module, momentum: float) -> None:
+    """Set the momentum of every batch norm layer, backbone and head alike.
+
+    Args:
+        model: changed in place.
+        momentum: weight of a batch in the running statistics. Caffe counts the other part: its 0.95 is 0.05 here.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = momentum
+
+
 class SingleValueBatchNorm(nn.BatchNorm2d):
     """Batch norm that also trains on one value per channel.
 
@@ -56,6 +68,9 @@ class L2Norm(nn.Module):
     Shapes:
         (N, C, H, W) -> (N, C, H, W) of the input's type
     """
+
+    uses_backbone_lr = True  # the release gives this layer the base rate, not the tenfold rate of the classifiers,
+    decays = True  # and weight decay, as Caffe does by default
 
     def __init__(self, channels: int, scale: float = 10.0):
         super().__init__()

@@ -40,7 +40,7 @@ def sgd(
         nesterov: Nesterov momentum. Requires a momentum above 0.
         head_lr_mult: multiple of ``lr`` for everything outside the backbone.
         bias_lr_mult: further multiple for the biases of convolutions and linear layers (2 in the Caffe recipes).
-        decay_norm_and_bias: also apply weight decay to normalization layers, learned scales and biases.
+        decay_norm_and_bias: also apply weight decay to normalization layers and biases.
 
     Raises:
         ValueError: nothing is trainable, or nesterov without momentum.
@@ -73,7 +73,7 @@ def adamw(
         weight_decay: each step multiplies weights by ``1 - lr * weight_decay``, at least 0.
         head_lr_mult: multiple of ``lr`` for everything outside the backbone.
         bias_lr_mult: further multiple for the biases of convolutions and linear layers.
-        decay_norm_and_bias: also apply weight decay to normalization layers, learned scales and biases.
+        decay_norm_and_bias: also apply weight decay to normalization layers and biases.
 
     Raises:
         ValueError: nothing is trainable, or a beta is 1.
@@ -88,9 +88,9 @@ def parameter_groups(
     """Sort trainable parameters into up to six named groups.
 
     Groups are named ``backbone`` or ``head``, then ``weight``, ``norm`` or ``bias``, as in ``head.bias``. Every trainable parameter
-    is in exactly one. ``norm`` holds the parameters of at most one dimension outside convolutions and linear layers: scales and
-    shifts of normalization layers, and learned scales. The backbone is ``model.backbone`` and every module whose
-    ``uses_backbone_lr`` is true.
+    is in exactly one. ``norm`` holds the parameters of at most one dimension outside convolutions and linear layers, such as the scales
+    and shifts of normalization layers, unless the module sets ``decays``, which makes them weights. The backbone is
+    ``model.backbone`` and every module whose ``uses_backbone_lr`` is true.
 
     Returns:
         A dict per group with ``name``, ``params``, ``base_lr`` (the trainer sets ``lr = base_lr * schedule(step)``), ``lr`` and
@@ -130,7 +130,7 @@ def _can_fuse(model: nn.Module) -> bool:
 
 
 def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
-    if parameter.ndim > 1:
+    if parameter.ndim > 1 or getattr(module, "decays", False):
         return "weight"
     is_linear = isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
     return "bias" if name == "bias" and is_linear else "norm"

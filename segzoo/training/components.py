@@ -74,6 +74,7 @@ class TrainingSettings:
         ema_decay: decay of a moving average of the weights. The average is evaluated and stored; None keeps no average.
         early_stopping_patience: evaluations without a better mIoU after which the run ends; None runs to the last step.
         max_nonfinite_steps: consecutive steps with a non-finite loss or gradient that are skipped before the run stops.
+        bn_momentum: weight of a batch in the running statistics of every batch norm layer. Caffe's 0.95 is 0.05 here.
         sync_bn: compute batch norm statistics over all ranks, if every rank has CUDA.
         deterministic: use only deterministic operations. An operation without a deterministic version raises an error.
         dry_run: take a few small steps and estimate what a step needs instead of training.
@@ -97,6 +98,7 @@ class TrainingSettings:
     ema_decay: Annotated[float, Range(0, 1)] | None = None
     early_stopping_patience: Positive | None = None
     max_nonfinite_steps: Annotated[int, Range(0)] = 3
+    bn_momentum: Annotated[float, Range(0, 1, above=True)] = 0.1
     sync_bn: bool = True
     deterministic: bool = False
     dry_run: bool = False

@@ -13,6 +13,7 @@ import torch
 from segzoo.data.loader import train_batches
 from segzoo.device import Precision, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
+from segzoo.layers.norm import set_batch_norm_momentum_
 from segzoo.optim.ema import ModelEma
 from segzoo.runs.run_dir import RunDir
 from segzoo.runs.signals import StopSignal
@@ -118,6 +119,7 @@ def _start(
     torch.manual_seed(settings.seed + dist.rank)
     plan = settings.plan(len(components.train_set), dist.size)
     model = precision.place(components.model, channels_last=settings.channels_last).train()
+    set_batch_norm_momentum_(model, settings.bn_momentum)
     pruning = ScheduledPruning(model, components, plan.total_steps, precision, dist)
     optimizer, ema = components.make_optimizer(model), ModelEma(model, settings.ema_decay)
     state = resume(

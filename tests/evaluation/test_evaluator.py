@@ -96,7 +96,7 @@ def test_sliding_windows_match_the_reference(model):
     def label_of(image):
         (height, width), total, count = image.shape[:2], 0, 0
         total, count = torch.zeros(3, height, width), torch.zeros(height, width)
-        for top in (*range(0, height - 16, 10), height - 16):
+        for top in (*range(0, height - 16, 11), height - 16):
             for left in (*range(0, width - 12, 8), width - 12):
                 window = image[top : top + 16, left : left + 12]
                 total[:, top : top + 16, left : left + 12] += full_size_logits(model, window).softmax(1)[0]
@@ -104,6 +104,36 @@ def test_sliding_windows_match_the_reference(model):
         return (total / count).argmax(0).numpy()
 
     assert (run(model, mode="slide", crop=(16, 12)).confusion == expected_confusion(label_of)).all()
+
+
+def next_size(size, multiple):
+    """The next sides of a multiple plus 1, by counting."""
+    return tuple(next(side for side in range(s, s + multiple) if side % multiple == 1) for s in size)
+
+
+def test_padding_to_a_multiple_plus_one_matches_the_reference(model):
+    def label_of(image):
+        height, width = image.shape[:2]
+        padded = np.tile(MEAN, (*next_size((height, width), 8), 1))
+        padded[:height, :width] = image
+        return full_size_logits(model, padded)[0, :, :height, :width].argmax(0).numpy()
+
+    assert (run(model, pad_multiple=8).confusion == expected_confusion(label_of)).all()
+
+
+def test_enlarging_to_a_multiple_plus_one_matches_the_reference(model):
+    def label_of(image):
+        size = next_size(image.shape[:2], 32)
+        x = torch.from_numpy(((image - MEAN) / STD).astype(np.float32)).permute(2, 0, 1)[None]
+        model.eval()
+        with torch.no_grad():
+            logits = model(F.interpolate(x, size, mode="bilinear", align_corners=False)).main
+        model.train()
+        probabilities = F.interpolate(logits, size, mode="bilinear", align_corners=False).softmax(1)
+        return F.interpolate(probabilities, image.shape[:2], mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+
+    assert (run(model, resize_multiple=32).confusion == expected_confusion(label_of)).all()
+    assert (run(model, resize_multiple=32).confusion != run(model).confusion).any()
 
 
 def test_a_window_larger_than_the_image_pads_with_the_mean(model):
@@ -232,7 +262,7 @@ def test_different_protocols_have_different_ids(model):
     results = [run(model, **settings) for settings in PROTOCOLS]
     assert len({result.protocol_id for result in results}) == len(PROTOCOLS)
     assert run(model, precision="bf16").protocol_id == run(model, [DATA, ToyData(2)][1]).protocol_id == results[0].protocol_id
-    default_stride, explicit_stride = InferenceProtocol("slide", (15, 15)), InferenceProtocol("slide", (15, 15), (10, 10))
+    default_stride, explicit_stride = InferenceProtocol("slide", (16, 15)), InferenceProtocol("slide", (16, 15), (11, 10))
     assert default_stride.id == explicit_stride.id
     for result in results:
         assert json.loads(json.dumps(result.protocol)) == result.protocol

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from segzoo.layers.norm import L2Norm
 from segzoo.models.deeplab_largefov import LargeFOV
-from segzoo.registry import BACKBONES, MODELS, ConfigError
+from segzoo.registry import BACKBONES, MODELS, OPTIMS, ConfigError
 
 CONVS = ((0, 2), (0, 2), (0, 2, 4), (0, 2, 4), (0, 2, 4))  # indices of the convolutions in each stage
 
@@ -162,6 +162,15 @@ def test_early_fusion_equals_late_fusion_with_one_bias():
     assert_same(early(x).main, late(x).main)
 
 
+def test_scales_of_parsenet_train_at_the_base_rate_with_decay():
+    model = MODELS.build("parsenet", BACKBONES.build("vgg16"), 21, fc_channels=16)
+    optimizer = OPTIMS.build("sgd", model, lr=0.1, weight_decay=0.01, head_lr_mult=10.0)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for scale in (model.local_norm.scale, model.global_norm.scale):
+        assert groups[id(scale)]["base_lr"] == 0.1 and groups[id(scale)]["weight_decay"] == 0.01
+    assert groups[id(model.score.weight)]["base_lr"] == 1.0
+
+
 def test_l2_norm_gives_unit_length_times_a_learned_scale():
     norm = L2Norm(6)
     assert torch.equal(norm.scale, torch.full((6,), 10.0)) and norm.scale.requires_grad
@@ -215,6 +224,17 @@ def test_multi_scale_branches_are_strided_only_in_training():
     scores = [main, *(branch_scores(b, s, 1) for b, s in zip(branches, sources, strict=True))]
     in_eval = sum(F.interpolate(score, (65, 49), mode="bilinear", align_corners=True) for score in scores)
     assert_same(model.eval()(x).main, in_eval)
+
+
+def test_branches_start_from_the_values_of_the_release():
+    torch.manual_seed(0)
+    model = MODELS.build("deeplab_largefov", BACKBONES.build("vgg16"), 21, msc="joint", fc_channels=16)
+    deviations = {
+        name: (float(branch.mix.weight.std()), float(branch.score.weight.std())) for name, branch in model.branches.items()
+    }
+    for name, (mix, score) in deviations.items():
+        assert mix == pytest.approx(0.005 if name == "c4" else 0.001, rel=0.05)
+        assert score == pytest.approx(0.0 if name == "c3" else 0.01, rel=0.1)
 
 
 def test_frozen_msc_trains_only_the_branches():

@@ -121,6 +121,13 @@ def test_schedules_warm_up_then_never_increase(name, total, low, data):
     assert name in ("step", "fixed") or factor(total) == pytest.approx(floors["floor"], abs=1e-12)
 
 
+@pytest.mark.parametrize("name", ["poly", "cosine", "step", "fixed"])
+def test_warm_up_is_a_linear_ramp(name):
+    options = {"every": 50} if name == "step" else {}
+    factor, plain = SCHEDULES.build(name, 40, warmup=10, warmup_factor=0.2, **options), SCHEDULES.build(name, 40, **options)
+    assert [factor(step) / plain(step) for step in range(12)] == pytest.approx([0.2 + 0.08 * step for step in range(10)] + [1, 1])
+
+
 def test_warmup_longer_than_the_run_is_rejected():
     with pytest.raises(ConfigError, match=r"schedule.warmup=50: the run has only 20 steps"):
         SCHEDULES.build("poly", 20, warmup=50)

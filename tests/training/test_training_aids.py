@@ -152,3 +152,15 @@ def test_mixed_images_resume_bit_for_bit(tmp_path, name):
     train(again, run, **options)
     assert weights_hash(again.model) == weights_hash(whole.model) != weights_hash(plain.model)
     assert isinstance(again.model, Toy)
+
+
+def test_batch_norm_momentum_is_a_setting(tmp_path):
+    """One step from statistics of zero and one: the mean of the batch enters with the given weight."""
+    means = {}
+    for momentum in (0.05, 0.1):
+        torch.manual_seed(0)
+        components = make_components(model=Toy())
+        train(components, make_run_dir(tmp_path / str(momentum)), **settings(steps=1, bn_momentum=momentum))
+        means[momentum] = next(m for m in components.model.modules() if isinstance(m, nn.BatchNorm2d)).running_mean
+    torch.testing.assert_close(2 * means[0.05], means[0.1])
+    assert means[0.1].abs().max() > 0

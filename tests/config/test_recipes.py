@@ -1,0 +1,71 @@
+"""Recipes of papers hold the published settings."""
+
+from __future__ import annotations
+
+import pytest
+from test_conf import compose
+
+FCN = {"optim.momentum": 0.99, "optim.weight_decay": 2.7e-9, "optim.bias_lr_mult": 2.0, "batch_size": 1, "schedule.name": "fixed"}
+DEEPLAB = {"optim.lr": 1e-3, "optim.momentum": 0.9, "optim.weight_decay": 5e-4, "optim.bias_lr_mult": 2.0}
+PSPNET = {
+    "optim.lr": 0.01,
+    "optim.momentum": 0.9,
+    "optim.weight_decay": 1e-4,
+    "optim.head_lr_mult": 10.0,
+    "optim.bias_lr_mult": 2.0,
+    "schedule.name": "poly",
+    "schedule.power": 0.9,
+    "batch_size": 16,
+    "bn_momentum": 0.05,
+    "loss.resolution": "logits",
+    "model.aux_weight": 0.4,
+}
+PUBLISHED = {  # FCN's rates are those of the release, which sums the loss, times 500 x 375 pixels
+    "voc_fcn32s": FCN | {"optim.lr": pytest.approx(1e-10 * 500 * 375, rel=0.02)},
+    "voc_fcn16s": FCN | {"optim.lr": pytest.approx(1e-12 * 500 * 375, rel=0.02)},
+    "voc_fcn8s": FCN | {"optim.lr": pytest.approx(1e-14 * 500 * 375, rel=0.02)},
+    "voc_fcn8s_at_once": FCN | {"optim.lr": pytest.approx(1e-10 * 500 * 375, rel=0.02)},
+    "voc_parsenet": DEEPLAB | {"optim.head_lr_mult": 10.0, "schedule.name": "poly", "augment.crop": None},
+    "voc_largefov": DEEPLAB
+    | {
+        "optim.head_lr_mult": 10.0,
+        "schedule.name": "step",
+        "schedule.every": 2000,
+        "schedule.gamma": 0.1,
+        "steps": 6000,
+        "batch_size": 30,
+        "augment.crop": [321, 321],
+        "loss.resolution": "model",
+    },
+    "voc_msc_largefov": DEEPLAB | {"optim.head_lr_mult": 1.0, "model.msc": "frozen", "augment.crop": [321, 321]},
+    "voc_pspnet101": PSPNET | {"augment.crop": [473, 473], "steps": 30000},
+    "cityscapes_pspnet101": PSPNET | {"augment.crop": [713, 713], "steps": 90000},
+    "cityscapes_icnet": {
+        "optim.lr": 0.01,
+        "optim.momentum": 0.9,
+        "optim.weight_decay": 1e-4,
+        "optim.head_lr_mult": 1.0,
+        "schedule.name": "poly",
+        "schedule.power": 0.9,
+        "batch_size": 16,
+        "steps": 30000,
+        "bn_momentum": 0.05,
+        "augment.crop": [769, 769],
+        "model.guidance": [0.16, 0.4],
+        "data.mean": [123.68, 116.779, 103.939],
+        "data.std": [1.0, 1.0, 1.0],
+        "backbone.width": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_a_recipe_holds_the_published_settings(experiment):
+    config = compose("train", f"experiment={experiment}")
+    actual = {}
+    for key in PUBLISHED[experiment]:
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        actual[key] = value
+    assert actual == PUBLISHED[experiment]

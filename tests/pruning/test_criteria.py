@@ -1,0 +1,67 @@
+"""Values of the criteria, computed by hand on two convolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from segzoo.pruning.dependency_graph import trace_channels
+from segzoo.pruning.selection import channel_importance, select_channels
+from segzoo.pruning.sensitivity import scan_sensitivity
+from segzoo.registry import PRUNERS
+
+
+class TwoConvs(nn.Module):
+    """Filters of the first convolution: one large value, or several small ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.score = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.tensor([[2.5, 0, 0], [1, 1, 1], [2, 0, 0], [0.1, 0, 0]]).view(4, 3, 1, 1))
+            self.second.weight.copy_(torch.diag(torch.tensor([4.0, 3, 2, 1])).view(4, 4, 1, 1))
+
+    def forward(self, x):
+        return (self.score(self.second(self.first(x))),)
+
+
+def ranked(name: str) -> list[float]:
+    """Importance of the filters of the first convolution."""
+    model = TwoConvs()
+    ranking = PRUNERS.build(name, allocation="uniform").ranking(model, None)
+    producer = next(p for p in ranking.graph.producers if p.name == "first.weight")
+    return [ranking.importance[channel] for channel in ranking.graph.dims[producer]]
+
+
+def test_l1_adds_magnitudes_and_l2_squares():
+    assert ranked("l1") == pytest.approx([2.5, 3, 2, 0.1])
+    assert ranked("l2") == pytest.approx([2.5, 3**0.5, 2, 0.1])
+
+
+def test_a_scan_masks_the_least_important_channels():
+    model = TwoConvs()
+    graph = trace_channels(model)
+    importance = channel_importance(graph, lambda producer: model.get_parameter(producer.name).abs().sum((1, 2, 3)))
+    curves = scan_sensitivity(
+        model, graph, importance, lambda: float(model.first.weight.detach().abs().sum()), exclude=("score", "second")
+    )
+    assert [curve.layers for curve in curves] == [("first",)]
+    assert curves[0].losses == pytest.approx({1.0: 7.6, 0.75: 7.5, 0.5: 5.5, 0.25: 3.0}), "0.1, then 2, then 2.5 are masked"
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_a_global_budget_does_not_depend_on_the_scale_of_a_layer(scale):
+    model = TwoConvs()
+    with torch.no_grad():
+        model.second.weight.mul_(scale)
+    graph = trace_channels(model)
+    importance = channel_importance(graph, lambda producer: model.get_parameter(producer.name).abs().sum((1, 2, 3)))
+    removed = select_channels(graph, importance, 0.5, allocation="global")
+    kept = {
+        producer.name: [index for index, channel in enumerate(graph.dims[producer]) if channel not in removed]
+        for producer in graph.producers
+    }
+    assert kept["first.weight"] == [0, 1] and kept["second.weight"] == [0, 1], (
+        "2.5 and 3 of a mean of 1.9; 4 and 3 of a mean of 2.5"
+    )
