@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
-from test_conf import compose
+from test_conf import CONF, compose
 
 FCN = {"optim.momentum": 0.99, "optim.weight_decay": 2.7e-9, "optim.bias_lr_mult": 2.0, "batch_size": 1, "schedule.name": "fixed"}
 DEEPLAB = {"optim.lr": 1e-3, "optim.momentum": 0.9, "optim.weight_decay": 5e-4, "optim.bias_lr_mult": 2.0}
@@ -69,3 +72,20 @@ def test_a_recipe_holds_the_published_settings(experiment):
             value = value[part]
         actual[key] = value
     assert actual == PUBLISHED[experiment]
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_a_header_quotes_its_result_file(experiment):
+    (line,) = re.findall(r"^# result: (.*)$", (CONF / "experiment" / f"{experiment}.yaml").read_text(), re.MULTILINE)
+    if line == "not run":
+        return
+    result = json.loads((CONF.parent / line.rpartition(" ")[2]).read_text())["result"]
+    score, minutes = f"{100 * result['miou']:.2f} mIoU", f"{result['train_minutes']:.0f} minutes"
+    assert line.startswith(f"{score} after {result['steps']} steps in {minutes}, benchmarks/results/")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("camvid*.yaml")), ids=lambda path: path.stem)
+def test_epochs_in_comments_follow_from_the_steps(path):
+    """CamVid's training split has 367 images, and batches have 8."""
+    for steps, epochs in re.findall(r"^\w+: (\d+) # (\d+) epochs$", path.read_text(), re.MULTILINE):
+        assert round(int(steps) * 8 / 367) == int(epochs)
