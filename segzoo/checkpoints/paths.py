@@ -5,6 +5,7 @@ Weight files are verified against the manifest of their checkpoint directory.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from segzoo.checkpoints.store import MANIFEST, MODEL, POINTERS, CheckpointError, verify_checkpoint
@@ -54,6 +55,11 @@ def resolve_verified_file(path: str | Path) -> Path:
     if (has_manifest or not is_weight_file) and (errors := verify_checkpoint(file.parent)):
         raise CheckpointError(f"{'; '.join(errors)}. Use another checkpoint directory of the run.")
     return file
+
+
+def is_published(name: str) -> bool:
+    """Return True if ``name`` looks like torchvision weights rather than a path."""
+    return re.fullmatch(r"\w+_Weights\.\w+", name) is not None
 
 
 def split_run_and_step(path: str | Path) -> tuple[Path, Path | None]:

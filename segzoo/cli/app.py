@@ -10,22 +10,25 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
+from segzoo.cli.compose import missing_keys, resolve_config
 from segzoo.cli.console import make_output_robust
+from segzoo.cli.hydra_limits import flag_errors
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
@@ -81,22 +84,32 @@ def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_s
         summarize: writes the table of a sweep to its directory and returns it as Markdown.
     """
     make_output_robust()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them and exiting
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        _print_plain_messages()
     arguments = get_args_parser().parse_args()
     if arguments.help:
         _print_help(tool, command, arguments)
         return
     start = hydra.main(version_base="1.3", config_path="pkg://segzoo.conf", config_name=command)(_hydra_job(tool, command))
-    if arguments.hydra_help or arguments.cfg or arguments.info is not None or arguments.shell_completion:
+    if arguments.hydra_help or arguments.shell_completion:
         start()  # Hydra prints and runs no job
         return
     try:
+        if errors := flag_errors(arguments):
+            raise ConfigError(errors)
         if arguments.multirun and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
                 "-m under torchrun: every rank would run the whole sweep. Start torchrun once per job, or use a launcher for the sweep: "
                 "hydra/launcher=submitit_slurm"
             )
         parsed = parse_overrides(command, arguments.overrides, sweep=arguments.multirun, config_dir=arguments.config_dir)
+        if parsed.added:
+            sys.argv = [parsed.for_hydra(word) for word in sys.argv]
+        if arguments.cfg or arguments.info is not None:
+            if parsed.errors:
+                raise ConfigError(parsed.errors)
+            start()  # Hydra prints and runs no job
+            return
         _reject_invalid(parsed, command)
         if arguments.multirun:
             _run_sweep(start, arguments.overrides, summarize)
@@ -109,6 +122,22 @@ def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_s
         raise SystemExit(130) from None
 
 
+def _print_plain_messages() -> None:
+    """Print a warning as one line and no list of overrides.
+
+    Set the environment variable ``HYDRA_FULL_ERROR`` to see both in full.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them and exiting
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
+
+    def return_value(job: JobReturn) -> Any:
+        if job.status is JobStatus.FAILED:
+            raise job._return_value
+        return job._return_value
+
+    JobReturn.return_value = property(return_value, JobReturn.return_value.fset)  # type: ignore[assignment]
+
+
 def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:
     from segzoo.cli.help import help_text
 
@@ -118,51 +147,47 @@ def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:
         raise SystemExit(f"ConfigError: {error}") from None
 
 
-def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
-    """Convert a composed configuration to plain containers.
-
-    Returns:
-        The resolved configuration, and the same with ``${oc.env:...}`` unresolved.
-
-    Raises:
-        ConfigError: a mandatory setting has no value.
-    """
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    try:
-        resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"a setting has no value: {str(error).splitlines()[0]}. Set it on the command line: key=value.") from None
-    return resolved, _keep_env_interpolations(resolved, OmegaConf.to_container(own))  # type: ignore[return-value]
-
-
-def _keep_env_interpolations(resolved: Any, raw: Any) -> Any:
-    if isinstance(raw, dict) and isinstance(resolved, dict):
-        return {key: _keep_env_interpolations(resolved[key], node) for key, node in raw.items()}
-    return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved
-
-
 def _reject_invalid(parsed: ParsedOverrides, command: str) -> None:
     """Raise all errors of a command line at once.
 
-    A sweep is rejected only if none of its jobs can run; otherwise each invalid job fails on its own.
+    Those that need no torch come first, and torch is imported only if there are none. A sweep is rejected only if none of its jobs can
+    run; otherwise each invalid job fails on its own.
     """
-    errors = list(parsed.errors)
-    if parsed.jobs and (not errors or parsed.has_values):  # wrong names alone are reported without importing torch
-        job_errors = [_job_errors(command, job) for job in parsed.jobs]
-        errors += job_errors[0] if all(job_errors) else []
+    errors = parsed.errors + _errors_of_all_jobs(parsed, partial(_early_job_errors, command, parsed.rejected))
+    if not errors:
+        errors = _errors_of_all_jobs(parsed, partial(_job_errors, command))
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
     if parsed.changed and os.environ.get("RANK", "0") == "0":
         print("differs from the defaults: " + "  ".join(parsed.changed), flush=True)
 
 
+def _errors_of_all_jobs(parsed: ParsedOverrides, check: Callable[[DictConfig], list[str]]) -> list[str]:
+    """Return the errors of the first job unless another is valid."""
+    found = [check(job) for job in parsed.jobs]
+    return found[0] if found and all(found) else []
+
+
+def _early_job_errors(command: str, rejected: Set[str], job: DictConfig) -> list[str]:
+    """List the errors of a job that need no torch.
+
+    Settings without a value are no error if their override is one.
+    """
+    from segzoo.config.early_checks import early_errors, location_errors
+
+    if missing_keys(job) & rejected:
+        return []
+    try:
+        config = resolve_config(job)[0]
+    except ConfigError as error:
+        return error.errors
+    return early_errors(command, config) + location_errors(config)
+
+
 def _job_errors(command: str, job: DictConfig) -> list[str]:
     from segzoo.config.validate import validation_errors
 
-    try:
-        return validation_errors(command, resolve_config(job)[0])
-    except ConfigError as error:
-        return error.errors
+    return validation_errors(command, resolve_config(job)[0])
 
 
 def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]:

@@ -1,20 +1,27 @@
-"""Compose a configuration with Hydra outside of ``hydra.main``."""
+"""Compose and resolve a configuration outside of ``hydra.main``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segzoo.cli.yaml_limits import yaml_error
+from segzoo.registry import ConfigError
+from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict
 
 CONF = Path(str(files("segzoo.conf")))
@@ -25,7 +32,8 @@ COMPOSE_ERRORS = (HydraException, OmegaConfBaseException)
 def hydra_composer(config_dir: str | None = None) -> Iterator[Hydra]:
     """Yield a Hydra that searches ``config_dir`` and ``conf/``.
 
-    Hydra keeps it in a global variable, which is cleared before and after.
+    It checks each file of ``config_dir`` before it loads it, and only those that the configuration names. Hydra keeps it in a global
+    variable, which is cleared before and after.
     """
     search_path = create_config_search_path(str(CONF))
     if config_dir:
@@ -33,9 +41,26 @@ def hydra_composer(config_dir: str | None = None) -> Iterator[Hydra]:
         search_path.prepend(provider="command-line", path=url)
     GlobalHydra.instance().clear()
     try:
-        yield Hydra.create_main_hydra2(task_name="segzoo", config_search_path=search_path)
+        hydra = Hydra.create_main_hydra2(task_name="segzoo", config_search_path=search_path)
+        for source in hydra.config_loader.get_sources():
+            if source.provider == "command-line":
+                source.load_config = _checked(source)
+        yield hydra
     finally:
         GlobalHydra.instance().clear()
+
+
+def _checked(source: ConfigSource) -> Callable[[str], ConfigResult]:
+    """Return the loader of a source that checks files first."""
+    load = source.load_config
+
+    def load_checked(config_path: str) -> ConfigResult:
+        file = Path(source.path) / (config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
+        if file.is_file() and (error := yaml_error(file)):
+            raise ConfigError(error)
+        return load(config_path)
+
+    return load_checked
 
 
 def compose(hydra: Hydra, command: str, overrides: Sequence[str]) -> DictConfig:
@@ -43,6 +68,7 @@ def compose(hydra: Hydra, command: str, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         HydraException, OmegaConfBaseException: an override cannot be applied.
+        ConfigError: a file of the user is not valid.
     """
     return hydra.compose_config(command, list(overrides), RunMode.RUN, from_shell=False, with_log_configuration=False)
 
@@ -50,3 +76,44 @@ def compose(hydra: Hydra, command: str, overrides: Sequence[str]) -> DictConfig:
 def to_dict(config: DictConfig) -> PlainDict:
     """Convert to plain containers, with interpolations unresolved."""
     return OmegaConf.to_container(config)  # type: ignore[return-value]
+
+
+def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
+    """Convert a composed configuration to plain containers.
+
+    A leading ``~/`` or ``~user/`` of any text is replaced by that home directory.
+
+    Returns:
+        The resolved configuration, and the same with ``${oc.env:...}`` unresolved.
+
+    Raises:
+        ConfigError: mandatory settings have no value.
+    """
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    if missing := missing_keys(config):
+        raise ConfigError([f"{key} has no value. Set it on the command line: {key}=<value>." for key in sorted(missing)])
+    try:
+        resolved = _expand_home(OmegaConf.to_container(own, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"a setting has no value: {str(error).splitlines()[0]}. Set it on the command line: key=value.") from None
+    return resolved, _keep_env_interpolations(resolved, OmegaConf.to_container(own))  # type: ignore[return-value]
+
+
+def missing_keys(config: DictConfig) -> set[str]:
+    """Return the dotted keys of mandatory settings without a value."""
+    own = {key: node for key, node in to_dict(config).items() if key != "hydra"}
+    return {key for key, value in flatten(own).items() if value == "???"}
+
+
+def _expand_home(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _expand_home(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_expand_home(item) for item in node]
+    return os.path.expanduser(node) if isinstance(node, str) and re.match(r"~\w*(/|$)", node) else node
+
+
+def _keep_env_interpolations(resolved: Any, raw: Any) -> Any:
+    if isinstance(raw, dict) and isinstance(resolved, dict):
+        return {key: _keep_env_interpolations(resolved[key], node) for key, node in raw.items()}
+    return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved

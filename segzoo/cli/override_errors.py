@@ -5,15 +5,16 @@ Each message says what was set, what is valid and, where a name is close, what w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from hydra.core.override_parser.types import Override
 
-from segzoo.messages import did_you_mean, unknown_name_error
+from segzoo.messages import did_you_mean, format_override, unknown_name_error
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict, PlainMapping
 
-FREE_FORM = ("hydra.sweeper.params", "hydra.job.env_set", "hydra.job_logging", "hydra.hydra_logging")  # tables with any key
+FREE_FORM = ("hydra.sweeper.params",)  # tables with any key
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "optuna"}  # plugin -> extra of segzoo
 
 
@@ -49,6 +50,28 @@ def unknown_option_error(group: str, name: str, options: list[str]) -> str:
     return unknown_name_error(group, name, options)
 
 
+def lost_brace_errors(overrides: Sequence[Override]) -> dict[str, str]:
+    """Find mappings that the shell has expanded to several overrides.
+
+    bash turns ``data.label_map={0:0,255:1}`` into ``data.label_map=0:0 data.label_map=255:1``, of which the last one would win.
+
+    Returns:
+        Key -> error.
+    """
+    entries: dict[str, list[str]] = {}
+    for override in overrides:
+        if isinstance(value := override.value(), str):
+            entries.setdefault(override.key_or_group, []).append(value)
+    errors = {}
+    for key, values in entries.items():
+        if len(values) > 1 and all(re.fullmatch(r"[^:]+:[^:]+", value) for value in values):
+            quoted = f"'{key}={{{','.join(values)}}}'"
+            errors[key] = (
+                f"{key} is set {len(values)} times: {', '.join(values)}. Did the shell take the braces? Put the override in single quotes: {quoted}"
+            )
+    return errors
+
+
 def value_error(override: Override, config: PlainDict, choices: PlainMapping) -> str | None:
     """Check that an override sets an existing setting.
 
@@ -64,10 +87,18 @@ def value_error(override: Override, config: PlainDict, choices: PlainMapping) ->
     if override.is_delete():
         return f"{override.input_line}: a setting cannot be removed, only changed: {key}=..."
     node, path = config, key.split(".")
+    if len(path) > 1 and path[0] == "data" and "data" in choices and "data" not in config:
+        return None  # checked against the data section of the checkpoint
     for depth, name in enumerate(path):
         parent = ".".join(path[:depth])
         if parent.startswith(FREE_FORM) or (depth and node == {}):
             return None
+        if isinstance(node, dict) and any(isinstance(entry, int) for entry in node):
+            entries = {**node, int(name): override.value()} if name.isdecimal() else node
+            hint = format_override(parent, entries)
+            return (
+                f"{override.input_line}: the keys of {parent} are integers, which cannot be set one by one. Set all of them: {hint}"
+            )
         if not isinstance(node, dict) or name not in node:
             return f"{override.input_line}: there is no setting {key!r}.{_setting_hint(name, parent, node, config, choices)}"
         node = node[name]

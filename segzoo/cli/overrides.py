@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.config_loader import ConfigLoader
@@ -20,8 +21,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from segzoo.cli.compose import COMPOSE_ERRORS, compose, hydra_composer, to_dict
-from segzoo.cli.override_errors import group_error, value_error
-from segzoo.cli.yaml_limits import find_oversized_yaml
+from segzoo.cli.hydra_limits import rejected_feature_errors, rejected_key_error, sweep_output_error
+from segzoo.cli.override_errors import group_error, lost_brace_errors, value_error
+from segzoo.config.commands import COMMANDS
+from segzoo.messages import format_override
+from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict
 
@@ -32,15 +36,26 @@ class ParsedOverrides:
 
     Attributes:
         errors: one line each.
-        has_values: whether a setting is changed to a value that only the registries, and so torch, can check.
+        rejected: keys of overrides with an error. Errors that follow from them are not reported.
         jobs: the configuration of a run, or of each combination in a sweep.
         changed: ``key=value`` for each difference of the first job from the defaults.
+        added: keys of a section that is null because a checkpoint provides it.
     """
 
     errors: list[str] = field(default_factory=list)
-    has_values: bool = False
+    rejected: set[str] = field(default_factory=set)
     jobs: list[DictConfig] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    added: set[str] = field(default_factory=set)
+
+    def for_hydra(self, override: str) -> str:
+        """Prefix an override of a null section, which Hydra would otherwise reject."""
+        return f"++{override.lstrip('+')}" if override.lstrip("+").partition("=")[0] in self.added else override
+
+    def reject(self, key: str, error: str) -> None:
+        """Add the error of an override."""
+        self.rejected.add(key)
+        self.errors.append(error)
 
 
 def parse_overrides(
@@ -55,49 +70,67 @@ def parse_overrides(
         config_dir: a directory with the user's own configs, as ``--config-dir`` takes it.
     """
     parsed = ParsedOverrides()
-    if config_dir:
-        parsed.errors += _config_dir_errors(config_dir)
-        if parsed.errors:
-            return parsed
-    with hydra_composer(config_dir) as hydra:
-        tokens = _tokenize(overrides, hydra.config_loader, parsed.errors)
-        defaults = _compose(hydra, command, [], parsed.errors)
-        if defaults is None:
-            return parsed
-        choices = to_dict(defaults.hydra.runtime.choices)
-        groups, values = _check_groups(tokens, choices, hydra.config_loader, sweep, parsed.errors)
-        selected = [_first_value(override) for override in groups]
-        base = _compose(hydra, command, selected, parsed.errors) if selected else defaults
-        if base is None:
-            return parsed
-        values = _check_values(values, to_dict(base), choices, parsed.errors)
-        parsed.has_values = any(not override.is_hydra_override() for override in values)
-        for job in _split_jobs(groups + values):
-            config = base if job == selected else _compose(hydra, command, job, parsed.errors)
-            if config is not None:
-                parsed.jobs.append(config)
-        if parsed.jobs:
-            parsed.changed = list(_changes(defaults, base, parsed.jobs[0]))
+    if config_dir and not Path(config_dir).is_dir():
+        parsed.errors.append(f"--config-dir {config_dir}: there is no such directory.")
+        return parsed
+    try:
+        with hydra_composer(config_dir) as hydra:
+            _compose_jobs(command, overrides, sweep, hydra, parsed)
+    except ConfigError as error:
+        parsed.errors += error.errors
     return parsed
 
 
-def _config_dir_errors(config_dir: str) -> list[str]:
-    if not Path(config_dir).is_dir():
-        return [f"--config-dir {config_dir}: there is no such directory."]
-    return find_oversized_yaml(Path(config_dir))
+def _compose_jobs(command: str, overrides: Sequence[str], sweep: bool, hydra: Hydra, parsed: ParsedOverrides) -> None:
+    """Fill in the errors, jobs and changes of a command line."""
+    tokens = _tokenize(overrides, hydra.config_loader, parsed)
+    defaults = _compose(hydra, command, [], parsed.errors)
+    if defaults is None:
+        return
+    choices = to_dict(defaults.hydra.runtime.choices)
+    groups, values = _check_groups(tokens, choices, hydra.config_loader, sweep, parsed)
+    selected = [_first_value(override) for override in groups]
+    base = _compose(hydra, command, selected, parsed.errors) if selected else defaults
+    if base is None:
+        return
+    values = _check_values(values, to_dict(base), choices, parsed)
+    if "data" in COMMANDS[command].from_checkpoint and "data" not in base:
+        parsed.added = {override.key_or_group for override in values if override.key_or_group.startswith("data.")}
+    for job in _split_jobs(groups + values):
+        overrides = [parsed.for_hydra(override) for override in job]
+        config = base if job == selected else _compose(hydra, command, overrides, parsed.errors)
+        if config is not None:
+            parsed.jobs.append(config)
+    for config in parsed.jobs or [base]:
+        parsed.errors += rejected_feature_errors(config, defaults)
+        parsed.errors += [error] if sweep and (error := sweep_output_error(config)) else []
+    if parsed.jobs:
+        parsed.changed = list(_changes(defaults, base, parsed.jobs[0]))
 
 
-def _tokenize(overrides: Sequence[str], loader: ConfigLoader, errors: list[str]) -> list[Override]:
+def _tokenize(overrides: Sequence[str], loader: ConfigLoader, parsed: ParsedOverrides) -> list[Override]:
     """Parse overrides with Hydra's grammar and collect errors of invalid ones."""
     parser = OverridesParser.create(config_loader=loader)
     tokens = []
     for text in overrides:
+        key, equal, value = text.partition("=")
         try:
             tokens.extend(parser.parse_overrides([text]))
         except HydraException:
-            hint = "Write it as key=value." if "=" not in text else "Quote values with spaces, commas or brackets: 'key=\"a b\"'."
-            errors.append(f"{text!r} cannot be parsed as an override. {hint}")
+            hint = f"Quote the value: {_quoted(key, value)}" if equal else "Write it as key=value."
+            parsed.reject(key, f"{text} cannot be parsed as an override. {hint}")
     return tokens
+
+
+def _quoted(key: str, value: str) -> str:
+    """Quote a value, or the items of a list, for Hydra's grammar."""
+    items: object = None
+    if value.startswith(("[", "{")):
+        try:
+            items = yaml.safe_load(value)
+        except yaml.YAMLError:
+            items = None
+    return format_override(key, items if isinstance(items, list | dict) else value)
 
 
 def _compose(hydra: Hydra, command: str, overrides: list[str], errors: list[str]) -> DictConfig | None:
@@ -116,7 +149,7 @@ def _compose(hydra: Hydra, command: str, overrides: list[str], errors: list[str]
 
 
 def _check_groups(
-    overrides: Sequence[Override], choices: PlainDict, loader: ConfigLoader, sweep: bool, errors: list[str]
+    overrides: Sequence[Override], choices: PlainDict, loader: ConfigLoader, sweep: bool, parsed: ParsedOverrides
 ) -> tuple[list[Override], list[Override]]:
     """Check the overrides of groups.
 
@@ -125,24 +158,36 @@ def _check_groups(
     """
     groups, values = [], []
     for override in overrides:
-        options = loader.get_group_options(override.key_or_group, ObjectType.CONFIG)
-        if override.is_sweep_override() and not sweep:
-            errors.append(f"{override.input_line}: several values for a single run. Add -m to sweep over them, or quote the value.")
-        elif override.key_or_group not in choices and not options:
+        key = override.key_or_group
+        options = loader.get_group_options(key, ObjectType.CONFIG)
+        if error := rejected_key_error(key):
+            parsed.reject(key, error)
+        elif override.is_sweep_override() and not sweep:
+            parsed.reject(
+                key, f"{override.input_line}: several values for a single run. Add -m to sweep over them, or quote the value."
+            )
+        elif key not in choices and not options:
             values.append(override)
         elif error := group_error(override, choices, options):
-            errors.append(error)
+            parsed.reject(key, error)
         else:
             groups.append(override)
     return groups, values
 
 
-def _check_values(overrides: Sequence[Override], config: PlainDict, choices: PlainDict, errors: list[str]) -> list[Override]:
-    """Return the overrides of existing settings and collect errors for the others."""
+def _check_values(overrides: Sequence[Override], config: PlainDict, choices: PlainDict, parsed: ParsedOverrides) -> list[Override]:
+    """Return the overrides of existing settings and collect errors for the others.
+
+    The settings of a rejected group are unknown, so they are left out.
+    """
+    lost = lost_brace_errors(overrides)
     valid = []
     for override in overrides:
-        if error := value_error(override, config, choices):
-            errors.append(error)
+        key = override.key_or_group
+        if key in parsed.rejected or any(key.startswith(f"{name.replace('/', '.')}.") for name in parsed.rejected):
+            continue
+        if error := lost.get(key) or value_error(override, config, choices):
+            parsed.reject(key, error)
         else:
             valid.append(override)
     return valid

@@ -12,29 +12,23 @@ import yaml
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000  # more than any configuration needs
 
 
-def find_oversized_yaml(directory: Path) -> list[str]:
-    """Check the YAML files below a directory.
+def yaml_error(path: Path) -> str | None:
+    """Describe why a YAML file cannot be loaded, else None.
 
-    Returns:
-        One line for each file that is too large, expands to too many values or is not valid YAML.
+    It may be too large, expand to too many values or not be valid YAML.
     """
-    errors = []
-    for path in sorted(directory.rglob("*.yaml")):
-        if (size := path.stat().st_size) > MAX_BYTES:
-            errors.append(f"{path} has {size:,} bytes. A configuration file may have at most {MAX_BYTES:,}.")
-            continue
-        try:
-            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            errors.append(f"{path} is not valid YAML: {' '.join(str(error).split())}")
-            continue
-        count = _expanded_size(node, {}) if node else 0
-        if count > MAX_VALUES:
-            errors.append(
-                f"{path} expands to {count:,} values through its aliases, but at most {MAX_VALUES:,} are allowed. "
-                "Write it without aliases."
-            )
-    return errors
+    if (size := path.stat().st_size) > MAX_BYTES:
+        return f"{path} has {size:,} bytes. A configuration file may have at most {MAX_BYTES:,}."
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return f"{path} is not valid YAML: {' '.join(str(error).split())}"
+    count = _expanded_size(node, {}) if node else 0
+    if count <= MAX_VALUES:
+        return None
+    return (
+        f"{path} expands to {count:,} values through its aliases, but at most {MAX_VALUES:,} are allowed. Write it without aliases."
+    )
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:

@@ -6,12 +6,10 @@ as the number of bins, or a width that only ResNets have.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from segzoo.checkpoints.paths import is_published
 from segzoo.config.build import build_data, build_loss, build_meta_model
 from segzoo.config.normalization import choose_normalization, has_unit_scale
 from segzoo.config.sections import section_settings
@@ -38,7 +36,7 @@ def check_training(config: PlainMapping) -> tuple[list[str], SegModel | None]:
     Returns:
         The errors, one line each, and the model on the meta device if it could be built.
     """
-    errors = _length_errors(config) + _device_errors(config) + _path_errors(config)
+    errors = _device_errors(config)
     data = _collect_errors(lambda: build_data(config["data"], "train"), "data", errors)
     if data is None:
         return errors, None
@@ -47,6 +45,7 @@ def check_training(config: PlainMapping) -> tuple[list[str], SegModel | None]:
     model = _collect_errors(lambda: build_meta_model(config, num_classes=info.num_classes), "model", errors)
     _collect_errors(lambda: AUGMENTS.build(augment["name"], info, **section_settings(augment)), "augment", errors)
     _collect_errors(lambda: SCHEDULES.build(schedule["name"], steps, **section_settings(schedule)), "schedule", errors)
+    _collect_errors(lambda: _check_published(config["init"].get("ckpt")), "init", errors)
     errors += _class_weight_errors(config, info)
     if model is not None:
         _collect_errors(lambda: build_loss(config["loss"], model, info.ignore), "loss", errors)
@@ -69,6 +68,13 @@ def _check_pruner(config: PlainMapping, model: SegModel) -> None:
         pruner.check(model)
 
 
+def _check_published(ckpt: str | None) -> None:
+    from segzoo.weights import published
+
+    if ckpt is not None and is_published(ckpt):
+        published(ckpt)
+
+
 def _check_distilled_layers(distill: PlainMapping, model: SegModel) -> None:
     """Require distilled layers to output feature maps in teacher and student."""
     import torch
@@ -77,8 +83,8 @@ def _check_distilled_layers(distill: PlainMapping, model: SegModel) -> None:
     from segzoo.losses.distillation import check_layers
 
     ckpt = distill.get("ckpt")
-    if not distill.get("layers") or ckpt is None or not Path(ckpt).exists():
-        return  # _path_errors reports a missing file
+    if not distill.get("layers") or ckpt is None:
+        return
     meta = read_metadata(ckpt)
     if "config" in meta:  # otherwise loading reports that the file is not a checkpoint
         teacher = build_meta_model(meta["config"], num_classes=len(meta["dataset"]["classes"])).eval()
@@ -143,26 +149,15 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
 def _collect_errors(build: Callable[[], T], section: str, errors: list[str]) -> T | None:
     """Call ``build`` and return its result, or None if it fails.
 
-    The messages of a ConfigError or ValueError are added to ``errors``.
+    The message of the error is added to ``errors``.
     """
     try:
         return build()
     except ConfigError as error:
         errors += error.errors
-    except ValueError as error:
-        errors.append(f"{section}: {error}")
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # of torch, such as a size beyond 64 bits
+        errors.append(f"{section}: {' '.join(str(error).split())}")
     return None
-
-
-def _length_errors(config: PlainMapping) -> list[str]:
-    steps, epochs = config.get("steps"), config.get("epochs")
-    if steps is not None and epochs is not None:
-        return [f"steps={steps} and epochs={epochs} are both given. Keep one and set the other to null: steps=null or epochs=null."]
-    return (
-        ["neither steps nor epochs is given. Set the length of the training: steps=300 or epochs=50."]
-        if steps is epochs is None
-        else []
-    )
 
 
 def _device_errors(config: PlainMapping) -> list[str]:
@@ -171,29 +166,6 @@ def _device_errors(config: PlainMapping) -> list[str]:
     if config.get("device") == "cuda" and not torch.cuda.is_available():
         return ["device=cuda: this machine has no CUDA device that torch can use. Set device=auto or device=cpu."]
     return []
-
-
-def _path_errors(config: PlainMapping) -> list[str]:
-    """Require that input files exist.
-
-    They are read long after this check.
-    """
-    from segzoo.weights import is_published, published
-
-    errors: list[str] = []
-    sections = (("init", "ckpt"), ("backbone", "weights"), ("distill", "ckpt"))
-    for key, path in ((f"{section}.{name}", config[section].get(name)) for section, name in sections):
-        if key == "init.ckpt" and path is not None and is_published(path):
-            _collect_errors(partial(published, path), "init.ckpt", errors)
-            continue
-        if path not in (None, "none", "imagenet") and not Path(path).exists():
-            errors.append(f"{key}={path}: there is no such file or directory (relative to {os.path.basename(os.getcwd())}/).")
-    if config["distill"]["name"] == "teacher" and config["distill"].get("ckpt") is None:
-        errors.append("distill=teacher needs a teacher. Set distill.ckpt=<run directory or file>.")
-    resume = config.get("resume", "none")
-    if resume not in ("none", "auto") and not Path(resume).exists():
-        errors.append(f"resume={resume}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")
-    return errors
 
 
 def _class_weight_errors(config: PlainMapping, info: DatasetInfo) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from segzoo.config.commands import COMMANDS
+from segzoo.config.early_checks import early_errors
 from segzoo.config.sections import SECTIONS, section_errors
 from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError, setting_errors
@@ -46,7 +47,7 @@ def _check(command: str, config: PlainMapping) -> tuple[list[str], SegModel | No
     key = _key(command, config)
     if key in _validated:
         return [], _validated[key]
-    errors, model = _single_errors(command, config), None
+    errors, model = early_errors(command, config) + _single_errors(command, config), None
     if not errors and command == "train":
         from segzoo.config.cross_checks import check_training
 

@@ -59,10 +59,20 @@ class FileIndex:
     missing_images_hint: str = ""
     missing_files_hint: str = MISSING_FILES_HINT
 
-    def __call__(self) -> list[FilePair]:
+    def check_location(self) -> None:
+        """Raise DataError if the root or the list does not exist."""
         root = Path(self.root).expanduser()
         if not os.path.isdir(root):
             raise DataError(f"data root {printable(root)} is not a folder. {self._expected_files()}")
+        if self.lists and not os.path.exists(path := root / self._pattern(self.lists)):
+            raise DataError(
+                f"{printable(path)}: there is no such list. It is the list of the split {self.split!r} by data.lists={self.lists}. Create it, or set "
+                "data.splits to the names of your lists, or data.lists=null to use every file."
+            )
+
+    def __call__(self) -> list[FilePair]:
+        self.check_location()
+        root = Path(self.root).expanduser()
         labels = self.find(self.labels)
         images = self.find(self.images, exclude=set(labels.values()))
         stems = self._listed_stems(root) if self.lists else sorted(images.keys() | labels.keys())

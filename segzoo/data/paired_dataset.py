@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,16 @@ from segzoo.data.masks import label_dtype
 from segzoo.types import DatasetInfo, Sample
 
 
+class PairIndex(Protocol):
+    """Location of the files of one split."""
+
+    def check_location(self) -> None:
+        """Raise DataError if the folder or the list does not exist."""
+        ...
+
+    def __call__(self) -> list[FilePair]: ...
+
+
 class PairedDataset:
     """Images with labels, read from pairs of files.
 
@@ -20,7 +31,7 @@ class PairedDataset:
 
     Args:
         info: the dataset info.
-        find_pairs: lists the pairs, in order.
+        index: lists the pairs, in order, when it is called.
         read_label: ``(path, (H, W), orientation) -> (H, W)`` train ids for an upright image of that size, which was stored with that
             orientation (1 to 8, see ``masks.labels_are_upright``).
 
@@ -31,12 +42,16 @@ class PairedDataset:
     def __init__(
         self,
         info: DatasetInfo,
-        find_pairs: Callable[[], list[FilePair]],
+        index: PairIndex,
         read_label: Callable[[Path, tuple[int, int], int], np.ndarray],
     ):
         self.info = info
-        self._find_pairs, self._read_label = find_pairs, read_label
+        self._index, self._read_label = index, read_label
         self._pairs: list[FilePair] | None = None
+
+    def check_location(self) -> None:
+        """Raise DataError if the folder or the list does not exist."""
+        self._index.check_location()
 
     def scan(self) -> list[FilePair]:
         """List the pairs of this split.
@@ -44,7 +59,7 @@ class PairedDataset:
         Only the first call searches the disk.
         """
         if self._pairs is None:
-            self._pairs = self._find_pairs()
+            self._pairs = self._index()
         return self._pairs
 
     def __len__(self) -> int:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PostProcessor(Protocol):

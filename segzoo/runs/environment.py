@@ -11,8 +11,6 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from segzoo.types import PlainDict
 
 PACKAGES = (
@@ -59,6 +57,8 @@ def versions(*more: str) -> dict[str, str | None]:
 
 def machine() -> PlainDict:
     """CPU, its vector and matrix instructions, thread count and GPU."""
+    import torch
+
     cpuinfo = dict(_cpuinfo())
     cuda = torch.cuda.is_available()
     return {
@@ -78,6 +78,8 @@ def clocks_mhz() -> dict[str, float | None]:
 
     The CPU rate is the mean over cores. A value is None if the system does not report it.
     """
+    import torch
+
     cores = [float(value) for key, value in _cpuinfo() if key == "cpu MHz"]
     gpu = None
     if torch.cuda.is_available():

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from segzoo.checkpoints.paths import split_run_and_step
 from segzoo.checkpoints.store import CheckpointError, latest_valid, list_checkpoints, verify_checkpoint
-from segzoo.distributed import Distributed
 from segzoo.io import remove_stale_temp_files, to_plain_containers, write_json, write_text
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import config_hash, diff_configs
@@ -20,6 +21,9 @@ from segzoo.runs.environment import describe_environment
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.run_dir import RunDir, make_timestamped_dir, read_result
 from segzoo.types import PlainDict
+
+if TYPE_CHECKING:
+    from segzoo.distributed import Distributed
 
 METADATA_FILES = {"config.yaml", "env.json", "run.lock"}  # written before any result
 
@@ -79,8 +83,8 @@ def create_output_dir(
     Raises:
         ConfigError: the directory already holds results or cannot be created.
     """
-    if out and (Path(out) / "config.yaml").is_file():
-        raise ConfigError(f"out={out} already holds results. Set another out, or omit it to create a new directory.")
+    if out:
+        check_output_dir(Path(out))
     run = _new_run(Path(out) if out else make_timestamped_dir(root / tool / title), "output directory")
     _write_metadata(run.path, to_plain_containers(config))
     print(run.message, flush=True)
@@ -98,9 +102,29 @@ def _write_metadata(path: Path, config: PlainDict) -> None:
     write_json(path / "env.json", describe_environment())
 
 
-def _new_run(path: Path, kind: str, resume_from: Path | None = None) -> RunDir:
+def check_output_dir(path: Path) -> None:
+    """Raise ConfigError if a directory holds results or cannot be created."""
+    if (path / "config.yaml").is_file():
+        raise ConfigError(f"out={path} already holds results. Set another out, or omit it to create a new directory.")
+    _check_writable(path)
+
+
+def check_run_dir(path: Path) -> None:
+    """Raise ConfigError if a directory holds a run or cannot be created."""
     if _holds_run(path):
         raise ConfigError(f"out={path} already holds a run. Resume it with resume=auto, or set another out.")
+    _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
+    existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        reason = "is not writable" if existing.is_dir() else "is not a directory"
+        raise ConfigError(f"out={path} cannot be created: {existing} {reason}. Set out to a writable directory.")
+
+
+def _new_run(path: Path, kind: str, resume_from: Path | None = None) -> RunDir:
+    check_run_dir(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
+from segzoo.checkpoints.paths import is_published
 from segzoo.registry import INITS, ConfigError, Range
 from segzoo.weights._base import LoadableModel
 from segzoo.weights.conversion import convert_state_dict
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
-from segzoo.weights.state_dict import is_published, read_published, read_weights
+from segzoo.weights.state_dict import read_published, read_weights
 
 Match = Literal["name", "index"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,11 +58,6 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], PlainDict]:
             f"{file} holds no tensors by name. Expected a state dict, bare or under {' or '.join(map(repr, WRAPPER_KEYS))}."
         )
     return dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta
-
-
-def is_published(name: str) -> bool:
-    """Return True if ``name`` looks like torchvision weights rather than a path."""
-    return re.fullmatch(r"\w+_Weights\.\w+", name) is not None
 
 
 def published(entry: str) -> Any:

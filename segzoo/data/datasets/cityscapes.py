@@ -65,13 +65,20 @@ class CityscapesIndex:
     split: Split
     labels: Literal["auto", "labelIds", "labelTrainIds"]
 
+    def check_location(self) -> None:
+        """Raise DataError if the root does not exist."""
+        self._files("labelIds").check_location()
+
     def __call__(self) -> list[FilePair]:
         kind = self.labels
         if kind == "auto":
             train_ids = Path(self.root).expanduser().glob(f"gtFine/{self.split}/*/*_gtFine_labelTrainIds.png")
             kind = "labelTrainIds" if any(train_ids) else "labelIds"
+        return self._files(kind)()
+
+    def _files(self, kind: str) -> FileIndex:
         hint = "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into data.root."
-        return FileIndex(self.root, self.split, IMAGES, LABELS % kind, missing_files_hint=hint)()
+        return FileIndex(self.root, self.split, IMAGES, LABELS % kind, missing_files_hint=hint)
 
 
 class CityscapesMasks:

@@ -1,0 +1,190 @@
+"""Checks of a configuration that import no torch.
+
+They run before the types of its values are known, so a value of another type than expected is left to the later checks.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from segzoo.checkpoints.paths import is_published, resolve_weight_file
+from segzoo.checkpoints.store import CheckpointError
+from segzoo.messages import format_override
+from segzoo.registry import ConfigError
+from segzoo.types import DataError, PlainMapping
+
+INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
+PATHS = ("ckpt", "out", "source", "data.root", *INPUT_PATHS)
+NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet"), "distill.ckpt": (), "resume": ("none", "auto")}
+MAX_NAME, MAX_PATH = 255, 4096  # bytes that Linux allows
+
+
+def early_errors(command: str, config: PlainMapping) -> list[str]:
+    """List the errors that are visible without torch, one line each.
+
+    Contradictory settings, paths that do not exist, and an output directory that is taken.
+
+    Args:
+        command: the tool's name, such as ``train``.
+        config: its configuration. Sections may be null.
+    """
+    unusable = [error for key in PATHS if (error := _path_name_error(key, _text(config, key)))]
+    if unusable:
+        return unusable
+    errors = _length_errors(config) + _device_errors(command, config) + _subject_errors(command, config)
+    errors += _protocol_errors(config) + _input_errors(config) + _output_errors(command, config)
+    return errors
+
+
+def location_errors(config: PlainMapping) -> list[str]:
+    """List the errors of the location of a data set.
+
+    Invalid settings of the data set come first. Without any, one split after the other is located; no image is opened.
+    """
+    data, root = config.get("data"), _text(config, "data.root")
+    if not isinstance(data, Mapping) or root is None:
+        return []
+    if os.path.isdir(root) and not data.get("lists"):
+        return []
+    if "name" not in data:
+        return [] if os.path.isdir(root) else [f"data.root={root}: there is no such directory."]
+    from segzoo.config.build import build_data
+    from segzoo.config.sections import section_errors
+
+    if errors := section_errors("data", data):
+        return errors
+    try:
+        for split in ("train", "val") if "steps" in config else (config.get("split", "val"),):
+            build_data(data, split).check_location()
+    except DataError as error:
+        return [str(error)]
+    except ConfigError as error:
+        return error.errors
+    return []
+
+
+def _text(config: PlainMapping, key: str) -> str | None:
+    """Return the value of a dotted key, or None if it is no text."""
+    node: object = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node if isinstance(node, str) else None
+
+
+def _path_name_error(key: str, path: str | None) -> str | None:
+    if path is None:
+        return None
+    if "\0" in path:
+        return f"{key} holds a zero byte, which no path can."
+    if len(os.fsencode(path)) >= MAX_PATH or any(len(os.fsencode(name)) > MAX_NAME for name in path.split("/")):
+        return f"{key}={path[:40]}...: a path has at most {MAX_PATH - 1} bytes and each of its names {MAX_NAME}."
+    return None
+
+
+def _length_errors(config: PlainMapping) -> list[str]:
+    if "steps" not in config:
+        return []
+    steps, epochs = config["steps"], config.get("epochs")
+    if steps is not None and epochs is not None:
+        return [f"steps={steps} and epochs={epochs} are both given. Keep one and set the other to null: steps=null or epochs=null."]
+    if steps is None and epochs is None:
+        return ["neither steps nor epochs is given. Set the length of the training: steps=300 or epochs=50."]
+    return []
+
+
+def _device_errors(command: str, config: PlainMapping) -> list[str]:
+    device = config.get("device")
+    if device is None or not (match := re.fullmatch(r"(?:cuda:|gpu:?)?(\d+)", str(device))):
+        return []
+    return [
+        f"device={device}: expected auto, cpu or cuda. Choose a GPU by an environment variable: "
+        f"CUDA_VISIBLE_DEVICES={match[1]} python tools/{command}.py device=cuda ..."
+    ]
+
+
+def _subject_errors(command: str, config: PlainMapping) -> list[str]:
+    """Require a model or a checkpoint, and reject two of them."""
+    ckpt, model = config.get("ckpt"), config.get("model")
+    if command in ("bench", "describe") and ckpt is None and model is None:
+        purpose = {"bench": "benchmark: set model=<name> for random weights,", "describe": "describe: set model=<name>"}[command]
+        return [f"there is nothing to {purpose} or ckpt=<run directory>"]
+    if ckpt is None and isinstance(data := config.get("data"), Mapping) and "name" not in data:
+        keys = ", ".join(f"data.{key}" for key in data)
+        return [f"{keys}: there is no data set whose settings these are. Set data=<name>, or ckpt=<run directory> for its data."]
+    if command != "prune":
+        return []
+    if init := _text(config, "init.ckpt"):
+        if ckpt is None:
+            return [f"init.ckpt={init}: the model to prune is set by ckpt=. Set {format_override('ckpt', init)}."]
+        return [f"init.ckpt={init}: the model to prune is ckpt={ckpt}. Omit init.ckpt."]
+    missing = [key for key in ("model", "data") if config.get(key) is None]
+    if ckpt is None and missing:
+        return [
+            f"there is nothing to prune: neither ckpt= nor {' and '.join(f'{key}=' for key in missing)} is given. Set "
+            "ckpt=<run directory>, or model=<name> data=<name> for the model that tools/train.py would start from."
+        ]
+    return []
+
+
+def _protocol_errors(config: PlainMapping) -> list[str]:
+    from segzoo.inference.protocol import InferenceProtocol
+
+    if "mode" not in config:
+        return []
+    try:
+        InferenceProtocol(config["mode"], config.get("crop"), config.get("stride"), config.get("scales", (1.0,)))
+    except ConfigError as error:
+        return error.errors
+    except TypeError:
+        pass  # reported with the type
+    return []
+
+
+def _input_errors(config: PlainMapping) -> list[str]:
+    """Require that input files exist.
+
+    They are read long after this check.
+    """
+    errors = []
+    here = f"(relative to {os.path.basename(os.getcwd())}/)"
+    for key in INPUT_PATHS:
+        path = _text(config, key)
+        if path is None or path in NO_PATH[key] or (key == "init.ckpt" and is_published(path)) or os.path.exists(path):
+            continue
+        if key == "resume":
+            errors.append(f"resume={path}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")
+        else:
+            errors.append(f"{key}={path}: there is no such file or directory {here}.")
+    if (ckpt := _text(config, "ckpt")) is not None:
+        try:
+            resolve_weight_file(ckpt)
+        except CheckpointError as error:
+            errors.append(f"ckpt={ckpt}: {error}")
+    source = _text(config, "source")
+    if source is not None and not os.path.exists(source) and not any(glob.iglob(source, recursive=True)):
+        errors.append(f"source={source} is not a file or folder and matches no image {here}.")
+    distill = config.get("distill")
+    needs_teacher = isinstance(distill, Mapping) and distill.get("name") == "teacher" and distill.get("ckpt") is None
+    if needs_teacher and config.get("ckpt") is None:
+        errors.append("distill=teacher needs a teacher. Set distill.ckpt=<run directory or file>.")
+    return errors
+
+
+def _output_errors(command: str, config: PlainMapping) -> list[str]:
+    from segzoo.runs.open_run import check_output_dir, check_run_dir
+
+    out, resume = _text(config, "out"), config.get("resume")
+    if out is None:
+        return []
+    try:
+        if resume is None:
+            check_output_dir(Path(out))
+        elif resume == "none" and not config.get("dry_run") and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            check_run_dir(Path(out))
+    except ConfigError as error:
+        return error.errors
+    return []

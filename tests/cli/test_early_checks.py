@@ -1,0 +1,117 @@
+"""Commands that need no torch to be rejected do not import it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segzoo.cli.app import _reject_invalid
+from segzoo.cli.overrides import parse_overrides
+from segzoo.registry import ConfigError
+
+ROOT = Path(__file__).parents[2]
+RUN = """
+import importlib, json, sys
+for tool, overrides, expected in json.loads(sys.stdin.read()):
+    module = importlib.import_module(f"segzoo.tools.{tool}")
+    sys.argv = [f"{tool}.py", *overrides]
+    try:
+        module.main()
+    except SystemExit as error:
+        message = str(error)
+    assert expected in message, (tool, overrides, message)
+    assert "torch" not in sys.modules, (tool, overrides)
+"""
+FOLDER = ["data=folder", "data.classes=[a,b]"]
+
+
+def test_errors_that_need_no_torch_come_before_it(tmp_path):
+    taken, listed = tmp_path / "taken", tmp_path / "listed"
+    for path in (taken, listed):
+        path.mkdir()
+    (taken / "config.yaml").write_text("steps: 1\n")
+    (taken / "checkpoints").mkdir()
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    ckpt, root = f"ckpt={tmp_path / 'a.safetensors'}", f"data.root={tmp_path / 'nowhere'}"
+    cases = [
+        ["train", ["modle=icnet", "batchsize=4", "steps=5"], "2. batchsize=4"],
+        ["train", ["epochs=3"], "steps=2000 and epochs=3 are both given"],
+        ["train", [f"out={taken}"], "already holds a run"],
+        ["train", [f"out={tmp_path / 'a.safetensors'}"], "is not a directory"],
+        ["train", ["resume=nowhere"], "there is no such run"],
+        ["train", [*FOLDER, root], "is not a folder"],
+        ["train", [*FOLDER, f"data.root={listed}", 'data.lists="{split}.txt"'], "data.lists="],
+        ["train", ["device=cuda:1"], "CUDA_VISIBLE_DEVICES=1"],
+        ["train", ["init.ckpt=nowhere"], "no such file"],
+        ["train", ["distill=teacher"], "needs a teacher"],
+        ["train", ["init.ckpt=" + "x" * 5000], "a path has at most"],
+        ["prune", [], "nothing to prune"],
+        ["prune", ["ckpt=nowhere"], "does not exist"],
+        ["prune", [ckpt, "init.ckpt=x"], "Omit init.ckpt"],
+        ["prune", [ckpt, f"out={taken}"], "already holds a run"],
+        ["eval", [ckpt, *FOLDER, root], "is not a folder"],
+        ["eval", [ckpt, root], "there is no such directory"],
+        ["eval", [ckpt, f"out={taken}"], "already holds results"],
+        ["eval", [ckpt, "mode=slide"], "mode=slide needs a window"],
+        ["eval", ["ckpt=nowhere"], "does not exist"],
+        ["predict", [ckpt, "source=nowhere"], "matches no image"],
+        ["predict", [ckpt, f"source={listed}", f"out={taken}"], "already holds results"],
+        ["predict", [ckpt, f"source={listed}", "crop=[64,64]"], "require mode=slide"],
+        ["export", [ckpt, root], "there is no such directory"],
+        ["export", [ckpt, f"out={taken}"], "already holds results"],
+        ["bench", [], "nothing to benchmark"],
+        ["bench", ["model=icnet", "data.root=x"], "Set data=<name>"],
+        ["bench", ["model=icnet", f"out={taken}"], "already holds results"],
+        ["describe", [], "nothing to describe"],
+    ]  # fmt: skip
+    process = subprocess.run([sys.executable, "-c", RUN], input=json.dumps(cases), capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+
+
+def errors_of(command: str, *overrides: str, **options) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        _reject_invalid(parse_overrides(command, overrides, **options), command)
+    return error.value.errors
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides"),
+    [
+        ("train", ["data=fodler", "data.root=x", "data.classes=[a]"]),
+        ("train", ["model=icnett", "model.branches=4"]),
+        ("train", ["hydra/launcher=basicc", "hydra.launcher.n_jobs=4"]),
+        ("eval", ["ckpt=r/lr=0.01"]),
+    ],
+)
+def test_an_error_that_follows_from_another_is_not_reported(command, overrides):
+    assert len(errors_of(command, *overrides)) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("ckpt=r/lr=0.01", "'ckpt=\"r/lr=0.01\"'"),
+        ("ckpt=my runs (1)", "'ckpt=\"my runs (1)\"'"),
+        ("ckpt=a&b", "'ckpt=\"a&b\"'"),
+        ("ckpt=café #1", "'ckpt=\"café #1\"'"),
+        ("ckpt=~/x", "'ckpt=\"~/x\"'"),
+        ("data.classes=[背景,crack]", "'data.classes=[\"背景\",crack]'"),
+    ],
+)
+def test_a_value_outside_the_grammar_is_shown_quoted(override, hint):
+    error = errors_of("eval", override)[0]
+    assert error.endswith(f"Quote the value: {hint}")
+
+
+def test_braces_that_the_shell_took_are_recognized():
+    error = errors_of("train", "data=camvid", "data.label_map=0:0", "data.label_map=255:1")[0]
+    assert "Did the shell take the braces?" in error and error.endswith("'data.label_map={0:0,255:1}'")
+
+
+def test_an_integer_key_cannot_be_set_alone():
+    error = errors_of("train", "data=camvid", "data.label_map.2=255")[0]
+    assert "Set all of them: 'data.label_map={0:0,1:1,2:255,3:3," in error
