@@ -182,10 +182,13 @@ def _size_errors(config: PlainMapping, model: SegModel) -> list[str]:
     """Run a forward pass on the meta device to detect small crops."""
     import torch
 
+    from segzoo.layers.shapes_only import ShapesOnly
+
     crop = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
     if None in crop:
         return []  # images keep their own size, which is unknown until they are opened
     errors: list[str] = []
     batch = torch.empty(config["batch_size"], 3, *crop, device="meta")
-    _collect_errors(lambda: model.train()(batch), "augment.crop" if config["augment"].get("crop") else "data", errors)
+    with ShapesOnly():
+        _collect_errors(lambda: model.train()(batch), "augment.crop" if config["augment"].get("crop") else "data", errors)
     return errors
