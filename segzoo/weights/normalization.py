@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from segzoo.checkpoints.paths import is_published
 from segzoo.checkpoints.serialization import read_metadata
 from segzoo.types import IMAGENET, Normalization
 from segzoo.weights.conversion import detect_layout
-from segzoo.weights.state_dict import is_published, published, read_state
+from segzoo.weights.state_dict import published, read_state
 
 CAFFE = Normalization((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 BACKBONE_PREFIXES = ("layer1.0.", "features.0.", "backbone.layer1.0.")  # of torchvision's and timm's ImageNet backbones
