@@ -59,9 +59,9 @@ def measure(start: Path, out: Path, runtime: str) -> dict[str, Any]:
     taken = time_interleaved(calls, seconds=30, min_rounds=20, warmup=3)
     ratio = compare_to_peer(taken["pruned"], taken["unpruned"])
     row = {"runtime": runtime, "precision": "bf16", "hw": list(SIZE), "steps": STEPS}
-    row |= {key: search[key] for key in ("share", "target", "tried")}
+    row |= {key: search[key] for key in ("keep_ratio", "target", "trials")}
     row |= {"after_ms": ratio.pop("ours_ms"), "before_ms": ratio.pop("peer_ms")} | ratio
-    row["target_ratio"] = search["target"]["value"] / search["tried"][-1]["ms"]
+    row["target_ratio"] = search["target"]["value"] / search["trials"][-1]["ms"]
     return row | {key: run_summary(out)["report"][-1][key] for key in ("params", "gmacs", "miou")}
 
 

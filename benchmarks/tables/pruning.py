@@ -89,10 +89,10 @@ def pruning_latency_target() -> str:
         lambda row: (
             f"{row['runtime']} {row['precision']}",
             f"{row['target']['value']:.0f}",
-            f"{row['tried'][-1]['ms']:.0f}",
-            f"{row['target']['value'] / row['tried'][-1]['ms']:.2f}",
+            f"{row['trials'][-1]['ms']:.0f}",
+            f"{row['target']['value'] / row['trials'][-1]['ms']:.2f}",
             format_ratio(row),
-            f"{row['share']:.2f}",
+            f"{row['keep_ratio']:.2f}",
             format_millions(row["params"]),
             f"{row['gmacs']:.1f}",
         ),

@@ -53,8 +53,8 @@ def test_a_report_states_speedups_and_their_absence(tmp_path):
 
 def test_a_report_states_the_target(tmp_path):
     target = {"kind": "ms", "value": 20.0, "hw": [64, 96], "runtime": "openvino", "precision": "bf16"}
-    tried = [{"share": 0.05, "ms": 2.0}, {"share": 0.625, "ms": 19.5}, {"share": 1.0, "ms": 31.0}]
-    (tmp_path / "target_search.json").write_text(json.dumps({"share": 0.625, "target": target, "tried": tried}))
+    trials = [{"keep_ratio": 0.05, "ms": 2.0}, {"keep_ratio": 0.625, "ms": 19.5}, {"keep_ratio": 1.0, "ms": 31.0}]
+    (tmp_path / "target_search.json").write_text(json.dumps({"keep_ratio": 0.625, "target": target, "trials": trials}))
     line = "pruner.target_ms=20, openvino bf16 at 64x96: reached 19.5 with 62.5% of the channels kept."
     assert line in write_report(tmp_path, ROWS, {}, ()) and line in (tmp_path / "report.html").read_text()
 

@@ -80,7 +80,7 @@ def test_the_pruned_model_meets_its_target(tmp_path, kind, limit):
     assert (
         ratio
         == search_keep_ratio(pruner, model, NO_CALIBRATION, dataset, tmp_path, "cpu")
-        == json.loads((tmp_path / "target_search.json").read_text())["share"]
+        == json.loads((tmp_path / "target_search.json").read_text())["keep_ratio"]
     )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     pruner.prune_(model, ratio, None)

@@ -78,9 +78,9 @@ def _target_lines(folder: Path) -> list[str]:
     if not path.exists():
         return []
     search = json.loads(path.read_text(encoding="utf-8"))
-    target, ratio = search["target"], search["share"]
+    target, ratio = search["target"], search["keep_ratio"]
     kind, size = target["kind"], "x".join(map(str, target["hw"]))
-    reached = next(trial[kind] for trial in search["tried"] if trial["share"] == ratio)
+    reached = next(trial[kind] for trial in search["trials"] if trial["keep_ratio"] == ratio)
     setting = f"{target['runtime']} {target['precision']} at {size}" if kind == "ms" else f"at {size}"
     return [f"pruner.target_{kind}={target['value']:g}, {setting}: reached {reached:g} with {ratio:.1%} of the channels kept."]
 

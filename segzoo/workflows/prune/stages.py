@@ -60,7 +60,7 @@ def evaluate_stages(
     path = folder / "pruning_stages.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     key = _cache_key(components, precision=precision, bench_hw=bench_hw, curves=sensitivity)
-    if stored.get("looked") == key:
+    if stored.get("depends_on") == key:
         if components.pruner is not None and stored["chosen"] is not None:
             components.pruner = replace(components.pruner, chosen=frozenset(stored["chosen"]))
         return stored["rows"], [SensitivityCurve.from_dict(curve) for curve in stored["curves"]]
@@ -84,7 +84,7 @@ def evaluate_stages(
         if sensitivity and not curves:
             curves = scan_sensitivity(model, ranking.graph, ranking.importance, calibration.loss, pruner.exclude)
     chosen = None if removed is None else sorted(removed)
-    write_json(path, {"looked": key, "rows": rows, "curves": [asdict(curve) for curve in curves], "chosen": chosen})
+    write_json(path, {"depends_on": key, "rows": rows, "curves": [asdict(curve) for curve in curves], "chosen": chosen})
     return rows, curves
 
 
@@ -94,7 +94,7 @@ def _cache_key(components: TrainingComponents, **settings: Any) -> PlainDict:
 
     sections = {name: components.config.get(name) for name in ("pruner", "data", "augment", "loss")}
     ratios = None if components.pruner is None else components.pruner.keep_ratios
-    key = sections | settings | {"network": state_dict_hash(components.model), "shares": ratios}
+    key = sections | settings | {"network": state_dict_hash(components.model), "keep_ratios": ratios}
     return json.loads(json.dumps(key))  # tuples become lists, as in the stored key
 
 

@@ -93,17 +93,17 @@ def search_keep_ratio(
     """
     target, path = pruner.target, folder / "target_search.json"
     assert target is not None
-    key = {"target": dataclasses.asdict(target), "ranks": _ranking_settings(pruner), "of": dict(depends_on or {})}
+    key = {"target": dataclasses.asdict(target), "ranking": _ranking_settings(pruner), "of": dict(depends_on or {})}
     key = json.loads(json.dumps(key))
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if {name: stored.get(name) for name in key} == key:
-        return stored["share"]
+        return stored["keep_ratio"]
     cost = _latency_meter(target, dataset, device) if target.kind == "ms" else _complexity_meter(target)
     ranking = pruner.ranking(model, calibration)
     trials = search(target, lambda ratio: cost(_pruned_copy(ranking, model, ratio)), log)
     best = max(ratio for ratio, value in trials.items() if value <= target.value)
-    rows = [{"share": ratio, target.kind: value} for ratio, value in sorted(trials.items())]
-    write_json(path, {"share": best, "tried": rows} | key)
+    rows = [{"keep_ratio": ratio, target.kind: value} for ratio, value in sorted(trials.items())]
+    write_json(path, {"keep_ratio": best, "trials": rows} | key)
     return best
 
 
