@@ -79,6 +79,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, format, package):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # .ci/run does the same with the wheel it builds
 def test_tools_of_the_wheel_run_in_another_directory(installed, tmp_path):
     overrides = [
         "steps=2",
