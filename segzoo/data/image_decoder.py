@@ -33,6 +33,7 @@ _OTHER_FILES = (
     (b"version https://git-lfs", "is a Git LFS pointer, not an image: run `git lfs pull`."),
     (b"%pdf", "is a PDF. Export its pages as PNG."),
     (b"gif8", "is a GIF. Save its frames as PNG."),
+    (b"\x93numpy", "is a NumPy array. Save it as PNG: `Image.fromarray(numpy.load(path).astype('uint8')).save('name.png')`."),
     (b"\x1aE\xdf\xa3".lower(), "is a video (Matroska or WebM). Extract its frames: `ffmpeg -i VIDEO %06d.png`."),
 )
 
@@ -176,7 +177,7 @@ def _not_an_image(data: bytes, formats: tuple[str, ...]) -> str:
         return f"is empty (0 bytes). {HINT}"
     start = data[:256].lstrip().lower()
     for prefix, meaning in _OTHER_FILES:
-        if start.startswith(prefix):
+        if start.startswith(prefix) and not (prefix == b"gif8" and "GIF" in formats):
             return meaning
     if data[4:8] == b"ftyp":
         if data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"):
@@ -201,6 +202,6 @@ def _describe_tiff(data: bytes) -> str:
         file.seek(tags.next)
         tags.load(file)
         kind = {2: "signed integers", 3: "floats"}.get(tags.get(339, (1,))[0], "integers")
-        return f"is a TIFF of {tags.get(277, 1)} channels of {tags.get(258, (1,))[0]}-bit {kind}, which is not supported."
+        return f"is a TIFF of {len(tags[258])} x {tags[258][0]}-bit {kind} per pixel, which is not supported."
     except Exception:  # damaged tags may raise almost anything
         return "is a damaged TIFF, or of a kind that is not supported."

@@ -11,12 +11,15 @@ from typing import BinaryIO
 
 import numpy as np
 
+from segzoo.data import image_decoder
+from segzoo.export.bundle_check import check_reader
 from segzoo.io import sha256, write_atomically
 from segzoo.types import DatasetInfo, PlainDict
 
 NOTES = """Contents and licenses
 =====================
-predict.py is part of segzoo (Apache-2.0). It needs numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime (MIT), which are not included.
+predict.py and image_decoder.py are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime 1.17 or
+newer (MIT), which are not included.
 model.onnx contains weights trained on the data set '{data}', and test.png is one of its images. The license terms of that data set and of
 any pretrained weights apply to them. Ask whoever trained the network before you redistribute either.
 """
@@ -34,6 +37,9 @@ def write_bundle(
         hw: fixed input size of the model, None if it takes any.
         image: (H, W, 3) uint8, the image of the self-test.
         labels: (H, W), its labels by the exported network.
+
+    Raises:
+        ParityError: the bundle reads images to other pixels than segzoo does. The bundle is deleted.
     """
     labels = labels.astype(np.uint8)
     card = metadata | info.to_dict() | {"hw": hw, "model_sha256": sha256(model)}
@@ -45,12 +51,18 @@ def write_bundle(
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.write(model, "model.onnx")
             archive.write(script, "predict.py")
+            archive.write(image_decoder.__file__, "image_decoder.py")
             archive.writestr("card.json", json.dumps(card, indent=2) + "\n")
             archive.writestr("NOTES.txt", NOTES.format(data=info.name))
             archive.writestr("test.png", _png(image))
             archive.writestr("test_labels.png", _png(labels))
 
     write_atomically(path, write)
+    try:
+        check_reader(path)
+    except BaseException:
+        path.unlink()
+        raise
     return path
 
 

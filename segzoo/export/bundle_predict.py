@@ -3,7 +3,8 @@
     python predict.py image.jpg folder/ --out labels     # write label maps and overlays
     python predict.py --selftest                         # compare this machine's labels with the bundled ones
 
-Requires only numpy, pillow and onnxruntime. A label map is a palette PNG whose pixel values are the class indices of card.json.
+Requires only numpy, pillow and onnxruntime 1.17 or newer. A label map is a palette PNG whose pixel values are the class indices of
+card.json. Images are read upright, as segzoo reads them: image_decoder.py is its own code.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import Any
 try:
     import numpy as np
     import onnxruntime  # type: ignore[import-not-found]
-    from PIL import Image, ImageOps
+    from PIL import Image
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install numpy pillow onnxruntime") from None
 
+from image_decoder import SUFFIXES, decode_rgb  # type: ignore[import-not-found]
+
 HERE = Path(__file__).resolve().parent
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MIN_ONNXRUNTIME = "1.17"  # the first that reads the format of model.onnx
 MIN_AGREEMENT = 0.999  # fraction of the self-test's pixels whose label must equal the bundled one
 
 
@@ -43,7 +46,13 @@ class Network:
             raise SystemExit(f"{folder}/model.onnx does not match card.json (SHA-256 {actual[:12]}): unpack the bundle again")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the classes of onnxruntime's errors differ among its versions
+            raise SystemExit(
+                f"model.onnx needs onnxruntime {MIN_ONNXRUNTIME} or newer and cannot be loaded by the installed {onnxruntime.__version__}: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from None
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Label one image.
@@ -64,9 +73,8 @@ class Network:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read (H, W, 3) uint8 RGB, rotated according to EXIF."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """Read (H, W, 3) uint8 RGB, upright."""
+    return decode_rgb(path.read_bytes())[0]
 
 
 def write_results(path: Path, labels: np.ndarray, info: dict[str, Any], image: np.ndarray) -> None:
@@ -85,11 +93,14 @@ def overlay_path(path: Path) -> Path:
 
 
 def find_images(sources: list[str]) -> list[Path]:
-    """List the given files and the images in given folders."""
+    """List the given files and the images in given folders.
+
+    Hidden files, such as the ``._a.jpg`` of macOS, are left out of folders.
+    """
     paths: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            paths += sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+            paths += sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
         elif source.is_file():
             paths.append(source)
         else:

@@ -26,6 +26,7 @@ from segzoo.types import PlainMapping
 
 InputFormat = Literal["uint8", "float"]
 OutputFormat = Literal["labels", "logits", "both"]
+IR_VERSION = 9  # of ONNX files: the oldest that can hold the graphs, read by onnxruntime 1.17 and newer
 MIN_SIDE, MAX_SIDE = (
     64,
     8192,
@@ -109,6 +110,7 @@ def to_onnx(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple
         )
     assert onnx_program is not None
     proto = onnx_program.model_proto
+    proto.ir_version = IR_VERSION
     entry = proto.metadata_props.add()
     entry.key, entry.value = "segzoo", json.dumps(dict(metadata))
     onnx.checker.check_model(proto, full_check=True)

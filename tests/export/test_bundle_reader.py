@@ -1,0 +1,178 @@
+"""The bundle's predict.py reads images as segzoo does, and says which it refuses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from image_files import encode, noise, raw_png, save
+from PIL import Image
+
+import segzoo.data.image_decoder
+import segzoo.export.bundle
+from segzoo.data.dataset_info import make_dataset_info
+from segzoo.data.image_io import read_image
+from segzoo.export.bundle import write_bundle
+from segzoo.export.bundle_check import example_images
+from segzoo.types import DataError, ParityError
+
+pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
+INFO = make_dataset_info("noise", ("a", "b"), None, (120.0, 110.0, 100.0), (60.0, 58.0, 57.0))
+
+
+@pytest.fixture(scope="module")
+def predict(tmp_path_factory):
+    """The module predict.py of an unpacked bundle."""
+    folder = tmp_path_factory.mktemp("bundle")
+    shutil.copy(Path(segzoo.export.bundle.__file__).with_name("bundle_predict.py"), folder / "predict.py")
+    shutil.copy(segzoo.data.image_decoder.__file__, folder)
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("predict")
+    sys.path.remove(str(folder))
+    del sys.modules["predict"], sys.modules["image_decoder"]
+
+
+def special_images() -> dict[str, bytes]:
+    """Images of unusual samples, some of which no reader accepts."""
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    float64 = encode(gray.astype(np.float32), "TIFF").replace(
+        b"\x02\x01\x03\x00\x01\x00\x00\x00\x20", b"\x02\x01\x03\x00\x01\x00\x00\x00\x40"
+    )
+    return {
+        "12_in_16.png": encode(gray.astype(np.uint16) * 64, "PNG"),
+        "16_bits.pgm": b"P5 2 1 65535\n\x12\x34\xff\xff",
+        "rgb16.png": cv2.imencode(".png", noise().astype(np.uint16) * 257)[1].tobytes(),
+        "rgb16.tif": cv2.imencode(".tif", noise().astype(np.uint16) * 257)[1].tobytes(),
+        "2_bits.png": raw_png(4, 1, 2, 0, [b"\x1b"]),
+        "4_bits.png": raw_png(4, 1, 4, 0, [b"\x0f\x5a"]),
+        "cmyk.tif": encode(Image.fromarray(noise()).convert("CMYK"), "TIFF"),
+        "float32.tif": encode(gray.astype(np.float32), "TIFF"),
+        "float64.tif": float64,
+        "int32.tif": encode(gray.astype(np.int32), "TIFF"),
+        "ycbcr.tif": encode(Image.fromarray(noise()).convert("YCbCr"), "TIFF"),
+        "cut.jpg": encode(noise(100, 100), "JPEG")[:5000],
+        "cut.png": encode(noise(100, 100), "PNG")[:5000],
+        "animation.gif": encode(gray, "GIF"),
+        "empty.png": b"",
+    }
+
+
+REFUSED = {"float32.tif", "float64.tif", "int32.tif", "cut.jpg", "cut.png", "animation.gif", "empty.png"}
+
+
+@pytest.mark.parametrize("name", [*example_images(), *special_images()])
+def test_the_bundle_and_segzoo_read_the_same_pixels(predict, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes((example_images() | special_images())[name])
+    if name in REFUSED:
+        with pytest.raises(DataError) as ours:
+            read_image(path)
+        with pytest.raises(predict.decode_rgb.__globals__["ImageError"]) as theirs:
+            predict.read_image(path)
+        assert str(ours.value) == f"{path}: {theirs.value}"
+    else:
+        np.testing.assert_array_equal(read_image(path), predict.read_image(path))
+
+
+def test_16_bit_and_special_values(predict, tmp_path):
+    for name, expected in {
+        "16_bits.pgm": [0x12, 0xFF],
+        "2_bits.png": [0, 85, 170, 255],
+        "4_bits.png": [0, 255, 85, 170],
+    }.items():
+        (tmp_path / name).write_bytes(special_images()[name])
+        assert predict.read_image(tmp_path / name)[0].tolist() == [[value] * 3 for value in expected]
+    (tmp_path / "rgb16.tif").write_bytes(special_images()["rgb16.tif"])
+    assert np.array_equal(predict.read_image(tmp_path / "rgb16.tif"), noise()[..., ::-1])  # OpenCV wrote BGR
+
+
+def test_alpha_does_not_change_colors_in_any_format(predict, tmp_path):
+    rgba = np.dstack([noise(), np.full((24, 31), 60, np.uint8)])
+    for suffix in ("png", "tif"):
+        path = save(tmp_path / f"a.{suffix}", rgba)
+        np.testing.assert_array_equal(predict.read_image(path), noise())
+        np.testing.assert_array_equal(read_image(path), noise())
+
+
+def test_five_bands_are_read_as_their_first_three(predict, tmp_path):
+    bands = np.dstack([noise(), noise()[..., :2]])
+    header = b"II*\0\x08\0\0\0"
+    entries = [(256, 4, 31), (257, 4, 24), (258, 3, None), (259, 3, 1), (262, 3, 2), (273, 4, None), (277, 3, 5), (278, 4, 24), (279, 4, bands.size), (338, 3, 0)]  # fmt: skip
+    bits_at = 8 + 2 + 12 * len(entries) + 4
+    ifd = len(entries).to_bytes(2, "little")
+    for tag, kind, value in entries:
+        count = {258: 5, 338: 2}.get(tag, 1)
+        value = {258: bits_at, 273: bits_at + 10}.get(tag, value)
+        ifd += tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little") + value.to_bytes(4, "little")
+    path = tmp_path / "five.tif"
+    path.write_bytes(header + ifd + bytes(4) + (b"\x08\0" * 5) + bands.tobytes())
+    np.testing.assert_array_equal(predict.read_image(path), noise())
+    np.testing.assert_array_equal(read_image(path), noise())
+
+
+def write(folder: Path) -> Path:
+    (folder / "model.onnx").write_bytes(b"no network is needed to read images")
+    return write_bundle(folder / "model.onnx", INFO, {}, None, noise(), np.zeros((24, 31)))
+
+
+def test_an_export_proves_that_its_bundle_reads_alike(tmp_path, monkeypatch):
+    bundle = write(tmp_path)
+    assert {"predict.py", "image_decoder.py"} <= set(zipfile.ZipFile(bundle).namelist())
+    for old, new, different in (
+        ("(bits - 8)", "0", "16_bits.png"),
+        ("if orientation >= 5:", "if orientation == 99:", "turned.jpg"),
+    ):
+        text = Path(segzoo.data.image_decoder.__file__).read_text()
+        assert old in text
+        changed = tmp_path / "changed.py"
+        changed.write_text(text.replace(old, new))
+        monkeypatch.setattr(segzoo.export.bundle, "image_decoder", SimpleNamespace(__file__=changed))
+        with pytest.raises(ParityError, match=different):
+            write(tmp_path)
+        assert not bundle.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (special_images()["float64.tif"], "is a TIFF of 1 x 64-bit floats per pixel.*Convert it"),
+        (b"II*\0\x08\0\0\0", "is a damaged TIFF"),
+        (special_images()["animation.gif"], "is a GIF. Save its frames as PNG"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "is a video .MP4.*ffmpeg"),
+        (b"\0\0\0\x20ftypheic\0\0\2\0", "is an HEIC.*Convert it"),
+        (b"RIFF\1\2\3\4AVI LIST", "is a video .AVI.*ffmpeg"),
+        (b"one.png\ntwo.png\n", "is text, not an image"),
+        (b"\x93NUMPY\1\0v\0", "is a NumPy array.*Save it as PNG"),
+        (b"%PDF-1.7", "is a PDF"),
+    ],
+)
+def test_other_files_are_named_with_what_to_do(tmp_path, data, expected):
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(DataError, match=rf"a\.png: {expected}") as error:
+        read_image(tmp_path / "a.png")
+    assert "Restore" not in str(error.value)
+
+
+def test_hidden_files_are_left_out(predict, tmp_path):
+    for name in ("a.jpg", "._a.jpg", ".hidden.png", "b.pgm", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in predict.find_images([str(tmp_path)])] == ["a.jpg", "b.pgm"]
+
+
+def test_a_network_that_cannot_be_loaded_names_the_versions(predict, tmp_path):
+    import hashlib
+
+    (tmp_path / "model.onnx").write_bytes(b"a later format")
+    digest = hashlib.sha256(b"a later format").hexdigest()
+    (tmp_path / "card.json").write_text(json.dumps({"model_sha256": digest, "hw": None}))
+    installed = sys.modules["onnxruntime"].__version__
+    with pytest.raises(SystemExit, match=f"needs onnxruntime 1.17 or newer and cannot be loaded by the installed {installed}"):
+        predict.Network(tmp_path)
