@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +30,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
     Raises:
         OSError: the file cannot be written. ``path`` is then unchanged, and the temporary file is removed.
     """
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
+    # of fixed length, as the target may have the longest name that a file can have
+    temporary = path.with_name(f"{zlib.crc32(os.fsencode(path.name)):08x}.tmp.{os.getpid()}")
     try:
         temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:  # never through a link that is already there

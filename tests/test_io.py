@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -24,7 +25,14 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
 def test_a_link_in_place_of_the_temporary_file_is_replaced(tmp_path, durable):
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (tmp_path / f"file.tmp.{os.getpid()}").symlink_to(victim)
+    (tmp_path / f"{zlib.crc32(b'file'):08x}.tmp.{os.getpid()}").symlink_to(victim)
     write_atomically(tmp_path / "file", lambda file: file.write(b"new"), durable=durable)
     assert victim.read_text() == "precious" and (tmp_path / "file").read_text() == "new"
     assert {path.name for path in tmp_path.iterdir()} == {"victim", "file"}
+
+
+def test_the_longest_file_name_can_be_written(tmp_path):
+    for name in ("n" * 251 + ".png", "背" * 83 + ".png"):
+        write_atomically(tmp_path / name, lambda file: file.write(b"new"))
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()

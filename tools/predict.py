@@ -25,6 +25,8 @@ def predict(job: Job) -> dict[str, Any]:
     post = build_post(job.config["post"])
     with create_output_dir("predict", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
         result = predict_images(model, info, output_dir, post, **job.arguments["predict_images"])
+    for sentence in result["skipped"]:
+        print(sentence)
     print(f"{result['images']} images in {result['seconds']} s: {result['folder']}")
     return result
 

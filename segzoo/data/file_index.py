@@ -101,7 +101,7 @@ class FileIndex:
         start, regex = _compile(self._pattern(pattern))
         top = Path(self.root).expanduser() / start
         paths: dict[str, Path] = {}
-        for relative in _files(top):
+        for relative in list_files(top):
             if (match := regex.fullmatch(relative)) is None or (path := top / relative) in (exclude or ()):
                 continue
             stem = match["stem"]
@@ -205,7 +205,7 @@ def _compile(pattern: str) -> tuple[str, re.Pattern]:
     return folder + slash, re.compile(f"{re.escape(prefix)}(?P<stem>.+){re.escape(rest)}{extension}", re.DOTALL)
 
 
-def _files(top: Path) -> list[str]:
+def list_files(top: Path) -> list[str]:
     """List all files below a folder as sorted relative paths.
 
     Links are followed but not in a loop. Hidden files and folders are skipped.

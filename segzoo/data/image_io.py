@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segzoo.data.image_decoder import FORMATS, HINT, MAX_PIXELS, ImageError, decode, decode_rgb, open_image, turn_decoded
+from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, ImageError, decode, decode_rgb, open_image, turn_decoded
 from segzoo.types import DataError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segzoo.data.dataset_info import unknown_class_error
-from segzoo.data.image_decoder import ImageError, decode, open_image
+from segzoo.image_decoder import ImageError, decode, open_image
 from segzoo.messages import did_you_mean, format_override
 
 AREAS = {"polygon": (3, None), "rectangle": (2, 4), "circle": (2,), "mask": (2,)}  # point counts; None: or more

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from segzoo.data.image_decoder import turn_upright
 from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask, read_mask, read_orientation
 from segzoo.data.mask_diagnosis import BINARY_MASK_ERROR, mask_value_error
+from segzoo.image_decoder import turn_upright
 from segzoo.types import IGNORE, DataError
 
 Size = tuple[int, int]  # (H, W)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from segzoo.data import image_decoder
+import segzoo.image_decoder as image_decoder
 from segzoo.export.bundle_check import check_reader
 from segzoo.io import sha256, write_atomically
 from segzoo.types import DatasetInfo, PlainDict

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from segzoo.data.image_decoder import ORIENTATION
 from segzoo.data.image_io import read_image
+from segzoo.image_decoder import ORIENTATION
 from segzoo.types import ParityError
 
 _READ_FILES = """

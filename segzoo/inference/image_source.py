@@ -5,43 +5,129 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
+from segzoo.data.file_index import list_files
+from segzoo.data.image_io import printable
+from segzoo.image_decoder import SUFFIXES
 from segzoo.registry import ConfigError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+class ImageSource(NamedTuple):
+    """Images of a source.
+
+    Attributes:
+        images: path and unique output name of each image, sorted.
+        skipped: sentences about files that were left out.
+    """
+
+    images: list[tuple[Path, str]]
+    skipped: list[str]
 
 
-def find_images(source: str, out: Path) -> list[tuple[Path, str]]:
+def find_images(source: str, out: Path) -> ImageSource:
     """Find a source's images, sorted, with a unique output name each.
 
+    Folders are searched recursively, through links but not in a loop. Hidden files and folders are left out.
+
     Args:
-        source: an image, a folder (searched recursively) or a glob pattern such as ``"drive/**/*.jpg"``.
-        out: the output directory. Files below it are skipped, so a second run does not pick up the output of the first.
+        source: an image, a folder or a glob pattern such as ``"drive/**/*.jpg"``. The part of a pattern that exists is taken literally.
+        out: the output directory. ``out/labels`` and ``out/overlays`` are skipped, so a second run does not pick up the output of the
+            first.
 
     Returns:
-        Pairs of path and name. Names keep the folders below the source (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and ``b/x``) and
-        drop the suffix, unless two images differ only in it (``x.jpg`` and ``x.png`` stay ``x.jpg`` and ``x.png``).
+        The images and notes about skipped files. Names keep the folders below the source (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and
+        ``b/x``) and drop the suffix, unless another image would share the name (``x.jpg`` and ``x.png`` stay ``x.jpg`` and ``x.png``).
 
     Raises:
-        ConfigError: if the source does not exist or contains no image.
+        ConfigError: the source does not exist, contains no image or lies where results are written, or a result would overwrite a file.
     """
     root = Path(source)
     if root.is_file():
-        return [(root, root.stem)]
+        return ImageSource([(root, root.stem)], [])
     is_folder = root.is_dir()
-    if is_folder:
-        candidates = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES]
-    else:
-        candidates = [Path(path) for path in glob.glob(source, recursive=True) if Path(path).suffix.lower() in SUFFIXES]
-        root = Path(os.path.commonpath([path.parent for path in candidates])) if candidates else root
-    output_dir = out.resolve()
-    paths = sorted(path for path in candidates if path.is_file() and output_dir not in path.resolve().parents)
+    files = [root / relative for relative in list_files(root)] if is_folder else _glob(source)
+    paths, skipped = _select_images(files, out)
     if not paths:
         problem = "contains no image" if is_folder else "is not a file or folder and matches no image"
-        raise ConfigError(f"source={source} {problem}; expected files ending in {' '.join(SUFFIXES)}")
-    names = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
-    counts = Counter(names)
-    return [
-        (path, name if counts[name] == 1 else path.relative_to(root).as_posix()) for path, name in zip(paths, names, strict=True)
-    ]
+        bracket = "" if is_folder or "[" not in source else " In a pattern, write [[] for the bracket [."
+        expected = f"expected files ending in {' '.join(SUFFIXES)}.{bracket}"
+        raise ConfigError(f"source={source} {problem}; {expected} {' '.join(skipped)}".rstrip())
+    if not is_folder:
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+    names = _unique_names([path.relative_to(root) for path in paths])
+    _check_overwriting(root, out, names)
+    return ImageSource(list(zip(paths, names, strict=True)), skipped)
+
+
+def _glob(pattern: str) -> list[Path]:
+    """List the files that match a pattern.
+
+    The leading parts that exist are literal, so a folder may be called ``[2024] cam``. ``**`` follows links, but not in a loop.
+    """
+    parts = Path(pattern).parts
+    literal = next((count for count in range(len(parts), 0, -1) if os.path.exists(Path(*parts[:count]))), 0)
+    parts = (*map(glob.escape, parts[:literal]), *parts[literal:])
+    depth = parts.index("**") if "**" in parts else len(parts)
+    found = glob.glob(os.path.join(*parts[:depth])) if depth else ["."]
+    if depth == len(parts):
+        return [Path(path) for path in found if os.path.isfile(path)]
+    folders = [path for path in found if os.path.isdir(path)]
+    return [Path(top, name) for top in folders for name in list_files(Path(top)) if _matches(tuple(name.split("/")), parts[depth:])]
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Match parts of a path, where ``**`` is any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[count:], pattern[1:]) for count in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _select_images(files: list[Path], out: Path) -> tuple[list[Path], list[str]]:
+    """Separate the images from results of predictions and other files."""
+    output_dir, resolve = out.resolve(), lru_cache(None)(Path.resolve)
+    results = {output_dir / "labels", output_dir / "overlays"}
+    images, num_results, endings = [], 0, Counter()
+    for path in files:
+        folder = resolve(path.parent)
+        if results & {folder, *folder.parents}:
+            num_results += 1
+        elif path.suffix.lower() in SUFFIXES:
+            images.append(path)
+        elif folder != output_dir:  # which holds the configuration
+            endings[path.suffix or "none"] += 1
+    skipped = []
+    if num_results:
+        skipped.append(f"{num_results} files in {out}/labels and {out}/overlays were left out: results are written there.")
+    if endings:
+        by_count = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:8]
+        listed = ", ".join(f"{count} {printable(ending)}" for ending, count in by_count)
+        skipped.append(f"{endings.total()} files were left out for their ending ({listed}).")
+    return sorted(images), skipped
+
+
+def _unique_names(paths: list[Path]) -> list[str]:
+    """Name relative paths without their suffix where that is unique."""
+    full = [path.as_posix() for path in paths]
+    short = [path.with_suffix("").as_posix() for path in paths]
+    counts = Counter([*short, *full])
+    names = [name if counts[name] == 1 else long for name, long in zip(short, full, strict=True)]
+    assert len(set(names)) == len(names)
+    return names
+
+
+def _check_overwriting(root: Path, out: Path, names: list[str]) -> None:
+    """Reject an output directory whose labels belong to the source."""
+    source, output_dir = root.resolve(), out.resolve()
+    if output_dir not in (source, *source.parents):
+        return
+    existing = [path for name in names if (path := out / "labels" / f"{name}.png").exists()]
+    if existing:
+        raise ConfigError(
+            f"out={out}: {len(existing)} label maps would overwrite files, such as {printable(existing[0])}. Set another out, or remove them."
+        )

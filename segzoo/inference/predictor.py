@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from segzoo.data.image_io import read_image
+from segzoo.data.image_io import printable, read_image
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.image_source import find_images
 from segzoo.inference.protocol import InferenceProtocol, PostProcessor
@@ -23,6 +24,8 @@ from segzoo.layers.normalize import normalize
 from segzoo.registry import Range
 from segzoo.types import DataError, DatasetInfo, PlainDict
 from segzoo.visualization import IGNORED, overlay, with_legend
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @torch.no_grad()
@@ -47,9 +50,8 @@ def predict_images(
 ) -> PlainDict:
     """Write a label map and an overlay for every image found.
 
-    The files are ``labels/<name>.png`` and ``overlays/<name>.<png|jpg>``, written atomically. A label map is a PNG of class ids at the
-    image's own size, see ``write_labels``; an overlay has a legend of the classes. An image that cannot be read or is too small does
-    not stop the run: the error is raised after all other images are done.
+    The files are ``labels/<name>.png`` (see ``write_labels``) and ``overlays/<name>.<png|jpg>``, written atomically. An image that cannot
+    be read, is too small or has too long a name does not stop the run: the error is raised after all other images are done.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
@@ -62,15 +64,16 @@ def predict_images(
         alpha: opacity of the class colors over the image, 0 to 1.
 
     Returns:
-        The number of ``images``, the ``folder`` of the results and the ``seconds`` taken.
+        The number of ``images``, the ``folder`` of the results, the ``seconds`` taken and sentences about ``skipped`` files.
 
     Raises:
         ConfigError: if the source contains no image or settings contradict each other.
         DataError: if images could not be labeled. The message lists all of them.
+        OSError: if the disk is full or read-only.
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
     layer_precision = Precision(precision, pick_device(device))
-    images = find_images(source, output_dir)
+    images, skipped = find_images(source, output_dir)
     errors, start = [], time.perf_counter()
     model.to(layer_precision.device)
     with eval_mode(model):
@@ -78,16 +81,32 @@ def predict_images(
             try:
                 image = read_image(path)
                 label = _label_image(model, image, info, protocol, layer_precision)
-            except ValueError as error:  # unreadable, or too small for the model
-                errors.append(str(error) if isinstance(error, DataError) else f"{path}: {error}")
-                continue
-            write_labels(output_dir / "labels" / f"{name}.png", label, info)
-            if overlays != "none":
-                write_overlay(output_dir / "overlays" / f"{name}.{overlays}", image, label, info, alpha)
+                write_labels(output_dir / "labels" / f"{name}.png", label, info)
+                if overlays != "none":
+                    write_overlay(output_dir / "overlays" / f"{name}.{overlays}", image, label, info, alpha)
+            except (ValueError, OSError) as error:
+                errors.append(_image_error(path, error))
     if errors:
-        done = len(images) - len(errors)
-        raise DataError(f"{len(errors)} of {len(images)} images could not be labeled ({done} are done):\n" + "\n".join(errors))
-    return {"images": len(images), "folder": str(output_dir), "seconds": round(time.perf_counter() - start, 2)}
+        raise DataError("\n".join([_failed_summary(len(errors), len(images)), *errors, *skipped]))
+    seconds = round(time.perf_counter() - start, 2)
+    return {"images": len(images), "folder": str(output_dir), "seconds": seconds, "skipped": skipped}
+
+
+def _image_error(path: Path, error: ValueError | OSError) -> str:
+    """Describe why one image could not be labeled.
+
+    It is unreadable, too small for the model, or its name too long for its results.
+
+    Raises:
+        OSError: the disk is full or read-only, so all other images would fail as well.
+    """
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        raise error
+    return str(error) if isinstance(error, DataError) else f"{printable(path)}: {error}"
+
+
+def _failed_summary(num_failed: int, num_images: int) -> str:
+    return f"{num_failed} of {num_images} images could not be labeled ({num_images - num_failed} are done):"
 
 
 def _label_image(
@@ -113,7 +132,7 @@ def write_labels(path: Path, label: np.ndarray, info: DatasetInfo) -> None:
         colors = [*info.palette, *[IGNORED] * (256 - info.num_classes)]
         png.putpalette([channel for color in colors for channel in color])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: png.save(file, "PNG"))
+    write_atomically(path, lambda file: png.save(file, "PNG"), durable=False)
 
 
 def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float) -> None:
@@ -126,9 +145,9 @@ def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: Datase
     blended = Image.fromarray(with_legend(overlay(image, label, info, alpha), [label], info))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jpg":
-        write_atomically(path, lambda file: blended.save(file, "JPEG", quality=92))
+        write_atomically(path, lambda file: blended.save(file, "JPEG", quality=92), durable=False)
     else:
-        write_atomically(path, lambda file: blended.save(file, "PNG"))
+        write_atomically(path, lambda file: blended.save(file, "PNG"), durable=False)
 
 
 def _progress_bar(images: list[tuple[Path, str]]) -> Iterable[tuple[Path, str]]:

@@ -11,8 +11,8 @@ from image_files import build_folder, noise, save, smooth
 from PIL import Image, TiffImagePlugin
 
 from segzoo.data.datasets.labelme import LabelMeShapes
-from segzoo.data.image_decoder import turn_upright
 from segzoo.data.image_io import read_color_mask, read_image, read_mask
+from segzoo.image_decoder import turn_upright
 from segzoo.registry import DATA
 from segzoo.types import DataError
 

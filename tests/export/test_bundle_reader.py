@@ -1,4 +1,4 @@
-"""The bundle's predict.py reads images as segzoo does, and says which it refuses."""
+"""The bundle's predict.py reads and rejects images as segzoo does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from image_files import encode, noise, raw_png, save
 from PIL import Image
 
-import segzoo.data.image_decoder
 import segzoo.export.bundle
+import segzoo.image_decoder
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.data.image_io import read_image
 from segzoo.export.bundle import write_bundle
@@ -33,7 +33,7 @@ def predict(tmp_path_factory):
     """The module predict.py of an unpacked bundle."""
     folder = tmp_path_factory.mktemp("bundle")
     shutil.copy(Path(segzoo.export.bundle.__file__).with_name("bundle_predict.py"), folder / "predict.py")
-    shutil.copy(segzoo.data.image_decoder.__file__, folder)
+    shutil.copy(segzoo.image_decoder.__file__, folder)
     sys.path.insert(0, str(folder))
     yield importlib.import_module("predict")
     sys.path.remove(str(folder))
@@ -65,19 +65,19 @@ def special_images() -> dict[str, bytes]:
     }
 
 
-REFUSED = {"float32.tif", "float64.tif", "int32.tif", "cut.jpg", "cut.png", "animation.gif", "empty.png"}
+UNREADABLE = {"float32.tif", "float64.tif", "int32.tif", "cut.jpg", "cut.png", "animation.gif", "empty.png"}
 
 
 @pytest.mark.parametrize("name", [*example_images(), *special_images()])
 def test_the_bundle_and_segzoo_read_the_same_pixels(predict, tmp_path, name):
     path = tmp_path / name
     path.write_bytes((example_images() | special_images())[name])
-    if name in REFUSED:
-        with pytest.raises(DataError) as ours:
+    if name in UNREADABLE:
+        with pytest.raises(DataError) as error:
             read_image(path)
-        with pytest.raises(predict.decode_rgb.__globals__["ImageError"]) as theirs:
+        with pytest.raises(predict.decode_rgb.__globals__["ImageError"]) as bundle_error:
             predict.read_image(path)
-        assert str(ours.value) == f"{path}: {theirs.value}"
+        assert str(error.value) == f"{path}: {bundle_error.value}"
     else:
         np.testing.assert_array_equal(read_image(path), predict.read_image(path))
 
@@ -130,7 +130,7 @@ def test_an_export_proves_that_its_bundle_reads_alike(tmp_path, monkeypatch):
         ("(bits - 8)", "0", "16_bits.png"),
         ("if orientation >= 5:", "if orientation == 99:", "turned.jpg"),
     ):
-        text = Path(segzoo.data.image_decoder.__file__).read_text()
+        text = Path(segzoo.image_decoder.__file__).read_text()
         assert old in text
         changed = tmp_path / "changed.py"
         changed.write_text(text.replace(old, new))

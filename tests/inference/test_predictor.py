@@ -74,7 +74,7 @@ def test_a_second_run_skips_the_output_of_the_first(model, drive):
 
 def test_sources(drive, tmp_path):
     def names(source):
-        return [name for _, name in find_images(str(source), tmp_path / "out")]
+        return [name for _, name in find_images(str(source), tmp_path / "out").images]
 
     assert names(drive / "b/one.png") == ["one"]
     assert names(drive / "*" / "one.png") == ["a/one", "b/one"]

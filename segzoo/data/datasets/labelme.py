@@ -13,12 +13,12 @@ import numpy as np
 
 from segzoo.data.dataset_info import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
 from segzoo.data.file_index import FileIndex, file_index_errors
-from segzoo.data.image_decoder import turn_upright
 from segzoo.data.image_io import printable, read_bytes
 from segzoo.data.labelme_shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, draw
 from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
+from segzoo.image_decoder import turn_upright
 from segzoo.messages import did_you_mean
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import IGNORE, DataError, PlainDict
@@ -51,8 +51,7 @@ def labelme(
 ) -> PairedDataset:
     """Images with one LabelMe JSON file each.
 
-    Pixels outside all shapes belong to the first class. The image is read from its own file: an image embedded in the JSON
-    (``imageData``) and the name in ``imagePath`` are not used.
+    Pixels outside all shapes belong to the first class. ``imageData`` and ``imagePath`` in the JSON are not used.
 
     Args:
         split: train or val.
@@ -66,8 +65,7 @@ def labelme(
         clip_px: how far a point may lie outside the image, in pixels. Such points are moved to the border.
         line_px: width in pixels with which lines and points are drawn. None rejects them, because they cover no area.
         skip_shapes: types of shapes to leave out, such as ``point``.
-        label_orientation: what the points refer to if an image carries an EXIF orientation that keeps its size, as for the data set
-            ``folder``. Since version 4, LabelMe draws on the upright image, so its files need no setting.
+        label_orientation: as for the data set ``folder``, for files below version 4. Later ones refer to the upright image.
         palette: one RGB triple per class. None assigns distinct colors.
         mean, std: RGB statistics on the 0..255 scale.
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.data.image_decoder import decode_rgb
 from segzoo.device import RuntimePrecision, peak_memory, reset_peak_memory
+from segzoo.image_decoder import decode_rgb
 from segzoo.registry import Range
 from segzoo.runtimes._base import InferenceFn
 from segzoo.types import PlainDict

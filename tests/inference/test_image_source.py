@@ -1,0 +1,158 @@
+"""Images that predict finds, and the names of its results."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from image_files import noise, save
+from toy_training import INFO, Toy
+
+import segzoo.inference.predictor as predictor
+from segzoo.inference.image_source import find_images
+from segzoo.inference.predictor import predict_images
+from segzoo.registry import ConfigError
+from segzoo.types import DataError
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def names(source: Path | str, out: Path) -> list[str]:
+    return [name for _, name in find_images(str(source), out).images]
+
+
+def predict(source: Path, out: Path, **options):
+    torch.manual_seed(0)
+    return predict_images(Toy(), INFO, out, source=str(source), device="cpu", **options)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("a.jpg", "a.png", "a.jpg.png"),
+        ("a.png", "a.png.png", "a.png.png.png"),
+        ("b", "x/b.png", "b.png"),
+        ("a.b.png", "a.png", "a.b.jpg"),
+    ],
+)
+def test_names_are_unique_whatever_the_files_are_called(tmp_path, files):
+    images = [name for name in files if "." in name]
+    found = names(touch(tmp_path / "source", *files), tmp_path / "out")
+    assert len(set(found)) == len(found) == len(images)
+
+
+def test_as_many_results_as_images(tmp_path):
+    for name in ("a.jpg", "a.png", "a.jpg.png"):
+        save(tmp_path / "source" / name, noise())
+    assert predict(tmp_path / "source", tmp_path / "out")["images"] == 3
+    assert len(list((tmp_path / "out/labels").iterdir())) == len(list((tmp_path / "out/overlays").iterdir())) == 3
+
+
+def test_linked_folders_are_followed_once_and_loops_are_not(tmp_path):
+    source = touch(tmp_path / "source", "own.jpg", "sub/deep.jpg")
+    touch(tmp_path / "elsewhere", "x.jpg", "y.jpg")
+    (source / "cam1").symlink_to(tmp_path / "elsewhere")
+    (source / "sub/loop").symlink_to(source)
+    (tmp_path / "elsewhere/back").symlink_to(source)
+    expected = ["cam1/x", "cam1/y", "own", "sub/deep"]
+    assert names(source, tmp_path / "out") == expected
+    assert names(f"{source}/**/*.jpg", tmp_path / "out") == expected
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    source = touch(tmp_path / "source", "a.jpg", "._a.jpg", ".Trash/b.jpg", "c/.d.png")
+    assert names(source, tmp_path / "out") == names(f"{source}/**/*", tmp_path / "out") == ["a"]
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_out_may_lie_below_or_above_the_source(tmp_path, below):
+    source = touch(tmp_path / "project/images", "a.png", "sub/b.png")
+    out = source / "out" if below else tmp_path / "project"
+    touch(out, "config.yaml", "labels/old.png", "overlays/old.jpg")
+    searched = source if below else out
+    found = find_images(str(searched), out)
+    assert [path.name for path, _ in found.images] == ["a.png", "b.png"]
+    assert len(found.skipped) == 1 and found.skipped[0].startswith(f"2 files in {out}/labels and {out}/overlays were left out")
+    assert names(source, out) == ["a", "sub/b"]
+
+
+def test_out_may_be_the_source(tmp_path):
+    save(tmp_path / "a.png", noise())
+    assert predict(tmp_path, tmp_path)["images"] == 1
+    assert (tmp_path / "labels/a.png").is_file() and np.array_equal(noise(), np.asarray(predictor.read_image(tmp_path / "a.png")))
+
+
+def test_labels_of_the_data_set_are_not_overwritten(tmp_path):
+    touch(tmp_path, "images/a.png", "labels/a.png")
+    with pytest.raises(ConfigError, match=r"out=.*: 1 label maps would overwrite files, such as .*labels/a\.png\. Set another out"):
+        find_images(str(tmp_path / "images"), tmp_path)
+    with pytest.raises(ConfigError, match="contains no image.* 1 files in .*results are written there"):
+        find_images(str(tmp_path / "labels"), tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["[2024] cam/*.png", "*/b*.png", "[[]2024] cam/[ab].png", "[2024] cam/**"])
+def test_brackets_in_folders_that_exist_are_literal(tmp_path, pattern):
+    touch(tmp_path, "[2024] cam/a.png", "[2024] cam/b.png", "2/z.png")
+    assert names(tmp_path / pattern, tmp_path / "out") == (["b"] if pattern.startswith("*") else ["a", "b"])
+
+
+def test_brackets_that_match_nothing_are_explained(tmp_path):
+    touch(tmp_path, "cam1/[a] 1.png")
+    with pytest.raises(ConfigError, match=r"matches no image.*write \[\[\] for the bracket"):
+        find_images(f"{tmp_path}/*/[a] ?.png", tmp_path / "out")
+
+
+def test_files_left_out_for_their_ending_are_counted_even_after_an_error(tmp_path):
+    save(tmp_path / "source/a.png", noise())
+    touch(tmp_path / "source", "b.txt", "c.txt", "d.mp4", "README")
+    sentence = "4 files were left out for their ending (2 .txt, 1 .mp4, 1 none)."
+    assert predict(tmp_path / "source", tmp_path / "out")["skipped"] == [sentence]
+    touch(tmp_path / "source", "broken.png")
+    with pytest.raises(DataError, match=r"1 of 2 images .*\n.*broken\.png: is empty(?s:.*)4 files were left out for their ending"):
+        predict(tmp_path / "source", tmp_path / "out2")
+    with pytest.raises(ConfigError, match=r"contains no image.*1 files were left out for their ending"):
+        find_images(str(touch(tmp_path / "texts", "a.txt")), tmp_path / "out")
+
+
+def test_a_name_too_long_for_its_results_stops_no_other_image(tmp_path):
+    for name in ("0" * 247 + ".jpg", "1" * 251 + ".png", "背" * 83 + ".png", "ok.jpg", "0" * 251 + ".jpg"):
+        save(tmp_path / "source" / name, noise())
+    (tmp_path / "source/0.jpg").write_bytes((tmp_path / "source/ok.jpg").read_bytes())
+    assert predict(tmp_path / "source", tmp_path / "out")["images"] == 6
+    save(tmp_path / "source" / ("0" * 251 + ".png"), noise())  # both get their suffix, and a result's own: 259 bytes
+    with pytest.raises(DataError, match=r"2 of 7 images could not be labeled \(5 are done\)(?s:.*)File name too long"):
+        predict(tmp_path / "source", tmp_path / "out2")
+    assert (tmp_path / "out2/labels/ok.png").is_file() and not list((tmp_path / "out2").rglob("*.tmp.*"))
+
+
+def test_a_full_disk_stops_at_once(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "source" / name, noise())
+    written = []
+
+    def full(path, label, info):
+        written.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(predictor, "write_labels", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict(tmp_path / "source", tmp_path / "out")
+    assert len(written) == 1
+
+
+def test_results_are_renamed_into_place_without_fsync(tmp_path, monkeypatch):
+    save(tmp_path / "source/a.png", noise())
+    replaced, real = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("a label map can be made again"))
+    monkeypatch.setattr(os, "replace", lambda old, new: (replaced.append(Path(new).name), real(old, new)))
+    predict(tmp_path / "source", tmp_path / "out", overlays="jpg")
+    assert replaced == ["a.png", "a.jpg"]
