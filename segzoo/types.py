@@ -186,10 +186,18 @@ def class_name_errors(classes: tuple[str, ...]) -> list[str]:
     return errors
 
 
-class Dataset(Protocol):
+class Images(Protocol):
+    """Indexed images, (H, W, 3) uint8 RGB, whose labels are not read."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray: ...
+
+
+class Dataset(Images, Protocol):
     """Indexed samples of a data set.
 
-    ``name(index)`` opens no file.
+    ``name(index)`` opens no file, and ``image(index)`` no label.
     """
 
     info: DatasetInfo
@@ -200,8 +208,6 @@ class Dataset(Protocol):
         Called once before the first access, and by the first ``len``.
         """
         ...
-
-    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
 

@@ -37,7 +37,7 @@ def build_segmenter(ckpt: Path, runtime: str) -> Any:
     """Return a call that segments one image with a checkpoint in bf16."""
     loaded = build_workload({}, ckpt=str(ckpt))
     return make_segmenter(
-        loaded.model, loaded.info, runtime, "bf16", benchmark_images(loaded.data, 1, hw=SIZE), torch.device("cpu")
+        loaded.model, loaded.info, runtime, "bf16", benchmark_images(loaded.images, 1, hw=SIZE), torch.device("cpu")
     )
 
 

@@ -116,7 +116,7 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
     """Compare segzoo's network with each of its peers."""
     config, peers = CASES[name]
     workload = build_workload(config, num_classes=CLASSES)
-    images = benchmark_images(workload.data, 1 + CALIBRATION_IMAGES, hw=SIZE)
+    images = benchmark_images(workload.images, 1 + CALIBRATION_IMAGES, hw=SIZE)
     image, align = torch.from_numpy(images[0][None]), bool(workload.model.align_corners)
     fp32_labels = torch.from_numpy(workload.model.predict(images[0]))
     workload.model.fuse_for_inference_()

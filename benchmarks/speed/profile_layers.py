@@ -94,7 +94,7 @@ def training_step(workload: Workload, precision: str) -> Callable[[], object]:
     model, device = workload.model.train().to(memory_format=torch.channels_last), torch.device("cpu")  # type: ignore[call-overload]
     loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, 255, model.loss_resolution)
     optimizer = OPTIMS.build("sgd", model)
-    images = normalize(torch.from_numpy(np.stack(benchmark_images(workload.data, BATCH, hw=CROP))), workload.info, device)
+    images = normalize(torch.from_numpy(np.stack(benchmark_images(workload.images, BATCH, hw=CROP))), workload.info, device)
     label = torch.randint(0, CLASSES, (BATCH, *CROP), dtype=torch.uint8)
 
     def step() -> None:
@@ -111,7 +111,7 @@ def profile(workload: Workload, runtime: str, precision: str) -> Iterable[Layer]
     """Return the layers of inference or the operators of a training step."""
     if runtime == "training":
         return profile_torch(training_step(workload, precision))
-    images = benchmark_images(workload.data, CALIBRATION_IMAGES, hw=SIZE)
+    images = benchmark_images(workload.images, CALIBRATION_IMAGES, hw=SIZE)
     network = inference_copy(workload.model, workload.info, torch.device("cpu"))
     request = RuntimeRequest(network, torch.from_numpy(images[0][None]), precision, images)  # type: ignore[arg-type]
     return {"openvino": profile_openvino, "eager": profile_eager}[runtime](request)

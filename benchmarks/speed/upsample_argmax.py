@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     model, info, meta = load_checkpoint(ckpt=args.run)
     val = build_data(dataset_config(meta, None), "val")
     rows = [
-        measure("random", first_logits(fresh.model, fresh.info, fresh.data)),
+        measure("random", first_logits(fresh.model, fresh.info, fresh.images)),
         measure("trained", first_logits(model, info, val)),
     ]
     rows[1]["checkpoint_sha256"] = meta["sha256"]

@@ -59,7 +59,11 @@ COMMANDS = {
         ("segzoo.workflows.benchmark.model_summary:describe", "segzoo.config.from_checkpoint:meta_models"),
         from_checkpoint=("model", "backbone"),
     ),
-    "export": Command(("data",), ("segzoo.export.exporter:export_model", OUTPUT_DIR, LOAD), from_checkpoint=("data",)),
+    "export": Command(
+        ("data",),
+        ("segzoo.export.exporter:export_model", "segzoo.config.images:choose_images", OUTPUT_DIR, LOAD),
+        from_checkpoint=("data",),
+    ),
     "bench": Command(
         ("model", "backbone", "data", "runtime"),
         (

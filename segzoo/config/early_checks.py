@@ -18,7 +18,7 @@ from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainMapping
 
 INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
-PATHS = ("ckpt", "out", "source", "data.root", *INPUT_PATHS)
+PATHS = ("ckpt", "out", "source", "images", "data.root", *INPUT_PATHS)
 NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet"), "distill.ckpt": (), "resume": ("none", "auto")}
 MAX_NAME, MAX_PATH = 255, 4096  # bytes that Linux allows
 
@@ -164,9 +164,10 @@ def _input_errors(config: PlainMapping) -> list[str]:
             resolve_weight_file(ckpt)
         except CheckpointError as error:
             errors.append(f"ckpt={ckpt}: {error}")
-    source = _text(config, "source")
-    if source is not None and not os.path.exists(source) and not any(glob.iglob(source, recursive=True)):
-        errors.append(f"source={source} is not a file or folder and matches no image {here}.")
+    for key in ("source", "images"):
+        source = _text(config, key)
+        if source is not None and not os.path.exists(source) and not any(glob.iglob(source, recursive=True)):
+            errors.append(f"{key}={source} is not a file or folder and matches no image {here}.")
     distill = config.get("distill")
     needs_teacher = isinstance(distill, Mapping) and distill.get("name") == "teacher" and distill.get("ckpt") is None
     if needs_teacher and config.get("ckpt") is None:

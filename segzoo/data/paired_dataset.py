@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from segzoo.data.file_index import FilePair
-from segzoo.data.image_io import read_turned_image
+from segzoo.data.image_io import read_image, read_turned_image
 from segzoo.data.masks import label_dtype
 from segzoo.types import DatasetInfo, Sample
 
@@ -74,6 +74,10 @@ class PairedDataset:
         else:
             label = self._read_label(pair.label, (height, width), orientation)
         return Sample(image, label, pair.name)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image (H, W, 3) uint8, without opening its label."""
+        return read_image(self.scan()[index].image)
 
     def name(self, index: int) -> str:
         """Stem of an image, without opening a file."""

@@ -17,7 +17,7 @@ from segzoo.export.formats import ExportModel, to_onnx, to_openvino, to_torch_ex
 from segzoo.export.parity import RunFn, check_parity, parity_images
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import ConfigError, Range
-from segzoo.types import Dataset, DatasetInfo, PlainDict
+from segzoo.types import DatasetInfo, Images, PlainDict
 
 Side = Annotated[int, Range(33, 8192)]
 CallFn = Callable[[np.ndarray], list[np.ndarray]]  # a batch of images -> all outputs of an exported file
@@ -27,7 +27,7 @@ def export_model(
     model: nn.Module,
     info: DatasetInfo,
     metadata: PlainDict,
-    dataset: Dataset,
+    images: Images,
     folder: Path,
     *,
     format: Literal["onnx", "openvino", "torch_export"] = "onnx",
@@ -45,7 +45,7 @@ def export_model(
         model: a ``SegModel`` in evaluation mode on the CPU, left unchanged. A copy fused for inference is exported.
         info: mean, std, classes and colors.
         metadata: further entries for the file's metadata, such as the checkpoint's checksum.
-        dataset: provides the images of the parity check.
+        images: images of the parity check.
         folder: output directory, also of ``mismatch.png`` if the check fails.
         format: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export`` (for ``torch.export.load``).
         hw: fixed height and width in pixels, 33 or more. None makes batch, height and width dynamic.
@@ -71,17 +71,17 @@ def export_model(
     suffix, write, load = FORMATS[format]
     path = folder / f"model.{suffix}"
     reference = ExportModel(model, info.mean, info.std, input="uint8", output="labels").eval()
-    images = parity_images(dataset, hw)
+    crops = parity_images(images, hw)
     with _removed_on_failure(path, format) as files:
         write(exported, path, metadata | {"dataset": info.to_dict()}, hw=hw)
         run = _labels_fn(load(path), exported)
-        parity = check_parity(run, reference, images, info, folder, min_agreement=min_agreement)
+        parity = check_parity(run, reference, crops, info, folder, min_agreement=min_agreement)
     size = sum(file.stat().st_size for file in files if file.exists())
     result = {"file": str(path), "bytes": size, "norms_merged": num_fused, "bundle": None, "parity": parity}
     if bundle:
         # the image with the most classes, then the largest: a self-test that could fail
-        index = max(range(len(parity)), key=lambda i: (parity[i]["classes"], images[i].size))
-        result["bundle"] = str(write_bundle(path, info, metadata, hw, images[index], run(images[index][None])[0]))
+        index = max(range(len(parity)), key=lambda i: (parity[i]["classes"], crops[i].size))
+        result["bundle"] = str(write_bundle(path, info, metadata, hw, crops[index], run(crops[index][None])[0]))
     return result
 
 

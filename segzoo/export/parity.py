@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from segzoo.types import Dataset, DatasetInfo, ParityError, PlainDict
+from segzoo.export.formats import MAX_SIDE, MIN_SIDE
+from segzoo.types import DatasetInfo, Images, ParityError, PlainDict
 from segzoo.visualization import comparison_panel, image_grid
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
@@ -30,12 +31,40 @@ class _Comparison(NamedTuple):
     actual: np.ndarray
 
 
-def parity_images(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarray]:
+def spread_images(images: Images, count: int, hw: tuple[int, int]) -> list[np.ndarray]:
+    """Take images spread over a data set, bilinearly resized to one size.
+
+    Args:
+        images: source of the images.
+        count: number of images. They repeat if the source has fewer.
+        hw: height and width in pixels.
+
+    Returns:
+        (H, W, 3) uint8 each.
+    """
+    import cv2
+
+    chosen = (images.image(i * len(images) // count) for i in range(count))
+    return [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_LINEAR) for image in chosen]
+
+
+def working_size(images: Images, hw: tuple[int, int] | None) -> tuple[int, int]:
+    """Size at which an exported network is going to work.
+
+    It is ``hw`` or the size of the first image, within the limits of a dynamic export.
+    """
+    if hw:
+        return hw
+    height, width = images.image(0).shape[:2]
+    return min(max(height, MIN_SIDE), MAX_SIDE), min(max(width, MIN_SIDE), MAX_SIDE)
+
+
+def parity_images(images: Images, hw: tuple[int, int] | None) -> list[np.ndarray]:
     """Take center crops of images spread over a data set.
 
     Args:
-        dataset: source of the images. Smaller images are enlarged to the size of the crop.
-        hw: height and width of the crops in pixels. None uses sizes that the export never traced.
+        images: source of the images. Smaller images are enlarged to the size of the crop.
+        hw: height and width of the crops in pixels. None uses the working size and sizes that the export never traced.
 
     Returns:
         ``NUM_IMAGES`` images, (H, W, 3) uint8 each.
@@ -43,9 +72,9 @@ def parity_images(dataset: Dataset, hw: tuple[int, int] | None) -> list[np.ndarr
     import cv2
 
     crops = []
-    sizes = [hw] * NUM_IMAGES if hw else [*SIZES, *SIZES[: NUM_IMAGES - len(SIZES)]]
+    sizes = [hw] * NUM_IMAGES if hw else [working_size(images, None), *SIZES, *SIZES][:NUM_IMAGES]
     for index, (height, width) in enumerate(sizes):
-        image = dataset[index * len(dataset) // len(sizes)].image
+        image = images.image(index * len(images) // len(sizes))
         if image.shape[0] < height or image.shape[1] < width:
             image = cv2.resize(image, (max(width, image.shape[1]), max(height, image.shape[0])))
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2

@@ -48,6 +48,30 @@ def find_images(source: str, out: Path) -> ImageSource:
     root = Path(source)
     if root.is_file():
         return ImageSource([(root, root.stem)], [])
+    paths, skipped = find_image_files(source, out)
+    if not root.is_dir():
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+    names = _unique_names([path.relative_to(root) for path in paths])
+    _check_overwriting(root, out, names)
+    return ImageSource(list(zip(paths, names, strict=True)), skipped)
+
+
+def find_image_files(source: str, out: Path | None = None, *, setting: str = "source") -> tuple[list[Path], list[str]]:
+    """Find a source's images like ``find_images``, without names.
+
+    Args:
+        source, out: as in ``find_images``. Without ``out``, nothing is skipped for its folder.
+        setting: the setting that has the source, for messages.
+
+    Returns:
+        The paths, sorted, and sentences about files that were left out.
+
+    Raises:
+        ConfigError: the source does not exist or contains no image.
+    """
+    root = Path(source)
+    if root.is_file():
+        return [root], []
     is_folder = root.is_dir()
     files = [root / relative for relative in list_files(root)] if is_folder else _glob(source)
     paths, skipped = _select_images(files, out)
@@ -55,12 +79,8 @@ def find_images(source: str, out: Path) -> ImageSource:
         problem = "contains no image" if is_folder else "is not a file or folder and matches no image"
         bracket = "" if is_folder or "[" not in source else " In a pattern, write [[] for the bracket [."
         expected = f"expected files ending in {' '.join(SUFFIXES)}.{bracket}"
-        raise ConfigError(f"source={source} {problem}; {expected} {' '.join(skipped)}".rstrip())
-    if not is_folder:
-        root = Path(os.path.commonpath([path.parent for path in paths]))
-    names = _unique_names([path.relative_to(root) for path in paths])
-    _check_overwriting(root, out, names)
-    return ImageSource(list(zip(paths, names, strict=True)), skipped)
+        raise ConfigError(f"{setting}={source} {problem}; {expected} {' '.join(skipped)}".rstrip())
+    return paths, skipped
 
 
 def _glob(pattern: str) -> list[Path]:
@@ -88,10 +108,10 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _select_images(files: list[Path], out: Path) -> tuple[list[Path], list[str]]:
+def _select_images(files: list[Path], out: Path | None) -> tuple[list[Path], list[str]]:
     """Separate the images from results of predictions and other files."""
-    output_dir, resolve = out.resolve(), lru_cache(None)(Path.resolve)
-    results = {output_dir / "labels", output_dir / "overlays"}
+    output_dir, resolve = out and out.resolve(), lru_cache(None)(Path.resolve)
+    results = {output_dir / "labels", output_dir / "overlays"} if output_dir else set()
     images, num_results, endings = [], 0, Counter()
     for path in files:
         folder = resolve(path.parent)

@@ -83,6 +83,9 @@ class ToyData:
     def __len__(self):
         return self.count
 
+    def image(self, index):
+        return self[index].image
+
     def name(self, index):
         return f"toy{self.first + index}"
 

@@ -20,7 +20,7 @@ from segzoo.runtimes._base import RuntimeUnavailable
 from segzoo.workflows.benchmark.measure import benchmark
 from segzoo.workflows.benchmark.report import page, write_tables
 from segzoo.workflows.benchmark.runner import run_benchmark, run_in_subprocess
-from segzoo.workflows.benchmark.workload import build_workload
+from segzoo.workflows.benchmark.workload import benchmark_images, build_workload
 from tools.bench import bench as bench_tool
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,18 @@ def test_random_networks_predict_several_classes():
     """FCN's classifiers start at zero, so every runtime would agree on class 0."""
     for name in ("fcn", "icnet"):
         workload = build_workload(config(model={"name": name}), num_classes=4)
-        assert len(np.unique(workload.model.predict(workload.data[0].image))) > 1
+        assert len(np.unique(workload.model.predict(workload.images.image(0)))) > 1
+
+
+def test_any_images_are_benchmarked_without_the_data_set(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (80, 70), (9, 8, 7)).save(tmp_path / "x.png")
+    data = {"name": "folder", "root": "nowhere", "classes": ["a", "b"], "mean": [120.0] * 3, "std": [60.0] * 3}
+    workload = build_workload(config(data=data), images=str(tmp_path), num_classes=2)
+    assert workload.images_title == str(tmp_path) and workload.info.classes == ("a", "b")
+    (image,) = benchmark_images(workload.images, 1, hw=(64, 96))
+    assert image.shape == (64, 96, 3) and (image == (9, 8, 7)).all()
 
 
 def test_a_used_folder_is_rejected_before_anything_is_measured(tmp_path, monkeypatch):

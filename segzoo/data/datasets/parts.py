@@ -74,6 +74,10 @@ class PartsDataset:
         scene = self.scene(index)
         return Sample(np.repeat(scene.gray[..., None], 3, axis=2), scene.label.copy(), self.name(index))
 
+    def image(self, index: int) -> np.ndarray:
+        """Image (H, W, 3) uint8 of a sample."""
+        return self[index].image
+
     def name(self, index: int) -> str:
         """Split and index, such as ``train_00012``."""
         return f"{self.split}_{index:05d}"

@@ -66,7 +66,7 @@ def run_benchmark(
     options, image_size = arguments_for(benchmark, config), arguments_for(benchmark_images, config)
     workload = build_workload(config, **arguments_for(build_workload, config))
     num_calibration = config["runtime"].get("calibration_images", 0) if options["precision"] == "int8" else 0
-    images = benchmark_images(workload.data, num_check_images + max(1, num_calibration), **image_size)
+    images = benchmark_images(workload.images, num_check_images + max(1, num_calibration), **image_size)
     # int8 is calibrated on other images than it is checked on
     check_images, calibration_images = images[:num_check_images], images[num_check_images:]
     expected = [workload.model.predict(image) for image in check_images]
@@ -191,7 +191,7 @@ def _identity(workload: Workload, config: PlainMapping, image_size: PlainMapping
     from segzoo.workflows.benchmark.model_summary import model_complexity
 
     totals = model_complexity(workload.model, **image_size)
-    network = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": workload.weights, "data": workload.data.info.name}
+    network = {"params": totals["params"], "gmacs": totals["gmacs"], "weights": workload.weights, "data": workload.images_title}
     return _requested(config) | {group: workload.config[group]["name"] for group in ("model", "backbone")} | network
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from segzoo.config.build import build_data, build_model
 from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
+from segzoo.config.images import choose_images
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import PlainMapping
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from segzoo.models._base import SegModel
-    from segzoo.types import Dataset, DatasetInfo
+    from segzoo.types import DatasetInfo, Images
 
 Side = Annotated[int, Range(33, 8192)]
 
@@ -25,13 +26,19 @@ class Workload(NamedTuple):
 
     model: SegModel
     info: DatasetInfo
-    data: Dataset
+    images: Images
+    images_title: str  # where they are from
     config: PlainMapping  # with its ``model`` and ``backbone`` sections
     weights: str  # origin of the weights: checksum of the checkpoint, or seed and hash
 
 
 def build_workload(
-    config: PlainMapping, *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 255)] | None = None, seed: int = 0
+    config: PlainMapping,
+    *,
+    ckpt: str | None = None,
+    images: str | None = None,
+    num_classes: Annotated[int, Range(1, 255)] | None = None,
+    seed: int = 0,
 ) -> Workload:
     """Load a network from a checkpoint, or initialize one randomly.
 
@@ -41,6 +48,7 @@ def build_workload(
         config: ``model``, ``backbone`` and ``data`` sections. Null sections come from the checkpoint. Without a checkpoint, ``data``
             defaults to ``parts``.
         ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file. Null means random weights.
+        images: an image, a folder or a quoted glob pattern. Null takes the images of the data set, see ``choose_images``.
         num_classes: number of classes of a random network, 19 if null. A checkpoint has its own.
         seed: seed of the random weights.
 
@@ -56,33 +64,26 @@ def build_workload(
             raise ConfigError(
                 f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Omit num_classes=."
             )
-        return Workload(model, info, build_data(dataset_config(meta, config.get("data")), "val"), meta["config"], meta["sha256"])
+        data = build_data(dataset_config(meta, config.get("data")), "val")
+        chosen = choose_images(data, config.get("data") is not None, images=images)
+        return Workload(model, info, *chosen, meta["config"], meta["sha256"])
     if config.get("model") is None:
         raise ConfigError("there is nothing to benchmark: set model=<name> for random weights, or ckpt=<run directory>")
     data = build_data(config["data"], "val") if config.get("data") else DATA.build("parts", "val")
+    chosen = choose_images(data, True, images=images)
     torch.manual_seed(seed)
     model = build_model(config, num_classes or 19).eval()
     model.info = data.info
     init_zero_classifiers_(model)
-    _calibrate_batch_norm(model, [data[i].image for i in range(min(4, len(data)))], data.info)
-    return Workload(model, data.info, data, config, f"random, seed {seed}, {_weights_hash(model)}")
+    _calibrate_batch_norm(model, [chosen.images.image(i) for i in range(min(4, len(chosen.images)))], data.info)
+    return Workload(model, data.info, *chosen, config, f"random, seed {seed}, {_weights_hash(model)}")
 
 
-def benchmark_images(data: Dataset, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:
-    """Take images spread over a data set, bilinearly resized to one size.
+def benchmark_images(images: Images, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:
+    """Take images spread over a data set, as ``spread_images`` does."""
+    from segzoo.export.parity import spread_images
 
-    Args:
-        data: source of the images.
-        count: number of images.
-        hw: height and width in pixels.
-
-    Returns:
-        (H, W, 3) uint8 each.
-    """
-    import cv2
-
-    images = (data[i * len(data) // count].image for i in range(count))
-    return [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_LINEAR) for image in images]
+    return spread_images(images, count, hw)
 
 
 def init_zero_classifiers_(model: torch.nn.Module) -> None:

@@ -1,0 +1,64 @@
+"""Choice of the images that a network is compared or timed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from segzoo.registry import DATA
+from segzoo.types import DataError, Dataset, Images
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class ChosenImages(NamedTuple):
+    """Images and a title that says where they are from."""
+
+    images: Images
+    title: str
+
+
+class ImageFiles:
+    """Images in files, read when they are needed."""
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image (H, W, 3) uint8 of a file."""
+        from segzoo.data.image_io import read_image
+
+        return read_image(self.paths[index])
+
+
+def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None) -> ChosenImages:
+    """Take images from files, from a data set, or else generated ones.
+
+    No label is read. Generated images replace only those of a checkpoint's own data set, which may be on another machine. A line says so.
+
+    Args:
+        dataset: the validation split of the data set.
+        is_given: whether the command line sets the data set. Its errors are then raised.
+        images: an image, a folder or a quoted glob pattern. None takes the images of the data set.
+
+    Raises:
+        ConfigError: ``images`` contains no image.
+        DataError: the data set is given and cannot be read.
+    """
+    if images is not None:
+        from segzoo.inference.image_source import find_image_files
+
+        return ChosenImages(ImageFiles(find_image_files(images, setting="images")[0]), images)
+    try:
+        len(dataset)  # finds the files
+    except DataError as error:
+        if is_given:
+            raise
+        reason = str(error).split(". ")[0]
+        print(f"images: generated ones, since {reason}. Set images=<folder> to use your own.", flush=True)
+        return ChosenImages(DATA.build("parts", "val"), "generated parts")
+    return ChosenImages(dataset, dataset.info.name)
