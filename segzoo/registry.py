@@ -205,7 +205,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     if isinstance(value, bool) or annotation is bool:
         return annotation is bool and isinstance(value, bool)
     if annotation is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # false for NaN
     return isinstance(annotation, type) and isinstance(value, annotation)
 
 

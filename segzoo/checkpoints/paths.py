@@ -5,10 +5,12 @@ Weight files are verified against the manifest of their checkpoint directory.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
-from segzoo.checkpoints.store import MANIFEST, MODEL, POINTERS, CheckpointError, verify_checkpoint
+from segzoo.checkpoints.schema import MODEL, CheckpointError
+from segzoo.checkpoints.store import MANIFEST, POINTERS, follow_pointer, verify_checkpoint
 
 
 def resolve_weight_file(path: str | Path) -> Path:
@@ -24,16 +26,16 @@ def resolve_weight_file(path: str | Path) -> Path:
         CheckpointError: ``path`` does not exist or holds no checkpoint.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # False for a name that is too long or holds a null byte
         raise CheckpointError(f"{path} does not exist; set a run directory, a checkpoint directory, or a .safetensors or .pth file")
     if path.is_file():
-        return _follow(path) / MODEL if path.name in POINTERS else path
+        return follow_pointer(path) / MODEL if path.name in POINTERS else path
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
     if path.name == "checkpoints":
         if not (path / "best").is_file():
             raise CheckpointError(f"{path.parent} has no best checkpoint yet; set a checkpoint directory: {path}/<step>")
-        return _follow(path / "best") / MODEL
+        return follow_pointer(path / "best") / MODEL
     if not (path / MODEL).exists() and not (path / MANIFEST).exists():
         raise CheckpointError(
             f"{path} is neither a run directory nor a checkpoint directory: it holds neither checkpoints/ nor {MODEL}"
@@ -79,11 +81,3 @@ def split_run_and_step(path: str | Path) -> tuple[Path, Path | None]:
     if checkpoint_dir.parent.name != "checkpoints":
         raise CheckpointError(f"{path} lies outside a run directory, so it cannot be resumed; start from it with init.ckpt={path}")
     return checkpoint_dir.parent.parent, checkpoint_dir
-
-
-def _follow(pointer: Path) -> Path:
-    step = pointer.read_text(encoding="utf-8").strip()
-    directory = pointer.parent / step
-    if not step.isdigit() or not directory.is_dir():
-        raise CheckpointError(f"{pointer} names step {step!r}, but {pointer.parent} has no such checkpoint directory")
-    return directory

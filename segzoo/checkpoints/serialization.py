@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,20 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from segzoo.checkpoints.paths import resolve_verified_file
-from segzoo.checkpoints.store import (
+from segzoo.checkpoints.schema import (
     FORMAT,
-    MANIFEST,
     MODEL,
+    TRAINER,
     CheckpointError,
-    check_format,
-    read_manifest,
-    set_pointer,
-    step_dir,
-    verify_checkpoint,
-    write_manifest,
+    check_metadata,
+    parse_json,
+    restore_integer_keys,
 )
+from segzoo.checkpoints.store import MANIFEST, read_manifest, set_pointer, step_dir, verify_checkpoint, write_manifest
 from segzoo.io import sha256, to_plain_containers, write_atomically
 from segzoo.types import DatasetInfo, PlainDict
 
-TRAINER = "trainer.pt"
+MAX_WEIGHT = 1e20  # no training gets there, but a flipped bit of the exponent does
 
 
 def save_checkpoint(
@@ -130,13 +130,31 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], PlainDict]:
     The metadata is empty for files of other libraries.
 
     Raises:
-        CheckpointError: the file cannot be read, or a newer version of segzoo wrote it.
+        CheckpointError: the file cannot be read, its metadata is invalid or of another format, or as ``check_tensors``.
     """
-    try:
-        with safe_open(file, framework="pt") as reader:
-            return {name: reader.get_tensor(name) for name in reader.keys()}, _metadata(file, reader)  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
+    with _open(file) as reader:
+        tensors, metadata = {name: reader.get_tensor(name) for name in reader.keys()}, _metadata(file, reader)  # noqa: SIM118 (no mapping)
+    check_tensors(file, tensors)
+    return tensors, metadata
+
+
+def check_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Check that tensors hold plausible weights.
+
+    Raises:
+        CheckpointError: one is quantized, sparse or without values, or holds NaN, infinity or numbers above ``MAX_WEIGHT``.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            kind = "quantized" if tensor.is_quantized else "sparse, complex or without values"
+            raise CheckpointError(f"{file}: tensor {name} is {kind}. Save the weights of the float model: model.state_dict().")
+        if tensor.is_floating_point() and tensor.numel() > 0:
+            smallest, largest = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())
+            if not (smallest >= -MAX_WEIGHT and largest <= MAX_WEIGHT):  # NaN compares as false
+                raise CheckpointError(
+                    f"{file}: tensor {name} has values from {smallest:g} to {largest:g}, which no working network has. The training diverged, "
+                    "or the file is damaged. Use another checkpoint."
+                )
 
 
 def read_metadata(path: Path | str) -> PlainDict:
@@ -154,10 +172,16 @@ def read_metadata(path: Path | str) -> PlainDict:
     file = resolve_verified_file(path)
     if file.suffix != ".safetensors":
         return {}
+    with _open(file) as reader:
+        return _metadata(file, reader)
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as reader:
-            return _metadata(file, reader)
-    except (SafetensorError, OSError) as error:
+            yield reader
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
 
 
@@ -165,14 +189,24 @@ def _metadata(file: Path, reader: Any) -> PlainDict:
     text = (reader.metadata() or {}).get("segzoo")
     if text is None:
         return {}
-    metadata = json.loads(text, object_hook=_restore_integer_keys)
-    check_format(file, metadata)
+    metadata = parse_json(file, text, restore_integer_keys)
+    check_metadata(file, metadata)
     return metadata
 
 
 def read_trainer(directory: Path) -> PlainDict:
-    """Read the trainer state of a verified checkpoint directory."""
-    return torch.load(directory / TRAINER, map_location="cpu", weights_only=True)
+    """Read the trainer state of a checkpoint directory.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    file = directory / TRAINER
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # each kind of damage raises its own
+        raise CheckpointError(
+            f"{file} cannot be read ({type(error).__name__}). Resume from another checkpoint directory."
+        ) from error
 
 
 def _cpu_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -181,15 +215,6 @@ def _cpu_tensors(model: nn.Module) -> dict[str, Tensor]:
     safetensors rejects channels-last tensors and shared memory.
     """
     return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
-
-
-def _restore_integer_keys(table: PlainDict) -> dict[Any, Any]:
-    """Convert the keys of a JSON object to int if possible.
-
-    JSON stores the keys of a ``label_map`` as strings.
-    """
-    has_integer_keys = bool(table) and all(key.lstrip("-").isdigit() for key in table)
-    return {int(key): value for key, value in table.items()} if has_integer_keys else table
 
 
 def state_dict_hash(model: nn.Module) -> str:

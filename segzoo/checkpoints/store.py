@@ -7,26 +7,20 @@ files. ``checkpoints/last`` and ``checkpoints/best`` are pointers: text files wi
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from segzoo.checkpoints.schema import CheckpointError, check_manifest, parse_json
 from segzoo.io import sha256, write_atomically
-from segzoo.registry import ConfigError
 from segzoo.types import PlainDict, PlainMapping
 
-FORMAT = 2  # 1 had other names for settings and metadata
-MANIFEST, MODEL = "manifest.json", "model.safetensors"
+MANIFEST = "manifest.json"
 Pointer = Literal["best", "last"]
 POINTERS: tuple[Pointer, ...] = ("best", "last")
-
-
-class CheckpointError(ConfigError):
-    """A checkpoint that cannot be used.
-
-    The message names the file, the problem and what to do.
-    """
 
 
 def step_dir(run_dir: Path, step: int) -> Path:
@@ -41,7 +35,7 @@ def list_checkpoints(run_dir: Path, complete: bool = True) -> list[int]:
         run_dir: the run directory.
         complete: skip directories without a manifest.
     """
-    directories = [path for path in (run_dir / "checkpoints").glob("*/") if path.name.isdigit()]
+    directories = [path for path in (run_dir / "checkpoints").glob("*/") if _is_step(path.name)]
     return sorted(int(path.name) for path in directories if not complete or (path / MANIFEST).is_file())
 
 
@@ -58,35 +52,18 @@ def read_manifest(directory: Path) -> PlainDict:
         ``format, step, files: {name: {sha256, bytes}}`` and, once evaluated, ``scores``.
 
     Raises:
-        CheckpointError: the manifest is missing, unreadable or of a newer format.
+        CheckpointError: the manifest is missing, unreadable, invalid or of another format.
     """
     path = directory / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{directory} is unfinished: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{path} is not a checkpoint's manifest: it names no files")
-    check_format(path, manifest)
+    manifest = parse_json(path, content)
+    check_manifest(path, manifest)
     return manifest
-
-
-def check_format(path: Path, metadata: PlainDict) -> None:
-    """Check that this version of segzoo can read a file's format.
-
-    Raises:
-        CheckpointError: a version with another format wrote the file.
-    """
-    written = metadata.get("format", 0)
-    if written > FORMAT:
-        raise CheckpointError(f"{path}: format {written}, but this version reads format {FORMAT}; update segzoo")
-    if written < FORMAT:
-        raise CheckpointError(
-            f"{path}: format {written} of an earlier segzoo, whose settings had other names; this version reads format {FORMAT}. Train "
-            "the model again, or load it with the version that wrote it"
-        )
 
 
 def verify_checkpoint(directory: Path) -> list[str]:
@@ -133,20 +110,44 @@ def set_pointer(run_dir: Path, name: Pointer, step: int) -> None:
 
 def read_pointer(run_dir: Path, name: Pointer) -> Path | None:
     """Checkpoint directory that ``best`` or ``last`` names, or None."""
-    path = run_dir / "checkpoints" / name
-    return path.parent / path.read_text().strip() if path.is_file() else None
+    try:
+        return follow_pointer(run_dir / "checkpoints" / name)
+    except CheckpointError:
+        return None
+
+
+def follow_pointer(pointer: Path) -> Path:
+    """Return the checkpoint directory that a pointer file names.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds anything but the name of an existing checkpoint directory.
+    """
+    try:
+        step = pointer.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{pointer} cannot be read as the name of a checkpoint directory: {error}") from None
+    if not _is_step(step) or not (pointer.parent / step).is_dir():
+        raise CheckpointError(f"{pointer} names step {step[:40]!r}, but {pointer.parent} has no such checkpoint directory")
+    return pointer.parent / step
+
+
+def _is_step(name: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,18}", name) is not None
 
 
 def update_best(run_dir: Path) -> int | None:
     """Point ``best`` at the complete checkpoint of the highest rank.
 
-    The earliest wins a tie.
+    The earliest wins a tie. A checkpoint with an invalid manifest counts as one without scores.
 
     Returns:
         Its step, or None if no checkpoint has scores.
     """
-    manifests = {step: read_manifest(step_dir(run_dir, step)) for step in list_checkpoints(run_dir)}
-    ranks = {step: checkpoint_rank(manifest["scores"]) for step, manifest in manifests.items() if manifest.get("scores")}
+    ranks = {}
+    for step in list_checkpoints(run_dir):
+        with suppress(CheckpointError):
+            if scores := read_manifest(step_dir(run_dir, step)).get("scores"):
+                ranks[step] = checkpoint_rank(scores)
     best = max(ranks, key=ranks.__getitem__) if ranks else None
     if best is None:
         (run_dir / "checkpoints" / "best").unlink(missing_ok=True)

@@ -80,14 +80,15 @@ def _check_distilled_layers(distill: PlainMapping, model: SegModel) -> None:
     import torch
 
     from segzoo.checkpoints.serialization import read_metadata
+    from segzoo.config.from_checkpoint import model_sections
     from segzoo.losses.distillation import check_layers
 
     ckpt = distill.get("ckpt")
     if not distill.get("layers") or ckpt is None:
         return
     meta = read_metadata(ckpt)
-    if "config" in meta:  # otherwise loading reports that the file is not a checkpoint
-        teacher = build_meta_model(meta["config"], num_classes=len(meta["dataset"]["classes"])).eval()
+    if meta:  # otherwise loading reports that the file is not a checkpoint
+        teacher = build_meta_model(model_sections(meta, f"distill.ckpt={ckpt}"), num_classes=len(meta["dataset"]["classes"])).eval()
         check_layers(model.train(), teacher, tuple(distill["layers"]), torch.empty(2, 3, 257, 257, device="meta"))
 
 

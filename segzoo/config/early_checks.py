@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segzoo.checkpoints.paths import is_published, resolve_weight_file
-from segzoo.checkpoints.store import CheckpointError
+from segzoo.checkpoints.schema import CheckpointError
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainMapping

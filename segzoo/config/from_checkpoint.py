@@ -63,8 +63,9 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     Returns:
         The model, the dataset info, and the metadata: ``config, dataset, widths, step, sha256, path``.
     """
+    from segzoo.checkpoints.schema import CheckpointError
     from segzoo.checkpoints.serialization import read_model
-    from segzoo.checkpoints.store import CheckpointError
+    from segzoo.data.dataset_info import dataset_info_errors
     from segzoo.layers.channel_widths import set_channel_widths_
     from segzoo.types import DatasetInfo
 
@@ -72,18 +73,35 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
         state, meta = read_model(ckpt)
     except CheckpointError as error:
         raise ConfigError(f"ckpt={ckpt}: {error}") from None
-    config = meta["config"]
-    backbone = {**config["backbone"], "weights": "none"}
-    if errors := section_errors("model", config["model"]) + section_errors("backbone", backbone):
-        raise ConfigError([f"ckpt={ckpt}: its configuration is invalid in this version of segzoo: {error}" for error in errors])
     info = DatasetInfo.from_dict(meta["dataset"])
-    model = build_model({"model": config["model"], "backbone": backbone}, info.num_classes)
+    if errors := dataset_info_errors(info.classes, info.palette, info.label_map):
+        raise ConfigError([f"ckpt={ckpt}: its dataset info is invalid: {error}" for error in errors])
+    model = build_model(model_sections(meta, f"ckpt={ckpt}"), info.num_classes)
     try:
         set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"ckpt={ckpt}: its tensors do not fit its own configuration: {error}") from None
     model.info = info
     return model.eval(), info, meta
+
+
+def model_sections(meta: PlainMapping, setting: str) -> PlainDict:
+    """Return the ``model`` and ``backbone`` sections of a checkpoint.
+
+    The backbone loads no weights.
+
+    Args:
+        meta: metadata of the checkpoint.
+        setting: as the user wrote it, ``<key>=<value>``, for messages.
+
+    Raises:
+        ConfigError: the sections are missing, or invalid in this version of segzoo.
+    """
+    config = meta["config"]
+    sections = {"model": config.get("model"), "backbone": {**config.get("backbone", {}), "weights": "none"}}
+    if errors := [error for name, section in sections.items() for error in section_errors(name, section)]:
+        raise ConfigError([f"{setting}: its configuration is invalid in this version of segzoo: {error}" for error in errors])
+    return sections
 
 
 def initial_model(config: PlainMapping, *, ckpt: str | None = None) -> tuple[SegModel | None, PlainDict]:
@@ -120,7 +138,13 @@ def checkpoint_title(meta: PlainMapping) -> str:
 
 
 def checkpoint_loss(meta: PlainMapping, model: SegModel) -> SegmentationLoss:
-    """Build the loss that a checkpoint was trained with."""
+    """Build the loss that a checkpoint was trained with.
+
+    Raises:
+        ConfigError: its ``loss`` section is missing, or invalid in this version of segzoo.
+    """
+    if errors := section_errors("loss", meta["config"].get("loss")):
+        raise ConfigError([f"{meta['path']}: its configuration is invalid in this version of segzoo: {error}" for error in errors])
     return build_loss(meta["config"]["loss"], model, meta["dataset"]["ignore"])
 
 

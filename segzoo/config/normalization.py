@@ -78,7 +78,7 @@ def _mismatch_error(setting: str, trained: Normalization, data_name: str, own: N
 
 
 def has_unit_scale(normalization: Normalization) -> bool:
-    """Whether the values are for images of the scale 0 to 1."""
+    """Detect values that suit images of the scale 0 to 1."""
     return max(normalization.mean) < 1.5 and max(normalization.std) < 1.5 and normalization.mean != (0, 0, 0)
 
 

@@ -27,7 +27,8 @@ def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[s
     """
     own = dict(model.named_parameters()) | dict(model.named_buffers())
     mismatches = sorted(own.keys() ^ state.keys())
-    mismatches += [name for name in own.keys() & state.keys() if own[name].shape[2:] != state[name].shape[2:]]
+    shapes = {name: (own[name].shape, state[name].shape) for name in own.keys() & state.keys()}
+    mismatches += [name for name, (before, after) in shapes.items() if len(before) != len(after) or before[2:] != after[2:]]
     if mismatches:
         raise ValueError(
             f"the state dict differs from the model in more than channel counts: {', '.join(mismatches[:5])}. Load it into the "

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from segzoo.checkpoints.paths import split_run_and_step
-from segzoo.checkpoints.store import CheckpointError, latest_valid, list_checkpoints, verify_checkpoint
+from segzoo.checkpoints.schema import CheckpointError
+from segzoo.checkpoints.store import latest_valid, list_checkpoints, verify_checkpoint
 from segzoo.io import remove_stale_temp_files, to_plain_containers, write_json, write_text
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import config_hash, diff_configs

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from segzoo.checkpoints.schema import MODEL
 from segzoo.checkpoints.serialization import add_scores, read_scores
-from segzoo.checkpoints.store import MODEL, checkpoint_rank, read_manifest, read_pointer, step_dir, update_best
+from segzoo.checkpoints.store import checkpoint_rank, read_manifest, read_pointer, step_dir, update_best
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.report import score_line, write_summary

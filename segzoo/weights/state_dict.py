@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from segzoo.checkpoints.paths import resolve_verified_file
-from segzoo.checkpoints.serialization import read_safetensors
-from segzoo.checkpoints.store import CheckpointError
+from segzoo.checkpoints.schema import CheckpointError
+from segzoo.checkpoints.serialization import check_tensors, read_safetensors
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict
 
@@ -57,6 +57,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], PlainDict]:
         raise ConfigError(
             f"{file} holds no tensors by name. Expected a state dict, bare or under {' or '.join(map(repr, WRAPPER_KEYS))}."
         )
+    check_tensors(file, tensors)
     return dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta
 
 

@@ -17,18 +17,10 @@ from torch import nn
 from toy_training import INFO, Toy
 
 from segzoo import io as segzoo_io
-from segzoo.checkpoints import serialization, store
-from segzoo.checkpoints.serialization import TRAINER, add_scores, read_model, read_scores, read_trainer, save_checkpoint
-from segzoo.checkpoints.store import (
-    MANIFEST,
-    MODEL,
-    CheckpointError,
-    delete_old,
-    latest_valid,
-    set_pointer,
-    update_best,
-    verify_checkpoint,
-)
+from segzoo.checkpoints import schema, serialization, store
+from segzoo.checkpoints.schema import MODEL, TRAINER, CheckpointError
+from segzoo.checkpoints.serialization import add_scores, read_model, read_scores, read_trainer, save_checkpoint
+from segzoo.checkpoints.store import MANIFEST, delete_old, latest_valid, set_pointer, update_best, verify_checkpoint
 from segzoo.types import DatasetInfo
 
 CONFIG = {"model": {"name": "toy", "bins": (1, 2)}, "data": {"label_map": {0: 1, -1: 255}}, "note": None}
@@ -48,7 +40,7 @@ def test_everything_saved_is_read_back(tmp_path):
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     fresh = Toy()
     fresh.load_state_dict(state)
-    assert meta["format"] == store.FORMAT and meta["step"] == 3 and meta["widths"] == {}
+    assert meta["format"] == schema.FORMAT and meta["step"] == 3 and meta["widths"] == {}
     assert meta["config"] == {"model": {"name": "toy", "bins": [1, 2]}, "data": {"label_map": {0: 1, -1: 255}}, "note": None}
     assert DatasetInfo.from_dict(meta["dataset"]) == INFO
     assert meta["sha256"] == json.loads((directory / MANIFEST).read_text())["files"][MODEL]["sha256"]
@@ -225,7 +217,7 @@ def test_unusable_paths_are_rejected_with_a_hint(tmp_path):
     save_file({"w": torch.ones(1)}, tmp_path / "bare.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"<!doctype html>")
     (tmp_path / "empty").mkdir()
-    newer, older = ({"segzoo": json.dumps({"format": store.FORMAT + change})} for change in (1, -1))
+    newer, older = ({"segzoo": json.dumps({"format": schema.FORMAT + change})} for change in (1, -1))
     save_file({"w": torch.ones(1)}, tmp_path / "older.safetensors", older)
     save_file({"w": torch.ones(1)}, tmp_path / "newer.safetensors", newer)
     for name, message in (

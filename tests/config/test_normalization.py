@@ -34,7 +34,7 @@ def write(path, name: str) -> str:
     """Write a weight file, and return its path."""
     state = {name: torch.ones(1)}
     if name == "segzoo":
-        return str(write_run(path, {"score.weight": torch.ones(1)}, make_dataset_info("own", ("a", "b"), None, *OWN).to_dict()))
+        return str(write_run(path, {"score.weight": torch.ones(1)}, make_dataset_info("own", ("a", "b"), None, *OWN)))
     torch.save(state, path / "weights.pth")
     return str(path / "weights.pth")
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segzoo.checkpoints.store import FORMAT, write_manifest
+from segzoo.checkpoints.schema import FORMAT, TRAINER
+from segzoo.checkpoints.store import write_manifest
 from segzoo.io import sha256
+from segzoo.types import DatasetInfo
+
+INFO = DatasetInfo("toy", ("sky", "road"), ((70, 130, 180), (128, 64, 128)))
 
 
 def random_state(network: nn.Module) -> dict[str, Tensor]:
@@ -28,7 +31,7 @@ def loadable_names(network: nn.Module) -> list[str]:
     return [k for k in network.state_dict() if "num_batches" not in k]
 
 
-def write_run(folder: Path, state: Mapping[str, Tensor], info: dict[str, Any] | None = None) -> Path:
+def write_run(folder: Path, state: Mapping[str, Tensor], info: DatasetInfo | None = None) -> Path:
     """Write a run with two checkpoints, the first being the best.
 
     The second one has all values doubled.
@@ -36,11 +39,12 @@ def write_run(folder: Path, state: Mapping[str, Tensor], info: dict[str, Any] | 
     checkpoints = folder / "run" / "checkpoints"
     for step, factor in (("0000100", 1.0), ("0000200", 2.0)):
         (checkpoints / step).mkdir(parents=True)
-        metadata = {"segzoo": json.dumps({"format": FORMAT, "step": int(step), "dataset": info or {}})}
-        file = checkpoints / step / "model.safetensors"
-        save_file({k: v.contiguous() * factor for k, v in state.items()}, file, metadata)
-        files = {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}}
-        write_manifest(checkpoints / step, {"format": FORMAT, "files": files})
+        metadata = {"format": FORMAT, "step": int(step), "config": {}, "dataset": (info or INFO).to_dict(), "widths": {}}
+        written = [checkpoints / step / "model.safetensors", checkpoints / step / TRAINER]
+        save_file({k: v.contiguous() * factor for k, v in state.items()}, written[0], {"segzoo": json.dumps(metadata)})
+        torch.save({}, written[1])
+        files = {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in written}
+        write_manifest(checkpoints / step, {"format": FORMAT, "step": int(step), "files": files})
     (checkpoints / "best").write_text("0000100\n")
     (checkpoints / "last").write_text("0000200\n")
     return folder / "run"

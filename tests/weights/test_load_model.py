@@ -8,6 +8,7 @@ from torch import nn
 from weight_files import loadable_names, write_run
 
 from segzoo.registry import INITS, ConfigError
+from segzoo.types import DatasetInfo
 from segzoo.weights import load_model
 
 
@@ -28,7 +29,11 @@ class Net(nn.Module):
 
 
 def save(tmp_path, net, classes):
-    return str(write_run(tmp_path, net.state_dict(), {"classes": list(classes)}))
+    """Write a run, or without classes a weight file without metadata."""
+    if classes:
+        return str(write_run(tmp_path, net.state_dict(), DatasetInfo("toy", tuple(classes), ((0, 0, 0),) * len(classes))))
+    torch.save(net.state_dict(), tmp_path / "bare.pth")
+    return str(tmp_path / "bare.pth")
 
 
 def have_equal(keys, first, second):

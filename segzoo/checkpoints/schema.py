@@ -1,0 +1,150 @@
+"""Checks of the JSON in checkpoints, which may be damaged or foreign.
+
+Every problem is a ``CheckpointError`` that names the file and the field.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from segzoo.registry import ConfigError, Range, type_error
+from segzoo.types import DatasetInfo, PlainDict
+
+FORMAT = 2  # 1 had other names for settings and metadata
+MODEL, TRAINER = "model.safetensors", "trainer.pt"
+
+Count = Annotated[int, Range(0, None)]
+Table = dict[str, Any]
+MANIFEST_FIELDS = {"step": Count, "files": Table}
+FILE_FIELDS = {"sha256": str, "bytes": Count}
+SCORE_FIELDS = {"miou": float}
+METADATA_FIELDS = {"step": Count, "config": Table, "dataset": Table, "widths": dict[str, Annotated[int, Range(1, None)]]}
+DATASET_FIELDS = {
+    "name": str,
+    "classes": tuple[str, ...],
+    "palette": tuple[Annotated[tuple[int, int, int], Range(0, 255)], ...],
+    "mean": Annotated[tuple[float, float, float], Range(0, 255)],
+    "std": Annotated[tuple[float, float, float], Range(0, 255, above=True)],
+    "ignore": Annotated[int, Range(0, 65535)],
+    "label_map": dict[int, int],
+}
+SECTIONS = ("model", "backbone", "data", "loss")  # of the configuration
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that cannot be used.
+
+    The message names the file, the problem and what to do.
+    """
+
+
+def parse_json(path: Path, content: str | bytes, object_hook: Callable[[PlainDict], Any] | None = None) -> Any:
+    """Parse JSON from a checkpoint.
+
+    Raises:
+        CheckpointError: it is no JSON, is nested too deeply, or holds a number that is too long or not finite.
+    """
+    try:
+        return json.loads(content, object_hook=object_hook, parse_constant=_reject_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: its JSON is invalid: {error}") from None
+
+
+def check_manifest(path: Path, manifest: Any) -> None:
+    """Check the fields of a manifest and their types.
+
+    Raises:
+        CheckpointError: names every invalid field.
+    """
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise CheckpointError(f"{path} is not a checkpoint's manifest: it names no files")
+    check_format(path, manifest)
+    errors = _field_errors(manifest, MANIFEST_FIELDS)
+    files, scores = manifest["files"], manifest.get("scores")
+    if files.keys() != {MODEL, TRAINER}:
+        errors.append(f"files names {_short(sorted(files))}, expected {MODEL} and {TRAINER}")
+    for name, entry in files.items():
+        errors += _field_errors(entry, FILE_FIELDS, f"files.{_short(name)}")
+    errors += [] if scores is None else _field_errors(scores, SCORE_FIELDS, "scores")
+    _raise_errors(path, errors)
+
+
+def check_metadata(path: Path, metadata: Any) -> None:
+    """Check the metadata of a weight file.
+
+    Raises:
+        CheckpointError: names every invalid field.
+    """
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its metadata is {_short(metadata)}, expected a table")
+    check_format(path, metadata)
+    errors = _field_errors(metadata, METADATA_FIELDS)
+    if not errors:
+        sections = {name: Table for name in SECTIONS if name in metadata["config"]}
+        errors = _field_errors(metadata["config"], sections, "config") + _field_errors(
+            metadata["dataset"], DATASET_FIELDS, "dataset"
+        )
+    if not errors:
+        try:
+            DatasetInfo.from_dict(metadata["dataset"])
+        except ValueError as error:
+            errors = [f"dataset: {error}"]
+    _raise_errors(path, errors)
+
+
+def check_format(path: Path, metadata: PlainDict) -> None:
+    """Check that this version of segzoo can read a file's format.
+
+    Raises:
+        CheckpointError: a version with another format wrote the file.
+    """
+    written = metadata.get("format", 0)
+    if type_error(written, int):
+        raise CheckpointError(f"{path}: format is {_short(written)}, expected {FORMAT}")
+    if written > FORMAT:
+        raise CheckpointError(f"{path}: format {written}, but this version reads format {FORMAT}; update segzoo")
+    if written < FORMAT:
+        raise CheckpointError(
+            f"{path}: format {written} of an earlier segzoo, whose settings had other names; this version reads format {FORMAT}. Train "
+            "the model again, or load it with the version that wrote it"
+        )
+
+
+def restore_integer_keys(table: PlainDict) -> dict[Any, Any]:
+    """Convert the keys of a JSON object to int if possible.
+
+    JSON stores the keys of a ``label_map`` as strings.
+    """
+    has_integer_keys = bool(table) and all(re.fullmatch(r"-?[0-9]+", key) for key in table)
+    return {int(key): value for key, value in table.items()} if has_integer_keys else table
+
+
+def _field_errors(table: Any, fields: Mapping[str, Any], prefix: str = "") -> list[str]:
+    if not isinstance(table, dict):
+        return [f"{prefix} is {_short(table)}, expected a table"]
+    errors = []
+    for key, annotation in fields.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if key not in table:
+            errors.append(f"{name} is missing")
+        elif expected := type_error(table[key], annotation):
+            errors.append(f"{name} is {_short(table[key])}, expected {expected}")
+    return errors
+
+
+def _raise_errors(path: Path, errors: list[str]) -> None:
+    if errors:
+        raise CheckpointError(f"{path} is invalid: {'; '.join(errors)}. Use another checkpoint.")
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
+def _short(value: object) -> str:
+    return reprlib.repr(value)
