@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from segzoo.registry import AUGMENTS, ConfigError, Range
+from segzoo.transforms.warp import warp_affine
 from segzoo.types import DatasetInfo, Sample
 
 if TYPE_CHECKING:
@@ -124,10 +125,10 @@ class StandardAugmentation:
 
         def nearest(array: np.ndarray, fill: int) -> np.ndarray:
             flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-            return cv2.warpAffine(array, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+            return warp_affine(array, matrix, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
 
         linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        image = cv2.warpAffine(sample.image, matrix, size, flags=linear, borderMode=cv2.BORDER_REPLICATE)
+        image = warp_affine(sample.image, matrix, size, flags=linear, borderMode=cv2.BORDER_REPLICATE)
         if padded:
             image[nearest(np.ones(sample.label.shape, np.uint8), 0) == 0] = self.fill
         return image, nearest(sample.label, self.ignore)

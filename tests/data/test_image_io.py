@@ -104,6 +104,19 @@ def test_a_flipped_bit_in_a_png_is_never_read_as_another_image(tmp_path):
                 assert "a.png: " in str(error)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_an_image_is_decoded_once(tmp_path, monkeypatch, form):
+    from PIL import ImageFile
+
+    decoded, real = [], ImageFile.ImageFile.load_prepare  # called before the decoder runs
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", lambda self: (decoded.append(self.format), real(self))[1])
+    path = save(tmp_path / "a", noise(), form)
+    if form == "JPEG":
+        path.write_bytes(path.read_bytes() + b"trailing bytes of some camera")
+    read_image(path)
+    assert decoded == [form]
+
+
 def test_a_truncated_jpeg_is_detected(tmp_path):
     whole = encode(noise(48, 64), "JPEG")
     path = tmp_path / "a.jpg"

@@ -1,0 +1,60 @@
+"""Affine warp of images of any size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+MAX_SIDE = 32766  # of what OpenCV 4 warps, in pixels; OpenCV 5 has no limit
+MARGIN = 2  # pixels that interpolation may read beyond a mapped corner
+
+
+def warp_affine(source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], **options: int) -> np.ndarray:
+    """``cv2.warpAffine`` with an inverse map, for images of any size.
+
+    Where the source or the output exceeds OpenCV's limit, the output is computed in tiles, each from the rectangle of the source that its
+    matrix reads.
+
+    Args:
+        source: (H, W) or (H, W, C).
+        matrix: (2, 3), maps (x, y, 1) of the output to (x, y) of the source.
+        size: width and height of the output.
+        options: ``flags`` with ``cv2.WARP_INVERSE_MAP``, ``borderMode`` and ``borderValue`` of ``cv2.warpAffine``.
+    """
+    import cv2
+
+    width, height = size
+    if max(*source.shape[:2], width, height) <= MAX_SIDE:
+        return cv2.warpAffine(source, matrix, size, **options)
+    stretch = max(1.0, float(np.abs(matrix[:, :2]).sum(axis=1).max()))  # source pixels that a step of one pixel in x and y covers
+    tile = max(1, int((MAX_SIDE // 2) / stretch))
+    output = np.empty((height, width, *source.shape[2:]), source.dtype)
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            part = output[top : top + tile, left : left + tile]
+            shifted = matrix.astype(np.float64)
+            shifted[:, 2] += matrix[:, :2] @ (left, top)
+            x, y = _rectangle(shifted, part.shape[:2], source.shape[:2])
+            shifted[:, 2] -= (x.start, y.start)
+            part[...] = cv2.warpAffine(source[y, x], shifted, part.shape[1::-1], **options)
+    return output
+
+
+def _rectangle(matrix: np.ndarray, size: tuple[int, ...], source_size: tuple[int, ...]) -> tuple[slice, slice]:
+    """Columns and rows of the source that a warp reads.
+
+    They hold at least one pixel.
+
+    Args:
+        matrix: as in ``warp_affine``.
+        size: (h, w) of the output.
+        source_size: (H, W) of the source.
+    """
+    right, bottom = size[1] - 1, size[0] - 1
+    corners = matrix @ np.array([[0, right, 0, right], [0, 0, bottom, bottom], [1, 1, 1, 1]])
+    slices = []
+    for values, length in zip(corners, (source_size[1], source_size[0]), strict=True):
+        start = min(max(math.floor(values.min()) - MARGIN, 0), length - 1)
+        slices.append(slice(start, min(max(math.ceil(values.max()) + MARGIN + 1, start + 1), length)))
+    return slices[0], slices[1]
