@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,15 @@ def sha256(path: Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_name(text: str) -> str:
+    """Convert text from data or a checkpoint to the name of a file or directory.
+
+    Letters and digits of any script stay; every other character but ``.``, ``-`` and ``_`` becomes ``_``, and leading dots are removed.
+    The result has at most 60 characters, which fit into the 255 bytes of a name, and is never empty.
+    """
+    return re.sub(r"[^\w.-]+", "_", text).lstrip(".")[:60] or "_"
 
 
 def remove_stale_temp_files(folder: Path) -> None:

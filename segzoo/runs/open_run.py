@@ -15,7 +15,7 @@ import yaml
 from segzoo.checkpoints.paths import split_run_and_step
 from segzoo.checkpoints.schema import CheckpointError
 from segzoo.checkpoints.store import latest_valid, list_checkpoints, verify_checkpoint
-from segzoo.io import remove_stale_temp_files, to_plain_containers, write_json, write_text
+from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers, write_json, write_text
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import config_hash, diff_configs
 from segzoo.runs.environment import describe_environment
@@ -53,7 +53,7 @@ def open_run(
     Raises:
         ConfigError: the directory is taken, in use, of another configuration, or holds only damaged checkpoints.
     """
-    config, parent = to_plain_containers(config), root / tool / title
+    config, parent = to_plain_containers(config), root / tool / file_name(title)
     if resume == "none":
         run = _new_run(Path(out) if out else make_timestamped_dir(parent), "new run")
     elif resume == "auto":
@@ -86,7 +86,7 @@ def create_output_dir(
     """
     if out:
         check_output_dir(Path(out))
-    run = _new_run(Path(out) if out else make_timestamped_dir(root / tool / title), "output directory")
+    run = _new_run(Path(out) if out else make_timestamped_dir(root / tool / file_name(title)), "output directory")
     _write_metadata(run.path, to_plain_containers(config))
     print(run.message, flush=True)
     run.close()

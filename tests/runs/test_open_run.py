@@ -190,6 +190,25 @@ def test_an_output_directory_is_used_once(tmp_path):
         assert output_dir.parent == tmp_path / "eval/toy"
 
 
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("fcn-resnet50-x/../../../..ESCAPED", "fcn-resnet50-x_.._.._.._..ESCAPED"),
+        ("../..", "_.."),
+        ("..", "_"),
+        ("/etc", "_etc"),
+        ("a\nb\0c\u202e", "a_b_c_"),
+        ("Prüfung 部品", "Prüfung_部品"),
+        ("x" * 300, "x" * 60),
+        ("", "_"),
+    ],
+)
+def test_a_title_from_data_is_never_a_path(tmp_path, title, name):
+    with create_output_dir("predict", title, CONFIG, tmp_path / "runs") as output_dir:
+        assert output_dir.parent == tmp_path / "runs/predict" / name
+    assert open_run("train", title, CONFIG, tmp_path / "runs").path.parent == tmp_path / "runs/train" / name
+
+
 def test_a_failed_tool_without_results_leaves_no_directory(tmp_path):
     out = tmp_path / "scores"
     for _ in range(2):  # the second attempt is not rejected
