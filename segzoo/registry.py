@@ -34,24 +34,24 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Interval of valid numbers, used as ``Annotated[float, Range(0, None)]``."""
+    """Interval of valid numbers, used as ``Annotated[float, Range(0, 1)]``.
 
-    low: float | None = None  # valid itself; None: no bound
-    high: float | None = None
+    Both bounds are required: a number without an upper bound, such as a batch size of 10**12, fails late and with a worse message.
+    """
+
+    low: float
+    high: float
     above: bool = False  # exclude ``low`` itself
 
     def __contains__(self, value: float) -> bool:
-        if isinstance(value, float) and not math.isfinite(value):
-            return False
-        low_ok = self.low is None or (value > self.low if self.above else value >= self.low)
-        return low_ok and (self.high is None or value <= self.high)
+        return (value > self.low if self.above else value >= self.low) and value <= self.high
 
     def __str__(self) -> str:
-        if self.high is None:
-            return f"{'above' if self.above else 'at least'} {self.low:g}"
-        if self.low is None:
-            return f"at most {self.high:g}"
-        return f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}"
+        low, high = (f"{bound:,.0f}" if bound == int(bound) else f"{bound:g}" for bound in (self.low, self.high))
+        return f"{'above ' if self.above else ''}{low} to {high}"
+
+
+Seed = Annotated[int, Range(0, 2**63 - 1)]  # what torch takes
 
 
 @dataclass(frozen=True)

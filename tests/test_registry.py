@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segzoo.config.commands import COMMANDS
+from segzoo.config.sections import SECTIONS
 from segzoo.registry import ConfigError, Range, Registry, coerce, describe_type, settings_of, type_error
 
 
@@ -93,8 +95,8 @@ def test_a_name_cannot_be_registered_twice(widgets):
         (True, float, False),
         ("3", int, False),
         (float("nan"), float, False),
-        (float("inf"), Annotated[float, Range(0, None)], False),
-        (0, Annotated[float, Range(0, None, above=True)], False),
+        (float("inf"), Annotated[float, Range(0, 1e9)], False),
+        (0, Annotated[float, Range(0, 1, above=True)], False),
         (None, int | None, True),
         ([1, 2], tuple[int, int], True),
         ([1, 2, 3], tuple[int, int], False),
@@ -123,3 +125,31 @@ def test_coerce_keeps_values(values):
 def test_config_error_can_be_pickled():
     error = ConfigError(["one", "two"])
     assert pickle.loads(pickle.dumps(error)).errors == ["one", "two"]
+
+
+def number_types(annotation, bounded=False):
+    """Numeric types of an annotation, with true for those inside a Range."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return number_types(args[0], bounded or any(isinstance(extra, Range) for extra in args[1:]))
+    if origin is Literal or annotation is bool:
+        return []
+    if str in args:  # names, some of which are integers
+        return []
+    if annotation in (int, float):
+        return [(annotation, bounded)]
+    return [found for arg in args for found in number_types(arg, bounded)]
+
+
+def all_settings():
+    for section, registry in SECTIONS.items():
+        for name in registry.names():
+            yield from ((f"{section}.{name}.{key}", setting) for key, setting in registry.settings(name).items())
+    for command, entry in COMMANDS.items():
+        yield from ((f"{command}.{key}", setting) for key, setting in entry.settings().items())
+
+
+def test_every_number_among_the_settings_has_bounds():
+    unbounded = [where for where, setting in all_settings() if not all(bounded for _, bounded in number_types(setting.type))]
+    assert unbounded == []
+    assert number_types(tuple[float, ...] | None) == [(float, False)] and number_types(Annotated[int, Range(0, 1)]) == [(int, True)]

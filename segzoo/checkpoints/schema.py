@@ -18,12 +18,12 @@ from segzoo.types import DatasetInfo, PlainDict
 FORMAT = 2  # 1 had other names for settings and metadata
 MODEL, TRAINER = "model.safetensors", "trainer.pt"
 
-Count = Annotated[int, Range(0, None)]
+Count = Annotated[int, Range(0, 2**63 - 1)]
 Table = dict[str, Any]
 MANIFEST_FIELDS = {"step": Count, "files": Table}
 FILE_FIELDS = {"sha256": str, "bytes": Count}
 SCORE_FIELDS = {"miou": float}
-METADATA_FIELDS = {"step": Count, "config": Table, "dataset": Table, "widths": dict[str, Annotated[int, Range(1, None)]]}
+METADATA_FIELDS = {"step": Count, "config": Table, "dataset": Table, "widths": dict[str, Annotated[int, Range(1, 65536)]]}
 DATASET_FIELDS = {
     "name": str,
     "classes": tuple[str, ...],

@@ -33,7 +33,7 @@ def build_model(config: PlainMapping, num_classes: int) -> SegModel:
     return MODELS.build(config["model"]["name"], backbone, num_classes, **section_settings(config["model"]))
 
 
-def build_meta_model(config: PlainMapping, *, num_classes: Annotated[int, Range(1, None)] = 19) -> SegModel:
+def build_meta_model(config: PlainMapping, *, num_classes: Annotated[int, Range(1, 65535)] = 19) -> SegModel:
     """Build a model on the meta device.
 
     It takes no memory and reads no weights.

@@ -171,6 +171,8 @@ def _device_errors(config: PlainMapping) -> list[str]:
 
 def _class_weight_errors(config: PlainMapping, info: DatasetInfo) -> list[str]:
     weights = config["loss"].get("class_weights")
+    if weights is not None and not any(weights):
+        return ["loss.class_weights are all 0, so there is no loss. Give a weight above 0 to at least one class."]
     if weights is None or len(weights) == info.num_classes:
         return []
     names = ", ".join(info.classes)

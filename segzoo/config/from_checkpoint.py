@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def meta_models(
-    config: PlainMapping, *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, None)] | None = None
+    config: PlainMapping, *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 65535)] | None = None
 ) -> tuple[SegModel, SegModel | None]:
     """Build a model and, if it was pruned, the unpruned one.
 

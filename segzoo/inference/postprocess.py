@@ -10,8 +10,8 @@ from torch import Tensor
 from segzoo.inference.dense_crf import DenseCRF
 from segzoo.registry import POSTS, Range
 
-Positive = Annotated[float, Range(0, None, above=True)]
-Weight = Annotated[float, Range(0, None)]
+Positive = Annotated[float, Range(0, 1e4, above=True)]
+Weight = Annotated[float, Range(0, 1e4)]
 MIN_PROBABILITY = 1e-5  # lower bound before taking the logarithm
 
 
@@ -28,7 +28,7 @@ def crf(
     bilateral_rgb: Positive = 5.0,
     gaussian_weight: Weight = 3.0,
     gaussian_xy: Positive = 3.0,
-    iterations: Annotated[int, Range(0, None)] = 10,
+    iterations: Annotated[int, Range(0, 1000)] = 10,
     normalization: Literal["row", "symmetric"] = "row",
 ) -> CRF:
     """Fully connected CRF with the parameters released for DeepLab-LargeFOV.

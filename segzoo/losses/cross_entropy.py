@@ -17,8 +17,8 @@ def cross_entropy(
     model_resolution: Resolution = "label",
     *,
     resolution: ResolutionSetting = "model",
-    class_weights: Annotated[tuple[float, ...], Range(0, None)] | None = None,
-    label_smoothing: Annotated[float, Range(0, 1)] = 0.0,
+    class_weights: Annotated[tuple[float, ...], Range(0, 1e6)] | None = None,
+    label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
 ) -> PixelLoss:
     """Mean cross-entropy over valid pixels, plus the weighted auxiliary losses.
 

@@ -18,7 +18,7 @@ from segzoo.messages import did_you_mean
 from segzoo.registry import DISTILLS, ConfigError, Range
 from segzoo.types import DatasetInfo, Logits
 
-Weight = Annotated[float, Range(0, None)]
+Weight = Annotated[float, Range(0, 1e6)]
 LoadTeacher = Callable[[str], tuple[nn.Module, DatasetInfo]]
 ForwardFn = Callable[[nn.Module, Tensor], Logits]  # a forward pass in the number format of the training
 Hook = Callable[[nn.Module, tuple, object], None]
@@ -37,7 +37,7 @@ def teacher(
     *,
     ckpt: str | None = None,
     weight: Weight = 1.0,
-    temperature: Annotated[float, Range(0, None, above=True)] = 2.0,
+    temperature: Annotated[float, Range(0, 1000, above=True)] = 2.0,
     layers: tuple[str, ...] = (),
     layer_weight: Weight = 1.0,
 ) -> Teacher:

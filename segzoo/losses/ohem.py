@@ -27,7 +27,7 @@ def ohem(
     resolution: ResolutionSetting = "model",
     threshold: Annotated[float, Range(0, 1)] = 0.7,
     min_kept: Annotated[float, Range(0, 1)] = 0.0625,
-    class_weights: Annotated[tuple[float, ...], Range(0, None)] | None = None,
+    class_weights: Annotated[tuple[float, ...], Range(0, 1e6)] | None = None,
 ) -> HardPixelLoss:
     """Cross-entropy of pixels whose true class has a probability below ``threshold``.
 

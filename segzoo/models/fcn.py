@@ -31,7 +31,7 @@ def fcn(
     num_classes: int,
     *,
     stride: Literal[8, 16, 32] = 8,
-    fc_channels: Annotated[int, Range(0, None)] | None = None,
+    fc_channels: Annotated[int, Range(0, 65536)] | None = None,
     dropout: Annotated[float, Range(0, 0.95)] = 0.5,
     deconv: Literal["frozen", "learned"] = "frozen",
     geometry: Literal["same", "pad100"] = "same",

@@ -28,10 +28,10 @@ def fcn_dilated(
     *,
     output_stride: Literal[8, 16, 32] = 8,
     first_block_dilation: Literal["full", "half"] = "half",
-    convs: Annotated[int, Range(1, None)] = 1,
+    convs: Annotated[int, Range(1, 100)] = 1,
     concat_input: bool = False,
     dropout: Annotated[float, Range(0, 0.95)] = 0.1,
-    aux_weight: Annotated[float, Range(0, None)] = 0.5,
+    aux_weight: Annotated[float, Range(0, 1000)] = 0.5,
     align_corners: bool = False,
 ) -> DilatedFCN:
     """FCN on a dilated backbone.

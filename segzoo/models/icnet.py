@@ -21,7 +21,7 @@ from segzoo.models._base import SegModel, caffe_conv_bn_names
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
 
-Weight = Annotated[float, Range(0, None)]
+Weight = Annotated[float, Range(0, 1000)]
 Branches = Literal[4, 24, 124]
 
 
@@ -31,7 +31,7 @@ def icnet(
     num_classes: int,
     *,
     first_block_dilation: Literal["full", "half"] = "full",
-    bins: Annotated[tuple[int, ...], Range(1, None)] = (1, 2, 3, 6),
+    bins: Annotated[tuple[int, ...], Range(1, 256)] = (1, 2, 3, 6),
     guidance: tuple[Weight, Weight] = (0.16, 0.4),
     branches: Branches = 124,
     align_corners: bool = True,

@@ -28,9 +28,9 @@ def parsenet(
     output_stride: Literal[8, 16, 32] = 8,
     first_block_dilation: Literal["full", "half"] = "full",
     kernel: Annotated[int, Range(1, 7)] = 3,
-    dilation: Annotated[int, Range(1, None)] = 12,
-    fc_channels: Annotated[int, Range(0, None)] = 1024,
-    scale: Annotated[float, Range(0, None, above=True)] = 10.0,
+    dilation: Annotated[int, Range(1, 1024)] = 12,
+    fc_channels: Annotated[int, Range(0, 65536)] = 1024,
+    scale: Annotated[float, Range(0, 1e4, above=True)] = 10.0,
     dropout: Annotated[float, Range(0, 0.95)] = 0.5,
     global_dropout: Annotated[float, Range(0, 0.95)] = 0.3,
 ) -> ParseNet:

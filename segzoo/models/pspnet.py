@@ -30,12 +30,12 @@ def pspnet(
     *,
     output_stride: Literal[8, 16, 32] = 8,
     first_block_dilation: Literal["full", "half"] = "full",
-    bins: Annotated[tuple[int, ...], Range(1, None)] = (1, 2, 3, 6),
+    bins: Annotated[tuple[int, ...], Range(1, 256)] = (1, 2, 3, 6),
     pool: Literal["avg", "max"] = "avg",
     reduce: bool = True,
     concat: Literal["descending", "ascending"] = "descending",
     dropout: Annotated[float, Range(0, 0.95)] = 0.1,
-    aux_weight: Annotated[float, Range(0, None)] = 0.4,
+    aux_weight: Annotated[float, Range(0, 1000)] = 0.4,
     align_corners: bool = True,
 ) -> PSPNet:
     """PSPNet as released, on any backbone.

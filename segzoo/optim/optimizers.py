@@ -12,8 +12,10 @@ from torch import nn
 
 from segzoo.registry import OPTIMS, Range
 
-Rate = Annotated[float, Range(0, None, above=True)]
-Fraction = Annotated[float, Range(0, None)]
+Rate = Annotated[float, Range(0, 1e4, above=True)]
+Decay = Annotated[float, Range(0, 100)]
+Multiple = Annotated[float, Range(0, 1e4)]
+Average = Range(0, 0.99999)  # factor of a running average
 
 
 @OPTIMS.register
@@ -21,11 +23,11 @@ def sgd(
     model: nn.Module,
     *,
     lr: Rate = 0.01,
-    momentum: Annotated[float, Range(0, 1)] = 0.9,
-    weight_decay: Fraction = 1e-4,
+    momentum: Annotated[float, Average] = 0.9,
+    weight_decay: Decay = 1e-4,
     nesterov: bool = False,
-    head_lr_mult: Fraction = 1.0,
-    bias_lr_mult: Fraction = 1.0,
+    head_lr_mult: Multiple = 1.0,
+    bias_lr_mult: Multiple = 1.0,
     decay_norm_and_bias: bool = False,
 ) -> torch.optim.SGD:
     """Stochastic gradient descent with momentum.
@@ -54,11 +56,11 @@ def adamw(
     model: nn.Module,
     *,
     lr: Rate = 1e-3,
-    betas: Annotated[tuple[float, float], Range(0, 1)] = (0.9, 0.999),
-    eps: Rate = 1e-8,
-    weight_decay: Fraction = 0.01,
-    head_lr_mult: Fraction = 1.0,
-    bias_lr_mult: Fraction = 1.0,
+    betas: Annotated[tuple[float, float], Average] = (0.9, 0.999),
+    eps: Annotated[float, Range(0, 1, above=True)] = 1e-8,
+    weight_decay: Decay = 0.01,
+    head_lr_mult: Multiple = 1.0,
+    bias_lr_mult: Multiple = 1.0,
     decay_norm_and_bias: bool = False,
 ) -> torch.optim.AdamW:
     """Adam with decoupled weight decay.

@@ -12,7 +12,7 @@ from typing import Annotated
 from segzoo.registry import SCHEDULES, ConfigError, Range
 
 Schedule = Callable[[int], float]
-Count = Annotated[int, Range(0, None)]
+Count = Annotated[int, Range(0, 10**8)]
 Fraction = Annotated[float, Range(0, 1)]
 
 
@@ -20,7 +20,7 @@ Fraction = Annotated[float, Range(0, 1)]
 def poly(
     total_steps: int,
     *,
-    power: Annotated[float, Range(0, None, above=True)] = 0.9,
+    power: Annotated[float, Range(0, 100, above=True)] = 0.9,
     floor: Fraction = 0.0,
     warmup: Count = 0,
     warmup_factor: Fraction = 0.01,
@@ -67,7 +67,7 @@ def cosine(total_steps: int, *, floor: Fraction = 0.0, warmup: Count = 0, warmup
 def step(
     total_steps: int,
     *,
-    every: Annotated[int, Range(1, None)] = 2000,
+    every: Annotated[int, Range(1, 10**8)] = 2000,
     gamma: Annotated[float, Range(0, 1, above=True)] = 0.1,
     warmup: Count = 0,
     warmup_factor: Fraction = 0.01,

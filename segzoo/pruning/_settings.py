@@ -14,7 +14,7 @@ from segzoo.registry import PRUNERS, ConfigError, Range, settings_of
 from segzoo.types import PlainDict, PlainMapping
 
 Ratio = Annotated[float, Range(0, 1, above=True)]
-Limit = Annotated[float, Range(0, None, above=True)]
+Limit = Annotated[float, Range(0, 1e12, above=True)]
 Side = Annotated[int, Range(33, 8192)]
 
 
@@ -66,9 +66,9 @@ def build_pruner(
     keep_schedule: tuple[Ratio, ...] | None = None,
     start: Annotated[float, Range(0, 1)] = 0.5,
     allocation: Allocation = "uniform",
-    round_to: Annotated[int, Range(1, None)] = 1,
+    round_to: Annotated[int, Range(1, 4096)] = 1,
     exclude: tuple[str, ...] = (),
-    sparsity: Annotated[float, Range(0, None)] = 0.0,
+    sparsity: Annotated[float, Range(0, 100)] = 0.0,
     target_ms: Limit | None = None,
     target_gmacs: Limit | None = None,
     target_params: Limit | None = None,

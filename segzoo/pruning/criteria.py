@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import zlib
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from segzoo.pruning._base import CalibrationData, flatten_filters
 from segzoo.pruning._settings import register_criterion
 from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim
 from segzoo.pruning.selection import FilterImportance
-from segzoo.registry import PRUNERS, ConfigError, Range
+from segzoo.registry import PRUNERS, ConfigError, Seed
 
 
 @PRUNERS.register
@@ -40,9 +39,7 @@ def l2(model: nn.Module, graph: ChannelGraph, calibration: CalibrationData) -> F
 
 
 @register_criterion()
-def random(
-    model: nn.Module, graph: ChannelGraph, calibration: CalibrationData, *, seed: Annotated[int, Range(0)] = 0
-) -> FilterImportance:
+def random(model: nn.Module, graph: ChannelGraph, calibration: CalibrationData, *, seed: Seed = 0) -> FilterImportance:
     """Random importance, the baseline that any criterion must beat.
 
     Args:

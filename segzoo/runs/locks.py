@@ -77,7 +77,7 @@ def claim_gpu(
     lock_dir: Path | None = None,
     wait: Callable[[], None] = lambda: time.sleep(5),
     *,
-    jobs_per_gpu: Annotated[int, Range(1)] = 1,
+    jobs_per_gpu: Annotated[int, Range(1, 128)] = 1,
 ) -> int:
     """Claim a GPU with a free slot, waiting until there is one.
 

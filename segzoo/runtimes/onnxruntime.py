@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from segzoo.export.formats import ExportModel
 from segzoo.layers.conv import Classifier
-from segzoo.registry import RUNTIMES
+from segzoo.registry import RUNTIMES, Range
 from segzoo.runtimes._base import InferenceFn, RuntimeRequest, RuntimeUnavailable, as_float32, onnx_file, supports_precisions
 from segzoo.types import PlainDict
 
 
 @RUNTIMES.register
 @supports_precisions("fp32", "int8")
-def onnxruntime(request: RuntimeRequest, *, calibration_images: int = 16) -> InferenceFn:
+def onnxruntime(request: RuntimeRequest, *, calibration_images: Annotated[int, Range(1, 1000)] = 16) -> InferenceFn:
     """Run the exported network in ONNX Runtime.
 
     On CUDA, images and logits are copied through host memory.

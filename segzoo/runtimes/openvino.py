@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from segzoo.registry import RUNTIMES
+from segzoo.registry import RUNTIMES, Range
 from segzoo.runtimes._base import (
     InferenceFn,
     RuntimeRequest,
@@ -29,7 +29,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}  # int8: 
 
 @RUNTIMES.register
 @supports_precisions(*HINTS)
-def openvino(request: RuntimeRequest, *, calibration_images: int = 16) -> InferenceFn:
+def openvino(request: RuntimeRequest, *, calibration_images: Annotated[int, Range(1, 1000)] = 16) -> InferenceFn:
     """Run the exported network in OpenVINO, compiled for low latency.
 
     Args:

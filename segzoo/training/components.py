@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from segzoo.data.loader import Augment
 from segzoo.device import DeviceName, PrecisionName
 from segzoo.pruning._base import Pruner
-from segzoo.registry import ConfigError, Range
+from segzoo.registry import ConfigError, Range, Seed
 from segzoo.types import Dataset, DatasetInfo, DistillationLoss, MixBatch, PlainDict, SegmentationLoss
 
-Positive = Annotated[int, Range(1)]
+Positive = Annotated[int, Range(1, 10**8)]
 
 
 @dataclass
@@ -81,23 +81,23 @@ class TrainingSettings:
     """
 
     steps: Positive | None = None
-    epochs: Annotated[float, Range(0, None, above=True)] | None = None
-    batch_size: Positive = 8
-    grad_accum_steps: Positive = 1
-    workers: Annotated[int, Range(0)] = 2
+    epochs: Annotated[float, Range(0, 10**6, above=True)] | None = None
+    batch_size: Annotated[int, Range(1, 65536)] = 8
+    grad_accum_steps: Annotated[int, Range(1, 65536)] = 1
+    workers: Annotated[int, Range(0, 1024)] = 2
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
     channels_last: bool = True
-    clip_grad_norm: Annotated[float, Range(0, None, above=True)] | None = None
-    seed: Annotated[int, Range(0)] = 0
+    clip_grad_norm: Annotated[float, Range(0, 10**6, above=True)] | None = None
+    seed: Seed = 0
     eval_every: Positive | None = None
     save_every: Positive | None = None
     keep_checkpoints: Positive = 2
     log_every: Positive = 10
-    num_val_images: Annotated[int, Range(0)] = 4
-    ema_decay: Annotated[float, Range(0, 1)] | None = None
+    num_val_images: Annotated[int, Range(0, 1000)] = 4
+    ema_decay: Annotated[float, Range(0, 0.99999)] | None = None
     early_stopping_patience: Positive | None = None
-    max_nonfinite_steps: Annotated[int, Range(0)] = 3
+    max_nonfinite_steps: Annotated[int, Range(0, 10**8)] = 3
     bn_momentum: Annotated[float, Range(0, 1, above=True)] = 0.1
     sync_bn: bool = True
     deterministic: bool = False

@@ -33,9 +33,9 @@ def none(info: DatasetInfo) -> Identity:
 def standard(
     info: DatasetInfo,
     *,
-    crop: Annotated[tuple[int, int], Range(1, None)] | None = None,
+    crop: Annotated[tuple[int, int], Range(1, 16384)] | None = None,
     scale: bool = True,
-    scale_range: Annotated[tuple[float, float], Range(0, None, above=True)] = (0.5, 2.0),
+    scale_range: Annotated[tuple[float, float], Range(0, 100, above=True)] = (0.5, 2.0),
     hflip: bool = True,
     rotate: Annotated[float, Range(0, 180)] = 0.0,
     color_jitter: Annotated[float, Range(0, 1)] = 0.0,

@@ -11,7 +11,7 @@ from torch import Tensor
 from segzoo.registry import MIXES, Range
 from segzoo.types import MixBatch, MixImages
 
-Alpha = Annotated[float, Range(0, None, above=True)]
+Alpha = Annotated[float, Range(0, 1000, above=True)]
 Probability = Annotated[float, Range(0, 1)]
 WeightedLabels = list[tuple[Tensor, float]]  # label maps (N, H, W) and their weights in the loss
 

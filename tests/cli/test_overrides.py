@@ -8,9 +8,11 @@ from __future__ import annotations
 import pytest
 
 from segzoo.cli.app import _reject_invalid
+from segzoo.cli.compose import to_dict
 from segzoo.cli.help import help_text
 from segzoo.cli.override_errors import unknown_option_error
 from segzoo.cli.overrides import parse_overrides
+from segzoo.config.validate import validation_errors
 from segzoo.registry import ConfigError
 
 # case -> overrides, and what the message must contain
@@ -66,6 +68,50 @@ def test_invalid_command_lines_are_rejected_with_hints(case):
     missing = [text for text in expected if text not in message]
     assert not missing, f"{missing} not in:\n{message}"
     assert "+" not in message.replace("'+'", "").replace("+model.", "").replace("+steps", "").replace("+speed", "")
+
+
+NONSENSE = [
+    "batch_size=1000000000000",
+    "augment.crop=[100000,100000]",
+    "steps=1000000000000000000000000000000",
+    "seed=99999999999999999999",
+    "workers=1000000000",
+    "optim.lr=1e26",
+    "optim.eps=1e26",
+    "optim.head_lr_mult=1e30",
+    "clip_grad_norm=1e26",
+    "ema_decay=1.0",
+    "loss.label_smoothing=1.0",
+    "loss.class_weights=[1e30,1,1,1,1,1,1,1]",
+    "data.train_images=1000000000000",
+    "augment.scale_range=[1e8,1e8]",
+    "model.guidance=[1e8,1e8]",
+    "model.bins=[100000000]",
+]
+
+
+def test_numbers_that_no_run_could_use_are_rejected():
+    """The check of types finds them all, before a model is built."""
+    message = error_message(NONSENSE)
+    missing = [override for override in NONSENSE if f". {override.partition('=')[0]}=" not in message]
+    assert not missing and message.startswith(f"{len(NONSENSE)} errors"), message
+    assert "all 0" in error_message(["loss.class_weights=[0,0,0,0,0,0,0,0]"])
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides"),
+    [
+        ("predict", ["scales=[1e30,1e30]", "mode=slide", "crop=[64,64]", "stride=[100000000,100000000]", "post=crf", "post.bilateral_weight=1e30"]),
+        ("bench", ["model=icnet", "batch=100000000000000000000000000"]),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_tool_could_use_are_rejected(command, overrides):
+    config = to_dict(parse_overrides(command, ["ckpt=x", "source=x", *overrides] if command == "predict" else overrides).jobs[0])
+    errors = validation_errors(command, {key: value for key, value in config.items() if key != "hydra"})
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if "0000" in value or "1e30" in value:
+            assert any(error.startswith(f"{key}=") for error in errors), errors
 
 
 def test_a_users_yaml_is_checked_too(tmp_path):

@@ -349,7 +349,7 @@ def test_every_setting_has_a_type_the_registry_can_check():
     from segzoo.runs.open_run import open_run
     from segzoo.training.components import TrainingSettings
 
-    assert Range(1) in settings_of(TrainingSettings)["batch_size"].type.__metadata__
+    assert Range(1, 65536) in settings_of(TrainingSettings)["batch_size"].type.__metadata__
     names = {each.__name__: set(settings_of(each)) for each in (TrainingSettings, evaluate, predict_images, open_run)}
     assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["TrainingSettings"]
     shared = names["evaluate"] & names["predict_images"]

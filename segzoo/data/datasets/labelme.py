@@ -41,7 +41,7 @@ def labelme(
     val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
     names: dict[str | int, str] | None = None,
     unlabeled: Literal["error", "background"] = "error",
-    clip_px: Annotated[float, Range(0, None)] = 2.0,
+    clip_px: Annotated[float, Range(0, 1e5)] = 2.0,
     line_px: Annotated[int | None, Range(1, 255)] = None,
     skip_shapes: tuple[str, ...] = (),
     label_orientation: LabelOrientation | None = None,

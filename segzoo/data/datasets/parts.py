@@ -16,7 +16,7 @@ import numpy as np
 
 from segzoo.data.synthetic.scene import Scene, render_scene
 from segzoo.messages import unknown_name_error
-from segzoo.registry import DATA, ConfigError, Range
+from segzoo.registry import DATA, ConfigError, Range, Seed
 from segzoo.types import DatasetInfo, Sample
 
 SPLITS = ("train", "val")
@@ -107,10 +107,10 @@ def parts(
     *,
     height: Annotated[int, Range(64, 4096)] = 256,
     width: Annotated[int, Range(64, 4096)] = 320,
-    train_images: Annotated[int, Range(1, None)] = 320,
-    val_images: Annotated[int, Range(1, None)] = 80,
+    train_images: Annotated[int, Range(1, 10**7)] = 320,
+    val_images: Annotated[int, Range(1, 10**7)] = 80,
     objects: Annotated[tuple[int, int], Range(1, 100)] = (3, 5),
-    seed: Annotated[int, Range(0, None)] = 0,
+    seed: Seed = 0,
     cache: bool = True,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = INFO.mean,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = INFO.std,

@@ -31,10 +31,10 @@ def benchmark(
     device: torch.device,
     gmacs: float,
     *,
-    batch: Annotated[int, Range(1, None)] = 1,
+    batch: Annotated[int, Range(1, 65536)] = 1,
     scope: Scope = "net+labels",
     precision: RuntimePrecision = "fp32",
-    max_seconds: Annotated[float, Range(0, None, above=True)] = 20.0,
+    max_seconds: Annotated[float, Range(0, 86400, above=True)] = 20.0,
     ci_half_width: Annotated[float, Range(0, 1, above=True)] = 0.03,
 ) -> PlainDict:
     """Time a network and compare its labels with eager fp32.

@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 
 def describe(
-    model: nn.Module, *, hw: tuple[Annotated[int, Range(32, None)], Annotated[int, Range(32, None)]] = (512, 1024)
+    model: nn.Module, *, hw: tuple[Annotated[int, Range(32, 65536)], Annotated[int, Range(32, 65536)]] = (512, 1024)
 ) -> list[Row]:
     """List the layers of a model in execution order.
 

@@ -36,8 +36,8 @@ def run_benchmark(
     config: PlainMapping,
     *,
     device: DeviceName = "auto",
-    threads: Annotated[int, Range(1, None)] | None = None,
-    num_check_images: Annotated[int, Range(1, None)] = 2,
+    threads: Annotated[int, Range(1, 1024)] | None = None,
+    num_check_images: Annotated[int, Range(1, 1000)] = 2,
 ) -> PlainDict:
     """Build the configured network and runtime and benchmark them.
 

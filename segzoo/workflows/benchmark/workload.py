@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from segzoo.config.build import build_data, build_model
 from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
 from segzoo.config.images import choose_images
-from segzoo.registry import DATA, ConfigError, Range
+from segzoo.registry import DATA, ConfigError, Range, Seed
 from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def build_workload(
     ckpt: str | None = None,
     images: str | None = None,
     num_classes: Annotated[int, Range(1, 255)] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Workload:
     """Load a network from a checkpoint, or initialize one randomly.
 

@@ -32,7 +32,7 @@ def evaluate_stages(
     *,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
-    workers: Annotated[int, Range(0)] = 2,
+    workers: Annotated[int, Range(0, 1024)] = 2,
     bench_hw: tuple[Side, Side] = (1024, 2048),
     sensitivity: bool = True,
 ) -> tuple[list[PlainDict], Sequence[SensitivityCurve]]:
