@@ -23,6 +23,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", "
 HINT = "Restore the file from its source, or remove it."
 ORIENTATION = 274
 _CONVERTED_MODES = ("P", "PA", "LA", "RGBA", "RGBX", "CMYK", "YCbCr")
+_SAVE_ARRAY = (
+    "python -c 'import numpy, PIL.Image, sys; PIL.Image.fromarray(numpy.load(sys.argv[1]).astype(numpy.uint8)).save(sys.argv[2])'"
+)
 # how other files begin, what they are, and what to do
 _OTHER_FILES = (
     (b"<!doctype", "is a web page, not an image: the download failed. " + HINT),
@@ -31,9 +34,9 @@ _OTHER_FILES = (
     (b"<svg", "is an SVG drawing. Export it as PNG."),
     (b"<?xml", "is an XML file, such as a web page or an SVG drawing. Export it as PNG."),
     (b"version https://git-lfs", "is a Git LFS pointer, not an image: run `git lfs pull`."),
+    (b"\x93numpy", f"is a NumPy array, not an image. Save it as PNG: {_SAVE_ARRAY} OLD.npy NEW.png"),
     (b"%pdf", "is a PDF. Export its pages as PNG."),
     (b"gif8", "is a GIF. Save its frames as PNG."),
-    (b"\x93numpy", "is a NumPy array. Save it as PNG: `Image.fromarray(numpy.load(path).astype('uint8')).save('name.png')`."),
     (b"\x1aE\xdf\xa3".lower(), "is a video (Matroska or WebM). Extract its frames: `ffmpeg -i VIDEO %06d.png`."),
 )
 
@@ -97,12 +100,12 @@ def decode(image: ImageFile.ImageFile) -> int:
         ImageError: the image is damaged or truncated.
     """
     is_tiff = image.format == "TIFF"
-    orientation = _orientation(image) if is_tiff else 1  # Pillow drops the tag of a TIFF once it is decoded
+    orientation = stored_orientation(image) if is_tiff else 1  # Pillow drops the tag of a TIFF once it is decoded
     try:
         image.load()
     except Exception as error:  # as above: a damaged file may raise almost anything
         raise ImageError(f"damaged {image.format} file ({error}). {HINT}") from error
-    return orientation if is_tiff else _orientation(image)  # a PNG may store it behind the pixels
+    return orientation if is_tiff else stored_orientation(image)  # a PNG may store it behind the pixels
 
 
 def turn_decoded(image: Image.Image, pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -124,7 +127,8 @@ def turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(stored[::row_step, ::column_step])
 
 
-def _orientation(image: Image.Image) -> int:
+def stored_orientation(image: Image.Image) -> int:
+    """Orientation that the tag of an opened image states, 1 to 8."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

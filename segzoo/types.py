@@ -5,10 +5,11 @@ Importing this module imports neither torch nor NumPy.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from segzoo.messages import class_name_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,6 @@ PlainDict = dict[str, Any]  # what YAML and JSON hold: dicts, lists, strings, nu
 PlainMapping = Mapping[str, Any]  # the same, read only
 
 IGNORE = 255  # train id of pixels that losses and scores leave out
-MAX_CLASS_NAME = 100  # characters
-BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder the text around them
 
 
 class DataError(ValueError):
@@ -166,24 +165,6 @@ class DatasetInfo:
             ignore=int(plain["ignore"]),
             label_map={int(raw): int(train) for raw, train in plain["label_map"].items()},
         )
-
-
-def class_name_errors(classes: tuple[str, ...]) -> list[str]:
-    """Errors in class names that no table could show."""
-    errors = []
-    for index, name in enumerate(classes):
-        if not isinstance(name, str):
-            problem = f"is of type {type(name).__name__}, expected text"
-        elif not name.strip():
-            problem = "is empty"
-        elif len(name) > MAX_CLASS_NAME:
-            problem = f"has {len(name)} characters, expected at most {MAX_CLASS_NAME}"
-        elif any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in BIDI_CONTROLS for char in name):
-            problem = f"({name!a}) contains control characters, expected printable text on one line"
-        else:
-            continue
-        errors.append(f"the name of class {index} {problem}. Rename it.")
-    return errors
 
 
 class Images(Protocol):

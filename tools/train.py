@@ -48,7 +48,8 @@ def _print_overview(job: Job, components: TrainingComponents) -> dict[str, Any]:
         The part of it that ``result.json`` records.
     """
     from segzoo.config.cross_checks import training_warnings
-    from segzoo.data.checks import inspect_split
+    from segzoo.data.checks.check import check_splits
+    from segzoo.models._base import MIN_INPUT
     from segzoo.workflows.benchmark.model_summary import describe, totals
 
     assert job.meta_model is not None
@@ -56,8 +57,10 @@ def _print_overview(job: Job, components: TrainingComponents) -> dict[str, Any]:
     network = totals(describe(job.meta_model))
     print("{params:,} parameters, {gmacs:.1f} GMACs at 512x1024, receptive field {receptive_field}".format(**network), flush=True)
     notes = training_warnings(job.config, job.meta_model)
-    for split, dataset in (("train", components.train_set), ("val", components.val_set)):
-        notes += [f"{split}: {line}" for line in inspect_split(dataset).warnings()]
+    splits = {"train": components.train_set, "val": components.val_set}
+    is_cropped = job.config["augment"].get("crop") is not None
+    for split, report in check_splits(splits, {"train": 1 if is_cropped else MIN_INPUT, "val": MIN_INPUT}).items():
+        notes += [f"{split}: {line}" for line in report.warnings()]
     for line in notes:
         print(f"note: {line}", flush=True)
     return {"receptive_field": network["receptive_field"]}

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.messages import did_you_mean
+from segzoo.messages import class_name_errors, did_you_mean
 from segzoo.registry import Range
-from segzoo.types import IGNORE, IMAGENET, DatasetInfo, class_name_errors
+from segzoo.types import IGNORE, IMAGENET, DatasetInfo
 
 Color = Annotated[tuple[int, int, int], Range(0, 255)]
 LabelMap = dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]]

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, ImageError, decode, decode_rgb, open_image, turn_decoded
+from segzoo.image_decoder import (
+    FORMATS,
+    HINT,
+    MAX_PIXELS,
+    ImageError,
+    decode,
+    decode_rgb,
+    open_image,
+    stored_orientation,
+    turn_decoded,
+)
 from segzoo.types import DataError
 
 if TYPE_CHECKING:
@@ -51,9 +61,49 @@ def read_turned_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[n
         raise DataError(f"{printable(path)}: {error}") from error
 
 
+def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
+    """Read the upright size (H, W) of an image and its orientation.
+
+    The image is not decoded. It takes about 0.1 ms.
+
+    Raises:
+        DataError: as for ``read_image``, as far as the head of the file tells.
+    """
+    from PIL import Image
+
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as header:
+            width, height = header.size
+            is_plain_png = header.format == "PNG" and "exif" not in header.info and b"eXIf" not in _tail(file)
+            orientation = 1 if is_plain_png else stored_orientation(header)  # which decodes a PNG that states none
+            is_certain = width * height <= MAX_PIXELS and (orientation < 5 or header.format != "TIFF")  # Pillow may have turned it
+    except Exception:  # damaged headers raise SyntaxError, struct.error, IndexError and more
+        is_certain, orientation = False, 1
+    if not is_certain:
+        image, orientation = read_turned_image(path)
+        return (image.shape[0], image.shape[1]), orientation
+    return ((width, height) if orientation >= 5 else (height, width)), orientation
+
+
+def _tail(file: BinaryIO, size: int = 1 << 16) -> bytes:
+    """Last bytes of a file, where a PNG may store its orientation."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+    return file.read()
+
+
 def read_orientation(path: str | Path) -> int:
     """Read the orientation tag of a mask file, 1 to 8."""
     return _decode(path, _open(path, MAX_PIXELS))
+
+
+class ColorMaskError(DataError):
+    """A mask that stores colors where numbers are expected.
+
+    Attributes:
+        colors: its colors with their numbers of pixels, most frequent first.
+    """
+
+    colors: list[tuple[tuple[int, int, int], int]]
 
 
 def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -68,34 +118,52 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         DataError: the file cannot be opened, is not an image, is damaged, is too large, is a JPEG, or holds colors or fractions.
     """
+    return read_palette_mask(path, max_pixels)[0]
+
+
+def read_palette_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an index mask as ``read_mask`` does, with its palette.
+
+    Returns:
+        The numbers, and the palette (n, 3) uint8 RGB, which is None for a mask without one.
+    """
     mask = _open_mask(path, max_pixels)
     step = _gray_step(mask)
     orientation = _decode(path, mask)
     dtypes = {"L": np.uint8, "P": np.uint8, "1": np.uint8, "I": np.int32}
     dtype = np.uint16 if mask.mode.startswith("I;16") else dtypes.get(mask.mode)
     if dtype is None:
-        raise DataError(f"{printable(path)}: {_not_an_index_mask(mask)}")
+        raise _index_mask_error(path, mask)
     numbers = np.array(mask).astype(dtype, copy=False)
-    return turn_decoded(mask, numbers if step == 1 else numbers // step, orientation)
+    palette = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3) if mask.mode == "P" else None
+    return turn_decoded(mask, numbers if step == 1 else numbers // step, orientation), palette
 
 
-def read_color_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a color mask upright as (H, W, 3) uint8 RGB.
+def read_color_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a color mask upright.
 
-    Palettes and gray are expanded, and a fully opaque alpha channel is dropped.
+    Palettes and gray are expanded.
+
+    Returns:
+        (H, W, 3) uint8 RGB, and (H, W) bool where pixels are fully transparent, or None if none is.
 
     Raises:
-        DataError: as for ``read_mask``, except that colors are accepted. Alpha below 255 and samples of more than 8 bits are rejected.
+        DataError: as for ``read_mask``, except that colors are accepted. Half transparent pixels and samples of more than 8 bits are
+            rejected.
     """
     mask = _open_mask(path, max_pixels)
     orientation = _decode(path, mask)
     if mask.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
         raise DataError(f"{printable(path)}: mode {mask.mode} is not a color mask. Save it as 8-bit RGB, or set data.masks=index.")
-    if mask.mode in ("RGBA", "LA", "PA") and (lowest := int(np.array(mask.getchannel("A")).min())) < 255:
+    colors = turn_decoded(mask, np.array(mask.convert("RGB")), orientation)
+    if mask.mode not in ("RGBA", "LA", "PA"):
+        return colors, None
+    alpha = turn_decoded(mask, np.array(mask.getchannel("A")), orientation)
+    if partly := int(np.count_nonzero((alpha > 0) & (alpha < 255))):
         raise DataError(
-            f"{printable(path)}: holds transparent pixels (alpha down to {lowest}), whose color is undefined. Save it as RGB."
+            f"{printable(path)}: {partly} pixels are half transparent, so their color is undefined. Save it as RGB without smoothing."
         )
-    return turn_decoded(mask, np.array(mask.convert("RGB")), orientation)
+    return colors, (alpha == 0 if (alpha == 0).any() else None)
 
 
 def count_colors(colors: np.ndarray) -> list[tuple[tuple[int, int, int], int]]:
@@ -167,17 +235,24 @@ def _gray_step(mask: ImageFile.ImageFile) -> int:
     return _GRAY_STEPS.get(rawmode, 1) if isinstance(rawmode, str) else 1
 
 
-def _not_an_index_mask(mask: Image.Image) -> str:
+def _index_mask_error(path: str | Path, mask: Image.Image) -> DataError:
     """Explain why an image is not an index mask, with a fix."""
     if mask.mode == "F":
-        return "holds fractions (32-bit float), not class ids. Save it with integers, as 8- or 16-bit PNG."
+        return DataError(f"{printable(path)}: holds fractions (32-bit float), not class ids. Save it as 8- or 16-bit PNG.")
     colors = count_colors(np.array(mask.convert("RGB")))
     listed = ", ".join(str(list(color)) for color, _ in colors[:8]) + (", ..." if len(colors) > 8 else "")
     problem = (
-        f"is an image of mode {mask.mode} with {len(colors)} colors ({listed}), expected one number per pixel (mode P, L or I;16)."
+        f"{printable(path)}: is an image of mode {mask.mode} with {len(colors)} colors ({listed}), expected one number per pixel (mode P, "
+        "L or I;16)."
     )
     if len(colors) > 1000:
-        return f"{problem} These are too many colors for labels: is it a photograph, or was the mask smoothed or blended?"
+        return DataError(
+            f"{problem} These are too many colors for labels: is it a photograph, or was the mask smoothed or blended?"
+        )
     if all(red == green == blue for (red, green, blue), _ in colors):
-        return f"{problem} It is gray stored as {mask.mode}: save it with one channel, `Image.open(path).convert('RGB').getchannel(0)`."
-    return f"{problem} If the colors encode classes, set data.masks=color and give data.palette one [R, G, B] per class."
+        fix = f"It is gray stored as {mask.mode}: save it with one channel, `Image.open(path).convert('RGB').getchannel(0)`."
+    else:
+        fix = "If the colors encode classes, set data.masks=color and give data.palette one [R, G, B] per class."
+    error = ColorMaskError(f"{problem} {fix}")
+    error.colors = colors
+    return error

@@ -1,17 +1,20 @@
-"""Conversion of index and color masks to train ids.
+"""Conversion of index masks to train ids, and what all masks share.
 
-A value or color that is not in the table is an error and never becomes a class.
+A value that is not in the table is an error and never becomes a class.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask, read_mask, read_orientation
-from segzoo.data.mask_diagnosis import BINARY_MASK_ERROR, mask_value_error
+from segzoo.data.checks.label_survey import Color, LabelReader, LabelSurvey, Surveys, count_labels
+from segzoo.data.checks.mask_diagnosis import binary_mask_error, mask_value_error
+from segzoo.data.checks.mask_errors import index_errors
+from segzoo.data.image_io import ColorMaskError, color_codes, printable, read_mask, read_orientation, read_palette_mask
 from segzoo.image_decoder import turn_upright
 from segzoo.types import IGNORE, DataError
 
@@ -19,7 +22,7 @@ Size = tuple[int, int]  # (H, W)
 LabelOrientation = Literal["upright", "stored"]
 
 
-class IndexMasks:
+class IndexMasks(LabelReader):
     """Reader of masks that store numbers.
 
     ``masks(path, (H, W), orientation)`` returns (H, W) train ids as uint8, or uint16 above 255 classes.
@@ -29,6 +32,7 @@ class IndexMasks:
         label_map: complete table raw value -> train id. None if raw values are train ids and 255 is ignored.
         hint: how to fix an invalid value, if the data set knows more than the general diagnosis.
         label_orientation: as in ``labels_are_upright``.
+        palette: colors of the classes, which those of masks with a palette are compared with.
     """
 
     def __init__(
@@ -37,8 +41,12 @@ class IndexMasks:
         label_map: dict[int, int] | None = None,
         hint: str | None = None,
         label_orientation: LabelOrientation | None = None,
+        palette: tuple[Color, ...] | None = None,
     ):
-        self.num_classes, self.label_map, self.hint, self.label_orientation = num_classes, label_map, hint, label_orientation
+        self.num_classes, self.label_map, self.hint = num_classes, label_map, hint
+        self.label_orientation: LabelOrientation | None = label_orientation
+        self.palette = palette
+        self.survey_key = f"index {label_orientation}"
         table = dict(label_map) if label_map else {IGNORE: IGNORE} | {k: k for k in range(num_classes)}
         self._low = min(0, *table)
         size = max(IGNORE, *table) - self._low + 1
@@ -49,16 +57,41 @@ class IndexMasks:
             self._invalid[raw - self._low] = 0
 
     def __call__(self, path: Path, size: Size, orientation: int = 1) -> np.ndarray:
-        raw = _turn_like_image(path, read_mask(path), size, orientation, self.label_orientation)
+        raw = turn_like_image(path, read_mask(path), size, orientation, self.label_orientation)
         if raw.dtype == np.uint8:
             label, has_invalid = self._map_uint8(raw)
         else:
             label, has_invalid = self._map_wide(raw)
         if has_invalid:
-            raise DataError(f"{printable(path)}: {self._value_error(raw)}")
+            raise DataError(f"{printable(path)}: holds {self.value_error(count_labels(raw))}")
         if self.num_classes == 2 and not self.label_map and (raw == 0).any() and (raw == IGNORE).any() and not (raw == 1).any():
-            raise DataError(f"{printable(path)}: {BINARY_MASK_ERROR}")
+            raise DataError(f"{printable(path)}: holds {binary_mask_error(2)}")
         return label
+
+    def survey(self, path: Path, size: Size, orientation: int = 1) -> LabelSurvey:
+        """Count the raw values of a mask.
+
+        Invalid values and colors are left to ``survey_errors``, which sees all masks.
+        """
+        try:
+            raw, palette = read_palette_mask(path)
+        except ColorMaskError as error:
+            return LabelSurvey(colors={int(color_codes(np.array(color))): pixels for color, pixels in error.colors})
+        counts = count_labels(turn_like_image(path, raw, size, orientation, self.label_orientation))
+        used = [] if palette is None else [value for value in counts if value < len(palette)]
+        return LabelSurvey(counts, {value: int(color_codes(palette[value])) for value in used} if palette is not None else {})
+
+    def survey_errors(self, surveys: Surveys, complete: bool) -> tuple[list[str], list[str]]:
+        """Judge the masks of a split together."""
+        return index_errors(surveys, self, complete)
+
+    def train_ids(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """Convert pixels by valid raw value to pixels by train id."""
+        pixels: dict[int, int] = {}
+        for value, count in counts.items():
+            train_id = int(self._train_ids[value - self._low])
+            pixels[train_id] = pixels.get(train_id, 0) + count
+        return pixels
 
     def _map_uint8(self, raw: np.ndarray) -> tuple[np.ndarray, bool]:
         import cv2
@@ -72,75 +105,19 @@ class IndexMasks:
         clipped = index.clip(0, len(self._train_ids) - 1)
         return self._train_ids[clipped], bool((self._invalid[clipped].any()) or (index != clipped).any())
 
-    def _value_error(self, raw: np.ndarray) -> str:
-        counts = count_labels(raw)
-        covered = range(self._low, self._low + len(self._train_ids))
-        invalid = {value: pixels for value, pixels in counts.items() if value not in covered or self._invalid[value - self._low]}
+    def is_valid(self, value: int) -> bool:
+        """Check whether a raw value has a train id."""
+        return 0 <= value - self._low < len(self._invalid) and not self._invalid[value - self._low]
+
+    def value_error(self, counts: dict[int, int]) -> str:
+        """Error text for raw values, some of which are invalid."""
+        invalid = {value: pixels for value, pixels in counts.items() if not self.is_valid(value)}
         return mask_value_error(counts, invalid, self.num_classes, self.label_map, self.hint)
-
-
-class ColorMasks:
-    """Reader of color masks, which are matched exactly against the palette.
-
-    ``masks(path, (H, W), orientation)`` returns (H, W) train ids.
-
-    Args:
-        palette: one RGB triple (0..255) per class, all different.
-        ignore_colors: colors of ignored pixels.
-        label_orientation: as in ``labels_are_upright``.
-    """
-
-    def __init__(
-        self,
-        palette: tuple[tuple[int, int, int], ...],
-        ignore_colors: tuple[tuple[int, int, int], ...],
-        label_orientation: LabelOrientation | None = None,
-    ):
-        self.palette, self.ignore_colors, self.label_orientation = palette, ignore_colors, label_orientation
-        self._table: np.ndarray | None = None
-
-    def __call__(self, path: Path, size: Size, orientation: int = 1) -> np.ndarray:
-        colors = _turn_like_image(path, read_color_mask(path), size, orientation, self.label_orientation)
-        if self._table is None:
-            self._table = self._make_table()
-        ids_plus_one = self._table[color_codes(colors)]
-        if not ids_plus_one.all():
-            raise DataError(f"{printable(path)}: {self._color_error(colors)}")
-        return (ids_plus_one - 1).astype(label_dtype(len(self.palette)))
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_table": None}  # 32 MB, which each worker rebuilds in a few milliseconds
-
-    def _make_table(self) -> np.ndarray:
-        """Lookup table over the 2^24 colors.
-
-        An entry is train id + 1, or 0 for a color of no class.
-        """
-        table = np.zeros(1 << 24, np.uint16)
-        table[color_codes(np.array(self.palette, np.uint8))] = np.arange(1, len(self.palette) + 1)
-        if self.ignore_colors:
-            table[color_codes(np.array(self.ignore_colors, np.uint8))] = IGNORE + 1
-        return table
-
-    def _color_error(self, colors: np.ndarray) -> str:
-        known = set(self.palette) | set(self.ignore_colors)
-        unknown = [(color, pixels) for color, pixels in count_colors(colors) if color not in known]
-        listed = ", ".join(f"{list(color)} ({pixels} pixels)" for color, pixels in unknown[:8])
-        problem = f"holds {len(unknown)} colors that are not in data.palette: {listed}{', ...' if len(unknown) > 8 else ''}."
-        if len(unknown) > 4 * len(known):
-            return f"{problem} The mask looks smoothed, resized or blended: export it again without smoothing."
-        return f"{problem} Correct data.palette (order R, G, B), or add colors that mean 'ignore' to data.ignore_colors."
 
 
 def label_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
     """Smallest dtype that holds all train ids and 255: uint8 or uint16."""
     return np.uint8 if num_classes <= IGNORE else np.uint16
-
-
-def count_labels(raw: np.ndarray) -> dict[int, int]:
-    """Number of pixels of each value in an array, in ascending order."""
-    values, counts = np.unique(raw, return_counts=True)
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
 
 
 def labels_are_upright(
@@ -181,7 +158,7 @@ def labels_are_upright(
     return label_orientation == "upright"
 
 
-def _turn_like_image(
+def turn_like_image(
     path: Path, mask: np.ndarray, size: Size, orientation: int, label_orientation: LabelOrientation | None
 ) -> np.ndarray:
     """Turn a mask of stored pixels along with its image.

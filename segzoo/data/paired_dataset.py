@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from segzoo.data.checks.label_survey import LabelReader
 from segzoo.data.file_index import FilePair
 from segzoo.data.image_io import read_image, read_turned_image
 from segzoo.data.masks import label_dtype
@@ -32,21 +31,15 @@ class PairedDataset:
     Args:
         info: the dataset info.
         index: lists the pairs, in order, when it is called.
-        read_label: ``(path, (H, W), orientation) -> (H, W)`` train ids for an upright image of that size, which was stored with that
-            orientation (1 to 8, see ``masks.labels_are_upright``).
+        reader: reads the label files.
 
     Raises:
         DataError: while scanning or reading; names the file, the problem and how to fix it.
     """
 
-    def __init__(
-        self,
-        info: DatasetInfo,
-        index: PairIndex,
-        read_label: Callable[[Path, tuple[int, int], int], np.ndarray],
-    ):
-        self.info = info
-        self._index, self._read_label = index, read_label
+    def __init__(self, info: DatasetInfo, index: PairIndex, reader: LabelReader):
+        self.info, self.reader = info, reader
+        self._index = index
         self._pairs: list[FilePair] | None = None
 
     def check_location(self) -> None:
@@ -72,7 +65,7 @@ class PairedDataset:
         if pair.label is None:
             label = np.zeros((height, width), label_dtype(self.info.num_classes))
         else:
-            label = self._read_label(pair.label, (height, width), orientation)
+            label = self.reader(pair.label, (height, width), orientation)
         return Sample(image, label, pair.name)
 
     def image(self, index: int) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from segzoo.messages import MAX_CLASS_NAME
 from segzoo.registry import DATA, ConfigError
-from segzoo.types import MAX_CLASS_NAME, DatasetInfo
+from segzoo.types import DatasetInfo
 
 PALETTE = ((0, 0, 0), (255, 0, 0))
 INVALID_NAMES = {

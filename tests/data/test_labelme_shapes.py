@@ -136,7 +136,7 @@ def test_labels_may_be_whole_numbers(tmp_path):
     with pytest.raises(DataError, match=r"the label '7' is not known.*such as 'data.names=\{7:ignore\}'"):
         draw(tmp_path, shape(7, SQUARE))
     data = DATA.build("labelme", "train", root="x", classes=CLASSES, names={7: "scratch", "hole ": "pitting"})
-    assert data._read_label.rules.ids["7"] == 2 and data._read_label.rules.ids["hole"] == 1
+    assert data.reader.rules.ids["7"] == 2 and data.reader.rules.ids["hole"] == 1
 
 
 def test_the_fix_for_an_unknown_label_can_be_typed(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ from hypothesis.extra import numpy as hnp
 from image_files import noise, raw_png, save
 from PIL import Image
 
+from segzoo.data.color_masks import ColorMasks
 from segzoo.data.image_io import read_mask
-from segzoo.data.masks import ColorMasks, IndexMasks
+from segzoo.data.masks import IndexMasks
 from segzoo.registry import DATA, ConfigError
 from segzoo.types import IGNORE, DataError
 
@@ -94,22 +97,24 @@ def test_label_map_is_a_table_lookup(tmp_path, table, dtype, data):
 
 
 DIAGNOSES = [
-    ([0, 255], 2, r"data.label_map=\{0:0,255:1\}"),
+    ([0, 255], 2, r"holds only 0 and 255.*'data.label_map=\{0:0,255:1\}'.*'data.label_map=\{0:0,1:1,255:255\}'"),
     ([7, 11, 26, 33, 0], 19, "Cityscapes labelIds. Use data=cityscapes"),
-    ([1, 2, 3], 3, r"count from one. Use data.label_map=\{1:0,2:1,3:2\}"),
+    ([1, 2, 3], 3, r"count from one. Use 'data.label_map=\{1:0,2:1,3:2\}'"),
     (
         [0, 1, 2, 3],
         3,
-        r"one value more than classes.*If 0 means 'unlabeled', use data.label_map=\{0:255,1:0,2:1,3:2\}\. "
-        r"If 3 means 'unlabeled', use data.label_map=\{0:0,1:1,2:2,3:255\}\.",
+        r"one value more than classes.*If 0 means 'unlabeled', use 'data.label_map=\{0:255,1:0,2:1,3:2\}'\. "
+        r"If 3 means 'unlabeled', use 'data.label_map=\{0:0,1:1,2:2,3:255\}'\.",
     ),
     ([0, 128], 2, r"gray levels.*data.label_map=\{0:0,128:1\}"),
     ([0, 38, 75, 255], 3, r"data.label_map=\{0:0,38:1,75:2,255:255\}"),
     (list(range(40)), 3, "photograph"),
     ([-1, 0, 1], 2, r"negative value.*data.label_map=\{-1:255,0:0,1:1\}"),
-    ([0, 1, 2, 9], 2, "Name 10 classes"),
+    ([0, 1, 2, 9], 2, r"Name 10 classes .*'data.label_map=\{0:0,1:1,2:255,9:255\}'"),
+    ([1, 2, 3, 255], 3, r"'data.label_map=\{1:0,2:1,3:2,255:255\}'"),
+    ([-1, 0, 1, 255], 2, r"'data.label_map=\{-1:255,0:0,1:1,255:255\}'"),
     ([0, 65535], 2, r"\{0:0,65535:1\}"),
-    (list(range(1, 151)), 150, r"count from one. Use data.label_map=\{1:0,2:1,3:2,...,150:149\}"),
+    (list(range(1, 151)), 150, r"count from one. Use 'data.label_map=\{1:0,2:1,3:2,.*,150:149\}'"),
 ]
 
 
@@ -133,7 +138,10 @@ def test_ignore_with_and_without_classes_is_valid(tmp_path):
 
 def test_values_outside_the_table_are_listed_with_pixel_counts(tmp_path):
     raw = np.array([[0, 1, 12], [12, 13, 0]], np.uint8)
-    with pytest.raises(DataError, match=r"12 \(2 pixels\), 13 \(1 pixels\), which are missing from data.label_map.*`12: 255`"):
+    with pytest.raises(
+        DataError,
+        match=r"12 \(2 pixels\), 13 \(1 pixels\), which are missing from data.label_map.*'data.label_map=\{0:0,1:1,12:255,13:255\}'",
+    ):
         convert(tmp_path, raw, IndexMasks(2, {0: 0, 1: 1}))
 
 
@@ -169,6 +177,29 @@ def test_color_masks_are_matched_exactly(tmp_path, palette, ids):
     assert label.dtype == np.uint8
 
 
+def test_transparent_pixels_mean_what_the_setting_says(tmp_path):
+    colors = np.array([[[0, 0, 0, 255], [255, 0, 0, 255], [7, 7, 7, 0], [0, 0, 0, 0]]], np.uint8)
+    palette = ((0, 0, 0), (255, 0, 0))
+    with pytest.raises(
+        DataError, match=r"m\.tif: 2 pixels are transparent. Set data.transparent=background .* data.transparent=ignore"
+    ):
+        convert(tmp_path, colors, ColorMasks(palette, ()))
+    for transparent, train_id in (("background", 0), ("ignore", IGNORE)):
+        masks = ColorMasks(palette, (), transparent=transparent)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(convert(tmp_path, colors, masks), [[0, 1, train_id, train_id]])
+    with pytest.raises(ConfigError, match="data.transparent"):
+        DATA.build("folder", "train", root="x", classes=("a", "b"), transparent="background")
+
+
+def test_numpy_files_are_named_with_the_command_that_converts_them(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((3, 4), np.int64))
+    with pytest.raises(DataError, match=r"a\.npy: is a NumPy array.*OLD\.npy NEW\.png") as caught:
+        read_mask(tmp_path / "a.npy")
+    code = str(caught.value).split("'")[1]
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.npy", tmp_path / "a.png"], check=True)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), np.ones((3, 4)))
+
+
 def test_color_masks_report_unknown_colors_and_reject_transparency(tmp_path):
     palette = ((0, 0, 0), (255, 0, 0))
     colors = np.array([[[0, 0, 0], [255, 0, 0], [254, 0, 0], [254, 0, 0]]], np.uint8)
@@ -180,7 +211,7 @@ def test_color_masks_report_unknown_colors_and_reject_transparency(tmp_path):
     opaque = np.dstack([colors[:, :2], np.full((1, 2), 255, np.uint8)])
     np.testing.assert_array_equal(convert(tmp_path, opaque, masks), [[0, 1]])
     opaque[0, 0, 3] = 9
-    with pytest.raises(DataError, match="transparent pixels .alpha down to 9."):
+    with pytest.raises(DataError, match="1 pixels are half transparent"):
         convert(tmp_path, opaque, masks)
     indexed = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
     indexed.putpalette([255, 0, 0, 0, 0, 0])

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from segzoo.data.checks.label_survey import LabelReader
 from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks, LabelOrientation
@@ -81,13 +82,14 @@ class CityscapesIndex:
         return FileIndex(self.root, self.split, IMAGES, LABELS % kind, missing_files_hint=hint)
 
 
-class CityscapesMasks:
+class CityscapesMasks(LabelReader):
     """Reader of both kinds of label files.
 
     The file name decides how the values are read, and values that contradict it are an error.
     """
 
     def __init__(self, num_classes: int, label_map: dict[int, int], label_orientation: LabelOrientation | None = None):
+        self.survey_key = f"cityscapes {num_classes} {label_map} {label_orientation}"
         self._train_ids = IndexMasks(
             num_classes,
             hint="The file is named labelTrainIds, so these look like labelIds saved under the wrong name: create it again with "

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from segzoo.data.color_masks import ColorMasks, Transparent
 from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
 from segzoo.data.file_index import FileIndex, file_index_errors
-from segzoo.data.masks import ColorMasks, IndexMasks, LabelOrientation
+from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split
 from segzoo.registry import DATA, ConfigError, Range
@@ -31,6 +32,7 @@ def folder(
     label_map: LabelMap | None = None,
     palette: tuple[Color, ...] | None = None,
     ignore_colors: tuple[Color, ...] = (),
+    transparent: Transparent = "error",
     label_orientation: LabelOrientation | None = None,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
@@ -48,15 +50,16 @@ def folder(
         lists: text file with one stem per line, such as ``{split}.txt``. None uses every matching file, and rejects images without a
             mask and masks without an image.
         splits: names of train and val on disk.
-        val_ratio: fraction of the images in val, above 0 and at most 1, if neither folders nor lists separate them. Images are assigned
-            by the hash of their stem, so the fraction is approximate and adding images moves no existing one.
+        val_ratio: fraction of the images in val, if neither folders nor lists separate them. Images are assigned by the hash of their
+            stem, so the fraction is approximate and adding images moves no existing one.
         masks: ``index``: the numbers in the mask are raw labels (palette indices, gray values of 8 or 16 bits). ``color``: the colors
             are matched exactly against ``palette``.
         label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
         palette: one RGB triple per class. None assigns distinct colors.
         ignore_colors: colors of ignored pixels, with ``masks=color``.
-        label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as annotation
-            tools show it, or ``stored``, its stored pixels. None rejects such images. Otherwise, the size of the mask tells.
+        transparent: how to treat fully transparent pixels of color masks: as an error, as ignored, or as the first class.
+        label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as
+            annotation tools show it, or ``stored``, its stored pixels. None rejects such images. Otherwise the mask's size tells.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
@@ -64,30 +67,34 @@ def folder(
         DataError: at first use: files are missing or invalid.
     """
     errors = dataset_info_errors(classes, palette, label_map) + file_index_errors(split, images, labels, lists, splits, val_ratio)
-    errors += _palette_errors(masks, palette, ignore_colors, label_map)
+    errors += _color_errors(masks, palette, ignore_colors, transparent, label_map)
     if errors:
         raise ConfigError(errors)
-    hash_split = None if val_ratio is None else (split, val_ratio)
-    index = FileIndex(root, splits[split], images, labels, lists, hash_split)
+    index = FileIndex(root, splits[split], images, labels, lists, None if val_ratio is None else (split, val_ratio))
     info = make_dataset_info(title, classes, palette, mean, std, label_map)
     reader = (
-        ColorMasks(info.palette, ignore_colors, label_orientation)
+        ColorMasks(info.palette, ignore_colors, label_orientation, transparent)
         if masks == "color"
-        else IndexMasks(len(classes), label_map, label_orientation=label_orientation)
+        else IndexMasks(len(classes), label_map, label_orientation=label_orientation, palette=palette)
     )
     return PairedDataset(info, index, reader)
 
 
-def _palette_errors(
+def _color_errors(
     masks: str,
-    palette: tuple[tuple[int, int, int], ...] | None,
-    ignore_colors: tuple[tuple[int, int, int], ...],
+    palette: tuple[Color, ...] | None,
+    ignore_colors: tuple[Color, ...],
+    transparent: Transparent,
     label_map: dict[int, int] | None,
 ) -> list[str]:
     """Errors in the combination of mask type, colors and label map."""
-    if masks == "index":
-        return ["data.ignore_colors is for data.masks=color; in index masks use 255, or data.label_map."] if ignore_colors else []
     errors = []
+    if masks == "index":
+        if ignore_colors:
+            errors.append("data.ignore_colors is for data.masks=color; in index masks use 255, or data.label_map.")
+        if transparent != "error":
+            errors.append("data.transparent is for data.masks=color; index masks have no transparent pixels. Remove it.")
+        return errors
     if label_map:
         errors.append(
             "data.label_map is for data.masks=index; with color masks the position in data.palette is the train id. Set one of the two."

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labels
 from segzoo.data.dataset_info import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
 from segzoo.data.file_index import FileIndex, file_index_errors
 from segzoo.data.image_io import printable, read_bytes
@@ -90,7 +91,7 @@ def labelme(
     return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader)
 
 
-class LabelMeShapes:
+class LabelMeShapes(LabelReader):
     """Rasterizer of LabelMe files.
 
     ``shapes(path, (H, W), orientation)`` returns (H, W) train ids. Later shapes cover earlier ones. LabelMe measures from the outer
@@ -110,14 +111,27 @@ class LabelMeShapes:
         line_px: int | None = None,
         skip_shapes: tuple[str, ...] = (),
     ):
-        self.classes, self.label_orientation = classes, label_orientation
+        self.classes = classes
+        self.label_orientation: LabelOrientation | None = label_orientation
         ids = {name: index for index, name in enumerate(classes)}
         ids |= {label: i for label, name in names.items() if (i := class_id(name, classes)) is not None}
         ids |= {label: i for label, i in LABELME_IDS.items() if label not in ids}
         self.rules = ShapeRules(ids, names, clip_px, line_px, skip_shapes)
+        self.survey_key = f"labelme {self.rules} {len(classes)} {label_orientation}"
 
     def __call__(self, path: Path, size: tuple[int, int], orientation: int = 1) -> np.ndarray:
         return self._rasterize(_read_record(path), path, size, orientation)
+
+    def survey(self, path: Path, size: tuple[int, int], orientation: int = 1) -> LabelSurvey:
+        """Count train ids.
+
+        Labels that differ from their class in case or blanks are noted.
+        """
+        record = _read_record(path)
+        counts = count_labels(self._rasterize(record, path, size, orientation))
+        labels = {shape["label"] for shape in record["shapes"] if isinstance(shape.get("label"), str)}
+        alike = {label: name for label in sorted(labels) if (name := self.rules.find(label)) not in (None, label)}
+        return LabelSurvey(counts, notes=tuple(f"the label {label!r} is read as {name!r}." for label, name in alike.items()))
 
     def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:
         height, width = record.get("imageHeight"), record.get("imageWidth")

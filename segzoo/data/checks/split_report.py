@@ -1,21 +1,23 @@
-"""Checks of a data set split before training starts."""
+"""Image sizes and class frequencies of a split."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from segzoo.types import Dataset
+from segzoo.data.checks.label_survey import count_labels
+from segzoo.types import Dataset, DatasetInfo
 
 HIGH_IGNORED_FRACTION = 1 / 3
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Image sizes and class frequencies in a sample of one split.
+    """Image sizes and class frequencies of the images read of a split.
 
     Attributes:
         num_images: images in the split.
@@ -23,6 +25,7 @@ class SplitReport:
         sizes: (H, W) -> number of read images of that size.
         class_fractions: class name -> fraction of the labeled pixels, 0 to 1; all 0 if no pixel is labeled.
         ignored_fraction: fraction of all pixels that are ignored, 0 to 1.
+        notes: remarks about the label files.
     """
 
     num_images: int
@@ -30,6 +33,7 @@ class SplitReport:
     sizes: dict[tuple[int, int], int]
     class_fractions: dict[str, float]
     ignored_fraction: float
+    notes: tuple[str, ...] = ()
 
     @property
     def absent_classes(self) -> tuple[str, ...]:
@@ -39,7 +43,7 @@ class SplitReport:
     def warnings(self) -> list[str]:
         """Warnings about unusual but valid data, one line each."""
         sample = f"in {self.num_read} of {self.num_images} images"
-        lines = []
+        lines = list(self.notes)
         if self.ignored_fraction == 1:
             lines.append(f"{sample}, all pixels are ignored. Check data.label_map.")
         elif self.absent_classes:
@@ -50,6 +54,24 @@ class SplitReport:
                 f"{self.ignored_fraction:.0%} of the pixels are ignored ({sample}). If that is unintended, check data.label_map."
             )
         return lines
+
+
+def make_report(
+    info: DatasetInfo, num_images: int, sizes: Counter[tuple[int, int]], pixels: Mapping[int, int], notes: Iterable[str] = ()
+) -> SplitReport:
+    """Summarize counts.
+
+    Args:
+        info: info of the data set.
+        num_images: images in the split.
+        sizes: (H, W) -> number of read images of that size.
+        pixels: train id -> number of pixels in the read images.
+        notes: remarks about the label files.
+    """
+    total, ignored = sum(pixels.values()), pixels.get(info.ignore, 0)
+    labeled = {train_id: count for train_id, count in pixels.items() if train_id != info.ignore}
+    fractions = {name: labeled.get(index, 0) / max(total - ignored, 1) for index, name in enumerate(info.classes)}
+    return SplitReport(num_images, sizes.total(), dict(sizes), fractions, ignored / max(total, 1), tuple(notes))
 
 
 def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
@@ -66,18 +88,16 @@ def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
     """
     deadline = time.monotonic() + seconds
     sizes: Counter[tuple[int, int]] = Counter()
-    class_pixels = np.zeros(dataset.info.num_classes, np.int64)
-    total_pixels = 0
-    for index in np.random.default_rng(0).permutation(len(dataset)):
-        label = dataset[int(index)].label
+    pixels: Counter[int] = Counter()
+    for index in shuffled(len(dataset)):
+        label = dataset[index].label
         sizes[label.shape[0], label.shape[1]] += 1
-        counts = np.bincount(label.ravel(), minlength=dataset.info.ignore + 1)
-        counts[dataset.info.ignore] = 0
-        counts.resize(len(class_pixels), refcheck=False)
-        class_pixels += counts
-        total_pixels += label.size
+        pixels.update(count_labels(label))
         if time.monotonic() > deadline:
             break
-    labeled = int(class_pixels.sum())
-    fractions = {name: int(n) / max(labeled, 1) for name, n in zip(dataset.info.classes, class_pixels, strict=True)}
-    return SplitReport(len(dataset), sizes.total(), dict(sizes), fractions, 1 - labeled / max(total_pixels, 1))
+    return make_report(dataset.info, len(dataset), sizes, pixels)
+
+
+def shuffled(count: int) -> list[int]:
+    """Numbers below ``count`` in a fixed shuffled order."""
+    return np.random.default_rng(0).permutation(count).tolist()
