@@ -54,7 +54,7 @@ def sha256(path: Path) -> str:
 
 
 def file_name(text: str) -> str:
-    """Convert text from data or a checkpoint to the name of a file or directory.
+    """Convert text to the name of a file or directory.
 
     Letters and digits of any script stay; every other character but ``.``, ``-`` and ``_`` becomes ``_``, and leading dots are removed.
     The result has at most 60 characters, which fit into the 255 bytes of a name, and is never empty.

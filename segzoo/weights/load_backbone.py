@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from segzoo.weights._base import LoadableBackbone
+from segzoo.weights.identify import backbone_mismatch
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import read_published, read_state
 
@@ -43,9 +44,8 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     candidates = {name: state[external] for name, external in external_names.items()}
     loaded = {name: external_names[name] for name in matching_shapes(own, candidates)}
     report = LoadReport.of(weights, backbone, state, loaded, "", note)
-    report.require(
-        MIN_BACKBONE_FRACTION, f"backbone.weights={weights}", "Do the name, stem and width of the backbone match the file?"
-    )
+    hint = backbone_mismatch("backbone.weights", state, backbone.state_dict())
+    report.require(MIN_BACKBONE_FRACTION, f"backbone.weights={weights}", hint)
     for name, external in loaded.items():
         own[name].copy_(state[external])
     backbone.store_classifier(state)

@@ -11,6 +11,7 @@ from segzoo.checkpoints.paths import is_published
 from segzoo.registry import INITS, ConfigError, Range
 from segzoo.weights._base import LoadableModel
 from segzoo.weights.conversion import convert_state_dict
+from segzoo.weights.identify import backbone_mismatch
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import read_published, read_weights
 
@@ -64,13 +65,14 @@ def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, matc
         raise ConfigError(f"init.match=name: {problem}. Set init.match=index to match classes by position.")
     if widths:
         _match_pruned_widths_(model, state, widths, len(ckpt_classes), ckpt)
+    hint = backbone_mismatch("init.ckpt", state, model.state_dict())
     (state, layout), own = convert_state_dict(model, state), loadable_tensors(model)
     rows = {name: _matching_rows(name, own, state, classes, ckpt_classes, match) for name in _classifier_tensors(model)}
     whole = [name for name in matching_shapes(own, state) if name not in rows]
     loaded = whole + [name for name in rows if rows[name]]
     note = _class_note(classes, ckpt_classes, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
     report = LoadReport.of(ckpt, model, state, {name: name for name in loaded}, BACKBONE, note)
-    report.require(min_fraction, f"init.ckpt={ckpt} init.min_share={min_fraction:g}", "Is it a checkpoint of the same backbone?")
+    report.require(min_fraction, f"init.ckpt={ckpt} init.min_share={min_fraction:g}", hint)
     for name in whole:
         own[name].copy_(state[name])
     for name, pairs in rows.items():

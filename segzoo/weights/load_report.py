@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from segzoo.registry import ConfigError
 from segzoo.weights._base import LoadableBackbone, LoadableModel
 
 BACKBONE = "backbone."  # prefix of the backbone's parameters in a whole model
-MAX_NAMES = 6  # re-initialized tensors that a report lists by name
+MAX_NAMES = 6  # tensors of one kind that a report lists by name
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,27 @@ class LoadReport:
             hint: how to fix it.
 
         Raises:
-            ConfigError: fewer match; the message includes the whole report.
+            ConfigError: fewer match; the message names a temporary file that lists all tensors.
         """
         if self.fraction < min_fraction:
             problem = (
-                f"{setting}: only {self.fraction:.1%} of the backbone's parameters match, expected at least {min_fraction:.0%}."
+                f"{setting}: only {self.fraction:.1%} of the backbone's parameters match, expected at least {min_fraction:.0%}. "
+                "Nothing was loaded."
             )
-            raise ConfigError(f"{problem} {hint} Nothing was loaded. The report of the attempt:\n{self}")
+            with tempfile.NamedTemporaryFile("w", prefix="segzoo-weights-", suffix=".txt", delete=False, encoding="utf-8") as file:
+                file.write(self.details())
+            raise ConfigError(f"{problem}\n{hint} All layers are listed in {file.name}")
+
+    def details(self) -> str:
+        """The report with the names of all tensors, one a line."""
+        lists = {
+            "loaded": self.loaded,
+            "of another shape": self.mismatched,
+            "not in the file": self.reinitialized,
+            "in the file alone": self.unused,
+        }
+        lines = [f"\n{title}: {len(names)}\n" + "\n".join(f"  {name}" for name in names) for title, names in lists.items()]
+        return "\n".join([str(self), *lines]) + "\n"
 
     def log(self) -> None:
         """Print the report on rank 0."""
@@ -103,7 +118,8 @@ class LoadReport:
             more = len(self.reinitialized) - MAX_NAMES
             names = ", ".join(self.reinitialized[:MAX_NAMES])
             lines.append(f"re-initialized: {names}" + (f" and {more} more" if more > 0 else ""))
-        lines += [f"shape mismatch: {mismatch}" for mismatch in self.mismatched]
+        lines += [f"shape mismatch: {mismatch}" for mismatch in self.mismatched[:MAX_NAMES]]
+        lines += [f"and {more} more shape mismatches"] if (more := len(self.mismatched) - MAX_NAMES) > 0 else []
         return "\n".join(lines)
 
 
