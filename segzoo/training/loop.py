@@ -6,9 +6,11 @@ A resumed run equals an uninterrupted one bit for bit, given the same CPU, numbe
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 import torch
+from torch.optim import Optimizer
 
 from segzoo.data.loader import train_batches
 from segzoo.device import Precision, pick_device
@@ -106,6 +108,13 @@ def _training_loop(context: TrainingContext) -> PlainDict:
         return context.finish()
 
 
+def _rates_ahead(optimizer: Optimizer, lr_factor: Callable[[int], float], step: int, total_steps: int) -> str:
+    """Describe what the schedule gives from a resumed step to the end."""
+    base = max(group.get("base_lr", group["lr"]) for group in optimizer.param_groups)
+    steps = sorted({step, (step + total_steps) // 2, max(step, total_steps - 1)})
+    return "learning rate: " + ", ".join(f"{base * lr_factor(number):.2e} at step {number}" for number in steps)
+
+
 def _start(
     components: TrainingComponents,
     run: RunDir,
@@ -144,6 +153,9 @@ def _start(
         world_size=dist.size,
     )
     log = open_log(run, state.step, plan.total_steps, components.config, dist)
+    lr_factor = components.make_schedule(plan.total_steps)
+    if state.step:
+        log.info(_rates_ahead(optimizer, lr_factor, state.step, plan.total_steps))
     return TrainingContext(
         components=components,
         settings=settings,
@@ -154,7 +166,7 @@ def _start(
         stop=stop,
         model=model,
         optimizer=optimizer,
-        lr_factor=components.make_schedule(plan.total_steps),
+        lr_factor=lr_factor,
         ema=ema,
         pruning=pruning,
         state=state,

@@ -128,6 +128,15 @@ def test_warm_up_is_a_linear_ramp(name):
     assert [factor(step) / plain(step) for step in range(12)] == pytest.approx([0.2 + 0.08 * step for step in range(10)] + [1, 1])
 
 
+@pytest.mark.parametrize("name", SCHEDULES.names())
+def test_a_schedule_that_starts_later_equals_one_of_the_remaining_steps(name):
+    late, short = SCHEDULES.build(name, 40, warmup=4, start=15), SCHEDULES.build(name, 25, warmup=4)
+    assert [late(15 + step) for step in range(30)] == [short(step) for step in range(30)]
+    assert {late(step) for step in range(15)} == {short(0)}
+    with pytest.raises(ConfigError, match=r"schedule.start=40: the run has only 40 steps"):
+        SCHEDULES.build(name, 40, start=40)
+
+
 def test_warmup_longer_than_the_run_is_rejected():
     with pytest.raises(ConfigError, match=r"schedule.warmup=50: the run has only 20 steps"):
         SCHEDULES.build("poly", 20, warmup=50)

@@ -190,6 +190,16 @@ def test_a_checkpoint_of_another_model_or_a_longer_run_is_rejected(tmp_path, uni
         train(make_components(), run, **settings(steps=8))
 
 
+def test_a_finished_run_is_extended_in_place(tmp_path, capsys):
+    train(make_components(), make_run_dir(tmp_path), **settings(steps=8))
+    capsys.readouterr()
+    result = train(make_components(), make_run_dir(tmp_path), **settings(steps=12, log_every=1))
+    assert result["steps"] == 12 and list_checkpoints(tmp_path)[-1] == 12
+    assert "learning rate: 1.86e-02 at step 8, 9.97e-03 at step 10, 5.34e-03 at step 11" in capsys.readouterr().out
+    assert [row["step"] for row in read_rows(tmp_path, "train")][-4:] == [9, 10, 11, 12]
+    assert [row["step"] for row in read_rows(tmp_path, "val")] == [4, 8, 12]
+
+
 def test_a_fork_resumes_from_another_run_and_leaves_it_unchanged(tmp_path, uninterrupted):
     directory = uninterrupted[0]
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
