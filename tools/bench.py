@@ -18,16 +18,16 @@ def bench(job: Job) -> dict[str, Any]:
     Returns:
         Its table row, which has the error if the runtime failed.
     """
-    from segzoo.runs.open_run import create_output_dir
+    from segzoo.runs.output_dir import create_output_dir
     from segzoo.workflows.benchmark.report import write_tables
 
     if job.output_dir is not None:
         return {"row": _measure(job)}
     title = f"{job.choices.get('model') or 'checkpoint'}-{job.choices['runtime']}"
     # create the directory first, so that an error in ``out`` does not waste minutes of measuring
-    with create_output_dir("bench", title, job.config, **job.arguments["create_output_dir"]) as output_dir:
+    with create_output_dir("bench", title, job.recorded, **job.arguments["create_output_dir"]) as output_dir:
         row = _measure(job)
-        table = write_tables(output_dir, [row])
+        table = write_tables(output_dir.path, [row])
     print(table)
     return {"row": row}
 

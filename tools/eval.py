@@ -16,15 +16,16 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config, load_checkpoint
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import score_table, write_summary
-    from segzoo.runs.open_run import create_output_dir
+    from segzoo.runs.output_dir import create_output_dir
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
     check_same_model(meta, job.config)
     dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
     loss, post = checkpoint_loss(meta, model), build_post(job.config["post"])
-    with create_output_dir("eval", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
+    options = job.arguments["create_output_dir"]
+    with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
         result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
-        summary = write_summary(output_dir, result, meta["sha256"])
+        summary = write_summary(output_dir.path, result, meta["sha256"])
     print(score_table(result))
     return summary
 

@@ -20,17 +20,20 @@ def export(job: Job) -> dict[str, Any]:
     from segzoo.config.images import choose_images
     from segzoo.export.exporter import export_model
     from segzoo.io import write_json
-    from segzoo.runs.open_run import create_output_dir
+    from segzoo.runs.output_dir import create_output_dir
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
     dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
     chosen = choose_images(dataset, job.config.get("data") is not None, **job.arguments["choose_images"])
     metadata = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
     metadata["scores"] = read_scores(Path(meta["path"]).parent)  # with their protocol
-    with create_output_dir("export", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
-        result = export_model(model, info, metadata, chosen.images, output_dir, **job.arguments["export_model"])
+    options = job.arguments["create_output_dir"]
+    with create_output_dir(
+        "export", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options
+    ) as output_dir:
+        result = export_model(model, info, metadata, chosen.images, output_dir.path, **job.arguments["export_model"])
         result["images"] = chosen.title
-        write_json(output_dir / "export.json", result)
+        write_json(output_dir.path / "export.json", result)
     _print_summary(result)
     return result
 

@@ -19,15 +19,21 @@ def predict(job: Job) -> dict[str, Any]:
     from segzoo.config.build import build_post
     from segzoo.config.from_checkpoint import checkpoint_title, load_checkpoint
     from segzoo.inference.predictor import predict_images
-    from segzoo.runs.open_run import create_output_dir
+    from segzoo.io import write_json
+    from segzoo.runs.output_dir import create_output_dir
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
     post = build_post(job.config["post"])
-    with create_output_dir("predict", checkpoint_title(meta), job.config, **job.arguments["create_output_dir"]) as output_dir:
-        result = predict_images(model, info, output_dir, post, **job.arguments["predict_images"])
+    options = job.arguments["create_output_dir"]
+    with create_output_dir(
+        "predict", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options
+    ) as output_dir:
+        result = predict_images(model, info, output_dir.path, post, output_dir.resumed, **job.arguments["predict_images"])
+        write_json(output_dir.path / "predict.json", result)
     for sentence in result["skipped"]:
         print(sentence)
-    print(f"{result['images']} images in {result['seconds']} s: {result['folder']}")
+    before = f" ({result['done_before']} of them before)" if result["done_before"] else ""
+    print(f"{result['images']} images{before} in {result['seconds']} s: {result['folder']}")
     return result
 
 

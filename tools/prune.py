@@ -40,7 +40,7 @@ def prune(job: Job) -> dict[str, Any]:
     widths = None if model is None else meta["widths"]
     if job.config["dry_run"]:
         return run_dry(job, build_training(job.config, job.recorded, model, widths))
-    with open_run("prune", checkpoint_title(meta), job.config, **run_location(job)) as run_dir:
+    with open_run("prune", checkpoint_title(meta), job.recorded, **run_location(job)) as run_dir:
         if run_dir.finished:
             return run_dir.result
         components = build_training(job.config, job.recorded, model, widths)

@@ -20,7 +20,7 @@ TRAIN = (
     "segzoo.workflows.prune.target_search:resolve_keep_ratio",
     "segzoo.config.normalization:choose_normalization",
 )
-OUTPUT_DIR = "segzoo.runs.open_run:create_output_dir"
+OUTPUT_DIR = "segzoo.runs.output_dir:create_output_dir"
 LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
 
 

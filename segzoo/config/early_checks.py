@@ -176,14 +176,15 @@ def _input_errors(config: PlainMapping) -> list[str]:
 
 
 def _output_errors(command: str, config: PlainMapping) -> list[str]:
-    from segzoo.runs.open_run import check_output_dir, check_run_dir
+    from segzoo.runs.output_dir import check_output_dir
+    from segzoo.runs.run_dir import check_run_dir
 
     out, resume = _text(config, "out"), config.get("resume")
     if out is None:
         return []
     try:
         if resume is None:
-            check_output_dir(Path(out))
+            check_output_dir(Path(out), command, config.get("overwrite") is True)
         elif resume == "none" and not config.get("dry_run") and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             check_run_dir(Path(out))
     except ConfigError as error:

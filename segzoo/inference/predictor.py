@@ -34,6 +34,7 @@ def predict_images(
     info: DatasetInfo,
     output_dir: Path,
     post: PostProcessor | None = None,
+    resumed: bool = False,
     *,
     source: str,
     device: DeviceName = "auto",
@@ -54,17 +55,16 @@ def predict_images(
     be read, is too small or has too long a name does not stop the run: the error is raised after all other images are done.
 
     Args:
-        model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
-        info: classes, palette and normalization the model was trained with.
+        model, info, post: as in ``evaluate``.
         output_dir: directory of the results.
-        post: as in ``evaluate``.
+        resumed: ``output_dir`` holds results of the same prediction. Images that have all their files are skipped.
         source: an image, a folder or a quoted glob pattern.
         device, precision, mode, crop, stride, scales, flip, pad_multiple, resize_multiple: as in ``evaluate``.
         overlays: file format of the overlays. ``none`` skips them.
         alpha: opacity of the class colors over the image, 0 to 1.
 
     Returns:
-        The number of ``images``, the ``folder`` of the results, the ``seconds`` taken and sentences about ``skipped`` files.
+        Numbers of ``images`` and of those ``done_before``, ``folder`` of the results, ``seconds``, sentences on ``skipped`` files.
 
     Raises:
         ConfigError: if the source contains no image or settings contradict each other.
@@ -74,22 +74,42 @@ def predict_images(
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
     layer_precision = Precision(precision, pick_device(device))
     images, skipped = find_images(source, output_dir)
+    tasks = [(path, _result_files(output_dir, name, overlays)) for path, name in images]
+    missing = [(path, files) for path, files in tasks if not (resumed and _is_complete(files))]
     errors, start = [], time.perf_counter()
     model.to(layer_precision.device)
     with eval_mode(model):
-        for path, name in _progress_bar(images):
+        for path, files in _progress_bar(missing):
             try:
                 image = read_image(path)
                 label = _label_image(model, image, info, protocol, layer_precision)
-                write_labels(output_dir / "labels" / f"{name}.png", label, info)
-                if overlays != "none":
-                    write_overlay(output_dir / "overlays" / f"{name}.{overlays}", image, label, info, alpha)
+                _write_results(files, image, label, info, alpha)
             except (ValueError, OSError) as error:
                 errors.append(_image_error(path, error))
     if errors:
         raise DataError("\n".join([_failed_summary(len(errors), len(images)), *errors, *skipped]))
-    seconds = round(time.perf_counter() - start, 2)
-    return {"images": len(images), "folder": str(output_dir), "seconds": seconds, "skipped": skipped}
+    done_before, seconds = len(images) - len(missing), round(time.perf_counter() - start, 2)
+    return {"images": len(images), "done_before": done_before, "folder": str(output_dir), "seconds": seconds, "skipped": skipped}
+
+
+def _result_files(output_dir: Path, name: str, overlays: str) -> list[Path]:
+    """List the paths of an image's label map and overlay."""
+    label = output_dir / "labels" / f"{name}.png"
+    return [label] if overlays == "none" else [label, output_dir / "overlays" / f"{name}.{overlays}"]
+
+
+def _is_complete(files: list[Path]) -> bool:
+    try:
+        return all(file.stat().st_size for file in files)
+    except OSError:  # missing
+        return False
+
+
+def _write_results(files: list[Path], image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float) -> None:
+    """Write the files of ``_result_files``, the label map last."""
+    for overlay_path in files[1:]:
+        write_overlay(overlay_path, image, label, info, alpha)
+    write_labels(files[0], label, info)
 
 
 def _image_error(path: Path, error: ValueError | OSError) -> str:
@@ -150,7 +170,7 @@ def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: Datase
         write_atomically(path, lambda file: blended.save(file, "PNG"), durable=False)
 
 
-def _progress_bar(images: list[tuple[Path, str]]) -> Iterable[tuple[Path, str]]:
+def _progress_bar(images: list[tuple[Path, list[Path]]]) -> Iterable[tuple[Path, list[Path]]]:
     from tqdm import tqdm
 
     return tqdm(images, unit="image", disable=not sys.stderr.isatty())

@@ -5,10 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
 
 from segzoo.types import PlainDict, PlainMapping
 
-IGNORED_KEYS = ("resume", "workers", "device", "out", "jobs_per_gpu", "dry_run")  # they do not change results
+IGNORED_KEYS = ("resume", "workers", "device", "out", "overwrite", "jobs_per_gpu", "dry_run")  # they do not change results
+
+
+class Difference(NamedTuple):
+    """A setting whose value differs between two configurations."""
+
+    key: str  # dotted path
+    text: str  # such as "steps: 10 -> 20"
 
 
 def config_hash(config: PlainMapping) -> str:
@@ -20,15 +31,29 @@ def config_hash(config: PlainMapping) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def diff_configs(old: PlainMapping, new: PlainMapping) -> list[str]:
-    """List differences in settings that change results, as ``key: old -> new``."""
+def diff_configs(old: PlainMapping, new: PlainMapping) -> list[Difference]:
+    """List differences in settings that change results."""
     if config_hash(old) == config_hash(new):
         return []
     before, after = flatten(old), flatten(new)
     keys = [
         key for key in before | after if key.split(".")[0] not in IGNORED_KEYS and _as_json(before, key) != _as_json(after, key)
     ]
-    return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
+    return [Difference(key, f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}") for key in keys]
+
+
+def stored_differences(path: Path, config: PlainMapping) -> list[Difference]:
+    """List differences of a configuration from a directory's ``config.yaml``.
+
+    A file that cannot be read counts as one difference.
+    """
+    try:
+        old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return [Difference("config.yaml", f"its config.yaml cannot be read: {error}")]
+    if not isinstance(old, dict):
+        return [Difference("config.yaml", "its config.yaml holds no settings")]
+    return diff_configs(old, config)
 
 
 def _as_json(leaves: PlainMapping, key: str) -> str | None:

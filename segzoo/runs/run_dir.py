@@ -1,15 +1,29 @@
-"""The run directory, its result file and timestamped names."""
+"""Run directories: creating and locking them, and what they hold."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
-from segzoo.io import to_plain_containers, write_json
+import yaml
+
+from segzoo.checkpoints.store import list_checkpoints
+from segzoo.io import to_plain_containers, write_json, write_text
+from segzoo.registry import ConfigError
+from segzoo.runs.locks import lock_directory
 from segzoo.types import PlainDict
+
+METADATA_FILES = {"config.yaml", "env.json", "run.lock"}  # written before any result
+RESULT_FILES = {  # tool -> the file that it writes last, which marks its directory as finished
+    "eval": "summary.json",
+    "predict": "predict.json",
+    "export": "export.json",
+    "bench": "bench.json",
+}
 
 
 @dataclass
@@ -91,3 +105,56 @@ def read_result(path: Path) -> PlainDict:
     except (OSError, ValueError):
         return {}
     return result if isinstance(result, dict) else {}
+
+
+def occupant(path: Path) -> str | None:
+    """Name what a directory holds that no other run may replace.
+
+    A directory without a checkpoint and without a result holds nothing, whatever a failed or killed process left in it.
+    """
+    if list_checkpoints(path) or read_result(path).get("finished") is True:
+        return "a run"
+    return next((f"results of tools/{tool}.py ({name})" for tool, name in RESULT_FILES.items() if (path / name).is_file()), None)
+
+
+def check_run_dir(path: Path) -> None:
+    """Raise ConfigError if a directory is occupied or cannot be created."""
+    if other := occupant(path):
+        hint = "Resume it with resume=auto, or set another out." if other == "a run" else "Set another out."
+        raise ConfigError(f"out={path} already holds {other}. {hint}")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise ConfigError if a directory cannot be created or written to."""
+    existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        reason = "is not writable" if existing.is_dir() else "is not a directory"
+        raise ConfigError(f"out={path} cannot be created: {existing} {reason}. Set out to a writable directory.")
+
+
+def create_and_lock(path: Path) -> IO:
+    """Create a directory, unless it exists, and lock it for this process.
+
+    Raises:
+        ConfigError: it cannot be created, or another process holds it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = lock_directory(path)
+    except OSError as error:
+        raise ConfigError(f"out={path} cannot be created: {error.strerror}. Set out to a writable directory.") from None
+    if lock is None:
+        raise ConfigError(f"{path} is in use by another process; wait for it to end or set another out")
+    return lock
+
+
+def write_metadata(path: Path, config: PlainDict, **more: str | None) -> None:
+    """Write ``config.yaml``, and ``env.json`` with further entries.
+
+    ``env.json`` keeps the command line as it was typed.
+    """
+    from segzoo.runs.environment import describe_environment
+
+    write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_json(path / "env.json", describe_environment() | more)

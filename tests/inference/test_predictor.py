@@ -72,6 +72,21 @@ def test_a_second_run_skips_the_output_of_the_first(model, drive):
     assert run(model, drive / "out", drive)["images"] == run(model, drive / "out", drive)["images"] == 4
 
 
+def test_a_resumed_prediction_labels_only_what_is_missing(model, tmp_path, drive):
+    out = tmp_path / "out"
+    run(model, out, drive)
+    whole = {path: path.read_bytes() for path in out.rglob("*.png")}
+    (out / "labels/a/one.png").unlink()
+    (out / "overlays/b/one.png").unlink()
+    (out / "labels/b/two.bmp.png").write_bytes(b"")  # cut off by a power failure
+    kept = out / "labels/b/two.PNG.png"
+    kept.write_bytes(b"kept")
+    done = predict_images(model, INFO, out, None, True, source=str(drive), device="cpu")
+    assert (done["images"], done["done_before"]) == (4, 1) and kept.read_bytes() == b"kept"
+    kept.write_bytes(whole[kept])
+    assert {path: path.read_bytes() for path in out.rglob("*.png")} == whole
+
+
 def test_sources(drive, tmp_path):
     def names(source):
         return [name for _, name in find_images(str(source), tmp_path / "out").images]

@@ -14,7 +14,8 @@ from toy_training import INFO, Toy
 from segzoo.checkpoints.serialization import save_checkpoint
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import config_hash, diff_configs
-from segzoo.runs.open_run import create_output_dir, open_run
+from segzoo.runs.open_run import open_run
+from segzoo.runs.output_dir import create_output_dir
 
 CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
 
@@ -83,14 +84,11 @@ def test_out_is_created_rejected_or_resumed(tmp_path, capsys):
     out = str(tmp_path / "mine")
     run = start(tmp_path, out=out, resume="auto")
     assert run.path == tmp_path / "mine" and "nothing to resume" in capsys.readouterr().out
-    kill(run)
-    with pytest.raises(ConfigError, match=r"already holds a run.*resume=auto"):
-        start(tmp_path, out=out)
-    run = start(tmp_path, out=out, resume="auto")
-    assert run.resume_from is None and "no checkpoint yet" in run.message
     add_step(run, 0)
     add_step(run, 4)
     kill(run)
+    with pytest.raises(ConfigError, match=r"already holds a run.*resume=auto"):
+        start(tmp_path, out=out)
     flip_bit(run.path / "checkpoints/4/model.safetensors")
     run = start(tmp_path, out=out, resume="auto")
     assert run.resume_from == run.path / "checkpoints/0" and "skipped" in run.message and "checksum" in run.message
@@ -103,9 +101,55 @@ def test_out_is_created_rejected_or_resumed(tmp_path, capsys):
 def test_auto_rejects_an_out_of_another_configuration(tmp_path):
     run = start(tmp_path, out=str(tmp_path / "mine"))
     add_step(run, 1)
+    kill(run)
+    changed = CONFIG | {"steps": 20, "seed": 1}
+    with pytest.raises(ConfigError, match=r"another configuration \(seed: absent -> 1\).*Set another out.*init.ckpt="):
+        start(tmp_path, changed, out=str(tmp_path / "mine"), resume="auto")
+
+
+def test_auto_resumes_a_longer_run_at_another_rate_in_place(tmp_path):
+    config = CONFIG | {"optim": {"name": "sgd", "lr": 0.1}, "schedule": {"name": "poly", "start": 0}}
+    out = str(tmp_path / "mine")
+    run = start(tmp_path, config, out=out)
+    add_step(run, 10)
     run.finish({})
-    with pytest.raises(ConfigError, match=r"another configuration \(steps: 10 -> 20\)"):
-        start(tmp_path, CONFIG | {"steps": 20}, out=str(tmp_path / "mine"), resume="auto")
+    assert start(tmp_path, config, out=out, resume="auto").finished
+    slower = config | {"optim": {"name": "sgd", "lr": 0.01}}
+    with pytest.raises(ConfigError, match=r"finished at step 10.*\(optim.lr: 0.1 -> 0.01\).*Make it longer"):
+        start(tmp_path, slower, out=out, resume="auto")
+    with pytest.raises(ConfigError, match=r"steps=8: the run in .* is at step 10 already"):
+        start(tmp_path, slower | {"steps": 8}, out=out, resume="auto")
+    assert json.loads((run.path / "result.json").read_text())["finished"]  # the rejected commands changed nothing
+    assert yaml.safe_load((run.path / "config.yaml").read_text()) == config
+    longer = start(tmp_path, slower | {"steps": 20}, out=out, resume="auto")
+    assert longer.resume_from == run.path / "checkpoints/10" and not longer.finished
+    assert "steps: 10 -> 20, optim.lr: 0.1 -> 0.01 (schedule.start=10 would begin the schedule anew)" in longer.message
+    kill(longer)
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["steps"] == 20
+
+
+def test_another_optimizer_cannot_resume(tmp_path):
+    run = start(tmp_path, CONFIG | {"optim": {"name": "sgd"}}, out=str(tmp_path / "mine"))
+    add_step(run, 1)
+    kill(run)
+    adamw = CONFIG | {"optim": {"name": "adamw"}}
+    for options in ({"resume": "auto", "out": str(run.path)}, {"resume": str(run.path)}, {"resume": str(run.path), "out": "new"}):
+        with pytest.raises(ConfigError, match=r"optim.name: sgd -> adamw.*init.ckpt="):
+            start(tmp_path, adamw, **options)
+
+
+def test_a_directory_without_a_checkpoint_is_taken_over(tmp_path):
+    out = tmp_path / "mine"
+    run = start(tmp_path, out=str(out))
+    (out / "checkpoints/0").mkdir(parents=True)  # killed while it wrote its first checkpoint
+    run.fail(ValueError("data.root is wrong"))
+    with pytest.raises(ConfigError, match="in use by another process"):
+        hold_while(out, lambda: start(tmp_path, CONFIG | {"seed": 1}, out=str(out)))
+    corrected = start(tmp_path, CONFIG | {"seed": 1}, out=str(out))
+    assert corrected.resume_from is None and not (out / "result.json").exists()
+    kill(corrected)
+    assert "new run, nothing to resume" in start(tmp_path, CONFIG | {"seed": 2}, out=str(out), resume="auto").message
+    assert yaml.safe_load((out / "config.yaml").read_text())["seed"] == 2
 
 
 def test_a_run_with_only_damaged_checkpoints_is_rejected(tmp_path):
@@ -132,7 +176,7 @@ def test_a_path_is_resumed_in_place_or_forked(tmp_path):
     same = CONFIG | {"steps": 20}
     assert start(tmp_path, same, resume=str(run.path)).finished
     with pytest.raises(ConfigError, match="the run is finished"):
-        start(tmp_path, CONFIG | {"steps": 30}, resume=str(run.path))
+        start(tmp_path, same | {"seed": 1}, resume=str(run.path))
 
 
 def test_paths_without_a_checkpoint_are_rejected(tmp_path):
@@ -161,33 +205,29 @@ def hold(path, ready, release):
     del lock
 
 
+def hold_while(path, call):
+    """Call a function while another process holds the lock of a directory."""
+    context = multiprocessing.get_context("fork")
+    ready, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(path, ready, release))
+    other.start()
+    try:
+        assert ready.wait(60)
+        return call()
+    finally:
+        release.set()
+        other.join()
+
+
 def test_a_run_directory_has_one_writer(tmp_path, capsys):
     run = start(tmp_path)
     add_step(run, 1)
     kill(run)
-    context = multiprocessing.get_context("fork")
-    ready, release = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(run.path, ready, release))
-    other.start()
-    try:
-        assert ready.wait(60)
-        with pytest.raises(ConfigError, match="in use by another process"):
-            start(tmp_path, out=str(run.path), resume="auto")
-        assert start(tmp_path, resume="auto").path != run.path
-        assert "not resumed, in use by another process" in capsys.readouterr().out
-    finally:
-        release.set()
-        other.join()
+    with pytest.raises(ConfigError, match="in use by another process"):
+        hold_while(run.path, lambda: start(tmp_path, out=str(run.path), resume="auto"))
+    assert hold_while(run.path, lambda: start(tmp_path, resume="auto")).path != run.path
+    assert "not resumed, in use by another process" in capsys.readouterr().out
     assert start(tmp_path, out=str(run.path), resume="auto").resume_from is not None
-
-
-def test_an_output_directory_is_used_once(tmp_path):
-    with create_output_dir("eval", "toy", CONFIG, tmp_path, out=str(tmp_path / "scores")) as output_dir:
-        assert (output_dir / "config.yaml").is_file() and (output_dir / "env.json").is_file()
-    with pytest.raises(ConfigError, match="already holds results"), create_output_dir("eval", "toy", CONFIG, out=str(output_dir)):
-        pass
-    with create_output_dir("eval", "toy", CONFIG, tmp_path) as output_dir:
-        assert output_dir.parent == tmp_path / "eval/toy"
 
 
 @pytest.mark.parametrize(
@@ -204,21 +244,9 @@ def test_an_output_directory_is_used_once(tmp_path):
     ],
 )
 def test_a_title_from_data_is_never_a_path(tmp_path, title, name):
-    with create_output_dir("predict", title, CONFIG, tmp_path / "runs") as output_dir:
-        assert output_dir.parent == tmp_path / "runs/predict" / name
+    with create_output_dir("predict", title, CONFIG, tmp_path / "runs") as output:
+        assert output.path.parent == tmp_path / "runs/predict" / name
     assert open_run("train", title, CONFIG, tmp_path / "runs").path.parent == tmp_path / "runs/train" / name
-
-
-def test_a_failed_tool_without_results_leaves_no_directory(tmp_path):
-    out = tmp_path / "scores"
-    for _ in range(2):  # the second attempt is not rejected
-        with pytest.raises(ValueError, match="no model"), create_output_dir("eval", "toy", CONFIG, out=str(out)):
-            raise ValueError("no model")
-        assert not out.exists()
-    with pytest.raises(ValueError, match="halfway"), create_output_dir("eval", "toy", CONFIG, out=str(out)) as output_dir:
-        (output_dir / "label.png").write_bytes(b"kept")
-        raise ValueError("halfway")
-    assert {path.name for path in out.iterdir()} >= {"label.png", "config.yaml", "env.json"}
 
 
 VALUES = st.recursive(

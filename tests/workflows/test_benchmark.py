@@ -125,7 +125,7 @@ def test_any_images_are_benchmarked_without_the_data_set(tmp_path):
 
 
 def test_a_used_folder_is_rejected_before_anything_is_measured(tmp_path, monkeypatch):
-    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "bench.json").write_text("{}")
     monkeypatch.setattr("segzoo.workflows.benchmark.runner.run_in_subprocess", lambda config: pytest.fail("it was measured"))
     with pytest.raises(ConfigError, match="already holds results"):
         bench_tool(Job("bench", config(out=str(tmp_path)), {}, {"model": "icnet", "runtime": "eager"}))

@@ -1,0 +1,128 @@
+"""Output directories of the tools that do not train."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
+from segzoo.registry import ConfigError
+from segzoo.runs.config_diff import Difference, stored_differences
+from segzoo.runs.run_dir import (
+    METADATA_FILES,
+    RESULT_FILES,
+    check_writable,
+    create_and_lock,
+    make_timestamped_dir,
+    occupant,
+    write_metadata,
+)
+from segzoo.types import PlainDict
+
+# what a tool writes before its result file; label maps, which may have taken hours, are kept if the prediction is the same
+OUTPUTS = {
+    "eval": ("per_class.csv", "confusion.csv", "per_image_counts.npy"),
+    "predict": ("labels", "overlays"),
+    "export": ("model.*", "bundle.zip", "mismatch.png"),
+    "bench": ("bench.md", "bench.html"),
+}
+REPLACE = "Set another out, or replace them with overwrite=true."
+
+
+class OutputDir(NamedTuple):
+    """The output directory of a tool."""
+
+    path: Path
+    resumed: bool  # it holds results of the same tool, settings and checkpoint, interrupted halfway
+
+
+@contextmanager
+def create_output_dir(
+    tool: str,
+    title: str,
+    config: PlainDict,
+    root: Path = Path("runs"),
+    checkpoint_sha256: str | None = None,
+    *,
+    out: str | None = None,
+    overwrite: bool = False,
+) -> Iterator[OutputDir]:
+    """Create or take over the output directory of a tool.
+
+    Tools that train have a run directory instead, see ``open_run``.
+
+    It holds the configuration and the environment in addition to the results, and stays locked until the ``with`` block ends. It is
+    finished once it has the result file of the tool. A directory without one was left by a process that failed or was killed. It is taken
+    over, and what it holds of the tool is replaced, except label maps: an interrupted prediction is resumed. If the block fails before it
+    has written anything, a directory created here is removed.
+
+    Args:
+        tool, title, config, root: as in ``open_run``.
+        checkpoint_sha256: checksum of the model file, which a resumed prediction must share.
+        out: the directory; None creates ``root/tool/title/<time>``.
+        overwrite: replace the results of the same tool in ``out``.
+
+    Raises:
+        ConfigError: the directory holds results or an interrupted prediction with other settings, is in use, or cannot be created.
+    """
+    path = Path(out) if out else make_timestamped_dir(root / tool / file_name(title))
+    created = out is None or not path.exists()
+    lock = create_and_lock(path)
+    try:
+        config = to_plain_containers(config)
+        resumed = _claim(path, tool, config, checkpoint_sha256, overwrite)
+        write_metadata(path, config, checkpoint_sha256=checkpoint_sha256)
+        print(f"output directory{', resumed' if resumed else ''}: {path}", flush=True)
+        yield OutputDir(path, resumed)
+    except BaseException:
+        if created and {file.name for file in path.iterdir()} <= METADATA_FILES:
+            shutil.rmtree(path)
+        raise
+    finally:
+        lock.close()
+
+
+def check_output_dir(path: Path, tool: str, overwrite: bool) -> None:
+    """Raise ConfigError if a directory is occupied or cannot be created."""
+    finished = (path / RESULT_FILES[tool]).is_file()
+    if (other := occupant(path)) and not (overwrite and finished):
+        raise ConfigError(f"out={path} already holds {other}. {REPLACE if finished else 'Set another out.'}")
+    check_writable(path)
+
+
+def _claim(path: Path, tool: str, config: PlainDict, checkpoint_sha256: str | None, overwrite: bool) -> bool:
+    """Remove what a former process of this tool left in a directory.
+
+    Returns:
+        True if it is kept because this process resumes an interrupted prediction.
+    """
+    check_output_dir(path, tool, overwrite)
+    remove_stale_temp_files(path)
+    outputs = [file for pattern in OUTPUTS[tool] for file in path.glob(pattern)]
+    if tool == "predict" and outputs:
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"out={path} holds {outputs[0].name}/ of something else than tools/predict.py. Set another out.")
+        if not overwrite:
+            if differences := _differences(path, config, checkpoint_sha256):
+                raise ConfigError(f"out={path} holds an interrupted prediction with other settings ({differences}). {REPLACE}")
+            return True
+    if (path / "config.yaml").is_file():
+        for file in (path / RESULT_FILES[tool], *outputs):
+            shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
+    return False
+
+
+def _differences(path: Path, config: PlainDict, checkpoint_sha256: str | None) -> str:
+    """Differences from the prediction in a directory, in one line."""
+    differences = stored_differences(path, config)
+    try:
+        stored = json.loads((path / "env.json").read_text(encoding="utf-8")).get("checkpoint_sha256")
+    except (OSError, ValueError, AttributeError):
+        stored = None
+    if stored != checkpoint_sha256:
+        differences.append(Difference("checkpoint", f"checkpoint: {stored} -> {checkpoint_sha256}"))
+    return ", ".join(difference.text for difference in differences)

@@ -1,0 +1,127 @@
+"""Output directories are created, taken over, resumed or rejected."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+
+import pytest
+import yaml
+
+from segzoo.registry import ConfigError
+from segzoo.runs.locks import lock_directory
+from segzoo.runs.open_run import open_run
+from segzoo.runs.output_dir import create_output_dir
+from segzoo.runs.run_dir import RESULT_FILES
+
+CONFIG = {"ckpt": "runs/first", "source": "images", "flip": False, "device": "auto", "out": None, "overwrite": False}
+
+
+def create(tool, out, config=CONFIG, checkpoint="abc", **settings):
+    return create_output_dir(tool, "toy", config, checkpoint_sha256=checkpoint, out=str(out), **settings)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def interrupt(tool, out, *files, config=CONFIG, **settings):
+    """Leave a directory as a killed tool does."""
+    with pytest.raises(Killed), create(tool, out, config, **settings) as output:
+        for name in files:
+            (output.path / name).parent.mkdir(exist_ok=True)
+            (output.path / name).write_text("partial")
+        raise Killed
+
+
+@pytest.mark.parametrize("tool", RESULT_FILES)
+def test_a_result_is_replaced_only_on_request(tmp_path, tool, capsys):
+    with create(tool, tmp_path / "out") as output:
+        assert yaml.safe_load((output.path / "config.yaml").read_text()) == CONFIG
+        assert json.loads((output.path / "env.json").read_text())["checkpoint_sha256"] == "abc"
+        (output.path / RESULT_FILES[tool]).write_text("{}")
+    with pytest.raises(ConfigError, match=rf"already holds results of tools/{tool}.py .*overwrite=true"), create(tool, output.path):
+        pass
+    assert capsys.readouterr().out == f"output directory: {output.path}\n"
+    with create(tool, output.path, CONFIG | {"flip": True}, overwrite=True) as again:
+        assert again == output and not (again.path / RESULT_FILES[tool]).exists()
+
+
+def test_a_directory_without_a_result_is_taken_over(tmp_path):
+    interrupt("export", tmp_path / "out", "model.onnx")
+    with create("export", tmp_path / "out", CONFIG | {"flip": True}) as output:
+        assert not (output.path / "model.onnx").exists() and not output.resumed  # nothing proved that file
+    with create("eval", tmp_path / "new") as output:
+        assert output.path.is_dir()
+
+
+def test_an_interrupted_prediction_is_resumed_with_equal_settings_only(tmp_path):
+    out = tmp_path / "out"
+    interrupt("predict", out, "labels/a.png", "overlays/a.png")
+    with create("predict", out, CONFIG | {"device": "cpu"}) as output:
+        assert output.resumed and (out / "labels/a.png").is_file()
+    for config, checkpoint, difference in ((CONFIG | {"flip": True}, "abc", "flip: False -> True"), (CONFIG, "xyz", "abc -> xyz")):
+        message = f"interrupted prediction with other settings .*{difference}.*overwrite=true"
+        with pytest.raises(ConfigError, match=message), create("predict", out, config, checkpoint):
+            pass
+    with create("predict", out, CONFIG | {"flip": True}, overwrite=True) as output:
+        assert not output.resumed and not (out / "labels").exists() and not (out / "overlays").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_labels_of_another_origin_are_never_touched(tmp_path, overwrite):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.png").write_text("ground truth")
+    message = "labels/ of something else.*Set another out"
+    with pytest.raises(ConfigError, match=message), create("predict", tmp_path, overwrite=overwrite):
+        pass
+    assert [path.name for path in tmp_path.iterdir() if path.name != "run.lock"] == ["labels"]
+
+
+def test_a_run_and_a_result_never_share_a_directory(tmp_path):
+    run = open_run("train", "toy", CONFIG, out=str(tmp_path / "run"))
+    run.finish({})
+    for overwrite in (False, True):
+        with (
+            pytest.raises(ConfigError, match="already holds a run. Set another out"),
+            create("eval", run.path, overwrite=overwrite),
+        ):
+            pass
+    with create("eval", tmp_path / "scores") as output:
+        (output.path / "summary.json").write_text("{}")
+    for resume in ("none", "auto"):
+        with pytest.raises(ConfigError, match=r"already holds results of tools/eval.py \(summary.json\). Set another out"):
+            open_run("train", "toy", CONFIG, out=str(output.path), resume=resume)
+
+
+def lockable_elsewhere(path):
+    """Return True if another process could lock a directory."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(lock_directory(path) is None))
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def test_a_directory_is_locked_until_the_tool_ends(tmp_path):
+    with create("eval", tmp_path / "out") as output:
+        assert not lockable_elsewhere(output.path)
+    assert lockable_elsewhere(output.path)
+
+
+def test_a_failed_tool_without_results_leaves_no_directory(tmp_path):
+    out = tmp_path / "scores"
+    with pytest.raises(ValueError, match="no model"), create("eval", out):
+        raise ValueError("no model")
+    assert not out.exists()
+    out.mkdir()  # the user's own, such as a mounted disk
+    with pytest.raises(ValueError, match="no model"), create("eval", out):
+        raise ValueError("no model")
+    assert out.is_dir()
+    interrupt("eval", out, "per_class.csv")
+    assert {path.name for path in out.iterdir()} == {"per_class.csv", "config.yaml", "env.json", "run.lock"}
+
+
+def test_without_out_a_directory_is_named_by_tool_and_time(tmp_path):
+    with create_output_dir("eval", "toy", CONFIG, tmp_path) as output:
+        assert output.path.parent == tmp_path / "eval/toy"
