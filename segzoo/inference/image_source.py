@@ -28,7 +28,7 @@ class ImageSource(NamedTuple):
     skipped: list[str]
 
 
-def find_images(source: str, out: Path) -> ImageSource:
+def find_images(source: str, out: Path, resumed: bool = False) -> ImageSource:
     """Find a source's images, sorted, with a unique output name each.
 
     Folders are searched recursively, through links but not in a loop. Hidden files and folders are left out.
@@ -37,6 +37,7 @@ def find_images(source: str, out: Path) -> ImageSource:
         source: an image, a folder or a glob pattern such as ``"drive/**/*.jpg"``. The part of a pattern that exists is taken literally.
         out: the output directory. ``out/labels`` and ``out/overlays`` are skipped, so a second run does not pick up the output of the
             first.
+        resumed: ``out`` holds results of the same prediction, which may be overwritten.
 
     Returns:
         The images and notes about skipped files. Names keep the folders below the source (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and
@@ -52,7 +53,8 @@ def find_images(source: str, out: Path) -> ImageSource:
     if not root.is_dir():
         root = Path(os.path.commonpath([path.parent for path in paths]))
     names = _unique_names([path.relative_to(root) for path in paths])
-    _check_overwriting(root, out, names)
+    if not resumed:
+        _check_overwriting(root, out, names)
     return ImageSource(list(zip(paths, names, strict=True)), skipped)
 
 

@@ -73,7 +73,7 @@ def predict_images(
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
     layer_precision = Precision(precision, pick_device(device))
-    images, skipped = find_images(source, output_dir)
+    images, skipped = find_images(source, output_dir, resumed)
     tasks = [(path, _result_files(output_dir, name, overlays)) for path, name in images]
     missing = [(path, files) for path, files in tasks if not (resumed and _is_complete(files))]
     errors, start = [], time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ MAX_SIDE = 32766  # of what OpenCV 4 warps, in pixels; OpenCV 5 has no limit
 MARGIN = 2  # pixels that interpolation may read beyond a mapped corner
 
 
-def warp_affine(source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], **options: int) -> np.ndarray:
+def warp_affine(source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], **options: Any) -> np.ndarray:
     """``cv2.warpAffine`` with an inverse map, for images of any size.
 
     Where the source or the output exceeds OpenCV's limit, the output is computed in tiles, each from the rectangle of the source that its

@@ -95,6 +95,7 @@ def test_labels_of_the_data_set_are_not_overwritten(tmp_path):
     touch(tmp_path, "images/a.png", "labels/a.png")
     with pytest.raises(ConfigError, match=r"out=.*: 1 label maps would overwrite files, such as .*labels/a\.png\. Set another out"):
         find_images(str(tmp_path / "images"), tmp_path)
+    assert find_images(str(tmp_path / "images"), tmp_path, resumed=True).images == [(tmp_path / "images/a.png", "a")]
     with pytest.raises(ConfigError, match="contains no image.* 1 files in .*results are written there"):
         find_images(str(tmp_path / "labels"), tmp_path)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ from segzoo.transforms.augment import source_map
 from segzoo.transforms.warp import warp_affine
 from segzoo.types import DatasetInfo, Sample
 
-LINEAR = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
-NEAREST = {"flags": cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT, "borderValue": 255}
+LINEAR: dict[str, Any] = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+NEAREST: dict[str, Any] = {"flags": cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT, "borderValue": 255}
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 170, 3), dtype=np.uint8)
 
 
