@@ -82,8 +82,7 @@ def predict_images(
         for path, files in _progress_bar(missing):
             try:
                 image = read_image(path)
-                label = _label_image(model, image, info, protocol, layer_precision)
-                _write_results(files, image, label, info, alpha)
+                _write_results(files, image, _label_image(model, image, info, protocol, layer_precision), info, alpha)
             except (ValueError, OSError) as error:
                 errors.append(_image_error(path, error))
     if errors:
