@@ -9,19 +9,20 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from segzoo.checkpoints.serialization import read_scores
-from segzoo.checkpoints.store import step_dir
+from segzoo.checkpoints.store import read_pointer, step_dir
 from segzoo.distributed import Distributed
 from segzoo.io import write_text
 from segzoo.runs.run_dir import RunDir
 from segzoo.types import PlainMapping
 
 INFO_INTERVAL = 15.0  # seconds between progress lines without a terminal
+BAR_FORMAT = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}  {desc}"  # the text is shortened, the bar is not
 
 
 class AverageMeters:
@@ -58,7 +59,12 @@ class MetricLogger:
         evaluated: whether the evaluation of that step is complete. Otherwise its row is removed, too.
         total_steps: length of the run.
         config: written to TensorBoard as text.
+
+    Attributes:
+        best_miou: mIoU of the best checkpoint so far, shown with the progress.
     """
+
+    best_miou: float | None = None
 
     def __init__(self, path: Path, step: int, evaluated: bool, total_steps: int, config: PlainMapping):
         import yaml
@@ -71,7 +77,8 @@ class MetricLogger:
         self.rows = open(path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         self.events = SummaryWriter(str(path), purge_step=step + 1 if step else None)
         self.events.add_text("config", "    " + yaml.safe_dump(dict(config), sort_keys=False).replace("\n", "\n    "), step)
-        self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        shown = sys.stderr.isatty()
+        self.bar = tqdm(total=total_steps, initial=step, dynamic_ncols=True, bar_format=BAR_FORMAT) if shown else None
 
     def __enter__(self) -> MetricLogger:
         return self
@@ -107,17 +114,21 @@ class MetricLogger:
     def log_progress(self, step: int, epoch: float, loss: float, lr: float, images_per_s: float, waiting: float) -> None:
         """Show progress on the bar or as a line.
 
-        Without a terminal, a line is printed every 15 seconds.
+        Without a terminal, a line is printed every 15 seconds. The remaining time assumes that evaluations and checkpoints take the same
+        fraction of the time as so far.
         """
-        text = f"loss {loss:.4f}  lr {lr:.2e}  {images_per_s:.1f} img/s  waiting for data {100 * waiting:.0f}%"
         now = time.perf_counter()
+        seconds = int((now - self.started) / max(step - self.first_step, 1) * (self.total_steps - step))
+        eta = f"eta {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        best = [] if self.best_miou is None else [f"best mIoU {100 * self.best_miou:.2f}"]
+        rates = [f"lr {lr:.2e}", f"{images_per_s:.1f} img/s", f"waiting for data {100 * waiting:.0f}%"]
         if self.bar is not None:
-            self.bar.set_postfix_str(text)
+            width = (self.bar.format_dict["ncols"] or 80) - len(f"100%|{'':10}| {self.total_steps}/{self.total_steps}  ")
+            self.bar.set_description_str(fit_parts([f"loss {loss:.4f}", eta, *best, *rates], width))
         elif now - self.last_line > INFO_INTERVAL or step == self.total_steps:
             self.last_line = now
-            seconds = int((now - self.started) / max(step - self.first_step, 1) * (self.total_steps - step))
-            eta = f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-            print(f"step {step}/{self.total_steps}  epoch {epoch:.2f}  {text}  eta {eta}", flush=True)
+            parts = [f"step {step}/{self.total_steps}", f"epoch {epoch:.2f}", f"loss {loss:.4f}", *best, *rates]
+            print("  ".join([*parts, f"{eta} with evaluations"]), flush=True)
 
     def info(self, text: str) -> None:
         """Print a line above the progress bar."""
@@ -125,6 +136,12 @@ class MetricLogger:
             self.bar.write(text)
         else:
             print(text, flush=True)
+
+
+def fit_parts(parts: Sequence[str], width: int) -> str:
+    """Join the first parts that fit into a width, at least one."""
+    count = max([1, *(number for number in range(1, len(parts) + 1) if len("  ".join(parts[:number])) < width)])
+    return "  ".join(parts[:count])
 
 
 class NullLogger(MetricLogger):
@@ -159,7 +176,10 @@ def open_log(run: RunDir, step: int, total_steps: int, config: PlainMapping, dis
     """
     if not dist.is_main:
         return NullLogger()
-    return MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total_steps, config)
+    log = MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total_steps, config)
+    best = read_pointer(run.path, "best")
+    log.best_miou = (read_scores(best) or {}).get("miou") if best else None
+    return log
 
 
 def _remove_rows_after(path: Path, step: int, evaluated: bool) -> None:

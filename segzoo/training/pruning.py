@@ -16,6 +16,7 @@ from segzoo.checkpoints.serialization import state_dict_hash
 from segzoo.device import Precision
 from segzoo.distributed import Distributed
 from segzoo.layers.channel_widths import conv_out_channels
+from segzoo.layers.parameters import count_parameters
 from segzoo.optim.ema import ModelEma
 from segzoo.training.calibration import CalibrationSet
 
@@ -95,7 +96,7 @@ class ScheduledPruning:
         """
         assert self.pruner is not None
         keep_ratio = self.remaining_stages[0][1]
-        params_before = sum(parameter.numel() for parameter in self.model.parameters())
+        params_before = count_parameters(self.model)
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         pruner = self.pruner
         if self.chosen_on is not None and self.chosen_on != state_dict_hash(self.model):
@@ -113,7 +114,7 @@ class ScheduledPruning:
             )
         match_memory_format_(optimizer)
         ema.tensors = {name: resize(name, tensor) for name, tensor in ema.tensors.items()}
-        params_after = sum(parameter.numel() for parameter in self.model.parameters())
+        params_after = count_parameters(self.model)
         return f"pruned to {keep_ratio:g} of the channels: {params_before:,} -> {params_after:,} parameters"
 
 

@@ -22,6 +22,7 @@ from segzoo.inference.segment import segment_image
 from segzoo.io import write_atomically
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
+from segzoo.layers.parameters import count_parameters
 from segzoo.training.logger import MetricLogger
 from segzoo.training.state import TrainingState
 from segzoo.types import Dataset, DatasetInfo, PlainDict
@@ -68,6 +69,7 @@ def store_scores(run: Path, state: TrainingState, result: Evaluation, log: Metri
     best_scores = read_scores(best) if best else None
     stored = scores.to_dict() | {"stages": stages_done}
     is_best = best_scores is None or checkpoint_rank(stored) > checkpoint_rank(best_scores)
+    log.best_miou = scores.miou if best_scores is None or is_best else best_scores["miou"]
     if is_best:
         write_summary(run / "eval", result, read_manifest(checkpoint)["files"][MODEL]["sha256"])
     means = {"loss": scores.loss, "mIoU": scores.miou, "mAcc": scores.macc, "aAcc": scores.aacc, "fwIoU": scores.fwiou}
@@ -123,5 +125,5 @@ def run_summary(run: Path, state: TrainingState, model: nn.Module) -> PlainDict:
         "steps": state.step,
         "images_seen": state.images,
         "train_minutes": round(state.minutes, 2),
-        "params": sum(parameter.numel() for parameter in model.parameters()),
+        "params": count_parameters(model),
     }

@@ -7,6 +7,8 @@ import torch
 from small_models import num_parameters, on_meta, record_calls
 from torch.utils.flop_counter import FlopCounterMode
 
+from segzoo.layers.parameters import count_parameters
+
 CAFFE = {"stem": "deep", "stride_at": "1x1"}
 
 
@@ -44,6 +46,7 @@ CAFFE = {"stem": "deep", "stride_at": "1x1"}
 def test_parameter_counts_are_the_published_ones(model, backbone, num_classes, options, settings, main, aux):
     built = on_meta(model, backbone, num_classes, options, **settings)
     assert (num_parameters(built) - num_parameters(built.aux), num_parameters(built.aux)) == (main, aux)
+    assert count_parameters(built) == main
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch import nn
 from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build import build_meta_model
+from segzoo.layers.parameters import count_parameters
 from segzoo.registry import BACKBONES, MODELS
 from segzoo.workflows.benchmark.model_summary import describe, summary_table, totals
 
@@ -106,8 +107,7 @@ def test_receptive_fields_match_gradients():
 def test_every_parameter_of_every_model_is_in_the_table(name):
     config = resolve_config(parse_overrides("describe", [f"model={name}"]).jobs[0])[0]
     model = build_meta_model(config, num_classes=21)
-    expected = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("aux."))
-    assert totals(describe(model, hw=(128, 160)))["params"] == expected
+    assert totals(describe(model, hw=(128, 160)))["params"] == count_parameters(model)
 
 
 def test_the_tool_prints_the_table():
