@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from segzoo.data.checks.layouts import describe_tree
 from segzoo.data.image_io import printable
-from segzoo.data.splits import SPLITS, Split, is_validation, read_list
+from segzoo.data.splits import SPLITS, Split, hash_fraction, read_list
+from segzoo.messages import did_you_mean
 from segzoo.types import DataError
 
 ANY_IMAGE = r"\.(?i:png|jpe?g|bmp|tiff?|webp|p[pgn]m|gif)"
@@ -63,7 +65,7 @@ class FileIndex:
         """Raise DataError if the root or the list does not exist."""
         root = Path(self.root).expanduser()
         if not os.path.isdir(root):
-            raise DataError(f"data root {printable(root)} is not a folder. {self._expected_files()}")
+            raise DataError(f"data root {printable(root)} is not a folder.{_nearest_folders(root)} {self._expected_files()}")
         if self.lists and not os.path.exists(path := root / self._pattern(self.lists)):
             raise DataError(
                 f"{printable(path)}: there is no such list. It is the list of the split {self.split!r} by data.lists={self.lists}. Create it, or set "
@@ -77,15 +79,12 @@ class FileIndex:
         images = self.find(self.images, exclude=set(labels.values()))
         stems = self._listed_stems(root) if self.lists else sorted(images.keys() | labels.keys())
         if self.hash_split:
-            stems = [stem for stem in stems if is_validation(stem, self.hash_split[1]) == (self.hash_split[0] == "val")]
+            stems = self._assigned_stems(stems, *self.hash_split)
         self._check_missing(stems, images, labels)
         if not stems:
-            condition = ""
-            if self.hash_split:
-                condition = f" and is assigned to {self.hash_split[0]} by data.val_ratio={self.hash_split[1]:g}"
             raise DataError(
-                f"split {self.split!r} of {printable(root)} is empty: no file matches {self._pattern(self.images)}{condition}. "
-                f"{self._expected_files()}"
+                f"split {self.split!r} of {printable(root)} is empty: no file matches {self._pattern(self.images)}. "
+                f"{self._expected_files()}{self._found_files()}"
             )
         return [FilePair(printable(stem), images[stem], labels.get(stem)) for stem in stems]
 
@@ -100,6 +99,8 @@ class FileIndex:
         """
         start, regex = _compile(self._pattern(pattern))
         top = Path(self.root).expanduser() / start
+        if not os.path.isdir(top):
+            raise DataError(f"{printable(top)} is not a folder. Correct data.root or the patterns.{self._found_files()}")
         paths: dict[str, Path] = {}
         for relative in list_files(top):
             if (match := regex.fullmatch(relative)) is None or (path := top / relative) in (exclude or ()):
@@ -122,6 +123,23 @@ class FileIndex:
             f"Expected images {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data there, "
             "set data.root, or set the environment variable SEGZOO_DATA to the folder that contains the data sets."
         )
+
+    def _found_files(self) -> str:
+        found = describe_tree(Path(self.root).expanduser(), (self.images, self.labels))
+        return f" {found}" if found else ""
+
+    def _assigned_stems(self, stems: list[str], split: Split, val_ratio: float) -> list[str]:
+        """Stems whose hashes assign them to a split."""
+        assigned = [stem for stem in stems if (hash_fraction(stem) < val_ratio) == (split == "val")]
+        if stems and not assigned:
+            fractions = sorted(map(hash_fraction, stems))
+            bound = f"at least {fractions[0] + 0.001:.3f}" if split == "val" else f"at most {fractions[-1]:.3f}"
+            raise DataError(
+                f"split {split!r} of {printable(self.root)} is empty: data.val_ratio={val_ratio:g} assigns it none of the {len(stems)} images, "
+                f"because each is assigned by the hash of its name. Set data.val_ratio to {bound}, or list the images of each split in "
+                "data.lists."
+            )
+        return assigned
 
     def _listed_stems(self, root: Path) -> list[str]:
         path = root / self._pattern(self.lists or "")
@@ -148,8 +166,9 @@ class FileIndex:
         if problems and self.lists and any(os.path.splitext(stem)[0] in images for stem in stems):
             problems.append("The list seems to contain file names: use stems, without the extension.")
         if problems:
+            found = self._found_files() if not images or (not labels and self.need_labels) else ""
             raise DataError(
-                f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(problems)} {self.missing_files_hint}"
+                f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(problems)} {self.missing_files_hint}{found}"
             )
 
 
@@ -230,3 +249,12 @@ def list_files(top: Path) -> list[str]:
         relative = os.path.relpath(folder, top)
         files += [name if relative == "." else f"{relative}/{name}" for name in names if not name.startswith(".")]
     return sorted(files)
+
+
+def _nearest_folders(path: Path) -> str:
+    """List the folders of the closest folder above a missing one."""
+    parent = next((parent for parent in path.absolute().parents if os.path.isdir(parent)), None)
+    names = sorted(printable(name) for name in next(os.walk(parent), ("", [], []))[1]) if parent else []
+    if not names:
+        return ""
+    return f"{did_you_mean(path.name, names)} {printable(parent or '')} holds the folders {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}."

@@ -18,7 +18,7 @@ SPLITS: dict[Split, str] = {"train": "train", "val": "val"}
 def read_list(path: Path) -> list[str]:
     """Read the stems of a list file, one per line.
 
-    Blank lines, CR LF line endings and a byte order mark are accepted.
+    Blank lines, CR LF line endings, a byte order mark and the backslashes of Windows paths are accepted.
 
     Raises:
         DataError: the file is missing or not UTF-8, a stem is repeated, or a stem points outside the data set.
@@ -36,6 +36,7 @@ def read_list(path: Path) -> list[str]:
                 f"{printable(path)}, line {number}: {printable(stem)!r} points outside the data set; expected a stem relative to its "
                 "patterns."
             )
+        stem = stem.replace("\\", "/")
         if stem in line_of:
             raise DataError(
                 f"{printable(path)}, line {number}: {printable(stem)!r} is already on line {line_of[stem]}; list each image once."
@@ -44,10 +45,11 @@ def read_list(path: Path) -> list[str]:
     return list(line_of)
 
 
-def is_validation(stem: str, val_ratio: float) -> bool:
-    """Check whether a stem belongs to the validation split.
+def hash_fraction(stem: str) -> float:
+    """Hash of a stem as a number from 0 to 1.
 
-    Each stem is assigned by its own hash, so a fixed fraction is in val and adding files never moves existing ones.
+    Stems below ``val_ratio`` are in val. Each is assigned by its own hash, so a fixed fraction is in val and adding files never moves
+    existing ones.
     """
     digest = hashlib.sha256(os.fsencode(stem)).digest()
-    return int.from_bytes(digest[:8], "big") < val_ratio * 2**64
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -69,8 +69,9 @@ def test_missing_images_and_labels_are_both_listed(tmp_path):
 
 def test_missing_empty_and_ambiguous_folders(tmp_path):
     make_pairs(tmp_path, *SPLIT_FOLDERS)
-    with pytest.raises(DataError, match=r"labels/val is not a folder. Folders next to it: train"):
+    with pytest.raises(DataError, match=r"labels/val is not a folder\..* labels/train/ \(3 .png: a.png, b.png, ...\)") as caught:
         len(build_folder(tmp_path, "val"))
+    assert "These settings may fit" not in str(caught.value)  # they are those in use
     (tmp_path / "images/val").mkdir()
     (tmp_path / "labels/val").mkdir()
     with pytest.raises(DataError, match="split 'val' .* is empty"):
@@ -143,7 +144,7 @@ def test_val_ratio_split_is_stable(tmp_path):
     for split, before in zip(("train", "val"), names, strict=True):
         extended = build_folder(tmp_path, split, **options)
         assert {extended.name(i) for i in range(len(extended))} - {"new1", "new2"} == before
-    with pytest.raises(DataError, match=r"empty.*val_ratio=1e-09"):
+    with pytest.raises(DataError, match=r"empty: data.val_ratio=1e-09 assigns it none of the 62 images"):
         len(build_folder(tmp_path, "val", **options | {"val_ratio": 1e-9}))
 
 

@@ -47,8 +47,7 @@ def folder(
         images: pattern of the images, relative to root. ``{split}`` is the name of the split, ``{stem}`` the part that an image and its
             mask share (including subfolders), and the extension ``.*`` any image format. Extensions are case-insensitive.
         labels: pattern of the masks, with the same fields.
-        lists: text file with one stem per line, such as ``{split}.txt``. None uses every matching file, and rejects images without a
-            mask and masks without an image.
+        lists: text file with one stem per line, such as ``{split}.txt``. None uses every file, and rejects those without a partner.
         splits: names of train and val on disk.
         val_ratio: fraction of the images in val, if neither folders nor lists separate them. Images are assigned by the hash of their
             stem, so the fraction is approximate and adding images moves no existing one.

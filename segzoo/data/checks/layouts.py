@@ -1,0 +1,120 @@
+"""Description of the files below a folder.
+
+Messages about files that were not found use it: they say what lies there instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from segzoo.data.checks.settings_for import settings_for
+from segzoo.messages import format_override
+
+MAX_FOLDERS = 10  # in a message
+MAX_FILES = 20_000  # to look at
+YOLO_LINE = re.compile(rb"\s*\d+(\s+[\d.eE+-]+){4,}\s*(\n|$)")
+TO_MASKS = "CVAT imports it and exports masks (format 'Segmentation mask'), which data=folder reads"
+Tree = dict[str, list[str]]  # folder relative to the root -> names of its files
+
+
+def describe_tree(root: Path, tried: tuple[str, str] | None = None) -> str:
+    """Describe the files below a folder, and settings that fit them.
+
+    Args:
+        root: the folder. The result is empty if it is empty or cannot be listed.
+        tried: patterns of images and labels that found nothing, and are not suggested again.
+    """
+    tree = list_tree(root)
+    if not tree:
+        return ""
+    shown = [_describe_folder(folder, names) for folder, names in list(tree.items())[:MAX_FOLDERS]]
+    more = f"; and {len(tree) - MAX_FOLDERS} more folders" if len(tree) > MAX_FOLDERS else ""
+    parts = [f"In {printable_name(str(root))} there are {'; '.join(shown)}{more}."]
+    parts += [advice] if (advice := recognize(root, tree)) else []
+    settings = settings_for(tree)
+    if settings and tried != (settings["data.images"], settings["data.labels"]):
+        parts.append("These settings may fit: " + " ".join(format_override(key, value) for key, value in settings.items()))
+    return " ".join(parts)
+
+
+def list_tree(root: Path) -> Tree:
+    """Names of visible files by folder, up to a limit of files."""
+    tree, count = {}, 0
+    for folder, subfolders, names in os.walk(root, followlinks=False):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        visible = sorted(name for name in names if not name.startswith("."))
+        if visible:
+            tree[os.path.relpath(folder, root)] = visible
+        count += len(visible)
+        if count > MAX_FILES:
+            break
+    return tree
+
+
+def recognize(root: Path, tree: Tree) -> str:
+    """Name the annotation tool of a tree, and its way to masks."""
+    for folder, names in tree.items():
+        for name in _samples(names):
+            head = _head(root / folder / name)
+            if (
+                name.endswith(".json")
+                and b'"shapes"' not in head
+                and re.search(rb'"(licenses|categories|annotations|images)"\s*:', head)
+            ):
+                return f"{folder}/{name} is a COCO file, which is not read. {TO_MASKS}. X-AnyLabeling saves it as LabelMe files."
+            if name.endswith(".txt") and YOLO_LINE.match(head):
+                return f"{folder}/{name} is a YOLO file, which is not read. {TO_MASKS}. X-AnyLabeling saves it as LabelMe files."
+            if name.endswith(".xml") and b"<annotations>" in head:
+                return f"{folder}/{name} is an XML export of CVAT, which is not read. Export the task as 'Segmentation mask' for data=folder."
+            if name == "meta.json" and any(path.split("/")[-1] == "ann" for path in tree):
+                return "This is a Supervisely project, which is not read. Supervisely's app 'Export as masks' writes masks for data=folder."
+            if name == "labelmap.txt" and (palette := _labelmap(root / folder / name)):
+                settings = {"data.masks": "color", "data.classes": list(palette), "data.palette": list(palette.values())}
+                return (
+                    f"{folder}/{name} lists classes and colors: "
+                    + " ".join(format_override(k, v) for k, v in settings.items())
+                    + "."
+                )
+    folders = {path.split("/")[-1] for path in tree}
+    if {"JPEGImages", "SegmentationClass"} <= folders:
+        return "This looks like Pascal VOC: for its 20 classes, use data=voc and set data.root to the folder that holds JPEGImages."
+    if "Annotations" in folders and "JPEGImages" in folders:
+        return "This looks like Pascal VOC with boxes only: a segmentation needs masks, in VOC the folder SegmentationClass."
+    return ""
+
+
+def printable_name(path: str) -> str:
+    """Printable form of a path that may not be valid UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _describe_folder(folder: str, names: list[str]) -> str:
+    endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in names)
+    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
+    first = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+    return printable_name(f"{'' if folder == '.' else folder + '/'} ({counts}: {first})".strip())
+
+
+def _samples(names: list[str]) -> list[str]:
+    """First file of each ending, and those whose names tell."""
+    first = {os.path.splitext(name)[1]: name for name in reversed(names)}
+    return [name for name in names if name in ("meta.json", "labelmap.txt")] + list(first.values())
+
+
+def _head(path: Path) -> bytes:
+    if path.suffix not in (".json", ".txt", ".xml"):
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
+
+
+def _labelmap(path: Path) -> dict[str, list[int]]:
+    """Classes and colors of a label map of CVAT, with lines ``name:r,g,b::``."""
+    lines = re.findall(r"^([^#:\n]+):(\d+),(\d+),(\d+):", _head(path).decode("utf-8", "replace"), re.MULTILINE)
+    return {name: [int(value) for value in color] for name, *color in lines}
