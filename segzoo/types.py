@@ -219,25 +219,6 @@ class SegmentationLoss(Protocol):
     def __call__(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor: ...
 
 
-MixImages = Callable[["Tensor"], "Tensor"]  # images (N, 3, H, W) -> mixed images of the same shape
-
-
-class MixBatch(Protocol):
-    """Function that draws how the images of a batch are mixed."""
-
-    def __call__(self, label: Tensor, seed: int) -> tuple[list[tuple[Tensor, float]], MixImages]:
-        """Draw the mixing of a batch.
-
-        Args:
-            label: label maps (N, H, W).
-            seed: seed of the random draw.
-
-        Returns:
-            Label maps with their weights, and a function that mixes the images in the same way.
-        """
-        ...
-
-
 class DistillationLoss(Protocol):
     """Distillation term of the training loss, a mean over images."""
 

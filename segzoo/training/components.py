@@ -14,7 +14,8 @@ from segzoo.data.loader import Augment
 from segzoo.device import DeviceName, PrecisionName
 from segzoo.pruning._base import Pruner
 from segzoo.registry import ConfigError, Range, Seed
-from segzoo.types import Dataset, DatasetInfo, DistillationLoss, MixBatch, PlainDict, SegmentationLoss
+from segzoo.transforms.mixing import MixBatch
+from segzoo.types import Dataset, DatasetInfo, DistillationLoss, PlainDict, SegmentationLoss
 
 Positive = Annotated[int, Range(1, 10**8)]
 

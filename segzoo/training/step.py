@@ -17,7 +17,8 @@ from segzoo.inference.segment import forward
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
 from segzoo.training.state import Diverged
-from segzoo.types import Batch, Logits, MixImages, SegmentationLoss
+from segzoo.transforms.mixing import MixImages
+from segzoo.types import Batch, Logits, SegmentationLoss
 
 if TYPE_CHECKING:
     from segzoo.training.context import TrainingContext

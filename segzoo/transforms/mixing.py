@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segzoo.registry import MIXES, Range
-from segzoo.types import MixBatch, MixImages
 
 Alpha = Annotated[float, Range(0, 1000, above=True)]
 Probability = Annotated[float, Range(0, 1)]
 WeightedLabels = list[tuple[Tensor, float]]  # label maps (N, H, W) and their weights in the loss
+
+
+MixImages = Callable[[Tensor], Tensor]  # images (N, 3, H, W) -> mixed images of the same shape
+
+
+class MixBatch(Protocol):
+    """Function that draws how the images of a batch are mixed."""
+
+    def __call__(self, label: Tensor, seed: int) -> tuple[list[tuple[Tensor, float]], MixImages]:
+        """Draw the mixing of a batch.
+
+        Args:
+            label: label maps (N, H, W).
+            seed: seed of the random draw.
+
+        Returns:
+            Label maps with their weights, and a function that mixes the images in the same way.
+        """
+        ...
 
 
 class Mix(NamedTuple):
