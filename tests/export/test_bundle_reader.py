@@ -102,20 +102,31 @@ def test_alpha_does_not_change_colors_in_any_format(predict, tmp_path):
         np.testing.assert_array_equal(read_image(path), noise())
 
 
+def raw_tiff(width: int, height: int, bits: list[int], data: bytes) -> bytes:
+    """An uncompressed TIFF, gray or RGB with extra samples."""
+    extra = len(bits) - 3
+    tags = {256: [width], 257: [height], 258: bits, 259: [1], 262: [2 if extra >= 0 else 1], 273: [0], 277: [len(bits)], 278: [height], 279: [len(data)]}  # fmt: skip
+    tags |= {338: [0] * extra} if extra > 0 else {}
+    start = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = [start + 2 * len(bits)]
+    directory = len(tags).to_bytes(2, "little")
+    for tag, values in tags.items():
+        inline = start if tag == 258 and len(bits) > 2 else values[0]  # the samples' bits are stored behind the directory
+        directory += tag.to_bytes(2, "little") + (4 if tag == 279 else 3).to_bytes(2, "little")
+        directory += len(values).to_bytes(4, "little") + inline.to_bytes(4, "little")
+    return b"II*\0\x08\0\0\0" + directory + bytes(4) + b"".join(n.to_bytes(2, "little") for n in bits) + data
+
+
 def test_five_bands_are_read_as_their_first_three(predict, tmp_path):
-    bands = np.dstack([noise(), noise()[..., :2]])
-    header = b"II*\0\x08\0\0\0"
-    entries = [(256, 4, 31), (257, 4, 24), (258, 3, 0), (259, 3, 1), (262, 3, 2), (273, 4, 0), (277, 3, 5), (278, 4, 24), (279, 4, bands.size), (338, 3, 0)]  # fmt: skip
-    bits_at = 8 + 2 + 12 * len(entries) + 4
-    ifd = len(entries).to_bytes(2, "little")
-    for tag, kind, value in entries:
-        count = {258: 5, 338: 2}.get(tag, 1)
-        value = {258: bits_at, 273: bits_at + 10}.get(tag, value)
-        ifd += tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little") + value.to_bytes(4, "little")
     path = tmp_path / "five.tif"
-    path.write_bytes(header + ifd + bytes(4) + (b"\x08\0" * 5) + bands.tobytes())
+    path.write_bytes(raw_tiff(31, 24, [8] * 5, np.dstack([noise(), noise()[..., :2]]).tobytes()))
     np.testing.assert_array_equal(predict.read_image(path), noise())
     np.testing.assert_array_equal(read_image(path), noise())
+
+
+def test_samples_of_12_bits_are_scaled(tmp_path):
+    (tmp_path / "a.tif").write_bytes(raw_tiff(2, 1, [12], b"\x80\x0f\xff"))  # 0x800 and 0xfff
+    assert read_image(tmp_path / "a.tif")[0].tolist() == [[0x80] * 3, [0xFF] * 3]
 
 
 def write(folder: Path) -> Path:
