@@ -145,8 +145,11 @@ def check_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
         CheckpointError: one is quantized, sparse or without values, or holds NaN, infinity or numbers above ``MAX_WEIGHT``.
     """
     for name, tensor in tensors.items():
-        if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
-            kind = "quantized" if tensor.is_quantized else "sparse, complex or without values"
+        is_quantized = tensor.is_quantized or (
+            name.endswith("weight") and not tensor.is_floating_point() and not tensor.is_complex()
+        )
+        if is_quantized or tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            kind = "quantized" if is_quantized else "sparse, complex or without values"
             raise CheckpointError(f"{file}: tensor {name} is {kind}. Save the weights of the float model: model.state_dict().")
         if tensor.is_floating_point() and tensor.numel() > 0:
             smallest, largest = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())

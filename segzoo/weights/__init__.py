@@ -6,7 +6,7 @@ from segzoo.weights.conversion import convert_state_dict, to_caffe_state_dict
 from segzoo.weights.load_backbone import load_backbone
 from segzoo.weights.load_model import checkpoint
 from segzoo.weights.load_report import LoadReport, log_rank0
-from segzoo.weights.state_dict import published, read_state, read_weights
+from segzoo.weights.state_dict import published, read_weights
 
 __all__ = [
     "LoadReport",
@@ -15,7 +15,6 @@ __all__ = [
     "load_backbone",
     "log_rank0",
     "published",
-    "read_state",
     "read_weights",
     "to_caffe_state_dict",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from segzoo.weights._base import LoadableBackbone
 from segzoo.weights.identify import backbone_mismatch
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
-from segzoo.weights.state_dict import read_published, read_state
+from segzoo.weights.state_dict import read_published, read_weights
 
 MIN_BACKBONE_FRACTION = 0.5  # of the backbone's parameters; weights that match fewer are likely the wrong file
 
@@ -35,7 +35,7 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     """
     if weights == "none":
         return None
-    state, note = _imagenet(backbone) if weights == "imagenet" else (read_state(weights), "")
+    state, note = _imagenet(backbone) if weights == "imagenet" else _from_file(weights)
     prefix = BACKBONE if any(name.startswith(BACKBONE) for name in state) else ""
     file_names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
     aliases = backbone.key_aliases(file_names)
@@ -56,6 +56,11 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
 def _imagenet(backbone: LoadableBackbone) -> tuple[Mapping[str, Tensor], str]:
     entry, note = backbone.imagenet()
     return read_published(entry, "backbone.weights=imagenet")[0], note
+
+
+def _from_file(path: str) -> tuple[Mapping[str, Tensor], str]:
+    weights = read_weights(path)
+    return weights.tensors, f"taken from {weights.key!r} in the file" if weights.key else ""
 
 
 def _rename(name: str, aliases: Mapping[str, str]) -> str:

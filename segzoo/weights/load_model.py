@@ -13,7 +13,7 @@ from segzoo.weights._base import LoadableModel
 from segzoo.weights.conversion import convert_state_dict
 from segzoo.weights.identify import backbone_mismatch
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
-from segzoo.weights.state_dict import read_published, read_weights
+from segzoo.weights.state_dict import Weights, read_published, read_weights
 
 Match = Literal["name", "index"]
 
@@ -59,11 +59,11 @@ def checkpoint(
 
 
 def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, match: Match, min_fraction: float) -> LoadReport:
-    state, ckpt_classes, widths = _read(ckpt)
+    (state, metadata, key), ckpt_classes = _read(ckpt)
     if match == "name" and not (classes and ckpt_classes):
         problem = f"{ckpt} has no class names" if classes else "the dataset has no class names"
         raise ConfigError(f"init.match=name: {problem}. Set init.match=index to match classes by position.")
-    if widths:
+    if widths := metadata.get("widths"):
         _match_pruned_widths_(model, state, widths, len(ckpt_classes), ckpt)
     hint = backbone_mismatch("init.ckpt", state, model.state_dict())
     (state, layout), own = convert_state_dict(model, state), loadable_tensors(model)
@@ -71,6 +71,7 @@ def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, matc
     whole = [name for name in matching_shapes(own, state) if name not in rows]
     loaded = whole + [name for name in rows if rows[name]]
     note = _class_note(classes, ckpt_classes, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
+    note += f"; taken from {key!r} in the file" if key else ""
     report = LoadReport.of(ckpt, model, state, {name: name for name in loaded}, BACKBONE, note)
     report.require(min_fraction, f"init.ckpt={ckpt} init.min_share={min_fraction:g}", hint)
     for name in whole:
@@ -82,15 +83,13 @@ def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, matc
     return report
 
 
-def _read(ckpt: str) -> tuple[dict[str, Tensor], tuple[str, ...], Mapping[str, int]]:
-    """Read tensors, class names and the output channels of pruned convolutions.
-
-    Files of other libraries have neither class names nor pruned convolutions.
-    """
+def _read(ckpt: str) -> tuple[Weights, tuple[str, ...]]:
+    """Read a weight file and its class names, which other libraries lack."""
     if is_published(ckpt):
-        return *read_published(ckpt, f"init.ckpt={ckpt}"), {}
-    state, metadata = read_weights(ckpt)
-    return state, tuple(metadata.get("dataset", {}).get("classes", ())), metadata.get("widths", {})
+        state, classes = read_published(ckpt, f"init.ckpt={ckpt}")
+        return Weights(state, {}), classes
+    weights = read_weights(ckpt)
+    return weights, tuple(weights.metadata["dataset"]["classes"]) if weights.metadata else ()
 
 
 def _match_pruned_widths_(

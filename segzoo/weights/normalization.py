@@ -12,7 +12,7 @@ from segzoo.checkpoints.paths import is_published
 from segzoo.checkpoints.serialization import read_metadata
 from segzoo.types import IMAGENET, Normalization
 from segzoo.weights.conversion import detect_layout
-from segzoo.weights.state_dict import published, read_state
+from segzoo.weights.state_dict import published, read_weights
 
 CAFFE = Normalization((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
 BACKBONE_PREFIXES = ("layer1.0.", "features.0.", "backbone.layer1.0.")  # of torchvision's and timm's ImageNet backbones
@@ -40,7 +40,7 @@ def trained_normalization(weights: str) -> Normalization | None:
         return Normalization(tuple(mean), tuple(std))  # type: ignore[arg-type]
     if metadata := read_metadata(weights):
         return Normalization.of(metadata["dataset"])
-    return _from_names(read_state(weights))
+    return _from_names(read_weights(weights).tensors)
 
 
 def same_normalization(first: Normalization, second: Normalization) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -16,25 +16,34 @@ from segzoo.checkpoints.serialization import check_tensors, read_safetensors
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict
 
-WRAPPER_KEYS = ("state_dict", "model")  # under which other libraries' checkpoints store the weights
+# keys under which training code stores weights; averaged weights come first because their scores are the published ones
+EMA_KEYS = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "params_ema")
+KEYS = (*EMA_KEYS, "state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "params")
+PREFIXES = ("module.", "model.", "network.", "net.")  # of DDP, and of modules that hold the network
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a weight file by name, on the CPU."""
-    return read_weights(path)[0]
+class Weights(NamedTuple):
+    """Contents of a weight file.
+
+    Attributes:
+        tensors: by name, on the CPU.
+        metadata: that of a segzoo checkpoint, empty for files of other libraries.
+        key: dotted key of the state dict in the file, empty if it is stored directly.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: PlainDict
+    key: str = ""
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], PlainDict]:
+def read_weights(path: str | Path) -> Weights:
     """Read the tensors of a weight file and its segzoo metadata.
 
-    A state dict may be stored directly, or under the key ``state_dict`` or ``model``. The prefixes added by DDP (``module.``) and
-    torch.compile (``_orig_mod.``) are removed. Pickles are loaded with ``weights_only=True``.
+    A state dict may be stored directly or under one of the usual keys, of which moving averages are preferred. Prefixes that DDP,
+    torch.compile or an enclosing module add to all names are removed. Pickles are loaded with ``weights_only=True``.
 
     Args:
         path: as ``segzoo.checkpoints.paths.resolve_weight_file`` takes it.
-
-    Returns:
-        Tensors by name on the CPU, and the metadata, which is empty for files of other libraries.
 
     Raises:
         ConfigError: the file does not exist, is damaged, cannot be read, or holds no tensors.
@@ -49,16 +58,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], PlainDict]:
             f"{file} cannot be read as weights ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
             "Expected a .safetensors file, or a .pth file that holds tensors only (save it again from model.state_dict())."
         ) from error
-    for key in WRAPPER_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    tensors, key = _find_state_dict(content)
     if not tensors:
         raise ConfigError(
-            f"{file} holds no tensors by name. Expected a state dict, bare or under {' or '.join(map(repr, WRAPPER_KEYS))}."
+            f"{file} holds no tensors by name. Expected a state dict, stored directly or under a key such as 'state_dict'."
         )
     check_tensors(file, tensors)
-    return dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta
+    return Weights(dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta, key)
 
 
 def published(entry: str) -> Any:
@@ -107,8 +113,22 @@ def _read(file: Path) -> tuple[Any, PlainDict]:
     return torch.load(file, map_location="cpu", weights_only=True), {}
 
 
+def _find_state_dict(content: Any) -> tuple[dict[str, Tensor], str]:
+    """Find the tensors by name, and the dotted key that holds them."""
+    if not isinstance(content, Mapping):
+        return {}, ""
+    for key in KEYS:
+        tensors, inner = _find_state_dict(content.get(key))
+        if tensors:
+            return tensors, f"{key}.{inner}" if inner else key
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}, ""
+
+
 def _strip_prefixes(names: Iterable[str]) -> list[str]:
     names = [name.replace("_orig_mod.", "") for name in names]
-    while all(name.startswith("module.") for name in names):
-        names = [name.removeprefix("module.") for name in names]
+    while dotted := [name for name in names if "." in name]:
+        prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in dotted)), None)
+        if prefix is None:
+            break
+        names = [name.removeprefix(prefix) for name in names]
     return names
