@@ -22,10 +22,7 @@ IGNORE = 255  # train id of pixels that losses and scores leave out
 
 
 class DataError(ValueError):
-    """An invalid file of a data set.
-
-    The message names the file and suggests what to do.
-    """
+    """An invalid file of a data set, named with a suggestion."""
 
 
 class TrainingError(RuntimeError):
@@ -33,6 +30,14 @@ class TrainingError(RuntimeError):
 
     The message names the step or the settings and suggests what to do.
     """
+
+
+class InputTooSmall(ValueError):
+    """An image below a model's ``minimum`` height and width in pixels."""
+
+    def __init__(self, received: str, minimum: int):
+        super().__init__(f"{received}, expected at least {minimum} x {minimum} pixels: enlarge or pad the images")
+        self.minimum = minimum
 
 
 class ParityError(RuntimeError):

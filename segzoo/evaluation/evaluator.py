@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segzoo.data.image_io import printable
 from segzoo.data.loader import eval_batches
+from segzoo.data.paired_dataset import PairedDataset
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
@@ -111,7 +113,7 @@ def evaluate(
     rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
     with eval_mode(model), closing(rank_batches) as batches:
         for batch in _progress_bar(batches, len(dataset) // distributed.size):
-            image_confusion = _count_image(model, batch, info, protocol, layer_precision, mean_loss)
+            image_confusion = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss)
             confusion.merge(image_confusion)
             per_image_counts[batch.indices[0]] = image_confusion.class_counts()
             on_image(batch.indices[0] + 1)
@@ -122,15 +124,26 @@ def evaluate(
 
 
 def _count_image(
-    model: nn.Module, batch: Batch, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision, mean_loss: _MeanLoss
+    model: nn.Module,
+    batch: Batch,
+    dataset: Dataset,
+    info: DatasetInfo,
+    protocol: InferenceProtocol,
+    precision: Precision,
+    mean_loss: _MeanLoss,
 ) -> ConfusionMatrix:
     """Predict one image and count its pixels."""
     confusion = ConfusionMatrix(info.num_classes, info.ignore)
     try:
         confusion.update(_predict(model, batch, info, protocol, precision, mean_loss), batch.label)
     except ValueError as error:
-        raise DataError(f"{', '.join(batch.names)}: {error}") from error
+        raise DataError(f"{_location(dataset, batch.indices[0])}: {error}") from error
     return confusion
+
+
+def _location(dataset: Dataset, index: int) -> str:
+    """Path of an image, or its name if it has no file."""
+    return printable(dataset.scan()[index].image) if isinstance(dataset, PairedDataset) else dataset.name(index)
 
 
 class _MeanLoss:

@@ -16,7 +16,8 @@ from segzoo.device import Precision
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import upsample_argmax
-from segzoo.types import Logits
+from segzoo.messages import format_override
+from segzoo.types import InputTooSmall, Logits
 
 
 def forward(model: nn.Module, x: Tensor, precision: Precision) -> Logits:
@@ -66,16 +67,35 @@ def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtoc
         scaled = x if scale == 1.0 else resize(x, _scaled(size, scale), align_corners=False)
         for flipped in (False, True)[: 1 + protocol.flip]:
             view = scaled.flip(3) if flipped else scaled
-            probabilities = (
-                _sliding_window(model, view, protocol, precision)
-                if protocol.mode == "slide"
-                else _whole_image(model, view, size, protocol, precision)
-            )
+            try:
+                probabilities = (
+                    _sliding_window(model, view, protocol, precision)
+                    if protocol.mode == "slide"
+                    else _whole_image(model, view, size, protocol, precision)
+                )
+            except InputTooSmall as error:
+                raise ValueError(_too_small(error, size, scale, protocol)) from error
             if tuple(probabilities.shape[-2:]) != size:
                 probabilities = resize(probabilities, size, align_corners=False)
             total += probabilities.flip(3) if flipped else probabilities
             passes += 1
     return total / passes
+
+
+def _too_small(error: InputTooSmall, size: tuple[int, ...], scale: float, protocol: InferenceProtocol) -> str:
+    """Name what is too small: the windows, the scale or the image."""
+    limit = f"below the model's minimum of {error.minimum} x {error.minimum}"
+    if protocol.mode == "slide":
+        crop = [max(side, error.minimum) for side in protocol.crop or ()]
+        return f"the windows crop={list(protocol.crop or ())} are {limit} pixels. Set at least {format_override('crop', crop)}."
+    if scale >= 1:
+        return str(error)
+    height, width = _scaled(size, scale)
+    smallest = math.ceil(100 * error.minimum / min(size)) / 100
+    return (
+        f"the scale {scale:g} makes {height} x {width} of {size[0]} x {size[1]} pixels (H x W), {limit}. Use scales of at least "
+        f"{smallest:g} for this image."
+    )
 
 
 def window_starts(size: int, crop: int, step: int) -> list[int]:

@@ -17,7 +17,7 @@ from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.layers.upsample_argmax import upsample_argmax
-from segzoo.types import DatasetInfo, Logits
+from segzoo.types import DatasetInfo, InputTooSmall, Logits
 
 MIN_INPUT = 32  # smallest height and width in pixels, of which a backbone of stride 32 leaves one pixel
 
@@ -139,7 +139,7 @@ class SegModel(nn.Module, ABC):
         if not x.is_floating_point():
             raise ValueError(f"{received}, expected normalized floats: subtract the mean and divide by the std, or call predict()")
         if x.shape[2] < MIN_INPUT or x.shape[3] < MIN_INPUT:
-            raise ValueError(f"{received}, expected at least {MIN_INPUT} x {MIN_INPUT} pixels: enlarge or pad the images")
+            raise InputTooSmall(received, MIN_INPUT)
 
     @torch.no_grad()
     def predict(self, image: np.ndarray) -> np.ndarray:

@@ -166,6 +166,14 @@ def test_invalid_settings_are_reported_together():
         DATA.build("folder", "train", root="x", classes=("a", "b"), images="{stem}.*", val_ratio=0.0)
 
 
+def test_a_second_mask_of_an_image_is_named(tmp_path):
+    for name in ("benign (1).png", "benign (1)_mask.png", "benign (1)_mask_1.png"):  # as in BUSI
+        save(tmp_path / "benign" / name, np.zeros((6, 8), np.uint8))
+    options = {"images": "benign/{stem}.png", "labels": "benign/{stem}_mask.png", "val_ratio": 1.0}
+    with pytest.raises(DataError, match=r"1 of 2 have no label .*: benign \(1\)_mask_1\."):
+        len(build_folder(tmp_path, "val", **options))
+
+
 def test_data_sets_can_be_pickled(tmp_path):
     make_pairs(tmp_path, *SPLIT_FOLDERS)
     data = pickle.loads(pickle.dumps(build_folder(tmp_path)))

@@ -53,6 +53,18 @@ def test_gray_masks_of_few_bits_are_not_scaled_to_255(tmp_path, bits, row, expec
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), [expected])
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_palette_masks_of_any_depth_are_read_as_indices(tmp_path, bits, form):
+    indices = (np.arange(35).reshape(5, 7) * 29 % 2**bits).astype(np.uint8)
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 3 << bits, dtype=np.uint8).tobytes())
+    options = {"bits": bits} if form == "PNG" else {}
+    path = save(tmp_path / "m", image, form, **options)
+    assert form != "PNG" or path.read_bytes()[24] == bits
+    np.testing.assert_array_equal(read_mask(path), indices)
+
+
 def test_unsuitable_masks_are_rejected_with_a_hint(tmp_path):
     rgb = np.zeros((4, 6, 3), np.uint8)
     rgb[:, 2:4], rgb[:, 4:] = (128, 0, 0), (0, 128, 0)

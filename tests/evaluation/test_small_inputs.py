@@ -1,0 +1,31 @@
+"""Images, scales and windows that are too small for a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from image_files import build_folder, noise, save
+from small_models import build
+
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.types import DataError
+
+CASES = {
+    "image": ((20, 24), {}, r"images/val/1\.png: .*received \(1, 3, 20, 24\).* at least 32 x 32 pixels: enlarge or pad the images"),
+    "scale": ((64, 40), {"scales": (0.5, 1.0)}, r"images/val/1\.png: the scale 0.5 makes 32 x 20 of 64 x 40 pixels .*Use scales of at least 0.8 "),
+    "window": (
+        (64, 40),
+        {"mode": "slide", "crop": (16, 40)},
+        r"images/val/1\.png: the windows crop=\[16, 40\] are below the model's minimum of 32 x 32 pixels. Set at least 'crop=\[32,40\]'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_too_small_is_named(tmp_path, case):
+    size, options, expected = CASES[case]
+    save(tmp_path / "images/val/1.png", noise(*size))
+    save(tmp_path / "labels/val/1.png", np.zeros(size, np.uint8))
+    data = build_folder(tmp_path, "val")
+    with pytest.raises(DataError, match=expected):
+        evaluate(build("fcn_dilated", num_classes=3), data, data.info, device="cpu", workers=0, **options)
