@@ -185,7 +185,7 @@ def _size_errors(config: PlainMapping, model: SegModel) -> list[str]:
     """Run a forward pass on the meta device to detect small crops."""
     import torch
 
-    from segzoo.layers.shapes_only import ShapesOnly
+    from segzoo.layers.modes import ShapesOnly
 
     crop = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
     if None in crop:

@@ -1,11 +1,14 @@
-"""Temporary evaluation mode."""
+"""Temporary modes: evaluation, and shapes without values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
@@ -21,3 +24,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+class ShapesOnly(TorchFunctionMode):
+    """Skip batch norm in a ``with`` block, because it changes no shape.
+
+    On the meta device, PyTorch decomposes every batch norm into some twenty operations, which is most of a forward pass. A batch with one
+    value per channel still reaches PyTorch, which rejects it in training.
+    """
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is F.batch_norm and args[0].numel() > args[0].shape[1]:
+            return args[0]
+        return func(*args, **(kwargs or {}))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_models import on_meta
 
-from segzoo.layers.shapes_only import ShapesOnly
+from segzoo.layers.modes import ShapesOnly
 
 
 def test_shapes_equal_those_of_a_whole_forward_pass():
