@@ -95,11 +95,7 @@ def evaluate(
         distributed: the ranks, which each evaluate a part of the images. All of them get the scores of the whole set.
         device, precision: device of the model and precision of its layers.
         workers: number of data loading processes. 0 loads in the main process.
-        mode: ``whole`` images, or ``slide`` for overlapping windows.
-        crop, stride: window size and stride (H, W) in pixels, for ``slide``. A stride of None is two thirds of the crop.
-        scales: scale factors of the image size.
-        flip: also average over the horizontally flipped image.
-        pad_multiple, resize_multiple: pad or enlarge whole images to sides of a multiple plus 1, see ``InferenceProtocol``.
+        mode, crop, stride, scales, flip, pad_multiple, resize_multiple: see ``InferenceProtocol``.
 
     Raises:
         ConfigError: if settings contradict each other, or ``device=cuda`` without CUDA.
