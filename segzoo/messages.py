@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import unicodedata
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-
-MAX_CLASS_NAME = 100  # characters
-BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder the text around them
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
@@ -69,19 +65,3 @@ def _is_other_type(text: str) -> bool:
     except ValueError:
         return text.lower() in ("null", "true", "false")
     return True
-
-
-def class_name_errors(classes: tuple[str, ...]) -> list[str]:
-    """Errors in class names that no table could show."""
-    problems = [_class_name_problem(name) for name in classes]
-    return [f"the name of class {index} {problem}. Rename it." for index, problem in enumerate(problems) if problem]
-
-
-def _class_name_problem(name: object) -> str | None:
-    if not isinstance(name, str):
-        return f"is of type {type(name).__name__}, expected text"
-    if not name.strip():
-        return "is empty"
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in BIDI_CONTROLS for char in name):
-        return f"({name[:40]!a}) contains control characters, expected printable text on one line"
-    return f"has {len(name)} characters, expected at most {MAX_CLASS_NAME}" if len(name) > MAX_CLASS_NAME else None

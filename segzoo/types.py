@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from segzoo.messages import class_name_errors
+from segzoo.class_names import background_id, class_name_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,6 +154,11 @@ class DatasetInfo:
     def normalization(self) -> Normalization:
         return Normalization(self.mean, self.std)
 
+    @property
+    def background(self) -> int | None:
+        """Train id of the background class, if there is one."""
+        return background_id(self.classes)
+
     def to_dict(self) -> PlainDict:
         """Convert to plain JSON-compatible containers."""
         return asdict(self)
@@ -235,24 +240,3 @@ class DistillationLoss(Protocol):
         ...
 
     def __call__(self, x: Tensor, logits: Logits, forward: Callable[[nn.Module, Tensor], Logits]) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one data set under one protocol, as fractions.
-
-    ``per_class[name]`` holds ``iou``, ``acc`` and ``pixels``.
-    """
-
-    miou: float
-    macc: float
-    aacc: float
-    fwiou: float
-    per_class: dict[str, dict[str, float | int | None]]
-    classes_present: int
-    images: int
-    loss: float | None = None
-
-    def to_dict(self) -> PlainDict:
-        """Convert to plain JSON-compatible containers."""
-        return asdict(self)

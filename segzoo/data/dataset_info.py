@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.messages import class_name_errors, did_you_mean
+from segzoo.class_names import class_name_errors
+from segzoo.messages import did_you_mean
 from segzoo.registry import Range
 from segzoo.types import IGNORE, IMAGENET, DatasetInfo
+from segzoo.visualization.palette import default_palette
 
 Color = Annotated[tuple[int, int, int], Range(0, 255)]
 LabelMap = dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]]
@@ -28,7 +30,7 @@ def make_dataset_info(
 
     Without a palette, each class gets a distinct color.
     """
-    colors = distinct_colors(len(classes)) if palette is None else palette
+    colors = default_palette(classes) if palette is None else palette
     return DatasetInfo(title, classes, colors, mean, std, label_map=dict(label_map or {}))
 
 
@@ -76,18 +78,3 @@ def unknown_class_error(name: str, choices: tuple[str, ...]) -> str:
     """
     listed = ", ".join(choices[:30]) + (", ..." if len(choices) > 30 else "")
     return f"{name!r} is not known.{did_you_mean(name, choices)} Valid: {listed}."
-
-
-def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Color table of Pascal VOC, extended to any number of classes.
-
-    The bits of the class index are distributed over the three channels, most significant channel bit first.
-    """
-    colors = []
-    for index in range(count):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-        colors.append(tuple(channels))
-    return tuple(colors)

@@ -5,13 +5,37 @@ Training and evaluation share this code, so their scores agree.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from segzoo.types import IGNORE, DataError, Scores
+from segzoo.class_names import background_id
+from segzoo.types import IGNORE, DataError, PlainDict
 
 COUNTS = ("hit", "labeled", "predicted")  # the rows of ``ConfusionMatrix.class_counts``
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one data set under one protocol, as fractions.
+
+    ``per_class[name]`` holds ``iou``, ``acc``, ``pixels``, ``precision`` and ``f1``.
+    """
+
+    miou: float
+    macc: float
+    aacc: float
+    fwiou: float
+    per_class: dict[str, dict[str, float | int | None]]
+    classes_present: int
+    images: int
+    loss: float | None = None
+    miou_foreground: float | None = None  # without the background; None if there is none
+
+    def to_dict(self) -> PlainDict:
+        """Convert to plain JSON-compatible containers."""
+        return asdict(self)
 
 
 class ConfusionMatrix:
@@ -123,9 +147,12 @@ class ConfusionMatrix:
         """Compute the scores, as fractions.
 
         A class is present if any pixel is labeled with it. ``miou`` and ``macc`` are means over the present classes, and an absent class
-        has ``None`` for iou and acc, so the mean has the same denominator for every model. Pixels wrongly predicted as an absent class
-        still count as misses of their own class. Tools that average over every class with a label or a prediction (mmsegmentation,
+        has ``None`` for all of its scores, so the mean has the same denominator for every model. Pixels wrongly predicted as an absent
+        class still count as misses of their own class. Tools that average over every class with a label or a prediction (mmsegmentation,
         torchmetrics) score an absent class 0 as soon as one pixel is predicted as it. If every class is labeled, all tools agree.
+
+        The acc of a class is its recall. Its precision is None if no pixel is predicted as the class. ``miou_foreground`` leaves out the
+        background, if the first class is named like one.
 
         Args:
             classes: K distinct names, in the order of the train ids.
@@ -152,9 +179,12 @@ class ConfusionMatrix:
                 "iou": float(iou[k]) if present[k] else None,
                 "acc": float(acc[k]) if present[k] else None,
                 "pixels": int(pixels[k]),
+                "precision": float(hits[k] / predicted[k]) if present[k] and predicted[k] else None,
+                "f1": float(2 * hits[k] / (pixels[k] + predicted[k])) if present[k] else None,
             }
             for k, name in enumerate(classes)
         }
+        foreground = iou[1:][present[1:]] if background_id(classes) == 0 else iou[:0]
         return Scores(
             miou=float(iou[present].mean()),
             macc=float(acc[present].mean()),
@@ -164,6 +194,7 @@ class ConfusionMatrix:
             classes_present=int(present.sum()),
             images=images,
             loss=loss,
+            miou_foreground=float(foreground.mean()) if foreground.size else None,
         )
 
 

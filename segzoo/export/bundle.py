@@ -15,10 +15,11 @@ import segzoo.image_decoder as image_decoder
 from segzoo.export.bundle_check import check_reader
 from segzoo.io import sha256, write_atomically
 from segzoo.types import DatasetInfo, PlainDict
+from segzoo.visualization import drawing
 
 NOTES = """Contents and licenses
 =====================
-predict.py and image_decoder.py are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime 1.17 or
+predict.py, drawing.py and image_decoder.py are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime 1.17 or
 newer (MIT), which are not included.
 model.onnx contains weights trained on the data set '{data}', and test.png is one of its images. The license terms of that data set and of
 any pretrained weights apply to them. Ask whoever trained the network before you redistribute either.
@@ -42,7 +43,7 @@ def write_bundle(
         ParityError: the bundle reads images to other pixels than segzoo does. The bundle is deleted.
     """
     labels = labels.astype(np.uint8)
-    card = metadata | info.to_dict() | {"hw": hw, "model_sha256": sha256(model)}
+    card = metadata | info.to_dict() | {"background": info.background, "hw": hw, "model_sha256": sha256(model)}
     card["test_labels_sha256"] = hashlib.sha256(labels.tobytes()).hexdigest()
     script = Path(__file__).with_name("bundle_predict.py")
     path = model.with_name("bundle.zip")
@@ -51,6 +52,7 @@ def write_bundle(
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.write(model, "model.onnx")
             archive.write(script, "predict.py")
+            archive.write(drawing.__file__, "drawing.py")
             archive.write(image_decoder.__file__, "image_decoder.py")
             archive.writestr("card.json", json.dumps(card, indent=2) + "\n")
             archive.writestr("NOTES.txt", NOTES.format(data=info.name))

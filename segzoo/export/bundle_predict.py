@@ -23,6 +23,7 @@ try:
     from PIL import Image
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install numpy pillow onnxruntime") from None
+from drawing import overlay, with_legend  # type: ignore[import-not-found]  # lies next to this file in a bundle
 
 from image_decoder import SUFFIXES, decode_rgb  # type: ignore[import-not-found]
 
@@ -78,13 +79,14 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def write_results(path: Path, labels: np.ndarray, info: dict[str, Any], image: np.ndarray) -> None:
-    """Write the label map as palette PNG, with an overlay."""
-    colors = np.array(info["palette"], np.uint8)
+    """Write the label map as palette PNG, and an overlay."""
+    palette, background = info["palette"], info["background"]
     label_map = Image.fromarray(labels.astype(np.uint8), "P")
-    label_map.putpalette(colors.flatten().tolist())
+    label_map.putpalette([channel for color in palette for channel in color])
     label_map.save(path)
-    blended = (image * 0.5 + colors[labels] * 0.5).astype(np.uint8)
-    Image.fromarray(blended).save(overlay_path(path), quality=90)
+    hidden = () if background is None else (background,)
+    image = with_legend(overlay(image, labels, palette, hidden), [labels], info["classes"], palette, hidden)
+    Image.fromarray(image).save(overlay_path(path), quality=90)
 
 
 def overlay_path(path: Path) -> Path:

@@ -15,7 +15,7 @@ from torch import nn
 
 from segzoo.export.formats import MAX_SIDE, MIN_SIDE
 from segzoo.types import DatasetInfo, Images, ParityError, PlainDict
-from segzoo.visualization import comparison_panel, image_grid
+from segzoo.visualization.panels import comparison_grid, comparison_panel
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
 NUM_IMAGES = 8
@@ -136,5 +136,5 @@ def _save_mismatch(comparison: _Comparison, info: DatasetInfo, path: Path) -> No
     from PIL import Image
 
     expected, actual = comparison.expected.astype(np.uint8), comparison.actual.astype(np.uint8)
-    panel = comparison_panel(comparison.image, expected, actual, info, "network, export")
-    Image.fromarray(image_grid([panel])).save(path)
+    panel = comparison_panel(comparison.image, expected, actual, info, ("image", "network", "export", "differences"))
+    Image.fromarray(comparison_grid([panel], [(expected, actual)], info)).save(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from segzoo.data.dataset_info import unknown_class_error
 from segzoo.data.image_io import printable, read_image
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.image_source import find_images
 from segzoo.inference.protocol import InferenceProtocol, PostProcessor
 from segzoo.inference.segment import segment_image
 from segzoo.io import write_atomically
-from segzoo.layers.modes import eval_mode
+from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
-from segzoo.registry import Range
+from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, DatasetInfo, PlainDict
-from segzoo.visualization import IGNORED, overlay, with_legend
+from segzoo.visualization.drawing import IGNORED, overlay, with_legend
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -48,6 +49,7 @@ def predict_images(
     resize_multiple: Annotated[int, Range(2, 256)] | None = None,
     overlays: Literal["png", "jpg", "none"] = "png",
     alpha: Annotated[float, Range(0, 1)] = 0.5,
+    hide: tuple[str, ...] | None = None,
 ) -> PlainDict:
     """Write a label map and an overlay for every image found.
 
@@ -61,13 +63,13 @@ def predict_images(
         source: an image, a folder or a quoted glob pattern.
         device, precision, mode, crop, stride, scales, flip, pad_multiple, resize_multiple: as in ``evaluate``.
         overlays: file format of the overlays. ``none`` skips them.
-        alpha: opacity of the class colors over the image, 0 to 1.
+        alpha, hide: opacity of the class colors in overlays, 0 to 1, and classes that stay clear. None hides the background class.
 
     Returns:
         Numbers of ``images`` and of those ``done_before``, ``folder`` of the results, ``seconds``, sentences on ``skipped`` files.
 
     Raises:
-        ConfigError: if the source contains no image or settings contradict each other.
+        ConfigError: if the source contains no image, a hidden class does not exist, or settings contradict each other.
         DataError: if images could not be labeled. The message lists all of them.
         OSError: if the disk is full or read-only.
     """
@@ -76,13 +78,12 @@ def predict_images(
     images, skipped = find_images(source, output_dir, resumed)
     tasks = [(path, _result_files(output_dir, name, overlays)) for path, name in images]
     missing = [(path, files) for path, files in tasks if not (resumed and _is_complete(files))]
-    errors, start = [], time.perf_counter()
-    model.to(layer_precision.device)
-    with eval_mode(model):
+    hidden, errors, start = _hidden_ids(info, hide), [], time.perf_counter()
+    with eval_mode(model.to(layer_precision.device)), channels_last(model):
         for path, files in _progress_bar(missing):
             try:
-                image = read_image(path)
-                _write_results(files, image, _label_image(model, image, info, protocol, layer_precision), info, alpha)
+                image, label = _label_image(model, path, info, protocol, layer_precision)
+                _write_results(files, image, label, info, alpha, hidden)
             except (ValueError, OSError) as error:
                 errors.append(_image_error(path, error))
     if errors:
@@ -104,10 +105,12 @@ def _is_complete(files: list[Path]) -> bool:
         return False
 
 
-def _write_results(files: list[Path], image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float) -> None:
+def _write_results(
+    files: list[Path], image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float, hidden: Sequence[int]
+) -> None:
     """Write the files of ``_result_files``, the label map last."""
     for overlay_path in files[1:]:
-        write_overlay(overlay_path, image, label, info, alpha)
+        write_overlay(overlay_path, image, label, info, alpha, hidden)
     write_labels(files[0], label, info)
 
 
@@ -128,13 +131,23 @@ def _failed_summary(num_failed: int, num_images: int) -> str:
     return f"{num_failed} of {num_images} images could not be labeled ({num_images - num_failed} are done):"
 
 
+def _hidden_ids(info: DatasetInfo, hide: tuple[str, ...] | None) -> list[int]:
+    """Train ids of the classes that stay clear in overlays."""
+    if hide is None:
+        return [] if info.background is None else [info.background]
+    if unknown := [name for name in hide if name not in info.classes]:
+        raise ConfigError([f"hide: the class {unknown_class_error(name, info.classes)}" for name in unknown])
+    return [info.classes.index(name) for name in hide]
+
+
 def _label_image(
-    model: nn.Module, image: np.ndarray, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision
-) -> np.ndarray:
-    """Label one image, (H, W, 3) uint8 -> (H, W) class ids."""
+    model: nn.Module, path: Path, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read one image, (H, W, 3) uint8, and label it as (H, W) class ids."""
+    image = read_image(path)
     batch = torch.from_numpy(image)[None]
     x = normalize(batch, info, precision.device)
-    return segment_image(model, x, batch, protocol, precision)[0].cpu().numpy()
+    return image, segment_image(model, x, batch, protocol, precision)[0].cpu().numpy()
 
 
 def write_labels(path: Path, label: np.ndarray, info: DatasetInfo) -> None:
@@ -154,19 +167,20 @@ def write_labels(path: Path, label: np.ndarray, info: DatasetInfo) -> None:
     write_atomically(path, lambda file: png.save(file, "PNG"), durable=False)
 
 
-def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float) -> None:
-    """Write the image blended with its class colors, above a legend.
+def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float, hidden: Sequence[int]) -> None:
+    """Write the image with its regions tinted and outlined, above a legend.
 
-    The suffix of ``path`` chooses PNG or JPEG. The legend lists the classes that occur in the label map.
+    The suffix of ``path`` chooses PNG or JPEG. The legend lists the visible classes of the label map.
     """
     from PIL import Image
 
-    blended = Image.fromarray(with_legend(overlay(image, label, info, alpha), [label], info))
+    tinted = overlay(image, label, info.palette, hidden, alpha)
+    drawn = Image.fromarray(with_legend(tinted, [label], info.classes, info.palette, hidden))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".jpg":
-        write_atomically(path, lambda file: blended.save(file, "JPEG", quality=92), durable=False)
+        write_atomically(path, lambda file: drawn.save(file, "JPEG", quality=92), durable=False)
     else:
-        write_atomically(path, lambda file: blended.save(file, "PNG"), durable=False)
+        write_atomically(path, lambda file: drawn.save(file, "PNG"), durable=False)
 
 
 def _progress_bar(images: list[tuple[Path, list[Path]]]) -> Iterable[tuple[Path, list[Path]]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -33,7 +31,7 @@ class PostProcessor(Protocol):
 class InferenceProtocol:
     """Inference settings that affect the predicted labels.
 
-    Only scores taken under the same protocol may be compared.
+    Only scores taken under the same settings may be compared.
 
     Attributes:
         mode: ``whole`` images, or ``slide`` for overlapping windows whose class probabilities are averaged.
@@ -95,14 +93,6 @@ class InferenceProtocol:
         if self.crop:
             values["stride"] = list(self.step)
         return values | {"label_resolution": "original", "absent_classes": "left out of the mean"}
-
-    @property
-    def id(self) -> str:
-        """Short hash of ``to_dict()``.
-
-        Scores with different ids must not be ranked against each other.
-        """
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
 
     @property
     def step(self) -> tuple[int, int]:

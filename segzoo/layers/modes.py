@@ -1,4 +1,4 @@
-"""Temporary modes: evaluation, and shapes without values."""
+"""Temporary modes: evaluation, channels last, and shapes without values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -24,6 +25,22 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def channels_last(model: nn.Module) -> Iterator[None]:
+    """Keep convolution weights in NHWC order during a ``with`` block.
+
+    Afterwards they have their own memory format again. Weights that already are channels last are not copied.
+    """
+    originals = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dim() == 4]
+    for parameter, data in originals:
+        parameter.data = data.contiguous(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for parameter, data in originals:
+            parameter.data = data
 
 
 class ShapesOnly(TorchFunctionMode):

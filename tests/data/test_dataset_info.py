@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segzoo.messages import MAX_CLASS_NAME
+from segzoo.class_names import MAX_CLASS_NAME
 from segzoo.registry import DATA, ConfigError
 from segzoo.types import DatasetInfo
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from image_files import SPLIT_FOLDERS, build_folder, make_pairs, noise, save, settings_from
 
-from segzoo.data.dataset_info import distinct_colors
 from segzoo.registry import DATA, ConfigError
 from segzoo.types import IGNORE, DataError
+from segzoo.visualization.palette import OKABE_ITO
 
 LAYOUTS = {
     "folder per split": (*SPLIT_FOLDERS, {}),
@@ -41,7 +41,7 @@ def test_folder_layouts(tmp_path, layout):
 
 def test_no_file_is_opened_before_first_use(tmp_path, monkeypatch):
     data = build_folder(tmp_path / "absent")
-    assert data.info.num_classes == 3 and data.info.palette == distinct_colors(3)
+    assert data.info.num_classes == 3 and data.info.palette == OKABE_ITO[:3]
     with pytest.raises(DataError, match=r"absent is not a folder.*images/train/\{stem\}\.\*.*SEGZOO_DATA"):
         len(data)
     make_pairs(tmp_path / "absent", *SPLIT_FOLDERS)
@@ -50,10 +50,13 @@ def test_no_file_is_opened_before_first_use(tmp_path, monkeypatch):
     assert data.name(1) == "b"
 
 
-def test_default_colors_are_those_of_pascal_voc():
+def test_voc_has_its_official_colors():
     name, options = settings_from("voc")
-    assert DATA.build(name, "val", **options).info.palette == distinct_colors(21)
-    assert len(set(distinct_colors(5000))) == 5000
+    expected = []
+    for index in range(21):  # the color map of VOC's development kit
+        bits = [[index >> (3 * digit + channel) & 1 for digit in range(8)] for channel in range(3)]
+        expected.append(tuple(sum(bit << (7 - digit) for digit, bit in enumerate(channel)) for channel in bits))
+    assert DATA.build(name, "val", **options).info.palette == tuple(expected)
 
 
 def test_missing_images_and_labels_are_both_listed(tmp_path):

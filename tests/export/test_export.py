@@ -134,6 +134,19 @@ def run_bundle(folder, *args):
     return subprocess.run([sys.executable, "-c", RUN_SCRIPT.format(args=args)], cwd=folder, capture_output=True, text=True)
 
 
+def stored_metadata(file):
+    """Read the metadata of an exported file as its own runtime does."""
+    if file.endswith(".onnx"):
+        return json.loads(onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map["segzoo"])
+    if file.endswith(".xml"):
+        import openvino
+
+        return json.loads(openvino.Core().read_model(file).get_rt_info("segzoo").astype(str))
+    extra = {"segzoo": ""}
+    torch.export.load(file, extra_files=extra)
+    return json.loads(extra["segzoo"])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -161,6 +174,7 @@ def test_exported_files_pass_the_parity_check_on_sizes_never_traced(tmp_path, op
     assert result["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir() if path.name != "bundle.zip")
     files = {"torch_export": ["model.pt2"], "openvino": ["model.bin", "model.xml"]}.get(options.get("format", ""), ["model.onnx"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.zip"] * bool(result["bundle"]) + files
+    assert stored_metadata(result["file"])["dataset"] == json.loads(json.dumps(NoiseData.info.to_dict()))
     if result["bundle"]:
         assert onnx.load(tmp_path / "model.onnx", load_external_data=False).ir_version == 9  # onnxruntime 1.17 reads no newer one
         zipfile.ZipFile(result["bundle"]).extractall(tmp_path / "unpacked")
@@ -199,6 +213,7 @@ def test_a_bundle_runs_its_self_test_and_labels_images(bundle):
     assert sorted(path.name for path in bundle.iterdir()) == [
         "NOTES.txt",
         "card.json",
+        "drawing.py",
         "image_decoder.py",
         "model.onnx",
         "predict.py",
@@ -213,7 +228,8 @@ def test_a_bundle_runs_its_self_test_and_labels_images(bundle):
 
     label_map = Image.open(bundle / "predicted" / "test.png")
     assert label_map.mode == "P" and (np.asarray(label_map) == np.asarray(Image.open(bundle / "test_labels.png"))).all()
-    assert (bundle / "predicted" / "test_overlay.jpg").exists()
+    with Image.open(bundle / "predicted" / "test_overlay.jpg") as overlay, Image.open(bundle / "test.png") as image:
+        assert overlay.width >= image.width and overlay.height > image.height, "above a legend"
 
 
 @pytest.mark.slow

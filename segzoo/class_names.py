@@ -1,0 +1,35 @@
+"""Rules for the names of classes."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+MAX_CLASS_NAME = 100  # characters
+BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder the text around them
+BACKGROUND_NAMES = ("background", "bg", "hintergrund", "背景", "배경")
+
+
+def background_id(classes: Sequence[str]) -> int | None:
+    """Train id of the background class, if there is one.
+
+    It is the first class if its name is one of ``BACKGROUND_NAMES``. Case, spaces and underscores do not matter, as in ``_background_``.
+    """
+    return 0 if re.sub(r"[\W_]", "", classes[0]).casefold() in BACKGROUND_NAMES else None
+
+
+def class_name_errors(classes: tuple[str, ...]) -> list[str]:
+    """Errors in class names that no table could show."""
+    problems = [_class_name_problem(name) for name in classes]
+    return [f"the name of class {index} {problem}. Rename it." for index, problem in enumerate(problems) if problem]
+
+
+def _class_name_problem(name: object) -> str | None:
+    if not isinstance(name, str):
+        return f"is of type {type(name).__name__}, expected text"
+    if not name.strip():
+        return "is empty"
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in BIDI_CONTROLS for char in name):
+        return f"({name[:40]!a}) contains control characters, expected printable text on one line"
+    return f"has {len(name)} characters, expected at most {MAX_CLASS_NAME}" if len(name) > MAX_CLASS_NAME else None

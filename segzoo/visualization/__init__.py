@@ -1,0 +1,1 @@
+"""Visualization of label maps: colors, overlays, legends and comparison panels."""

@@ -1,0 +1,202 @@
+"""Overlays and legends of label maps.
+
+A bundle contains a copy of this file, so it imports nothing but NumPy and Pillow.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Color = Sequence[int]  # red, green and blue, 0 to 255
+
+IGNORED = (255, 255, 255)  # color of ignored pixels
+PAPER, INK = (250, 250, 250), (20, 20, 20)
+MAX_LETTERS = 60  # longer names are truncated in legends
+# File names of fonts with many letters, which Pillow searches in the system's folders. Its built-in font has Latin letters only.
+FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSansSC-Regular.otf"),
+    *("wqy-microhei.ttc", "wqy-zenhei.ttc", "SourceHanSansSC-Regular.otf", "DroidSansFallbackFull.ttf", "DroidSansFallback.ttf"),
+    *("arial.ttf", "msyh.ttc", "simhei.ttf", "simsun.ttc", "meiryo.ttc", "malgun.ttf"),  # Windows
+    *("Arial Unicode.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "STHeiti Light.ttc"),  # macOS
+)
+
+
+def colorize(label: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """Color a label map (H, W) as (H, W, 3) uint8.
+
+    Ids outside the palette, such as ignore, become white.
+    """
+    return np.array([*palette, IGNORED], np.uint8).take(label, axis=0, mode="clip")
+
+
+def overlay(
+    image: np.ndarray, label: np.ndarray, palette: Sequence[Color], hidden: Collection[int] = (), alpha: float = 0.5
+) -> np.ndarray:
+    """Tint and outline the regions of an image in their colors.
+
+    Ignored pixels and hidden classes stay clear.
+
+    Args:
+        image: (H, W, 3) uint8.
+        label: (H, W) train ids.
+        palette: color of each class.
+        hidden: train ids that stay clear, such as that of the background.
+        alpha: opacity of the tint, 0 to 1. Outlines are opaque.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    shown = np.array([k not in hidden for k in range(len(palette))] + [False]).take(label, mode="clip")
+    edges, view, opacity = shown & outlines(label), image.copy(), np.float32(alpha)
+    view[shown] = np.round((1 - opacity) * image[shown] + opacity * colorize(label[shown], palette))
+    view[edges] = colorize(label[edges], palette)
+    return view
+
+
+def outlines(label: np.ndarray) -> np.ndarray:
+    """Find the pixels next to another label.
+
+    The outline of a region is 2 pixels wide in images of up to 1000 pixels, and proportionally wider in larger ones.
+
+    Shapes:
+        (H, W) -> (H, W) bool
+    """
+    width = max(2, round(max(label.shape) / 500))
+    near = np.zeros(label.shape, bool)
+    for axis in (0, 1):
+        labels, flags = np.moveaxis(label, axis, 0), np.moveaxis(near, axis, 0)
+        for distance in range(1, min(width, len(labels) - 1) + 1):
+            differs = labels[distance:] != labels[:-distance]
+            flags[distance:] |= differs
+            flags[:-distance] |= differs
+    return near
+
+
+def with_legend(
+    image: np.ndarray, labels: Iterable[np.ndarray], classes: Sequence[str], palette: Sequence[Color], hidden: Collection[int] = ()
+) -> np.ndarray:
+    """Append a legend of the visible classes in ``labels`` below an image.
+
+    The classes are listed in the order of their ids. An image narrower than a class name is widened at its right.
+    """
+    entries = class_entries(labels, classes, palette, hidden)
+    strips = [image, legend(entries, image.shape[1], font_size(image))] if entries else [image]
+    width = max(strip.shape[1] for strip in strips)
+    return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=PAPER[0]) for s in strips])
+
+
+def class_entries(
+    labels: Iterable[np.ndarray], classes: Sequence[str], palette: Sequence[Color], hidden: Collection[int] = ()
+) -> list[tuple[str, Color]]:
+    """List the text and color of every visible class in label maps.
+
+    The text is the name, or the number of the class if no font has the letters of its name.
+    """
+    present = sorted({min(int(value), len(classes)) for label in labels for value in np.unique(label)} - set(hidden))
+    shown, colors = [*(name[:MAX_LETTERS] for name in classes), "ignored"], [*palette, IGNORED]
+    return [(printable(shown[k], f"class {k}"), colors[k]) for k in present]
+
+
+def legend(entries: Sequence[tuple[str, Color]], width: int, size: int) -> np.ndarray:
+    """Draw color swatches and names, wrapped into rows.
+
+    Args:
+        entries: text and color of each swatch.
+        width: width of the strip in pixels. An entry that is wider widens it.
+        size: font height in pixels.
+    """
+    gap, positions = size // 2, []
+    lengths = [size + size // 3 + text_length(text, size) for text, _ in entries]
+    width = max([width, *(length + 2 * gap for length in lengths)])
+    x, y = gap, gap
+    for (text, color), length in zip(entries, lengths, strict=True):
+        if x > gap and x + length + gap > width:
+            x, y = gap, y + size + gap
+        positions.append((x, y, text, color))
+        x += length + 2 * gap
+    strip = Image.new("RGB", (width, y + size + gap), PAPER)
+    draw = ImageDraw.Draw(strip)
+    for x, y, text, color in positions:
+        draw.rectangle((x, y, x + size, y + size), fill=tuple(color), outline=INK)
+        draw.text((x + size + size // 3, y + size // 2), text, fill=INK, font=font_for(text, size), anchor="lm")
+    return np.asarray(strip)
+
+
+def font_size(image: np.ndarray) -> int:
+    """Readable font height in pixels for an image."""
+    return max(12, round((image.shape[0] * image.shape[1]) ** 0.5 / 32))
+
+
+def text_length(text: str, size: int) -> int:
+    """Width of a text in pixels."""
+    return int(np.ceil(font_for(text, size).getlength(text)))
+
+
+def printable(text: str, replacement: str | None = None) -> str:
+    """Make a text fit to be drawn on one line.
+
+    Control characters, such as line breaks and marks of the writing direction, are escaped.
+
+    Args:
+        text: any text.
+        replacement: drawn instead if no font has the letters. None replaces only the letters.
+    """
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    if _font_with(escaped) is not None:
+        return escaped
+    _warn_about_fonts()
+    return replacement or "".join(c if _font_with(c) is not None else "?" for c in escaped)
+
+
+@cache
+def _font_with(text: str) -> str | None:
+    """Find a font that has every letter of a text.
+
+    Returns:
+        A file name, empty for Pillow's own font; None if there is no such font.
+    """
+    return next((name for name in ("", *FONTS) if _has_letters(name, text)), None)
+
+
+def _has_letters(name: str, text: str) -> bool:
+    """Check that a font has every letter of a text.
+
+    Fonts draw all letters that they lack like U+FFFF, which is none.
+    """
+    font = _load_font(name, 16)
+    return font is not None and all(c == " " or _glyph(font, c) != _glyph(font, "\uffff") for c in set(text))
+
+
+def _glyph(font: Any, letter: str) -> tuple[Any, bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
+
+
+@cache
+def _load_font(name: str, size: int) -> Any:
+    """Load a font by its file name, if the system has it."""
+    try:
+        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    except OSError:
+        return None
+
+
+def font_for(text: str, size: int) -> Any:
+    """Load the first font that has every letter of a text."""
+    return _load_font(_font_with(text) or "", size)
+
+
+@cache
+def _warn_about_fonts() -> None:
+    """Print once that letters are missing."""
+    print(
+        "note: no font of this system has all letters of the names, so images show numbers instead. Install one, such as Noto Sans CJK.",
+        file=sys.stderr,
+        flush=True,
+    )
