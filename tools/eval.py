@@ -5,13 +5,20 @@ It is evaluated on its own data, or on ``data=...`` with the same classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segzoo.cli.app import Job, run
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def evaluate(job: Job) -> dict[str, Any]:
-    """Evaluate a checkpoint on the validation split and return the summary."""
+    """Evaluate a checkpoint on the validation split.
+
+    Returns:
+        The summary, with the name and size of the model.
+    """
     from segzoo.config.build import build_data, build_post
     from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config, load_checkpoint
     from segzoo.evaluation import evaluator
@@ -27,7 +34,16 @@ def evaluate(job: Job) -> dict[str, Any]:
         result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
         summary = write_summary(output_dir.path, result, meta["sha256"])
     print(score_table(result))
-    return summary
+    return summary | _table_columns(model, dataset.info.name, meta)
+
+
+def _table_columns(model: nn.Module, data: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """Describe the evaluated model for the table of a sweep."""
+    from segzoo.workflows.benchmark.model_summary import model_complexity
+
+    size = model_complexity(model, (512, 1024))
+    names = {section: meta["config"][section]["name"] for section in ("model", "backbone")}
+    return names | {"data": data, "params": size["params"], "receptive_field": size["receptive_field"]}
 
 
 def main() -> None:

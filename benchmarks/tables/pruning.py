@@ -100,6 +100,8 @@ def pruning_latency_target() -> str:
 
 
 def _interval(row: dict[str, Any]) -> str:
+    if row["miou_interval"] is None:  # too few images
+        return ""
     low, high = row["miou_interval"]
     return f"{format_percent(low, 1)} to {format_percent(high, 1)}"
 

@@ -5,6 +5,8 @@ It fills one confusion matrix from label maps at the original label size.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -22,13 +24,13 @@ from segzoo.data.paired_dataset import PairedDataset
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
-from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix
+from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
 from segzoo.inference.protocol import InferenceProtocol, PostProcessor
 from segzoo.inference.segment import forward, logits_to_labels, segment_image
-from segzoo.layers.modes import eval_mode
+from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.registry import Range
-from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, Scores, SegmentationLoss
+from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, SegmentationLoss
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Evaluation:
     Attributes:
         scores: the scores computed from the counts.
         confusion: int64 (K, K), row = label, column = prediction.
-        protocol: mode, scales, flip and the other settings of ``InferenceProtocol``.
+        protocol: what the scores depend on besides the model, see ``_protocol``.
         protocol_id: short hash of the protocol. Scores with different ids must not be ranked against each other.
         per_image_counts: int64 (N, 3, K), the hit, labeled and predicted pixels of each image and class.
         precision: precision of the layers, such as ``bf16``.
@@ -52,8 +54,8 @@ class Evaluation:
     precision: str
 
     @cached_property
-    def interval(self) -> tuple[float, float]:
-        """Bootstrap 95 % confidence interval of the mIoU."""
+    def interval(self) -> tuple[float, float] | None:
+        """Bootstrap 95 % confidence interval of the mIoU, None for few images."""
         return bootstrap_miou(self.per_image_counts)
 
 
@@ -82,7 +84,8 @@ def evaluate(
 
     In a single pass, logits are upsampled and reduced to labels in strips of rows, so memory does not scale with classes times pixels.
     Sliding windows, several scales and flipping average softmax probabilities over all passes. The training mode of each module and the
-    batch norm statistics are left unchanged.
+    batch norm statistics are left unchanged. So is the memory format of the weights, which is channels last meanwhile: it can change
+    the last bit of a logit, and the scores of one model must not depend on it.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
@@ -107,7 +110,7 @@ def evaluate(
     per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)
     model.to(layer_precision.device)
     rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
-    with eval_mode(model), closing(rank_batches) as batches:
+    with eval_mode(model), channels_last(model), closing(rank_batches) as batches:
         for batch in _progress_bar(batches, len(dataset) // distributed.size):
             image_confusion = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss)
             confusion.merge(image_confusion)
@@ -116,7 +119,29 @@ def evaluate(
     confusion.matrix = _sum_over_ranks(confusion.matrix, distributed, layer_precision.device)
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
     scores = confusion.scores(info.classes, len(dataset), mean_loss.compute(distributed))
-    return Evaluation(scores, confusion.matrix, protocol.to_dict(), protocol.id, per_image_counts, layer_precision.name)
+    described = _protocol(protocol, dataset, per_image_counts, layer_precision)
+    protocol_id = _short_hash(json.dumps(described, sort_keys=True).encode())
+    return Evaluation(scores, confusion.matrix, described, protocol_id, per_image_counts, layer_precision.name)
+
+
+def _protocol(protocol: InferenceProtocol, dataset: Dataset, per_image_counts: np.ndarray, precision: Precision) -> PlainDict:
+    """Describe everything that scores depend on besides the model.
+
+    ``names`` is a hash of the images' names, which follow from the split and its list. ``ground_truth`` is a hash of the labeled pixels of
+    each image and class, which follow from the label map.
+    """
+    names = [dataset.name(index) for index in range(len(dataset))]
+    return protocol.to_dict() | {
+        "precision": precision.name,
+        "data": dataset.info.name,
+        "images": len(dataset),
+        "names": _short_hash("\n".join(names).encode("utf-8", "surrogateescape")),
+        "ground_truth": _short_hash(per_image_counts[:, COUNTS.index("labeled")].astype("<i8").tobytes()),
+    }
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def _count_image(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segzoo.evaluation.bootstrap import MIN_IMAGES
 from segzoo.evaluation.evaluator import Evaluation
+from segzoo.evaluation.metrics import Scores
 from segzoo.io import write_atomically, write_json, write_text
-from segzoo.types import PlainDict, Scores
+from segzoo.types import PlainDict
 
 
 def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None) -> PlainDict:
@@ -25,15 +27,16 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = result.scores.to_dict() | {
-        "miou_interval": list(result.interval),
+        "miou_interval": None if result.interval is None else list(result.interval),
         "precision": result.precision,
         "protocol": result.protocol,
         "protocol_id": result.protocol_id,
         "checkpoint_sha256": checkpoint_sha256,
     }
     names = list(result.scores.per_class)
-    rows = [[name, entry["iou"], entry["acc"], entry["pixels"]] for name, entry in result.scores.per_class.items()]
-    write_text(folder / "per_class.csv", _csv([["class", "iou", "acc", "pixels"], *rows]))
+    columns = ("iou", "acc", "pixels", "precision", "f1")
+    rows = [[name, *(entry[column] for column in columns)] for name, entry in result.scores.per_class.items()]
+    write_text(folder / "per_class.csv", _csv([["class", *columns], *rows]))
     counts = [[name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True)]
     write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *counts]))
     write_atomically(folder / "per_image_counts.npy", lambda file: np.save(file, result.per_image_counts))  # for paired comparisons
@@ -46,18 +49,26 @@ def score_table(result: Evaluation) -> str:
     scores = result.scores
     width = max([5, *(len(name) for name in scores.per_class)])
     total = sum(int(entry["pixels"] or 0) for entry in scores.per_class.values())
-    lines = [f"{'class':<{width}}  {'IoU':>6}  {'Acc':>6}  {'pixels':>7}"]
+    columns = {"IoU": "iou", "Acc": "acc", "Prec": "precision", "F1": "f1"}
+    lines = ["  ".join([f"{'class':<{width}}", *(f"{title:>6}" for title in columns), f"{'pixels':>7}"])]
     for name, entry in scores.per_class.items():
         percentage = 100 * int(entry["pixels"] or 0) / max(total, 1)
-        lines.append(f"{name:<{width}}  {_percent(entry['iou'])}  {_percent(entry['acc'])}  {percentage:6.2f}%")
-    low, high = result.interval
+        lines.append("  ".join([f"{name:<{width}}", *(_percent(entry[key]) for key in columns.values()), f"{percentage:6.2f}%"]))
     lines += ["-" * len(lines[0]), score_line(scores)]
-    lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over images)")
+    if scores.miou_foreground is not None:
+        lines.append(f"mIoU without the background: {100 * scores.miou_foreground:.2f}")
+    if result.interval is None:
+        lines.append(f"no confidence interval: {scores.images} images are too few, {MIN_IMAGES} are needed")
+    else:
+        low, high = result.interval
+        lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over images)")
     absent = len(scores.per_class) - scores.classes_present
     if absent:
         lines.append(f"{absent} of {len(scores.per_class)} classes are absent from the labels and excluded from the means")
-    settings = ", ".join(f"{key}={value}" for key, value in result.protocol.items() if value is not None)
-    lines.append(f"{scores.images} images in {result.precision}, protocol {result.protocol_id}: {settings}")
+    settings = [
+        f"{key}={value}" for key, value in result.protocol.items() if value is not None and key not in ("images", "precision")
+    ]
+    lines.append(f"{scores.images} images in {result.precision}, protocol {result.protocol_id}: {', '.join(settings)}")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import jaccard_score
 from toy_training import INFO, ToyData, make_components
 
 from segzoo.evaluation import bootstrap
-from segzoo.evaluation.bootstrap import bootstrap_miou, paired_bootstrap_miou
+from segzoo.evaluation.bootstrap import MIN_IMAGES, bootstrap_miou, paired_bootstrap_miou
 from segzoo.evaluation.evaluator import evaluate
 
 
@@ -57,17 +57,23 @@ def test_a_pair_is_compared_on_the_same_images():
 
 
 def test_absent_classes_are_left_out():
-    counts = np.zeros((5, 3, 3), np.int64)
+    counts = np.zeros((MIN_IMAGES, 3, 3), np.int64)
     counts[:, :, 0] = 10  # a single class, every pixel hit
     assert bootstrap_miou(counts) == (1.0, 1.0)
 
 
 def test_per_image_counts_sum_to_the_confusion_matrix():
-    components = make_components(train_set=ToyData(5, vary=True))
+    components = make_components(train_set=ToyData(10, vary=True))
     result = evaluate(components.model, components.train_set, INFO, device="cpu", workers=0)
     hits, labeled, predicted = result.per_image_counts.sum(0)
-    assert result.per_image_counts.shape == (5, 3, 3) and result.precision == "fp32"
+    assert result.per_image_counts.shape == (10, 3, 3) and result.precision == "fp32"
     assert (hits == result.confusion.diagonal()).all() and (labeled == result.confusion.sum(1)).all()
     assert (predicted == result.confusion.sum(0)).all()
-    low, high = bootstrap_miou(result.per_image_counts)
-    assert low <= result.scores.miou <= high
+    assert result.interval is not None and result.interval[0] <= result.scores.miou <= result.interval[1]
+
+
+def test_few_images_have_no_interval():
+    _, _, counts = random_counts(MIN_IMAGES)
+    assert bootstrap_miou(counts) is not None and bootstrap_miou(counts[1:]) is None
+    with pytest.raises(ValueError, match="an interval needs 10 images or more, got 9"):
+        paired_bootstrap_miou(counts[1:], counts[1:])

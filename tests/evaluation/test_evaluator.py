@@ -17,6 +17,7 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from toy_training import INFO, Toy, ToyData, ToyLoss
 
+from segzoo.api import create_model
 from segzoo.device import Precision, pick_device
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.evaluation.report import score_table, write_summary
@@ -216,7 +217,7 @@ class Blank(ToyData):
         return Sample(sample.image, np.full_like(sample.label, 255), sample.name)
 
 
-def test_more_than_255_classes(model):
+def test_more_than_255_classes(tmp_path):
     info = DatasetInfo("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore=65535)
 
     class Wide(nn.Module):
@@ -237,9 +238,14 @@ def test_more_than_255_classes(model):
             label[:12], label[0] = 270, 65535
             return Sample(super().__getitem__(index).image, label, "many")
 
-    for flip in (False, True):
+    for flip in (True, False):
         result = evaluate(Wide(), Many(1), info, device="cpu", workers=0, flip=flip)
         assert result.scores.miou == 1.0 and result.scores.classes_present == 2 and result.confusion.sum() == 23 * 32
+    write_summary(tmp_path, result)
+    rows, counts = (list(csv.reader((tmp_path / name).open())) for name in ("per_class.csv", "confusion.csv"))
+    assert [row[0] for row in rows[1:]] == list(info.classes) and rows[271][1] == "1.0" and rows[272][1] == ""
+    assert len(counts) == 301 and {len(row) for row in counts} == {301} and int(counts[300][300]) == 12 * 32
+    assert score_table(result).count("\n") > 300 and "298 of 300 classes are absent" in score_table(result)
 
 
 def test_bf16_scores_about_the_same(model):
@@ -261,11 +267,51 @@ PROTOCOLS = [
 def test_different_protocols_have_different_ids(model):
     results = [run(model, **settings) for settings in PROTOCOLS]
     assert len({result.protocol_id for result in results}) == len(PROTOCOLS)
-    assert run(model, precision="bf16").protocol_id == run(model, [DATA, ToyData(2)][1]).protocol_id == results[0].protocol_id
     default_stride, explicit_stride = InferenceProtocol("slide", (16, 15)), InferenceProtocol("slide", (16, 15), (11, 10))
-    assert default_stride.id == explicit_stride.id
+    assert default_stride.to_dict() == explicit_stride.to_dict()
     for result in results:
         assert json.loads(json.dumps(result.protocol)) == result.protocol
+
+
+def test_the_protocol_covers_precision_data_list_and_label_map(model):
+    class Renamed(ToyData):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.info = replace(INFO, name="other")
+
+    class Remapped(ToyData):
+        """The classes road and tree are swapped, as by another label map."""
+
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample._replace(label=np.array([0, 2, 1, *range(3, 256)], np.uint8)[sample.label])
+
+    same = {"count": 5, "first": 100, "vary": True}
+    sets = [ToyData(**same), Renamed(**same), Remapped(**same), ToyData(4, 100, True), ToyData(5, 101, True)]
+    results = [run(model, data) for data in sets] + [run(model, precision="bf16")]
+    assert len({result.protocol_id for result in results}) == len(results)
+    assert run(Toy(), ToyData(**same)).protocol_id == run(model).protocol_id == results[0].protocol_id, (
+        "it does not depend on the model"
+    )
+    assert {"precision": "fp32", "data": "toy", "images": 5}.items() <= results[0].protocol.items()
+
+
+def test_scores_do_not_depend_on_the_memory_format():
+    torch.manual_seed(0)
+    pspnet = create_model("pspnet", backbone={"name": "resnet50", "width": 0.25}, num_classes=3)
+
+    class Larger(ToyData):
+        def __getitem__(self, index):
+            image, label, name = super().__getitem__(index)
+            return Sample(image.repeat(4, 0).repeat(4, 1), label.repeat(4, 0).repeat(4, 1), name)
+
+    losses = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        pspnet.to(memory_format=memory_format)
+        strides = [parameter.stride() for parameter in pspnet.parameters()]
+        losses.append(run(pspnet, Larger(2), ToyLoss()).scores.loss)
+        assert [parameter.stride() for parameter in pspnet.parameters()] == strides
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(
@@ -312,17 +358,21 @@ def test_summary_and_tables(model, tmp_path):
     summary = write_summary(tmp_path / "eval", result, "abc")
     assert json.loads((tmp_path / "eval/summary.json").read_text()) == summary
     keys = (
-        "miou miou_interval macc aacc fwiou per_class classes_present images precision protocol protocol_id checkpoint_sha256 loss"
+        "miou miou_interval macc aacc fwiou per_class classes_present images precision protocol protocol_id checkpoint_sha256 loss "
+        "miou_foreground"
     )
-    assert set(keys.split()) == summary.keys()
-    assert summary["per_class"]["tree"] == {"iou": None, "acc": None, "pixels": 0} and summary["classes_present"] == 2
+    assert set(keys.split()) == summary.keys() and summary["miou_interval"] is None
+    absent = {"iou": None, "acc": None, "pixels": 0, "precision": None, "f1": None}
+    assert summary["per_class"]["tree"] == absent and summary["classes_present"] == 2
     rows = list(csv.reader((tmp_path / "eval/per_class.csv").open()))
-    assert rows[0] == ["class", "iou", "acc", "pixels"] and rows[3] == ["tree", "", "", "0"]
+    assert rows[0] == ["class", "iou", "acc", "pixels", "precision", "f1"] and rows[3] == ["tree", "", "", "0", "", ""]
     assert float(rows[1][1]) == result.scores.per_class["sky"]["iou"]
     assert (np.load(tmp_path / "eval/per_image_counts.npy") == result.per_image_counts).all()
     counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
     assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
     table = score_table(result)
+    assert "no confidence interval: 3 images are too few, 10 are needed" in table and "without the background" not in table
+    assert "mIoU, 95 % confidence interval: " in score_table(run(model, ToyData(10)))
     assert "1 of 3 classes are absent" in table and result.protocol_id in table and f"mIoU {100 * summary['miou']:.2f}" in table
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from segzoo.evaluation.metrics import ConfusionMatrix
 from segzoo.types import DataError
@@ -73,12 +73,34 @@ def test_scores_by_hand_with_an_absent_class():
     label = np.array([[0, 0, 0, 1], [1, 1, 255, 255]], np.uint8)
     pred = np.array([[0, 0, 2, 1], [1, 0, 2, 2]], np.uint8)  # class 2 is predicted but never labeled, class 3 is neither
     scores = confusion(pred, label, 4).scores(("a", "b", "c", "d"), images=1, loss=0.5)
-    assert scores.per_class["a"] == {"iou": 2 / 4, "acc": 2 / 3, "pixels": 3}
-    assert scores.per_class["b"] == {"iou": 2 / 3, "acc": 2 / 3, "pixels": 3}
-    assert scores.per_class["c"] == scores.per_class["d"] == {"iou": None, "acc": None, "pixels": 0}
+    assert scores.per_class["a"] == {"iou": 2 / 4, "acc": 2 / 3, "pixels": 3, "precision": 2 / 3, "f1": 2 / 3}
+    assert scores.per_class["b"] == {"iou": 2 / 3, "acc": 2 / 3, "pixels": 3, "precision": 1.0, "f1": 4 / 5}
+    absent = {"iou": None, "acc": None, "pixels": 0, "precision": None, "f1": None}
+    assert scores.per_class["c"] == scores.per_class["d"] == absent
     assert scores.classes_present == 2 and scores.images == 1 and scores.loss == 0.5
     assert scores.miou == pytest.approx((1 / 2 + 2 / 3) / 2) and scores.macc == pytest.approx(2 / 3)
     assert scores.aacc == pytest.approx(4 / 6) and scores.fwiou == pytest.approx((3 / 2 + 3 * 2 / 3) / 6)
+
+
+def test_precision_and_f1_equal_sklearn():
+    pred, label = random_maps(6, 3)
+    pred[pred == 4] = 5  # class 4 is labeled but never predicted
+    scores = confusion(pred, label, 6).scores(NAMES[:6], images=3)
+    keep = label != 255
+    precision, recall, f1, _ = precision_recall_fscore_support(label[keep], pred[keep], zero_division=np.nan)
+    for k, entry in enumerate(scores.per_class.values()):
+        assert entry["acc"] == pytest.approx(recall[k]) and entry["f1"] == pytest.approx(0 if k == 4 else f1[k])
+        assert entry["precision"] == (None if k == 4 else pytest.approx(precision[k]))
+
+
+def test_the_background_is_left_out_of_its_own_mean():
+    label, pred = np.array([[0, 0, 1, 2, 2]]), np.array([[0, 0, 1, 1, 2]])
+    matrix = confusion(label=label, pred=pred, classes=4)
+    scores = matrix.scores(("background", "pit", "crack", "dent"), images=1)
+    assert scores.miou == pytest.approx((1 + 1 / 2 + 1 / 2) / 3) and scores.miou_foreground == pytest.approx(1 / 2)
+    assert matrix.scores(("sky", "pit", "crack", "dent"), images=1).miou_foreground is None
+    only_background = confusion(label=label * 0, pred=pred, classes=4).scores(("background", "pit", "crack", "dent"), images=1)
+    assert only_background.miou_foreground is None
 
 
 def test_predicting_an_absent_class_costs_a_pixel_not_a_class():

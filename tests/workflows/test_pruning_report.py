@@ -51,6 +51,11 @@ def test_a_report_states_speedups_and_their_absence(tmp_path):
     assert page.count("<figure>") == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
 
 
+def test_a_report_without_intervals_has_empty_cells(tmp_path):
+    rows = [row | {"miou_interval": None} for row in ROWS]
+    assert "| before | 50.00 |  | 1,000 | 2.00 |" in write_report(tmp_path, rows, {}, ())
+
+
 def test_a_report_states_the_target(tmp_path):
     target = {"kind": "ms", "value": 20.0, "hw": [64, 96], "runtime": "openvino", "precision": "bf16"}
     trials = [{"keep_ratio": 0.05, "ms": 2.0}, {"keep_ratio": 0.625, "ms": 19.5}, {"keep_ratio": 1.0, "ms": 31.0}]
@@ -87,7 +92,7 @@ def test_stages_are_evaluated_once_and_leave_the_model_unchanged(tmp_path, monke
     options = {"device": "cpu", "precision": "fp32", "workers": 0, "bench_hw": (64, 96), "sensitivity": len(stages) == 1}
     rows, curves = evaluate_stages(components, tmp_path, **options)
     assert [row["what"] for row in rows] == stages and sum(p.numel() for p in model.parameters()) == count
-    assert all(row["miou_interval"][0] <= row["miou"] <= row["miou_interval"][1] for row in rows)
+    assert all(0 <= row["miou"] <= 1 and row["miou_interval"] is None for row in rows), "too few images for an interval"
     if len(stages) == 2:
         assert 0.5 < rows[1]["params"] / rows[0]["params"] < 0.65, "the first stage keeps three of four channels"
         assert not curves

@@ -61,9 +61,10 @@ def _table(rows: Sequence[PlainMapping], times: Mapping[str, Sequence[PlainMappi
         columns += [f"ms {timed['runtime']} {timed.get('precision', '')}".strip(), "MB"]
     lines = []
     for row in rows:
-        low, high = row["miou_interval"]
-        line = [row["what"], f"{100 * row['miou']:.2f}", f"{100 * low:.1f} to {100 * high:.1f}", f"{row['params']:,}"]
-        line.append(f"{row['gmacs']:.2f}")
+        interval = (
+            None if row["miou_interval"] is None else "{:.1f} to {:.1f}".format(*(100 * bound for bound in row["miou_interval"]))
+        )
+        line = [row["what"], f"{100 * row['miou']:.2f}", interval, f"{row['params']:,}", f"{row['gmacs']:.2f}"]
         side = "before" if row["what"] == "before" else "after"
         for timed in times.get(side, ()):
             applies = "ms_per_image" in timed and (side == "before" or row["params"] == rows[-1]["params"])
