@@ -14,6 +14,9 @@ from benchmarks.tables.formatting import (
     is_measured,
     result_table,
 )
+from segzoo.config.build import build_meta_model
+from segzoo.layers.parameters import inference_parameters
+from segzoo.registry import BACKBONES, MODELS, settings_of
 from segzoo.reporting.tables import markdown_table
 
 
@@ -38,7 +41,7 @@ def camvid() -> str:
     columns = (
         "model",
         "images",
-        "parameters with aux heads",
+        "parameters",
         "minutes",
         "best mIoU %",
         "mIoU % over time",
@@ -55,13 +58,26 @@ def _camvid_row(path: Path) -> tuple[Any, ...]:
     return (
         f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}",
         "240x180" if config["data"].get("title") == "camvid_half" else "480x360",
-        format_millions(result["params"]),
+        format_millions(_parameters(content)),
         f"{minutes:.0f}" + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
         format_percent(result["miou"]),
         " / ".join(f"{mark} min {format_percent(score, 1)}" for mark, score in best_so_far(content["curve"], minutes)),
         format_percent(content["baseline"]["miou"], 1) if "baseline" in content else None,
         f"[json](benchmarks/results/{path.name})",
     )
+
+
+def _parameters(content: dict[str, Any]) -> int:
+    """Count the parameters of a result's model without training-only heads.
+
+    Results of older commits counted them with those heads. Settings that were renamed since are left out, as they change no shape.
+    """
+    sections = {}
+    for kind, registry in (("model", MODELS), ("backbone", BACKBONES)):
+        recorded = content["config"][kind]
+        known = {"name", *settings_of(registry.get(recorded["name"]))}
+        sections[kind] = {key: value for key, value in recorded.items() if key in known}
+    return inference_parameters(build_meta_model(sections, num_classes=len(content["per_class"])))
 
 
 def best_so_far(curve: list[dict[str, Any]], minutes: float, every: int = 30) -> list[tuple[int, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -23,7 +22,7 @@ from segzoo.training.components import TrainingComponents, TrainingPlan, Trainin
 from segzoo.training.diagnostics import TrainingDiagnostics
 from segzoo.training.logger import MetricLogger
 from segzoo.training.pruning import ScheduledPruning
-from segzoo.training.results import log_step, prediction_panels, run_summary, save_prediction_grid, store_scores
+from segzoo.training.results import log_step, prediction_panels, run_summary, store_scores
 from segzoo.training.state import Diverged, TrainingState
 from segzoo.types import PlainDict
 
@@ -95,9 +94,11 @@ class TrainingContext:
                 delete_newest(path)  # resuming would evaluate it again
             raise
         if self.dist.is_main:
-            store_scores(path, self.state, result, self.log, self.pruning.stages_done)
-            for name, panel in self._prediction_panels():
-                self.log.image(f"images/val/{name}", panel, step)
+            val_set, info = self.components.val_set, self.components.info
+            panels = prediction_panels(
+                self.model, val_set, info, self.precision, result.per_image_counts, self.settings.num_val_images
+            )
+            store_scores(path, self.state, result, self.log, panels, info, self.pruning.stages_done)
 
     def log_step(self) -> None:
         """Log the means since the last row and warnings about them."""
@@ -128,17 +129,8 @@ class TrainingContext:
         return stale >= patience
 
     def finish(self) -> PlainDict:
-        """Save the prediction grid and return the summary of the run.
-
-        Every rank returns the same summary.
-        """
-        if self.dist.is_main:
-            save_prediction_grid(self.run.path / "vis" / "val.png", self._prediction_panels())
+        """Return the summary of the run, the same on every rank."""
         return self.dist.run_on_rank0(lambda: run_summary(self.run.path, self.state, self.model))
-
-    def _prediction_panels(self) -> list[tuple[str, np.ndarray]]:
-        components, count = self.components, self.settings.num_val_images
-        return prediction_panels(self.model, components.val_set, components.info, self.precision, count)
 
     def _trainer_state(self) -> PlainDict:
         """Collect the state except the weights in plain containers and tensors.

@@ -104,8 +104,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
             log.advance(state.step)
             if plan.logs_at(state.step):
                 context.log_step()
-    with ema.applied():
-        return context.finish()
+    return context.finish()
 
 
 def _rates_ahead(optimizer: Optimizer, lr_factor: Callable[[int], float], step: int, total_steps: int) -> str:

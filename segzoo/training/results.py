@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,18 +16,20 @@ from segzoo.checkpoints.schema import MODEL
 from segzoo.checkpoints.serialization import add_scores, read_scores
 from segzoo.checkpoints.store import checkpoint_rank, read_manifest, read_pointer, step_dir, update_best
 from segzoo.device import Precision
+from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.evaluation.evaluator import Evaluation
+from segzoo.evaluation.metrics import COUNTS
 from segzoo.evaluation.report import score_line, write_summary
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.segment import segment_image
 from segzoo.io import write_atomically
-from segzoo.layers.modes import eval_mode
+from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.layers.parameters import count_parameters
 from segzoo.training.logger import MetricLogger
 from segzoo.training.state import TrainingState
 from segzoo.types import Dataset, DatasetInfo, PlainDict
-from segzoo.visualization import comparison_panel, image_grid
+from segzoo.visualization.panels import comparison_grid, comparison_panel
 
 
 def log_step(state: TrainingState, optimizer: Optimizer, log: MetricLogger) -> tuple[float, float]:
@@ -51,17 +54,27 @@ def log_step(state: TrainingState, optimizer: Optimizer, log: MetricLogger) -> t
     return loss, waiting
 
 
-def store_scores(run: Path, state: TrainingState, result: Evaluation, log: MetricLogger, stages_done: int = 0) -> None:
+def store_scores(
+    run: Path,
+    state: TrainingState,
+    result: Evaluation,
+    log: MetricLogger,
+    panels: Sequence[PredictionPanel],
+    info: DatasetInfo,
+    stages_done: int = 0,
+) -> None:
     """Log an evaluation and store its scores with the checkpoint.
 
-    Updates the best checkpoint and ``eval/`` as well. The scores are added to the manifest after the log and ``eval/`` are written, so a
-    run killed before that evaluates again and writes the same results.
+    Updates the best checkpoint, ``eval/`` and ``vis/val.png`` as well. The scores are added to the manifest after everything else is
+    written, so a run killed before that evaluates again and writes the same results.
 
     Args:
         run: the run directory.
         state: progress of the run.
         result: the evaluation of this step's checkpoint.
         log: the log of the run.
+        panels: predictions of this checkpoint.
+        info: classes and palette of the panels.
         stages_done: completed pruning stages. A checkpoint with more of them ranks above any with fewer.
     """
     checkpoint, scores = step_dir(run, state.step), result.scores
@@ -72,48 +85,99 @@ def store_scores(run: Path, state: TrainingState, result: Evaluation, log: Metri
     log.best_miou = scores.miou if best_scores is None or is_best else best_scores["miou"]
     if is_best:
         write_summary(run / "eval", result, read_manifest(checkpoint)["files"][MODEL]["sha256"])
+        save_prediction_grid(run / "vis" / "val.png", panels, info, f"best checkpoint, step {state.step}: {score_line(scores)}")
     means = {"loss": scores.loss, "mIoU": scores.miou, "mAcc": scores.macc, "aAcc": scores.aacc, "fwIoU": scores.fwiou}
     ious = {f"IoU/{name}": entry["iou"] for name, entry in scores.per_class.items()}
     log.write(state.step, state.epoch, "val", means | ious | {"minutes": round(state.minutes, 2)})
+    for panel in panels:
+        log.image(f"images/val/{panel.tag}", comparison_grid([panel.image], [panel.labels], info), state.step)
     log.info(f"step {state.step}: {score_line(scores)}{'  (best)' if is_best else ''}")
     add_scores(checkpoint, stored | {"protocol": result.protocol, "protocol_id": result.protocol_id})
     update_best(run)
 
 
-def save_prediction_grid(path: Path, panels: Sequence[tuple[str, np.ndarray]]) -> None:
+class PredictionPanel(NamedTuple):
+    """A validation image with its ground truth and prediction.
+
+    Attributes:
+        tag: name in TensorBoard.
+        image: the panel, (h, w, 3) uint8.
+        labels: ground truth and prediction, (H, W) train ids each.
+    """
+
+    tag: str
+    image: np.ndarray
+    labels: tuple[np.ndarray, np.ndarray]
+
+
+@torch.no_grad()
+def prediction_panels(
+    model: nn.Module, dataset: Dataset, info: DatasetInfo, precision: Precision, counts: np.ndarray, number: int
+) -> list[PredictionPanel]:
+    """Predict the images that ``choose_images`` selects.
+
+    Args:
+        model: the evaluated model.
+        dataset: the validation set.
+        info: classes and palette.
+        precision: number format and device.
+        counts: ``per_image_counts`` of the evaluation.
+        number: how many images to show.
+    """
+    panels = []
+    chosen, worst = choose_images(counts, number)
+    with eval_mode(model), channels_last(model):
+        for index in [*chosen, *([worst] if number and worst not in chosen else [])]:
+            sample = dataset[index]
+            image = torch.from_numpy(sample.image)[None]
+            x = normalize(image, info, precision.device)
+            label = segment_image(model, x, image, InferenceProtocol(), precision)[0].cpu().numpy()
+            score = f"mIoU {100 * mean_iou(counts[index]):.1f}" + (", the worst" if index == worst else "")
+            captions = (f"{sample.name}: {score}", "ground truth", "prediction", "errors")
+            panel = comparison_panel(sample.image, sample.label, label, info, captions)
+            panels.append(PredictionPanel(sample.name if index in chosen else "worst", panel, (sample.label, label)))
+    return panels
+
+
+def choose_images(counts: np.ndarray, number: int) -> tuple[list[int], int]:
+    """Choose images that together show every class, and find the worst.
+
+    The first images depend only on the labels, so they are the same in every evaluation.
+
+    Args:
+        counts: (N, 3, K), ``per_image_counts`` of an evaluation.
+        number: how many images to show, the worst included.
+
+    Returns:
+        The indices of up to ``number - 1`` images, and that of the image with the lowest mIoU.
+    """
+    labeled = counts[:, COUNTS.index("labeled")] > 0
+    missing, chosen = labeled.any(0), []
+    spread = [position * len(counts) // max(number, 1) for position in range(number)]
+    while len(chosen) < min(number - 1, len(counts)):
+        new_classes = (labeled & missing).sum(1)
+        rest = [index for index in (*spread, *range(len(counts))) if index not in chosen]
+        chosen.append(int(new_classes.argmax()) if new_classes.any() else rest[0])
+        missing &= ~labeled[chosen[-1]]
+    scores = np.where(labeled.any(1), mean_iou(counts), np.inf)
+    return chosen, int(scores.argmin())
+
+
+def save_prediction_grid(path: Path, panels: Sequence[PredictionPanel], info: DatasetInfo, title: str) -> None:
     """Write prediction panels as one PNG, if there are any."""
     from PIL import Image
 
     if panels:
         path.parent.mkdir(parents=True, exist_ok=True)
-        grid = image_grid([panel for _, panel in panels])
+        grid = comparison_grid([panel.image for panel in panels], [panel.labels for panel in panels], info, title)
         write_atomically(path, lambda file: Image.fromarray(grid).save(file, "PNG"))
-
-
-@torch.no_grad()
-def prediction_panels(
-    model: nn.Module, dataset: Dataset, info: DatasetInfo, precision: Precision, count: int
-) -> list[tuple[str, np.ndarray]]:
-    """Predict ``count`` images spread evenly over a data set.
-
-    Returns:
-        The name of each, and a panel of image, ground truth and prediction, (H, W, 3) uint8.
-    """
-    panels = []
-    with eval_mode(model):
-        for index in sorted({number * len(dataset) // count for number in range(count)}):
-            sample = dataset[index]
-            image = torch.from_numpy(sample.image)[None]
-            x = normalize(image, info, precision.device)
-            label = segment_image(model, x, image, InferenceProtocol(), precision)[0].cpu().numpy()
-            panels.append((sample.name, comparison_panel(sample.image, sample.label, label, info, sample.name)))
-    return panels
 
 
 def run_summary(run: Path, state: TrainingState, model: nn.Module) -> PlainDict:
     """Summarize a finished run.
 
-    The summary has the scores of the best and the last checkpoint, the length of the run and the number of parameters.
+    The summary has the scores of the best and the last checkpoint, the length of the run and the number of parameters without
+    training-only heads.
     """
     best = update_best(run) or 0
     scores, last = read_scores(step_dir(run, best)) or {}, read_scores(step_dir(run, state.step)) or {}

@@ -1,0 +1,96 @@
+"""Predictions shown during a training, and scores that evaluation repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from drawn_text import record_text
+from PIL import Image
+from toy_training import INFO, Toy, ToyData, ToyLoss, make_components, make_run_dir, settings, train
+
+from segzoo.checkpoints.serialization import read_model, read_scores
+from segzoo.device import Precision
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.training.results import choose_images, prediction_panels
+from segzoo.visualization.panels import comparison_grid
+
+
+def labeled(*images):
+    """Counts of images, each given as (hit, labeled, predicted) by class."""
+    return np.array(images).transpose(0, 2, 1)
+
+
+GOOD, BAD, NONE = (9, 10, 10), (1, 10, 10), (0, 0, 0)
+
+
+def test_the_chosen_images_hold_every_class_and_the_worst_is_found():
+    counts = labeled(
+        (GOOD, NONE, NONE), (GOOD, NONE, NONE), (BAD, NONE, NONE), (NONE, GOOD, NONE), (GOOD, NONE, GOOD), (NONE, NONE, NONE)
+    )
+    chosen, worst = choose_images(counts, 4)
+    assert chosen[:2] == [4, 3] and len(set(chosen)) == 3 and worst == 2, "an image without labels has no score"
+    assert choose_images(counts[::-1], 4)[0][:2] == [1, 2]
+    better = counts.copy()
+    better[2, 0, 0] = 10
+    assert choose_images(better, 4)[0] == chosen, "the images to compare are the same in every evaluation"
+    assert choose_images(counts, 1) == ([], 2) and len(choose_images(counts, 100)[0]) == 6
+
+
+@pytest.fixture(scope="module")
+def worsening(tmp_path_factory):
+    """A run whose weights move uphill after step 8."""
+    run, patch = tmp_path_factory.mktemp("run"), pytest.MonkeyPatch()
+    components = make_components(val_set=ToyData(12, first=100, vary=True))
+    components.make_schedule = lambda total: lambda step: 1.0 if step <= 8 else -3.0
+    texts = record_text(patch)
+    try:
+        train(components, make_run_dir(run), **settings(num_val_images=3, keep_checkpoints=9))
+    finally:
+        patch.undo()
+    return run, components, texts
+
+
+def trained(run, step):
+    model = Toy()
+    model.load_state_dict(read_model(run / "checkpoints" / str(step))[0])
+    return model
+
+
+def test_the_grid_shows_the_best_checkpoint(worsening):
+    run, components, texts = worsening
+    scores = {step: read_scores(run / "checkpoints" / str(step)) for step in (4, 8, 12)}
+    best = max(scores, key=lambda step: scores[step]["miou"])
+    assert best == int((run / "checkpoints" / "best").read_text()) != 12, "the run must not end with its best step"
+    grid = np.array(Image.open(run / "vis" / "val.png"))
+    title = next(text for text in reversed(texts) if text.startswith("best checkpoint"))
+    assert title.startswith(f"best checkpoint, step {best}: mIoU {100 * scores[best]['miou']:.2f}")
+    for step in (best, 12):
+        counts = evaluate(trained(run, best), components.val_set, INFO, device="cpu", workers=0).per_image_counts
+        precision = Precision("fp32", torch.device("cpu"))
+        panels = prediction_panels(trained(run, step), components.val_set, INFO, precision, counts, 3)
+        expected = comparison_grid([panel.image for panel in panels], [panel.labels for panel in panels], INFO, title)
+        assert (grid.shape == expected.shape and (grid == expected).all()) == (step == best)
+    assert any(text.endswith(", the worst") for text in texts) and texts.count("sky") > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_eval_repeats_the_trainers_score_to_the_last_digit(tmp_path, precision, channels_last):
+    components = make_components()
+    train(components, make_run_dir(tmp_path), **settings(steps=2, eval_every=2, precision=precision, channels_last=channels_last))
+    stored = read_scores(tmp_path / "checkpoints/2")
+    result = evaluate(trained(tmp_path, 2), components.val_set, INFO, ToyLoss(), device="cpu", workers=0, precision=precision)
+    assert result.scores.to_dict().items() <= stored.items() and stored["protocol_id"] == result.protocol_id
+    other = evaluate(trained(tmp_path, 2), components.val_set, INFO, device="cpu", workers=0, precision="fp16")
+    assert other.protocol_id != stored["protocol_id"]
+
+
+def test_parameters_are_counted_without_training_only_heads(worsening):
+    import json
+
+    run, components, _ = worsening
+    expected = sum(tensor.numel() for name, tensor in components.model.named_parameters() if not name.startswith("aux."))
+    result = train(components, make_run_dir(run), **settings(num_val_images=0))
+    assert result["params"] == expected < sum(tensor.numel() for tensor in components.model.parameters())
+    assert json.dumps(result)
