@@ -63,7 +63,7 @@ CLAIMS = (
 def write_tables(folder: Path, rows: Sequence[PlainMapping]) -> str:
     """Write ``bench.json``, ``bench.md`` and ``bench.html`` and return the Markdown."""
     columns, lines, shared = _table(rows)
-    text = (f"{shared}\n\n" if shared else "") + markdown_table(columns, [[_inline(str(c or "")) for c in line] for line in lines])
+    text = (f"{shared}\n\n" if shared else "") + markdown_table(columns, lines)
     if any(row.get("hw") == [1024, 2048] for row in rows):
         claims = "; ".join(f"{name} {ms:g} ms on {where}" for name, ms, where in CLAIMS)
         text += f"\nPublished by others for the network alone at this size, not measured here: {claims}.\n"
@@ -131,11 +131,6 @@ def _cells(row: PlainMapping) -> list[object]:
         f"{row['peak_memory_mb']:.0f}",
         remarks or None,
     ]
-
-
-def _inline(text: str) -> str:
-    """Put text on one line and escape pipes for a Markdown cell."""
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def page(rows: Sequence[PlainMapping]) -> str:
