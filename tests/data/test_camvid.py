@@ -19,6 +19,28 @@ needs_data = pytest.mark.skipif(not os.environ.get("SEGZOO_DATA"), reason="SEGZO
 CAMVID_CLASS_PERCENT = [17.54, 24.22, 1.02, 32.96, 4.67, 10.12, 1.22, 1.17, 6.11, 0.67, 0.30]
 
 
+# order and colors of SegNet's tutorial (Scripts/test_segmentation_camvid.py), the source of these label files
+SEGNET_CLASSES = {
+    "Sky": (128, 128, 128),
+    "Building": (128, 0, 0),
+    "Pole": (192, 192, 128),
+    "Road": (128, 64, 128),
+    "Pavement": (60, 40, 222),
+    "Tree": (128, 128, 0),
+    "SignSymbol": (192, 128, 128),
+    "Fence": (64, 64, 128),
+    "Car": (64, 0, 128),
+    "Pedestrian": (64, 64, 0),
+    "Bicyclist": (0, 128, 192),
+}
+
+
+def test_classes_and_colors_have_the_order_of_the_label_files():
+    name, options = settings_from("camvid")
+    info = DATA.build(name, "val", **options).info
+    assert dict(zip(info.classes, info.palette, strict=True)) == SEGNET_CLASSES and list(info.classes) == list(SEGNET_CLASSES)
+
+
 @pytest.mark.data
 @needs_data
 def test_camvid_is_complete():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import os
 import subprocess
 import sys
@@ -159,6 +160,21 @@ def test_color_jitter_and_blur_change_only_the_image():
     assert np.abs(blurred.image.astype(int) - cv2.GaussianBlur(plain.image, (5, 5), 1.1)).max() <= 1
     jittered_images = [standard(color_jitter=0.5, scale=False, hflip=False)(sample, seed).image.tobytes() for seed in range(20)]
     assert len(set(jittered_images)) == 20
+
+
+@pytest.mark.parametrize("color_jitter", [0.2, 0.3, 0.5])
+def test_hue_shifts_by_up_to_a_fifth_of_the_color_jitter(color_jitter):
+    color = np.array([100, 40, 40], np.uint8)  # hue 0, and dark enough that no channel saturates
+    augment = standard(color_jitter=color_jitter, scale=False, hflip=False)
+    sample = Sample(np.full((2, 2, 3), color), np.zeros((2, 2), np.uint8), "red")
+    shifts = []
+    for seed in range(300):
+        red, green, blue = (int(channel) for channel in augment(sample, seed).image[0, 0])
+        if max(red, green, blue) - min(red, green, blue) > 25:  # the hue of gray is noise
+            shifts.append(colorsys.rgb_to_hsv(red, green, blue)[0])
+    turns = np.array(shifts) - np.round(shifts)  # -0.5 to 0.5
+    assert len(turns) > 100 and np.abs(turns).max() <= color_jitter / 5 + 0.02
+    assert turns.max() > 0.85 * color_jitter / 5 and turns.min() < -0.85 * color_jitter / 5
 
 
 def test_color_jitter_gives_no_warnings_and_needs_no_network():
