@@ -1,4 +1,4 @@
-"""Error texts, and hints and overrides to put into them."""
+"""Hints and overrides for error messages."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install numpy pillow onnxruntime") from None
 from drawing import overlay, with_legend  # type: ignore[import-not-found]  # lies next to this file in a bundle
-
 from image_decoder import SUFFIXES, decode_rgb  # type: ignore[import-not-found]
 
 HERE = Path(__file__).resolve().parent

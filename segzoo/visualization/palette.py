@@ -6,6 +6,7 @@ The first seven are those of Okabe and Ito, Color Universal Design, 2002, which 
 from __future__ import annotations
 
 from functools import cache
+from itertools import islice
 
 from segzoo.class_names import background_id
 
@@ -41,12 +42,8 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
     colors = list(OKABE_ITO[:count])
     if count > len(colors):
         colors += _farthest_colors(min(count, SPACED) - len(colors))
-    used, index = {BACKGROUND, *colors}, 0
-    while len(colors) < count:
-        index += 1
-        if (color := _voc_color(index)) not in used:
-            colors.append(color)
-    return tuple(colors)
+    further = (color for color in voc_palette(2 * count + SPACED) if color not in {BACKGROUND, *colors})
+    return (*colors, *islice(further, count - len(colors)))
 
 
 def _farthest_colors(count: int) -> list[Color]:
@@ -97,13 +94,16 @@ def _perceived(rgb):
     return np.cbrt(visions @ np.transpose(to_lms)) @ np.transpose(to_lab)
 
 
-def _voc_color(index: int) -> Color:
-    """Color of a class in Pascal VOC's table of 2**24 colors.
+def voc_palette(count: int) -> tuple[Color, ...]:
+    """Color table of Pascal VOC, extended to any number of classes.
 
-    The bits of the index are distributed over the three channels, most significant bit first.
+    The bits of the class index are distributed over the three channels, most significant channel bit first.
     """
-    channels = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return channels[0], channels[1], channels[2]
+    colors = []
+    for index in range(count):
+        channels = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        colors.append(tuple(channels))
+    return tuple(colors)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segzoo.data.dataset_info import distinct_colors
 from segzoo.messages import format_override
 from segzoo.types import IGNORE
+from segzoo.visualization.palette import voc_palette
 
 Counts = dict[int, int]  # raw value -> number of pixels
 Color = tuple[int, int, int]
@@ -97,7 +97,7 @@ def color_mask_fix(colors: Sequence[Color], num_classes: int) -> str:
         colors: the colors of the masks, most frequent first.
         num_classes: classes of the data set.
     """
-    voc = distinct_colors(256)
+    voc = voc_palette(256)
     ignored = [VOC_VOID] if VOC_VOID in colors else []
     own = [color for color in colors if color not in ignored]
     if all(color in voc for color in own):
