@@ -15,7 +15,7 @@ from benchmarks.tables.formatting import (
     result_table,
 )
 from segzoo.config.build import build_meta_model
-from segzoo.layers.parameters import inference_parameters
+from segzoo.layers.parameters import count_parameters
 from segzoo.registry import BACKBONES, MODELS, settings_of
 from segzoo.reporting.tables import markdown_table
 
@@ -77,7 +77,7 @@ def _parameters(content: dict[str, Any]) -> int:
         recorded = content["config"][kind]
         known = {"name", *settings_of(registry.get(recorded["name"]))}
         sections[kind] = {key: value for key, value in recorded.items() if key in known}
-    return inference_parameters(build_meta_model(sections, num_classes=len(content["per_class"])))
+    return count_parameters(build_meta_model(sections, num_classes=len(content["per_class"])))
 
 
 def best_so_far(curve: list[dict[str, Any]], minutes: float, every: int = 30) -> list[tuple[int, float]]:

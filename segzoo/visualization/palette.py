@@ -42,7 +42,8 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
     colors = list(OKABE_ITO[:count])
     if count > len(colors):
         colors += _farthest_colors(min(count, SPACED) - len(colors))
-    further = (color for color in voc_palette(2 * count + SPACED) if color not in {BACKGROUND, *colors})
+    used = {BACKGROUND, *colors}
+    further = (color for color in voc_palette(count + len(used)) if color not in used)
     return (*colors, *islice(further, count - len(colors)))
 
 

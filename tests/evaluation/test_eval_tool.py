@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segzoo.api import create_model
-from segzoo.layers.parameters import inference_parameters
+from segzoo.layers.parameters import count_parameters
 from tools.eval import _table_columns
 
 
@@ -15,4 +15,4 @@ def test_an_evaluation_fills_the_columns_of_a_sweep(name):
     meta = {"config": {"model": {"name": name}, "backbone": {"name": "resnet50"}}}
     columns = _table_columns(model, "parts", meta)
     assert columns.pop("receptive_field") == "image"
-    assert columns == {"model": name, "backbone": "resnet50", "data": "parts", "params": inference_parameters(model)}
+    assert columns == {"model": name, "backbone": "resnet50", "data": "parts", "params": count_parameters(model)}
