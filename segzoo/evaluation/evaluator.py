@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from segzoo.data.image_io import printable
 from segzoo.data.loader import eval_batches
 from segzoo.data.paired_dataset import PairedDataset
-from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
+from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
@@ -41,17 +41,26 @@ class Evaluation:
         scores: the scores computed from the counts.
         confusion: int64 (K, K), row = label, column = prediction.
         protocol: what the scores depend on besides the model, see ``_protocol``.
-        protocol_id: short hash of the protocol. Scores with different ids must not be ranked against each other.
         per_image_counts: int64 (N, 3, K), the hit, labeled and predicted pixels of each image and class.
-        precision: precision of the layers, such as ``bf16``.
     """
 
     scores: Scores
     confusion: np.ndarray
     protocol: PlainDict
-    protocol_id: str
     per_image_counts: np.ndarray
-    precision: str
+
+    @property
+    def precision(self) -> FloatFormat:
+        """Precision of the layers."""
+        return self.protocol["precision"]
+
+    @cached_property
+    def protocol_id(self) -> str:
+        """Short hash of the protocol.
+
+        Scores with different ids must not be ranked against each other.
+        """
+        return _short_hash(json.dumps(self.protocol, sort_keys=True).encode())
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
@@ -83,9 +92,8 @@ def evaluate(
     """Score a model on every image at the size of its label.
 
     In a single pass, logits are upsampled and reduced to labels in strips of rows, so memory does not scale with classes times pixels.
-    Sliding windows, several scales and flipping average softmax probabilities over all passes. The training mode of each module and the
-    batch norm statistics are left unchanged. So is the memory format of the weights, which is channels last meanwhile: it can change
-    the last bit of a logit, and the scores of one model must not depend on it.
+    Sliding windows, several scales and flipping average softmax probabilities over all passes. The training mode of each module, the
+    batch norm statistics and the memory format of the weights are left unchanged.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
@@ -108,9 +116,8 @@ def evaluate(
     layer_precision = Precision(precision, pick_device(device))
     confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
     per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)
-    model.to(layer_precision.device)
     rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
-    with eval_mode(model), channels_last(model), closing(rank_batches) as batches:
+    with eval_mode(model.to(layer_precision.device)), channels_last(model), closing(rank_batches) as batches:
         for batch in _progress_bar(batches, len(dataset) // distributed.size):
             image_confusion = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss)
             confusion.merge(image_confusion)
@@ -120,8 +127,7 @@ def evaluate(
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
     scores = confusion.scores(info.classes, len(dataset), mean_loss.compute(distributed))
     described = _protocol(protocol, dataset, per_image_counts, layer_precision)
-    protocol_id = _short_hash(json.dumps(described, sort_keys=True).encode())
-    return Evaluation(scores, confusion.matrix, described, protocol_id, per_image_counts, layer_precision.name)
+    return Evaluation(scores, confusion.matrix, described, per_image_counts)
 
 
 def _protocol(protocol: InferenceProtocol, dataset: Dataset, per_image_counts: np.ndarray, precision: Precision) -> PlainDict:

@@ -31,7 +31,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 def channels_last(model: nn.Module) -> Iterator[None]:
     """Keep convolution weights in NHWC order during a ``with`` block.
 
-    Afterwards they have their own memory format again. Weights that already are channels last are not copied.
+    The order can change the last bit of a logit, and the scores of a model must not depend on it. Afterwards the weights have their own
+    order again. Weights that are already channels last are not copied.
     """
     originals = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dim() == 4]
     for parameter, data in originals:
