@@ -6,6 +6,8 @@ Reports the milliseconds per image.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,24 @@ def _measure(job: Job) -> dict[str, Any]:
     """
     from segzoo.workflows.benchmark.runner import run_in_subprocess
 
+    config = job.config
+    what = f"{(config['model'] or {}).get('name') or config['ckpt']} in {config['runtime']['name']}, {config['precision']}"
+    print(f"measuring {what}: starting and building, then up to {config['max_seconds']:g} s of calls", flush=True)
     names = {group: name for group, name in job.choices.items() if group in ("model", "backbone", "runtime") and name is not None}
-    return run_in_subprocess(job.config) | names
+    row = run_in_subprocess(config) | names
+    if job.output_dir is not None:
+        done = f"{row['ms_per_image']['p50']:.1f} ms per image" if "ms_per_image" in row else row["error"]
+        print(f"job {job.output_dir.name}: {done}", flush=True)
+    return row
+
+
+def announce(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Estimate how long a sweep takes, in one line.
+
+    Starting and building take from 10 seconds (eager) to a minute (int8), and a job stops early once its median is precise.
+    """
+    least, most = (math.ceil(sum(job["max_seconds"] * share + start for job in jobs) / 60) for share, start in ((0.1, 10), (1, 60)))
+    return f"{len(jobs)} jobs, which take about {least} to {most} minutes"
 
 
 def summarize(sweep_dir: Path) -> str:
@@ -58,7 +76,7 @@ def summarize(sweep_dir: Path) -> str:
 
 def main() -> None:
     """Entry point of the console script ``segzoo-bench``."""
-    run(bench, "bench", summarize)
+    run(bench, "bench", summarize, announce)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
@@ -75,13 +75,19 @@ class Job:
 Tool = Callable[[Job], PlainDict | None]
 
 
-def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_sweep) -> None:
+def run(
+    tool: Tool,
+    command: str,
+    summarize: Callable[[Path], str] = summarize_sweep,
+    announce: Callable[[Sequence[DictConfig]], str] = lambda jobs: f"{len(jobs)} jobs",
+) -> None:
     """Run a tool once or for every job of a sweep.
 
     Args:
         tool: the function of the tool. In a sweep, what it returns is written to ``result.json``.
         command: name of the file in ``conf/`` with every setting of the tool.
         summarize: writes the table of a sweep to its directory and returns it as Markdown.
+        announce: returns the line that is printed before a sweep of the given jobs.
     """
     make_output_robust()
     if "HYDRA_FULL_ERROR" not in os.environ:
@@ -112,6 +118,8 @@ def run(tool: Tool, command: str, summarize: Callable[[Path], str] = summarize_s
             return
         _reject_invalid(parsed, command)
         if arguments.multirun:
+            if parsed.jobs:  # the jobs of a search are not known yet
+                print(announce(parsed.jobs), flush=True)
             _run_sweep(start, arguments.overrides, summarize)
         else:
             start()

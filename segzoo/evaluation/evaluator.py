@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +28,7 @@ from segzoo.inference.protocol import InferenceProtocol, PostProcessor
 from segzoo.inference.segment import forward, logits_to_labels, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
+from segzoo.progress import with_progress
 from segzoo.registry import Range
 from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, SegmentationLoss
 
@@ -118,7 +118,7 @@ def evaluate(
     per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)
     rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
     with eval_mode(model.to(layer_precision.device)), channels_last(model), closing(rank_batches) as batches:
-        for batch in _progress_bar(batches, len(dataset) // distributed.size):
+        for batch in with_progress(batches, len(dataset) // distributed.size, "images", "evaluating"):
             image_confusion = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss)
             confusion.merge(image_confusion)
             per_image_counts[batch.indices[0]] = image_confusion.class_counts()
@@ -212,9 +212,3 @@ def _predict(
 def _sum_over_ranks(counts: np.ndarray, distributed: Distributed, device: torch.device) -> np.ndarray:
     """Sum counts over all ranks, on the device for NCCL."""
     return distributed.sum(torch.from_numpy(counts).to(device)).cpu().numpy()
-
-
-def _progress_bar(batches: Iterator[Batch], count: int) -> Iterable[Batch]:
-    from tqdm import tqdm
-
-    return tqdm(batches, total=count, unit="image", desc="evaluating", leave=False, disable=not sys.stderr.isatty())

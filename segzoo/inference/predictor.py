@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +21,7 @@ from segzoo.inference.segment import segment_image
 from segzoo.io import write_atomically
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
+from segzoo.progress import with_progress
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, DatasetInfo, PlainDict
 from segzoo.visualization.drawing import IGNORED, overlay, with_legend
@@ -80,7 +80,7 @@ def predict_images(
     missing = [(path, files) for path, files in tasks if not (resumed and _is_complete(files))]
     hidden, errors, start = _hidden_ids(info, hide), [], time.perf_counter()
     with eval_mode(model.to(layer_precision.device)), channels_last(model):
-        for path, files in _progress_bar(missing):
+        for path, files in with_progress(missing, len(missing), "images", "predicting"):
             try:
                 image, label = _label_image(model, path, info, protocol, layer_precision)
                 _write_results(files, image, label, info, alpha, hidden)
@@ -181,9 +181,3 @@ def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: Datase
         write_atomically(path, lambda file: drawn.save(file, "JPEG", quality=92), durable=False)
     else:
         write_atomically(path, lambda file: drawn.save(file, "PNG"), durable=False)
-
-
-def _progress_bar(images: list[tuple[Path, list[Path]]]) -> Iterable[tuple[Path, list[Path]]]:
-    from tqdm import tqdm
-
-    return tqdm(images, unit="image", disable=not sys.stderr.isatty())

@@ -17,6 +17,7 @@ from segzoo.inference.protocol import InferenceProtocol
 from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.messages import format_override
+from segzoo.progress import with_progress
 from segzoo.types import InputTooSmall, Logits
 
 
@@ -136,7 +137,8 @@ def _sliding_window(model: nn.Module, x: Tensor, protocol: InferenceProtocol, pr
     (height, width), crop = x.shape[-2:], protocol.crop or (0, 0)
     x = F.pad(x, (0, max(0, crop[1] - width), 0, max(0, crop[0] - height)))  # 0 is the mean color after normalization
     total, count = _zeros(model, x), x.new_zeros(1, 1, *x.shape[-2:])
-    for rows, columns in _window_slices(x, crop, protocol.step):
+    windows = list(_window_slices(x, crop, protocol.step))
+    for rows, columns in with_progress(windows, len(windows), "windows", "sliding"):
         total[..., rows, columns] += _network_probabilities(model, x[..., rows, columns], crop, precision)
         count[..., rows, columns] += 1
     return (total / count)[..., :height, :width]

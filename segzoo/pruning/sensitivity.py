@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from segzoo.progress import with_progress
 from segzoo.pruning.dependency_graph import ChannelGraph
 from segzoo.pruning.selection import prunable_groups
 from segzoo.pruning.surgery import channels_masked
@@ -75,7 +76,8 @@ def scan_sensitivity(
         exclude: prefixes of the names of layers to leave out.
     """
     full_loss, curves = loss(), []
-    for index, group in prunable_groups(graph, exclude):
+    groups = list(prunable_groups(graph, exclude))
+    for index, group in with_progress(groups, len(groups), "layers", "measuring sensitivity"):
         layers = tuple(producer.name.removesuffix(".weight") for producer in graph.producers_of(group))
         ranked, losses = sorted(group, key=lambda channel: importance[channel], reverse=True), {1.0: full_loss}
         for ratio in RATIOS:

@@ -21,6 +21,7 @@ from segzoo.workflows.benchmark.measure import benchmark
 from segzoo.workflows.benchmark.report import page, write_tables
 from segzoo.workflows.benchmark.runner import run_benchmark, run_in_subprocess
 from segzoo.workflows.benchmark.workload import benchmark_images, build_workload
+from tools.bench import announce
 from tools.bench import bench as bench_tool
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +130,10 @@ def test_a_used_folder_is_rejected_before_anything_is_measured(tmp_path, monkeyp
     monkeypatch.setattr("segzoo.workflows.benchmark.runner.run_in_subprocess", lambda config: pytest.fail("it was measured"))
     with pytest.raises(ConfigError, match="already holds results"):
         bench_tool(Job("bench", config(out=str(tmp_path)), {}, {"model": "icnet", "runtime": "eager"}))
+
+
+def test_a_sweep_says_how_long_it_takes():
+    assert announce([{"max_seconds": 20.0}] * 6) == "6 jobs, which take about 2 to 8 minutes"
 
 
 def test_int8_is_checked_on_images_it_was_not_calibrated_on(monkeypatch):
