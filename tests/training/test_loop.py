@@ -112,10 +112,11 @@ def test_learning_rates_follow_the_schedule_and_are_logged(uninterrupted):
 
 def test_groups_of_different_rates_have_a_curve_each(tmp_path):
     components = make_components()
+    heads = [name for name, _ in components.model.named_parameters() if not name.startswith("backbone")]
     components.make_optimizer = lambda net: torch.optim.SGD(
         [
-            {"params": net.backbone.parameters(), "lr": 0.01, "name": "backbone"},
-            {"params": [*net.head.parameters(), *net.aux.parameters()], "lr": 0.1, "name": "heads"},
+            {"params": [p for name, p in net.named_parameters() if name not in heads], "lr": 0.01, "name": "backbone"},
+            {"params": [p for name, p in net.named_parameters() if name in heads], "lr": 0.1, "name": "heads"},
         ]
     )
     train(components, make_run_dir(tmp_path), **settings(steps=1))
