@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def evaluate(job: Job) -> dict[str, Any]:
-    """Evaluate a checkpoint on the validation split.
+    """Evaluate a checkpoint on a split of its data.
 
     Returns:
         The summary, with the name and size of the model.
     """
-    from segzoo.config.build import build_data, build_post
+    from segzoo.config.build import build_post, build_split
     from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config, load_checkpoint
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import score_table, write_summary
@@ -27,13 +27,13 @@ def evaluate(job: Job) -> dict[str, Any]:
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
     check_same_model(meta, job.config)
-    dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
+    dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
     loss, post = checkpoint_loss(meta, model), build_post(job.config["post"])
     options = job.arguments["create_output_dir"]
     with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
         result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
-        summary = write_summary(output_dir.path, result, meta["sha256"])
-    print(score_table(result))
+        summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
+    print(score_table(result, job.config["split"]))
     return summary | _table_columns(model, dataset.info.name, meta)
 
 

@@ -89,7 +89,7 @@ def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:
     if config["ckpt"] is not None:
         sections = {name: meta["config"][name] for name in ("model", "backbone")}
         config |= sections | {"data": dataset_config(meta, config.get("data"))}
-        recorded |= sections | {"data": job.recorded.get("data") or meta["config"]["data"]}
+        recorded |= sections | {"data": _recorded_data(job.recorded.get("data"), meta["config"]["data"])}
         config["backbone"] = {**sections["backbone"], "weights": "none"}
         if config["distill"]["name"] == "teacher" and config["distill"]["ckpt"] is None:
             config["distill"] = {**config["distill"], "ckpt": config["ckpt"]}
@@ -98,6 +98,11 @@ def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:
     for line in pruning_warnings(config["pruner"]):
         print(f"note: {line}", flush=True)
     return replace(job, config=config, recorded=recorded)
+
+
+def _recorded_data(given: dict[str, Any] | None, stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the given data section over the stored one."""
+    return given if given and "name" in given else stored | (given or {})
 
 
 def _unpruned(config: dict[str, Any], meta: Mapping[str, Any]) -> str | dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from segzoo.config.sections import section_settings
+from segzoo.data.splits import SplitOrAll
 from segzoo.registry import BACKBONES, DATA, LOSSES, MODELS, POSTS, Range
 from segzoo.types import PlainMapping
 
@@ -19,9 +20,14 @@ def build_data(section: PlainMapping, split: str) -> Dataset:
 
     Args:
         section: the ``data`` section.
-        split: ``train`` or ``val``.
+        split: ``train``, ``val``, ``test`` or ``all``.
     """
     return DATA.build(section["name"], split, **section_settings(section))
+
+
+def build_split(section: PlainMapping, *, split: SplitOrAll = "val") -> Dataset:
+    """Build the data set of the split to score, as ``build_data``."""
+    return build_data(section, split)
 
 
 def build_model(config: PlainMapping, num_classes: int) -> SegModel:

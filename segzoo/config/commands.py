@@ -51,7 +51,7 @@ COMMANDS = {
     "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
     "eval": Command(
         ("model", "backbone", "data", "post"),
-        ("segzoo.evaluation.evaluator:evaluate", OUTPUT_DIR, LOAD),
+        ("segzoo.evaluation.evaluator:evaluate", "segzoo.config.build:build_split", OUTPUT_DIR, LOAD),
         from_checkpoint=("model", "backbone", "data"),
     ),
     "describe": Command(

@@ -168,13 +168,23 @@ def check_same_model(meta: PlainMapping, given: PlainMapping) -> None:
 def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
     """Return the given data section, or else that of the checkpoint.
 
-    Environment variables in the checkpoint's section are resolved.
+    Settings without a name change the section of the checkpoint. Its environment variables are resolved.
+
+    Args:
+        meta: metadata of the checkpoint.
+        given: a whole ``data`` section, some of its settings, or None.
 
     Raises:
-        ConfigError: the given data has other classes than the checkpoint.
+        ConfigError: the given data is invalid or has other classes than the checkpoint.
     """
-    if given is None:
-        return {key: _resolve_env(value) for key, value in meta["config"]["data"].items()}
+    if given is None or "name" not in given:
+        stored = meta["config"]["data"]
+        kept = {key: _resolve_env(key, value) for key, value in stored.items() if key not in (given or {})}
+        given, is_own = kept | dict(given or {}), not given
+        if is_own:
+            return given
+        if errors := section_errors("data", given):
+            raise ConfigError(errors)
     trained, info = tuple(meta["dataset"]["classes"]), build_data(given, "val").info
     if info.classes != trained:
         raise ConfigError(
@@ -184,10 +194,18 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
     return dict(given)
 
 
-def _resolve_env(value: Any) -> Any:
-    """Resolve ``${oc.env:NAME,default}`` at the start of a path.
+def _resolve_env(key: str, value: Any) -> Any:
+    """Resolve ``${oc.env:SEGZOO_DATA,default}`` at the start of ``root``.
 
-    It is the only interpolation that a checkpoint can hold.
+    Raises:
+        ConfigError: there is another interpolation. A checkpoint of somebody else must not read the environment.
     """
-    match = re.match(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}", value) if isinstance(value, str) else None
-    return os.environ.get(match[1], match[2] or "") + value[match.end() :] if match else value
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    match = re.match(r"\$\{oc\.env:SEGZOO_DATA(?:,([^}]*))?\}", value)
+    if key != "root" or match is None or "${" in value[match.end() :]:
+        raise ConfigError(
+            f"data.{key} of the checkpoint is {value}. Of the environment, only SEGZOO_DATA is read, and only in data.root. Set "
+            f"data.{key}=<value>."
+        )
+    return os.environ.get("SEGZOO_DATA", match[1] or "") + value[match.end() :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from segzoo.config.commands import COMMANDS
@@ -62,7 +63,10 @@ def _single_errors(command: str, config: PlainMapping) -> list[str]:
     known = COMMANDS[command]
     errors = []
     for section in known.sections:
-        errors += section_errors(section, config.get(section), optional=section in known.from_checkpoint)
+        given, optional = config.get(section), section in known.from_checkpoint
+        if section == "data" and optional and isinstance(given, Mapping) and "name" not in given:
+            continue  # changes the section of the checkpoint and is checked together with it
+        errors += section_errors(section, given, optional)
     plain = {key: value for key, value in config.items() if key not in known.sections}
     misplaced = [key for key in plain if key in SECTIONS]
     errors += [unknown_name_error("section", key, known.sections) for key in misplaced]

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from segzoo.data.checks.layouts import describe_tree
 from segzoo.data.image_io import printable
-from segzoo.data.splits import SPLITS, Split, hash_fraction, read_list
+from segzoo.data.splits import Split, hash_fraction, read_list
 from segzoo.messages import did_you_mean
 from segzoo.types import DataError
 
@@ -61,6 +60,11 @@ class FileIndex:
     missing_images_hint: str = ""
     missing_files_hint: str = MISSING_FILES_HINT
 
+    def exists(self) -> bool:
+        """Return true if the list, or else the image folder, exists."""
+        path = self._pattern(self.lists) if self.lists else _compile(self._pattern(self.images))[0]
+        return os.path.exists(Path(self.root).expanduser() / path)
+
     def check_location(self) -> None:
         """Raise DataError if the root or the list does not exist."""
         root = Path(self.root).expanduser()
@@ -68,8 +72,8 @@ class FileIndex:
             raise DataError(f"data root {printable(root)} is not a folder.{_nearest_folders(root)} {self._expected_files()}")
         if self.lists and not os.path.exists(path := root / self._pattern(self.lists)):
             raise DataError(
-                f"{printable(path)}: there is no such list. It is the list of the split {self.split!r} by data.lists={self.lists}. Create it, or set "
-                "data.splits to the names of your lists, or data.lists=null to use every file."
+                f"{printable(path)}: there is no such list. data.lists={self.lists} expects it for {self.split!r}. "
+                "Create it, set data.splits to the names of your lists, or data.lists=null to use every matching file."
             )
 
     def __call__(self) -> list[FilePair]:
@@ -119,9 +123,11 @@ class FileIndex:
 
     def _expected_files(self) -> str:
         lists = f" and the list {self._pattern(self.lists)}" if self.lists else ""
+        parent = os.environ.get("SEGZOO_DATA", "data")
+        variable = ", or SEGZOO_DATA to the folder of all data sets" if Path(parent) in Path(self.root).parents else ""
         return (
-            f"Expected images {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data there, "
-            "set data.root, or set the environment variable SEGZOO_DATA to the folder that contains the data sets."
+            f"Expected images {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data "
+            f"there, or set data.root=<folder>{variable}."
         )
 
     def _found_files(self) -> str:
@@ -170,41 +176,6 @@ class FileIndex:
             raise DataError(
                 f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(problems)} {self.missing_files_hint}{found}"
             )
-
-
-def file_index_errors(
-    split: str, images: str, labels: str, lists: str | None, splits: Mapping[Split, str], val_ratio: float | None
-) -> list[str]:
-    """Errors in the patterns and splits, one line each.
-
-    No file is opened.
-    """
-    errors = [f"the split is 'train' or 'val', not {split!r}."] if split not in ("train", "val") else []
-    errors += [f"data.splits has no folder or list for {name!r}; add {name}: <name>." for name in SPLITS if name not in splits]
-    for key, pattern, fields in (
-        ("images", images, ("stem", "split")),
-        ("labels", labels, ("stem", "split")),
-        ("lists", lists or "", ("split",)),
-    ):
-        unknown = set(re.findall(r"\{(.*?)\}", pattern)) - set(fields)
-        if unknown or pattern.count("{stem}") != (key != "lists"):
-            rule = (
-                "must contain {stem} once and may contain {split}" if key != "lists" else "may contain {split} and no other field"
-            )
-            errors.append(f"data.{key}={pattern!r}: the pattern {rule}.")
-        if "*" in pattern.removesuffix(".*"):
-            errors.append(
-                f"data.{key}={pattern!r}: `*` is only allowed in the extension `.*` (any image format); {{stem}} already spans folders."
-            )
-    separate = "{split}" in images or "{split}" in (lists or "")
-    if not separate and val_ratio is None:
-        errors.append("nothing separates train from val: add {split} to data.images or data.lists, or set data.val_ratio=0.2.")
-    if separate and val_ratio is not None:
-        errors.append(
-            "data.val_ratio splits images that are not split otherwise: remove {split} from data.images and data.lists, or set "
-            "data.val_ratio=null."
-        )
-    return errors
 
 
 def _compile(pattern: str) -> tuple[str, re.Pattern]:

@@ -11,8 +11,9 @@ from typing import Literal
 from segzoo.data.image_io import printable, read_bytes
 from segzoo.types import DataError
 
-Split = Literal["train", "val"]
-SPLITS: dict[Split, str] = {"train": "train", "val": "val"}
+Split = Literal["train", "val", "test"]
+SplitOrAll = Literal["train", "val", "test", "all"]
+SPLITS: dict[Split, str] = {"train": "train", "val": "val", "test": "test"}
 
 
 def read_list(path: Path) -> list[str]:

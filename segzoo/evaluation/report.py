@@ -15,7 +15,7 @@ from segzoo.io import write_atomically, write_json, write_text
 from segzoo.types import PlainDict
 
 
-def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None) -> PlainDict:
+def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None, split: str = "val") -> PlainDict:
     """Write the scores into a folder and return the summary.
 
     The files are ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows are labels) and ``per_image_counts.npy``.
@@ -24,9 +24,11 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
         folder: output folder, such as ``<run>/eval``. It is created if missing.
         result: the result of ``evaluate``.
         checkpoint_sha256: checksum of the scored model file, which ties the scores to that file.
+        split: the scored split.
     """
     folder.mkdir(parents=True, exist_ok=True)
     summary = result.scores.to_dict() | {
+        "split": split,
         "miou_interval": None if result.interval is None else list(result.interval),
         "precision": result.precision,
         "protocol": result.protocol,
@@ -44,7 +46,7 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     return summary
 
 
-def score_table(result: Evaluation) -> str:
+def score_table(result: Evaluation, split: str = "val") -> str:
     """Format the per-class scores in percent, their means and the protocol."""
     scores = result.scores
     width = max([5, *(len(name) for name in scores.per_class)])
@@ -68,7 +70,7 @@ def score_table(result: Evaluation) -> str:
     settings = [
         f"{key}={value}" for key, value in result.protocol.items() if value is not None and key not in ("images", "precision")
     ]
-    lines.append(f"{scores.images} images in {result.precision}, protocol {result.protocol_id}: {', '.join(settings)}")
+    lines.append(f"{scores.images} images of {split} in {result.precision}, protocol {result.protocol_id}: {', '.join(settings)}")
     return "\n".join(lines)
 
 

@@ -15,7 +15,8 @@ from segzoo.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-import importlib, json, sys
+import hydra, importlib, json, sys
+hydra.main = lambda **_: lambda job: lambda: sys.exit("not rejected")
 for tool, overrides, expected in json.loads(sys.stdin.read()):
     module = importlib.import_module(f"segzoo.tools.{tool}")
     sys.argv = [f"{tool}.py", *overrides]
@@ -33,8 +34,7 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
     taken, listed = tmp_path / "taken", tmp_path / "listed"
     for path in (taken, listed):
         path.mkdir()
-    (taken / "config.yaml").write_text("steps: 1\n")
-    (taken / "checkpoints").mkdir()
+    (taken / "result.json").write_text('{"finished": true}')
     (tmp_path / "a.safetensors").write_bytes(b"")
     ckpt, root = f"ckpt={tmp_path / 'a.safetensors'}", f"data.root={tmp_path / 'nowhere'}"
     cases = [
@@ -55,17 +55,17 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
         ["prune", [ckpt, f"out={taken}"], "already holds a run"],
         ["eval", [ckpt, *FOLDER, root], "is not a folder"],
         ["eval", [ckpt, root], "there is no such directory"],
-        ["eval", [ckpt, f"out={taken}"], "already holds results"],
+        ["eval", [ckpt, f"out={taken}"], "already holds a run"],
         ["eval", [ckpt, "mode=slide"], "mode=slide needs a window"],
         ["eval", ["ckpt=nowhere"], "does not exist"],
         ["predict", [ckpt, "source=nowhere"], "matches no image"],
-        ["predict", [ckpt, f"source={listed}", f"out={taken}"], "already holds results"],
+        ["predict", [ckpt, f"source={listed}", f"out={taken}"], "already holds a run"],
         ["predict", [ckpt, f"source={listed}", "crop=[64,64]"], "require mode=slide"],
         ["export", [ckpt, root], "there is no such directory"],
-        ["export", [ckpt, f"out={taken}"], "already holds results"],
+        ["export", [ckpt, f"out={taken}"], "already holds a run"],
         ["bench", [], "nothing to benchmark"],
         ["bench", ["model=icnet", "data.root=x"], "Set data=<name>"],
-        ["bench", ["model=icnet", f"out={taken}"], "already holds results"],
+        ["bench", ["model=icnet", f"out={taken}"], "already holds a run"],
         ["describe", [], "nothing to describe"],
     ]  # fmt: skip
     process = subprocess.run([sys.executable, "-c", RUN], input=json.dumps(cases), capture_output=True, text=True, cwd=ROOT)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from image_files import noise, save, settings_from
 
-from segzoo.registry import DATA, ConfigError
+from segzoo.registry import DATA
 from segzoo.types import IGNORE, DataError
 
 
@@ -81,5 +81,5 @@ def test_cityscapes_missing_files(tmp_path):
     (tmp_path / "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png").unlink()
     with pytest.raises(DataError, match=r"1 of 1 have no label gtFine.*labelIds.*Unpack .*gtFine_trainvaltest\.zip"):
         len(DATA.build(name, "train", **options))
-    with pytest.raises(ConfigError, match="not public"):
-        DATA.build(name, "test", **options)
+    with pytest.raises(DataError, match="gtFine/test is not a folder"):
+        len(DATA.build(name, "test", **options))

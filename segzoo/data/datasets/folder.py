@@ -9,16 +9,16 @@ from typing import Annotated, Literal
 
 from segzoo.data.color_masks import ColorMasks, Transparent
 from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
-from segzoo.data.file_index import FileIndex, file_index_errors
+from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import PairedDataset
-from segzoo.data.splits import SPLITS, Split
+from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.registry import DATA, ConfigError, Range
 
 
 @DATA.register
 def folder(
-    split: Split,
+    split: SplitOrAll,
     *,
     root: str,
     classes: tuple[str, ...],
@@ -40,7 +40,7 @@ def folder(
     """Images and masks below a root folder, found by patterns.
 
     Args:
-        split: train or val.
+        split: train, val, test, or all: every split that exists.
         root: folder of the data set.
         classes: class names; position is the train id.
         title: name of the data set in checkpoints and results.
@@ -48,7 +48,7 @@ def folder(
             mask share (including subfolders), and the extension ``.*`` any image format. Extensions are case-insensitive.
         labels: pattern of the masks, with the same fields.
         lists: text file with one stem per line, such as ``{split}.txt``. None uses every file, and rejects those without a partner.
-        splits: names of train and val on disk.
+        splits: names of train, val and test on disk.
         val_ratio: fraction of the images in val, if neither folders nor lists separate them. Images are assigned by the hash of their
             stem, so the fraction is approximate and adding images moves no existing one.
         masks: ``index``: the numbers in the mask are raw labels (palette indices, gray values of 8 or 16 bits). ``color``: the colors
@@ -69,7 +69,7 @@ def folder(
     errors += _color_errors(masks, palette, ignore_colors, transparent, label_map)
     if errors:
         raise ConfigError(errors)
-    index = FileIndex(root, splits[split], images, labels, lists, None if val_ratio is None else (split, val_ratio))
+    index = index_split(split, root, images, labels, lists, splits, val_ratio)
     info = make_dataset_info(title, classes, palette, mean, std, label_map)
     reader = (
         ColorMasks(info.palette, ignore_colors, label_orientation, transparent)

@@ -13,12 +13,12 @@ import numpy as np
 
 from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labels
 from segzoo.data.dataset_info import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
-from segzoo.data.file_index import FileIndex, file_index_errors
+from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.image_io import printable, read_bytes
 from segzoo.data.labelme_shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, draw
 from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import PairedDataset
-from segzoo.data.splits import SPLITS, Split
+from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.image_decoder import turn_upright
 from segzoo.messages import did_you_mean
 from segzoo.registry import DATA, ConfigError, Range
@@ -30,7 +30,7 @@ MAX_LISTED = 5  # invalid shapes of one file in its error
 
 @DATA.register
 def labelme(
-    split: Split,
+    split: SplitOrAll,
     *,
     root: str,
     classes: tuple[str, ...],
@@ -55,7 +55,7 @@ def labelme(
     Pixels outside all shapes belong to the first class. ``imageData`` and ``imagePath`` in the JSON are not used.
 
     Args:
-        split: train or val.
+        split: train, val, test, or all: every split that exists.
         root: folder of the data set.
         classes: class names, background first; position is the train id.
         title: name of the data set in checkpoints and results.
@@ -83,9 +83,8 @@ def labelme(
             errors.append(f"data.skip_shapes: the type {kind!r} is not known.{hint} Valid: {', '.join(POINT_COUNTS)}.")
     if errors:
         raise ConfigError(errors)
-    hash_split = None if val_ratio is None else (split, val_ratio)
     hint = "An image embedded in a JSON file (imageData) is not read: save it as a separate image file."
-    index = FileIndex(root, splits[split], images, labels, lists, hash_split, unlabeled == "error", hint)
+    index = index_split(split, root, images, labels, lists, splits, val_ratio, unlabeled == "error", hint)
     label_names = {str(label).strip(): name for label, name in (names or {}).items()}
     reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
     return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader)

@@ -1,0 +1,111 @@
+"""Files of one split or of all splits of a data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, get_args
+
+from segzoo.data.file_index import FileIndex, FilePair
+from segzoo.data.splits import SPLITS, Split, SplitOrAll
+from segzoo.messages import unknown_name_error
+
+
+class SplitFiles(Protocol):
+    """Files of one split."""
+
+    def exists(self) -> bool:
+        """Return true if the folder or the list of the split exists."""
+        ...
+
+    def check_location(self) -> None:
+        """Raise DataError if the folder or the list does not exist."""
+        ...
+
+    def __call__(self) -> list[FilePair]: ...
+
+
+@dataclass(frozen=True)
+class AllSplits:
+    """Union of the splits that exist."""
+
+    splits: tuple[SplitFiles, ...]
+
+    def check_location(self) -> None:
+        """Raise DataError if no split exists."""
+        if not any(split.exists() for split in self.splits):
+            self.splits[0].check_location()
+
+    def __call__(self) -> list[FilePair]:
+        present = [split for split in self.splits if split.exists()] or self.splits[:1]
+        return list({pair.image: pair for split in present for pair in split()}.values())
+
+
+def index_split(
+    split: SplitOrAll,
+    root: str,
+    images: str,
+    labels: str,
+    lists: str | None,
+    splits: Mapping[Split, str],
+    val_ratio: float | None,
+    need_labels: bool = True,
+    missing_images_hint: str = "",
+) -> FileIndex | AllSplits:
+    """Index the files of a split, or of all splits that exist.
+
+    Without ``{split}`` in any pattern, ``all`` is every matching file.
+
+    Args:
+        split: train, val, test or all.
+        root, images, labels, lists, need_labels, missing_images_hint: as in ``FileIndex``.
+        splits: names of the splits on disk. A missing name is that of the split.
+        val_ratio: fraction of the images in val, if nothing else separates the splits.
+    """
+    if split != "all":
+        hash_split = None if val_ratio is None else (split, val_ratio)
+        return FileIndex(root, splits.get(split, split), images, labels, lists, hash_split, need_labels, missing_images_hint)
+    names = [splits.get(name, name) for name in SPLITS] if "{split}" in images + (lists or "") else [split]
+    return AllSplits(
+        tuple(FileIndex(root, name, images, labels, lists, None, need_labels, missing_images_hint) for name in dict.fromkeys(names))
+    )
+
+
+def file_index_errors(
+    split: str, images: str, labels: str, lists: str | None, splits: Mapping[Split, str], val_ratio: float | None
+) -> list[str]:
+    """Errors in the patterns and splits, one line each.
+
+    No file is opened.
+    """
+    valid = get_args(SplitOrAll)
+    errors = [unknown_name_error("split", split, valid)] if split not in valid else []
+    required = ("train", "val")
+    errors += [f"data.splits has no folder or list for {name!r}; add {name}: <name>." for name in required if name not in splits]
+    for key, pattern, fields in (
+        ("images", images, ("stem", "split")),
+        ("labels", labels, ("stem", "split")),
+        ("lists", lists or "", ("split",)),
+    ):
+        unknown = set(re.findall(r"\{(.*?)\}", pattern)) - set(fields)
+        if unknown or pattern.count("{stem}") != (key != "lists"):
+            rule = (
+                "must contain {stem} once and may contain {split}" if key != "lists" else "may contain {split} and no other field"
+            )
+            errors.append(f"data.{key}={pattern!r}: the pattern {rule}.")
+        if "*" in pattern.removesuffix(".*"):
+            errors.append(
+                f"data.{key}={pattern!r}: `*` is only allowed in the extension `.*` (any image format); {{stem}} already spans folders."
+            )
+    separate = "{split}" in images or "{split}" in (lists or "")
+    if split == "test" and val_ratio is not None:
+        errors.append("data.val_ratio separates val from train, so there is no test. Set split=val or split=all.")
+    if not separate and val_ratio is None and split != "all":
+        errors.append("nothing separates train from val: add {split} to data.images or data.lists, or set data.val_ratio=0.2.")
+    if separate and val_ratio is not None:
+        errors.append(
+            "data.val_ratio splits images that are not split otherwise: remove {split} from data.images and data.lists, or set "
+            "data.val_ratio=null."
+        )
+    return errors

@@ -1,0 +1,42 @@
+"""The data section of a checkpoint, and settings laid over it."""
+
+from __future__ import annotations
+
+import pytest
+
+from segzoo.config.from_checkpoint import dataset_config
+from segzoo.registry import ConfigError
+
+
+def metadata(**data) -> dict:
+    section = {"name": "folder", "root": "${oc.env:SEGZOO_DATA,data}/mine", "classes": ["a", "b"], "title": "mine", **data}
+    return {"config": {"data": section}, "dataset": {"classes": ["a", "b"]}}
+
+
+def test_settings_without_a_name_change_the_data_of_the_checkpoint(monkeypatch):
+    monkeypatch.setenv("SEGZOO_DATA", "/sets")
+    assert dataset_config(metadata(), None)["root"] == "/sets/mine"
+    moved = dataset_config(metadata(), {"root": "away", "lists": "{split}.txt"})
+    assert moved == metadata()["config"]["data"] | {"root": "away", "lists": "{split}.txt"}
+    with pytest.raises(ConfigError, match="data.rot: data 'folder' has no such setting. Did you mean 'root'"):
+        dataset_config(metadata(), {"rot": "away"})
+    with pytest.raises(ConfigError, match="the checkpoint was trained on a, b"):
+        dataset_config(metadata(), {"classes": ["a", "c"]})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("root", "${oc.env:SECRET}"),
+        ("root", "${oc.env:SEGZOO_DATA}/${oc.env:SECRET}"),
+        ("title", "${oc.env:SEGZOO_DATA}"),
+        ("images", "${x}"),
+    ],
+)
+def test_a_checkpoint_reads_no_other_variable(key, value, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    with pytest.raises(ConfigError, match=rf"Set data.{key}=<value>") as error:
+        dataset_config(metadata(**{key: value}), None)
+    assert "hunter2" not in str(error.value)
+    given = dataset_config(metadata(**{key: value}), {key: "{split}/{stem}.png"})
+    assert given[key] == "{split}/{stem}.png"
