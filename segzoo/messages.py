@@ -6,6 +6,14 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any, get_args
+
+
+class Example:
+    """Valid value of a setting, which its errors show."""
+
+    def __init__(self, value: Any):
+        self.value = value
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
@@ -65,3 +73,12 @@ def _is_other_type(text: str) -> bool:
     except ValueError:
         return text.lower() in ("null", "true", "false")
     return True
+
+
+def show_example(key: str, annotation: Any) -> str:
+    """Override that sets the example of an annotation, empty without one."""
+    for arg in get_args(annotation):
+        is_example = isinstance(arg, Example)
+        if found := f" Example, with its quotes: {format_override(key, arg.value)}." if is_example else show_example(key, arg):
+            return found
+    return ""

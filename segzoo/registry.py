@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from segzoo.messages import did_you_mean, unknown_name_error
+from segzoo.messages import did_you_mean, show_example, unknown_name_error
 from segzoo.types import PlainMapping
 
 
@@ -148,7 +148,8 @@ def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: 
         if key not in known:
             errors.append(f"{prefix}{key}: {owner} has no such setting.{did_you_mean(key, known)} Valid: {', '.join(known)}.")
         elif (expected := type_error(value, known[key].type)) is not None:
-            errors.append(f"{prefix}{key}={value!r}: expected {expected}.{_nearest_literal(value, known[key].type)}")
+            hint = _nearest_literal(value, known[key].type) or show_example(f"{prefix}{key}", known[key].type)
+            errors.append(f"{prefix}{key}={value!r}: expected {expected}.{hint}")
     for setting in known.values():
         if setting.default is Setting.REQUIRED and setting.name not in values:
             errors.append(f"{prefix}{setting.name} is missing: {owner} requires it ({describe_type(setting.type)}).")

@@ -8,13 +8,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from segzoo.class_names import class_name_errors
-from segzoo.messages import did_you_mean
+from segzoo.messages import Example, did_you_mean
 from segzoo.registry import Range
 from segzoo.types import IGNORE, IMAGENET, DatasetInfo
 from segzoo.visualization.palette import default_palette
 
 Color = Annotated[tuple[int, int, int], Range(0, 255)]
-LabelMap = dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]]
+Palette = Annotated[tuple[Color, ...], Example([[0, 0, 0], [255, 0, 0]])]
+LabelMap = Annotated[
+    dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]],
+    Example({0: 0, 255: 1}),
+]
 MEAN, STD = IMAGENET
 
 

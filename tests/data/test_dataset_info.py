@@ -44,3 +44,17 @@ def test_unusual_class_names_are_accepted(name):
 def test_one_class_is_rejected():
     with pytest.raises(ConfigError, match=r"data.classes holds 1 name\(s\), expected at least 2: the background is also a class"):
         DATA.build("folder", "train", root="x", classes=("crack",))
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "value", "expected"),
+    [
+        ("folder", "label_map", "255:1", r"'data.label_map=\{0:0,255:1\}'"),  # what is left of {0:0,255:1} in bash
+        ("folder", "label_map", {"a": 1}, r"'data.label_map=\{0:0,255:1\}'"),
+        ("folder", "palette", "red", r"'data.palette=\[\[0,0,0\],\[255,0,0\]\]'"),
+        ("labelme", "names", "a:b", r"'data.names=\{scratches:scratch,unclear:ignore\}'"),
+    ],
+)
+def test_errors_of_tables_show_an_example(data, key, value, expected):
+    with pytest.raises(ConfigError, match=rf"data.{key}=.*: expected .* Example, with its quotes: {expected}\."):
+        DATA.build(data, "train", root="x", classes=("bg", "a"), **{key: value})

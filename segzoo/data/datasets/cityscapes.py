@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segzoo.data.checks.label_survey import LabelReader
-from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
+from segzoo.data.dataset_info import MEAN, STD, LabelMap, Palette, dataset_info_errors, make_dataset_info
 from segzoo.data.datasets._splits import AllSplits
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks, LabelOrientation
@@ -27,7 +27,7 @@ def cityscapes(
     *,
     root: str,
     classes: tuple[str, ...],
-    palette: tuple[Color, ...],
+    palette: Palette,
     label_map: LabelMap,
     labels: Literal["auto", "labelIds", "labelTrainIds"] = "auto",
     label_orientation: LabelOrientation | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from segzoo.data.color_masks import ColorMasks, Transparent
-from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, dataset_info_errors, make_dataset_info
+from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, Palette, dataset_info_errors, make_dataset_info
 from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import PairedDataset
@@ -30,7 +30,7 @@ def folder(
     val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
     masks: Literal["index", "color"] = "index",
     label_map: LabelMap | None = None,
-    palette: tuple[Color, ...] | None = None,
+    palette: Palette | None = None,
     ignore_colors: tuple[Color, ...] = (),
     transparent: Transparent = "error",
     label_orientation: LabelOrientation | None = None,

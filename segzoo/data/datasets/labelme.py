@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labels
-from segzoo.data.dataset_info import MEAN, STD, Color, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
+from segzoo.data.dataset_info import MEAN, STD, Palette, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
 from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.image_io import printable, read_bytes
 from segzoo.data.labelme_shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, draw
@@ -20,7 +20,7 @@ from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.image_decoder import turn_upright
-from segzoo.messages import did_you_mean
+from segzoo.messages import Example, did_you_mean
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import IGNORE, DataError, PlainDict
 
@@ -40,13 +40,13 @@ def labelme(
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
     val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
-    names: dict[str | int, str] | None = None,
+    names: Annotated[dict[str | int, str], Example({"scratches": "scratch", "unclear": "ignore"})] | None = None,
     unlabeled: Literal["error", "background"] = "error",
     clip_px: Annotated[float, Range(0, 1e5)] = 2.0,
     line_px: Annotated[int | None, Range(1, 255)] = None,
     skip_shapes: tuple[str, ...] = (),
     label_orientation: LabelOrientation | None = None,
-    palette: tuple[Color, ...] | None = None,
+    palette: Palette | None = None,
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
