@@ -143,7 +143,11 @@ def _hidden_ids(info: DatasetInfo, hide: tuple[str, ...] | None) -> list[int]:
 def _label_image(
     model: nn.Module, path: Path, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read one image, (H, W, 3) uint8, and label it as (H, W) class ids."""
+    """Read one image and label it.
+
+    Shapes:
+        -> image (H, W, 3) uint8, class ids (H, W)
+    """
     image = read_image(path)
     batch = torch.from_numpy(image)[None]
     x = normalize(batch, info, precision.device)

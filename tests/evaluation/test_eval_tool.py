@@ -1,4 +1,4 @@
-"""What ``tools/eval.py`` returns to a sweep."""
+"""Columns that an evaluation fills in a sweep."""
 
 from __future__ import annotations
 

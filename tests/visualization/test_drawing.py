@@ -32,7 +32,7 @@ def test_colors():
 
 
 def regions():
-    """Background 0, a region of class 1 and of 2, an ignored corner."""
+    """Label map of two regions and an ignored corner."""
     label = np.zeros((60, 80), np.uint8)
     label[10:30, 10:30], label[35:55, 40:70], label[:5, :5] = 1, 2, 255
     return label
