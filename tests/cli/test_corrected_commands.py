@@ -44,9 +44,9 @@ from segzoo.tools.train import main
 for sys.argv[1:] in json.loads(sys.argv.pop()):
     try:
         main()
-        print("== done")
+        print('== "done"')
     except SystemExit as exit:
-        print("==", exit.code)
+        print("==", json.dumps(exit.code))
 """
 
 
@@ -58,7 +58,7 @@ def run_commands(*commands: list[str]) -> list[str]:
     """
     process = subprocess.run([sys.executable, "-c", RUN_ALL, json.dumps(commands)], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    return re.findall(r"(?m)^== (.*)$", process.stdout)
+    return [json.loads(line) for line in re.findall(r"(?m)^== (.*)$", process.stdout)]
 
 
 def test_a_command_is_corrected_in_the_same_directory(tmp_path, monkeypatch):
