@@ -45,7 +45,9 @@ def _measure(job: Job) -> dict[str, Any]:
     what = f"{(config['model'] or {}).get('name') or config['ckpt']} in {config['runtime']['name']}, {config['precision']}"
     print(f"measuring {what}: starting and building, then up to {config['max_seconds']:g} s of calls", flush=True)
     names = {group: name for group, name in job.choices.items() if group in ("model", "backbone", "runtime") and name is not None}
-    row: dict[str, Any] = run_in_subprocess(config) | names
+    row: dict[str, Any] = run_in_subprocess(config)
+    if "file" not in row:  # an exported file knows its own
+        row |= names
     if job.output_dir is not None:
         done = f"{row['ms_per_image']['p50']:.1f} ms per image" if "ms_per_image" in row else row["error"]
         print(f"job {job.output_dir.name}: {done}", flush=True)

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: ``python tools/eval.py ckpt=runs/train/...``.
+"""Evaluate a checkpoint or an exported file: ``python tools/eval.py ckpt=runs/first``.
 
 It is evaluated on its own data, or on ``data=...`` with the same classes.
 """
@@ -20,15 +20,18 @@ def evaluate(job: Job) -> dict[str, Any]:
         The summary, with the name and size of the model.
     """
     from segzoo.config.build import build_post, build_split
-    from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config, load_checkpoint
+    from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config
+    from segzoo.config.from_export import load_network
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import score_table, write_summary
+    from segzoo.models._base import SegModel
     from segzoo.runs.output_dir import create_output_dir
 
-    model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
+    model, info, meta = load_network(job.config, **job.arguments["load_network"])
     check_same_model(meta, job.config)
     dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
-    loss, post = checkpoint_loss(meta, model), build_post(job.config["post"])
+    loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
+    post = build_post(job.config["post"])
     options = job.arguments["create_output_dir"]
     with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
         result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
@@ -39,11 +42,12 @@ def evaluate(job: Job) -> dict[str, Any]:
 
 def _table_columns(model: nn.Module, data: str, meta: dict[str, Any]) -> dict[str, Any]:
     """Describe the evaluated model for the table of a sweep."""
+    from segzoo.models._base import SegModel
     from segzoo.workflows.benchmark.model_summary import model_complexity
 
-    size = model_complexity(model, (512, 1024))
+    size = model_complexity(model, (512, 1024)) if isinstance(model, SegModel) else {}  # nothing is known of an exported file
     names = {section: meta["config"][section]["name"] for section in ("model", "backbone")}
-    return names | {"data": data, "params": size["params"], "receptive_field": size["receptive_field"]}
+    return names | {"data": data, "params": size.get("params"), "receptive_field": size.get("receptive_field")}
 
 
 def main() -> None:

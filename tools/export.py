@@ -18,20 +18,22 @@ def export(job: Job) -> dict[str, Any]:
     from segzoo.config.build import build_data
     from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint
     from segzoo.config.images import choose_images
-    from segzoo.export.exporter import export_model
+    from segzoo.export.exporter import LabeledImages, export_model
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_output_dir
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
-    dataset = build_data(dataset_config(meta, job.config.get("data")), "val")
+    section = dataset_config(meta, job.config.get("data"))
+    dataset = build_data(section, "val")
     chosen = choose_images(dataset, job.config.get("data") is not None, **job.arguments["choose_images"])
-    metadata = {"checkpoint_sha256": meta["sha256"], "model": meta["config"]["model"], "backbone": meta["config"]["backbone"]}
+    labeled = LabeledImages(build_data(section, "train"), dataset) if job.config["precision"] == "int8" else None
+    metadata = {"checkpoint_sha256": meta["sha256"]} | {key: meta["config"][key] for key in ("model", "backbone", "data")}
     metadata["scores"] = read_scores(Path(meta["path"]).parent)  # with their protocol
     options = job.arguments["create_output_dir"]
     with create_output_dir(
         "export", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options
     ) as output_dir:
-        result = export_model(model, info, metadata, chosen.images, output_dir.path, **job.arguments["export_model"])
+        result = export_model(model, info, metadata, chosen.images, output_dir.path, labeled, **job.arguments["export_model"])
         result["images"] = chosen.title
         write_json(output_dir.path / "export.json", result)
     _print_summary(result)
@@ -46,6 +48,8 @@ def _print_summary(result: dict[str, Any]) -> None:
     print(
         f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, labels of {len(parity)} images agree on at least {agreement:.3%} of the pixels{note}"
     )
+    if accuracy := result.get("accuracy"):
+        print(f"mIoU of {accuracy['images']} images: {accuracy['miou']:.2%} before, {accuracy['exported_miou']:.2%} in int8")
     if result["bundle"]:
         print(f"{result['bundle']}: unpack it anywhere and run python predict.py --selftest")
 

@@ -17,12 +17,13 @@ def predict(job: Job) -> dict[str, Any]:
         The number of images, the seconds and the output directory.
     """
     from segzoo.config.build import build_post
-    from segzoo.config.from_checkpoint import checkpoint_title, load_checkpoint
+    from segzoo.config.from_checkpoint import checkpoint_title
+    from segzoo.config.from_export import load_network
     from segzoo.inference.predictor import predict_images
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_output_dir
 
-    model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
+    model, info, meta = load_network(job.config, **job.arguments["load_network"])
     post = build_post(job.config["post"])
     options = job.arguments["create_output_dir"]
     with create_output_dir(

@@ -22,6 +22,7 @@ TRAIN = (
 )
 OUTPUT_DIR = "segzoo.runs.output_dir:create_output_dir"
 LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
+LOAD_ANY = "segzoo.config.from_export:load_network"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ COMMANDS = {
     "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
     "eval": Command(
         ("model", "backbone", "data", "post"),
-        ("segzoo.evaluation.evaluator:evaluate", "segzoo.config.build:build_split", OUTPUT_DIR, LOAD),
+        ("segzoo.evaluation.evaluator:evaluate", "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data"),
     ),
     "describe": Command(
@@ -87,7 +88,7 @@ COMMANDS = {
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "predict": Command(("post",), ("segzoo.inference.predictor:predict_images", OUTPUT_DIR, LOAD)),
+    "predict": Command(("post",), ("segzoo.inference.predictor:predict_images", OUTPUT_DIR, LOAD_ANY)),
 }
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import is_published, resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
 from segzoo.messages import format_override
@@ -36,7 +37,7 @@ def early_errors(command: str, config: PlainMapping) -> list[str]:
     if unusable:
         return unusable
     errors = _length_errors(config) + _device_errors(command, config) + _subject_errors(command, config)
-    errors += _protocol_errors(config) + _input_errors(config) + _output_errors(command, config)
+    errors += _protocol_errors(config) + _input_errors(command, config) + _output_errors(command, config)
     return errors
 
 
@@ -144,7 +145,7 @@ def _protocol_errors(config: PlainMapping) -> list[str]:
     return []
 
 
-def _input_errors(config: PlainMapping) -> list[str]:
+def _input_errors(command: str, config: PlainMapping) -> list[str]:
     """Require that input files exist.
 
     They are read long after this check.
@@ -159,7 +160,8 @@ def _input_errors(config: PlainMapping) -> list[str]:
             errors.append(f"resume={path}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")
         else:
             errors.append(f"{key}={path}: there is no such file or directory {here}.")
-    if (ckpt := _text(config, "ckpt")) is not None:
+    ckpt = _text(config, "ckpt")
+    if ckpt is not None and not (command in ("eval", "predict", "bench") and find_exported_file(ckpt)):
         try:
             resolve_weight_file(ckpt)
         except CheckpointError as error:

@@ -24,6 +24,7 @@ from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, pic
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
+from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol, PostProcessor
 from segzoo.inference.segment import forward, logits_to_labels, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
@@ -96,11 +97,10 @@ def evaluate(
     batch norm statistics and the memory format of the weights are left unchanged.
 
     Args:
-        model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``.
+        model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``; or an ``ExportedNetwork``, which has no loss.
         dataset: labeled images, which may differ in size.
         info: classes, normalization and ignore id the model was trained with.
-        loss: computed in the same pass, as the mean over all valid pixels of the data set. It requires a single-pass protocol. With None
-            or any other protocol, the scores have no loss.
+        loss: computed in the same pass, as the mean over all valid pixels of the data set, if the protocol has a single pass.
         on_image: called after each image with its number, counted from 1. It may raise to stop the evaluation.
         post: ``post(image, probabilities) -> labels`` with ``describe()``, such as a CRF. None takes the most probable class.
         distributed: the ranks, which each evaluate a part of the images. All of them get the scores of the whole set.
@@ -126,11 +126,12 @@ def evaluate(
     confusion.matrix = _sum_over_ranks(confusion.matrix, distributed, layer_precision.device)
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
     scores = confusion.scores(info.classes, len(dataset), mean_loss.compute(distributed))
-    described = _protocol(protocol, dataset, per_image_counts, layer_precision)
+    used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
+    described = _protocol(protocol, dataset, per_image_counts, used_precision)
     return Evaluation(scores, confusion.matrix, described, per_image_counts)
 
 
-def _protocol(protocol: InferenceProtocol, dataset: Dataset, per_image_counts: np.ndarray, precision: Precision) -> PlainDict:
+def _protocol(protocol: InferenceProtocol, dataset: Dataset, per_image_counts: np.ndarray, precision: str) -> PlainDict:
     """Describe everything that scores depend on besides the model.
 
     ``names`` is a hash of the images' names, which follow from the split and its list. ``ground_truth`` is a hash of the labeled pixels of
@@ -138,7 +139,7 @@ def _protocol(protocol: InferenceProtocol, dataset: Dataset, per_image_counts: n
     """
     names = [dataset.name(index) for index in range(len(dataset))]
     return protocol.to_dict() | {
-        "precision": precision.name,
+        "precision": precision,
         "data": dataset.info.name,
         "images": len(dataset),
         "names": _short_hash("\n".join(names).encode("utf-8", "surrogateescape")),
@@ -202,7 +203,7 @@ def _predict(
         The labels (1, H, W), on the CPU.
     """
     x = normalize(batch.image, info, precision.device)
-    if not protocol.single:
+    if not protocol.single or isinstance(model, ExportedNetwork):
         return segment_image(model, x, batch.image, protocol, precision).to(torch.int32).cpu()
     logits = forward(model, x, precision)
     mean_loss.add(logits, batch.label.to(precision.device))

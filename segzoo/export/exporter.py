@@ -1,26 +1,39 @@
-"""Export of trained networks, with batch norm fusion and parity check."""
+"""Export of trained networks, fused and checked."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from segzoo.device import RuntimePrecision
 from segzoo.export.bundle import write_bundle
 from segzoo.export.formats import ExportModel, to_onnx, to_openvino, to_torch_export
-from segzoo.export.parity import RunFn, check_parity, parity_images
-from segzoo.layers.upsample_argmax import upsample_argmax
+from segzoo.export.parity import check_accuracy, check_parity, parity_images, spread_images, working_size
+from segzoo.export.quantization import halve_onnx, quantize_onnx, quantize_openvino
+from segzoo.inference.exported_network import ExportedNetwork, open_exported
 from segzoo.registry import ConfigError, Range
-from segzoo.types import DatasetInfo, Images, PlainDict
+from segzoo.types import DataError, Dataset, DatasetInfo, Images, PlainDict
 
 Side = Annotated[int, Range(33, 8192)]
-CallFn = Callable[[np.ndarray], list[np.ndarray]]  # a batch of images -> all outputs of an exported file
+Format = Literal["onnx", "openvino", "torch_export"]
+SUFFIXES = {"onnx": "onnx", "openvino": "xml", "torch_export": "pt2"}
+PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "bf16", "int8"), "torch_export": ("fp32",)}
+MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.98, "int8": 0.0}  # int8 is judged by its mIoU
+
+
+class LabeledImages(NamedTuple):
+    """Images to calibrate int8 on, and labeled ones to judge it by."""
+
+    calibration: Images
+    validation: Dataset
 
 
 def export_model(
@@ -29,12 +42,16 @@ def export_model(
     metadata: PlainDict,
     images: Images,
     folder: Path,
+    labeled: LabeledImages | None = None,
     *,
-    format: Literal["onnx", "openvino", "torch_export"] = "onnx",
+    format: Format = "onnx",
+    precision: RuntimePrecision = "fp32",
     hw: tuple[Side, Side] | None = None,
     input: Literal["uint8", "float"] = "uint8",
     output: Literal["labels", "logits", "both"] = "labels",
-    min_agreement: Annotated[float, Range(0, 1)] = 0.999,
+    min_agreement: Annotated[float, Range(0, 1)] | None = None,
+    calibration_images: Annotated[int, Range(1, 1000)] = 32,
+    max_miou_drop: Annotated[float, Range(0, 1)] = 0.01,
     bundle: bool = False,
 ) -> PlainDict:
     """Export a model and keep the file only if its labels agree.
@@ -45,52 +62,139 @@ def export_model(
         model: a ``SegModel`` in evaluation mode on the CPU, left unchanged. A copy fused for inference is exported.
         info: mean, std, classes and colors.
         metadata: further entries for the file's metadata, such as the checkpoint's checksum.
-        images: images of the parity check.
+        images, labeled: images of the parity check, and for int8 labeled ones.
         folder: output directory, also of ``mismatch.png`` if the check fails.
         format: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export`` (for ``torch.export.load``).
+        precision: one of the format's ``PRECISIONS``.
         hw: fixed height and width in pixels, 33 or more. None makes batch, height and width dynamic.
         input: ``uint8`` (N, H, W, 3), or ``float`` (N, 3, H, W) in 0 to 255. Both are RGB.
         output: ``labels`` (N, H, W), ``logits`` at the network's own stride, or both.
-        min_agreement: required fraction of equal labels in every image of the check.
+        min_agreement: required fraction of equal labels in every image. None means that of ``MIN_AGREEMENT``.
+        calibration_images, max_miou_drop: for int8, the number of images and the largest loss of mIoU, 0 to 1.
         bundle: also write ``bundle.zip``, which contains everything needed to run the file without torch and segzoo.
 
     Returns:
-        ``file``, ``bytes`` (of both files for OpenVINO), ``norms_merged`` (batch norm layers fused), ``bundle`` and ``parity``, the
-        result of ``check_parity``.
+        ``file``, ``bytes`` (of both files for OpenVINO), ``norms_merged`` (batch norm layers fused), ``precision``, ``bundle``,
+        ``parity``, the result of ``check_parity``, and for int8 ``accuracy``, the result of ``check_accuracy``.
 
     Raises:
-        ParityError: if the labels of an image differ too much. The file is deleted.
-        ConfigError: if a package that the format needs is not installed, or if a bundle is requested for anything but an ONNX file from
-            bytes to labels of at most 255 classes.
+        ParityError: if the labels or the mIoU differ too much. The file is deleted.
+        ConfigError: if a package that the format needs is not installed, or the settings do not fit together.
     """
-    if bundle:
-        _check_bundle(format, input, output, info.num_classes)
-    fused = copy.deepcopy(model)
-    num_fused = fused.fuse_for_inference_()  # type: ignore[operator]
-    exported = ExportModel(fused, info.mean, info.std, input=input, output=output).eval()
-    suffix, write, load = FORMATS[format]
-    path = folder / f"model.{suffix}"
-    reference = ExportModel(model, info.mean, info.std, input="uint8", output="labels").eval()
-    crops = parity_images(images, hw)
+    check_request(format, precision, input, output, bundle, info.num_classes)
+    exported, num_fused = _fuse(ExportModel(copy.deepcopy(model), info.mean, info.std, input=input, output=output))
+    path, least = folder / f"model.{SUFFIXES[format]}", MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
+    result: PlainDict = {"file": str(path), "norms_merged": num_fused, "precision": precision}
+    metadata = metadata | _interface(exported, info, hw, precision)
+    calibration = _calibration(labeled, calibration_images, working_size(images, hw)) if precision == "int8" else []
     with _removed_on_failure(path, format) as files:
-        write(exported, path, metadata | {"dataset": info.to_dict()}, hw=hw)
-        run = _labels_fn(load(path), exported)
-        parity = check_parity(run, reference, crops, info, folder, min_agreement=min_agreement)
-    size = sum(file.stat().st_size for file in files if file.exists())
-    result = {"file": str(path), "bytes": size, "norms_merged": num_fused, "bundle": None, "parity": parity}
-    if bundle:
-        # the image with the most classes, then the largest: a self-test that could fail
-        index = max(range(len(parity)), key=lambda i: (parity[i]["classes"], crops[i].size))
-        result["bundle"] = str(write_bundle(path, info, metadata, hw, crops[index], run(crops[index][None])[0]))
+        _write(exported, path, metadata, format, precision, hw, calibration)
+        network, crops = _open(path, metadata, precision), parity_images(images, hw)
+        result["parity"] = check_parity(network, model, crops, info, folder, min_agreement=least)
+        if labeled and precision == "int8":
+            result["accuracy"] = check_accuracy(network, model, labeled.validation, info, max_miou_drop=max_miou_drop)
+    result["bytes"] = sum(file.stat().st_size for file in files if file.exists())
+    result["bundle"] = _bundle(network, path, metadata, crops, result) if bundle else None
     return result
 
 
-def _check_bundle(format: str, input: str, output: str, num_classes: int) -> None:
-    """Reject exports that the bundle's program cannot run."""
-    if (format, input, output) != ("onnx", "uint8", "labels"):
+def _fuse(exported: ExportModel) -> tuple[ExportModel, int]:
+    """Fuse a network in place, and count its batch norm layers."""
+    count = exported.model.fuse_for_inference_()  # type: ignore[operator]
+    return exported.eval(), count
+
+
+def check_request(format: str, precision: str, input: str, output: str, bundle: bool, num_classes: int) -> None:
+    """Raise ConfigError for a file that no format or bundle can hold."""
+    if precision not in PRECISIONS[format]:
+        able = [f"format={other}" for other, precisions in PRECISIONS.items() if precision in precisions]
+        raise ConfigError(
+            f"format={format} has no precision={precision}, only {', '.join(PRECISIONS[format])}. Set {' or '.join(able)} for it."
+        )
+    if bundle and (format, input, output) != ("onnx", "uint8", "labels"):
         raise ConfigError(f"bundle=true needs format=onnx input=uint8 output=labels, got {format}, {input}, {output}")
-    if num_classes > 255:
+    if bundle and num_classes > 255:
         raise ConfigError(f"bundle=true supports up to 255 classes in its label images; this network has {num_classes}")
+
+
+def _calibration(labeled: LabeledImages | None, count: int, hw: tuple[int, int]) -> list[np.ndarray]:
+    """Take images to calibrate on, and require labeled ones.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    needs = "precision=int8 is calibrated on the training images and judged by the mIoU of the labeled validation images"
+    if labeled is None:
+        raise ConfigError(f"{needs}: give them, or choose another precision")
+    try:
+        len(labeled.validation)  # finds the files
+        return spread_images(labeled.calibration, count, hw)
+    except DataError as error:
+        raise ConfigError(f"{needs}. {error}") from error
+
+
+def _bundle(network: ExportedNetwork, path: Path, metadata: PlainDict, crops: Sequence[np.ndarray], result: PlainDict) -> str:
+    """Write the bundle of a checked file.
+
+    Its self-test has the image with the most classes, then the largest, so that it could fail.
+    """
+    image = max(zip(result["parity"], crops, strict=True), key=lambda pair: (pair[0]["classes"], pair[1].size))[1]
+    labels = network.label_images(torch.from_numpy(image[None]))[0].numpy()
+    card = metadata | {key: result[key] for key in ("parity", "accuracy") if key in result}
+    return str(write_bundle(path, network.info, card, metadata["hw"], image, labels))
+
+
+def _interface(exported: ExportModel, info: DatasetInfo, hw: tuple[int, int] | None, precision: str) -> PlainDict:
+    """Collect the metadata that ``ExportedNetwork`` needs."""
+    interface = {"input": exported.input, "output": exported.output, "hw": hw, "precision": precision}
+    return interface | {"align_corners": bool(exported.model.align_corners), "dataset": info.to_dict()}
+
+
+def _write(
+    exported: ExportModel,
+    path: Path,
+    metadata: PlainDict,
+    format: Format,
+    precision: RuntimePrecision,
+    hw: tuple[int, int] | None,
+    calibration: Sequence[np.ndarray],
+) -> None:
+    """Write the file in its format and precision."""
+    if format == "torch_export":
+        to_torch_export(exported, path, metadata, hw=hw)
+    elif format == "openvino":
+        convert = partial(quantize_openvino, model=exported, images=calibration) if precision == "int8" else _unchanged
+        to_openvino(exported, path, metadata, hw=hw, convert=convert, fp16=precision == "fp16")
+    else:
+        conversions: dict[str, Callable[[Any], Any]] = {
+            "fp32": _unchanged,
+            "fp16": partial(halve_onnx, model=exported),
+            "int8": partial(quantize_onnx, model=exported, images=calibration),
+        }
+        to_onnx(exported, path, metadata, hw=hw, convert=conversions[precision])
+
+
+def _unchanged(graph: Any) -> Any:
+    return graph
+
+
+def _open(path: Path, metadata: PlainDict, precision: str) -> ExportedNetwork:
+    """Open the file that was written.
+
+    Raises:
+        ConfigError: this processor runs it in another precision, so it cannot be checked.
+    """
+    if path.suffix == ".pt2":
+        program = torch.export.load(path).module()
+        return ExportedNetwork(
+            lambda batch: [each.detach().numpy() for each in program(torch.from_numpy(batch))], metadata, precision
+        )
+    network = open_exported(path)
+    if network.precision != precision:
+        raise ConfigError(
+            f"precision={precision}: this processor runs it as {network.precision}, so the file cannot be checked here"
+        )
+    return network
 
 
 @contextmanager
@@ -105,43 +209,3 @@ def _removed_on_failure(path: Path, format: str) -> Iterator[tuple[Path, Path]]:
         if isinstance(error, ImportError):
             raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
         raise
-
-
-def _load_onnx(path: Path) -> CallFn:
-    import onnxruntime  # type: ignore[import-not-found]
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: [np.asarray(output) for output in session.run(None, {"image": image})]
-
-
-def _load_openvino(path: Path) -> CallFn:
-    import openvino  # type: ignore[import-not-found]
-
-    # without the hint, OpenVINO picks bf16 where that is faster
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda image: [np.asarray(output) for output in compiled(image).values()]
-
-
-def _load_torch_export(path: Path) -> CallFn:
-    program = torch.export.load(path).module()
-    return lambda image: [output.detach().numpy() for output in program(torch.from_numpy(image))]
-
-
-FORMATS = {  # file suffix, writer, loader
-    "onnx": ("onnx", to_onnx, _load_onnx),
-    "openvino": ("xml", to_openvino, _load_openvino),
-    "torch_export": ("pt2", to_torch_export, _load_torch_export),
-}
-
-
-def _labels_fn(call: CallFn, exported: ExportModel) -> RunFn:
-    """Wrap an exported network, whatever its formats, as bytes to labels."""
-
-    def run(images: np.ndarray) -> np.ndarray:
-        batch = images if exported.input == "uint8" else images.transpose(0, 3, 1, 2).astype(np.float32)
-        first = call(np.ascontiguousarray(batch))[0]
-        if exported.output != "logits":
-            return first
-        return upsample_argmax(torch.from_numpy(first), images.shape[1:3], bool(exported.model.align_corners)).numpy()
-
-    return run

@@ -13,12 +13,14 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE
 from segzoo.io import write_atomically
 from segzoo.layers.normalize import normalize_rows_
 from segzoo.layers.resize import resize
@@ -27,10 +29,6 @@ from segzoo.types import PlainMapping
 InputFormat = Literal["uint8", "float"]
 OutputFormat = Literal["labels", "logits", "both"]
 IR_VERSION = 9  # of ONNX files: the oldest that can hold the graphs, read by onnxruntime 1.17 and newer
-MIN_SIDE, MAX_SIDE = (
-    64,
-    8192,
-)  # height and width of a dynamic export, in pixels; below 64, feature maps of stride 32 are one pixel wide
 
 
 class ExportModel(nn.Module):
@@ -88,7 +86,14 @@ class ExportModel(nn.Module):
         return normalize_rows_(image.float(), self.mean, self.std)
 
 
-def to_onnx(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple[int, int] | None = None) -> None:
+def to_onnx(
+    model: ExportModel,
+    path: Path,
+    metadata: PlainMapping,
+    *,
+    hw: tuple[int, int] | None = None,
+    convert: Callable[[Any], Any] = lambda proto: proto,
+) -> None:
     """Write one ``.onnx`` file atomically.
 
     Args:
@@ -96,6 +101,7 @@ def to_onnx(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple
         path: path of the file.
         metadata: JSON-able containers for the file's metadata.
         hw: fixed height and width in pixels. None makes batch, height and width dynamic.
+        convert: converts the exported ``onnx.ModelProto`` to another precision.
 
     Raises:
         ImportError: if the packages of ``segzoo[export]`` are not installed.
@@ -109,7 +115,7 @@ def to_onnx(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple
             program, dynamo=True, external_data=False, input_names=["image"], output_names=model.outputs, verbose=False
         )
     assert onnx_program is not None
-    proto = onnx_program.model_proto
+    proto = convert(onnx_program.model_proto)
     proto.ir_version = IR_VERSION
     entry = proto.metadata_props.add()
     entry.key, entry.value = "segzoo", json.dumps(dict(metadata))
@@ -117,10 +123,22 @@ def to_onnx(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple
     write_atomically(path, lambda file: file.write(proto.SerializeToString()))
 
 
-def to_openvino(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: tuple[int, int] | None = None) -> None:
+def to_openvino(
+    model: ExportModel,
+    path: Path,
+    metadata: PlainMapping,
+    *,
+    hw: tuple[int, int] | None = None,
+    convert: Callable[[Any], Any] = lambda graph: graph,
+    fp16: bool = False,
+) -> None:
     """Write the ``.xml`` and ``.bin`` files of an OpenVINO model.
 
-    Weights are stored in fp32. The arguments are those of ``to_onnx``.
+    The other arguments are those of ``to_onnx``.
+
+    Args:
+        convert: converts the ``openvino.Model`` to another precision.
+        fp16: store the weights in fp16 instead of fp32.
 
     Raises:
         ImportError: if the packages of ``segzoo[export,openvino]`` are not installed.
@@ -131,9 +149,9 @@ def to_openvino(model: ExportModel, path: Path, metadata: PlainMapping, *, hw: t
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         onnx_path = Path(folder) / "net.onnx"
         to_onnx(model, onnx_path, metadata, hw=hw)
-        graph = openvino.Core().read_model(onnx_path)
+        graph = convert(openvino.Core().read_model(onnx_path))
         graph.set_rt_info(json.dumps(dict(metadata)), "segzoo")
-        openvino.save_model(graph, Path(folder) / path.name, compress_to_fp16=False)
+        openvino.save_model(graph, Path(folder) / path.name, compress_to_fp16=fp16)
         for target in (path.with_suffix(".bin"), path):  # the .xml last, because it refers to the .bin
             os.replace(Path(folder) / target.name, target)
 

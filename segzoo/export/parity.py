@@ -5,7 +5,7 @@ Both label the same images, at sizes that were never traced. If they disagree, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from segzoo.export.formats import MAX_SIDE, MIN_SIDE
-from segzoo.types import DatasetInfo, Images, ParityError, PlainDict
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.export.formats import ExportModel
+from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE, ExportedNetwork
+from segzoo.types import Dataset, DatasetInfo, Images, ParityError, PlainDict
 from segzoo.visualization.panels import comparison_grid, comparison_panel
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
 NUM_IMAGES = 8
-RunFn = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, H, W) labels
 
 
 class _Comparison(NamedTuple):
@@ -84,15 +85,21 @@ def parity_images(images: Images, hw: tuple[int, int] | None) -> list[np.ndarray
 
 @torch.no_grad()
 def check_parity(
-    run: RunFn, network: nn.Module, images: Sequence[np.ndarray], info: DatasetInfo, folder: Path, *, min_agreement: float
+    exported: ExportedNetwork,
+    network: nn.Module,
+    images: Sequence[np.ndarray],
+    info: DatasetInfo,
+    folder: Path,
+    *,
+    min_agreement: float,
 ) -> list[PlainDict]:
     """Compare the labels of an exported network with the original's.
 
     Each image is labeled twice: alone, and in a batch with its mirror image.
 
     Args:
-        run: the exported network.
-        network: the original, (N, H, W, 3) uint8 -> labels as the first output.
+        exported: the network of the file.
+        network: the original, in evaluation mode.
         images: (H, W, 3) uint8 each.
         info: colors and class names for ``mismatch.png``.
         folder: directory of ``mismatch.png``.
@@ -105,14 +112,14 @@ def check_parity(
     Raises:
         ParityError: if an image agrees less. ``mismatch.png`` shows it next to both label maps.
     """
-    rows = []
+    original, rows = ExportModel(network, info.mean, info.std, input="uint8", output="labels").eval(), []
     for image in images:
         size = f"{image.shape[0]}x{image.shape[1]}"
         pair = np.stack([image, image[:, ::-1]])
-        expected = network(torch.from_numpy(pair))[0].numpy()
+        expected = original(torch.from_numpy(pair))[0].numpy()
         comparisons = []
         for batch in (pair, pair[:1]):
-            actual = run(batch)
+            actual = exported.label_images(torch.from_numpy(batch)).numpy()
             if actual.shape != batch.shape[:3]:
                 raise ParityError(f"{size}: the export returned labels {actual.shape}, expected {batch.shape[:3]}")
             comparisons += [
@@ -129,6 +136,31 @@ def check_parity(
                 f"{path} shows where. The exported file was deleted."
             )
     return rows
+
+
+def check_accuracy(
+    exported: ExportedNetwork, network: nn.Module, validation: Dataset, info: DatasetInfo, *, max_miou_drop: float
+) -> PlainDict:
+    """Compare the mIoU of an exported network with the original's.
+
+    Args:
+        exported, network, info: as in ``check_parity``.
+        validation: labeled images; all of them are evaluated, as whole images.
+        max_miou_drop: the largest allowed difference, 0 to 1.
+
+    Returns:
+        Both scores, ``miou`` and ``exported_miou``, the number of ``images`` and ``max_miou_drop``.
+
+    Raises:
+        ParityError: if the exported network loses more.
+    """
+    before, after = (evaluate(each, validation, info, device="cpu", workers=0).scores for each in (network, exported))
+    if (drop := before.miou - after.miou) > max_miou_drop:
+        raise ParityError(
+            f"the export loses {100 * drop:.2f} points of mIoU ({100 * before.miou:.2f} to {100 * after.miou:.2f}), expected at most "
+            f"{100 * max_miou_drop:.2f}. The exported file was deleted. Raise calibration_images, or choose another precision."
+        )
+    return {"miou": before.miou, "exported_miou": after.miou, "images": before.images, "max_miou_drop": max_miou_drop}
 
 
 def _save_mismatch(comparison: _Comparison, info: DatasetInfo, path: Path) -> None:

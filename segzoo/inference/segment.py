@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segzoo.device import Precision
+from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import upsample_argmax
@@ -44,6 +45,8 @@ def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: Inferenc
         -> (1, H, W)
     """
     if protocol.single:
+        if isinstance(model, ExportedNetwork):
+            return model.label_images(image)
         return logits_to_labels(model, forward(model, x, precision), x.shape[-2:])
     probabilities = predict_probabilities(model, x, protocol, precision)
     return probabilities.argmax(1) if protocol.post is None else protocol.post(image, probabilities)

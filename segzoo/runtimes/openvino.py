@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from segzoo.export.quantization import quantize_openvino
 from segzoo.registry import RUNTIMES, Range
 from segzoo.runtimes._base import (
     InferenceFn,
@@ -79,7 +80,7 @@ def compile_graph(graph: Any, request: RuntimeRequest, num_calibration_images: i
     ov: Any = importlib.import_module("openvino")
     if request.precision == "int8":
         graph.reshape([1, *request.example.shape[1:]])  # calibration images come one by one
-        graph = _quantize(graph, request, num_calibration_images)
+        graph = quantize_openvino(graph, request.model, request.calibration_images[:num_calibration_images])
     graph.reshape(list(request.example.shape))
     properties |= {"INFERENCE_PRECISION_HINT": HINTS[request.precision], "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(graph, "CPU", properties | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
@@ -87,12 +88,3 @@ def compile_graph(graph: Any, request: RuntimeRequest, num_calibration_images: i
     if actual != HINTS[request.precision] and request.precision != "int8":
         raise RuntimeUnavailable(f"openvino runs {request.precision} as {actual} on this processor: request that precision")
     return compiled
-
-
-def _quantize(graph: Any, request: RuntimeRequest, num_calibration_images: int) -> Any:
-    """Quantize convolutions to int8 with ranges from the calibration images."""
-    import nncf  # type: ignore[import-not-found]
-
-    images = nncf.Dataset([image[None] for image in request.calibration_images[:num_calibration_images]])
-    upsampling = nncf.IgnoredScope(types=["Interpolate"], validate=False)  # some networks have none
-    return nncf.quantize(graph, images, subset_size=num_calibration_images, ignored_scope=upsampling)

@@ -7,34 +7,25 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from varied_networks import vary_batch_norms_
+from small_exports import MEAN, STD, NoiseData, export_wrapper
 
-from segzoo.api import create_model
 from segzoo.data.dataset_info import make_dataset_info
+from segzoo.data.datasets.parts import INFO
 from segzoo.export.exporter import export_model
-from segzoo.export.formats import ExportModel, to_onnx, to_torch_export
+from segzoo.export.formats import to_onnx, to_torch_export
 from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
 from segzoo.registry import MODELS, ConfigError
-from segzoo.types import ParityError, Sample
+from segzoo.types import ParityError
 from segzoo.workflows.benchmark.workload import build_workload
 
 onnx = pytest.importorskip("onnx", reason='pip install -e ".[export]"')
 onnxruntime = pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
 pytest.importorskip("onnxscript", reason='pip install -e ".[export]"')
-MEAN, STD = (120.0, 110.0, 100.0), (60.0, 58.0, 57.0)
-
-
-def export_wrapper(name="icnet", input: Any = "uint8", output: Any = "both"):
-    torch.manual_seed(0)
-    model = create_model(name, backbone={"name": "resnet50", "width": 0.125}, num_classes=5).eval()
-    vary_batch_norms_(model)
-    return ExportModel(model, MEAN, STD, input=input, output=output).eval()
 
 
 def random_images(*shape):
@@ -95,29 +86,6 @@ def test_torch_export_matches_the_network(tmp_path):
         assert (program(image)[0] == net(image)[0]).float().mean() > 0.999
 
 
-class NoiseData:
-    """Structured noise images of several sizes."""
-
-    info = make_dataset_info("noise", tuple("abcde"), None, MEAN, STD)
-
-    def scan(self):
-        """There is nothing to find."""
-
-    def __len__(self):
-        return 5
-
-    def image(self, index):
-        return self[index].image
-
-    def name(self, index):
-        return str(index)
-
-    def __getitem__(self, index):
-        rng = np.random.default_rng(index)
-        coarse = rng.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-        return Sample(coarse, np.zeros(coarse.shape[:2], np.uint8), str(index))
-
-
 RUN_SCRIPT = """
 import runpy, sys
 sys.argv = ["predict.py", *{args!r}]
@@ -147,40 +115,45 @@ def stored_metadata(file):
     return json.loads(extra["segzoo"])
 
 
+def check_export(result, folder, model, info):
+    assert stored_metadata(result["file"])["dataset"] == json.loads(json.dumps(info.to_dict()))
+    assert len(result["parity"]) == 8 and min(row["agreement"] for row in result["parity"]) >= 0.999
+    assert all(row["classes"] > 1 for row in result["parity"])
+    files = [path for path in folder.iterdir() if path.name.startswith("model.")]
+    assert result["bytes"] == sum(path.stat().st_size for path in files)
+    assert result["norms_merged"] > 50 and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
+    return sorted(path.name for path in files)
+
+
+def test_exported_files_pass_the_parity_check_on_sizes_never_traced(exported, tmp_path):
+    assert check_export(exported.result, exported.folder, exported.model, INFO) == ["model.onnx"]
+    sizes = [tuple(row["hw"]) for row in exported.result["parity"]]
+    assert sizes[0] == (160, 240) and len(set(sizes)) == 7, "the size of the images comes first"
+    proto = onnx.load(exported.folder / "model.onnx", load_external_data=False)
+    assert proto.ir_version == 9, "onnxruntime 1.17 reads no newer one"
+    zipfile.ZipFile(exported.result["bundle"]).extractall(tmp_path)
+    process = run_bundle(tmp_path, "--selftest")
+    assert process.returncode == 0 and "all labels equal the bundled ones" in process.stdout, process.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
+    "options, files",
     [
-        {"bundle": True},
-        *(
-            pytest.param(options, marks=pytest.mark.slow)
-            for options in (
-                {"output": "logits", "input": "float"},
-                {"hw": (65, 97)},
-                {"format": "torch_export"},
-                {"format": "openvino"},
-            )
-        ),
+        ({"output": "logits", "input": "float"}, ["model.onnx"]),
+        ({"hw": (65, 97)}, ["model.onnx"]),
+        ({"format": "torch_export"}, ["model.pt2"]),
+        ({"format": "openvino"}, ["model.bin", "model.xml"]),
     ],
     ids=str,
 )
-def test_exported_files_pass_the_parity_check_on_sizes_never_traced(tmp_path, options):
+def test_other_formats_pass_the_parity_check(tmp_path, options, files):
     if options.get("format") == "openvino":
         pytest.importorskip("openvino", reason='pip install -e ".[openvino]"')
     model = export_wrapper().model
     result = export_model(model, NoiseData.info, {"model": "icnet"}, NoiseData(), tmp_path, **options)
-    assert len(result["parity"]) == 8 and min(row["agreement"] for row in result["parity"]) >= 0.999
+    assert check_export(result, tmp_path, model, NoiseData.info) == files and result["bundle"] is None
     assert len({tuple(row["hw"]) for row in result["parity"]}) == (1 if "hw" in options else 7)
-    assert all(row["classes"] > 1 for row in result["parity"])
-    assert result["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir() if path.name != "bundle.zip")
-    files = {"torch_export": ["model.pt2"], "openvino": ["model.bin", "model.xml"]}.get(options.get("format", ""), ["model.onnx"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.zip"] * bool(result["bundle"]) + files
-    assert stored_metadata(result["file"])["dataset"] == json.loads(json.dumps(NoiseData.info.to_dict()))
-    if result["bundle"]:
-        assert onnx.load(tmp_path / "model.onnx", load_external_data=False).ir_version == 9  # onnxruntime 1.17 reads no newer one
-        zipfile.ZipFile(result["bundle"]).extractall(tmp_path / "unpacked")
-        process = run_bundle(tmp_path / "unpacked", "--selftest")
-        assert process.returncode == 0 and "all labels equal the bundled ones" in process.stdout, process.stderr
-    assert result["norms_merged"] > 50 and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
 
 
 @pytest.mark.slow
@@ -198,14 +171,12 @@ def test_a_file_that_disagrees_is_deleted_and_the_mismatch_shown(tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["mismatch.png"]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """An unpacked bundle with a checkpoint's checksum."""
-    exported, unpacked = tmp_path_factory.mktemp("exported"), tmp_path_factory.mktemp("unpacked")
-    result = export_model(export_wrapper().model, NoiseData.info, {"checkpoint_sha256": "abc"}, NoiseData(), exported, bundle=True)
-    with zipfile.ZipFile(result["bundle"]) as archive:
-        archive.extractall(unpacked)
-    return unpacked
+@pytest.fixture
+def bundle(exported, tmp_path):
+    """An unpacked bundle."""
+    with zipfile.ZipFile(exported.result["bundle"]) as archive:
+        archive.extractall(tmp_path / "bundle")
+    return tmp_path / "bundle"
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def benchmark(
     images: Sequence[np.ndarray],
     expected: Sequence[np.ndarray],
     device: torch.device,
-    gmacs: float,
+    gmacs: float | None,
     *,
     batch: Annotated[int, Range(1, 65536)] = 1,
     scope: Scope = "net+labels",
@@ -43,9 +43,9 @@ def benchmark(
         infer: (N, H, W, 3) uint8 -> logits (N, K, h, w).
         to_labels: those logits -> labels (N, H, W).
         images: (H, W, 3) uint8 RGB, all of one size. The batch repeats them in order.
-        expected: labels (H, W) of each image by eager fp32.
+        expected: labels (H, W) of each image by eager fp32; empty if unknown.
         device: device of the network.
-        gmacs: 10^9 multiply-adds of the network per image.
+        gmacs: 10^9 multiply-adds of the network per image, None if unknown.
         batch: images per call.
         scope: the timed part. ``net`` is from bytes on the device to logits at the network's stride. ``net+labels`` is to one label per
             pixel, still on the device. ``end_to_end`` is from encoded PNG files in memory to label maps in host memory.
@@ -78,7 +78,7 @@ def benchmark(
         "agreement": _agreement(infer, to_labels, images, expected, device, batch),
         "peak_memory_mb": memory / 1e6,
         "peak": peak,
-        "share_of_peak": 2 * gmacs * batch / 1000 / median / peak["tflops"],
+        "share_of_peak": gmacs and 2 * gmacs * batch / 1000 / median / peak["tflops"],
         "warnings": times.warnings(ci_half_width) + _single_label_warning(expected),
     }
 
@@ -106,8 +106,8 @@ def _single_label_warning(expected: Sequence[np.ndarray]) -> list[str]:
 
     Any runtime that predicts that class everywhere would then agree.
     """
-    classes = np.unique(np.concatenate([labels.ravel() for labels in expected]))
-    if len(classes) > 1:
+    classes = np.unique(np.concatenate([labels.ravel() for labels in expected])) if expected else []
+    if len(classes) != 1:
         return []
     return [f"eager fp32 labels every pixel as class {classes[0]}: agreement says nothing"]
 
@@ -119,14 +119,15 @@ def _agreement(
     expected: Sequence[np.ndarray],
     device: torch.device,
     batch: int,
-) -> float:
+) -> float | None:
     """Compute the fraction of pixels labeled as in eager fp32.
 
-    It runs as many batches as there are images, so that each image takes each position in a batch.
+    It runs as many batches as there are images, so that each image takes each position in a batch. None
+    if the labels of eager fp32 are unknown.
     """
     fractions, count = [], len(expected)
     for first in range(count):
         indices = [(first + i) % count for i in range(batch)]
         actual = to_labels(infer(torch.from_numpy(np.stack([images[i] for i in indices])).to(device))).cpu().numpy()
         fractions += [float((labels == expected[i]).mean()) for labels, i in zip(actual, indices, strict=True)]
-    return sum(fractions) / len(fractions)
+    return sum(fractions) / len(fractions) if fractions else None

@@ -124,13 +124,18 @@ def _cells(row: PlainMapping) -> list[object]:
         f"{row['images_per_s']:.2f}",
         f"{row['build_s']:.1f}",
         f"{row['first_call_ms']:.0f}",
-        f"{row['params']:,}",
-        f"{row['gmacs']:.1f}",
-        f"{row['agreement']:.2%}",
-        f"{row['share_of_peak']:.0%}" + (" (bf16's)" if row["precision"] == "int8" else ""),
+        _formatted(row["params"], "{:,}"),
+        _formatted(row["gmacs"], "{:.1f}"),
+        _formatted(row["agreement"], "{:.2%}"),
+        _formatted(row["share_of_peak"], "{:.0%}" + (" (bf16's)" if row["precision"] == "int8" else "")),
         f"{row['peak_memory_mb']:.0f}",
         remarks or None,
     ]
+
+
+def _formatted(number: float | None, form: str) -> str | None:
+    """Format a number, None if it is unknown."""
+    return None if number is None else form.format(number)
 
 
 def page(rows: Sequence[PlainMapping]) -> str:

@@ -11,11 +11,13 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.commands import arguments_for
 from segzoo.config.sections import section_settings
 from segzoo.device import DeviceName, RuntimePrecision, pick_device
 from segzoo.registry import RUNTIMES, ConfigError, Range
 from segzoo.types import DataError, PlainDict, PlainMapping
+from segzoo.workflows.benchmark.exported import benchmark_exported
 from segzoo.workflows.benchmark.workload import Workload, benchmark_images, build_workload
 
 if TYPE_CHECKING:
@@ -64,6 +66,9 @@ def run_benchmark(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 must not silently mean TF32
     torch_device = pick_device(device)
     options, image_size = arguments_for(benchmark, config), arguments_for(benchmark_images, config)
+    environment = {"versions": versions(*PACKAGES), "machine": machine() | {"clocks_mhz": clocks_mhz()}, "git": git_commit()}
+    if file := config.get("ckpt") and find_exported_file(config["ckpt"]):
+        return environment | benchmark_exported(config, file, num_check_images, options)
     workload = build_workload(config, **arguments_for(build_workload, config))
     num_calibration = config["runtime"].get("calibration_images", 0) if options["precision"] == "int8" else 0
     images = benchmark_images(workload.images, num_check_images + max(1, num_calibration), **image_size)
@@ -71,8 +76,8 @@ def run_benchmark(
     check_images, calibration_images = images[:num_check_images], images[num_check_images:]
     expected = [workload.model.predict(image) for image in check_images]
     example = torch.from_numpy(np.stack([calibration_images[0]] * options["batch"])).to(torch_device)
-    row = _identity(workload, config, image_size) | {"device": torch_device.type, "threads": torch.get_num_threads()}
-    row |= {"versions": versions(*PACKAGES), "machine": machine() | {"clocks_mhz": clocks_mhz()}, "git": git_commit()}
+    row = environment | _identity(workload, config, image_size)
+    row |= {"device": torch_device.type, "threads": torch.get_num_threads()}
     fused = inference_copy(workload.model, workload.info, torch_device)
     gmacs = model_complexity(fused.model, **image_size)["gmacs"]
     row |= {"lean_gmacs": gmacs, "norms_merged": _num_batch_norms(workload.model) - _num_batch_norms(fused)}

@@ -1,0 +1,82 @@
+"""Networks of checkpoints or exported files, for the tools that take both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.config.from_checkpoint import load_checkpoint
+from segzoo.config.sections import section_errors
+from segzoo.registry import ConfigError
+from segzoo.types import PlainDict, PlainMapping
+
+if TYPE_CHECKING:
+    from segzoo.inference.exported_network import ExportedNetwork
+    from segzoo.models._base import SegModel
+    from segzoo.types import DatasetInfo
+
+SINGLE_PASS = {"mode": "whole", "scales": [1.0], "flip": False, "pad_multiple": None, "resize_multiple": None}
+PACKAGES = {".xml": "openvino"}  # extra that runs a file, else export
+
+
+def load_network(config: PlainMapping, *, ckpt: str) -> tuple[SegModel | ExportedNetwork, DatasetInfo, PlainDict]:
+    """Load the network of a checkpoint or of an exported file.
+
+    Args:
+        config: the settings of the tool. Those that an exported file cannot follow are rejected.
+        ckpt: as ``load_checkpoint`` takes it; or an ``.onnx`` or ``.xml`` file, a bundle or the output directory of an export.
+
+    Returns:
+        As ``load_checkpoint``. The configuration of an exported file has only ``model``, ``backbone`` and ``data``.
+
+    Raises:
+        ConfigError: as ``load_checkpoint``, or the exported file cannot be loaded or do what is asked.
+    """
+    file = find_exported_file(ckpt)
+    if file is None:
+        return load_checkpoint(ckpt=ckpt)
+    network, meta = load_exported(file)
+    errors = precision_errors(network, config)
+    changed = [f"{key}={config[key]}" for key, value in SINGLE_PASS.items() if key in config and config[key] != value]
+    if (name := (config.get("post") or {"name": "none"})["name"]) != "none":
+        changed.append(f"post={name}")
+    if changed and not network.has_logits:
+        errors.append(
+            f"{', '.join(changed)} needs logits, and {file} returns only labels. Omit it, or export the file with output=both."
+        )
+    if errors:
+        raise ConfigError(errors)
+    return network, network.info, meta
+
+
+def load_exported(file: Path) -> tuple[ExportedNetwork, PlainDict]:
+    """Load an exported file and the metadata of its checkpoint.
+
+    Raises:
+        ConfigError: the file cannot be loaded, or the package that runs it is not installed.
+    """
+    from segzoo.data.dataset_info import dataset_info_errors
+    from segzoo.inference.exported_network import open_exported
+    from segzoo.io import sha256
+
+    try:
+        network = open_exported(file)
+    except ImportError as error:
+        extra = PACKAGES.get(file.suffix.lower(), "export")
+        raise ConfigError(f'ckpt={file} needs {error.name}: pip install "segzoo[{extra}]"') from None
+    if missing := [key for key in ("model", "backbone", "data") if key not in network.metadata]:
+        raise ConfigError(f"ckpt={file}: its metadata lacks {', '.join(missing)}. Export it with tools/export.py.")
+    config = {key: network.metadata[key] for key in ("model", "backbone", "data")}
+    errors = [error for name, section in config.items() for error in section_errors(name, section)]
+    if errors := errors + dataset_info_errors(network.info.classes, network.info.palette, network.info.label_map):
+        raise ConfigError([f"ckpt={file}: its metadata is invalid in this version of segzoo: {error}" for error in errors])
+    meta = {"config": config, "dataset": network.metadata["dataset"], "widths": {}, "sha256": sha256(file), "path": str(file)}
+    return network, meta
+
+
+def precision_errors(network: ExportedNetwork, config: PlainMapping) -> list[str]:
+    """Reject a precision that is neither the file's nor a default."""
+    if config.get("precision") in (None, "auto", "fp32", network.metadata["precision"]):
+        return []
+    return [f"precision={config['precision']}: the exported file has {network.metadata['precision']}. Omit precision=."]

@@ -1,0 +1,134 @@
+"""Exported files are evaluated, predicted and benchmarked as checkpoints are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_exports import NoiseData, export_wrapper
+
+from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.config.build import build_data
+from segzoo.config.early_checks import early_errors
+from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
+from segzoo.config.from_export import load_network
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.inference.exported_network import ExportedNetwork, open_exported, to_input_format
+from segzoo.inference.predictor import predict_images
+from segzoo.models._base import SegModel
+from segzoo.registry import ConfigError
+from segzoo.workflows.benchmark.runner import run_benchmark
+
+INTERFACE = {"dataset": NoiseData.info.to_dict(), "hw": None, "precision": "fp32", "align_corners": True}
+
+
+def in_python(input: Any, output: Any, hw=None) -> tuple[SegModel, ExportedNetwork]:
+    """A network, and an export that runs in Python."""
+    wrapper = export_wrapper(input=input, output=output)
+
+    @torch.no_grad()
+    def call(batch):
+        return [each.numpy() for each in wrapper(torch.from_numpy(batch))]
+
+    assert isinstance(wrapper.model, SegModel)
+    metadata = INTERFACE | {"input": input, "output": output, "align_corners": wrapper.model.align_corners, "hw": hw}
+    return wrapper.model, ExportedNetwork(call, metadata, "fp32")
+
+
+@pytest.mark.usefixtures("_known_peak")
+def test_an_exported_file_scores_as_its_checkpoint(exported, tmp_path):
+    model, info, meta = load_checkpoint(ckpt=str(exported.run / "checkpoints" / "last"))
+    file = find_exported_file(exported.folder)
+    network, file_info, file_meta = load_network({}, ckpt=str(file))
+    assert file_info == info and file_meta["config"] == {key: meta["config"][key] for key in ("model", "backbone", "data")}
+    data = build_data(dataset_config(file_meta, None), "val")
+    matrices = [evaluate(each, data, info, device="cpu", workers=0).confusion for each in (model, network)]
+    assert matrices[0].sum() == matrices[1].sum() == 3 * 96 * 128
+    assert (matrices[0].sum(0) > 100).sum() > 1, "one predicted class would show nothing"
+    assert np.abs(matrices[0] - matrices[1]).sum() <= 2 * 0.001 * matrices[0].sum()
+    image = NoiseData().image(0)
+    bundle = open_exported(Path(exported.result["bundle"]))
+    assert (bundle.label_images(torch.from_numpy(image[None]))[0].numpy() == model.predict(image)).mean() > 0.999
+    row = benchmark_file(exported.result["file"])
+    assert row["runtime"] == "onnxruntime" and row["ms_per_image"]["p50"] > 0 and row["agreement"] is row["gmacs"] is None
+
+
+def benchmark_file(file, **changes):
+    config = {"ckpt": str(file), "data": None, "runtime": {"name": "eager"}, "hw": [96, 128], "max_seconds": 0.1, "device": "auto"}
+    config |= {"precision": "fp32", "batch": 2, "scope": "net+labels"} | changes
+    return run_benchmark(config, num_check_images=1)
+
+
+@pytest.fixture
+def _known_peak(monkeypatch):
+    """Replace the roofline, which takes seconds to measure."""
+    monkeypatch.setattr("segzoo.workflows.benchmark.measure.roofline", lambda device, dtype: {"tflops": 0.5, "gb_per_s": 10.0})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"flip": True}, {"scales": [1.0, 0.5]}, {"mode": "slide"}, {"post": {"name": "crf"}}], ids=str
+)
+def test_a_protocol_that_needs_logits_is_rejected_for_labels(exported, settings):
+    with pytest.raises(ConfigError, match=r"needs logits, and .*model.onnx returns only labels. Omit it, or export .* output=both"):
+        load_network(settings, ckpt=str(exported.folder))
+
+
+def test_settings_that_contradict_an_exported_file_are_rejected(exported):
+    with pytest.raises(ConfigError, match="precision=bf16: the exported file has fp32. Omit precision="):
+        load_network({"precision": "bf16"}, ckpt=str(exported.folder))
+    with pytest.raises(ConfigError, match="runs in onnxruntime") as error:
+        benchmark_file(exported.result["file"], runtime={"name": "openvino"}, scope="net", device="cuda")
+    assert len(error.value.errors) == 3
+
+
+def test_files_of_others_are_rejected(tmp_path):
+    (tmp_path / "damaged.onnx").write_bytes(b"not a network")
+    with pytest.raises(ConfigError, match="damaged.onnx cannot be loaded"):
+        load_network({}, ckpt=str(tmp_path / "damaged.onnx"))
+
+
+def test_exported_files_are_accepted_where_they_can_be_used(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    for path in (tmp_path, tmp_path / "model.onnx"):
+        assert find_exported_file(path) == tmp_path / "model.onnx"
+        assert early_errors("eval", {"ckpt": str(path)}) == []
+    assert "neither a run directory nor a checkpoint directory" in str(early_errors("export", {"ckpt": str(tmp_path)}))
+
+
+@pytest.mark.parametrize("input", ["uint8", "float"])
+def test_logits_follow_any_protocol(input):
+    model, network = in_python(input, "logits")
+    protocols: list[dict[str, Any]] = [{}, {"flip": True}, {"mode": "slide", "crop": (96, 96)}]
+    for protocol in protocols:
+        matrices = [
+            evaluate(each, NoiseData(), NoiseData.info, device="cpu", workers=0, **protocol).confusion for each in (model, network)
+        ]
+        assert np.abs(matrices[0] - matrices[1]).sum() <= 2 * 0.001 * matrices[0].sum(), protocol
+
+
+def test_labels_are_predicted_without_logits(tmp_path):
+    model, network = in_python("uint8", "labels")
+    from PIL import Image
+
+    image = NoiseData().image(0)
+    Image.fromarray(image).save(tmp_path / "x.png")
+    predict_images(network, NoiseData.info, tmp_path / "out", source=str(tmp_path / "x.png"), device="cpu")
+    model.info = NoiseData.info
+    assert (np.asarray(Image.open(tmp_path / "out" / "labels" / "x.png")) == model.predict(image)).mean() > 0.999
+
+
+def test_sizes_that_a_file_does_not_take_are_rejected():
+    images = torch.zeros(1, 50, 97, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="the image has 50x97 pixels, the exported file takes at least 64x64"):
+        in_python("uint8", "labels")[1].label_images(images)
+    with pytest.raises(ValueError, match="the image has 50x97 pixels, the exported file takes 65x97"):
+        in_python("uint8", "labels", hw=[65, 97])[1].label_images(images)
+
+
+def test_input_formats():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    assert to_input_format(pixels, "uint8").tobytes() == pixels.tobytes()
+    assert to_input_format(pixels, "float").shape == (2, 3, 5, 7) and to_input_format(pixels, "float").dtype == np.float32
