@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from segzoo.registry import ConfigError
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:  # defers importing torch until a name is used
     if name == "ConfigError":
         from segzoo.registry import ConfigError

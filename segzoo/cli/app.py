@@ -10,24 +10,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from argparse import Namespace
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from segzoo.cli.compose import missing_keys, resolve_config
-from segzoo.cli.console import make_output_robust
+from segzoo.cli.console import make_output_robust, print_plain_messages
 from segzoo.cli.hydra_limits import flag_errors
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.io import write_json
@@ -91,7 +89,7 @@ def run(
     """
     make_output_robust()
     if "HYDRA_FULL_ERROR" not in os.environ:
-        _print_plain_messages()
+        print_plain_messages()
     arguments = get_args_parser().parse_args()
     if arguments.help:
         _print_help(tool, command, arguments)
@@ -130,22 +128,6 @@ def run(
         raise SystemExit(130) from None
 
 
-def _print_plain_messages() -> None:
-    """Print a warning as one line and no list of overrides.
-
-    Set the environment variable ``HYDRA_FULL_ERROR`` to see both in full.
-    """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them and exiting
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
-
-    def return_value(job: JobReturn) -> Any:
-        if job.status is JobStatus.FAILED:
-            raise job._return_value
-        return job._return_value
-
-    JobReturn.return_value = property(return_value, JobReturn.return_value.fset)  # type: ignore[assignment]
-
-
 def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:
     from segzoo.cli.help import help_text
 
@@ -181,10 +163,14 @@ def _early_job_errors(command: str, rejected: Set[str], job: DictConfig) -> list
 
     Settings without a value are no error if their override is one.
     """
-    from segzoo.config.early_checks import early_errors, location_errors
+    from segzoo.config.checks.early import early_errors, location_errors
+    from segzoo.config.presets import preset_error
 
     if missing_keys(job) & rejected:
         return []
+    choices = job.hydra.runtime.choices
+    if error := preset_error(str(choices.get("model")), str(choices.get("backbone"))):
+        return [error]
     try:
         config = resolve_config(job)[0]
     except ConfigError as error:
@@ -205,6 +191,8 @@ def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]
     """
 
     def job(composed: DictConfig) -> float | None:
+        from segzoo.config.checks.idle import idle_settings
+        from segzoo.config.presets import preset_error
         from segzoo.config.validate import validate
 
         make_output_robust()  # a launcher may run jobs in processes of its own
@@ -216,7 +204,12 @@ def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]
         result: PlainDict = {"job": number, "overrides": list(hydra_config.overrides.task), **choices}
         try:
             config, recorded = resolve_config(composed)
+            if error := preset_error(str(choices.get("model")), str(choices.get("backbone"))):
+                raise ConfigError(error)
             meta_model = validate(command, config)
+            if os.environ.get("RANK", "0") == "0":
+                for line in idle_settings(command, config):
+                    print(f"note: {line}", flush=True)
             result |= tool(Job(command, config, recorded, choices, output_dir, meta_model)) or {}
         except Exception as error:
             result["error"] = f"{type(error).__name__}: {error}".replace("\n", " ")
@@ -235,10 +228,10 @@ def _run_sweep(start: Callable[[], None], overrides: list[str], summarize: Calla
 
     Hydra raises the first failure after the last job.
     """
-    explicit = [override.partition("=")[2] for override in overrides if override.startswith("hydra.sweep.dir=")]
-    sweep_dir = Path(explicit[-1] if explicit else f"runs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    if not explicit:
-        sys.argv.append(f"hydra.sweep.dir={sweep_dir}")
+    explicit = [override.partition("=")[2].strip("'\"") for override in overrides if override.startswith("hydra.sweep.dir=")]
+    sweep_dir = Path(explicit[-1] if explicit else f"runs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S}").expanduser()
+    if not explicit or explicit[-1].startswith("~"):
+        sys.argv.append(f'hydra.sweep.dir="{sweep_dir}"')
     try:
         start()
     finally:

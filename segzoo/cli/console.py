@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import Any, TextIO, cast
+
+from hydra.core.utils import JobReturn, JobStatus
 
 
 class _Console:
@@ -36,6 +40,22 @@ def make_output_robust() -> None:
     This holds for standard output and standard error. Characters that the encoding of the terminal lacks are printed as backslash escapes.
     """
     sys.stdout, sys.stderr = _robust(sys.stdout), _robust(sys.stderr)
+
+
+def print_plain_messages() -> None:
+    """Print a warning as one line and no list of overrides.
+
+    Set the environment variable ``HYDRA_FULL_ERROR`` to see both in full.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them and exiting
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
+
+    def return_value(job: JobReturn) -> Any:
+        if job.status is JobStatus.FAILED:
+            raise job._return_value
+        return job._return_value
+
+    JobReturn.return_value = property(return_value, JobReturn.return_value.fset)  # type: ignore[assignment]
 
 
 def _robust(stream: TextIO) -> TextIO:

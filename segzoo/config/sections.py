@@ -56,6 +56,11 @@ def section_errors(section: str, given: object, optional: bool = False) -> list[
     registry = SECTIONS[section]
     if given is None:
         return [] if optional else [f"{section} is missing. Choose one: {section}={'|'.join(registry.names())}."]
+    if isinstance(given, Mapping) and "name" not in given:
+        return [
+            f"{section} has no name, which says whose settings these are: {', '.join(map(str, given))}. Begin its file with "
+            f"defaults: [<name>]. Valid names: {', '.join(registry.names())}."
+        ]
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         return [f"{section}: expected a table with a name and settings, got {given!r}. Valid names: {', '.join(registry.names())}."]
     return registry.errors(given["name"], section_settings(given), section)

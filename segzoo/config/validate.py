@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from segzoo.config.checks.early import early_errors
 from segzoo.config.commands import COMMANDS
-from segzoo.config.early_checks import early_errors
 from segzoo.config.sections import SECTIONS, section_errors
 from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError, setting_errors

@@ -58,6 +58,14 @@ class SegModel(nn.Module, ABC):
         self.aux = nn.ModuleList(head for head, _ in aux)
         self.aux_weights = tuple(weight for _, weight in aux)
 
+    def __repr__(self) -> str:
+        """Name and size of the model, on one line.
+
+        ``print(model.backbone)`` and the other submodules show their layers.
+        """
+        size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        return f"<{type(self).__name__} on {self.backbone.name}, {self.num_classes} classes, {size:.1f} M parameters>"
+
     @abstractmethod
     def forward(self, x: Tensor) -> Logits:
         """Class scores of normalized images.

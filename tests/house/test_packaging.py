@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from toy_training import INFO, Toy, ToyData
 
+from segzoo.cli.override_errors import EXTRAS
 from segzoo.export.exporter import export_model
 from segzoo.registry import ConfigError
 
@@ -64,6 +65,15 @@ def test_every_package_is_declared():
     declared = set(setup["options"]["packages"].split())
     existing = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "segzoo").rglob("__init__.py")}
     assert declared == existing | {"segzoo.conf", "segzoo.tools"}
+
+
+def test_extras_are_those_that_something_uses():
+    """An extra that nothing uses only adds packages."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = set(setup["options.extras_require"])
+    assert extras == {"export", "openvino", "dev", "peers", *EXTRAS.values()}
+    assert "pyyaml" in setup["options"]["install_requires"] and "nncf" in setup["options.extras_require"]["dev"]
 
 
 class ExportableToy(Toy):

@@ -14,6 +14,7 @@ from pathlib import Path
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import is_published, resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
+from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainMapping
@@ -69,7 +70,7 @@ def location_errors(config: PlainMapping) -> list[str]:
 
 
 def _text(config: PlainMapping, key: str) -> str | None:
-    """Return the value of a dotted key, or None if it is no text."""
+    """Return the text at a dotted key, else None."""
     node: object = config
     for name in key.split("."):
         node = node.get(name) if isinstance(node, Mapping) else None
@@ -113,7 +114,8 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     if command in ("bench", "describe") and ckpt is None and model is None:
         purpose = {"bench": "benchmark: set model=<name> for random weights,", "describe": "describe: set model=<name>"}[command]
         return [f"there is nothing to {purpose} or ckpt=<run directory>"]
-    if ckpt is None and isinstance(data := config.get("data"), Mapping) and "name" not in data:
+    data, optional = config.get("data"), "data" in COMMANDS[command].from_checkpoint
+    if ckpt is None and optional and isinstance(data, Mapping) and "name" not in data:
         keys = ", ".join(f"data.{key}" for key in data)
         return [f"{keys}: there is no data set whose settings these are. Set data=<name>, or ckpt=<run directory> for its data."]
     if command != "prune":

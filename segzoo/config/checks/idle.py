@@ -1,0 +1,121 @@
+"""Settings that have no effect because of other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from segzoo.config.commands import COMMANDS
+from segzoo.config.sections import SECTIONS
+from segzoo.registry import Setting
+from segzoo.types import PlainMapping
+
+Sections = Mapping[str, PlainMapping]
+
+
+class Rule(NamedTuple):
+    """Settings that another one switches off.
+
+    Attributes:
+        names: names that the section may have. Empty: all.
+        keys: the settings, within the section.
+        is_idle: whether they have no effect, given all sections; plain settings are the section ``""``.
+        reason: the cause, and what would give them an effect.
+    """
+
+    section: str
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+    is_idle: Callable[[Sections], bool]
+    reason: str
+
+
+def _off(section: str, *keys: str) -> Callable[[Sections], bool]:
+    """Return a test of whether all these settings are off."""
+    return lambda config: not any(config[section].get(key) for key in keys)
+
+
+def _fixed_dilation(config: Sections) -> bool:
+    is_vgg = config["backbone"]["name"].startswith("vgg")
+    return is_vgg or config["model"].get("output_stride", 8) == 32
+
+
+def _no_fc(config: Sections) -> bool:
+    channels = config["model"]["fc_channels"]
+    return channels == 0 or (channels is None and not config["backbone"]["name"].startswith("vgg"))
+
+
+DILATED = ("deeplab_largefov", "fcn_dilated", "icnet", "parsenet", "pspnet")
+NO_TARGET = "it is for a target. Set pruner.target_ms=<milliseconds>"
+RULES = (
+    Rule("model", ("fcn", "parsenet"), ("dropout",), _no_fc, "there are no fc6 and fc7. Set model.fc_channels=<width>"),
+    Rule("model", ("fcn",), ("at_once",), lambda c: c["model"]["stride"] == 32, "stride 32 adds no scores. Set model.stride=8"),
+    Rule("model", ("parsenet",), ("kernel", "dilation"), _no_fc, "there is no fc6. Set model.fc_channels=<width>"),
+    Rule("model", ("pspnet",), ("pool", "reduce", "concat"), _off("model", "bins"), "there is no pooling. Set model.bins=<grid sizes>"),
+    Rule(
+        "model",
+        DILATED,
+        ("first_block_dilation",),
+        _fixed_dilation,
+        "only a ResNet with a dilated stage has such a block. Set model.output_stride=8 and a ResNet",
+    ),
+    Rule("model", ("icnet",), ("guidance",), lambda c: c["model"]["branches"] == 4, "one branch has no guidance. Set model.branches=124"),
+    Rule("schedule", (), ("warmup_factor",), _off("schedule", "warmup"), "there is no warm-up. Set schedule.warmup=<steps>"),
+    Rule("augment", (), ("scale_range",), _off("augment", "scale"), "images are not scaled. Set augment.scale=true"),
+    Rule("pruner", (), ("runtime", "precision"), _off("pruner", "target_ms"), NO_TARGET),
+    Rule("pruner", (), ("hw",), _off("pruner", "target_ms", "target_gmacs"), NO_TARGET),
+    Rule("init", (), ("match", "min_share"), _off("init", "ckpt"), "nothing is loaded. Set init.ckpt=<run or file>"),
+    Rule("distill", (), ("layer_weight",), _off("distill", "layers"), "no layer is compared. Set distill.layers=<names>"),
+    Rule("", (), ("bench_precision", "bench_hw"), _off("", "bench_runtimes"), "nothing is timed. Set bench_runtimes=<names>"),
+    Rule("", (), ("alpha",), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
+)  # fmt: skip
+
+
+def idle_settings(command: str, config: PlainMapping) -> list[str]:
+    """List settings that differ from their defaults and have no effect.
+
+    Args:
+        command: the tool's name, such as ``train``.
+        config: its valid configuration.
+
+    Returns:
+        One line each, with the reason.
+    """
+    sections = {name: section for name, section in config.items() if name in SECTIONS and section}
+    sections[""] = {key: value for key, value in config.items() if key not in SECTIONS}
+    notes = _short_schedule(sections)
+    for rule in RULES:
+        section = sections.get(rule.section, {})
+        known = _settings(command, rule.section, section)
+        keys = [key for key in rule.keys if key in section and key in known and _differs(section[key], known[key].default)]
+        if keys and (not rule.names or section["name"] in rule.names) and _applies(rule, sections):
+            prefix = f"{rule.section}." if rule.section else ""
+            notes += [f"{prefix}{key}={section[key]} has no effect: {rule.reason}." for key in keys]
+    return notes
+
+
+def _applies(rule: Rule, sections: Sections) -> bool:
+    """Evaluate a rule, which fails without the sections it needs."""
+    try:
+        return rule.is_idle(sections)
+    except KeyError:
+        return False
+
+
+def _settings(command: str, section: str, values: PlainMapping) -> dict[str, Setting]:
+    if not section:
+        return COMMANDS[command].settings()
+    return SECTIONS[section].settings(values["name"]) if "name" in values else {}
+
+
+def _differs(value: object, default: object) -> bool:
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return list(value) != list(default)
+    return value != default
+
+
+def _short_schedule(sections: Sections) -> list[str]:
+    schedule, steps = sections.get("schedule", {}), sections[""].get("steps")
+    if schedule.get("name") != "step" or steps is None or schedule["every"] < steps:
+        return []
+    return [f"schedule=step has no effect: the first decay is after schedule.every={schedule['every']} steps of {steps}."]

@@ -1,0 +1,73 @@
+"""Settings without effect are named before step 1, and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segzoo.cli.compose import resolve_config
+from segzoo.cli.overrides import parse_overrides
+from segzoo.config.checks.idle import idle_settings
+from segzoo.config.sections import SECTIONS
+
+CONF = Path(__file__).parents[2] / "conf"
+
+# settings without effect, and what gives them one
+IDLE = [
+    ("train", ["model=fcn", "backbone=resnet50", "model.dropout=0.2"], "model.dropout", ["model.fc_channels=64"]),
+    ("train", ["model=fcn32s", "model.at_once=true"], "model.at_once", ["model.stride=16"]),
+    ("train", ["model=parsenet", "model.fc_channels=0", "model.kernel=5"], "model.kernel", ["model.fc_channels=64"]),
+    ("train", ["model=parsenet", "model.fc_channels=0", "model.dilation=2"], "model.dilation", ["model.fc_channels=64"]),
+    ("train", ["model=parsenet", "model.fc_channels=0", "model.dropout=0.2"], "model.dropout", ["model.fc_channels=64"]),
+    ("train", ["model=pspnet", "model.bins=[]", "model.pool=max"], "model.pool", ["model.bins=[2]"]),
+    ("train", ["model=pspnet", "model.bins=[]", "model.reduce=false"], "model.reduce", ["model.bins=[2]"]),
+    ("train", ["model=pspnet", "model.bins=[]", "model.concat=ascending"], "model.concat", ["model.bins=[2]"]),
+    ("train", ["model=pspnet", "model.output_stride=32", "model.first_block_dilation=half"], "model.first_block_dilation", ["model.output_stride=16"]),
+    ("train", ["model=icnet", "backbone=vgg16", "model.first_block_dilation=half"], "model.first_block_dilation", ["backbone=resnet50"]),
+    ("train", ["model=icnet", "model.branches=4", "model.guidance=[1,1]"], "model.guidance", ["model.branches=24"]),
+    ("train", ["schedule=step", "steps=100"], "schedule=step", ["schedule.every=50"]),
+    ("train", ["schedule.warmup_factor=0.1"], "schedule.warmup_factor", ["schedule.warmup=5"]),
+    ("train", ["augment.scale=false", "augment.scale_range=[1,2]"], "augment.scale_range", ["augment.scale=true"]),
+    ("train", ["pruner=l1", "pruner.hw=[64,64]"], "pruner.hw", ["pruner.target_gmacs=5"]),
+    ("train", ["pruner=l1", "pruner.runtime=openvino"], "pruner.runtime", ["pruner.target_ms=5"]),
+    ("train", ["init.match=index"], "init.match", ["init.ckpt=x"]),
+    ("prune", ["ckpt=x", "bench_runtimes=[]", "bench_hw=[64,64]"], "bench_hw", ["bench_runtimes=[eager]"]),
+    ("predict", ["ckpt=x", "source=x", "overlays=none", "alpha=0.3"], "alpha", ["overlays=jpg"]),
+]  # fmt: skip
+
+
+def notes(command: str, overrides: list[str]) -> list[str]:
+    parsed = parse_overrides(command, overrides)
+    assert not parsed.errors
+    return idle_settings(command, resolve_config(parsed.jobs[0])[0])
+
+
+@pytest.mark.parametrize(("command", "overrides", "key", "change"), IDLE, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_setting_without_effect_is_named(command, overrides, key, change):
+    (note,) = notes(command, overrides)
+    assert note.startswith(key) and "has no effect" in note
+    kept = [override for override in overrides if override.partition("=")[0] not in {text.partition("=")[0] for text in change}]
+    assert notes(command, kept + change) == []
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_no_recipe_has_a_setting_without_effect(experiment):
+    assert notes("train", [f"experiment={experiment}"]) == []
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_no_model_has_a_setting_without_effect(model):
+    assert notes("train", [f"model={model}"]) == []
+
+
+def test_every_rule_names_existing_settings():
+    from segzoo.config.checks.idle import RULES
+    from segzoo.config.commands import COMMANDS
+
+    plain = {key for command in COMMANDS.values() for key in command.settings()}
+    for rule in RULES:
+        registry = SECTIONS.get(rule.section)
+        names = rule.names or (registry.names() if registry else ())
+        known = plain if registry is None else {key for name in names for key in registry.settings(name)}
+        assert set(rule.keys) <= known and (registry is None or set(names) <= set(registry.names()))
