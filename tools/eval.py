@@ -1,6 +1,7 @@
 """Evaluate a checkpoint or an exported file: ``python tools/eval.py ckpt=runs/first``.
 
-It is evaluated on its own data, or on ``data=...`` with the same classes.
+It is evaluated on its own data, or on ``data=...`` with the same classes. Weights of other libraries are evaluated with ``model=... data=...
+init.ckpt=...`` instead.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ def evaluate(job: Job) -> dict[str, Any]:
         The summary, with the name and size of the model.
     """
     from segzoo.config.build import build_post, build_split
-    from segzoo.config.from_checkpoint import check_same_model, checkpoint_loss, checkpoint_title, dataset_config
-    from segzoo.config.from_export import load_network
+    from segzoo.config.from_checkpoint import checkpoint_loss, checkpoint_title, dataset_config
+    from segzoo.config.from_weights import load_trained
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import score_table, write_summary
     from segzoo.models._base import SegModel
     from segzoo.runs.output_dir import create_output_dir
 
-    model, info, meta = load_network(job.config, **job.arguments["load_network"])
-    check_same_model(meta, job.config)
+    model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
     dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
     loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
     post = build_post(job.config["post"])

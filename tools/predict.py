@@ -18,12 +18,12 @@ def predict(job: Job) -> dict[str, Any]:
     """
     from segzoo.config.build import build_post
     from segzoo.config.from_checkpoint import checkpoint_title
-    from segzoo.config.from_export import load_network
+    from segzoo.config.from_weights import load_trained
     from segzoo.inference.predictor import predict_images
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_output_dir
 
-    model, info, meta = load_network(job.config, **job.arguments["load_network"])
+    model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
     post = build_post(job.config["post"])
     options = job.arguments["create_output_dir"]
     with create_output_dir(

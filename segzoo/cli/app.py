@@ -161,12 +161,12 @@ def _errors_of_all_jobs(parsed: ParsedOverrides, check: Callable[[DictConfig], l
 def _early_job_errors(command: str, rejected: Set[str], job: DictConfig) -> list[str]:
     """List the errors of a job that need no torch.
 
-    Settings without a value are no error if their override is one.
+    Settings without a value are no error if their override is one, and neither is a missing checkpoint.
     """
     from segzoo.config.checks.early import early_errors, location_errors
     from segzoo.config.presets import preset_error
 
-    if missing_keys(job) & rejected:
+    if (missing_keys(job) | {"ckpt", "init.ckpt"}) & rejected:
         return []
     choices = job.hydra.runtime.choices
     if error := preset_error(str(choices.get("model")), str(choices.get("backbone"))):

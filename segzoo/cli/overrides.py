@@ -88,7 +88,11 @@ def _compose_jobs(command: str, overrides: Sequence[str], sweep: bool, hydra: Hy
     if defaults is None:
         return
     choices = to_dict(defaults.hydra.runtime.choices)
-    groups, values = _check_groups(tokens, choices, hydra.config_loader, sweep, parsed)
+    known = choices | {section: choices.get(section) for section in COMMANDS[command].from_checkpoint}
+    groups, values = _check_groups(tokens, known, hydra.config_loader, sweep, parsed)
+    if "backbone" not in choices and {override.key_or_group for override in groups} & {"backbone", "model"} == {"backbone"}:
+        parsed.reject("backbone", "backbone=: a backbone belongs to a model. Set model=<name> too, or omit backbone=.")
+        return
     selected = [_first_value(override) for override in groups]
     base = _compose(hydra, command, selected, parsed.errors) if selected else defaults
     if base is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from segzoo.config.build import build_data, build_loss, build_model
-from segzoo.config.normalization import choose_normalization
+from segzoo.config.from_weights import choose_normalization
 from segzoo.config.sections import section_settings
 from segzoo.registry import AUGMENTS, DISTILLS, INITS, MIXES, OPTIMS, PRUNERS, SCHEDULES
 from segzoo.types import PlainMapping

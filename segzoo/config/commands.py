@@ -18,11 +18,11 @@ OPEN_RUN = ("segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")
 TRAIN = (
     "segzoo.training.components:TrainingSettings",
     "segzoo.workflows.prune.target_search:resolve_keep_ratio",
-    "segzoo.config.normalization:choose_normalization",
+    "segzoo.config.from_weights:choose_normalization",
 )
 OUTPUT_DIR = "segzoo.runs.output_dir:create_output_dir"
 LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
-LOAD_ANY = "segzoo.config.from_export:load_network"
+LOAD_ANY = "segzoo.config.from_weights:load_trained"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Command:
     Attributes:
         sections: its sections.
         functions: functions that take its plain settings, as ``module:name``.
-        from_checkpoint: sections that may be null because a checkpoint provides them.
+        from_checkpoint: sections that may be null, because a checkpoint provides them or, for ``init``, replaces them.
     """
 
     sections: tuple[str, ...]
@@ -51,9 +51,9 @@ class Command:
 COMMANDS = {
     "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
     "eval": Command(
-        ("model", "backbone", "data", "post"),
+        ("model", "backbone", "data", "init", "post"),
         ("segzoo.evaluation.evaluator:evaluate", "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
-        from_checkpoint=("model", "backbone", "data"),
+        from_checkpoint=("model", "backbone", "data", "init"),
     ),
     "describe": Command(
         ("model", "backbone"),
@@ -66,7 +66,7 @@ COMMANDS = {
         from_checkpoint=("data",),
     ),
     "bench": Command(
-        ("model", "backbone", "data", "runtime"),
+        ("model", "backbone", "data", "init", "runtime"),
         (
             "segzoo.workflows.benchmark.measure:benchmark",
             OUTPUT_DIR,
@@ -74,7 +74,7 @@ COMMANDS = {
             "segzoo.workflows.benchmark.workload:benchmark_images",
             "segzoo.workflows.benchmark.runner:run_benchmark",
         ),
-        from_checkpoint=("model", "backbone", "data"),
+        from_checkpoint=("model", "backbone", "data", "init"),
     ),
     "prune": Command(
         TRAINING_SECTIONS,
@@ -88,7 +88,11 @@ COMMANDS = {
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),
-    "predict": Command(("post",), ("segzoo.inference.predictor:predict_images", OUTPUT_DIR, LOAD_ANY)),
+    "predict": Command(
+        ("model", "backbone", "data", "init", "post"),
+        ("segzoo.inference.predictor:predict_images", OUTPUT_DIR, LOAD_ANY),
+        from_checkpoint=("model", "backbone", "data", "init"),
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from segzoo.checkpoints.paths import is_published
 from segzoo.config.build import build_data, build_loss, build_meta_model
-from segzoo.config.normalization import choose_normalization, has_unit_scale
+from segzoo.config.from_weights import choose_normalization, has_unit_scale
 from segzoo.config.sections import section_settings
 from segzoo.messages import format_override, unknown_name_error
 from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError

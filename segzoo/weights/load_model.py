@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
@@ -72,7 +73,10 @@ def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, matc
     loaded = whole + [name for name in rows if rows[name]]
     note = _class_note(classes, ckpt_classes, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
     note += f"; taken from {key!r} in the file" if key else ""
-    report = LoadReport.of(ckpt, model, state, {name: name for name in loaded}, BACKBONE, note)
+    incomplete = tuple(
+        name for name in rows if not name.startswith("aux.") and not len(rows[name]) == len(own[name]) == len(state.get(name, ()))
+    )
+    report = replace(LoadReport.of(ckpt, model, state, {name: name for name in loaded}, BACKBONE, note), incomplete=incomplete)
     report.require(min_fraction, f"init.ckpt={ckpt} init.min_share={min_fraction:g}", hint)
     for name in whole:
         own[name].copy_(state[name])

@@ -29,6 +29,7 @@ class LoadReport:
         fraction: fraction of the backbone's parameters that was loaded, 0 to 1, counted in elements rather than tensors.
         mismatched: names and both shapes of tensors whose shapes differ.
         note: anything else the user should know.
+        incomplete: classifiers outside training-only heads whose rows were loaded in part.
     """
 
     source: str
@@ -38,6 +39,7 @@ class LoadReport:
     fraction: float
     mismatched: tuple[str, ...] = ()
     note: str = ""
+    incomplete: tuple[str, ...] = ()
 
     @classmethod
     def of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_statistics_on_the_scale_0_to_1_are_explained(tmp_path):
     unit = ("data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]")
     [error] = validation_errors("train", compose(*MODEL, "backbone.weights=" + write(tmp_path, "layer1.0.conv1.weight"), *unit)[0])
     assert "on the scale 0 to 1, but images have 0 to 255. Set 'data.mean=[123.675,116.28,103.53]'" in error
-    model = type("Model", (), {"backbone": type("Backbone", (), {"trains_from_scratch": True})})()
+    model: Any = SimpleNamespace(backbone=SimpleNamespace(trains_from_scratch=True))
     [warning] = training_warnings(compose(*MODEL, *unit)[0], model)
     assert "Set 'data.mean=[123.675,116.28,103.53]' 'data.std=[58.395,57.12,57.375]'" in warning
     assert training_warnings(compose(*MODEL)[0], model) == []
@@ -105,7 +106,7 @@ def test_the_normalization_is_taken_over_or_kept_when_asked(tmp_path, capsys, no
     config, recorded = compose(*overrides)
     assert validation_errors("train", config) == []
     components = build_training(config, recorded)
-    assert list(components.info.mean) == list(components.model.info.mean) == mean
+    assert list(components.info.mean) == mean and components.model.info == components.info
     assert components.config["data"]["mean"] == list(components.val_set.info.mean) == mean
     assert note in capsys.readouterr().out
 

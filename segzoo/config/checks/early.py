@@ -110,7 +110,13 @@ def _device_errors(command: str, config: PlainMapping) -> list[str]:
 
 def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     """Require a model or a checkpoint, and reject two of them."""
+    from segzoo.config.from_weights import subject_errors
+
     ckpt, model = config.get("ckpt"), config.get("model")
+    if command in ("eval", "predict") and (errors := subject_errors(config)):
+        return errors
+    if command == "predict" and ckpt is not None and config.get("data") is not None:
+        return [f"data=: the classes are those of ckpt={ckpt}. Omit data=."]
     if command in ("bench", "describe") and ckpt is None and model is None:
         purpose = {"bench": "benchmark: set model=<name> for random weights,", "describe": "describe: set model=<name>"}[command]
         return [f"there is nothing to {purpose} or ckpt=<run directory>"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from segzoo.config.build import build_data, build_model
 from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
+from segzoo.config.from_weights import Policy, load_weights, subject_errors
 from segzoo.config.images import choose_images
 from segzoo.registry import DATA, ConfigError, Range, Seed
 from segzoo.types import PlainMapping
@@ -39,26 +40,30 @@ def build_workload(
     images: str | None = None,
     num_classes: Annotated[int, Range(1, 255)] | None = None,
     seed: Seed = 0,
+    normalization: Policy = "same",
 ) -> Workload:
-    """Load a network from a checkpoint, or initialize one randomly.
+    """Load a network from a checkpoint or ``init.ckpt``, or initialize one randomly.
 
     A random network predicts several classes, and its batch norm layers have the statistics of a few images.
 
     Args:
-        config: ``model``, ``backbone`` and ``data`` sections. Null sections come from the checkpoint. Without a checkpoint, ``data``
+        config: ``model``, ``backbone``, ``data`` and ``init`` sections. Null sections come from the checkpoint. Without a checkpoint, ``data``
             defaults to ``parts``.
-        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file. Null means random weights.
+        ckpt: a run directory, a checkpoint directory or a ``.safetensors`` file. Null means ``init.ckpt``, or random weights without it.
         images: an image, a folder or a quoted glob pattern. Null takes the images of the data set, see ``choose_images``.
         num_classes: number of classes of a random network, 19 if null. A checkpoint has its own.
         seed: seed of the random weights.
+        normalization: see ``segzoo.config.from_weights.choose_normalization``, for ``init.ckpt``.
 
     Raises:
         ConfigError: if neither a model nor a checkpoint is given, or they contradict each other.
     """
     import torch
 
-    if ckpt is not None:
-        model, info, meta = load_checkpoint(ckpt=ckpt)
+    if ckpt is not None or (config.get("init") or {}).get("ckpt") is not None:
+        if errors := subject_errors({**config, "ckpt": ckpt}):
+            raise ConfigError(errors)
+        model, info, meta = load_weights(config, normalization) if ckpt is None else load_checkpoint(ckpt=ckpt)
         check_same_model(meta, config)
         if num_classes not in (None, info.num_classes):
             raise ConfigError(

@@ -1,0 +1,188 @@
+"""Networks and normalization that come from weight files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from segzoo.config.build import build_data, build_model
+from segzoo.config.from_checkpoint import check_same_model
+from segzoo.config.from_export import load_network
+from segzoo.config.sections import section_settings
+from segzoo.messages import format_override
+from segzoo.registry import DATA, INITS, ConfigError
+from segzoo.types import Normalization, PlainDict, PlainMapping
+
+if TYPE_CHECKING:
+    from segzoo.inference.exported_network import ExportedNetwork
+    from segzoo.models._base import SegModel
+    from segzoo.types import DatasetInfo
+    from segzoo.weights import LoadReport
+
+Policy = Literal["same", "weights", "data"]
+
+
+def load_trained(
+    config: PlainMapping, *, ckpt: str | None = None, normalization: Policy = "same"
+) -> tuple[SegModel | ExportedNetwork, DatasetInfo, PlainDict]:
+    """Load a network to score, in evaluation mode.
+
+    Args:
+        config: the settings of the tool. With a checkpoint, its ``model``, ``backbone`` and ``data`` sections may be null.
+        ckpt: as ``load_network`` takes it. None means ``init.ckpt``.
+        normalization: as in ``load_weights``.
+
+    Returns:
+        The network, the dataset info, and metadata as ``load_network`` returns them.
+
+    Raises:
+        ConfigError: there is no network to score, or as ``load_network`` and ``load_weights``.
+    """
+    if errors := subject_errors(config):
+        raise ConfigError(errors)
+    if ckpt is None:
+        return load_weights(config, normalization)
+    network, info, meta = load_network(config, ckpt=ckpt)
+    check_same_model(meta, config)
+    return network, info, meta
+
+
+def load_weights(config: PlainMapping, normalization: Policy) -> tuple[SegModel, DatasetInfo, PlainDict]:
+    """Load the model of ``init.ckpt``, weights in any layout that a training could start from.
+
+    Args:
+        config: its ``model``, ``backbone``, ``data`` and ``init`` sections.
+        normalization: see ``choose_normalization``.
+
+    Returns:
+        As ``load_checkpoint``.
+
+    Raises:
+        ConfigError: the weights cannot be read, lack layers or classes, or belong to images normalized in another way.
+    """
+    from segzoo.checkpoints.paths import is_published, resolve_weight_file
+    from segzoo.checkpoints.serialization import state_dict_hash
+    from segzoo.io import sha256
+    from segzoo.weights import log_rank0
+
+    sections = {**config, "ckpt": None, "backbone": {**config["backbone"], "weights": "none"}}
+    data, note = choose_normalization(sections, normalization=normalization)
+    if note:
+        log_rank0(f"note: {note}")
+    info = build_data(data, "val").info
+    model = build_model(sections, info.num_classes)
+    model.info = info
+    weights = config["init"]["ckpt"]
+    _require_all(INITS.build(config["init"]["name"], model, info.classes, **section_settings(config["init"])), weights)
+    sha = state_dict_hash(model) if is_published(weights) else sha256(resolve_weight_file(weights))
+    stored = {"model": config["model"], "backbone": sections["backbone"], "data": data, "loss": {"name": "cross_entropy"}}
+    return model.eval(), info, {"config": stored, "dataset": info.to_dict(), "widths": {}, "sha256": sha, "path": weights}
+
+
+def subject_errors(config: PlainMapping) -> list[str]:
+    """List the errors in the choice of the model to score."""
+    ckpt, init = config.get("ckpt"), config.get("init")
+    weights = init.get("ckpt") if isinstance(init, Mapping) else None
+    if ckpt is not None and weights is not None:
+        return [f"ckpt={ckpt} and init.ckpt={weights} are both given. Omit one of them."]
+    missing = [key for key in ("model", "data") if config.get(key) is None]
+    if ckpt is None and weights is None:
+        return [
+            "there is no model to score. Set ckpt=<run directory>, or for weights of other libraries model=<name> data=<name> "
+            "init.ckpt=<file>."
+        ]
+    if ckpt is None and missing:
+        return [f"init.ckpt={weights} needs its model and its classes. Set {' '.join(f'{key}=<name>' for key in missing)}."]
+    return []
+
+
+def _require_all(report: LoadReport, weights: str) -> None:
+    """Reject weights that lack a part of the network.
+
+    Heads that only training uses may be missing.
+    """
+    missing = [name for name in report.reinitialized if not name.startswith("aux.")]
+    if missing:
+        raise ConfigError(
+            f"init.ckpt={weights} lacks {len(missing)} tensors of this model, such as {', '.join(missing[:3])}, so it cannot be scored. "
+            "Set the options of model= and backbone= to those of the weights."
+        )
+    if report.incomplete:
+        raise ConfigError(
+            f"init.ckpt={weights} has other classes than the data, in {', '.join(report.incomplete)}. Set data.classes to its classes."
+        )
+
+
+def choose_normalization(config: PlainMapping, *, normalization: Policy = "same") -> tuple[PlainDict, str]:
+    """Choose the mean and standard deviation of a training.
+
+    A network has to see images normalized as those that its weights were trained on.
+
+    Args:
+        config: its ``data``, ``init`` and ``backbone`` sections, and ``ckpt`` if it has one.
+        normalization: ``same``: those of the data, which have to equal those of the weights that the training starts from. ``weights``:
+            those of the weights. ``data``: those of the data, whatever the weights were trained on.
+
+    Returns:
+        The ``data`` section with the chosen values, and a note for the user, which is empty if nothing had to be chosen.
+
+    Raises:
+        ConfigError: the values differ, or with ``weights`` those of the weights are unknown; or the weights cannot be read.
+    """
+    from segzoo.weights.normalization import same_normalization, trained_normalization
+
+    data, source = dict(config["data"]), _starting_weights(config)
+    if source is None:
+        return data, ""
+    info = build_data(data, "train").info
+    own, trained = info.normalization, trained_normalization(source[1])
+    setting = "=".join(source)
+    if trained is None and normalization == "weights":
+        raise ConfigError(
+            f"normalization=weights: {setting} does not tell how its images were normalized. Set data.mean and data.std to the values that "
+            "it was trained with, and normalization=data."
+        )
+    if trained is None:
+        return (
+            data,
+            f"{setting} does not tell how its images were normalized. Used here: {_describe(own)}, those of data={info.name}.",
+        )
+    if same_normalization(own, trained):
+        return data, ""
+    if normalization == "data":
+        return data, f"normalization=data: {_describe(own)}, although {setting} was trained with {_describe(trained)}."
+    has_settings = {"mean", "std"} <= DATA.settings(data["name"]).keys()
+    if normalization == "weights" and has_settings:
+        note = f"normalization=weights: {_describe(trained)}, those of {setting}, instead of {_describe(own)}."
+        return data | {"mean": list(trained.mean), "std": list(trained.std)}, note
+    raise ConfigError(_mismatch_error(setting, trained, info.name, own, has_settings))
+
+
+def _starting_weights(config: PlainMapping) -> tuple[str, str] | None:
+    """Setting and value of the weights that are loaded last."""
+    settings = {
+        "ckpt": config.get("ckpt"),
+        "init.ckpt": config["init"].get("ckpt"),
+        "backbone.weights": config["backbone"].get("weights", "none"),
+    }
+    return next(((key, value) for key, value in settings.items() if value not in (None, "none")), None)
+
+
+def _mismatch_error(setting: str, trained: Normalization, data_name: str, own: Normalization, has_settings: bool) -> str:
+    words = f"{format_override('data.mean', trained.mean)} {format_override('data.std', trained.std)}"
+    scale = " The values of the data are on the scale 0 to 1, but images have 0 to 255." if has_unit_scale(own) else ""
+    hint = f"Set {words}, or normalization=weights" if has_settings else "Use data with these values"
+    return (
+        f"{setting} was trained on images with {_describe(trained)}, but data={data_name} has {_describe(own)}.{scale} {hint}. To keep "
+        "the values of the data, set normalization=data."
+    )
+
+
+def has_unit_scale(normalization: Normalization) -> bool:
+    """Detect values that suit images of the scale 0 to 1."""
+    return max(normalization.mean) < 1.5 and max(normalization.std) < 1.5 and normalization.mean != (0, 0, 0)
+
+
+def _describe(normalization: Normalization) -> str:
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in normalization)
+    return f"mean [{mean}] and std [{std}]"
