@@ -48,7 +48,9 @@ def load_trained(
 
 
 def load_weights(config: PlainMapping, normalization: Policy) -> tuple[SegModel, DatasetInfo, PlainDict]:
-    """Load the model of ``init.ckpt``, weights in any layout that a training could start from.
+    """Load the model of ``init.ckpt``.
+
+    The weights may be in any layout that a training could start from.
 
     Args:
         config: its ``model``, ``backbone``, ``data`` and ``init`` sections.

@@ -15,8 +15,8 @@ from torch.nn.functional import interpolate
 
 from segzoo.cli.app import Job, resolve_config
 from segzoo.cli.overrides import parse_overrides
+from segzoo.config.checks.early import early_errors
 from segzoo.config.commands import arguments_for
-from segzoo.config.early_checks import early_errors
 from segzoo.config.from_weights import load_trained
 from segzoo.config.validate import validation_errors
 from segzoo.layers.normalize import normalize
@@ -34,8 +34,9 @@ def reference() -> torch.nn.Module:
     network = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=3)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(module.bias, -0.1, 0.1)
+            for tensor in (module.running_mean, module.bias):
+                assert tensor is not None
+                torch.nn.init.uniform_(tensor, -0.1, 0.1)
     return network.eval()
 
 

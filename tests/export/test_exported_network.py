@@ -12,7 +12,7 @@ from small_exports import NoiseData, export_wrapper
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_data
-from segzoo.config.early_checks import early_errors
+from segzoo.config.checks.early import early_errors
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.config.from_export import load_network
 from segzoo.evaluation.evaluator import evaluate
