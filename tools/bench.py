@@ -39,10 +39,11 @@ def _measure(job: Job) -> dict[str, Any]:
 
     Its row names model, backbone and runtime as the command line does.
     """
+    from segzoo.checkpoints.exported_files import find_exported_file
     from segzoo.workflows.benchmark.runner import run_in_subprocess
 
-    config = job.config
-    what = f"{(config['model'] or {}).get('name') or config['ckpt']} in {config['runtime']['name']}, {config['precision']}"
+    config, ckpt = job.config, job.config.get("ckpt")
+    what = ckpt if ckpt and find_exported_file(ckpt) else _describe(config)
     print(f"measuring {what}: starting and building, then up to {config['max_seconds']:g} s of calls", flush=True)
     names = {group: name for group, name in job.choices.items() if group in ("model", "backbone", "runtime") and name is not None}
     row: dict[str, Any] = run_in_subprocess(config)
@@ -52,6 +53,12 @@ def _measure(job: Job) -> dict[str, Any]:
         done = f"{row['ms_per_image']['p50']:.1f} ms per image" if "ms_per_image" in row else row["error"]
         print(f"job {job.output_dir.name}: {done}", flush=True)
     return row
+
+
+def _describe(config: Mapping[str, Any]) -> str:
+    """Describe what is measured, and in which runtime."""
+    subject = config["model"]["name"] if config.get("model") else config["ckpt"]
+    return f"{subject} in {config['runtime']['name']}, {config['precision']}"
 
 
 def announce(jobs: Sequence[Mapping[str, Any]]) -> str:

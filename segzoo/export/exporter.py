@@ -26,7 +26,12 @@ Side = Annotated[int, Range(33, 8192)]
 Format = Literal["onnx", "openvino", "torch_export"]
 SUFFIXES = {"onnx": "onnx", "openvino": "xml", "torch_export": "pt2"}
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "bf16", "int8"), "torch_export": ("fp32",)}
-MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.98, "int8": 0.0}  # int8 is judged by its mIoU
+# icnet_half, trained for 150 steps on parts, reaches at least 0.9995 in fp16 and 0.996 in bf16; int8 is judged by its mIoU
+MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.998, "bf16": 0.99, "int8": 0.0}
+
+
+# of the bundle's self-test on another processor; int8 sums saturate on some and not on others
+MIN_SELFTEST_AGREEMENT = {"fp32": 0.999, "fp16": 0.998, "int8": 0.95}
 
 
 class LabeledImages(NamedTuple):
@@ -141,6 +146,7 @@ def _bundle(network: ExportedNetwork, path: Path, metadata: PlainDict, crops: Se
     image = max(zip(result["parity"], crops, strict=True), key=lambda pair: (pair[0]["classes"], pair[1].size))[1]
     labels = network.label_images(torch.from_numpy(image[None]))[0].numpy()
     card = metadata | {key: result[key] for key in ("parity", "accuracy") if key in result}
+    card["min_agreement"] = MIN_SELFTEST_AGREEMENT[network.precision]
     return str(write_bundle(path, network.info, card, metadata["hw"], image, labels))
 
 

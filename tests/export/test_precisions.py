@@ -144,6 +144,7 @@ def test_lower_precisions_are_smaller_and_pass_their_check(exported, tmp_path, f
     )
     if bundle:
         card = json.loads(zipfile.ZipFile(result["bundle"]).read("card.json"))
+        assert card["min_agreement"] == {"fp16": 0.998, "int8": 0.95}[precision]
         assert (
             card["precision"] == precision and card["parity"] == result["parity"] and card.get("accuracy") == result.get("accuracy")
         )

@@ -132,6 +132,20 @@ def test_a_used_folder_is_rejected_before_anything_is_measured(tmp_path, monkeyp
         bench_tool(Job("bench", config(out=str(tmp_path)), {}, {"model": "icnet", "runtime": "eager"}))
 
 
+def test_what_is_measured_is_named(tmp_path, monkeypatch, capsys):
+    rows = iter([{"error": "no"}, {"error": "no", "file": "x", "runtime": "openvino"}])
+    monkeypatch.setattr("segzoo.workflows.benchmark.runner.run_in_subprocess", lambda config: next(rows))
+    (tmp_path / "model.xml").touch()
+    choices: dict[str, Any] = {"model": None, "runtime": "eager"}
+    for ckpt, expected, runtime in (
+        ("runs/first", "runs/first in eager, fp32", "eager"),
+        (str(tmp_path), str(tmp_path), "openvino"),
+    ):
+        settings = {"ckpt": ckpt, "runtime": {"name": "eager"}, "precision": "fp32", "max_seconds": 20.0}
+        row = bench_tool(Job("bench", settings, {}, choices, tmp_path))["row"]
+        assert f"measuring {expected}: starting" in capsys.readouterr().out and row["runtime"] == runtime
+
+
 def test_a_sweep_says_how_long_it_takes():
     assert announce([{"max_seconds": 20.0}] * 6) == "6 jobs, which take about 2 to 8 minutes"
 
