@@ -149,6 +149,8 @@ def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: 
             errors.append(f"{prefix}{key}: {owner} has no such setting.{did_you_mean(key, known)} Valid: {', '.join(known)}.")
         elif (expected := type_error(value, known[key].type)) is not None:
             hint = _nearest_literal(value, known[key].type) or show_example(f"{prefix}{key}", known[key].type)
+            if "mapping" in expected and isinstance(value, str) and ":" in value:
+                hint = f" Did the shell take the braces? Put the override in single quotes.{hint}"
             errors.append(f"{prefix}{key}={value!r}: expected {expected}.{hint}")
     for setting in known.values():
         if setting.default is Setting.REQUIRED and setting.name not in values:

@@ -1,4 +1,4 @@
-"""Print the layers of a model: ``python tools/describe.py model=icnet hw=[1025,2049] num_classes=19``.
+"""Print the layers of a model: ``python tools/describe.py model=icnet 'hw=[1025,2049]' num_classes=19``.
 
 ``ckpt=runs/first`` describes the model of a checkpoint.
 """

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -43,24 +44,25 @@ def hydra_composer(config_dir: str | None = None) -> Iterator[Hydra]:
     try:
         hydra = Hydra.create_main_hydra2(task_name="segzoo", config_search_path=search_path)
         for source in hydra.config_loader.get_sources():
-            if source.provider == "command-line":
-                source.load_config = _checked(source)
+            source.load_config = _load_once(source)  # type: ignore[method-assign]
         yield hydra
     finally:
         GlobalHydra.instance().clear()
 
 
-def _checked(source: ConfigSource) -> Callable[[str], ConfigResult]:
-    """Return the loader of a source that checks files first."""
-    load = source.load_config
+def _load_once(source: ConfigSource) -> Callable[[str], ConfigResult]:
+    """Return a loader that parses each file of a source once."""
+    load, loaded = source.load_config, dict[str, ConfigResult]()
 
-    def load_checked(config_path: str) -> ConfigResult:
-        file = Path(source.path) / (config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
-        if file.is_file() and (error := yaml_error(file)):
-            raise ConfigError(error)
-        return load(config_path)
+    def load_once(config_path: str) -> ConfigResult:
+        if config_path not in loaded:
+            file = Path(source.path) / (config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
+            if source.provider == "command-line" and file.is_file() and (error := yaml_error(file)):
+                raise ConfigError(error)
+            loaded[config_path] = load(config_path)
+        return deepcopy(loaded[config_path])  # Hydra changes what it loads
 
-    return load_checked
+    return load_once
 
 
 def compose(hydra: Hydra, command: str, overrides: Sequence[str]) -> DictConfig:

@@ -50,7 +50,7 @@ def collate(items: list[tuple[Sample, int] | DataError]) -> Batch | DataError:
             sizes = [f"{one.name} is {one.label.shape[0]}x{one.label.shape[1]}" for one in (first, sample)]
             return DataError(
                 f"images of one training batch differ in size (HxW): {', '.join(sizes)}; crop them to one size with "
-                "augment.crop=[H,W], or train with batch_size=1"
+                "'augment.crop=[H,W]', or train with batch_size=1"
             )
     has_uint16 = any(sample.label.dtype != np.uint8 for sample in samples)
     image = default_collate([_tensor(sample.image) for sample in samples])  # in a worker, stacked straight into shared memory

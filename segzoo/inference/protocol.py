@@ -60,7 +60,7 @@ class InferenceProtocol:
     def __post_init__(self) -> None:
         errors = []
         if self.mode == "slide" and self.crop is None:
-            errors.append("mode=slide needs a window: set crop=[H,W], usually the training crop")
+            errors.append("mode=slide needs a window: set 'crop=[H,W]', usually the training crop")
         if self.mode == "whole" and (self.crop is not None or self.stride is not None):
             errors.append("crop and stride require mode=slide; leave them null with mode=whole")
         if self.crop and self.stride and any(step > size for step, size in zip(self.stride, self.crop, strict=True)):
@@ -69,10 +69,10 @@ class InferenceProtocol:
             errors.append(f"pad_multiple={self.pad_multiple} and resize_multiple={self.resize_multiple} are both given; keep one")
         if self.mode == "slide" and (self.pad_multiple or self.resize_multiple):
             errors.append(
-                "pad_multiple and resize_multiple require mode=whole; with mode=slide, set the size of the windows: crop=[H,W]"
+                "pad_multiple and resize_multiple require mode=whole; with mode=slide, set the size of the windows: 'crop=[H,W]'"
             )
         if not self.scales:
-            errors.append("scales is empty; use scales=[1.0] for the original size")
+            errors.append("scales is empty; use 'scales=[1.0]' for the original size")
         if errors:
             raise ConfigError(errors)
 

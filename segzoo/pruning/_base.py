@@ -106,7 +106,7 @@ class Pruner:
             raise ConfigError(
                 f"pruner.allocation=sensitivity measures layers with {', '.join(f'{ratio:.0%}' for ratio in RATIOS)} of their channels, so "
                 f"at {min(stage_ratios):.0%} all layers would keep the same ratio. Set pruner.allocation=uniform, keep more channels, or "
-                "prune in several stages, such as pruner.keep_schedule=[0.5,0.2]."
+                "prune in several stages, such as 'pruner.keep_schedule=[0.5,0.2]'."
             )
 
     def stages(self, total_steps: int) -> list[tuple[int, float]]:

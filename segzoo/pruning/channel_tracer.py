@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from segzoo.messages import format_override
 from segzoo.pruning.op_rules import ELEMENTWISE, KEPT, Labels, ParamDim, UntraceableOp, propagate
 from segzoo.types import PlainDict, PlainMapping
 
@@ -194,7 +195,7 @@ class ChannelTracer(TorchDispatchMode):
         if layers:
             raise NotImplementedError(
                 f"{problem}, so the channels of {', '.join(layers)} cannot be traced through it; "
-                f"pruner.exclude=[{','.join(layers)}] keeps them as they are"
+                f"{format_override('pruner.exclude', layers)} keeps them as they are"
             )
         for row in rows:
             self.keep(row)

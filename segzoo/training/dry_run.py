@@ -14,6 +14,7 @@ import torch
 from segzoo.data.loader import train_batches
 from segzoo.device import Precision, peak_memory
 from segzoo.distributed import SINGLE_PROCESS
+from segzoo.messages import format_override
 from segzoo.optim.ema import ModelEma
 from segzoo.runs.run_dir import RunDir
 from segzoo.runs.signals import StopSignal
@@ -149,9 +150,9 @@ def suggest_settings(components: TrainingComponents, settings: TrainingSettings,
         hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more forward passes"
     elif crop:
         smaller = [max(33, int(side * 0.7) // 32 * 32 + 1) for side in crop]
-        hint = f"Try augment.crop=[{smaller[0]},{smaller[1]}]"
+        hint = f"Try {format_override('augment.crop', smaller)}"
     else:
-        hint = "Set augment.crop=[H,W] to train on crops of the images"
+        hint = "Set 'augment.crop=[H,W]' to train on crops of the images"
     return (
         f"out of memory on {precision.device.type} ({memory:.1f} GB) with {requested}. {hint}; dry_run=true estimates beforehand what a step "
         "needs. The newest checkpoint is complete: resume with resume=auto."

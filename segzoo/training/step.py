@@ -186,7 +186,7 @@ def _check_sizes(batches: Sequence[Batch], loss: SegmentationLoss) -> None:
         names = ", ".join(f"{batch.names[0]} {batch.label.shape[1]}x{batch.label.shape[2]}" for batch in batches)
         raise ConfigError(
             f"grad_accum_steps={len(batches)} with images of several sizes ({names}, HxW) needs loss.resolution=label, or crops of one size: "
-            "augment.crop=[H,W]"
+            "'augment.crop=[H,W]'"
         )
 
 

@@ -112,6 +112,10 @@ def test_braces_that_the_shell_took_are_recognized():
     assert "Did the shell take the braces?" in error and error.endswith("'data.label_map={0:0,255:1}'")
 
 
+    (error,) = [line for line in errors_of("train", "data=camvid", "data.label_map=255:1") if "label_map" in line]
+    assert "expected a mapping" in error and "Did the shell take the braces?" in error
+
+
 def test_an_integer_key_cannot_be_set_alone():
     error = errors_of("train", "data=camvid", "data.label_map.2=255")[0]
     assert "Set all of them: 'data.label_map={0:0,1:1,2:255,3:3," in error

@@ -29,6 +29,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def test_commands_quote_brackets_and_braces():
+    """An unquoted [ is a pattern to zsh, an unquoted { a list to bash."""
+    commands = "\n".join(blocks("bash")).replace("\\\n", " ")
+    words = re.findall(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""", re.sub(r"(^|\s)#.*", "", commands, flags=re.MULTILINE))
+    assert [word for word in words if re.search(r"[\[{]", re.sub(r"""'[^']*'|"[^"]*\"""", "", word))] == []
+    assert len(words) > 100
+
+
 def test_the_quickstart_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

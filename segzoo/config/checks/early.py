@@ -56,12 +56,15 @@ def location_errors(config: PlainMapping) -> list[str]:
         return [] if os.path.isdir(root) else [f"data.root={root}: there is no such directory."]
     from segzoo.config.build import build_data
     from segzoo.config.sections import section_errors
+    from segzoo.data.paired_dataset import PairedDataset
 
     if errors := section_errors("data", data):
         return errors
     try:
         for split in ("train", "val") if "steps" in config else (config.get("split", "val"),):
-            build_data(data, split).check_location()
+            dataset = build_data(data, split)
+            if isinstance(dataset, PairedDataset):
+                dataset.check_location()
     except DataError as error:
         return [str(error)]
     except ConfigError as error:

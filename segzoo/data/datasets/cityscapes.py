@@ -54,9 +54,10 @@ def cityscapes(
     if errors:
         raise ConfigError(errors)
     info = make_dataset_info("cityscapes", classes, palette, mean, std, label_map)
-    names: tuple[Split, ...] = ("train", "val") if split == "all" else (split,)
-    indices = tuple(CityscapesIndex(root, name, labels) for name in names)
-    index = AllSplits(indices) if len(indices) > 1 else indices[0]
+    if split == "all":
+        index = AllSplits((CityscapesIndex(root, "train", labels), CityscapesIndex(root, "val", labels)))
+    else:
+        index = CityscapesIndex(root, split, labels)
     return PairedDataset(info, index, CityscapesMasks(len(classes), label_map, label_orientation))
 
 

@@ -11,6 +11,7 @@ from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import dataset_config
 from segzoo.config.from_export import load_exported, precision_errors
 from segzoo.config.images import choose_images
+from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict, PlainMapping
 
@@ -74,7 +75,7 @@ def _check_settings(config: PlainMapping, file: Path, network: ExportedNetwork) 
     if config["device"] == "cuda":
         errors.append("device=cuda: exported files are measured on the CPU. Set device=cpu.")
     if (fixed := network.metadata["hw"]) and list(fixed) != list(config["hw"]):
-        errors.append(f"hw={list(config['hw'])}: the exported file takes {list(fixed)}. Set hw=[{fixed[0]},{fixed[1]}].")
+        errors.append(f"hw={list(config['hw'])}: the exported file takes {list(fixed)}. Set {format_override('hw', fixed)}.")
     if config["scope"] == "net" and not network.has_logits:
         errors.append("scope=net: the exported file returns only labels. Set scope=net+labels, or export it with output=both.")
     if errors:
