@@ -33,7 +33,7 @@ def prune(job: Job) -> dict[str, Any]:
     from segzoo.workflows.prune.target_search import resolve_keep_ratio
 
     enable_memory_reuse()
-    _reject_training_options(job)
+    _reject_torchrun(job)
     assign_gpu(job)
     model, meta = initial_model(job.config, **job.arguments["initial_model"])
     job = _with_checkpoint_config(job, meta)
@@ -57,23 +57,19 @@ def prune(job: Job) -> dict[str, Any]:
         return result
 
 
-def _reject_training_options(job: Job) -> None:
-    """Reject options of a training that this tool does not support.
+def _reject_torchrun(job: Job) -> None:
+    """Reject several processes, which this tool does not support.
 
     Raises:
-        ConfigError: the tool runs under torchrun, or ``init.ckpt`` is set.
+        ConfigError: the tool runs under torchrun.
     """
-    ckpt, init = job.config["ckpt"], job.config["init"]["ckpt"]
+    ckpt = job.config["ckpt"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         start = f"init.ckpt={ckpt} and the model=, backbone= and data= it was trained with," if ckpt else "the same settings,"
         raise ConfigError(
             f"tools/prune.py runs in a single process. Under torchrun, use tools/train.py with {start} pruner={job.config['pruner']['name']} "
             "pruner.start=0"
         )
-    if init is not None and ckpt is None:
-        raise ConfigError(f"init.ckpt={init}: the model to prune is set by ckpt=. Set ckpt={init}.")
-    if init is not None:
-        raise ConfigError(f"init.ckpt={init}: the model to prune is ckpt={ckpt}. Omit init.ckpt.")
 
 
 def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:

@@ -111,7 +111,6 @@ def test_braces_that_the_shell_took_are_recognized():
     error = errors_of("train", "data=camvid", "data.label_map=0:0", "data.label_map=255:1")[0]
     assert "Did the shell take the braces?" in error and error.endswith("'data.label_map={0:0,255:1}'")
 
-
     (error,) = [line for line in errors_of("train", "data=camvid", "data.label_map=255:1") if "label_map" in line]
     assert "expected a mapping" in error and "Did the shell take the braces?" in error
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from segzoo.config.early_checks import early_errors
 from small_exports import NoiseData, export_wrapper
 
 from segzoo.checkpoints.exported_files import find_exported_file
