@@ -11,7 +11,6 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from segzoo.config.early_checks import early_errors
 from torch.nn.functional import interpolate
 
 from segzoo.cli.app import Job, resolve_config

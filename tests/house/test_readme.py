@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_commands_quote_brackets_and_braces():
-    """An unquoted [ is a pattern to zsh, an unquoted { a list to bash."""
+    """zsh expands an unquoted [ and bash an unquoted {."""
     commands = "\n".join(blocks("bash")).replace("\\\n", " ")
     words = re.findall(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""", re.sub(r"(^|\s)#.*", "", commands, flags=re.MULTILINE))
     assert [word for word in words if re.search(r"[\[{]", re.sub(r"""'[^']*'|"[^"]*\"""", "", word))] == []
