@@ -22,7 +22,7 @@ from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.models._base import SegModel
-from segzoo.types import Dataset, DatasetInfo
+from segzoo.types import DatasetInfo, Images
 from segzoo.workflows.benchmark.runner import inference_copy
 from segzoo.workflows.benchmark.workload import benchmark_images, build_workload
 
@@ -47,7 +47,7 @@ def boundary_fraction(logits: Tensor) -> float:
 
 
 @torch.no_grad()
-def first_logits(model: SegModel, info: DatasetInfo, data: Dataset) -> Tensor:
+def first_logits(model: SegModel, info: DatasetInfo, data: Images) -> Tensor:
     """Return a network's logits of the first image.
 
     They have a quarter of the height and width of the image.

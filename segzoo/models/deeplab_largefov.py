@@ -104,8 +104,8 @@ class LargeFOV(SegModel):
             self.branches["image"] = Branch(3, num_classes, backbone.output_stride, dropout)
             for name in BRANCH_INPUTS:
                 self.branches[name] = Branch(backbone.channels[name], num_classes, strides[name], dropout)
-            init_normal_(self.branches["c4"].mix, 0.005)  # initial values that differ between the branches of the release
-            nn.init.zeros_(self.branches["c3"].score.weight)
+            init_normal_(self.get_submodule("branches.c4.mix"), 0.005)  # type: ignore[arg-type]  # as in the release
+            nn.init.zeros_(self.get_parameter("branches.c3.score.weight"))
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores, with shapes as in the class docstring."""

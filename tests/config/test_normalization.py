@@ -106,7 +106,8 @@ def test_the_normalization_is_taken_over_or_kept_when_asked(tmp_path, capsys, no
     config, recorded = compose(*overrides)
     assert validation_errors("train", config) == []
     components = build_training(config, recorded)
-    assert list(components.info.mean) == mean and components.model.info == components.info
+    model: Any = components.model
+    assert list(components.info.mean) == mean and model.info == components.info
     assert components.config["data"]["mean"] == list(components.val_set.info.mean) == mean
     assert note in capsys.readouterr().out
 

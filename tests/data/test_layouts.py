@@ -46,7 +46,7 @@ def test_the_settings_that_would_fit_are_suggested_and_work(tmp_path, layout):
     for pattern in (images, labels):
         if "train" in pattern:
             make_pairs(
-                tmp_path, *(p.replace("training", "validation").replace("train", "val") for p in (images, labels)), ["v1", "v2"]
+                tmp_path, *[p.replace("training", "validation").replace("train", "val") for p in (images, labels)], ["v1", "v2"]
             )
     with pytest.raises(DataError) as caught:
         len(build_folder(tmp_path, images="absent/{split}/{stem}.*"))

@@ -87,7 +87,8 @@ def test_precision_and_f1_equal_sklearn():
     pred[pred == 4] = 5  # class 4 is labeled but never predicted
     scores = confusion(pred, label, 6).scores(NAMES[:6], images=3)
     keep = label != 255
-    precision, recall, f1, _ = precision_recall_fscore_support(label[keep], pred[keep], zero_division=np.nan)
+    oracle: Any = precision_recall_fscore_support(label[keep], pred[keep], zero_division=np.nan)  # type: ignore[arg-type]
+    precision, recall, f1, _ = oracle
     for k, entry in enumerate(scores.per_class.values()):
         assert entry["acc"] == pytest.approx(recall[k]) and entry["f1"] == pytest.approx(0 if k == 4 else f1[k])
         assert entry["precision"] == (None if k == 4 else pytest.approx(precision[k]))

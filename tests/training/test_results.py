@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def trained(run, step):
 
 def test_the_grid_shows_the_best_checkpoint(worsening):
     run, components, texts = worsening
-    scores = {step: read_scores(run / "checkpoints" / str(step)) for step in (4, 8, 12)}
+    scores: dict[int, Any] = {step: read_scores(run / "checkpoints" / str(step)) for step in (4, 8, 12)}
     best = max(scores, key=lambda step: scores[step]["miou"])
     assert best == int((run / "checkpoints" / "best").read_text()) != 12, "the run must not end with its best step"
     grid = np.array(Image.open(run / "vis" / "val.png"))
@@ -79,7 +81,7 @@ def test_the_grid_shows_the_best_checkpoint(worsening):
 def test_eval_repeats_the_trainers_score_to_the_last_digit(tmp_path, precision, channels_last):
     components = make_components()
     train(components, make_run_dir(tmp_path), **settings(steps=2, eval_every=2, precision=precision, channels_last=channels_last))
-    stored = read_scores(tmp_path / "checkpoints/2")
+    stored: Any = read_scores(tmp_path / "checkpoints/2")
     result = evaluate(trained(tmp_path, 2), components.val_set, INFO, ToyLoss(), device="cpu", workers=0, precision=precision)
     assert result.scores.to_dict().items() <= stored.items() and stored["protocol_id"] == result.protocol_id
     other = evaluate(trained(tmp_path, 2), components.val_set, INFO, device="cpu", workers=0, precision="fp16")
