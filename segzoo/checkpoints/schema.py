@@ -85,10 +85,7 @@ def check_metadata(path: Path, metadata: Any) -> None:
     check_format(path, metadata)
     errors = _field_errors(metadata, METADATA_FIELDS)
     if not errors:
-        sections = {name: Table for name in SECTIONS if name in metadata["config"]}
-        errors = _field_errors(metadata["config"], sections, "config") + _field_errors(
-            metadata["dataset"], DATASET_FIELDS, "dataset"
-        )
+        errors = _section_errors(metadata["config"]) + _field_errors(metadata["dataset"], DATASET_FIELDS, "dataset")
     if not errors:
         try:
             DatasetInfo.from_dict(metadata["dataset"])
@@ -135,6 +132,12 @@ def _field_errors(table: Any, fields: Mapping[str, Any], prefix: str = "") -> li
         elif expected := type_error(table[key], annotation):
             errors.append(f"{name} is {_short(table[key])}, expected {expected}")
     return errors
+
+
+def _section_errors(config: PlainDict) -> list[str]:
+    """Require that the sections of a configuration are tables with a name."""
+    fields = {name: {} if name == "data" else {"name": str} for name in SECTIONS if name in config}
+    return [error for name, keys in fields.items() for error in _field_errors(config[name], keys, f"config.{name}")]
 
 
 def _raise_errors(path: Path, errors: list[str]) -> None:

@@ -98,7 +98,7 @@ def model_sections(meta: PlainMapping, setting: str) -> PlainDict:
         ConfigError: the sections are missing, or invalid in this version of segzoo.
     """
     config = meta["config"]
-    sections = {"model": config.get("model"), "backbone": {**config.get("backbone", {}), "weights": "none"}}
+    sections = {"model": config.get("model"), "backbone": config.get("backbone") and {**config["backbone"], "weights": "none"}}
     if errors := [error for name, section in sections.items() for error in section_errors(name, section)]:
         raise ConfigError([f"{setting}: its configuration is invalid in this version of segzoo: {error}" for error in errors])
     return sections
