@@ -67,7 +67,7 @@ def _format_key(key: object) -> str:
 
 
 def _is_other_type(text: str) -> bool:
-    """Return true if Hydra reads unquoted text as a number, boolean or null."""
+    """Detect text that Hydra reads as a number, boolean or null."""
     try:
         float(text)
     except ValueError:

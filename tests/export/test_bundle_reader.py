@@ -23,6 +23,7 @@ from segzoo.data.image_io import read_image
 from segzoo.export.bundle import write_bundle
 from segzoo.export.bundle_check import example_images
 from segzoo.types import DataError, ParityError
+from segzoo.visualization import drawing
 
 pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
 INFO = make_dataset_info("noise", ("a", "b"), None, (120.0, 110.0, 100.0), (60.0, 58.0, 57.0))
@@ -33,11 +34,13 @@ def predict(tmp_path_factory):
     """The module predict.py of an unpacked bundle."""
     folder = tmp_path_factory.mktemp("bundle")
     shutil.copy(Path(segzoo.export.bundle.__file__).with_name("bundle_predict.py"), folder / "predict.py")
-    shutil.copy(segzoo.image_decoder.__file__, folder)
+    for module in (segzoo.image_decoder, drawing):
+        shutil.copy(module.__file__, folder)
     sys.path.insert(0, str(folder))
     yield importlib.import_module("predict")
     sys.path.remove(str(folder))
-    del sys.modules["predict"], sys.modules["image_decoder"]
+    for name in ("predict", "image_decoder", "drawing"):
+        del sys.modules[name]
 
 
 def special_images() -> dict[str, bytes]:

@@ -50,7 +50,7 @@ def test_the_message_names_the_settings_and_suggests_smaller_ones(tmp_path, erro
 def test_a_single_image_that_does_not_fit_needs_a_smaller_crop(tmp_path):
     components = make_components(model=OutOfMemoryModel(ERRORS[0]))
     components.config["augment"] = {"crop": [713, 713]}
-    with pytest.raises(OutOfMemory, match=r"Try augment.crop=\[481,481\]"):
+    with pytest.raises(OutOfMemory, match=r"Try 'augment.crop=\[481,481\]'"):
         train(components, make_run_dir(tmp_path), **settings(batch_size=1))
 
 

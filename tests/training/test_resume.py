@@ -30,10 +30,20 @@ from segzoo.registry import ConfigError
 from segzoo.training import results
 
 
+@pytest.fixture
+def heeded(number):
+    """Undo that background jobs of a shell ignore SIGINT, and those of nohup SIGHUP."""
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, number):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, heeded, number):
     directory, expected_hash, result = uninterrupted
-    before = signal.getsignal(number)  # background jobs of a shell ignore SIGINT
+    before = signal.getsignal(number)
     components = make_components(train_set=SignalingData(number, when=26))  # in the seventh batch of four, between two log rows
     with pytest.raises((KeyboardInterrupt, SystemExit), match="step 7" if number == signal.SIGINT else "143"):
         train(components, make_run_dir(tmp_path), **settings())
