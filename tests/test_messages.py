@@ -35,6 +35,7 @@ def read_back(text: str) -> object:
     return OverridesParser.create().parse_override(words[0]).value()
 
 
+@pytest.mark.integration
 @settings(max_examples=300, deadline=None)
 @given(VALUES)
 def test_overrides_survive_the_shell_and_hydra(value):

@@ -143,6 +143,7 @@ TORCHVISION = [("resnet50", {}, "resnet50"), ("resnet101", {}, "resnet101"), ("v
 TORCHVISION += [("vgg16", {"batch_norm": True}, "vgg16_bn")]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "options", "entry"), TORCHVISION, ids=lambda value: value if isinstance(value, str) else "")
 @torch.no_grad()
 def test_every_feature_map_equals_torchvision(name, options, entry):
@@ -382,6 +383,7 @@ class Cascade(nn.Module):
         return inner, self.backbone.forward_stages(inner[..., ::2, ::2], first="after_c3_1")["c5"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "make",
     [lambda: ResNet("tiny", (1, 2, 1, 1), "deep", "1x1", 0.125), lambda: build("vgg16", **SMALL["vgg16"])],

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 import torch
 
 from segzoo.registry import MODELS
 from tools import prune, train
+
+pytestmark = pytest.mark.integration
 
 TINY = [
     "model=fcn_dilated",

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
 from segzoo.checkpoints.store import list_checkpoints
+
+pytestmark = pytest.mark.integration
 
 SMALL = [
     "model=icnet",

@@ -30,6 +30,7 @@ for tool, overrides, expected in json.loads(sys.stdin.read()):
 FOLDER = ["data=folder", "data.classes=[a,b]"]
 
 
+@pytest.mark.integration
 def test_errors_that_need_no_torch_come_before_it(tmp_path):
     taken, listed = tmp_path / "taken", tmp_path / "listed"
     for path in (taken, listed):

@@ -45,6 +45,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+@pytest.mark.integration
 def test_two_processes_with_the_same_command_agree_bit_for_bit(tmp_path):
     runs = [tmp_path / "a", tmp_path / "b"]
     finish(*[start("train", *SMALL, f"out={run}") for run in runs])

@@ -45,9 +45,8 @@ def test_the_settings_that_would_fit_are_suggested_and_work(tmp_path, layout):
     make_pairs(tmp_path, images, labels, [f"im{i}" for i in range(12)])
     for pattern in (images, labels):
         if "train" in pattern:
-            make_pairs(
-                tmp_path, *[p.replace("training", "validation").replace("train", "val") for p in (images, labels)], ["v1", "v2"]
-            )
+            val_images, val_labels = (p.replace("training", "validation").replace("train", "val") for p in (images, labels))
+            make_pairs(tmp_path, val_images, val_labels, ["v1", "v2"])
     with pytest.raises(DataError) as caught:
         len(build_folder(tmp_path, images="absent/{split}/{stem}.*"))
     settings = suggested(str(caught.value))

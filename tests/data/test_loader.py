@@ -48,6 +48,9 @@ class Numbers:
     def name(self, index):
         return f"image{index}"
 
+    def image(self, index):
+        return self[index].image
+
     def __getitem__(self, index):
         self.opened.append(index)
         if isinstance(self.overrides.get(index), Exception):
@@ -160,6 +163,7 @@ def test_workers_survive_signals_to_the_process_group():
     assert len(list(stream)) == 39
 
 
+@pytest.mark.integration
 def test_exiting_with_open_workers_does_not_hang():
     code = "from test_loader import *; s = train(workers=2, stop=None); next(s); keep = [s, s.__next__]; raise SystemExit(3)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -35,7 +35,7 @@ def predict(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     shutil.copy(Path(segzoo.export.bundle.__file__).with_name("bundle_predict.py"), folder / "predict.py")
     for module in (segzoo.image_decoder, drawing):
-        shutil.copy(module.__file__, folder)
+        shutil.copy(str(module.__file__), folder)
     sys.path.insert(0, str(folder))
     yield importlib.import_module("predict")
     sys.path.remove(str(folder))

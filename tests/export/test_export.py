@@ -125,6 +125,7 @@ def check_export(result, folder, model, info):
     return sorted(path.name for path in files)
 
 
+@pytest.mark.integration
 def test_exported_files_pass_the_parity_check_on_sizes_never_traced(exported, tmp_path):
     assert check_export(exported.result, exported.folder, exported.model, INFO) == ["model.onnx"]
     sizes = [tuple(row["hw"]) for row in exported.result["parity"]]

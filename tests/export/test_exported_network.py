@@ -22,6 +22,8 @@ from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError
 from segzoo.workflows.benchmark.runner import run_benchmark
 
+pytestmark = pytest.mark.integration
+
 INTERFACE = {"dataset": NoiseData.info.to_dict(), "hw": None, "precision": "fp32", "align_corners": True}
 
 

@@ -51,6 +51,7 @@ def installed(wheel, tmp_path_factory) -> Path:
     return env / "bin" / "python"
 
 
+@pytest.mark.integration
 def test_every_file_is_in_the_wheel(wheel):
     packaged = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"segzoo/{path.relative_to(ROOT)}" for folder in ("conf", "tools") for path in (ROOT / folder).rglob("*.[py][ya]*")}

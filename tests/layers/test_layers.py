@@ -227,6 +227,7 @@ def test_pyramid_pooling_computes_in_full_precision_inside_autocast(pool):
     torch.testing.assert_close(actual, POOLS[pool](x.float(), 3).bfloat16(), rtol=2**-7, atol=0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("pool", sorted(POOLS))
 def test_pyramid_pooling_exports_with_a_dynamic_size(pool):
     layer = PyramidPooling((1, 2, 3, 6), pool)

@@ -17,6 +17,8 @@ from segzoo.checkpoints import serialization as checkpoint
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.registry import LOSSES, MODELS, OPTIMS
 
+pytestmark = pytest.mark.integration
+
 PAIRS = [pytest.param(model, "narrow") for model in MODELS.names()] + [
     pytest.param(model, backbone, marks=pytest.mark.slow)
     for model in MODELS.names()

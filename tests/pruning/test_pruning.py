@@ -217,6 +217,7 @@ def test_masked_layers_are_restored():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.integration
 def test_sensitivity_allocation_keeps_the_layer_that_the_loss_depends_on():
     model = small_model("icnet", "resnet")
     sensitive = model.high[0].conv.weight
@@ -330,6 +331,7 @@ def test_equally_important_channels_are_removed_evenly():
         assert abs(len(set(group) & removed) - len(group) / 2) <= 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "allocation, round_to",
     [("global", 1), *(pytest.param(*other, marks=pytest.mark.slow) for other in (("uniform", 8), ("uniform", 1), ("global", 8)))],

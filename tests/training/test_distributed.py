@@ -92,6 +92,7 @@ def train_on_two_ranks(*jobs: dict[str, Any]) -> list[str]:
     return run_ranks(TRAIN.format(jobs=[{key: str(v) if isinstance(v, Path) else v for key, v in job.items()} for job in jobs]))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("grad_accum_steps", [pytest.param(1, marks=pytest.mark.crash), 2])
 def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_accum_steps):
     """Two ranks end with the weights of one process.
@@ -115,6 +116,7 @@ def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_ac
     assert scores[0]["loss"] == pytest.approx(scores[1]["loss"], rel=1e-5)
 
 
+@pytest.mark.integration
 def test_two_ranks_prune_the_same_channels_and_resume(tmp_path):
     options: dict[str, Any] = {"steps": 8, "eval_every": 4, "save_every": 1, "keep_checkpoints": 99}
     job = {"changes": options | {"batch_size": 2, "workers": 0}, "pruner": "l1"}

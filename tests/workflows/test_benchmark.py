@@ -172,6 +172,7 @@ def test_settings_are_validated():
     assert len(error.value.errors) == 3
 
 
+@pytest.mark.integration
 def test_a_failed_job_keeps_its_name_and_its_error(monkeypatch):
     row = run_in_subprocess(config(precision="fp32", batch=2, scope="net", ci_half_width=0.5, num_check_images=0))
     assert row["runtime"] == "eager" and row["batch"] == 2 and row["hw"] == [64, 96] and row["model"] == "icnet"

@@ -110,6 +110,7 @@ def test_every_parameter_of_every_model_is_in_the_table(name):
     assert totals(describe(model, hw=(128, 160)))["params"] == count_parameters(model)
 
 
+@pytest.mark.integration
 def test_the_tool_prints_the_table():
     overrides = ["model=deeplab_largefov", "model.dilation=4", "hw=[321,321]", "num_classes=11"]
     process = subprocess.run([sys.executable, "tools/describe.py", *overrides], cwd=ROOT, capture_output=True, text=True)

@@ -18,6 +18,8 @@ from segzoo.config.validate import validate
 from segzoo.registry import INITS, ConfigError
 from segzoo.workflows.benchmark.workload import build_workload
 
+pytestmark = pytest.mark.integration
+
 TINY = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "device=cpu", "augment=none", "num_val_images=0"]
 MODEL = ["model=icnet", "backbone.width=0.125"]
 DATA = ["data.train_images=4", "data.val_images=2", "data.height=64", "data.width=96"]

@@ -70,6 +70,7 @@ def test_a_report_needs_no_times_and_no_curves(tmp_path):
     assert "<figure>" not in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "settings, stages", [({"keep_schedule": [0.75, 0.5], "start": 0.0}, ["before", "pruned"]), ({"start": 0.5}, ["before"])]
 )

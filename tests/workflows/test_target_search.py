@@ -69,6 +69,7 @@ def test_targets_out_of_reach_are_rejected(value, message):
         search(target(value), lambda ratio: 100 * ratio, lambda line: None)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind, limit", [pytest.param("params", 60_000, marks=pytest.mark.slow), ("gmacs", 0.004)])
 def test_the_pruned_model_meets_its_target(tmp_path, kind, limit):
     torch.manual_seed(0)
