@@ -77,7 +77,7 @@ def test_a_cycle_is_detected():
 
 
 def test_imports_run_downwards():
-    for module, name in ((module, name) for module in MODULES if module != "segzoo" for name in GRAPH[module]):
+    for module, name in [(m, name) for m in MODULES if m != "segzoo" for name in GRAPH[m]]:
         assert name != "segzoo", f"{module} imports the segzoo package itself"
         own, other = package(module), package(name)
         if other == own:
