@@ -38,7 +38,8 @@ def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[s
     for name, tensor in state.items():
         channels_last = own[name].dim() == 4 and not own[name].is_contiguous()
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        own[name].data = tensor.to(own[name].device, own[name].dtype).contiguous(memory_format=layout)
+        # a copy in memory of its own: tensors of a file are not aligned, and on some CPUs alignment decides the last bit of a sum
+        own[name].data = tensor.to(own[name].device, own[name].dtype, copy=True, memory_format=layout)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             transposed = isinstance(layer, nn.ConvTranspose2d)

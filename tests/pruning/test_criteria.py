@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from segzoo.layers.channel_widths import set_channel_widths_
 from segzoo.pruning.dependency_graph import trace_channels
 from segzoo.pruning.selection import channel_importance, select_channels
 from segzoo.pruning.sensitivity import scan_sensitivity
@@ -65,3 +66,13 @@ def test_a_global_budget_does_not_depend_on_the_scale_of_a_layer(scale):
     assert kept["first.weight"] == [0, 1] and kept["second.weight"] == [0, 1], (
         "2.5 and 3 of a mean of 1.9; 4 and 3 of a mean of 2.5"
     )
+
+
+def test_loaded_weights_are_aligned_copies():
+    """Unaligned weights of a file would change the last bit of a score on some CPUs."""
+    model = nn.Conv2d(2, 4, 3)
+    file = torch.arange(1 + 4 * 2 * 9 + 4, dtype=torch.float32)
+    state = {"weight": file[1:73].view(4, 2, 3, 3), "bias": file[73:]}
+    set_channel_widths_(model, state)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, state[name]) and parameter.data_ptr() % 64 == 0
