@@ -17,7 +17,11 @@ class Example:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Suggest the closest choice as `` Did you mean ...?``, empty if none is close."""
+    """Suggest the closest choice.
+
+    Returns:
+        `` Did you mean <choice>?``, or an empty string if none is close.
+    """
     close = get_close_matches(str(name), list(choices), n=1, cutoff=0.55)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -6,26 +6,14 @@ import sys
 
 import pytest
 import torch
+from tiny_run import TINY_RUN
 
 from segzoo.registry import MODELS
 from tools import prune, train
 
 pytestmark = pytest.mark.integration
 
-TINY = [
-    "model=fcn_dilated",
-    "backbone.width=0.125",
-    "steps=1",
-    "batch_size=2",
-    "workers=0",
-    "num_val_images=0",
-    "device=cpu",
-    "precision=fp32",
-    "data.train_images=2",
-    "data.val_images=2",
-    "data.height=64",
-    "data.width=64",
-]
+TINY = ["model=fcn_dilated", "backbone.width=0.125", "device=cpu", "precision=fp32", *TINY_RUN]
 
 
 def built_devices(monkeypatch, tool, *overrides: str) -> list[str]:

@@ -9,23 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_run import TINY_RUN
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    "steps=1",
-    "batch_size=2",
-    "workers=0",
-    "num_val_images=0",
-    "data.train_images=2",
-    "data.val_images=2",
-    "data.height=64",
-    "data.width=64",
-]
 
 
 @pytest.mark.slow
 def test_a_failing_job_keeps_the_other_rows(tmp_path):
-    overrides = ["-m", "model=icnet_half", "backbone=vgg16,resnet50_deep", *SMALL, f"hydra.sweep.dir={tmp_path}"]
+    overrides = ["-m", "model=icnet_half", "backbone=vgg16,resnet50_deep", *TINY_RUN, f"hydra.sweep.dir={tmp_path}"]
     process = subprocess.run([sys.executable, "tools/train.py", *overrides], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 1
     rows = json.loads((tmp_path / "table.json").read_text())
@@ -37,7 +28,7 @@ def test_a_failing_job_keeps_the_other_rows(tmp_path):
 
 
 def sweep(directory: Path, *overrides: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/train.py", "-m", *SMALL, f"hydra.sweep.dir={directory}", *overrides]
+    command = [sys.executable, "tools/train.py", "-m", *TINY_RUN, f"hydra.sweep.dir={directory}", *overrides]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

@@ -10,23 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_run import TINY_RUN
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TINY = [
-    "backbone.width=0.125",
-    "steps=1",
-    "batch_size=2",
-    "workers=0",
-    "num_val_images=0",
-    "data.train_images=2",
-    "data.val_images=2",
-    "data.height=64",
-    "data.width=64",
-    "out=run",
-]
 
 
 def blocks(language: str) -> list[str]:
@@ -58,7 +47,7 @@ def test_a_model_is_one_file_and_one_yaml(tmp_path):
     (tmp_path / "segzoo" / "models" / "mynet.py").write_text(code)
     (tmp_path / "conf" / "model" / "mynet.yaml").write_text(config)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "tools/train.py", "model=mynet", *TINY]
+    command = [sys.executable, "tools/train.py", "model=mynet", "backbone.width=0.125", *TINY_RUN, "out=run"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "result.json").is_file()
