@@ -25,6 +25,13 @@ class DataError(ValueError):
     """An invalid file of a data set, named with a suggestion."""
 
 
+class InvalidDataset(DataError):
+    """Errors found by a complete check of a data set.
+
+    Tools end with exit code 2, so that scripts can tell it from an invalid command.
+    """
+
+
 class TrainingError(RuntimeError):
     """A training that cannot go on.
 

@@ -31,7 +31,7 @@ from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
-from segzoo.types import DataError, ParityError, PlainDict, TrainingError
+from segzoo.types import DataError, InvalidDataset, ParityError, PlainDict, TrainingError
 
 if TYPE_CHECKING:
     from segzoo.models._base import SegModel
@@ -121,6 +121,9 @@ def run(
             _run_sweep(start, arguments.overrides, summarize)
         else:
             start()
+    except InvalidDataset as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
     except (ConfigError, DataError, ParityError, TrainingError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except KeyboardInterrupt as interrupt:

@@ -55,6 +55,7 @@ COMMANDS = {
         ("segzoo.evaluation.evaluator:evaluate", "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
+    "dataset": Command(("data", "action"), (OUTPUT_DIR,), from_checkpoint=("data",)),
     "describe": Command(
         ("model", "backbone"),
         ("segzoo.workflows.benchmark.model_summary:describe", "segzoo.config.from_checkpoint:meta_models"),

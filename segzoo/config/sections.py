@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from segzoo.registry import (
+    ACTIONS,
     AUGMENTS,
     BACKBONES,
     DATA,
@@ -36,8 +37,9 @@ SECTIONS: dict[str, Registry] = {
     "distill": DISTILLS,
     "post": POSTS,
     "runtime": RUNTIMES,
+    "action": ACTIONS,
 }
-TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("post", "runtime"))
+TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("post", "runtime", "action"))
 
 
 def section_settings(section: PlainMapping) -> PlainDict:

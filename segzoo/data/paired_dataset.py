@@ -16,6 +16,10 @@ from segzoo.types import DatasetInfo, Sample
 class PairIndex(Protocol):
     """Location of the files of one split."""
 
+    def exists(self) -> bool:
+        """Return true if the folder or the list exists."""
+        ...
+
     def check_location(self) -> None:
         """Raise DataError if the folder or the list does not exist."""
         ...
@@ -41,6 +45,10 @@ class PairedDataset:
         self.info, self.reader = info, reader
         self._index = index
         self._pairs: list[FilePair] | None = None
+
+    def exists(self) -> bool:
+        """Return true if the folder or the list of the split exists."""
+        return self._index.exists()
 
     def check_location(self) -> None:
         """Raise DataError if the folder or the list does not exist."""

@@ -29,6 +29,7 @@ OUTPUTS = {
     "predict": ("labels", "overlays"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "bench.html"),
+    "dataset": (),
 }
 REPLACE = "Set another out, or replace them with overwrite=true."
 

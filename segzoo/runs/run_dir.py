@@ -23,6 +23,7 @@ RESULT_FILES = {  # tool -> the file that it writes last, which marks its direct
     "predict": "predict.json",
     "export": "export.json",
     "bench": "bench.json",
+    "dataset": "dataset.json",
 }
 
 

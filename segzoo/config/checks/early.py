@@ -22,6 +22,7 @@ from segzoo.types import DataError, PlainMapping
 INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
 PATHS = ("ckpt", "out", "source", "images", "data.root", *INPUT_PATHS)
 NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet"), "distill.ckpt": (), "resume": ("none", "auto")}
+NO_DATA = ("convert",)  # actions of tools/dataset.py that create a data set
 MAX_NAME, MAX_PATH = 255, 4096  # bytes that Linux allows
 
 
@@ -61,7 +62,7 @@ def location_errors(config: PlainMapping) -> list[str]:
     if errors := section_errors("data", data):
         return errors
     try:
-        for split in ("train", "val") if "steps" in config else (config.get("split", "val"),):
+        for split in ("train", "val") if "steps" in config else (config.get("split", "all" if "action" in config else "val"),):
             dataset = build_data(data, split)
             if isinstance(dataset, PairedDataset):
                 dataset.check_location()
@@ -127,6 +128,8 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     if ckpt is None and optional and isinstance(data, Mapping) and "name" not in data:
         keys = ", ".join(f"data.{key}" for key in data)
         return [f"{keys}: there is no data set whose settings these are. Set data=<name>, or ckpt=<run directory> for its data."]
+    if command == "dataset" and data is None and _text(config, "action.name") not in NO_DATA:
+        return [f"action={_text(config, 'action.name')} needs a data set. Set data=<name>, such as data=folder data.root=<folder>."]
     if command != "prune":
         return []
     if init := _text(config, "init.ckpt"):

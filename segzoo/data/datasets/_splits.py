@@ -32,9 +32,13 @@ class AllSplits:
 
     splits: tuple[SplitFiles, ...]
 
+    def exists(self) -> bool:
+        """Return true if any split exists."""
+        return any(split.exists() for split in self.splits)
+
     def check_location(self) -> None:
         """Raise DataError if no split exists."""
-        if not any(split.exists() for split in self.splits):
+        if not self.exists():
             self.splits[0].check_location()
 
     def __call__(self) -> list[FilePair]:

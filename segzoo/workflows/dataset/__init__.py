@@ -1,0 +1,1 @@
+"""Actions of tools/dataset.py: procedures on a data set, registered by name."""
