@@ -6,9 +6,12 @@ import os
 
 import numpy as np
 import pytest
-from image_files import settings_from
+import yaml
+from image_files import CONF, settings_from
 from PIL import Image
 
+from segzoo.data.balance.class_counts import count_classes
+from segzoo.data.balance.class_weights import median_frequency
 from segzoo.registry import DATA
 from segzoo.types import IGNORE
 
@@ -56,6 +59,15 @@ def test_camvid_is_complete():
     np.testing.assert_allclose(100 * counts[:11] / counts[:11].sum(), CAMVID_CLASS_PERCENT, atol=0.01)
     seen = set().union(*(np.unique(val[index].label) for index in range(0, len(val), 5)))
     assert seen == {*range(11), IGNORE}
+
+
+@pytest.mark.data
+@needs_data
+def test_the_recipe_holds_square_roots_of_the_median_frequency_weights():
+    name, options = settings_from("camvid")
+    recipe = yaml.safe_load((CONF / "recipe/camvid.yaml").read_text())
+    weights = median_frequency(count_classes(DATA.build(name, "train", **options)))
+    assert recipe["loss"]["class_weights"] == np.round(weights**0.5, 2).tolist()
 
 
 @pytest.mark.data

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from segzoo.data.checks.label_survey import LabelSurvey, add_counts
+from segzoo.data.checks.label_survey import LabelSurvey
 from segzoo.data.checks.split_report import SplitReport, inspect_split, make_report, shuffled
 from segzoo.data.checks.survey_cache import SurveyCache, label_stamp
 from segzoo.data.file_index import FilePair
@@ -27,7 +27,7 @@ MIN_CACHED = 100  # new surveys that justify a file
 MAX_LISTED = 20  # errors in one message
 
 
-class _Survey(NamedTuple):
+class FileSurvey(NamedTuple):
     """Result for one pair of files."""
 
     pair: FilePair
@@ -85,14 +85,35 @@ def raise_errors(errors: list[str]) -> None:
 
 
 def _check_files(dataset: PairedDataset, min_side: int) -> tuple[SplitReport, list[str]]:
-    """Check the files of a split, in parallel."""
+    """Check the files of a split, or a sample of many."""
+    seconds = SAMPLE_SECONDS if len(dataset) > WHOLE_SET else float("inf")
+    results, errors, notes = survey_files(dataset, min_side, seconds)
+    read = [result for result in results if result.labels is not None]
+    sizes = Counter(result.size for result in read)
+    counts = [dataset.reader.train_ids(result.labels.counts) for result in read if result.labels and not errors]
+    return make_report(dataset.info, len(dataset), sizes, counts, notes), errors
+
+
+def survey_files(
+    dataset: PairedDataset, min_side: int = 1, seconds: float = float("inf")
+) -> tuple[list[FileSurvey], list[str], dict[str, None]]:
+    """Survey the pairs of files of a split, in parallel.
+
+    Args:
+        dataset: the split.
+        min_side: smallest valid height and width of an image, in pixels.
+        seconds: time limit for label files. The heads of all images are read.
+
+    Returns:
+        The survey of each pair in the order of the images' paths, all errors, and notes without repetition.
+    """
     pairs = dataset.scan()
     reader = dataset.reader
     first = next((os.path.dirname(os.path.abspath(pair.label)) for pair in pairs if pair.label), "")
     cache = SurveyCache(None if reader.survey_key is None else f"{reader.survey_key} {first}")
-    deadline = time.monotonic() + SAMPLE_SECONDS if len(pairs) > WHOLE_SET else float("inf")
+    deadline = time.monotonic() + seconds
 
-    def survey(index: int) -> _Survey:
+    def survey(index: int) -> FileSurvey:
         return _survey_pair(dataset, pairs[index], cache, min_side, deadline)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders change the global filters
@@ -100,37 +121,35 @@ def _check_files(dataset: PairedDataset, min_side: int) -> tuple[SplitReport, li
         results = list(pool.map(survey, shuffled(len(pairs))))
     cache.save(MIN_CACHED)
     results.sort(key=lambda result: os.fsencode(result.pair.image))
-    read = [result for result in results if result.labels is not None]
-    surveys = {result.pair.label or result.pair.image: result.labels for result in read if result.labels is not None}
-    errors, notes = group_errors((_subject(result.pair), result.error) for result in results if result.error), []
-    found, notes = reader.survey_errors(surveys, complete=len(read) == len(pairs))
-    errors += found
+    surveys = {result.pair.label or result.pair.image: result.labels for result in results if result.labels is not None}
+    errors = group_errors((_subject(result.pair), result.error) for result in results if result.error)
+    found, notes = reader.survey_errors(surveys, complete=len(surveys) == len(pairs))
     notes += [note for survey in surveys.values() for note in survey.notes]
-    sizes = Counter(result.size for result in read)
-    pixels = reader.train_ids(add_counts(survey.counts for survey in surveys.values())) if not errors else {}
-    return make_report(dataset.info, len(pairs), sizes, pixels, dict.fromkeys(notes)), errors
+    return results, errors + found, dict.fromkeys(notes)
 
 
-def _survey_pair(dataset: PairedDataset, pair: FilePair, cache: SurveyCache, min_side: int, deadline: float) -> _Survey:
+def _survey_pair(dataset: PairedDataset, pair: FilePair, cache: SurveyCache, min_side: int, deadline: float) -> FileSurvey:
     """Check one pair of files."""
     size = (0, 0)
     try:
         size, orientation = read_header(pair.image)
         if min(size) < min_side:
-            return _Survey(pair, size, None, f"{printable(pair.image)}: {size[1]}x{size[0]} pixels (W x H) {_too_small(min_side)}")
+            return FileSurvey(
+                pair, size, None, f"{printable(pair.image)}: {size[1]}x{size[0]} pixels (W x H) {_too_small(min_side)}"
+            )
         if pair.label is None:
-            return _Survey(pair, size, LabelSurvey({0: size[0] * size[1]}))
+            return FileSurvey(pair, size, LabelSurvey({0: size[0] * size[1]}))
         if time.monotonic() > deadline:
-            return _Survey(pair, size, None)
+            return FileSurvey(pair, size, None)
         stamp = label_stamp(pair.label, (size, orientation))
         if (labels := cache.get(pair.label, stamp)) is None:
             labels = dataset.reader.survey(pair.label, size, orientation)
             cache.put(pair.label, stamp, labels)
-        return _Survey(pair, size, labels)
+        return FileSurvey(pair, size, labels)
     except DataError as error:
-        return _Survey(pair, size, None, str(error))
+        return FileSurvey(pair, size, None, str(error))
     except OSError as error:
-        return _Survey(pair, size, None, f"{printable(error.filename or pair.image)}: cannot be read: {error.strerror}.")
+        return FileSurvey(pair, size, None, f"{printable(error.filename or pair.image)}: cannot be read: {error.strerror}.")
 
 
 def _too_small(min_side: int) -> str:

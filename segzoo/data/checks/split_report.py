@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from segzoo.data.checks.label_survey import count_labels
+from segzoo.data.checks.label_survey import add_counts, count_labels
 from segzoo.types import Dataset, DatasetInfo
 
 HIGH_IGNORED_FRACTION = 1 / 3
@@ -26,6 +26,7 @@ class SplitReport:
         class_fractions: class name -> fraction of the labeled pixels, 0 to 1; all 0 if no pixel is labeled.
         ignored_fraction: fraction of all pixels that are ignored, 0 to 1.
         notes: remarks about the label files.
+        class_counts: labeled pixels of each class in each image read, (images, classes) int64.
     """
 
     num_images: int
@@ -34,6 +35,7 @@ class SplitReport:
     class_fractions: dict[str, float]
     ignored_fraction: float
     notes: tuple[str, ...] = ()
+    class_counts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64), compare=False, repr=False)
 
     @property
     def absent_classes(self) -> tuple[str, ...]:
@@ -57,7 +59,11 @@ class SplitReport:
 
 
 def make_report(
-    info: DatasetInfo, num_images: int, sizes: Counter[tuple[int, int]], pixels: Mapping[int, int], notes: Iterable[str] = ()
+    info: DatasetInfo,
+    num_images: int,
+    sizes: Counter[tuple[int, int]],
+    counts: Sequence[Mapping[int, int]],
+    notes: Iterable[str] = (),
 ) -> SplitReport:
     """Summarize counts.
 
@@ -65,13 +71,32 @@ def make_report(
         info: info of the data set.
         num_images: images in the split.
         sizes: (H, W) -> number of read images of that size.
-        pixels: train id -> number of pixels in the read images.
+        counts: train id -> number of pixels, for each image read.
         notes: remarks about the label files.
     """
+    pixels = add_counts(counts)
     total, ignored = sum(pixels.values()), pixels.get(info.ignore, 0)
-    labeled = {train_id: count for train_id, count in pixels.items() if train_id != info.ignore}
-    fractions = {name: labeled.get(index, 0) / max(total - ignored, 1) for index, name in enumerate(info.classes)}
-    return SplitReport(num_images, sizes.total(), dict(sizes), fractions, ignored / max(total, 1), tuple(notes))
+    fractions = {name: pixels.get(index, 0) / max(total - ignored, 1) for index, name in enumerate(info.classes)}
+    table = count_table(counts, info)
+    return SplitReport(num_images, sizes.total(), dict(sizes), fractions, ignored / max(total, 1), tuple(notes), table)
+
+
+def count_table(counts: Sequence[Mapping[int, int]], info: DatasetInfo) -> np.ndarray:
+    """Arrange pixels by train id and image in a table.
+
+    Args:
+        counts: train id -> number of pixels, for each image. Ids that are no class are left out.
+        info: info of the data set.
+
+    Returns:
+        (images, classes) int64
+    """
+    table = np.zeros((len(counts), info.num_classes), np.int64)
+    for row, pixels in zip(table, counts, strict=True):
+        for train_id, count in pixels.items():
+            if train_id < info.num_classes and train_id != info.ignore:
+                row[train_id] = count
+    return table
 
 
 def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
@@ -88,14 +113,14 @@ def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
     """
     deadline = time.monotonic() + seconds
     sizes: Counter[tuple[int, int]] = Counter()
-    pixels: Counter[int] = Counter()
+    counts: list[dict[int, int]] = []
     for index in shuffled(len(dataset)):
         label = dataset[index].label
         sizes[label.shape[0], label.shape[1]] += 1
-        pixels.update(count_labels(label))
+        counts.append(count_labels(label))
         if time.monotonic() > deadline:
             break
-    return make_report(dataset.info, len(dataset), sizes, pixels)
+    return make_report(dataset.info, len(dataset), sizes, counts)
 
 
 def shuffled(count: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Class imbalance: counts of labels, class weights and samplers."""
