@@ -24,6 +24,19 @@ MANIFEST_FIELDS = {"step": Count, "files": Table}
 FILE_FIELDS = {"sha256": str, "bytes": Count}
 SCORE_FIELDS = {"miou": float}
 METADATA_FIELDS = {"step": Count, "config": Table, "dataset": Table, "widths": dict[str, Annotated[int, Range(1, 65536)]]}
+TRAINER_FIELDS = {
+    "step": Count,
+    "images_seen": Count,
+    "nonfinite_steps": Count,
+    "seconds": Annotated[float, Range(0, 1e12)],
+    "keep_ratio": Annotated[float, Range(0, 1)],
+    "loss_meters": Table,
+    "scaler": Table,
+    "ema": Table,
+    "optimizer": Table,
+    "rng": tuple[Table, ...],
+}
+OPTIMIZER_FIELDS = {"state": dict[int, Table], "param_groups": tuple[Table, ...]}
 DATASET_FIELDS = {
     "name": str,
     "classes": tuple[str, ...],
@@ -92,6 +105,16 @@ def check_metadata(path: Path, metadata: Any) -> None:
         except ValueError as error:
             errors = [f"dataset: {error}"]
     _raise_errors(path, errors)
+
+
+def check_trainer(path: Path, state: Any) -> None:
+    """Check the fields of a trainer state and their types.
+
+    Raises:
+        CheckpointError: names every invalid field.
+    """
+    errors = _field_errors(state, TRAINER_FIELDS)
+    _raise_errors(path, errors or _field_errors(state["optimizer"], OPTIMIZER_FIELDS, "optimizer"))
 
 
 def check_format(path: Path, metadata: PlainDict) -> None:

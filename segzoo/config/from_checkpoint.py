@@ -178,7 +178,9 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
         ConfigError: the given data is invalid or has other classes than the checkpoint.
     """
     if given is None or "name" not in given:
-        stored = meta["config"]["data"]
+        stored = meta["config"].get("data")
+        if stored is None:
+            raise ConfigError("the checkpoint does not say which data it was trained on. Set data=<name>.")
         kept = {key: _resolve_env(key, value) for key, value in stored.items() if key not in (given or {})}
         given, is_own = kept | dict(given or {}), not given
         if is_own:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.amp import GradScaler  # type: ignore[attr-defined]
 from torch.optim import Optimizer
 
+from segzoo.checkpoints.schema import TRAINER, check_trainer
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import delete_after
 from segzoo.distributed import Distributed
@@ -120,6 +121,7 @@ def resume(
     if checkpoint is None:
         return TrainingState(epoch_size)
     saved = read_trainer(checkpoint)
+    check_trainer(checkpoint / TRAINER, saved)
     if saved["step"] > total_steps:
         raise ConfigError(f"{checkpoint} is past the end of this run of {total_steps} steps. Increase steps or epochs.")
     weights, meta = read_model(checkpoint)

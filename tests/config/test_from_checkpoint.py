@@ -22,6 +22,10 @@ def test_settings_without_a_name_change_the_data_of_the_checkpoint(monkeypatch):
         dataset_config(metadata(), {"rot": "away"})
     with pytest.raises(ConfigError, match="the checkpoint was trained on a, b"):
         dataset_config(metadata(), {"classes": ["a", "c"]})
+    without = metadata()
+    del without["config"]["data"]
+    with pytest.raises(ConfigError, match="does not say which data it was trained on. Set data=<name>"):
+        dataset_config(without, None)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -246,3 +249,27 @@ def test_resuming_keeps_moments_and_takes_learning_rates_from_the_configuration(
     components.make_optimizer = lambda net: torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.9)
     train(components, run, **settings(log_every=1))
     assert read_rows(tmp_path, "train")[0]["lr"] == pytest.approx(0.2 * (1 - 9 / 12) ** 0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda state: state.pop("rng"), "rng is missing"),
+        (lambda state: state.update(step="9"), "step is '9', expected an integer"),
+        (lambda state: state["optimizer"].pop("state"), "optimizer.state is missing"),
+        (lambda state: state.update(optimizer=[]), "optimizer is [], expected a mapping"),
+    ],
+)
+def test_a_trainer_state_of_another_program_is_rejected_by_field(tmp_path, uninterrupted, change, expected):
+    checkpoint = shutil.copytree(uninterrupted[0] / "checkpoints/9", tmp_path / "foreign/checkpoints/9")
+    state = read_trainer(checkpoint)
+    change(state)
+    torch.save(state, checkpoint / "trainer.pt")
+    content, manifest = (checkpoint / "trainer.pt").read_bytes(), json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"]["trainer.pt"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    run = make_run_dir(tmp_path / "run")
+    run.resume_from = checkpoint
+    with pytest.raises(ConfigError, match="trainer.pt is invalid") as error:
+        train(make_components(), run, **settings())
+    assert expected in str(error.value)
