@@ -16,7 +16,7 @@ from toy_training import INFO, Toy, ToyData, make_components, make_run_dir, sett
 
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.layers.pyramid_pooling import PyramidPooling
-from segzoo.losses.distillation import Teacher, _attention_distance, check_layers
+from segzoo.losses.distillation import Teacher, _attention_distance, _feature_maps, check_layers
 from segzoo.registry import DISTILLS, ConfigError
 from segzoo.types import Logits
 
@@ -65,6 +65,23 @@ def test_attention_loss_ignores_channels_and_scale_and_trains_the_student_only()
     scaled = Net(10)
     scaled.conv.weight.data = 3 * student.conv.weight.data.repeat(2, 1, 1, 1)
     assert distillation_loss(student, scaled, x, weight=0.0, layers=("conv",)) < 1e-6
+
+
+def test_a_teacher_of_another_stride_is_resized_to_the_student():
+    class Strided(Net):
+        def forward(self, x):
+            return super().forward(F.avg_pool2d(x, 2))
+
+    torch.manual_seed(0)
+    student, network, x = Net(5), Strided(7), torch.randn(2, 3, 6, 5)
+    features = F.interpolate(network.conv(F.avg_pool2d(x, 2)), (6, 5), mode="bilinear", align_corners=False)
+    teacher_logits = F.interpolate(network(x).main, (6, 5), mode="bilinear", align_corners=False)
+    pixels, teacher_pixels = (logits.permute(0, 2, 3, 1).reshape(-1, 4) for logits in (student(x).main, teacher_logits))
+    expected = F.kl_div(pixels.log_softmax(1), teacher_pixels.softmax(1), reduction="batchmean")
+    torch.testing.assert_close(distillation_loss(student, network, x), expected)
+    loss = distillation_loss(student, network, x, weight=0.0, layers=("conv",))
+    attention, teacher_attention = (F.normalize(maps.square().mean(1).flatten(1)) for maps in (student.conv(x), features))
+    torch.testing.assert_close(loss, (attention - teacher_attention).square().sum(1).mean())
 
 
 def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
@@ -154,6 +171,27 @@ def test_layers_whose_outputs_cannot_be_compared_are_rejected():
     many.head.register_forward_pre_hook(lambda module, inputs: inputs[0][0])
     with pytest.raises(ConfigError, match="'conv' outputs 1 feature maps in the student and 2 in the teacher"):
         check_layers(few, many, ("conv",), x)
+
+
+def test_a_layer_inside_a_container_is_suggested():
+    class Blocks(Net):
+        def __init__(self):
+            super().__init__(4)
+            self.blocks = nn.ModuleList([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)])
+
+        def forward(self, x):
+            return Logits(self.head(self.blocks[1](self.blocks[0](self.conv(x)))), ())
+
+    with pytest.raises(ConfigError, match=r"never calls 'blocks' as a whole\. Use a layer inside it, such as blocks\.1\."):
+        check_layers(Blocks(), Blocks(), ("blocks",), torch.randn(1, 3, 6, 5))
+
+
+def test_feature_maps_are_found_in_every_container():
+    one, two, vector = torch.zeros(1, 2, 3, 3), torch.ones(1, 4, 3, 3), torch.ones(1, 4)
+    for output in ({"a": one, "b": vector, "c": two}, [one, vector, two], (one, None, two)):
+        first, second = _feature_maps(output)
+        assert first is one and second is two
+    assert _feature_maps(one)[0] is one and not _feature_maps(vector)
 
 
 def test_unusable_teachers_are_rejected():

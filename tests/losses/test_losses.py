@@ -26,7 +26,7 @@ def build(name="cross_entropy", /, aux=(), align_corners=False, **settings: Any)
     return LOSSES.build(name, aux, align_corners, **settings)
 
 
-def random_batch(images=3, size=(17, 23), small=(5, 7), heads=1, seed=0):
+def random_batch(images=3, size=(17, 23), small=(6, 7), heads=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(0, CLASSES, (images, *size), generator=generator, dtype=torch.uint8)
     for image in range(images):  # unequal fractions of ignored pixels
@@ -101,6 +101,12 @@ def test_a_fully_ignored_batch_gives_a_connected_zero(name, resolution):
     assert loss.item() == 0
     for head in (logits.main, *logits.aux):
         assert head.grad is not None and torch.equal(head.grad, torch.zeros_like(head))
+
+
+def test_the_scale_of_class_weights_cancels():
+    logits, label = random_batch()
+    small = tuple(1e-6 * weight for weight in WEIGHTS)  # the weights of all pixels add up to far less than 1
+    torch.testing.assert_close(build(class_weights=small)(logits, label), build(class_weights=WEIGHTS)(logits, label))
 
 
 def test_a_batch_of_classes_with_weight_zero():
