@@ -26,15 +26,29 @@ def random_counts(images=40, wrong=0.3, seed=0):
     return preds, labels, np.array([counts_of(*pair) for pair in zip(preds, labels, strict=True)])
 
 
+def scores_of_draws(preds, labels, draws):
+    """Scores of the images of each bootstrap draw, by scikit-learn."""
+    count, scores = len(labels), []
+    for times in np.random.default_rng(bootstrap.SEED).multinomial(count, [1 / count] * count, size=draws):
+        indices = np.repeat(np.arange(count), times)
+        scores.append(jaccard_score(labels[indices].ravel(), preds[indices].ravel(), average="macro"))
+    return np.array(scores)
+
+
 def test_each_draw_scores_the_images_drawn(monkeypatch):
     monkeypatch.setattr(bootstrap, "DRAWS", 20)
     preds, labels, counts = random_counts()
-    rng = np.random.default_rng(bootstrap.SEED)
-    expected = []
-    for times in rng.multinomial(40, [1 / 40] * 40, size=20):
-        indices = np.repeat(np.arange(40), times)
-        expected.append(jaccard_score(labels[indices].ravel(), preds[indices].ravel(), average="macro"))
+    expected = scores_of_draws(preds, labels, 20)
     assert bootstrap_miou(counts) == pytest.approx(tuple(np.percentile(expected, (2.5, 97.5))))
+
+
+def test_a_pair_is_compared_draw_by_draw(monkeypatch):
+    monkeypatch.setattr(bootstrap, "DRAWS", 20)
+    (preds, labels, counts), (other_preds, _, other_counts) = random_counts(wrong=0.25), random_counts(wrong=0.3)
+    low, high = np.percentile(scores_of_draws(preds, labels, 20) - scores_of_draws(other_preds, labels, 20), (2.5, 97.5))
+    whole, other_whole = (jaccard_score(labels.ravel(), maps.ravel(), average="macro") for maps in (preds, other_preds))
+    expected = {"difference": whole - other_whole, "low": low, "high": high}
+    assert paired_bootstrap_miou(counts, other_counts) == pytest.approx(expected)
 
 
 def interval(counts) -> tuple[float, float]:
@@ -81,5 +95,6 @@ def test_per_image_counts_sum_to_the_confusion_matrix():
 def test_few_images_have_no_interval():
     _, _, counts = random_counts(MIN_IMAGES)
     assert bootstrap_miou(counts) is not None and bootstrap_miou(counts[1:]) is None
+    assert paired_bootstrap_miou(counts, counts)["high"] == 0
     with pytest.raises(ValueError, match="an interval needs 10 images or more, got 9"):
         paired_bootstrap_miou(counts[1:], counts[1:])
