@@ -1,7 +1,7 @@
 """Decoding of image files to upright RGB pixels.
 
 It needs only numpy and Pillow, because each exported bundle contains a copy of this file: a bundle and segzoo read images by the same
-code. Images are read upright: their orientation (EXIF and TIFF tag 274) is applied, whatever the format. ``torchvision.io`` is
+code. OpenCV, if it is installed, decodes ordinary files to the same pixels in less time. Images are read upright: their orientation (EXIF and TIFF tag 274) is applied, whatever the format. ``torchvision.io`` is
 deliberately not used: its PNG decoder has crashed the process on a damaged file.
 """
 
@@ -39,6 +39,7 @@ _OTHER_FILES = (
     (b"gif8", "is a GIF. Save its frames as PNG."),
     (b"\x1aE\xdf\xa3".lower(), "is a video (Matroska or WebM). Extract its frames: `ffmpeg -i VIDEO %06d.png`."),
 )
+_SPECIAL_INFO = {"transparency", "exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # Pillow's keys for what a PNG holds
 
 
 class ImageError(ValueError):
@@ -62,6 +63,8 @@ def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, i
         ImageError: this is not an image, it is damaged, truncated or too large, or its samples have neither 8 nor 16 bits.
     """
     image = open_image(data, FORMATS, max_pixels)
+    if (pixels := _decode_plain(image, data)) is not None:
+        return pixels, 1
     orientation = decode(image)
     return turn_decoded(image, _rgb(image), orientation), orientation
 
@@ -106,6 +109,44 @@ def decode(image: ImageFile.ImageFile) -> int:
     except Exception as error:  # as above: a damaged file may raise almost anything
         raise ImageError(f"damaged {image.format} file ({error}). {HINT}") from error
     return orientation if is_tiff else stored_orientation(image)  # a PNG may store it behind the pixels
+
+
+def _decode_plain(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
+    """Decode an ordinary 8-bit PNG or JPEG with OpenCV, if it is installed.
+
+    The pixels are those of Pillow, in half the time for a JPEG and three quarters for a PNG. OpenCV reads truncated files without an
+    error, so only files that end as they should are left to it.
+
+    Returns:
+        (H, W, 3) uint8, or None if Pillow has to decode the file.
+    """
+    if image.mode not in ("L", "RGB") or not (_is_plain_png(image, data) or _is_plain_jpeg(image, data)):
+        return None
+    try:
+        import cv2
+    except ImportError:  # a bundle runs without it
+        return None
+    flag = (cv2.IMREAD_COLOR if image.mode == "RGB" else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if pixels is None or pixels.shape[:2] != image.size[::-1]:
+        return None  # damaged: Pillow says how
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels) if image.mode == "RGB" else _stack(pixels)
+
+
+def _is_plain_png(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Check that an opened PNG has 8-bit samples, opaque and upright.
+
+    Pillow's ``getexif`` would decode it, because text behind the pixels may state an orientation.
+    """
+    if image.format != "PNG" or image.tile[0].args != image.mode:
+        return False
+    end = data[data.rfind(b"IDAT") :]
+    return not (_SPECIAL_INFO & image.info.keys() or any(kind in end for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")))
+
+
+def _is_plain_jpeg(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Check that an opened JPEG is upright and ends with its end marker."""
+    return image.format == "JPEG" and data.endswith(b"\xff\xd9") and stored_orientation(image) == 1
 
 
 def turn_decoded(image: Image.Image, pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from image_files import encode, noise, raw_png, save, smooth
 from PIL import Image
 
+from segzoo import image_decoder
 from segzoo.data.image_io import MAX_PIXELS, read_image, read_mask
 from segzoo.types import DataError
 
@@ -29,6 +32,45 @@ def test_lossy_images_are_rgb_and_agree_with_pillow(tmp_path, form):
     assert np.abs(read_image(path) - expected).mean() < 2
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        *(
+            ("JPEG", {"quality": q, "subsampling": s, "progressive": p})
+            for q, s, p in [(95, 0, False), (60, 1, True), (75, 2, False)]
+        ),
+    ],
+)
+def test_opencv_and_pillow_decode_the_same_pixels(monkeypatch, mode, form, options):
+    image = Image.fromarray(np.concatenate([noise(41, 56), smooth(41, 56)])).convert(mode)
+    content = encode(image, form, **options)
+    pixels, orientation = image_decoder.decode_rgb(content)
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as in a bundle without OpenCV
+    expected, _ = image_decoder.decode_rgb(content)
+    np.testing.assert_array_equal(pixels, expected)
+    assert orientation == 1 and pixels.flags["WRITEABLE"] and pixels.flags["C_CONTIGUOUS"]
+
+
+def test_opencv_decodes_ordinary_files_only(monkeypatch):
+    decoded = []
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: decoded.append(flags))
+    image = Image.fromarray(noise())
+    for mode, form in (("RGB", "PNG"), ("L", "PNG"), ("RGB", "JPEG"), ("L", "JPEG")):
+        image_decoder.decode_rgb(encode(image.convert(mode), form))
+    assert len(decoded) == 4
+    tagged = Image.Exif()
+    tagged[image_decoder.ORIENTATION] = 6
+    special = [
+        encode(image.convert(mode), form) for mode, form in (("P", "PNG"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("RGB", "WEBP"))
+    ]
+    special += [encode(image, "PNG", exif=tagged), encode(image, "JPEG", exif=tagged), encode(image, "JPEG") + b"tail"]
+    for content in special:
+        image_decoder.decode_rgb(content)
+    assert len(decoded) == 4
+
+
 @pytest.mark.parametrize("mode, form", [("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("P", "TIFF")])  # fmt: skip
 def test_every_mode_becomes_three_channels(tmp_path, mode, form):
     path = save(tmp_path / "a", Image.fromarray(smooth()).convert(mode), form)
@@ -45,8 +87,6 @@ def test_alpha_is_dropped_not_blended(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_16_bit_samples_are_scaled_not_clipped(tmp_path, suffix, channels):
-    import cv2
-
     deep = np.repeat(np.array([[0, 300, 32768, 65535]], np.uint16)[..., None], channels, axis=-1)
     cv2.imwrite(str(tmp_path / f"a{suffix}"), deep if channels == 3 else deep[..., 0])
     np.testing.assert_allclose(read_image(tmp_path / f"a{suffix}")[0, :, 0], [0, 1, 128, 255], atol=1)
@@ -110,6 +150,7 @@ def test_an_image_is_decoded_once(tmp_path, monkeypatch, form):
 
     decoded, real = [], ImageFile.ImageFile.load_prepare  # called before the decoder runs
     monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", lambda self: (decoded.append(self.format), real(self))[1])
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags, real=cv2.imdecode: (decoded.append("PNG"), real(data, flags))[1])
     path = save(tmp_path / "a", noise(), form)
     if form == "JPEG":
         path.write_bytes(path.read_bytes() + b"trailing bytes of some camera")
