@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -107,6 +109,29 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
         (tmp_path / kind / "train").symlink_to(tmp_path / "store" / target)
         (tmp_path / "store" / target / "loop").symlink_to(tmp_path / "store" / target)
     assert len(build_folder(tmp_path)) == 3
+
+
+def test_a_linked_folder_below_the_images_is_read(tmp_path):
+    make_pairs(tmp_path / "store", "i/{stem}.png", "l/{stem}.png")
+    for kind, target in {"images": "i", "labels": "l"}.items():
+        (tmp_path / kind / "train").mkdir(parents=True)
+        (tmp_path / kind / "train" / "camera").symlink_to(tmp_path / "store" / target)
+    data = build_folder(tmp_path)
+    assert [data.name(i) for i in range(len(data))] == ["camera/a", "camera/b", "camera/c"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    make_pairs(tmp_path, "images/train/{stem}.png", "labels/train/{stem}.png", stems=("a", "sub/b"))
+    scandir = os.scandir
+
+    def fail(folder):
+        if str(folder).endswith("images/train/sub"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(DataError, match="images/train/sub: cannot be listed: Permission denied. Make it readable"):
+        len(build_folder(tmp_path))
 
 
 def test_lists_select_and_order_images(tmp_path):

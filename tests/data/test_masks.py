@@ -82,6 +82,13 @@ def test_unsuitable_masks_are_rejected_with_a_hint(tmp_path):
             read_mask(save(tmp_path / name, array))
 
 
+def test_a_jpeg_of_several_images_is_no_mask(tmp_path):
+    image = Image.fromarray(np.zeros((8, 8), np.uint8))
+    image.save(tmp_path / "m.png", "MPO", save_all=True, append_images=[image])  # as some cameras do
+    with pytest.raises(DataError, match="m.png: a JPEG cannot store labels"):
+        read_mask(tmp_path / "m.png")
+
+
 def convert(tmp_path: Path, raw: np.ndarray, masks: IndexMasks | ColorMasks) -> np.ndarray:
     path = save(tmp_path / "m.tif", raw)
     return masks(path, (raw.shape[0], raw.shape[1]))

@@ -81,3 +81,6 @@ def test_the_hint_names_the_variable_only_where_the_root_uses_it(tmp_path, monke
         names(tmp_path / "nowhere", "val")
     with pytest.raises(DataError, match=r"set data.root=<folder>\.$"):
         names("/nowhere", "val")
+    monkeypatch.delenv("SEGZOO_DATA")
+    with pytest.raises(DataError, match=r"or SEGZOO_DATA to the folder of all data sets"):
+        names("data/nowhere", "val")  # as conf/data/ sets it
