@@ -26,7 +26,7 @@ def dataset(job: Job) -> dict[str, Any]:
     title = "-".join([action["name"], *([data["name"]] if data else [])])
     with create_output_dir("dataset", title, job.recorded, **job.arguments["create_output_dir"]) as output_dir:
         report = ACTIONS.build(action["name"], data, output_dir.path, **section_settings(action))
-        result = {"action": action["name"], **report.result}
+        result = {"action": action["name"], **report.result, "errors": report.errors}
         write_json(output_dir.path / "dataset.json", result)
     print(report.text)
     if report.errors:

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from segzoo.data.checks.label_survey import Color, LabelReader, LabelSurvey, Surveys, count_labels
-from segzoo.data.checks.mask_diagnosis import unknown_color_error
+from segzoo.data.checks.mask_diagnosis import first_pixel, unknown_color_error
 from segzoo.data.checks.mask_errors import color_errors
-from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask
+from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask, read_palette_mask
 from segzoo.data.masks import LabelOrientation, Size, label_dtype, turn_like_image
 from segzoo.types import IGNORE, DataError
 
@@ -48,7 +48,7 @@ class ColorMasks(LabelReader):
     def __call__(self, path: Path, size: Size, orientation: int = 1) -> np.ndarray:
         colors, label = self._read(path, size, orientation)
         if label is None:
-            raise DataError(f"{printable(path)}: holds {self.color_error(dict(count_colors(colors)))}")
+            raise DataError(f"{printable(path)}: holds {self.color_error(dict(count_colors(colors)), colors)}")
         return label
 
     def _read(self, path: Path, size: Size, orientation: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -75,15 +75,23 @@ class ColorMasks(LabelReader):
         colors, label = self._read(path, size, orientation)
         if label is not None:
             return LabelSurvey(count_labels(label))
-        return LabelSurvey(colors={int(color_codes(np.array(color))): pixels for color, pixels in count_colors(colors)})
+        counts = {int(color_codes(np.array(color))): pixels for color, pixels in count_colors(colors)}
+        return LabelSurvey(colors=counts, palette=_stored_numbers(path))
 
     def survey_errors(self, surveys: Surveys, complete: bool) -> tuple[list[str], list[str]]:
         """Judge the masks of a split together."""
-        return color_errors(surveys, self.color_error), []
+        return color_errors(surveys, self.color_error, len(self.palette)), []
 
-    def color_error(self, counts: dict[Color, int]) -> str:
-        """Error text for colors, some of which are unknown."""
-        return unknown_color_error(counts, self.palette, self.ignore_colors)
+    def color_error(self, counts: dict[Color, int], colors: np.ndarray) -> str:
+        """Error text for colors, some of which are unknown.
+
+        Args:
+            counts: all colors of one mask or several, with their numbers of pixels.
+            colors: those (H, W, 3) of the first mask with an unknown one.
+        """
+        known = color_codes(np.array([*self.palette, *self.ignore_colors], np.uint8))
+        first = first_pixel(~np.isin(color_codes(colors), known))
+        return unknown_color_error(counts, self.palette, self.ignore_colors, first)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_table": None}  # 32 MB, which each worker rebuilds in a few milliseconds
@@ -98,3 +106,14 @@ class ColorMasks(LabelReader):
         if self.ignore_colors:
             table[color_codes(np.array(self.ignore_colors, np.uint8))] = IGNORE + 1
         return table
+
+
+def _stored_numbers(path: Path) -> dict[int, int]:
+    """Numbers that a mask stores, and their colors."""
+    try:
+        numbers, palette = read_palette_mask(path)
+    except DataError:
+        return {}
+    if palette is None:
+        palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)  # gray
+    return {value: int(color_codes(palette[value])) for value in count_labels(numbers) if 0 <= value < len(palette)}

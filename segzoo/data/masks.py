@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from segzoo.data.checks.label_survey import Color, LabelReader, LabelSurvey, Surveys, count_labels
-from segzoo.data.checks.mask_diagnosis import binary_mask_error, mask_value_error
+from segzoo.data.checks.mask_diagnosis import binary_mask_error, first_pixel, mask_value_error
 from segzoo.data.checks.mask_errors import index_errors
 from segzoo.data.image_io import ColorMaskError, color_codes, printable, read_mask, read_orientation, read_palette_mask
 from segzoo.image_decoder import turn_upright
@@ -63,7 +63,7 @@ class IndexMasks(LabelReader):
         else:
             label, has_invalid = self._map_wide(raw)
         if has_invalid:
-            raise DataError(f"{printable(path)}: holds {self.value_error(count_labels(raw))}")
+            raise DataError(f"{printable(path)}: holds {self.value_error(count_labels(raw), raw)}")
         if self.num_classes == 2 and not self.label_map and (raw == 0).any() and (raw == IGNORE).any() and not (raw == 1).any():
             raise DataError(f"{printable(path)}: holds {binary_mask_error(2)}")
         return label
@@ -109,10 +109,16 @@ class IndexMasks(LabelReader):
         """Check whether a raw value has a train id."""
         return 0 <= value - self._low < len(self._invalid) and not self._invalid[value - self._low]
 
-    def value_error(self, counts: dict[int, int]) -> str:
-        """Error text for raw values, some of which are invalid."""
+    def value_error(self, counts: dict[int, int], raw: np.ndarray) -> str:
+        """Error text for raw values, some of which are invalid.
+
+        Args:
+            counts: all values of one mask or several, with their numbers of pixels.
+            raw: the values (H, W) of the first mask with an invalid one.
+        """
         invalid = {value: pixels for value, pixels in counts.items() if not self.is_valid(value)}
-        return mask_value_error(counts, invalid, self.num_classes, self.label_map, self.hint)
+        first = first_pixel(np.isin(raw, list(invalid)))
+        return mask_value_error(counts, invalid, self.num_classes, self.label_map, self.hint, first)
 
 
 def label_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:

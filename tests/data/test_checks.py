@@ -12,9 +12,9 @@ import pytest
 from image_files import SPLIT_FOLDERS, build_folder, make_pairs, noise, save
 from PIL import Image
 
-from segzoo.data.checks import check, survey_cache
+from segzoo.data.checks import check, pair_survey, survey_cache
 from segzoo.data.checks.check import check_splits
-from segzoo.data.checks.split_report import inspect_split
+from segzoo.data.checks.split_report import inspect_split, shuffled
 from segzoo.data.image_io import read_header
 from segzoo.data.masks import IndexMasks
 from segzoo.registry import DATA
@@ -123,23 +123,25 @@ def test_images_below_the_models_minimum_are_named_by_path(tmp_path):
         check_splits(splits, {"val": 32})
 
 
-def test_large_sets_are_checked_in_a_time_limit(tmp_path, monkeypatch):
+def test_of_a_large_split_a_sample_is_read(tmp_path, monkeypatch):
     splits = make_splits(tmp_path)
     monkeypatch.setattr(check, "WHOLE_SET", 2)
     monkeypatch.setattr(check, "SAMPLE_SECONDS", -1.0)
-    save(tmp_path / "labels/train/b.png", np.full((6, 8), 7, np.uint8))
-    monkeypatch.setattr(check, "inspect_split", lambda dataset: None)
+    monkeypatch.setattr(pair_survey, "BATCH", 1)
+    first, *others = shuffled(3)
+    save(tmp_path / f"labels/train/{'abc'[others[0]]}.png", np.full((6, 8), 7, np.uint8))
+    (tmp_path / f"images/train/{'abc'[others[1]]}.png").write_bytes(b"")
     report = check_splits({"train": splits["train"]})["train"]
-    assert (report.num_images, report.num_read) == (3, 0)
-    (tmp_path / "images/train/c.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"c\.png: is empty"):  # the heads of all images are read nevertheless
+    assert (report.num_images, report.num_read) == (3, 1)
+    (tmp_path / f"images/train/{'abc'[first]}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{'abc'[first]}\.png: is empty"):
         check_splits({"train": splits["train"]})
 
 
 def test_unchanged_masks_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(check, "MIN_CACHED", 1)
-    monkeypatch.setattr(check, "inspect_split", lambda dataset: None)
+    monkeypatch.setattr(pair_survey, "MIN_CACHED", 1)
+    monkeypatch.setattr(check, "inspect_split", lambda dataset, seconds: None)
     splits = make_splits(tmp_path)
     first = check_splits(splits)
     read: list[str] = []
@@ -160,7 +162,7 @@ def test_unchanged_masks_are_read_once(tmp_path, monkeypatch):
 def test_without_a_cache_directory_nothing_is_cached(tmp_path, monkeypatch, home):
     monkeypatch.setenv("XDG_CACHE_HOME", home)
     monkeypatch.setenv("HOME", "/dev/null")
-    monkeypatch.setattr(check, "MIN_CACHED", 1)
+    monkeypatch.setattr(pair_survey, "MIN_CACHED", 1)
     assert check_splits(make_splits(tmp_path))["val"].num_read == 3
     monkeypatch.setattr(survey_cache.os.path, "expanduser", lambda path: path)
     monkeypatch.setenv("XDG_CACHE_HOME", "")
@@ -230,7 +232,8 @@ def test_binary_masks_of_a_whole_split_are_diagnosed_with_any_number_of_classes(
     save(tmp_path / "labels/train/b.png", np.array([[0, 2] * 4] * 6, np.uint8))
     check_splits(splits)
     confirmed = {split: build_folder(tmp_path, split, label_map={0: 0, 1: 1, 2: 2, 255: 255}) for split in splits}
-    save(tmp_path / "labels/train/b.png", np.array([[0, 255] * 4] * 6, np.uint8))
+    for stem, values in {"a": [0, 1, 255, 255], "b": [0, 255, 0, 255]}.items():
+        save(tmp_path / f"labels/train/{stem}.png", np.array([values * 2] * 6, np.uint8))
     check_splits(confirmed)
 
 

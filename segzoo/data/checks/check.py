@@ -1,39 +1,25 @@
 """Check of all splits of a data set before training starts.
 
-It reads the head of every image, and every label file of sets of up to some thousand images. All errors are reported at once.
+It reads the head of every image and every label file of splits of up to some thousand images, and a sample of larger ones. All errors are
+reported at once. ``verification.complete`` is the complete form of the same check.
 """
 
 from __future__ import annotations
 
-import os
-import time
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from dataclasses import replace
 
-from segzoo.data.checks.label_survey import LabelSurvey
-from segzoo.data.checks.split_report import SplitReport, inspect_split, make_report, shuffled
-from segzoo.data.checks.survey_cache import SurveyCache, label_stamp
-from segzoo.data.file_index import FilePair
-from segzoo.data.image_io import printable, read_header
+from segzoo.data.checks.label_survey import add_counts
+from segzoo.data.checks.pair_survey import FileSurvey, subject, survey_pairs
+from segzoo.data.checks.split_report import SplitReport, inspect_split, label_errors, make_report
+from segzoo.data.image_io import printable
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.types import DataError, Dataset
 
-WHOLE_SET = 5000  # label files that are all read; of more, a sample
-SAMPLE_SECONDS = 10.0  # for reading that sample
-MIN_CACHED = 100  # new surveys that justify a file
+WHOLE_SET = 5000  # images of a split whose label files are all read; of more, a sample
+SAMPLE_SECONDS = 0.4  # for reading that sample, and again for whole images: 1.6 s for two splits
 MAX_LISTED = 20  # errors in one message
-
-
-class FileSurvey(NamedTuple):
-    """Result for one pair of files."""
-
-    pair: FilePair
-    size: tuple[int, int]
-    labels: LabelSurvey | None  # None: not read, for lack of time
-    error: str = ""
 
 
 def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | None = None) -> dict[str, SplitReport]:
@@ -51,17 +37,62 @@ def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | N
     reports, errors = {}, scan_errors(splits)
     for name, dataset in splits.items() if not errors else ():
         if isinstance(dataset, PairedDataset):
-            reports[name], own = _check_files(dataset, (min_sides or {}).get(name, 1))
+            seconds = SAMPLE_SECONDS if _is_large(dataset) else float("inf")
+            _, reports[name], own = check_files(name, dataset, (min_sides or {}).get(name, 1), seconds=seconds)
             errors += own
     for name, dataset in splits.items() if not errors else ():
         try:
-            report = inspect_split(dataset)
+            report = inspect_split(dataset, seconds=SAMPLE_SECONDS if _is_large(dataset) else 2.0)
         except DataError as error:
             errors.append(str(error))
         else:
             reports.setdefault(name, report)
     raise_errors(errors)
+    for name, note in shared_files(splits).items():
+        reports[name] = replace(reports[name], notes=(*reports[name].notes, note))
     return reports
+
+
+def check_files(
+    name: str, dataset: PairedDataset, min_side: int = 1, *, complete: bool = False, seconds: float = float("inf")
+) -> tuple[list[FileSurvey], SplitReport, list[str]]:
+    """Check the files of a split.
+
+    Args:
+        name: name of the split.
+        dataset: the split.
+        min_side, complete, seconds: as for ``survey_pairs``.
+
+    Returns:
+        The survey of each pair, a summary, and all errors.
+    """
+    surveys, errors, notes = survey_files(dataset, min_side, complete=complete, seconds=seconds)
+    read = [survey for survey in surveys if survey.labels is not None]
+    counts = [dataset.reader.train_ids(survey.labels.counts) for survey in read if survey.labels and not errors]
+    report = make_report(dataset.info, len(dataset), Counter(survey.size for survey in read), counts, notes)
+    if not errors and len(read) == len(dataset):
+        errors = label_errors(name, report, add_counts(survey.labels.counts for survey in read if survey.labels), dataset.info)
+    return surveys, report, errors
+
+
+def survey_files(
+    dataset: PairedDataset, min_side: int = 1, *, complete: bool = False, seconds: float = float("inf")
+) -> tuple[list[FileSurvey], list[str], dict[str, None]]:
+    """Survey the files of a split and judge them together.
+
+    Args:
+        dataset: the split.
+        min_side, complete, seconds: as for ``survey_pairs``.
+
+    Returns:
+        The survey of each pair in the order of the images' paths, all errors, and notes without repetition.
+    """
+    surveys = survey_pairs(dataset, min_side, complete=complete, seconds=seconds)
+    labels = {survey.pair.label or survey.pair.image: survey.labels for survey in surveys if survey.labels is not None}
+    errors = group_errors((subject(survey.pair), survey.error) for survey in surveys if survey.error)
+    found, notes = dataset.reader.survey_errors(labels, complete=len(labels) == len(dataset))
+    notes += [note for survey in labels.values() for note in survey.notes]
+    return surveys, errors + found, dict.fromkeys(notes)
 
 
 def scan_errors(splits: Mapping[str, Dataset]) -> list[str]:
@@ -84,80 +115,8 @@ def raise_errors(errors: list[str]) -> None:
         raise DataError("\n".join([f"{len(errors)} errors in the data:", *listed] if len(errors) > 1 else listed))
 
 
-def _check_files(dataset: PairedDataset, min_side: int) -> tuple[SplitReport, list[str]]:
-    """Check the files of a split, or a sample of many."""
-    seconds = SAMPLE_SECONDS if len(dataset) > WHOLE_SET else float("inf")
-    results, errors, notes = survey_files(dataset, min_side, seconds)
-    read = [result for result in results if result.labels is not None]
-    sizes = Counter(result.size for result in read)
-    counts = [dataset.reader.train_ids(result.labels.counts) for result in read if result.labels and not errors]
-    return make_report(dataset.info, len(dataset), sizes, counts, notes), errors
-
-
-def survey_files(
-    dataset: PairedDataset, min_side: int = 1, seconds: float = float("inf")
-) -> tuple[list[FileSurvey], list[str], dict[str, None]]:
-    """Survey the pairs of files of a split, in parallel.
-
-    Args:
-        dataset: the split.
-        min_side: smallest valid height and width of an image, in pixels.
-        seconds: time limit for label files. The heads of all images are read.
-
-    Returns:
-        The survey of each pair in the order of the images' paths, all errors, and notes without repetition.
-    """
-    pairs = dataset.scan()
-    reader = dataset.reader
-    first = next((os.path.dirname(os.path.abspath(pair.label)) for pair in pairs if pair.label), "")
-    cache = SurveyCache(None if reader.survey_key is None else f"{reader.survey_key} {first}")
-    deadline = time.monotonic() + seconds
-
-    def survey(index: int) -> FileSurvey:
-        return _survey_pair(dataset, pairs[index], cache, min_side, deadline)
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders change the global filters
-        warnings.simplefilter("ignore")
-        results = list(pool.map(survey, shuffled(len(pairs))))
-    cache.save(MIN_CACHED)
-    results.sort(key=lambda result: os.fsencode(result.pair.image))
-    surveys = {result.pair.label or result.pair.image: result.labels for result in results if result.labels is not None}
-    errors = group_errors((_subject(result.pair), result.error) for result in results if result.error)
-    found, notes = reader.survey_errors(surveys, complete=len(surveys) == len(pairs))
-    notes += [note for survey in surveys.values() for note in survey.notes]
-    return results, errors + found, dict.fromkeys(notes)
-
-
-def _survey_pair(dataset: PairedDataset, pair: FilePair, cache: SurveyCache, min_side: int, deadline: float) -> FileSurvey:
-    """Check one pair of files."""
-    size = (0, 0)
-    try:
-        size, orientation = read_header(pair.image)
-        if min(size) < min_side:
-            return FileSurvey(
-                pair, size, None, f"{printable(pair.image)}: {size[1]}x{size[0]} pixels (W x H) {_too_small(min_side)}"
-            )
-        if pair.label is None:
-            return FileSurvey(pair, size, LabelSurvey({0: size[0] * size[1]}))
-        if time.monotonic() > deadline:
-            return FileSurvey(pair, size, None)
-        stamp = label_stamp(pair.label, (size, orientation))
-        if (labels := cache.get(pair.label, stamp)) is None:
-            labels = dataset.reader.survey(pair.label, size, orientation)
-            cache.put(pair.label, stamp, labels)
-        return FileSurvey(pair, size, labels)
-    except DataError as error:
-        return FileSurvey(pair, size, None, str(error))
-    except OSError as error:
-        return FileSurvey(pair, size, None, f"{printable(error.filename or pair.image)}: cannot be read: {error.strerror}.")
-
-
-def _too_small(min_side: int) -> str:
-    return f"are fewer than the model's minimum of {min_side}x{min_side}. Enlarge the image, or remove it from the data set."
-
-
-def _subject(pair: FilePair) -> tuple[str, ...]:
-    return tuple(printable(path) for path in (pair.label, pair.image) if path is not None)
+def _is_large(dataset: Dataset) -> bool:
+    return isinstance(dataset, PairedDataset) and len(dataset) > WHOLE_SET
 
 
 def group_errors(found: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
@@ -172,3 +131,15 @@ def group_errors(found: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
             path = next((path for path in paths if line.startswith(path)), "")
             groups.setdefault(line.removeprefix(path).partition(": ")[2], []).append(line)
     return [lines[0] + (f" (the same in {len(lines) - 1} more places)" if len(lines) > 1 else "") for lines in groups.values()]
+
+
+def shared_files(splits: Mapping[str, Dataset]) -> dict[str, str]:
+    """Note images that a split shares with train, by split."""
+    images = {name: {pair.image for pair in split.scan()} for name, split in splits.items() if isinstance(split, PairedDataset)}
+    notes = {}
+    for name, paths in images.items():
+        if name != "train" and (shared := sorted(paths & images.get("train", set()))):
+            notes[name] = (
+                f"{len(shared)} of {len(paths)} images are also in train, such as {printable(shared[0])}: scores will be too high."
+            )
+    return notes

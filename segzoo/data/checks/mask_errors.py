@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from segzoo.data.checks.label_survey import Color, Surveys, add_counts, decode_color
 from segzoo.data.checks.mask_diagnosis import binary_mask_error, color_mask_fix
-from segzoo.data.image_io import printable
+from segzoo.data.image_io import printable, read_color_mask, read_mask
 from segzoo.messages import format_override
 from segzoo.types import IGNORE
 
@@ -22,7 +24,7 @@ class ValueTable(Protocol):
 
     def is_valid(self, value: int) -> bool: ...
 
-    def value_error(self, counts: dict[int, int]) -> str: ...
+    def value_error(self, counts: dict[int, int], raw: np.ndarray) -> str: ...
 
     def train_ids(self, counts: Mapping[int, int]) -> dict[int, int]: ...
 
@@ -49,7 +51,7 @@ def index_errors(surveys: Surveys, masks: ValueTable, complete: bool) -> tuple[l
         errors.append(f"{subject} of {len(colors)} colors ({listed}), expected one number per pixel. {fix}")
     if invalid := [path for path, survey in surveys.items() if not all(map(masks.is_valid, survey.counts))]:
         counts = add_counts(survey.counts for survey in surveys.values())
-        errors.append(f"{_subject(invalid, len(surveys), 'holds', 'hold')} {masks.value_error(counts)}")
+        errors.append(f"{_subject(invalid, len(surveys), 'holds', 'hold')} {masks.value_error(counts, read_mask(invalid[0]))}")
     elif not masks.label_map and (binary := _binary_masks(surveys, masks.num_classes, complete)):
         errors.append(f"{_subject(binary, len(surveys), 'holds', 'hold')} {binary_mask_error(masks.num_classes)}")
     if not errors and masks.palette is not None:
@@ -57,19 +59,32 @@ def index_errors(surveys: Surveys, masks: ValueTable, complete: bool) -> tuple[l
     return errors, notes
 
 
-def color_errors(surveys: Surveys, describe: Callable[[dict[Color, int]], str]) -> list[str]:
+def color_errors(surveys: Surveys, describe: Callable[[dict[Color, int], np.ndarray], str], num_classes: int) -> list[str]:
     """Judge color masks together, and return errors, one line each.
 
     Args:
         surveys: the counts of each mask.
-        describe: error text for colors with their numbers of pixels.
+        describe: error text for colors with their numbers of pixels, and the colors (H, W, 3) of the first mask with an unknown one.
+        num_classes: classes of the data set.
     """
     unknown = [path for path, survey in surveys.items() if survey.colors]
     if not unknown:
         return []
     counts = add_counts(surveys[path].colors for path in unknown)
-    error = describe({decode_color(code): pixels for code, pixels in counts.items()})
+    if all(_is_index(value, num_classes) for path in unknown for value in surveys[path].palette or [-1]):
+        fix = f"read them as numbers with {format_override('data.masks', 'index')}"
+        listed = ", ".join(map(str, sorted({value for path in unknown for value in surveys[path].palette})[:8]))
+        return [
+            f"{_subject(unknown, len(surveys), 'stores', 'store')} the numbers {listed} and show them in colors that are not in "
+            f"data.palette. If the numbers are classes, {fix}. If the colors are, "
+            f"{color_mask_fix(_ranked_colors(surveys, unknown), num_classes)}"
+        ]
+    error = describe({decode_color(code): pixels for code, pixels in counts.items()}, read_color_mask(unknown[0])[0])
     return [f"{_subject(unknown, len(surveys), 'holds', 'hold')} {error}"]
+
+
+def _is_index(value: int, num_classes: int) -> bool:
+    return 0 <= value < num_classes or value == IGNORE
 
 
 def _palette_conflicts(surveys: Surveys, masks: ValueTable) -> list[str]:

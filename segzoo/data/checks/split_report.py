@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segzoo.data.checks.label_survey import add_counts, count_labels
-from segzoo.types import Dataset, DatasetInfo
+from segzoo.data.checks.mask_diagnosis import label_map_override
+from segzoo.types import DataError, Dataset, DatasetInfo
 
 HIGH_IGNORED_FRACTION = 1 / 3
 
@@ -114,13 +115,60 @@ def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
     deadline = time.monotonic() + seconds
     sizes: Counter[tuple[int, int]] = Counter()
     counts: list[dict[int, int]] = []
+    constant = []
     for index in shuffled(len(dataset)):
-        label = dataset[index].label
+        image, label, name = dataset[index]
+        constant += [name] if is_constant(image) else []
         sizes[label.shape[0], label.shape[1]] += 1
         counts.append(count_labels(label))
         if time.monotonic() > deadline:
             break
+    if len(constant) == len(counts):
+        raise DataError(constant_error(constant))
     return make_report(dataset.info, len(dataset), sizes, counts)
+
+
+def label_errors(split: str, report: SplitReport, counts: Mapping[int, int], info: DatasetInfo) -> list[str]:
+    """Errors of a split whose labels hold nothing to learn.
+
+    Args:
+        split: its name.
+        report: of all its files.
+        counts: pixels of each value in them, in ascending order of the values.
+        info: the dataset info.
+    """
+    values = list(counts)
+    listed = f"{'value' if len(values) == 1 else 'values'} {', '.join(map(str, values[:8]))}{', ...' if len(values) > 8 else ''}"
+    if report.ignored_fraction == 1:
+        goal = "learn from" if split == "train" else "score"
+        override = label_map_override(info.label_map | {value: index for index, value in enumerate(values[: info.num_classes])})
+        cause = f"data.label_map maps the {listed} to {info.ignore}: give them train ids, such as {override}."
+        if not info.label_map:
+            override = label_map_override({0: 0, info.ignore: 1})
+            cause = f"Check that data.labels finds the right files. If they are binary masks, use {override} with two classes."
+        return [
+            f"split {split!r}: all pixels of its {report.num_images} label files are ignored: there is nothing to {goal}. {cause}"
+        ]
+    present = [name for name, fraction in report.class_fractions.items() if fraction > 0]
+    if split != "train" or len(present) > 1:
+        return []
+    cause = "Check that data.labels finds the right files"
+    if len(set(values) - {info.ignore}) > 1 and info.label_map:
+        cause = f"data.label_map maps the {listed} to it: give each its train id"
+    return [
+        f"split 'train': all labeled pixels of its {report.num_images} label files are {', '.join(present)!r}: there is nothing to learn. "
+        f"{cause}."
+    ]
+
+
+def is_constant(image: np.ndarray) -> bool:
+    """Check whether all pixels (H, W, 3) have one color."""
+    return bool((image[0] == image[0, 0]).all() and (image == image[0, 0]).all())
+
+
+def constant_error(names: list[str]) -> str:
+    """Error text for images that show nothing."""
+    return f"each of the {len(names)} images read shows a single color, such as {names[0]}. Check that data.images finds the right files."
 
 
 def shuffled(count: int) -> list[int]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from segzoo.data.checks.check import check_splits
+from segzoo.data.checks.label_survey import add_counts
+from segzoo.data.paired_dataset import PairedDataset
+from segzoo.data.verification.complete import Verification, verify_splits
 from segzoo.registry import ACTIONS
 from segzoo.reporting.tables import markdown_table
-from segzoo.types import DataError, PlainMapping
+from segzoo.types import Dataset, PlainDict, PlainMapping
 from segzoo.workflows.dataset._report import ActionReport, existing_splits
+
+MAX_VALUES = 40  # rows of a table
 
 
 @ACTIONS.register
@@ -20,11 +25,52 @@ def verify(data: PlainMapping, out: Path) -> ActionReport:
         out: the output directory.
     """
     splits = existing_splits(data)
-    try:
-        reports = check_splits(splits)
-    except DataError as error:
-        return ActionReport("", {"errors": str(error).splitlines()}, str(error).splitlines())
-    rows = [(split, report.num_images, f"{report.ignored_fraction:.1%}") for split, report in reports.items()]
-    notes = [f"{split}: {line}" for split, report in reports.items() for line in report.warnings()]
-    text = markdown_table(("split", "images", "ignored"), rows) + "".join(f"note: {note}\n" for note in notes)
-    return ActionReport(text, {"splits": {split: report.class_fractions for split, report in reports.items()}, "notes": notes})
+    found = verify_splits(splits)
+    results = {name: _split_result(name, splits[name], found) for name in found.reports}
+    findings = [finding._asdict() | {"images": list(finding.images)} for finding in found.findings]
+    notes = "".join(f"note: {note}\n" for note in found.notes)
+    return ActionReport(f"{_tables(results)}\n{notes}", {"splits": results, "findings": findings}, found.errors)
+
+
+def _split_result(name: str, dataset: Dataset, found: Verification) -> PlainDict:
+    """Plain values that describe a split."""
+    report, surveys = found.reports[name], found.surveys.get(name, [])
+    values = add_counts(survey.labels.counts for survey in surveys if survey.labels)
+    train_ids = {}
+    if isinstance(dataset, PairedDataset) and any(report.class_fractions.values()):
+        train_ids = {value: next(iter(dataset.reader.train_ids({value: 1}))) for value in values}
+    return {
+        "images": report.num_images,
+        "read": report.num_read,
+        "sizes": {f"{width}x{height}": count for (height, width), count in Counter(report.sizes).most_common()},
+        "kinds": dict(Counter(survey.image.kind for survey in surveys if survey.image).most_common()),
+        "ignored_fraction": report.ignored_fraction,
+        "class_fractions": report.class_fractions,
+        "absent_classes": list(report.absent_classes),
+        "values": {str(value): pixels for value, pixels in values.items()},
+        "train_ids": {str(value): train_id for value, train_id in train_ids.items()},
+    }
+
+
+def _tables(results: PlainMapping) -> str:
+    """Markdown tables of splits, classes and label values."""
+    rows = [
+        (name, one["images"], one["read"], _listed(one["sizes"]), _listed(one["kinds"]), f"{one['ignored_fraction']:.1%}")
+        for name, one in results.items()
+    ]
+    tables = [markdown_table(("split", "images", "read without error", "sizes (W x H)", "kinds", "ignored"), rows)]
+    classes = list(dict.fromkeys(name for one in results.values() for name in one["class_fractions"]))
+    shares = [(name, *(f"{one['class_fractions'][name]:.2%}" for one in results.values())) for name in classes]
+    tables.append(markdown_table(("class", *(f"{name}, labeled pixels" for name in results)), shares))
+    values = sorted({int(value) for one in results.values() for value in one["values"]})
+    if 0 < len(values) <= MAX_VALUES:
+        train_ids = {value: train_id for one in results.values() for value, train_id in one["train_ids"].items()}
+        pixels = [(v, train_ids.get(str(v)), *(one["values"].get(str(v), 0) for one in results.values())) for v in values]
+        tables.append(markdown_table(("value", "train id", *(f"{name}, pixels" for name in results)), pixels))
+    return "\n".join(tables)
+
+
+def _listed(counts: PlainMapping, most: int = 3) -> str:
+    """Numbers of the most frequent kinds."""
+    shown = ", ".join(f"{count} {kind}" for kind, count in list(counts.items())[:most])
+    return shown + (f", {len(counts) - most} more" if len(counts) > most else "")

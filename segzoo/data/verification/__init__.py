@@ -1,0 +1,1 @@
+"""Complete checks of data sets."""
