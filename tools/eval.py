@@ -23,6 +23,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.config.build import build_post, build_split
     from segzoo.config.from_checkpoint import checkpoint_loss, checkpoint_title, dataset_config
     from segzoo.config.from_weights import load_trained
+    from segzoo.data.checks.check import check_splits
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import score_table, write_summary
     from segzoo.models._base import SegModel
@@ -33,6 +34,9 @@ def evaluate(job: Job) -> dict[str, Any]:
     loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
     post = build_post(job.config["post"])
     options = job.arguments["create_output_dir"]
+    for report in check_splits({f"{job.config['split']} (to be scored)": dataset}).values():
+        for line in report.notes:
+            print(f"note: {line}", flush=True)
     with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
         result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
         summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from segzoo.cli.app import Job, run
-from segzoo.cli.training import assign_gpu, run_dry, run_location
+from segzoo.cli.training import assign_gpu, check_data, run_dry, run_location
 from segzoo.registry import ConfigError
 
 
@@ -44,6 +44,8 @@ def prune(job: Job) -> dict[str, Any]:
         if run_dir.finished:
             return run_dir.result
         components = build_training(job.config, job.recorded, model, widths)
+        for line in check_data(job, components):
+            print(f"note: {line}", flush=True)
         resolve_keep_ratio(components, run_dir.path, SINGLE_PROCESS, **job.arguments["resolve_keep_ratio"])
         rows, curves = evaluate_stages(components, run_dir.path, **job.arguments["evaluate_stages"])
         result = train(components, run_dir, TrainingSettings(**job.arguments["TrainingSettings"]))

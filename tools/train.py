@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from segzoo.cli.app import Job, run
-from segzoo.cli.training import assign_gpu, run_dry, run_location
+from segzoo.cli.training import assign_gpu, check_data, run_dry, run_location
 
 if TYPE_CHECKING:
     from segzoo.training.components import TrainingComponents
@@ -48,20 +48,13 @@ def _print_overview(job: Job, components: TrainingComponents) -> dict[str, Any]:
         The part of it that ``result.json`` records.
     """
     from segzoo.config.cross_checks import training_warnings
-    from segzoo.data.checks.check import check_splits
-    from segzoo.models._base import MIN_INPUT
     from segzoo.workflows.benchmark.model_summary import describe, totals
 
     assert job.meta_model is not None
     job.meta_model.set_channel_widths_(components.model.state_dict())  # a pruned starting point is narrower
     network = totals(describe(job.meta_model))
     print("{params:,} parameters, {gmacs:.1f} GMACs at 512x1024, receptive field {receptive_field}".format(**network), flush=True)
-    notes = training_warnings(job.config, job.meta_model)
-    splits = {"train": components.train_set, "val": components.val_set}
-    is_cropped = job.config["augment"].get("crop") is not None
-    for split, report in check_splits(splits, {"train": 1 if is_cropped else MIN_INPUT, "val": MIN_INPUT}).items():
-        notes += [f"{split}: {line}" for line in report.warnings()]
-    for line in notes:
+    for line in training_warnings(job.config, job.meta_model) + check_data(job, components):
         print(f"note: {line}", flush=True)
     return {"receptive_field": network["receptive_field"]}
 

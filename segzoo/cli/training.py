@@ -36,6 +36,24 @@ def run_location(job: Job) -> PlainDict:
     return {"out": str(job.output_dir), "resume": resume}
 
 
+def check_data(job: Job, components: TrainingComponents) -> list[str]:
+    """Check the files of both splits before the first step.
+
+    Returns:
+        Remarks on them, one line each.
+
+    Raises:
+        DataError: names every error.
+    """
+    from segzoo.data.checks.check import check_splits
+    from segzoo.models._base import MIN_INPUT
+
+    splits = {"train": components.train_set, "val": components.val_set}
+    is_cropped = job.config["augment"].get("crop") is not None
+    reports = check_splits(splits, {"train": 1 if is_cropped else MIN_INPUT, "val": MIN_INPUT})
+    return [f"{split}: {line}" for split, report in reports.items() for line in report.warnings()]
+
+
 def run_dry(job: Job, components: TrainingComponents) -> PlainDict:
     """Estimate and print the memory and time of a training step.
 

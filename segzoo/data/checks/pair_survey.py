@@ -20,7 +20,7 @@ from segzoo.progress import with_progress
 from segzoo.types import DataError
 
 MIN_CACHED = 100  # new surveys that justify a file
-BATCH = 64  # pairs read before the time is looked at
+BATCH = 16  # pairs read before the time is looked at
 
 
 class FileSurvey(NamedTuple):
