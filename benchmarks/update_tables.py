@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
         speed.space_to_batch,
         speed.profile_layers,
         speed.crf,
+        speed.loading,
         speed.checkpoint_overhead,
         speed.ddp_scaling,
     )

@@ -62,6 +62,14 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).lstrip(".")[:60] or "_"
 
 
+def user_cache_dir() -> Path:
+    """Return the directory of segzoo's caches, which may not exist.
+
+    It is relative, and should not be used, where no home directory is known.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "segzoo"
+
+
 def remove_stale_temp_files(folder: Path) -> None:
     """Remove temporary files that a killed process left below ``folder``.
 

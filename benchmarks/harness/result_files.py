@@ -36,7 +36,10 @@ def write_result(name: str, command: str, rows: Any, *, packages: Sequence[str] 
     content = {"command": command, "git": git_commit(), "machine": machine(), "versions": versions() | _installed(packages)}
     write_json(path, content | {"rows": rows})
     if content["git"]["changed"]:
-        print(f"note: {path.name} cannot be published: the checkout has uncommitted changes. Commit them and measure again.", flush=True)
+        print(
+            f"note: {path.name} cannot be published: the checkout has uncommitted changes. Commit them and measure again.",
+            flush=True,
+        )
     return path
 
 

@@ -128,6 +128,15 @@ def crf() -> str:
     )
 
 
+def loading() -> str:
+    """Time per training image compared with peer libraries."""
+    return result_table(
+        "loading_1024x2048",
+        ("files", "pipeline", "compared with", "segzoo ms", "peer ms", "ratio [95 %]"),
+        lambda r: (r["format"], r["pipeline"], r["peer"], f"{r['ours_ms']:.1f}", f"{r['peer_ms']:.1f}", format_ratio(r)),
+    )
+
+
 def checkpoint_overhead() -> str:
     """Time of a checkpoint and time to the first step."""
     return result_table(

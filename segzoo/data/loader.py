@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from segzoo.data.collate import check_sample, collate
+from segzoo.data.paired_dataset import PairedDataset
 from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
@@ -205,6 +206,8 @@ class _Reader:
     """
 
     def __init__(self, dataset: Dataset, augment: Augment | None, seed: int):
+        if isinstance(dataset, PairedDataset):
+            dataset.load()  # before the workers start, which then share its memory
         self.dataset, self.augment, self.seed = dataset, augment, seed
 
     def __getitem__(self, draw: Draw) -> tuple[Sample, int] | DataError:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 
+from segzoo.data.cache.disk import DiskCache
+from segzoo.data.cache.memory import read_all
 from segzoo.data.checks.label_survey import LabelReader
 from segzoo.data.file_index import FilePair
 from segzoo.data.image_io import read_image, read_turned_image
 from segzoo.data.masks import label_dtype
 from segzoo.types import DatasetInfo, Sample
+
+CacheMode = Literal["none", "ram", "disk"]
 
 
 class PairIndex(Protocol):
@@ -36,14 +41,17 @@ class PairedDataset:
         info: the dataset info.
         index: lists the pairs, in order, when it is called.
         reader: reads the label files.
+        cache: where decoded samples are kept: nowhere, in memory once ``load`` has been called, or on disk.
 
     Raises:
         DataError: while scanning or reading; names the file, the problem and how to fix it.
     """
 
-    def __init__(self, info: DatasetInfo, index: PairIndex, reader: LabelReader):
-        self.info, self.reader = info, reader
+    def __init__(self, info: DatasetInfo, index: PairIndex, reader: LabelReader, cache: CacheMode = "none"):
+        self.info, self.reader, self.cache = info, reader, cache
         self._index = index
+        self._disk = DiskCache(reader) if cache == "disk" else None
+        self._memory: list[Sample] | None = None
         self._pairs: list[FilePair] | None = None
 
     def exists(self) -> bool:
@@ -66,8 +74,21 @@ class PairedDataset:
     def __len__(self) -> int:
         return len(self.scan())
 
+    def load(self) -> None:
+        """Read all samples into memory with ``cache=ram``.
+
+        Processes forked afterwards share them.
+        """
+        if self.cache == "ram" and self._memory is None:
+            self._memory = read_all(self.scan(), self._decode)
+
     def __getitem__(self, index: int) -> Sample:
+        if self._memory is not None:
+            return self._memory[index]
         pair = self.scan()[index]
+        return self._disk.read(pair, partial(self._decode, pair)) if self._disk else self._decode(pair)
+
+    def _decode(self, pair: FilePair) -> Sample:
         image, orientation = read_turned_image(pair.image)
         height, width = image.shape[:2]
         if pair.label is None:

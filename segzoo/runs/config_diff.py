@@ -12,7 +12,7 @@ import yaml
 
 from segzoo.types import PlainDict, PlainMapping
 
-IGNORED_KEYS = ("resume", "workers", "device", "out", "overwrite", "jobs_per_gpu", "dry_run")  # they do not change results
+IGNORED_KEYS = ("resume", "workers", "device", "out", "overwrite", "jobs_per_gpu", "dry_run", "data.cache")  # they change no result
 
 
 class Difference(NamedTuple):
@@ -28,6 +28,8 @@ def config_hash(config: PlainMapping) -> str:
     Settings for location, speed and resuming are ignored.
     """
     kept = {key: value for key, value in config.items() if key not in IGNORED_KEYS}
+    if isinstance(data := kept.get("data"), Mapping):
+        kept["data"] = {key: value for key, value in data.items() if f"data.{key}" not in IGNORED_KEYS}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -37,7 +39,9 @@ def diff_configs(old: PlainMapping, new: PlainMapping) -> list[Difference]:
         return []
     before, after = flatten(old), flatten(new)
     keys = [
-        key for key in before | after if key.split(".")[0] not in IGNORED_KEYS and _as_json(before, key) != _as_json(after, key)
+        key
+        for key in before | after
+        if not {key, key.split(".")[0]} & {*IGNORED_KEYS} and _as_json(before, key) != _as_json(after, key)
     ]
     return [Difference(key, f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}") for key in keys]
 

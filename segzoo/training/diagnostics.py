@@ -15,7 +15,7 @@ from torch import nn
 from segzoo.training.state import Diverged
 from segzoo.types import Batch
 
-DATA_BOUND_FRACTION = 0.3  # above this fraction of time spent waiting for data, a hint is printed
+DATA_BOUND_FRACTION = 0.2  # above this fraction of time spent waiting for data, a hint is printed
 LOG_ROWS = 20  # log rows after which the loss should have decreased
 FLAT_LOSS = 0.98  # above this ratio of its latest to its first rows, the loss counts as flat
 # Limits of a training that can recover, in units of ln(K), the loss of a uniform prediction. Training starts at less than 100 of them.
@@ -77,8 +77,8 @@ class TrainingDiagnostics:
         if waiting > DATA_BOUND_FRACTION and len(self._losses) > 1:  # the first row includes starting the workers
             self._warn_once(
                 "data_bound",
-                f"{waiting:.0%} of the time is spent waiting for data: try workers={max(2, 2 * self._workers)}, or store the images at "
-                "the size used for training.",
+                f"{waiting:.0%} of the time is spent waiting for data: try data.cache=disk, or workers={max(2, 2 * self._workers)} "
+                f"if there are more than {self._workers} cores.",
             )
         if len(self._losses) == LOG_ROWS:
             quarter = LOG_ROWS // 4

@@ -260,7 +260,12 @@ CONFIGS = st.dictionaries(st.sampled_from(["model", "steps", "workers", "out"]),
 @settings(deadline=None)  # a busy machine is no failure
 @given(CONFIGS, CONFIGS)
 @example({"model": [False], "steps": {}}, {"model": [0], "steps": {}})
+@example({"data": {"cache": "none", "root": "a"}}, {"data": {"cache": "disk", "root": "a"}})
 def test_configs_have_equal_hashes_exactly_if_nothing_differs(one, other):
     assert (config_hash(one) == config_hash(other)) == (diff_configs(one, other) == [])
     stored = yaml.safe_load(yaml.safe_dump(one))
     assert config_hash(stored) == config_hash(one)
+
+
+def test_a_run_resumes_with_another_cache():
+    assert diff_configs({"data": {"name": "folder"}}, {"data": {"name": "folder", "cache": "disk"}}) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.data.checks.label_survey import LabelSurvey
-from segzoo.io import write_atomically
+from segzoo.io import user_cache_dir, write_atomically
 
 FORMAT = 1  # of the file, and of what a survey counts
 MAX_VALUES = 4096  # a mask of more values is probably a photograph
@@ -30,7 +30,7 @@ class SurveyCache:
 
     def __init__(self, key: str | None):
         digest = hashlib.sha256(f"{FORMAT} {key}".encode(errors="surrogatepass")).hexdigest()[:16]
-        folder = _cache_dir()
+        folder = user_cache_dir()
         self._path = folder / f"labels-{digest}.json" if key is not None and folder.is_absolute() else None
         self._entries: dict[str, list[Any]] | None = None
         self._new = 0
@@ -80,8 +80,3 @@ def label_stamp(path: Path, image: tuple[tuple[int, int], int]) -> Stamp:
     """
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, *image[0], image[1]]
-
-
-def _cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "segzoo"

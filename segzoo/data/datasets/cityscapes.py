@@ -13,7 +13,7 @@ from segzoo.data.dataset_info import MEAN, STD, LabelMap, Palette, dataset_info_
 from segzoo.data.datasets._splits import AllSplits
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks, LabelOrientation
-from segzoo.data.paired_dataset import PairedDataset
+from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import Split, SplitOrAll
 from segzoo.registry import DATA, ConfigError, Range
 
@@ -31,6 +31,7 @@ def cityscapes(
     label_map: LabelMap,
     labels: Literal["auto", "labelIds", "labelTrainIds"] = "auto",
     label_orientation: LabelOrientation | None = None,
+    cache: CacheMode = "none",
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
@@ -44,6 +45,7 @@ def cityscapes(
         label_map: complete table labelId -> train id. It also converts predictions back to labelIds for the test server.
         labels: which label files to read. ``auto`` reads ``*_labelTrainIds.png`` if the split has any, else ``*_labelIds.png``.
         label_orientation: as for the data set ``folder``. The images of Cityscapes carry no orientation.
+        cache: as for the data set ``folder``.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
@@ -58,7 +60,7 @@ def cityscapes(
         index = AllSplits((CityscapesIndex(root, "train", labels), CityscapesIndex(root, "val", labels)))
     else:
         index = CityscapesIndex(root, split, labels)
-    return PairedDataset(info, index, CityscapesMasks(len(classes), label_map, label_orientation))
+    return PairedDataset(info, index, CityscapesMasks(len(classes), label_map, label_orientation), cache)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from segzoo.data.color_masks import ColorMasks, Transparent
 from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, Palette, dataset_info_errors, make_dataset_info
 from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.masks import IndexMasks, LabelOrientation
-from segzoo.data.paired_dataset import PairedDataset
+from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.registry import DATA, ConfigError, Range
 
@@ -34,6 +34,7 @@ def folder(
     ignore_colors: tuple[Color, ...] = (),
     transparent: Transparent = "error",
     label_orientation: LabelOrientation | None = None,
+    cache: CacheMode = "none",
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
@@ -59,6 +60,7 @@ def folder(
         transparent: how to treat fully transparent pixels of color masks: as an error, as ignored, or as the first class.
         label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as
             annotation tools show it, or ``stored``, its stored pixels. None rejects such images. Otherwise the mask's size tells.
+        cache: keep decoded samples: not, in memory (ram), or in memory-mapped files (disk).
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
@@ -76,7 +78,7 @@ def folder(
         if masks == "color"
         else IndexMasks(len(classes), label_map, label_orientation=label_orientation, palette=palette)
     )
-    return PairedDataset(info, index, reader)
+    return PairedDataset(info, index, reader, cache)
 
 
 def _color_errors(

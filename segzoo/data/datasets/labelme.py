@@ -17,7 +17,7 @@ from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.image_io import printable, read_bytes
 from segzoo.data.labelme_shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, draw
 from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
-from segzoo.data.paired_dataset import PairedDataset
+from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.image_decoder import turn_upright
 from segzoo.messages import Example, did_you_mean
@@ -47,6 +47,7 @@ def labelme(
     skip_shapes: tuple[str, ...] = (),
     label_orientation: LabelOrientation | None = None,
     palette: Palette | None = None,
+    cache: CacheMode = "none",
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
@@ -68,6 +69,7 @@ def labelme(
         skip_shapes: types of shapes to leave out, such as ``point``.
         label_orientation: as for the data set ``folder``, for files below version 4. Later ones refer to the upright image.
         palette: one RGB triple per class. None assigns distinct colors.
+        cache: as for the data set ``folder``.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
@@ -87,7 +89,7 @@ def labelme(
     index = index_split(split, root, images, labels, lists, splits, val_ratio, unlabeled == "error", hint)
     label_names = {str(label).strip(): name for label, name in (names or {}).items()}
     reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
-    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader)
+    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader, cache)
 
 
 class LabelMeShapes(LabelReader):

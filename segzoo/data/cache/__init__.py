@@ -1,0 +1,1 @@
+"""Caches of decoded samples, in memory and on disk."""

@@ -1,0 +1,48 @@
+"""Decoded samples in memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from segzoo.data.file_index import FilePair
+from segzoo.data.image_io import read_header
+from segzoo.progress import with_progress
+from segzoo.types import DataError, Sample
+
+MAX_FRACTION = 0.8  # of the available memory
+
+
+def read_all(pairs: Sequence[FilePair], decode: Callable[[FilePair], Sample]) -> list[Sample]:
+    """Decode all samples of a split with every core.
+
+    Processes forked afterwards share them.
+
+    Args:
+        pairs: the files.
+        decode: reads one sample.
+
+    Raises:
+        DataError: the samples need more memory than is available, or what ``decode`` raises.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sizes = pool.map(lambda pair: read_header(pair.image)[0], pairs)
+        needed, available = sum(4 * height * width for height, width in sizes), available_memory()
+        if available is not None and needed > MAX_FRACTION * available:
+            raise DataError(
+                f"data.cache=ram needs {needed / 1e9:.1f} GB for {len(pairs)} decoded images, and {available / 1e9:.1f} GB of memory are "
+                "available. Set data.cache=disk, which reads only what each crop needs."
+            )
+        return list(with_progress(pool.map(decode, pairs), len(pairs), "images", "reading into memory"))
+
+
+def available_memory() -> int | None:
+    """Memory in bytes that programs can use without swapping, None if unknown."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
