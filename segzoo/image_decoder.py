@@ -112,7 +112,7 @@ def decode(image: ImageFile.ImageFile) -> int:
 
 
 def _decode_plain(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
-    """Decode an ordinary 8-bit PNG or JPEG with OpenCV, if it is installed.
+    """Decode an ordinary 8-bit PNG or JPEG with OpenCV, if installed.
 
     The pixels are those of Pillow, in half the time for a JPEG and three quarters for a PNG. OpenCV reads truncated files without an
     error, so only files that end as they should are left to it.
@@ -134,7 +134,7 @@ def _decode_plain(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
 
 
 def _is_plain_png(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Check that an opened PNG has 8-bit samples, opaque and upright.
+    """Check that an opened PNG is opaque, upright and 8-bit.
 
     Pillow's ``getexif`` would decode it, because text behind the pixels may state an orientation.
     """
@@ -145,7 +145,7 @@ def _is_plain_png(image: ImageFile.ImageFile, data: bytes) -> bool:
 
 
 def _is_plain_jpeg(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Check that an opened JPEG is upright and ends with its end marker."""
+    """Check that an opened JPEG is upright and complete."""
     return image.format == "JPEG" and data.endswith(b"\xff\xd9") and stored_orientation(image) == 1
 
 

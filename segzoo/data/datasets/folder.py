@@ -50,14 +50,12 @@ def folder(
         labels: pattern of the masks, with the same fields.
         lists: text file with one stem per line, such as ``{split}.txt``. None uses every file, and rejects those without a partner.
         splits: names of train, val and test on disk.
-        val_ratio: fraction of the images in val, if neither folders nor lists separate them. Images are assigned by the hash of their
-            stem, so the fraction is approximate and adding images moves no existing one.
-        masks: ``index``: the numbers in the mask are raw labels (palette indices, gray values of 8 or 16 bits). ``color``: the colors
-            are matched exactly against ``palette``.
+        val_ratio: approximate fraction of the images in val, if nothing else separates them; see ``splits.hash_fraction``.
+        masks: ``index``: the numbers in the mask are raw labels. ``color``: its colors are matched exactly against ``palette``.
         label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
         palette: one RGB triple per class. None assigns distinct colors.
         ignore_colors: colors of ignored pixels, with ``masks=color``.
-        transparent: how to treat fully transparent pixels of color masks: as an error, as ignored, or as the first class.
+        transparent: what fully transparent pixels of color masks are: an error, ignored, or the first class.
         label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as
             annotation tools show it, or ``stored``, its stored pixels. None rejects such images. Otherwise the mask's size tells.
         cache: keep decoded samples: not, in memory (ram), or in memory-mapped files (disk).
