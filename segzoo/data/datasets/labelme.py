@@ -69,8 +69,7 @@ def labelme(
         skip_shapes: types of shapes to leave out, such as ``point``.
         label_orientation: as for the data set ``folder``, for files below version 4. Later ones refer to the upright image.
         palette: one RGB triple per class. None assigns distinct colors.
-        cache: as for the data set ``folder``.
-        mean, std: RGB statistics on the 0..255 scale.
+        cache, mean, std: as for the data set ``folder``.
 
     Raises:
         ConfigError: the settings are invalid; lists all errors at once.
