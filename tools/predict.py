@@ -35,6 +35,8 @@ def predict(job: Job) -> dict[str, Any]:
         print(sentence)
     before = f" ({result['done_before']} of them before)" if result["done_before"] else ""
     print(f"{result['images']} images{before} in {result['seconds']} s: {result['folder']}")
+    if "submission" in result:
+        print(f"to upload: {result['submission']}")
     return result
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,13 +19,15 @@ from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.image_source import find_images
 from segzoo.inference.protocol import InferenceProtocol, PostProcessor
 from segzoo.inference.segment import segment_image
+from segzoo.inference.submission import LabelFormat, Submission, make_submission
 from segzoo.io import write_atomically
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.progress import with_progress
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, DatasetInfo, PlainDict
-from segzoo.visualization.drawing import IGNORED, overlay, with_legend
+from segzoo.visualization.drawing import overlay, with_legend
+from segzoo.visualization.label_png import write_label_png
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -47,6 +50,7 @@ def predict_images(
     flip: bool = False,
     pad_multiple: Annotated[int, Range(2, 256)] | None = None,
     resize_multiple: Annotated[int, Range(2, 256)] | None = None,
+    format: LabelFormat = "index",
     overlays: Literal["png", "jpg", "none"] = "png",
     alpha: Annotated[float, Range(0, 1)] = 0.5,
     hide: tuple[str, ...] | None = None,
@@ -58,10 +62,10 @@ def predict_images(
 
     Args:
         model, info, post: as in ``evaluate``.
-        output_dir: directory of the results.
-        resumed: ``output_dir`` holds results of the same prediction. Images that have all their files are skipped.
+        output_dir, resumed: directory of the results, and whether it holds some of this prediction, whose images are skipped.
         source: an image, a folder or a quoted glob pattern.
         device, precision, mode, crop, stride, scales, flip, pad_multiple, resize_multiple: as in ``evaluate``.
+        format: form of the label maps, see ``make_submission``. With another than ``index``, an archive for the server is written.
         overlays: file format of the overlays. ``none`` skips them.
         alpha, hide: opacity of the class colors in overlays, 0 to 1, and classes that stay clear. None hides the background class.
 
@@ -75,21 +79,39 @@ def predict_images(
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
     layer_precision = Precision(precision, pick_device(device))
+    submission = make_submission(info, format)
     images, skipped = find_images(source, output_dir, resumed)
     tasks = [(path, _result_files(output_dir, name, overlays)) for path, name in images]
     missing = [(path, files) for path, files in tasks if not (resumed and _is_complete(files))]
-    hidden, errors, start = _hidden_ids(info, hide), [], time.perf_counter()
+    label = partial(_label_image, model, info=info, protocol=protocol, precision=layer_precision)
+    write = partial(_write_results, info=info, alpha=alpha, hidden=_hidden_ids(info, hide), submission=submission)
+    start = time.perf_counter()
     with eval_mode(model.to(layer_precision.device)), channels_last(model):
-        for path, files in with_progress(missing, len(missing), "images", "predicting"):
-            try:
-                image, label = _label_image(model, path, info, protocol, layer_precision)
-                _write_results(files, image, label, info, alpha, hidden)
-            except (ValueError, OSError) as error:
-                errors.append(_image_error(path, error))
+        errors = _predict_all(missing, label, write)
     if errors:
         raise DataError("\n".join([_failed_summary(len(errors), len(images)), *errors, *skipped]))
     done_before, seconds = len(images) - len(missing), round(time.perf_counter() - start, 2)
-    return {"images": len(images), "done_before": done_before, "folder": str(output_dir), "seconds": seconds, "skipped": skipped}
+    result = {"images": len(images), "done_before": done_before, "folder": str(output_dir), "seconds": seconds, "skipped": skipped}
+    return result if submission is None else result | submission.pack(output_dir, [files[0] for _, files in tasks], skipped)
+
+
+def _predict_all(tasks: list[tuple[Path, list[Path]]], label: Callable, write: Callable) -> list[str]:
+    """Label all images and write the results.
+
+    Args:
+        tasks: each image and the files of its results.
+        label, write: ``_label_image`` and ``_write_results`` with their settings.
+
+    Returns:
+        The errors of the images that failed.
+    """
+    errors = []
+    for path, files in with_progress(tasks, len(tasks), "images", "predicting"):
+        try:
+            write(files, *label(path))
+        except (ValueError, OSError) as error:
+            errors.append(_image_error(path, error))
+    return errors
 
 
 def _result_files(output_dir: Path, name: str, overlays: str) -> list[Path]:
@@ -106,12 +128,21 @@ def _is_complete(files: list[Path]) -> bool:
 
 
 def _write_results(
-    files: list[Path], image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float, hidden: Sequence[int]
+    files: list[Path],
+    image: np.ndarray,
+    label: np.ndarray,
+    info: DatasetInfo,
+    alpha: float,
+    hidden: Sequence[int],
+    submission: Submission | None,
 ) -> None:
     """Write the files of ``_result_files``, the label map last."""
     for overlay_path in files[1:]:
         write_overlay(overlay_path, image, label, info, alpha, hidden)
-    write_labels(files[0], label, info)
+    if submission is None:
+        write_labels(files[0], label, info)
+    else:
+        submission.write_label(files[0], label)
 
 
 def _image_error(path: Path, error: ValueError | OSError) -> str:
@@ -155,20 +186,8 @@ def _label_image(
 
 
 def write_labels(path: Path, label: np.ndarray, info: DatasetInfo) -> None:
-    """Write (H, W) class ids as a PNG.
-
-    Up to 256 classes, it is a palette PNG in the data set's colors. Above that, it is a 16-bit grayscale PNG.
-    """
-    from PIL import Image
-
-    if info.num_classes > 256:
-        png = Image.fromarray(label.astype(np.uint16))
-    else:
-        png = Image.frombytes("P", (label.shape[1], label.shape[0]), label.astype(np.uint8).tobytes())
-        colors = [*info.palette, *[IGNORED] * (256 - info.num_classes)]
-        png.putpalette([channel for color in colors for channel in color])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: png.save(file, "PNG"), durable=False)
+    """Write (H, W) class ids in the colors of the data set."""
+    write_label_png(path, label, info.palette)
 
 
 def write_overlay(path: Path, image: np.ndarray, label: np.ndarray, info: DatasetInfo, alpha: float, hidden: Sequence[int]) -> None:
