@@ -22,7 +22,7 @@ def dataset(job: Job) -> dict[str, Any]:
     from segzoo.runs.output_dir import create_output_dir
     from segzoo.types import InvalidDataset
 
-    action, data = job.config["action"], job.config["data"] or {}
+    action, data = job.config["action"], job.config.get("data") or {}
     title = "-".join([action["name"], *([data["name"]] if data else [])])
     with create_output_dir("dataset", title, job.recorded, **job.arguments["create_output_dir"]) as output_dir:
         report = ACTIONS.build(action["name"], data, output_dir.path, **section_settings(action))

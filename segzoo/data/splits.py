@@ -14,6 +14,15 @@ from segzoo.types import DataError
 Split = Literal["train", "val", "test"]
 SplitOrAll = Literal["train", "val", "test", "all"]
 SPLITS: dict[Split, str] = {"train": "train", "val": "val", "test": "test"}
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def read_list(path: Path) -> list[str]:
@@ -54,3 +63,15 @@ def hash_fraction(stem: str) -> float:
     """
     digest = hashlib.sha256(os.fsencode(stem)).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_of(*names: str) -> Split | None:
+    """Tell the split from names of files and folders.
+
+    The first name that tells one decides. ``instances_train2017`` is train. A name with the words of two splits tells none.
+    """
+    for name in names:
+        found = {SPLIT_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLIT_WORDS}
+        if len(found) == 1:
+            return found.pop()
+    return None

@@ -172,3 +172,13 @@ def test_a_polygon_of_a_great_many_points_is_drawn_or_rejected(tmp_path):
     noise = np.random.default_rng(0).uniform(0, 60, (100_000, 2))
     with pytest.raises(DataError, match=r"outline of 100000 points crosses one row of pixels \d+ times.*Redraw it"):
         draw(tmp_path, shape("pitting", noise.tolist()))
+
+
+def test_a_shape_inside_of_another_of_its_group_is_a_hole(tmp_path):
+    inner, island = [[15, 10], [25, 10], [25, 20], [15, 20]], [[19, 14], [21, 14], [21, 16], [19, 16]]
+    parts = [shape("scratch", points, group_id=3) for points in (island, SQUARE, inner)]
+    label = draw(tmp_path, shape("pitting", inner), *parts)
+    assert (label[15, 20], label[12, 17], label[7, 12]) == (2, 1, 2)  # the hole shows what is below
+    other = draw(tmp_path, shape("scratch", SQUARE, group_id=3), shape("pitting", inner, group_id=3))
+    assert (other[12, 17], other[7, 12]) == (1, 2)  # another label is another object
+    assert (draw(tmp_path, shape("scratch", SQUARE, group_id=3), shape("scratch", SQUARE, group_id=3))[5:26, 10:31] == 2).all()

@@ -78,7 +78,7 @@ def test_what_lies_there_is_listed(tmp_path):
 FORMATS = {
     "COCO": (
         {"annotations/instances_train.json": json.dumps({"info": {}, "licenses": [], "images": [], "annotations": []})},
-        "is a COCO file",
+        r"is a COCO file. Convert it: .*action.format=coco action.source=.*/annotations/instances_train.json",
     ),
     "Roboflow": ({"train/_annotations.coco.json": '{"images": [{"id": 1}], "annotations": []}'}, "is a COCO file"),
     "YOLO": ({"labels/train/a.txt": "0 0.1 0.2 0.3 0.4 0.5 0.6\n1 0 0 1 1 0 1\n", "data.yaml": "names: [a]"}, "is a YOLO file"),

@@ -25,7 +25,7 @@ def compose_action(*overrides: str) -> PlainDict:
 
 
 def run_action(out: Path, *overrides: str) -> ActionReport:
-    """Run an action with the overrides of a command line and return its report."""
+    """Run an action with the overrides of a command line."""
     config = compose_action(*overrides)
     out.mkdir(parents=True, exist_ok=True)
-    return ACTIONS.build(config["action"]["name"], config["data"] or {}, out, **section_settings(config["action"]))
+    return ACTIONS.build(config["action"]["name"], config.get("data") or {}, out, **section_settings(config["action"]))

@@ -14,13 +14,14 @@ from pathlib import Path
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import is_published, resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
+from segzoo.config.checks.conversion import conversion_errors
 from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainMapping
 
 INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
-PATHS = ("ckpt", "out", "source", "images", "data.root", *INPUT_PATHS)
+PATHS = ("ckpt", "out", "source", "images", "data.root", "action.source", "action.image_root", *INPUT_PATHS)
 NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet"), "distill.ckpt": (), "resume": ("none", "auto")}
 NO_DATA = ("convert",)  # actions of tools/dataset.py that create a data set
 MAX_NAME, MAX_PATH = 255, 4096  # bytes that Linux allows
@@ -130,6 +131,8 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
         return [f"{keys}: there is no data set whose settings these are. Set data=<name>, or ckpt=<run directory> for its data."]
     if command == "dataset" and data is None and _text(config, "action.name") not in NO_DATA:
         return [f"action={_text(config, 'action.name')} needs a data set. Set data=<name>, such as data=folder data.root=<folder>."]
+    if command == "dataset" and _text(config, "action.name") == "convert":
+        return conversion_errors(config)
     if command != "prune":
         return []
     if init := _text(config, "init.ckpt"):

@@ -11,13 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 from segzoo.data.checks.settings_for import settings_for
-from segzoo.data.guess.class_lists import read_colored_classes
 from segzoo.messages import format_override
 
 MAX_FOLDERS = 10  # in a message
 MAX_FILES = 20_000  # to look at
 YOLO_LINE = re.compile(rb"\s*\d+(\s+[\d.eE+-]+){4,}\s*(\n|$)")
-TO_MASKS = "CVAT imports it and exports masks (format 'Segmentation mask'), which data=folder reads"
 Tree = dict[str, list[str]]  # folder relative to the root -> names of its files
 
 
@@ -59,20 +57,20 @@ def recognize(root: Path, tree: Tree) -> str:
     """Name the annotation tool of a tree, and its way to masks."""
     for folder, names in tree.items():
         for name in _samples(names):
-            head = _head(root / folder / name)
+            head, path = _head(root / folder / name), printable_name(os.path.normpath(root / folder / name))
             if (
                 name.endswith(".json")
                 and b'"shapes"' not in head
                 and re.search(rb'"(licenses|categories|annotations|images)"\s*:', head)
             ):
-                return f"{folder}/{name} is a COCO file, which is not read. {TO_MASKS}. X-AnyLabeling saves it as LabelMe files."
+                return f"{path} is a COCO file. {_convert('coco', path)}"
             if name.endswith(".txt") and YOLO_LINE.match(head):
-                return f"{folder}/{name} is a YOLO file, which is not read. {TO_MASKS}. X-AnyLabeling saves it as LabelMe files."
+                return f"{path} is a YOLO file. {_convert('yolo', printable_name(str(root)))}"
             if name.endswith(".xml") and b"<annotations>" in head:
-                return f"{folder}/{name} is an XML export of CVAT, which is not read. Export the task as 'Segmentation mask' for data=folder."
-            if name == "meta.json" and any(path.split("/")[-1] == "ann" for path in tree):
-                return "This is a Supervisely project, which is not read. Supervisely's app 'Export as masks' writes masks for data=folder."
-            if name == "labelmap.txt" and (palette := read_colored_classes(root / folder / name)):
+                return f"{path} is an XML export of CVAT. {_convert('cvat', path)}"
+            if name == "meta.json" and any(own.split("/")[-1] == "ann" for own in tree):
+                return f"This is a Supervisely project. {_convert('supervisely', printable_name(os.path.dirname(path)))}"
+            if name == "labelmap.txt" and (palette := _labelmap(root / folder / name)):
                 settings = {"data.masks": "color", "data.classes": list(palette), "data.palette": list(palette.values())}
                 return (
                     f"{folder}/{name} lists classes and colors: "
@@ -85,6 +83,10 @@ def recognize(root: Path, tree: Tree) -> str:
     if "Annotations" in folders and "JPEGImages" in folders:
         return "This looks like Pascal VOC with boxes only: a segmentation needs masks, in VOC the folder SegmentationClass."
     return ""
+
+
+def _convert(form: str, source: str) -> str:
+    return f"Convert it: python tools/dataset.py action=convert action.format={form} {format_override('action.source', source)}"
 
 
 def printable_name(path: str) -> str:
@@ -113,3 +115,9 @@ def _head(path: Path) -> bytes:
             return file.read(4096)
     except OSError:
         return b""
+
+
+def _labelmap(path: Path) -> dict[str, list[int]]:
+    """Classes and colors of a label map of CVAT, with lines ``name:r,g,b::``."""
+    lines = re.findall(r"^([^#:\n]+):(\d+),(\d+),(\d+):", _head(path).decode("utf-8", "replace"), re.MULTILINE)
+    return {name: [int(value) for value in color] for name, *color in lines}

@@ -11,11 +11,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from segzoo.data.annotations.drawing import draw_objects
+from segzoo.data.annotations.shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, find_label
 from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labels
 from segzoo.data.dataset_info import MEAN, STD, Palette, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
 from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.image_io import printable, read_bytes
-from segzoo.data.labelme_shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, draw
 from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
@@ -26,6 +27,10 @@ from segzoo.types import IGNORE, DataError, PlainDict
 
 LABELME_IDS = {"__ignore__": IGNORE, "_background_": 0}  # LabelMe's convention in labelme2voc
 MAX_LISTED = 5  # invalid shapes of one file in its error
+EMBEDDED = (
+    "An image embedded in a JSON file (imageData) is not read: `python tools/dataset.py action=convert action.format=labelme "
+    "action.source=FOLDER` writes it to a file."
+)
 
 
 @DATA.register
@@ -84,8 +89,7 @@ def labelme(
             errors.append(f"data.skip_shapes: the type {kind!r} is not known.{hint} Valid: {', '.join(POINT_COUNTS)}.")
     if errors:
         raise ConfigError(errors)
-    hint = "An image embedded in a JSON file (imageData) is not read: save it as a separate image file."
-    index = index_split(split, root, images, labels, lists, splits, val_ratio, unlabeled == "error", hint)
+    index = index_split(split, root, images, labels, lists, splits, val_ratio, unlabeled == "error", EMBEDDED)
     label_names = {str(label).strip(): name for label, name in (names or {}).items()}
     reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
     return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader, cache)
@@ -94,7 +98,8 @@ def labelme(
 class LabelMeShapes(LabelReader):
     """Rasterizer of LabelMe files.
 
-    ``shapes(path, (H, W), orientation)`` returns (H, W) train ids. Later shapes cover earlier ones. LabelMe measures from the outer
+    ``shapes(path, (H, W), orientation)`` returns (H, W) train ids. Later shapes cover earlier ones; of shapes with the same label and
+    ``group_id``, one inside of another is a hole in it. LabelMe measures from the outer
     corner of the image, so point (x, y) lies in the pixel of column floor(x) and row floor(y). The pixels under a shape's points and
     outline belong to it, as in LabelMe's own export, so a shape extends about half a pixel beyond its outline.
 
@@ -120,27 +125,26 @@ class LabelMeShapes(LabelReader):
         self.survey_key = f"labelme {self.rules} {len(classes)} {label_orientation}"
 
     def __call__(self, path: Path, size: tuple[int, int], orientation: int = 1) -> np.ndarray:
-        return self._rasterize(_read_record(path), path, size, orientation)
+        return self._rasterize(read_record(path), path, size, orientation)
 
     def survey(self, path: Path, size: tuple[int, int], orientation: int = 1) -> LabelSurvey:
         """Count train ids.
 
         Labels that differ from their class in case or blanks are noted.
         """
-        record = _read_record(path)
+        record = read_record(path)
         counts = count_labels(self._rasterize(record, path, size, orientation))
         labels = {shape["label"] for shape in record["shapes"] if isinstance(shape.get("label"), str)}
-        alike = {label: name for label in sorted(labels) if (name := self.rules.find(label)) not in (None, label)}
+        alike = {label: name for label in sorted(labels) if (name := find_label(label, self.rules.ids)) not in (None, label)}
         return LabelSurvey(counts, notes=tuple(f"the label {label!r} is read as {name!r}." for label, name in alike.items()))
 
     def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:
         height, width = record.get("imageHeight"), record.get("imageWidth")
         drawn_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        label_orientation = self.label_orientation or ("upright" if _is_labelme_4(record) else None)
+        label_orientation = self.label_orientation or ("upright" if is_labelme_4(record) else None)
         is_upright = labels_are_upright(path, drawn_size, size, orientation, label_orientation)
         label = np.zeros(size if is_upright or orientation < 5 else size[::-1], label_dtype(len(self.classes)))
-        for shape in self._shapes(record, path, label.shape):
-            draw(label, shape, self.rules.line_px)
+        draw_objects(label, self._shapes(record, path, label.shape), self.rules.line_px)
         return label if is_upright else turn_upright(label, orientation)
 
     def _shapes(self, record: PlainDict, path: Path, size: tuple[int, ...]) -> list[Shape]:
@@ -165,7 +169,7 @@ class LabelMeShapes(LabelReader):
         return [shape for shape in shapes if shape is not None]
 
 
-def _read_record(path: Path) -> PlainDict:
+def read_record(path: Path) -> PlainDict:
     """Read a LabelMe file.
 
     Raises:
@@ -188,7 +192,7 @@ def _read_record(path: Path) -> PlainDict:
     return record
 
 
-def _is_labelme_4(record: PlainDict) -> bool:
+def is_labelme_4(record: PlainDict) -> bool:
     """Recognize files of LabelMe 4 or later.
 
     They refer to the upright image. Versions below 4 may be LabelMe's or X-AnyLabeling's, and differ in this.

@@ -1,4 +1,4 @@
-"""Shapes of LabelMe files: validation and rasterization.
+"""Shapes of LabelMe files and their validation.
 
 Besides LabelMe's own types, those of X-AnyLabeling are known: rectangles of four points, rotated rectangles and quadrilaterals.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,12 +38,14 @@ class Shape(NamedTuple):
         train_id: the class, or 255.
         points: (n, 2) x, y in pixels, which may lie slightly outside the image.
         bitmap: (h, w) boolean pixels of a ``mask``, whose upper left corner is ``points[0]``; None for other types.
+        group: what shapes of one object share; None for an object of its own.
     """
 
     kind: str
     train_id: int
     points: np.ndarray
     bitmap: np.ndarray | None = None
+    group: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class ShapeRules:
         clip_px: how far points may lie outside the image, in pixels.
         line_px: width of lines and points in pixels. None rejects them.
         skip: types to leave out.
+        section: where the settings stand, for messages.
     """
 
     ids: dict[str, int]
@@ -62,6 +66,7 @@ class ShapeRules:
     clip_px: float
     line_px: int | None = None
     skip: tuple[str, ...] = ()
+    section: str = "data"
 
     def parse(self, shape: Any, size: tuple[int, int]) -> Shape | None:
         """Validate a shape of an image of size (H, W).
@@ -71,6 +76,19 @@ class ShapeRules:
 
         Raises:
             ShapeError: it is invalid.
+        """
+        outline = self.parse_outline(shape, size)
+        if outline is None:
+            return None
+        name = find_label(shape.get("label"), self.ids)
+        if name is None:
+            raise ShapeError(self.unknown_label(str(shape.get("label"))))
+        return outline._replace(train_id=self.ids[name])
+
+    def parse_outline(self, shape: Any, size: tuple[int, int]) -> Shape | None:
+        """Validate a shape as ``parse`` does, but leave its label aside.
+
+        The train id of the result is 1.
         """
         if not isinstance(shape, dict):
             raise ShapeError(
@@ -89,34 +107,20 @@ class ShapeRules:
         self._check_inside(points, size)
         if kind in AREAS and kind != "mask":
             _check_crossings(points, size)
-        name = self.find(shape.get("label"))
-        if name is None:
-            raise ShapeError(self._unknown_label(str(shape.get("label"))))
-        return Shape(kind, self.ids[name], points, _bitmap(shape.get("mask"), points) if kind == "mask" else None)
-
-    def find(self, label: Any) -> str | None:
-        """Find the key of ``ids`` that a label means.
-
-        Blanks around it are ignored, and so is its case if no other key differs in case alone.
-        """
-        if isinstance(label, int) and not isinstance(label, bool):
-            label = str(label)
-        if not isinstance(label, str):
-            return None
-        label = label.strip()
-        if label in self.ids:
-            return label
-        alike = [name for name in self.ids if name.casefold() == label.casefold()]
-        return alike[0] if len(alike) == 1 else None
+        group = shape.get("group_id")
+        bitmap = _bitmap(shape.get("mask"), points) if kind == "mask" else None
+        return Shape(kind, 1, points, bitmap, group if isinstance(group, int | str) else None)
 
     def _check_kind(self, kind: Any) -> None:
         if isinstance(kind, str) and kind in AREAS:
             return
-        leave_out = f"leave it out with {format_override('data.skip_shapes', [*self.skip, str(kind)])}"
+        leave_out = f"leave it out with {format_override(f'{self.section}.skip_shapes', [*self.skip, str(kind)])}"
         if not isinstance(kind, str) or kind not in LINES:
             raise ShapeError(f"shape type {kind!r} is not supported. Valid: {', '.join(POINT_COUNTS)}. Redraw it, or {leave_out}.")
         if self.line_px is None:
-            raise ShapeError(f"a {kind} covers no area. Set data.line_px=3 to draw lines and points 3 pixels wide, or {leave_out}.")
+            raise ShapeError(
+                f"a {kind} covers no area. Set {self.section}.line_px=3 to draw lines and points 3 pixels wide, or {leave_out}."
+            )
 
     def _check_inside(self, points: np.ndarray, size: tuple[int, int]) -> None:
         height, width = size
@@ -125,51 +129,34 @@ class ShapeRules:
             x, y = points[outside.argmax()]
             raise ShapeError(
                 f"point ({x:g}, {y:g}) lies {outside.max():.1f} pixels outside the image of {width}x{height} (W x H), more than "
-                f"data.clip_px={self.clip_px:g}. Redraw it, or increase data.clip_px."
+                f"{self.section}.clip_px={self.clip_px:g}. Redraw it, or increase {self.section}.clip_px."
             )
 
-    def _unknown_label(self, label: str) -> str:
+    def unknown_label(self, label: str) -> str:
+        """Error text for an unknown label, with a suggestion."""
         similar = did_you_mean(label, self.ids)
         target = similar.split("'")[1] if similar else "ignore"
         if _HYDRA_KEY.fullmatch(label):
-            entry = format_override("data.names", self.names | {label.strip(): target})
+            entry = format_override(f"{self.section}.names", self.names | {label.strip(): target})
         else:
             entry = f"an entry {label.strip()!r}: {target} in 'names' in the data set's YAML"
         return f"the label {unknown_class_error(label, tuple(self.ids))} Correct the file, or map the label to a class, such as {entry}."
 
 
-def draw(label: np.ndarray, shape: Shape, line_px: int | None) -> None:
-    """Draw a shape into a label map (H, W) in place."""
-    import cv2
+def find_label(label: Any, ids: Mapping[str, int]) -> str | None:
+    """Find the key of ``ids`` that a label means.
 
-    height, width = label.shape
-    pixels = np.clip(np.floor(shape.points), 0, (width - 1, height - 1)).astype(np.int32)
-    if shape.bitmap is not None:
-        _draw_bitmap(label, shape)
-    elif shape.kind == "circle":
-        radius = float(np.hypot(*(shape.points[1] - shape.points[0])))
-        cv2.circle(label, pixels[0].tolist(), round(radius), shape.train_id, thickness=-1)
-    elif shape.kind == "rectangle" and len(pixels) == 2:
-        (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
-        label[top : bottom + 1, left : right + 1] = shape.train_id
-    elif shape.kind in LINES:
-        pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (line_px or 1,) * 2)
-        thin = np.zeros(label.shape, np.uint8)
-        thin[pixels[:, 1], pixels[:, 0]] = 1
-        if shape.kind in ("line", "linestrip"):
-            cv2.polylines(thin, [pixels], False, 1)
-        label[cv2.dilate(thin, pen) > 0] = shape.train_id  # OpenCV draws a line of thickness 3 five pixels wide
-    else:
-        cv2.fillPoly(label, [pixels], shape.train_id)
-
-
-def _draw_bitmap(label: np.ndarray, shape: Shape) -> None:
-    assert shape.bitmap is not None
-    left, top = np.floor(shape.points[0]).astype(int)
-    rows, columns = np.nonzero(shape.bitmap)
-    rows, columns = rows + top, columns + left
-    inside = (rows >= 0) & (rows < label.shape[0]) & (columns >= 0) & (columns < label.shape[1])
-    label[rows[inside], columns[inside]] = shape.train_id
+    Blanks around it are ignored, and so is its case if no other key differs in case alone.
+    """
+    if isinstance(label, int) and not isinstance(label, bool):
+        label = str(label)
+    if not isinstance(label, str):
+        return None
+    label = label.strip()
+    if label in ids:
+        return label
+    alike = [name for name in ids if name.casefold() == label.casefold()]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _bitmap(text: Any, points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,45 @@
+"""Checks of the paths of a conversion before any file is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from segzoo.config.presets import preset_names
+from segzoo.io import file_name
+from segzoo.types import PlainMapping
+
+
+def conversion_errors(config: PlainMapping) -> list[str]:
+    """List the errors in the paths and the title of ``action=convert``.
+
+    Args:
+        config: the configuration of tools/dataset.py.
+    """
+    action, errors = config.get("action"), []
+    if config.get("data") is not None:
+        errors.append("data=: action=convert creates a data set. Omit data=.")
+    if not isinstance(action, Mapping) or not isinstance(source := action.get("source"), str):
+        return errors  # reported with the type
+    top, out = Path(source).expanduser(), config.get("out")
+    if not top.exists():
+        errors.append(f"action.source={source}: there is no such file or folder (relative to {os.path.basename(os.getcwd())}/).")
+    root = action.get("image_root")
+    if isinstance(root, str) and not Path(root).expanduser().is_dir():
+        errors.append(f"action.image_root={root}: there is no such folder (relative to {os.path.basename(os.getcwd())}/).")
+    if isinstance(out, str):
+        written, read = Path(out).resolve(), top.resolve()
+        if read == written or read in written.parents or written in read.parents:
+            errors.append(
+                f"out={out}: lies in action.source={source}, or contains it. Set another out: originals are never touched."
+            )
+    title = conversion_title(source, action.get("title"))
+    if title in preset_names("data"):
+        errors.append(f"the title {title!r} is that of another data set, which data={title} means. Set action.title=my_{title}.")
+    return errors
+
+
+def conversion_title(source: str, title: object) -> str:
+    """Name of a converted data set, by default that of its source."""
+    return file_name(title if isinstance(title, str) else Path(source).expanduser().resolve().stem)

@@ -1,0 +1,1 @@
+"""Annotations of other tools, and their conversion to index masks."""

@@ -1,0 +1,113 @@
+"""JSON files of LabelMe and X-AnyLabeling."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segzoo.data.annotations.image_finder import ImageFinder
+from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Region, true_flags
+from segzoo.data.datasets.labelme import is_labelme_4, read_record
+from segzoo.data.file_index import list_files
+from segzoo.data.image_io import printable
+from segzoo.data.splits import Split, split_of
+from segzoo.types import DataError, PlainDict
+
+
+def read_labelme(source: Path, finder: ImageFinder) -> Annotations:
+    """Read one LabelMe file, or all below a folder.
+
+    The image of a file has its name, or else that of its ``imagePath``, or is embedded.
+    """
+    found = Annotations()
+    paths = [source] if source.is_file() else [source / name for name in list_files(source) if name.lower().endswith(".json")]
+    for path in paths:
+        try:
+            record = read_record(path)
+        except DataError as error:
+            found.errors.append(str(error))
+            continue
+        split = split_of(*(part.name for part in path.relative_to(source).parents)) if path != source else None
+        found.images.append(_read_image(path, record, finder, split, found.notes))
+    found.unlabeled = [
+        (image, split_of(*(part.name for part in image.parents))) for image in finder.images if image not in finder.used
+    ]
+    return found
+
+
+def _read_image(path: Path, record: PlainDict, finder: ImageFinder, split: Split | None, notes: list[str]) -> AnnotatedImage:
+    height, width, name = record.get("imageHeight"), record.get("imageWidth"), record.get("imagePath")
+    image, problem = None, ""
+    try:
+        image = _find(path, name if isinstance(name, str) else "", finder, split, notes)
+    except DataError as error:
+        problem = str(error)
+    embedded = isinstance(record.get("imageData"), str) and image is None
+    return AnnotatedImage(
+        path,
+        path.stem,
+        partial(embedded_image, path) if embedded else image,
+        _regions(record["shapes"]),
+        size=(height, width) if isinstance(height, int) and isinstance(width, int) else None,
+        label_orientation="upright" if is_labelme_4(record) else None,
+        split=split,
+        flags=true_flags(record.get("flags")),
+        problem="" if embedded else problem,
+    )
+
+
+def _find(path: Path, name: str, finder: ImageFinder, split: Split | None, notes: list[str]) -> Path:
+    """Find the image of a LabelMe file.
+
+    Raises:
+        DataError: there is none, or several fit.
+    """
+    try:
+        image = finder.find_stem(path.stem, path.parent, split)
+    except DataError as error:
+        if not name:
+            raise
+        try:
+            return finder.find(name, path.parent, split)
+        except DataError:
+            raise error from None
+    if name and Path(name.replace("\\", "/")).stem != image.stem:
+        notes.append(f"{printable(path)}: names the image {printable(name)!r}; {printable(image)}, which has its name, was used.")
+    return image
+
+
+def embedded_image(path: Path) -> bytes:
+    """Decode the image that a LabelMe file embeds.
+
+    Raises:
+        DataError: it is not base64 text.
+    """
+    try:
+        return base64.b64decode(read_record(path)["imageData"], validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{printable(path)}: the embedded image is not base64 text. Save it with LabelMe again.") from error
+
+
+def _regions(shapes: list[Any]) -> tuple[Region, ...]:
+    """Group the shapes of a file to regions.
+
+    Shapes with the same label and ``group_id`` are one object, in place of the first.
+    """
+    objects: dict[object, list[tuple[int, Any]]] = {}
+    for number, shape in enumerate(shapes, 1):
+        group = shape.get("group_id") if isinstance(shape, dict) else None
+        key = (str(shape.get("label")).strip(), group) if isinstance(group, int | str) else number
+        objects.setdefault(key, []).append((number, shape))
+    regions = []
+    for parts in objects.values():
+        numbers, own = zip(*parts, strict=True)
+        name = f"shape{'s' if len(numbers) > 1 else ''} {' and '.join(map(str, numbers))}"
+        label = own[0].get("label") if isinstance(own[0], dict) else None
+        flags = dict.fromkeys(flag for shape in own if isinstance(shape, dict) for flag in true_flags(shape.get("flags")))
+        regions.append(Region(name, label, shapes=own, flags=tuple(flags), count=len(own)))
+    return tuple(regions)

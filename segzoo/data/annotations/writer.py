@@ -1,0 +1,233 @@
+"""Index masks, images, lists and YAML of a converted data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from segzoo.data.annotations.rasterize import Drawn, DrawSettings, draw_image, read_mask_file
+from segzoo.data.annotations.regions import AnnotatedImage
+from segzoo.data.checks.label_survey import count_labels
+from segzoo.data.image_io import printable, read_bytes, read_header
+from segzoo.data.splits import SPLITS, Split
+from segzoo.image_decoder import FORMATS, MAX_PIXELS, ImageError, decode_rgb, open_image
+from segzoo.io import write_atomically, write_text
+from segzoo.progress import with_progress
+from segzoo.registry import ConfigError
+from segzoo.types import DataError
+from segzoo.visualization.label_png import write_label_png
+from segzoo.visualization.palette import Color
+
+IMAGES, MASKS, CONF = "images", "labels", "conf"  # folders of the converted data set
+MARKER = ".converted"  # in folders that a conversion has written, which another one may replace
+ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp", "PPM": ".ppm"}
+Placement = Literal["copy", "link"]
+
+
+@dataclass
+class Converted:
+    """Result for one image.
+
+    Attributes:
+        image: the image and its annotations.
+        stem: its name in the converted data set.
+        errors: its errors, one line each.
+        drawn: its label map, whose pixels are counted in ``pixels``; None if the image was left out.
+        pixels: number of pixels by train id.
+    """
+
+    image: AnnotatedImage
+    stem: str
+    errors: list[str] = field(default_factory=list)
+    drawn: Drawn | None = None
+    pixels: dict[int, int] = field(default_factory=dict)
+
+
+def claim_folders(out: Path) -> None:
+    """Remove an earlier conversion, and create the folders anew.
+
+    Raises:
+        ConfigError: ``out`` holds files under these names that no conversion has written.
+    """
+    folders, lists = [out / name for name in (IMAGES, MASKS, CONF)], [out / f"{split}.txt" for split in SPLITS]
+    is_own = any((folder / MARKER).is_file() and not folder.is_symlink() for folder in folders)
+    foreign = [folder for folder in folders if os.path.lexists(folder) and not (is_own and (folder / MARKER).is_file())]
+    foreign += [] if is_own else [path for path in lists if os.path.lexists(path)]
+    if foreign:
+        raise ConfigError(
+            f"out={out}: {printable(foreign[0])} was not written by action=convert. Set another out: originals are never touched."
+        )
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        (folder / MARKER).touch()
+    for path in lists:
+        path.unlink(missing_ok=True)
+
+
+def write_images(
+    images: Sequence[AnnotatedImage], out: Path, settings: DrawSettings, palette: Sequence[Color], placement: Placement
+) -> list[Converted]:
+    """Write masks and images on all cores.
+
+    An image that cannot be converted is left out, and its errors say why.
+    """
+    stems = unique_stems(images)
+
+    def convert(number: int) -> Converted:
+        return _write_image(Converted(images[number], stems[number]), out, settings, palette, placement)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(convert, range(len(images)))
+        return list(with_progress(results, len(images), "images", "converting"))
+
+
+def _write_image(
+    converted: Converted, out: Path, settings: DrawSettings, palette: Sequence[Color], placement: Placement
+) -> Converted:
+    image = converted.image
+    try:
+        if image.problem or image.image is None:
+            raise DataError(f"{printable(image.source)}: {image.problem}")
+        if isinstance(image.image, Path):
+            data, ending = None, image.image.suffix
+            size, orientation = read_header(image.image)
+        else:
+            data = image.image()
+            size, orientation, ending = _decode(data, image)
+        drawn = (read_mask_file if image.mask else draw_image)(image, size, orientation, settings)
+    except DataError as error:
+        converted.errors.append(str(error))
+        return converted
+    converted.errors += drawn.errors
+    if drawn.is_usable:
+        place_image(image.image if data is None else data, out / IMAGES / f"{converted.stem}{ending}", placement)
+        write_label_png(out / MASKS / f"{converted.stem}.png", drawn.label, palette)
+        converted.pixels = count_labels(drawn.label)
+        drawn.label = np.empty(0)  # not needed any more
+        converted.drawn = drawn
+    return converted
+
+
+def _decode(data: bytes, image: AnnotatedImage) -> tuple[tuple[int, int], int, str]:
+    """Size, orientation and extension of an embedded image."""
+    try:
+        form = open_image(data, FORMATS, MAX_PIXELS).format
+        pixels, orientation = decode_rgb(data)
+    except ImageError as error:
+        raise DataError(f"{printable(image.source)}: its embedded image {error}") from error
+    return (pixels.shape[0], pixels.shape[1]), orientation, ENDINGS[str(form)]
+
+
+def place_image(image: Path | bytes | Callable, path: Path, placement: Placement) -> None:
+    """Copy an image, or link to it, without touching the original."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(image, Path) and placement == "link":
+        path.unlink(missing_ok=True)
+        path.symlink_to(image.resolve())
+        return
+    data = read_bytes(image) if isinstance(image, Path) else image
+    write_atomically(path, lambda file: file.write(data), durable=False)  # type: ignore[arg-type]
+
+
+def unique_stems(images: Sequence[AnnotatedImage]) -> list[str]:
+    """Name images by their path below the folder that all share.
+
+    The extension is dropped, unless another image has the same name otherwise.
+    """
+    paths = [image.image if isinstance(image.image, Path) else image.source.with_suffix("") for image in images]
+    if not paths:
+        return []
+    top = Path(os.path.commonpath([path.parent for path in paths]))
+    stems = [path.relative_to(top).with_suffix("").as_posix() for path in paths]
+    counts = Counter(stems)
+    return [f"{stem}_{path.suffix[1:]}" if counts[stem] > 1 else stem for stem, path in zip(stems, paths, strict=True)]
+
+
+def assign_splits(converted: Sequence[Converted], lists: Mapping[Split, Sequence[str]]) -> tuple[dict[Split, list[str]], list[str]]:
+    """Collect the stems of each split.
+
+    Lists decide, or else what the format tells.
+
+    Args:
+        converted: the images, of which those left out are ignored.
+        lists: entries of the source's lists, which name images without their extension.
+
+    Returns:
+        Stems by split, and notes. Without both train and val there is none.
+    """
+    notes: list[str] = []
+    splits: dict[Split, list[str]] = {"train": [], "val": [], "test": []}
+    written = [entry for entry in converted if entry.drawn is not None]
+    if lists:
+        stem_of = _stems_by_end([entry.stem for entry in written])
+        for split, names in lists.items():
+            splits[split] = [stem_of[name] for name in names if name in stem_of]
+            if missing := [name for name in names if name not in stem_of]:
+                notes.append(
+                    f"{len(missing)} of {len(names)} names in the list of {split} were not converted: {', '.join(missing[:3])}."
+                )
+    else:
+        for entry in written:
+            if entry.image.split:
+                splits[entry.image.split].append(entry.stem)
+    found: dict[Split, list[str]] = {split: stems for split, stems in splits.items() if stems}
+    if found and not {"train", "val"} <= found.keys():
+        notes.append(f"only the split {' and '.join(found)} was found, so data.val_ratio separates train from val.")
+        return {}, notes
+    if found and (others := len(written) - sum(map(len, found.values()))):
+        notes.append(f"{others} images belong to no split: they are in no list.")
+    return found, notes
+
+
+def _stems_by_end(stems: Sequence[str]) -> dict[str, str]:
+    """Map stems, and unique ends of their paths, to stems."""
+    ends: dict[str, list[str]] = {}
+    for stem in stems:
+        parts = stem.split("/")
+        for start in range(1, len(parts)):
+            ends.setdefault("/".join(parts[start:]), []).append(stem)
+    return {end: found[0] for end, found in ends.items() if len(found) == 1} | {stem: stem for stem in stems}
+
+
+def write_description(
+    out: Path, title: str, comment: str, classes: Sequence[str], palette: Sequence[Color], splits: Mapping[Split, Sequence[str]]
+) -> Path:
+    """Write the lists of the splits and the data set's YAML.
+
+    ``data=<title>`` takes the latter with ``--config-dir``.
+
+    Returns:
+        The folder for ``--config-dir``.
+    """
+    for split, stems in splits.items():
+        listed = "".join(f"{stem}\n" for stem in stems).encode("utf-8", "surrogateescape")
+        write_atomically(out / f"{split}.txt", lambda file, listed=listed: file.write(listed))
+    lines = [f"# {comment}", "defaults: [folder, _self_]", f"root: {_quote(str(out.resolve()))}", f"title: {_quote(title)}"]
+    lines += [f'images: "{IMAGES}/{{stem}}.*"', f'labels: "{MASKS}/{{stem}}.png"']
+    lines += ['lists: "{split}.txt"'] if splits else ["val_ratio: 0.2 # images are assigned by the hash of their names"]
+    lines += ["classes:", *(f"  - {_quote(name)}" for name in classes), "palette:", *(f"  - {list(color)}" for color in palette)]
+    lines += ["label_orientation: upright"]
+    folder = out / CONF
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    write_text(folder / "data" / f"{title}.yaml", "\n".join(lines) + "\n")
+    return folder
+
+
+def _quote(text: str) -> str:
+    """Quote a string for YAML.
+
+    OmegaConf, which reads it, takes ``${`` as the beginning of an interpolation.
+    """
+    return json.dumps(re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text), ensure_ascii=False)

@@ -1,1 +1,0 @@
-"""Guess of the settings of a data set from its folder."""
