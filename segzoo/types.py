@@ -215,11 +215,12 @@ class Dataset(Images, Protocol):
 class SegmentationLoss(Protocol):
     """Training loss over all heads of a model.
 
-    The loss is divided by the weight of valid pixels, so splitting a batch does not change the gradient.
+    The loss is divided by the weight of the labels, so splitting a batch does not change the gradient. ``weight`` is a vector whose first
+    value belongs to the main head, and a sum over images.
     """
 
     def weight(self, label: Tensor, logits: Logits) -> Tensor:
-        """Compute the weight of valid pixels, one value per head."""
+        """Compute the weight of the labels, at least one value per head."""
         ...
 
     def terms(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -16,11 +16,14 @@ from torch import Tensor
 from segzoo.layers.resize import bilinear_matrix
 
 PixelLossFn = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> loss of each pixel (N, r, W)
+SumsFn = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> sums over pixels, of any shape
 CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of upsampled logits at a time: 8 MiB per copy is fastest on a CPU
 
 
-def upsample_in_chunks(logits: Tensor, size: Sequence[int], align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Upsample logits bilinearly in chunks of rows.
+def upsample_in_chunks(
+    logits: Tensor, size: Sequence[int], align_corners: bool, whole: bool = False
+) -> Iterator[tuple[slice, Tensor]]:
+    """Upsample logits bilinearly in chunks of rows, or in one if ``whole``.
 
     Yields:
         The rows of a chunk, and its logits.
@@ -29,10 +32,10 @@ def upsample_in_chunks(logits: Tensor, size: Sequence[int], align_corners: bool)
         (N, K, h, w) -> (N, K, r, W)
     """
     images, classes, height, width = logits.shape
-    vertical = bilinear_matrix(height, size[0], align_corners).to(logits.device)
-    horizontal = bilinear_matrix(width, size[1], align_corners).to(logits.device).T.contiguous()
+    vertical = bilinear_matrix(height, size[0], align_corners).to(logits)
+    horizontal = bilinear_matrix(width, size[1], align_corners).to(logits).T.contiguous()
     elements = CPU_ELEMENTS if logits.device.type == "cpu" else DEVICE_ELEMENTS
-    chunk_rows = max(1, elements // (images * classes * size[1]))
+    chunk_rows = size[0] if whole else max(1, elements // (images * classes * size[1]))
     for top in range(0, size[0], chunk_rows):
         rows = slice(top, min(top + chunk_rows, size[0]))
         yield rows, (vertical[rows] @ logits) @ horizontal
@@ -51,19 +54,19 @@ def chunked_pixel_loss(logits: Tensor, label: Tensor, pixel_loss: PixelLossFn, a
 class ChunkedUpsampleLoss(torch.autograd.Function):
     """Sum of a pixel loss over logits upsampled to label size.
 
-    The gradient is computed in the forward pass.
+    The gradient is computed in the forward pass. With ``whole``, the loss may be any function of all pixels together.
 
     Shapes:
         logits (N, K, h, w), label (N, H, W) -> scalar
     """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, label: Tensor, pixel_loss: PixelLossFn, align_corners: bool) -> Tensor:
+    def forward(ctx, logits: Tensor, label: Tensor, pixel_loss: PixelLossFn, align_corners: bool, whole: bool = False) -> Tensor:
         needs_grad = ctx.needs_input_grad[0]
         leaf = logits.detach().requires_grad_(needs_grad)
         total = logits.new_zeros(())
         with torch.set_grad_enabled(needs_grad):
-            for rows, upsampled in upsample_in_chunks(leaf, label.shape[1:], align_corners):
+            for rows, upsampled in upsample_in_chunks(leaf, label.shape[1:], align_corners, whole):
                 loss = pixel_loss(upsampled, label[:, rows]).sum()
                 if needs_grad:
                     loss.backward()
@@ -74,5 +77,32 @@ class ChunkedUpsampleLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return grad_outputs[0] * ctx.saved_tensors[0], None, None, None, None
+
+
+class ChunkedUpsampleSums(torch.autograd.Function):
+    """Sums over the pixels of logits upsampled to label size.
+
+    Unlike a loss, a function of the sums has a gradient only once all chunks are known, so the backward pass upsamples them again.
+
+    Shapes:
+        logits (N, K, h, w), label (N, H, W) -> the shape of the sums
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, label: Tensor, sums: SumsFn, align_corners: bool) -> Tensor:
+        ctx.save_for_backward(logits, label)
+        ctx.sums, ctx.align_corners = sums, align_corners
+        chunks = upsample_in_chunks(logits, label.shape[1:], align_corners)
+        return torch.stack([sums(upsampled, label[:, rows]) for rows, upsampled in chunks]).sum(0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        return grad_outputs[0] * ctx.saved_tensors[0], None, None, None
+        logits, label = ctx.saved_tensors
+        leaf = logits.detach().requires_grad_()
+        with torch.enable_grad(), torch.autocast(logits.device.type, enabled=False):
+            for rows, upsampled in upsample_in_chunks(leaf, label.shape[1:], ctx.align_corners):
+                (ctx.sums(upsampled, label[:, rows]) * grad_outputs[0]).sum().backward()
+        return leaf.grad, None, None, None  # type: ignore[return-value]

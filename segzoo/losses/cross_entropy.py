@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segzoo.losses._base import PixelLoss, Resolution, ResolutionSetting
+from segzoo.losses._base import ClassWeights, PixelLoss, Resolution, ResolutionSetting, explicit_weights
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 
@@ -17,7 +17,7 @@ def cross_entropy(
     model_resolution: Resolution = "label",
     *,
     resolution: ResolutionSetting = "model",
-    class_weights: Annotated[tuple[float, ...], Range(0, 1e6)] | None = None,
+    class_weights: ClassWeights = None,
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
 ) -> PixelLoss:
     """Mean cross-entropy over valid pixels, plus the weighted auxiliary losses.
@@ -32,7 +32,7 @@ def cross_entropy(
         ignore: the train id to leave out.
         model_resolution: resolution of the loss in the model's paper.
         resolution: compute the loss at the label's size, at the logits' size, or as in the model's paper.
-        class_weights: one weight per class, at least 0; None: all 1.
+        class_weights: one weight per class, at least 0; ``auto``: median-frequency weights of the training set; None: all 1.
         label_smoothing: fraction of the target that is spread evenly over all classes, 0 to 1.
     """
     return PixelLoss(
@@ -40,6 +40,6 @@ def cross_entropy(
         align_corners=align_corners,
         ignore=ignore,
         resolution=model_resolution if resolution == "model" else resolution,
-        class_weights=class_weights,
+        class_weights=explicit_weights(class_weights),
         label_smoothing=label_smoothing,
     )

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from segzoo.losses._base import PixelLoss, Resolution, ResolutionSetting
+from segzoo.losses._base import ClassWeights, PixelLoss, Resolution, ResolutionSetting, explicit_weights
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
 
@@ -27,7 +27,7 @@ def ohem(
     resolution: ResolutionSetting = "model",
     threshold: Annotated[float, Range(0, 1)] = 0.7,
     min_kept: Annotated[float, Range(0, 1)] = 0.0625,
-    class_weights: Annotated[tuple[float, ...], Range(0, 1e6)] | None = None,
+    class_weights: ClassWeights = None,
 ) -> HardPixelLoss:
     """Cross-entropy of pixels whose true class has a probability below ``threshold``.
 
@@ -44,14 +44,14 @@ def ohem(
         resolution: compute the loss at the label's size, at the logits' size, or as in the model's paper.
         threshold: probability of the true class above which a pixel is easy; 1 keeps all pixels.
         min_kept: smallest fraction of each image's valid pixels to keep, hardest first.
-        class_weights: one weight per class, at least 0; None: all 1. They do not change which pixels are hard.
+        class_weights: as for ``cross_entropy``. They do not change which pixels are hard.
     """
     return HardPixelLoss(
         aux_weights=aux_weights,
         align_corners=align_corners,
         ignore=ignore,
         resolution=model_resolution if resolution == "model" else resolution,
-        class_weights=class_weights,
+        class_weights=explicit_weights(class_weights),
         threshold=threshold,
         min_kept=min_kept,
     )

@@ -22,8 +22,12 @@ CLASSES = 5
 WEIGHTS = (0.5, 2.0, 0.0, 1.0, 3.5)
 
 
+SUM = {"weights": {"cross_entropy": 1.0, "dice": 0.5, "lovasz": 2.0}}  # for the loss that has no default
+NAMES = LOSSES.names()
+
+
 def build(name="cross_entropy", /, aux=(), align_corners=False, **settings: Any):
-    return LOSSES.build(name, aux, align_corners, **settings)
+    return LOSSES.build(name, aux, align_corners, **(SUM | settings if name == "weighted_sum" else settings))
 
 
 def random_batch(images=3, size=(17, 23), small=(6, 7), heads=1, seed=0):
@@ -74,7 +78,7 @@ def test_bilinear_matrix_equals_interpolate(small, large, align_corners):
     torch.testing.assert_close(bilinear_matrix(small, large, align_corners) @ values, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "ohem"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("resolution", ["label", "logits"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_losses_of_a_split_batch_add_up(name, resolution, weights):
@@ -86,13 +90,15 @@ def test_losses_of_a_split_batch_add_up(name, resolution, weights):
     for part in (slice(0, 1), slice(1, 4)):  # the last image is mostly ignored
         total = total + loss(Logits(logits.main[part], tuple(head[part] for head in logits.aux)), label[part], weight)
     torch.testing.assert_close(total, whole)
+    assert (weight > 0).all() and loss.terms(logits, label).shape == (3,)
     for grad, expected_grad in zip(gradients(total, heads), gradients(whole, heads), strict=True):
         torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-7)
+        assert grad.any()
     part_weights = [loss.weight(label[part], Logits(logits.main[:1], logits.aux)) for part in (slice(0, 1), slice(1, 4))]
     torch.testing.assert_close(sum(part_weights), weight)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "ohem"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("resolution", ["label", "logits"])
 def test_a_fully_ignored_batch_gives_a_connected_zero(name, resolution):
     logits, label = random_batch(heads=2)
@@ -109,9 +115,10 @@ def test_the_scale_of_class_weights_cancels():
     torch.testing.assert_close(build(class_weights=small)(logits, label), build(class_weights=WEIGHTS)(logits, label))
 
 
-def test_a_batch_of_classes_with_weight_zero():
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_classes_with_weight_zero(name):
     logits, label = random_batch()
-    loss = build(class_weights=(0.0,) * 4 + (1.0,))(logits, torch.zeros_like(label))
+    loss = build(name, class_weights=(0.0,) * 4 + (1.0,))(logits, torch.zeros_like(label))
     loss.backward()
     assert loss.item() == 0 and logits.main.grad is not None and not logits.main.grad.any()
 
@@ -186,14 +193,17 @@ def test_ohem_equals_its_definition(monkeypatch, resolution, threshold, min_kept
         torch.testing.assert_close(gradients(loss, logits.main)[0], gradients(expected, logits.main)[0], rtol=1e-4, atol=1e-7)
 
 
-def test_fp32_under_autocast_and_no_graph_without_gradients():
+@pytest.mark.parametrize("name", NAMES)
+def test_fp32_under_autocast_and_no_graph_without_gradients(name):
     logits, label = random_batch()
-    loss = build()
+    loss = build(name)
     half = Logits(logits.main.bfloat16())
     with torch.autocast("cpu", torch.bfloat16):
         autocast_loss = loss(half, label)
+        (grad,) = gradients(autocast_loss, half.main)
     assert autocast_loss.dtype == torch.float32
-    torch.testing.assert_close(autocast_loss, loss(Logits(half.main.float()), label))
+    expected = loss(Logits(half.main.float()), label)
+    assert torch.equal(autocast_loss, expected) and torch.equal(grad, gradients(expected, half.main)[0])
     with torch.no_grad():
         value = loss(logits, label)
     assert not value.requires_grad
