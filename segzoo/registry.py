@@ -236,6 +236,7 @@ def _nearest_literal(value: object, annotation: Any) -> str:
 BACKBONES = Registry("backbone", "segzoo.backbones")
 MODELS = Registry("model", "segzoo.models")
 DATA = Registry("data", "segzoo.data.datasets")
+SAMPLERS = Registry("sampler", "segzoo.data.balance.samplers")
 AUGMENTS = Registry("augment", "segzoo.transforms.augment")
 LOSSES = Registry("loss", "segzoo.losses")
 OPTIMS = Registry("optim", "segzoo.optim.optimizers")

@@ -84,11 +84,13 @@ class Sample(NamedTuple):
         image: RGB, (H, W, 3) uint8.
         label: train ids, (H, W) uint8 or uint16.
         name: identifies the image in messages.
+        focus: pixel (row, column) that a crop should contain, or None.
     """
 
     image: np.ndarray
     label: np.ndarray
     name: str
+    focus: tuple[int, int] | None = None
 
 
 class Batch(NamedTuple):

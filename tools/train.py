@@ -32,7 +32,7 @@ def train(job: Job) -> dict[str, Any]:
         with open_run_distributed(dist, "train", job.title, job.recorded, **run_location(job)) as run_dir:
             if run_dir.finished:
                 return run_dir.result
-            components = build_training(job.config, job.recorded)
+            components = build_training(job.config, job.recorded, dist=dist)
             resolve_keep_ratio(components, run_dir.path, dist, **job.arguments["resolve_keep_ratio"])
             overview = _print_overview(job, components) if dist.is_main else {}
             result = loop.train(components, run_dir, TrainingSettings(**job.arguments["TrainingSettings"]), dist) | overview

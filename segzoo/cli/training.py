@@ -39,19 +39,27 @@ def run_location(job: Job) -> PlainDict:
 def check_data(job: Job, components: TrainingComponents) -> list[str]:
     """Check the files of both splits before the first step.
 
+    Prints the shares of the classes in the training set.
+
     Returns:
         Remarks on them, one line each.
 
     Raises:
         DataError: names every error.
     """
+    from segzoo.data.balance.report import class_shares, imbalance_note
     from segzoo.data.checks.check import check_splits
     from segzoo.models._base import MIN_INPUT
 
     splits = {"train": components.train_set, "val": components.val_set}
     is_cropped = job.config["augment"].get("crop") is not None
     reports = check_splits(splits, {"train": 1 if is_cropped else MIN_INPUT, "val": MIN_INPUT})
-    return [f"{split}: {line}" for split, report in reports.items() for line in report.warnings()]
+    print(f"classes in train: {class_shares(reports['train'])}", flush=True)
+    notes = [f"{split}: {line}" for split, report in reports.items() for line in report.warnings()]
+    is_balanced = job.config["loss"]["class_weights"] is not None or job.config["sampler"]["name"] != "shuffle"
+    if not is_balanced and (note := imbalance_note(reports["train"])):
+        notes.append(f"train: {note}")
+    return notes
 
 
 def run_dry(job: Job, components: TrainingComponents) -> PlainDict:

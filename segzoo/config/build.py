@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from segzoo.config.sections import section_settings
 from segzoo.data.splits import SplitOrAll
 from segzoo.registry import BACKBONES, DATA, LOSSES, MODELS, POSTS, Range
-from segzoo.types import PlainMapping
+from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.inference.protocol import PostProcessor
@@ -66,6 +67,19 @@ def build_loss(section: PlainMapping, model: SegModel, ignore: int) -> Segmentat
     return LOSSES.build(
         section["name"], model.aux_weights, model.align_corners, ignore, model.loss_resolution, **section_settings(section)
     )
+
+
+def fill_class_weights(section: PlainMapping, weights: Callable[[], tuple[float, ...] | None]) -> PlainDict:
+    """Replace ``class_weights: auto`` in a loss section and its parts.
+
+    Args:
+        section: the ``loss`` section.
+        weights: computes the weights; called only if they are needed.
+    """
+    filled = {key: fill_class_weights(value, weights) if isinstance(value, Mapping) else value for key, value in section.items()}
+    if filled.get("class_weights") == "auto":
+        filled["class_weights"] = weights()
+    return filled
 
 
 def build_post(section: PlainMapping) -> PostProcessor | None:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
-from segzoo.config.build import build_data, build_loss, build_model
+from segzoo.config.build import build_data, build_loss, build_model, fill_class_weights
 from segzoo.config.from_weights import choose_normalization
 from segzoo.config.sections import section_settings
-from segzoo.registry import AUGMENTS, DISTILLS, INITS, MIXES, OPTIMS, PRUNERS, SCHEDULES
-from segzoo.types import PlainMapping
+from segzoo.registry import AUGMENTS, DISTILLS, INITS, MIXES, OPTIMS, PRUNERS, SAMPLERS, SCHEDULES
+from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from segzoo.data.balance.sampling import Sampler
+    from segzoo.distributed import Distributed
     from segzoo.models._base import SegModel
     from segzoo.training.components import TrainingComponents
-    from segzoo.types import DatasetInfo
+    from segzoo.types import Dataset, DatasetInfo
 
 
 def build_training(
-    config: PlainMapping, recorded: PlainMapping, model: SegModel | None = None, widths: Mapping[str, int] | None = None
+    config: PlainMapping,
+    recorded: PlainMapping,
+    model: SegModel | None = None,
+    widths: Mapping[str, int] | None = None,
+    dist: Distributed | None = None,
 ) -> TrainingComponents:
     """Build everything that a training needs.
 
@@ -29,6 +38,10 @@ def build_training(
         recorded: the same with environment interpolations unresolved, as written into checkpoints.
         model: a loaded model to train instead of a new one.
         widths: output channels of its layers that pruning changed. None takes those that the ``init`` section changes.
+        dist: the ranks that train together; None: this process alone.
+
+    Raises:
+        DataError: labels that class weights or a sampler need are invalid.
     """
     import torch
 
@@ -44,6 +57,7 @@ def build_training(
     recorded = {**recorded, "data": {**recorded["data"], **{key: data[key] for key in ("mean", "std") if key in data}}}
     train_set, val_set = build_data(config["data"], "train"), build_data(config["data"], "val")
     info = train_set.info
+    loss, sampler = _balance_classes(config, train_set, dist)
     if model is None:
         model = build_model(config, info.num_classes)
     model.info = info
@@ -57,15 +71,36 @@ def build_training(
         train_set=train_set,
         val_set=val_set,
         augment=AUGMENTS.build(config["augment"]["name"], info, **section_settings(config["augment"])),
-        loss=build_loss(config["loss"], model, info.ignore),
+        loss=build_loss(loss, model, info.ignore),
         make_optimizer=lambda net: OPTIMS.build(optim["name"], net, **section_settings(optim)),
         make_schedule=lambda total_steps: SCHEDULES.build(schedule["name"], total_steps, **section_settings(schedule)),
         info=info,
-        config=dict(recorded),
+        config={**recorded, "loss": loss},
+        sampler=sampler,
         mix=MIXES.build(config["mix"]["name"], **section_settings(config["mix"])),
         pruner=PRUNERS.build(config["pruner"]["name"], **section_settings(config["pruner"])),
         distill=DISTILLS.build(config["distill"]["name"], _load_teacher, info, **section_settings(config["distill"])),
         widths=widths,
+    )
+
+
+def _balance_classes(config: PlainMapping, train_set: Dataset, dist: Distributed | None) -> tuple[PlainDict, Sampler | None]:
+    """Fill in automatic class weights of the loss and build the sampler.
+
+    Rank 0 counts the classes of the training set, at most once and only if one of them needs that.
+    """
+    from segzoo.data.balance.class_counts import count_classes
+    from segzoo.data.balance.class_weights import automatic_class_weights
+    from segzoo.distributed import SINGLE_PROCESS
+
+    @cache
+    def class_counts() -> np.ndarray:
+        return (dist or SINGLE_PROCESS).run_on_rank0(lambda: count_classes(train_set))
+
+    sampler = config["sampler"]
+    return (
+        fill_class_weights(config["loss"], lambda: automatic_class_weights(class_counts())),
+        SAMPLERS.build(sampler["name"], class_counts, **section_settings(sampler)),
     )
 
 

@@ -6,11 +6,11 @@ as the number of bins, or a width that only ResNets have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from segzoo.checkpoints.paths import is_published
-from segzoo.config.build import build_data, build_loss, build_meta_model
+from segzoo.config.build import build_data, build_loss, build_meta_model, fill_class_weights
 from segzoo.config.from_weights import choose_normalization, has_unit_scale
 from segzoo.config.sections import section_settings
 from segzoo.messages import format_override, unknown_name_error
@@ -46,9 +46,9 @@ def check_training(config: PlainMapping) -> tuple[list[str], SegModel | None]:
     _collect_errors(lambda: AUGMENTS.build(augment["name"], info, **section_settings(augment)), "augment", errors)
     _collect_errors(lambda: SCHEDULES.build(schedule["name"], steps, **section_settings(schedule)), "schedule", errors)
     _collect_errors(lambda: _check_published(config["init"].get("ckpt")), "init", errors)
-    errors += _class_weight_errors(config, info)
+    errors += _class_weight_errors(config["loss"], info)
     if model is not None:
-        _collect_errors(lambda: build_loss(config["loss"], model, info.ignore), "loss", errors)
+        _collect_errors(lambda: build_loss(fill_class_weights(config["loss"], lambda: None), model, info.ignore), "loss", errors)
         _collect_errors(lambda: OPTIMS.build(optim["name"], model, **section_settings(optim)), "optim", errors)
         _collect_errors(lambda: _check_pruner(config, model), "pruner", errors)
         errors += _runtime_errors(config)
@@ -137,6 +137,10 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
             "data.mean and data.std are on the scale 0 to 1, but images have 0 to 255. Set "
             f"{format_override('data.mean', mean)} {format_override('data.std', std)}."
         )
+    if config["sampler"]["name"] == "rare_class" and config["augment"].get("crop") is None:
+        warnings.append(
+            "sampler=rare_class draws whole images, as augment.crop is null. Set 'augment.crop=[H,W]' to crop around pixels."
+        )
     pretrained = config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
     if pretrained or model.backbone.trains_from_scratch:
         return warnings
@@ -169,16 +173,21 @@ def _device_errors(config: PlainMapping) -> list[str]:
     return []
 
 
-def _class_weight_errors(config: PlainMapping, info: DatasetInfo) -> list[str]:
-    weights = config["loss"].get("class_weights")
-    if weights is not None and not any(weights):
-        return ["loss.class_weights are all 0, so there is no loss. Give a weight above 0 to at least one class."]
-    if weights is None or len(weights) == info.num_classes:
-        return []
-    names = ", ".join(info.classes)
-    return [
-        f"loss.class_weights has {len(weights)} values, data={info.name} has {info.num_classes} classes ({names}). Give one weight per class."
-    ]
+def _class_weight_errors(section: PlainMapping, info: DatasetInfo, path: str = "loss") -> list[str]:
+    """Check the class weights of a loss and of its parts."""
+    errors = []
+    for key, weights in section.items():
+        if isinstance(weights, Mapping):
+            errors += _class_weight_errors(weights, info, f"{path}.{key}")
+        elif key == "class_weights" and isinstance(weights, list | tuple):
+            if not any(weights):
+                errors.append(f"{path}.class_weights are all 0, so there is no loss. Give a weight above 0 to at least one class.")
+            elif len(weights) != info.num_classes:
+                errors.append(
+                    f"{path}.class_weights has {len(weights)} values, data={info.name} has {info.num_classes} classes "
+                    f"({', '.join(info.classes)}). Give one weight per class."
+                )
+    return errors
 
 
 def _size_errors(config: PlainMapping, model: SegModel) -> list[str]:

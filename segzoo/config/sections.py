@@ -18,6 +18,7 @@ from segzoo.registry import (
     POSTS,
     PRUNERS,
     RUNTIMES,
+    SAMPLERS,
     SCHEDULES,
     Registry,
 )
@@ -27,6 +28,7 @@ SECTIONS: dict[str, Registry] = {
     "model": MODELS,
     "backbone": BACKBONES,
     "data": DATA,
+    "sampler": SAMPLERS,
     "augment": AUGMENTS,
     "mix": MIXES,
     "loss": LOSSES,

@@ -1,40 +1,29 @@
 """Batches for training and evaluation from one deterministic stream of samples.
 
-Neither the number of workers nor a restart changes the stream. Position p of the training stream is image
-``permutation(seed, p // n)[p % n]``, augmented with a seed derived from (seed, epoch, index). A run that resumes at step 1000
-therefore starts reading there and opens no earlier image again.
+Neither the number of workers nor a restart changes the stream. The image at position p of the training stream and the seed of its
+augmentation depend on p and the seed of the run alone, see ``segzoo.data.balance.sampling``. A run that resumes at step 1000 therefore
+starts reading there and opens no earlier image again.
 """
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import itertools
 import signal
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from segzoo.data.balance.sampling import Draw, Sampler, Shuffle, focus_on
 from segzoo.data.collate import check_sample, collate
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
-Draw = tuple[int, int]  # (epoch, index in the data set)
 BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-
-
-def derive_seed(*numbers: int) -> int:
-    """Derive a 64-bit seed from integers.
-
-    The result is the same on every machine and in every version, and depends on the order and on every digit.
-    """
-    text = "/".join(str(int(number)) for number in numbers)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def train_batches(
@@ -49,6 +38,7 @@ def train_batches(
     images_seen: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    sampler: Sampler | None = None,
 ) -> BatchStream:
     """Training batches of one rank for steps ``start`` to ``stop``.
 
@@ -66,6 +56,7 @@ def train_batches(
             endless.
         images_seen: positions of the sample stream before step 0, consumed earlier in the run with another batch size.
         rank, world_size: rank of this process and number of processes.
+        sampler: chooses the image of each position. None draws each image once per epoch.
 
     Returns:
         An iterator whose workers end when it is exhausted, garbage-collected or closed with ``close()``.
@@ -86,8 +77,9 @@ def train_batches(
         raise ValueError(f"expected rank < world_size and start <= stop, got {rank=} {world_size=} {start=} {stop=}")
     if len(dataset) == 0:
         raise DataError(f"data set {dataset.info.name!r} has no training sample; check its root and its list of files")
-    draws = _BatchSampler(len(dataset), batch_size, seed, start, stop, images_seen, rank, world_size)
-    return BatchStream(_Reader(dataset, augment, seed), draws, workers)
+    sampler = sampler or Shuffle(len(dataset))
+    draws = _BatchSampler(sampler, batch_size, seed, start, stop, images_seen, rank, world_size)
+    return BatchStream(_Reader(dataset, augment), draws, workers)
 
 
 def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world_size: int = 1) -> BatchStream:
@@ -103,8 +95,8 @@ def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world_size: i
     _check_minimums(workers=(workers, 0), world_size=(world_size, 1), rank=(rank, 0))
     if rank >= world_size:
         raise ValueError(f"expected rank < world_size, got {rank=} {world_size=}")
-    draws = [[(0, index)] for index in range(rank, len(dataset), world_size)]
-    return BatchStream(_Reader(dataset, None, 0), draws, workers)
+    draws = [[Draw(index, seed=0)] for index in range(rank, len(dataset), world_size)]
+    return BatchStream(_Reader(dataset, None), draws, workers)
 
 
 class BatchStream(Iterator[Batch]):
@@ -166,14 +158,14 @@ def _close_all() -> None:
 
 
 class _BatchSampler:
-    """Sampler of the (epoch, index) pairs of each batch of one rank.
+    """Draws of each batch of one rank.
 
-    The permutation of an epoch is computed when the epoch begins.
+    Those of an epoch are prepared when it begins.
     """
 
     def __init__(
         self,
-        count: int,
+        sampler: Sampler,
         batch_size: int,
         seed: int,
         start: int,
@@ -182,20 +174,20 @@ class _BatchSampler:
         rank: int,
         world_size: int,
     ):
-        self.count, self.batch_size, self.seed, self.images_seen = count, batch_size, seed, images_seen
+        self.sampler, self.batch_size, self.seed, self.images_seen = sampler, batch_size, seed, images_seen
         self.start, self.stop, self.rank, self.world_size = start, stop, rank, world_size
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, order = -1, np.empty(0, int)
+        epoch, draw, length = 0, self.sampler.epoch(self.seed, 0), len(self.sampler)
         steps = itertools.count(self.start) if self.stop is None else range(self.start, self.stop)
         for step in steps:
             first = self.images_seen + (step * self.world_size + self.rank) * self.batch_size
             batch = []
             for position in range(first, first + self.batch_size):
-                if position // self.count != epoch:
-                    epoch = position // self.count
-                    order = np.random.default_rng(derive_seed(self.seed, epoch)).permutation(self.count)
-                batch.append((epoch, int(order[position % self.count])))
+                if position // length != epoch:
+                    epoch = position // length
+                    draw = self.sampler.epoch(self.seed, epoch)
+                batch.append(draw(position % length))
             yield batch
 
 
@@ -205,17 +197,18 @@ class _Reader:
     A DataError is returned as a value, so that the main process can raise it without the worker's traceback.
     """
 
-    def __init__(self, dataset: Dataset, augment: Augment | None, seed: int):
+    def __init__(self, dataset: Dataset, augment: Augment | None):
         if isinstance(dataset, PairedDataset):
             dataset.load()  # before the workers start, which then share its memory
-        self.dataset, self.augment, self.seed = dataset, augment, seed
+        self.dataset, self.augment = dataset, augment
 
     def __getitem__(self, draw: Draw) -> tuple[Sample, int] | DataError:
-        epoch, index = draw
         try:
-            sample = self.dataset[index]
+            sample = self.dataset[draw.index]
             check_sample(sample, self.dataset.info)
-            return (self.augment(sample, derive_seed(self.seed, epoch, index)) if self.augment else sample), index
+            if draw.train_id is not None:
+                sample = focus_on(sample, draw.train_id, draw.seed)
+            return (self.augment(sample, draw.seed) if self.augment else sample), draw.index
         except DataError as error:
             return error
 

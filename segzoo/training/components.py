@@ -10,6 +10,7 @@ from typing import Annotated
 from torch import nn
 from torch.optim import Optimizer
 
+from segzoo.data.balance.sampling import Sampler
 from segzoo.data.loader import Augment
 from segzoo.device import DeviceName, PrecisionName
 from segzoo.pruning._base import Pruner
@@ -33,6 +34,8 @@ class TrainingComponents:
         make_schedule: called with the number of steps; returns ``step -> factor``, by which each group's ``base_lr`` is multiplied.
         info: classes and normalization; written into checkpoints.
         config: the plain configuration; written into checkpoints.
+        sampler: chooses the training image of each position; None draws each image once per epoch. An epoch has as many images as the
+            training set, whatever the sampler.
         mix: mixes the images of a batch; None mixes nothing.
         pruner: decides which channels are removed and when; None removes nothing.
         distill: the distillation term of the loss, or None.
@@ -48,6 +51,7 @@ class TrainingComponents:
     make_schedule: Callable[[int], Callable[[int], float]]
     info: DatasetInfo
     config: PlainDict
+    sampler: Sampler | None = None
     mix: MixBatch | None = None
     pruner: Pruner | None = None
     distill: DistillationLoss | None = None

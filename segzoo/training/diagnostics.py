@@ -122,8 +122,8 @@ class TrainingDiagnostics:
         if again:
             self._warn_once(
                 "missed",
-                f"never predicted in two consecutive evaluations: {', '.join(sorted(again))}. Increase their loss.class_weights, "
-                "try loss=ohem, or train longer.",
+                f"never predicted in two consecutive evaluations: {', '.join(sorted(again))}. Try loss.class_weights=auto, "
+                "sampler=rare_class or loss=ohem, or train longer.",
             )
 
     def _warn_once(self, topic: str, sentence: str) -> None:

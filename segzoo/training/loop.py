@@ -150,6 +150,7 @@ def _start(
         images_seen=state.images,
         rank=dist.rank,
         world_size=dist.size,
+        sampler=components.sampler,
     )
     log = open_log(run, state.step, plan.total_steps, components.config, dist)
     lr_factor = components.make_schedule(plan.total_steps)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segzoo.data.loader import derive_seed
+from segzoo.data.balance.sampling import derive_seed
 from segzoo.inference.segment import forward
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError

@@ -103,6 +103,8 @@ class StandardAugmentation:
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """Augment a sample with the random numbers of ``seed``.
 
+        The crop contains the focus of the sample, if there is one.
+
         Shapes: image (H, W, 3) uint8 -> (h, w, 3) uint8, label (H, W) -> (h, w) of the same dtype.
         """
         # one number per transform: disabling one leaves the others unchanged
@@ -111,10 +113,11 @@ class StandardAugmentation:
         crop_height, crop_width = self.crop or (height, width)
         factor = self.factors[0] + draws[0] * (self.factors[1] - self.factors[0])
         scaled = max(1, round(height * factor)), max(1, round(width * factor))
-        top = _crop_offset(scaled[0] - crop_height, draws[1])
-        left = _crop_offset(scaled[1] - crop_width, draws[2])
         angle = (2 * draws[5] - 1) * self.rotate if draws[4] < 0.5 else 0.0
         flipped = self.hflip and draws[3] < 0.5
+        row, column = _focus((height, width), scaled, angle, sample.focus)
+        top = _crop_offset(scaled[0], crop_height, draws[1], row)
+        left = _crop_offset(scaled[1], crop_width, draws[2], column)
         matrix = source_map((height, width), scaled, (crop_height, crop_width), (top, left), angle, flipped)
         padded = angle != 0 or min(scaled[0] - crop_height, scaled[1] - crop_width) < 0
         image, label = self._warp(sample, matrix, (crop_width, crop_height), padded)
@@ -172,12 +175,32 @@ def _shift(x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 
-def _crop_offset(margin: int, draw: float) -> int:
-    """Offset drawn uniformly between 0 and ``margin``.
+def _focus(
+    size: tuple[int, int], scaled: tuple[int, int], angle: float, focus: tuple[int, int] | None
+) -> tuple[int | None, int | None]:
+    """Row and column of the focus after scaling and rotation.
 
-    ``margin`` is image size minus crop size, and negative if the crop is larger.
+    A rotation may move it out of the image.
     """
-    return math.floor(draw * (abs(margin) + 1)) * (1 if margin >= 0 else -1)
+    if focus is None:
+        return None, None
+    matrix = np.vstack([source_map(size, scaled, scaled, (0, 0), angle, flipped=False), [0, 0, 1]])
+    x, y, _ = np.linalg.solve(matrix, (focus[1], focus[0], 1))
+    return round(y), round(x)
+
+
+def _crop_offset(length: int, crop: int, draw: float, focus: int | None = None) -> int:
+    """Offset of a crop drawn uniformly along one axis.
+
+    It lies between 0 and the length of the image minus that of the crop, which is negative if the crop is larger. The crop contains
+    ``focus``, even if that is outside the image.
+    """
+    margin = length - crop
+    if focus is None:
+        return math.floor(draw * (abs(margin) + 1)) * (1 if margin >= 0 else -1)
+    first, last = focus - crop + 1, focus  # offsets of crops that contain it
+    low, high = min(max(min(margin, 0), first), last), max(min(max(margin, 0), last), first)
+    return low + math.floor(draw * (high - low + 1))
 
 
 def _color_transform(color_jitter: float, blur: float) -> albumentations.Compose:

@@ -22,7 +22,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segzoo.data.loader import derive_seed, eval_batches, train_batches
+from segzoo.data.balance.sampling import derive_seed
+from segzoo.data.loader import eval_batches, train_batches
 from segzoo.registry import AUGMENTS
 from segzoo.types import DataError, DatasetInfo, Sample
 

@@ -302,8 +302,8 @@ def test_scores_do_not_depend_on_the_memory_format():
 
     class Larger(ToyData):
         def __getitem__(self, index):
-            image, label, name = super().__getitem__(index)
-            return Sample(image.repeat(4, 0).repeat(4, 1), label.repeat(4, 0).repeat(4, 1), name)
+            sample = super().__getitem__(index)
+            return Sample(sample.image.repeat(4, 0).repeat(4, 1), sample.label.repeat(4, 0).repeat(4, 1), sample.name)
 
     losses = []
     for memory_format in (torch.contiguous_format, torch.channels_last):

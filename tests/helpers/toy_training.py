@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segzoo.checkpoints.store import latest_valid
+from segzoo.data.balance.class_counts import count_classes
 from segzoo.distributed import SINGLE_PROCESS, Distributed
+from segzoo.registry import LOSSES, SAMPLERS
 from segzoo.runs.run_dir import RunDir
 from segzoo.training import loop
 from segzoo.training.components import TrainingComponents, TrainingSettings
@@ -137,6 +139,14 @@ def make_components(model: nn.Module | None = None, train_set=None, val_set=None
         info=INFO,
         config={"model": {"name": "toy"}, "data": {"label_map": {0: 255}}, "optim": {"lr": 0.05}},
     )
+
+
+def balance(components: TrainingComponents, sampler: str = "rare_class", **options: Any) -> TrainingComponents:
+    """Give a toy training a sum of losses and a sampler."""
+    weights = {"cross_entropy": 1.0, "dice": 1.0, "lovasz": 0.5}
+    components.loss = LOSSES.build("weighted_sum", (0.4,), False, weights=weights)
+    components.sampler = SAMPLERS.build(sampler, lambda: count_classes(components.train_set), **options)
+    return components
 
 
 def train(components: TrainingComponents, run: RunDir, dist: Distributed = SINGLE_PROCESS, **settings: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_training import Toy, make_components, make_run_dir, settings, train
+from toy_training import Toy, balance, make_components, make_run_dir, settings, train
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.registry import PRUNERS, ConfigError
@@ -51,7 +51,7 @@ import shutil
 from pathlib import Path
 import torch
 from dataclasses import replace
-from toy_training import SETTINGS, Toy, make_components
+from toy_training import SETTINGS, Toy, balance, make_components
 from segzoo.runs.run_dir import RunDir
 from segzoo.checkpoints.store import latest_valid
 from toy_training import train
@@ -62,7 +62,7 @@ def copy_until(source, directory, step):
     drop = lambda _, names: [n for n in names if n in ("last", "best") or n.isdigit() and int(n) > step]
     shutil.copytree(source, directory, ignore=drop)
 
-def run_job(directory, changes, norm=False, drop=0.0, pruner="", resume_of=None):
+def run_job(directory, changes, norm=False, drop=0.0, pruner="", resume_of=None, balanced=False):
     directory = Path(directory)
     if dist.is_main:
         copy_until(resume_of[0], directory, resume_of[1]) if resume_of else directory.mkdir(parents=True, exist_ok=True)
@@ -70,6 +70,8 @@ def run_job(directory, changes, norm=False, drop=0.0, pruner="", resume_of=None)
     run = RunDir(directory, latest_valid(directory)[0])
     torch.manual_seed(3)
     components = make_components(model=Toy(norm=norm, drop=drop))
+    if balanced:
+        balance(components)
     if pruner:
         from segzoo.registry import PRUNERS
         values = torch.arange(8.0) * (1 - 2 * dist.rank)  # rank 0 would prune the first filters, rank 1 the last
@@ -87,23 +89,27 @@ def train_on_two_ranks(*jobs: dict[str, Any]) -> list[str]:
     """Train on two ranks, one job after the other, and return their outputs.
 
     A job has a ``directory``, ``changes`` of the settings, and optionally ``norm`` and ``drop`` of the model, a ``pruner``, with which
-    each rank by itself would prune other channels, and ``resume_of``: another directory and the step to resume it from.
+    each rank by itself would prune other channels, ``resume_of``: another directory and the step to resume it from, and ``balanced`` to sum
+    several losses and draw images of rare classes.
     """
     return run_ranks(TRAIN.format(jobs=[{key: str(v) if isinstance(v, Path) else v for key, v in job.items()} for job in jobs]))
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("grad_accum_steps", [pytest.param(1, marks=pytest.mark.crash), 2])
-def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_accum_steps):
+@pytest.mark.parametrize(("grad_accum_steps", "balanced"), [pytest.param(1, False, marks=pytest.mark.crash), (2, False), (2, True)])
+def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_accum_steps, balanced):
     """Two ranks end with the weights of one process.
 
     Labels have different numbers of ignored pixels, so a mean of the ranks' means would differ. The model has neither batch norm nor
     dropout, whose statistics and random numbers differ between ranks.
     """
     options: dict[str, Any] = {"steps": 8, "eval_every": 4, "grad_accum_steps": grad_accum_steps}
-    outputs = train_on_two_ranks({"directory": tmp_path / "two", "changes": options | {"batch_size": 2, "workers": 0}})
+    changes = options | {"batch_size": 2, "workers": 0}
+    outputs = train_on_two_ranks({"directory": tmp_path / "two", "changes": changes, "balanced": balanced})
     torch.manual_seed(3)
     single = make_components(model=Toy(norm=False, drop=0.0))
+    if balanced:
+        balance(single)
     result = train(single, make_run_dir(tmp_path / "one"), **settings(**options, batch_size=4))
     assert {
         line.split()[1] for output in outputs for line in output.splitlines() if line[0] in "01" and len(line.split()) == 2

@@ -18,6 +18,8 @@ import torch
 from toy_training import (
     SignalingData,
     Toy,
+    ToyData,
+    balance,
     make_components,
     make_run_dir,
     read_rows,
@@ -85,6 +87,30 @@ def test_an_fp16_run_with_adam_and_accumulation_resumes_twice(tmp_path):
     assert run(tmp_path / "stopped") == expected
     last = latest_valid(tmp_path / "stopped")[0]
     assert last is not None and read_trainer(last)["scaler"]["_growth_tracker"] == 12
+
+
+@pytest.mark.parametrize(("sampler", "options"), [("rare_class", {}), ("repeat_factor", {"threshold": 1.0})])
+def test_a_run_with_a_sampler_resumes_exactly(tmp_path, sampler, options):
+    class Striped(ToyData):
+        """Toy images of which only some contain the third class."""
+
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample if index < 4 else sample._replace(label=np.where(sample.label == 2, 1, sample.label).astype(np.uint8))
+
+    class Signaling(Striped, SignalingData):
+        pass
+
+    def run(directory, train_set, workers):
+        components = make_components(train_set=Striped())
+        balance(components, sampler, **options).train_set = train_set
+        train(components, make_run_dir(tmp_path / directory), **settings(workers=workers))
+        return weights_hash(components.model), read_rows(tmp_path / directory, "train", "val")
+
+    expected = run("whole", Striped(), 0)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", Signaling(signal.SIGINT, when=26), 0)
+    assert run("stopped", Striped(), 2) == expected
 
 
 def test_a_signal_stops_an_evaluation_which_the_resumed_run_repeats(tmp_path, uninterrupted):

@@ -134,6 +134,26 @@ def test_crop_positions_are_uniform():
     assert counts[1].min() > 60 and counts[1].max() < 145  # 100 expected for each
 
 
+@given(SETTINGS, st.integers(9, 40), st.integers(9, 40), st.integers(0, 2**64 - 1), st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_crop_contains_the_focus(given, height, width, seed, data):
+    given = {"crop": (11, 7), "scale": True} | given | {"scale_range": (0.5, 2.0)}
+    top, left = data.draw(st.integers(0, height - 9)), data.draw(st.integers(0, width - 9))
+    focus = top + data.draw(st.integers(3, 5)), left + data.draw(st.integers(3, 5))  # in the middle of 9x9 pixels
+    label = np.zeros((height, width), np.uint8)
+    label[top : top + 9, left : left + 9] = 7
+    out = standard(**given)(Sample(np.zeros((height, width, 3), np.uint8), label, "", focus), seed)
+    assert 7 in out.label or given["crop"] is None  # without a crop, a rotation may move the focus out of the image
+
+
+def test_focused_crops_stay_inside_the_image_and_spread_over_the_focus():
+    label = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    sample = Sample(np.zeros((8, 8, 3), np.uint8), label, "", (1, 5))
+    outs = [standard(DatasetInfo("pixels", tuple(map(str, range(64))), ((0, 0, 0),) * 64), crop=(5, 3), scale=False, hflip=False)(sample, seed).label for seed in range(300)]  # fmt: skip
+    assert all(label[1, 5] in out and 255 not in out for out in outs)
+    assert {divmod(int(out[0, 0]), 8) for out in outs} == {(y, x) for y in (0, 1) for x in (3, 4, 5)}
+
+
 def test_padded_images_are_placed_everywhere():
     augment = standard(crop=(9, 9), scale=False, hflip=False)
     corners = {tuple(np.argwhere(augment(blocks(6, 6), seed).label != 255)[0]) for seed in range(300)}

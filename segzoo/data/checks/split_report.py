@@ -117,10 +117,10 @@ def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
     counts: list[dict[int, int]] = []
     constant = []
     for index in shuffled(len(dataset)):
-        image, label, name = dataset[index]
-        constant += [name] if is_constant(image) else []
-        sizes[label.shape[0], label.shape[1]] += 1
-        counts.append(count_labels(label))
+        sample = dataset[index]
+        constant += [sample.name] if is_constant(sample.image) else []
+        sizes[sample.label.shape[0], sample.label.shape[1]] += 1
+        counts.append(count_labels(sample.label))
         if time.monotonic() > deadline:
             break
     if len(constant) == len(counts):
