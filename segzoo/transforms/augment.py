@@ -1,9 +1,8 @@
-"""Training augmentation by one affine warp, color jitter and blur.
+"""Training augmentation by scaling, cropping, flipping, rotation, color jitter and blur.
 
-Scale, rotation, flip, crop and padding are composed into one matrix, and each output pixel is read once from the source. The result
-equals resizing the whole image and cropping it (within one gray level), but only the crop is computed: about 2 ms at 360x480. Labels
-are sampled from the nearest source pixel and never blended, so no new value can appear except ignore in the padding. Color jitter and
-blur are those of albumentations.
+Only the crop is computed. It is cut from the source at whole pixels and then resized, so it may lie up to half a source pixel beside
+that of a resized whole image. A rotated or padded crop is warped by one matrix instead. Labels are sampled from the nearest source pixel
+and never blended, so no new value can appear except ignore in the padding. Color jitter and blur are those of albumentations.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from segzoo.registry import AUGMENTS, ConfigError, Range
-from segzoo.transforms.warp import warp_affine
+from segzoo.transforms.warp import resize, source_span, warp_affine
 from segzoo.types import DatasetInfo, Sample
 
 if TYPE_CHECKING:
@@ -118,12 +117,15 @@ class StandardAugmentation:
         row, column = _focus((height, width), scaled, angle, sample.focus)
         top = _crop_offset(scaled[0], crop_height, draws[1], row)
         left = _crop_offset(scaled[1], crop_width, draws[2], column)
-        matrix = source_map((height, width), scaled, (crop_height, crop_width), (top, left), angle, flipped)
-        padded = angle != 0 or min(scaled[0] - crop_height, scaled[1] - crop_width) < 0
-        image, label = self._warp(sample, matrix, (crop_width, crop_height), padded)
+        if angle == 0 and crop_height <= scaled[0] and crop_width <= scaled[1]:
+            spans = source_span(top, crop_height, scaled[0], height), source_span(left, crop_width, scaled[1], width)
+            image, label = (resize(array[spans], (crop_height, crop_width), flipped) for array in sample[:2])
+        else:
+            matrix = source_map((height, width), scaled, (crop_height, crop_width), (top, left), angle, flipped)
+            image, label = self._warp(sample, matrix, (crop_width, crop_height))
         return Sample(self._jitter(image, seed), label, sample.name)
 
-    def _warp(self, sample: Sample, matrix: np.ndarray, size: tuple[int, int], padded: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _warp(self, sample: Sample, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         import cv2
 
         def nearest(array: np.ndarray, fill: int) -> np.ndarray:
@@ -132,8 +134,7 @@ class StandardAugmentation:
 
         linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = warp_affine(sample.image, matrix, size, flags=linear, borderMode=cv2.BORDER_REPLICATE)
-        if padded:
-            image[nearest(np.ones(sample.label.shape, np.uint8), 0) == 0] = self.fill
+        image[nearest(np.ones(sample.label.shape, np.uint8), 0) == 0] = self.fill
         return image, nearest(sample.label, self.ignore)
 
     def _jitter(self, image: np.ndarray, seed: int) -> np.ndarray:

@@ -135,7 +135,10 @@ def test_lower_precisions_are_smaller_and_pass_their_check(exported, tmp_path, f
     result = export_model(export_wrapper(num_classes=5).model, INFO, {}, NoiseData(), tmp_path, labeled, **options)
     agreement = min(row["agreement"] for row in result["parity"])
     assert MIN_AGREEMENT[precision] <= agreement < 1, "a lower precision must differ from fp32, or it was not used"
-    assert result["bytes"] < size * exported.result["bytes"] and ("accuracy" in result) == (precision == "int8")
+    weights = tmp_path / (
+        "model.onnx" if format == "onnx" else "model.bin"
+    )  # the graph of OpenVINO, in model.xml, is as large in fp32
+    assert weights.stat().st_size < size * exported.result["bytes"] and ("accuracy" in result) == (precision == "int8")
     network = open_exported(tmp_path / f"model.{'onnx' if format == 'onnx' else 'xml'}")
     assert network.precision == precision and network.label_images(torch.zeros(2, 65, 97, 3, dtype=torch.uint8)).shape == (
         2,

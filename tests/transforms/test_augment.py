@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from segzoo.registry import AUGMENTS, ConfigError
 from segzoo.transforms.augment import source_map
+from segzoo.transforms.warp import resize, source_span
 from segzoo.types import DatasetInfo, Sample
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,41 @@ def test_warp_equals_resizing_then_cropping(factor):
     expected = cv2.resize(image, scaled[::-1], interpolation=cv2.INTER_LINEAR)[3 : 3 + 25, 5 : 5 + 31]
     actual = actual[: expected.shape[0], : expected.shape[1]]
     assert np.abs(actual.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])  # a crop at even positions begins and ends with a source pixel
+def test_cropping_first_equals_cropping_last_where_they_commute(factor):
+    size, crop, corner = (60, 100), (24, 32), (6, 8)
+    sample = blocks(*size, block=5)
+    scaled = round(size[0] * factor), round(size[1] * factor)
+    spans = tuple(source_span(*axis) for axis in zip(corner, crop, scaled, size, strict=True))
+    inside = slice(corner[0], corner[0] + crop[0]), slice(corner[1], corner[1] + crop[1])
+    whole = cv2.resize(sample.image, scaled[::-1], interpolation=cv2.INTER_LINEAR)[inside]
+    label = cv2.resize(sample.label, scaled[::-1], interpolation=cv2.INTER_NEAREST_EXACT)[inside]
+    inner = slice(1, -1), slice(1, -1)  # an outermost pixel may interpolate with a neighbor beside the crop
+    assert np.array_equal(resize(sample.image[spans], crop, False)[inner], whole[inner])
+    assert np.array_equal(resize(sample.label[spans], crop, True), label[:, ::-1])
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 1), st.floats(0.02, 8))
+@settings(max_examples=200, deadline=None)
+def test_a_crop_lies_within_half_a_pixel_of_its_place(size, crop, position, factor):
+    scaled = max(1, round(size * factor))
+    crop = min(crop, scaled)
+    start = round(position * (scaled - crop))
+    span = source_span(start, crop, scaled, size)
+    assert 0 <= span.start < span.stop <= size
+    assert abs(span.start - start * size / scaled) <= 1 and abs(span.stop - span.start - crop * size / scaled) <= 1
+
+
+def test_crops_of_scaled_images_cover_the_image_evenly():
+    ramp = np.broadcast_to(np.linspace(0, 255, 256, dtype=np.uint8)[None, :, None], (64, 256, 3)).copy()
+    augment = standard(crop=(32, 32), scale_range=(0.6, 2.0), hflip=False)
+    centers = [augment(Sample(ramp, ramp[..., 0], ""), seed).image[:, 15:17].mean() for seed in range(2000)]
+    warped = standard(crop=(32, 32), scale_range=(0.6, 2.0), hflip=False, rotate=1e-9)  # rotated crops are warped
+    expected = [warped(Sample(ramp, ramp[..., 0], ""), seed).image[:, 15:17].mean() for seed in range(2000)]
+    assert np.abs(np.array(centers) - expected).max() <= 2  # the same crops up to a source pixel
+    assert abs(np.mean(centers) - 127.5) < 4
 
 
 def test_rotation_agrees_with_opencv():
