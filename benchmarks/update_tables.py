@@ -28,6 +28,7 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.icnet_branches,
         accuracy.runtime_accuracy,
         accuracy.few_shot_transfer,
+        accuracy.rare_classes,
         pruning.pruning,
         pruning.pruning_pspnet_largefov,
         pruning.pruning_latency_target,

@@ -146,3 +146,18 @@ def few_shot_transfer() -> str:
             format_percent(r["spread"]) if r.get("spread") is not None else None,
         ),
     )
+
+
+def rare_classes() -> str:
+    """IoU of a small defect by sampler, and the difference."""
+    return result_table(
+        "rare_classes",
+        ("sampler", "IoU % of each seed", "mean IoU %", "standard deviation", "95 % interval"),
+        lambda r: (
+            f"`{r['variant']}`",
+            " / ".join(map(format_percent, r["iou"])) if "iou" in r else None,
+            format_percent(r["mean"]),
+            format_percent(r["spread"]) if "spread" in r else None,
+            f"{format_percent(r['low'])} to {format_percent(r['high'])}" if "low" in r else None,
+        ),
+    )

@@ -16,7 +16,7 @@ from benchmarks import cli
 from benchmarks.accuracy import pruning
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
-from benchmarks.studies import few_shot_transfer, pruning_pspnet_largefov
+from benchmarks.studies import few_shot_transfer, pruning_pspnet_largefov, rare_classes
 from segzoo.cli.overrides import parse_overrides
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,7 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
         f"transfer {name}": ("train", [*few_shot_transfer.COMMON, *words])
         for name, (words, _) in few_shot_transfer.VARIANTS.items()
     },
+    **{f"rare classes {name}": ("train", [*rare_classes.COMMON, override]) for name, override in rare_classes.VARIANTS.items()},
 }
 
 
@@ -101,6 +102,12 @@ def test_command_is_recorded_as_typed(monkeypatch):
     cli.main(["speed/crf", "runs/my run"])
     assert calls[0].run == "runs/my run"
     assert calls[0].command == "python -m benchmarks speed/crf 'runs/my run'"
+
+
+def test_difference_of_rare_class_runs_is_paired():
+    result = rare_classes.difference([0.5, 0.7, 0.6], [0.4, 0.5, 0.3])  # differences 0.1, 0.2, 0.3
+    margin = 4.303 * 0.1 / 3**0.5
+    assert result == pytest.approx({"mean": 0.2, "low": 0.2 - margin, "high": 0.2 + margin})
 
 
 @pytest.mark.parametrize("options", [["article", "--ckpt", "runs/quick"], ["trained"]], ids=" ".join)
