@@ -1,7 +1,7 @@
 """Training augmentation by scaling, cropping, flipping, rotation, color jitter and blur.
 
-Only the crop is computed. It is cut from the source at whole pixels and then resized, so it may lie up to half a source pixel beside
-that of a resized whole image. A rotated or padded crop is warped by one matrix instead. Labels are sampled from the nearest source pixel
+Only the crop is computed. It is cut from the source at whole pixels and then resized, so it may be shifted by up to half a source pixel from
+the crop of a resized whole image. A rotated or padded crop is warped by one matrix instead. Labels are sampled from the nearest source pixel
 and never blended, so no new value can appear except ignore in the padding. Color jitter and blur are those of albumentations.
 """
 

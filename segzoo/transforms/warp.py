@@ -62,7 +62,7 @@ def _rectangle(matrix: np.ndarray, size: tuple[int, ...], source_size: tuple[int
 
 
 def source_span(start: int, length: int, scaled: int, size: int) -> slice:
-    """Pixels of the source that a crop of the scaled image shows, along one axis.
+    """Source pixels of a crop of the scaled image, along one axis.
 
     Args:
         start, length: of the crop, inside the scaled image.
