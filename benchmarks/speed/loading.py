@@ -29,7 +29,7 @@ from benchmarks.harness.interleaved_timing import compare_to_peer, time_interlea
 from benchmarks.harness.mmseg_import import import_mmseg
 from benchmarks.harness.result_files import write_result
 from segzoo.config.build import build_data
-from segzoo.data.loader import derive_seed
+from segzoo.data.balance.sampling import derive_seed
 from segzoo.transforms.augment import standard
 
 HW, CROP, NUM_CLASSES, IMAGES = (1024, 2048), (713, 713), 19, 12
