@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segzoo.cli.auto_data import replace_auto_data
 from segzoo.cli.yaml_limits import yaml_error
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import flatten
@@ -83,13 +84,13 @@ def to_dict(config: DictConfig) -> PlainDict:
 def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
     """Convert a composed configuration to plain containers.
 
-    A leading ``~/`` or ``~user/`` of any text is replaced by that home directory.
+    A leading ``~/`` or ``~user/`` of any text is replaced by that home directory, and ``data=auto`` by the settings that fit.
 
     Returns:
         The resolved configuration, and the same with ``${oc.env:...}`` unresolved.
 
     Raises:
-        ConfigError: mandatory settings have no value.
+        ConfigError: mandatory settings have no value, or ``data=auto`` has not been accepted.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     if missing := missing_keys(config):
@@ -98,7 +99,9 @@ def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
         resolved = _expand_home(OmegaConf.to_container(own, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(f"a setting has no value: {str(error).splitlines()[0]}. Set it on the command line: key=value.") from None
-    return resolved, _keep_env_interpolations(resolved, OmegaConf.to_container(own))  # type: ignore[return-value]
+    recorded = _keep_env_interpolations(resolved, OmegaConf.to_container(own))
+    replace_auto_data(resolved, recorded)  # type: ignore[arg-type]
+    return resolved, recorded  # type: ignore[return-value]
 
 
 def missing_keys(config: DictConfig) -> set[str]:

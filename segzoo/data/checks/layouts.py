@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from segzoo.data.checks.settings_for import settings_for
+from segzoo.data.guess.class_lists import read_colored_classes
 from segzoo.messages import format_override
 
 MAX_FOLDERS = 10  # in a message
@@ -70,7 +71,7 @@ def recognize(root: Path, tree: Tree) -> str:
                 return f"{path} is an XML export of CVAT. {_convert('cvat', path)}"
             if name == "meta.json" and any(own.split("/")[-1] == "ann" for own in tree):
                 return f"This is a Supervisely project. {_convert('supervisely', printable_name(os.path.dirname(path)))}"
-            if name == "labelmap.txt" and (palette := _labelmap(root / folder / name)):
+            if name == "labelmap.txt" and (palette := read_colored_classes(root / folder / name)):
                 settings = {"data.masks": "color", "data.classes": list(palette), "data.palette": list(palette.values())}
                 return (
                     f"{folder}/{name} lists classes and colors: "
@@ -115,9 +116,3 @@ def _head(path: Path) -> bytes:
             return file.read(4096)
     except OSError:
         return b""
-
-
-def _labelmap(path: Path) -> dict[str, list[int]]:
-    """Classes and colors of a label map of CVAT, with lines ``name:r,g,b::``."""
-    lines = re.findall(r"^([^#:\n]+):(\d+),(\d+),(\d+):", _head(path).decode("utf-8", "replace"), re.MULTILINE)
-    return {name: [int(value) for value in color] for name, *color in lines}

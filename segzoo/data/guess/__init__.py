@@ -1,0 +1,1 @@
+"""Guess of the settings of a data set from its folder."""
