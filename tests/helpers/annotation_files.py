@@ -134,7 +134,9 @@ def cvat(root: Path) -> dict:
         mask = f'<mask label="scratch" z_order="1" rle="{counts[0]},{counts[1]}" left="{left}" top="{top}"'
         mask += f' width="{right - left + 1}" height="{bottom - top + 1}"/>'
         dent = f'<polygon label="dent" z_order="0" points="{points}"/>'
-        entries_xml += f'<image id="{number}" name="{stem}.png" subset="{split}" width="32" height="24">{mask}{dent}</image>'
+        entries_xml += (
+            f'<image id="{number}" name="{stem}.png" subset="{split}" width="{SIZE[1]}" height="{SIZE[0]}">{mask}{dent}</image>'
+        )
     write(root / "annotations.xml", f"<annotations><meta><job><labels>{labels}</labels></job></meta>{entries_xml}</annotations>")
     return {"format": "cvat"}
 
