@@ -68,6 +68,14 @@ def test_a_global_budget_does_not_depend_on_the_scale_of_a_layer(scale):
     )
 
 
+@pytest.mark.parametrize("keep_ratio, kept", [(1.0, 4), (0.75, 3), (0.5, 3)])
+def test_rounding_keeps_whole_layers_whole(keep_ratio, kept):
+    graph = trace_channels(TwoConvs())
+    importance = {channel: 1.0 for group in graph.groups for channel in group}
+    removed = select_channels(graph, importance, keep_ratio, round_to=3)
+    assert [len(set(group) - removed) for group in graph.groups] == [kept, kept]
+
+
 def test_loaded_weights_are_aligned_copies():
     """Unaligned weights of a file would change the last bit of a score on some CPUs."""
     model = nn.Conv2d(2, 4, 3)

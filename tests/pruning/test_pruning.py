@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 from varied_networks import varied_
@@ -246,6 +247,7 @@ def test_sensitivity_allocation_below_the_scanned_ratios_is_rejected():
         dataclasses.replace(with_target, keep_ratios=(0.12,), target=None)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 64), *[st.floats(0, 2)] * 3), min_size=1, max_size=8), st.floats(0.05, 1))
 def test_equal_loss_ratios_sum_to_the_keep_ratio_and_raise_the_loss_alike(groups, keep_ratio):
     curves = [
