@@ -42,4 +42,5 @@ def conversion_errors(config: PlainMapping) -> list[str]:
 
 def conversion_title(source: str, title: object) -> str:
     """Name of a converted data set, by default that of its source."""
-    return file_name(title if isinstance(title, str) else Path(source).expanduser().resolve().stem)
+    path = Path(source).expanduser().resolve()
+    return file_name(title if isinstance(title, str) else path.name if path.is_dir() else path.stem)
