@@ -30,6 +30,7 @@ class ColorMasks(LabelReader):
         ignore_colors: colors of ignored pixels.
         label_orientation: as in ``labels_are_upright``.
         transparent: what fully transparent pixels mean.
+        extra_colors: further color -> train id.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class ColorMasks(LabelReader):
         ignore_colors: tuple[Color, ...],
         label_orientation: LabelOrientation | None = None,
         transparent: Transparent = "error",
+        extra_colors: dict[Color, int] | None = None,
     ):
+        self.extra_colors = extra_colors or {}
         self.palette, self.ignore_colors = palette, ignore_colors
         self.label_orientation: LabelOrientation | None = label_orientation
         self.transparent: Transparent = transparent
-        self.survey_key = f"color {palette} {ignore_colors} {transparent} {label_orientation}"
+        self.survey_key = f"color {palette} {self.extra_colors} {ignore_colors} {transparent} {label_orientation}"
         self._table: np.ndarray | None = None
 
     def __call__(self, path: Path, size: Size, orientation: int = 1) -> np.ndarray:
@@ -89,9 +92,9 @@ class ColorMasks(LabelReader):
             counts: all colors of one mask or several, with their numbers of pixels.
             colors: those (H, W, 3) of the first mask with an unknown one.
         """
-        known = color_codes(np.array([*self.palette, *self.ignore_colors], np.uint8))
+        known = color_codes(np.array([*self.palette, *self.extra_colors, *self.ignore_colors], np.uint8))
         first = first_pixel(~np.isin(color_codes(colors), known))
-        return unknown_color_error(counts, self.palette, self.ignore_colors, first)
+        return unknown_color_error(counts, (*self.palette, *self.extra_colors), self.ignore_colors, first)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_table": None}  # 32 MB, which each worker rebuilds in a few milliseconds
@@ -103,6 +106,8 @@ class ColorMasks(LabelReader):
         """
         table = np.zeros(1 << 24, np.uint16)
         table[color_codes(np.array(self.palette, np.uint8))] = np.arange(1, len(self.palette) + 1)
+        for color, train_id in self.extra_colors.items():
+            table[color_codes(np.array(color, np.uint8))] = train_id + 1
         if self.ignore_colors:
             table[color_codes(np.array(self.ignore_colors, np.uint8))] = IGNORE + 1
         return table

@@ -48,6 +48,7 @@ class FileIndex:
         need_labels: whether an image without a label file is an error.
         missing_images_hint: extra advice when images are missing.
         missing_files_hint: advice when any file is missing.
+        homepage: where the data set can be downloaded, None if unknown.
     """
 
     root: str
@@ -59,6 +60,7 @@ class FileIndex:
     need_labels: bool = True
     missing_images_hint: str = ""
     missing_files_hint: str = MISSING_FILES_HINT
+    homepage: str | None = None
 
     def exists(self) -> bool:
         """Return true if the list, or else the image folder, exists."""
@@ -74,6 +76,7 @@ class FileIndex:
             raise DataError(
                 f"{printable(path)}: there is no such list. data.lists={self.lists} expects it for {self.split!r}. "
                 "Create it, set data.splits to the names of your lists, or data.lists=null to use every matching file."
+                f"{self._source()}"
             )
 
     def __call__(self) -> list[FilePair]:
@@ -104,7 +107,9 @@ class FileIndex:
         start, regex = _compile(self._pattern(pattern))
         top = Path(self.root).expanduser() / start
         if not os.path.isdir(top):
-            raise DataError(f"{printable(top)} is not a folder. Correct data.root or the patterns.{self._found_files()}")
+            raise DataError(
+                f"{printable(top)} is not a folder. Correct data.root or the patterns.{self._source()}{self._found_files()}"
+            )
         paths: dict[str, Path] = {}
         for relative in list_files(top):
             if (match := regex.fullmatch(relative)) is None or (path := top / relative) in (exclude or ()):
@@ -127,8 +132,11 @@ class FileIndex:
         variable = ", or SEGZOO_DATA to the folder of all data sets" if Path(parent) in Path(self.root).parents else ""
         return (
             f"Expected images {self._pattern(self.images)} with labels {self._pattern(self.labels)}{lists} in it. Put the data "
-            f"there, or set data.root=<folder>{variable}."
+            f"there, or set data.root=<folder>{variable}.{self._source()}"
         )
+
+    def _source(self) -> str:
+        return f" The data set is available from {self.homepage}." if self.homepage else ""
 
     def _found_files(self) -> str:
         found = describe_tree(Path(self.root).expanduser(), (self.images, self.labels))
@@ -174,7 +182,7 @@ class FileIndex:
         if problems:
             found = self._found_files() if not images or (not labels and self.need_labels) else ""
             raise DataError(
-                f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(problems)} {self.missing_files_hint}{found}"
+                f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(problems)} {self.missing_files_hint}{self._source()}{found}"
             )
 
 

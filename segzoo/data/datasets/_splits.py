@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, get_args
 
 from segzoo.data.file_index import FileIndex, FilePair
@@ -28,9 +28,10 @@ class SplitFiles(Protocol):
 
 @dataclass(frozen=True)
 class AllSplits:
-    """Union of the splits that exist."""
+    """Union of the splits that exist, or of all if ``complete``."""
 
     splits: tuple[SplitFiles, ...]
+    complete: bool = False
 
     def exists(self) -> bool:
         """Return true if any split exists."""
@@ -42,7 +43,7 @@ class AllSplits:
             self.splits[0].check_location()
 
     def __call__(self) -> list[FilePair]:
-        present = [split for split in self.splits if split.exists()] or self.splits[:1]
+        present = self.splits if self.complete else [split for split in self.splits if split.exists()] or self.splits[:1]
         return list({pair.image: pair for split in present for pair in split()}.values())
 
 
@@ -56,6 +57,7 @@ def index_split(
     val_ratio: float | None,
     need_labels: bool = True,
     missing_images_hint: str = "",
+    homepage: str | None = None,
 ) -> FileIndex | AllSplits:
     """Index the files of a split, or of all splits that exist.
 
@@ -63,17 +65,15 @@ def index_split(
 
     Args:
         split: train, val, test or all.
-        root, images, labels, lists, need_labels, missing_images_hint: as in ``FileIndex``.
+        root, images, labels, lists, need_labels, missing_images_hint, homepage: as in ``FileIndex``.
         splits: names of the splits on disk. A missing name is that of the split.
         val_ratio: fraction of the images in val, if nothing else separates the splits.
     """
+    index = FileIndex(root, split, images, labels, lists, None, need_labels, missing_images_hint, homepage=homepage)
     if split != "all":
-        hash_split = None if val_ratio is None else (split, val_ratio)
-        return FileIndex(root, splits.get(split, split), images, labels, lists, hash_split, need_labels, missing_images_hint)
+        return replace(index, split=splits.get(split, split), hash_split=None if val_ratio is None else (split, val_ratio))
     names = [splits.get(name, name) for name in SPLITS] if "{split}" in images + (lists or "") else [split]
-    return AllSplits(
-        tuple(FileIndex(root, name, images, labels, lists, None, need_labels, missing_images_hint) for name in dict.fromkeys(names))
-    )
+    return AllSplits(tuple(replace(index, split=name) for name in dict.fromkeys(names)))
 
 
 def file_index_errors(

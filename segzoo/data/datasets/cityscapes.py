@@ -14,11 +14,13 @@ from segzoo.data.datasets._splits import AllSplits
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
-from segzoo.data.splits import Split, SplitOrAll
+from segzoo.data.splits import SplitOrAll
 from segzoo.registry import DATA, ConfigError, Range
 
 IMAGES = "leftImg8bit/{split}/{stem}_leftImg8bit.png"
-LABELS = "gtFine/{split}/{stem}_gtFine_%s.png"
+LABELS = "{0}/{{split}}/{{stem}}_{0}_{1}.png"  # annotation and kind of labels
+HOMEPAGE = "https://www.cityscapes-dataset.com/downloads"
+Annotation = Literal["gtFine", "gtCoarse"]
 
 
 @DATA.register
@@ -30,20 +32,23 @@ def cityscapes(
     palette: Palette,
     label_map: LabelMap,
     labels: Literal["auto", "labelIds", "labelTrainIds"] = "auto",
+    train_on: Literal["fine", "coarse", "both"] = "fine",
     label_orientation: LabelOrientation | None = None,
     cache: CacheMode = "none",
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PairedDataset:
-    """Cityscapes, fine annotations (Cordts et al., CVPR 2016, arXiv:1604.01685).
+    """Cityscapes (Cordts et al., CVPR 2016, arXiv:1604.01685).
 
     Args:
         split: train, val, test, or all: train and val. The label files of test are placeholders.
-        root: folder that contains ``leftImg8bit`` and ``gtFine``.
+        root: folder that contains ``leftImg8bit``, ``gtFine`` and, for coarse annotations, ``gtCoarse``.
         classes: class names; position is the train id.
         palette: one RGB triple per class.
         label_map: complete table labelId -> train id. It also converts predictions back to labelIds for the test server.
         labels: which label files to read. ``auto`` reads ``*_labelTrainIds.png`` if the split has any, else ``*_labelIds.png``.
+        train_on: images of the split train: ``fine``: 2975 of train, ``coarse``: 19,998 of train_extra with polygons drawn in minutes,
+            or both.
         label_orientation: as for the data set ``folder``. The images of Cityscapes carry no orientation.
         cache: as for the data set ``folder``.
         mean, std: RGB statistics on the 0..255 scale.
@@ -56,10 +61,10 @@ def cityscapes(
     if errors:
         raise ConfigError(errors)
     info = make_dataset_info("cityscapes", classes, palette, mean, std, label_map)
-    if split == "all":
-        index = AllSplits((CityscapesIndex(root, "train", labels), CityscapesIndex(root, "val", labels)))
-    else:
-        index = CityscapesIndex(root, split, labels)
+    fine, coarse = CityscapesIndex(root, "train", labels), CityscapesIndex(root, "train_extra", labels, "gtCoarse")
+    train = {"fine": fine, "coarse": coarse, "both": AllSplits((fine, coarse), complete=True)}[train_on]
+    val = CityscapesIndex(root, "val", labels)
+    index = {"train": train, "val": val, "all": AllSplits((train, val))}.get(split) or CityscapesIndex(root, split, labels)
     return PairedDataset(info, index, CityscapesMasks(len(classes), label_map, label_orientation), cache)
 
 
@@ -68,8 +73,9 @@ class CityscapesIndex:
     """File pairs of one split, all with one kind of label file."""
 
     root: str
-    split: Split
+    split: str
     labels: Literal["auto", "labelIds", "labelTrainIds"]
+    annotation: Annotation = "gtFine"
 
     def exists(self) -> bool:
         """Return true if the folder of the split exists."""
@@ -82,13 +88,16 @@ class CityscapesIndex:
     def __call__(self) -> list[FilePair]:
         kind = self.labels
         if kind == "auto":
-            train_ids = Path(self.root).expanduser().glob(f"gtFine/{self.split}/*/*_gtFine_labelTrainIds.png")
+            train_ids = Path(self.root).expanduser().glob(f"{self.annotation}/{self.split}/*/*_labelTrainIds.png")
             kind = "labelTrainIds" if any(train_ids) else "labelIds"
         return self._files(kind)()
 
     def _files(self, kind: str) -> FileIndex:
-        hint = "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into data.root."
-        return FileIndex(self.root, self.split, IMAGES, LABELS % kind, missing_files_hint=hint)
+        names = {"gtFine": ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")}
+        images, labels = names.get(self.annotation, ("leftImg8bit_trainextra.zip", "gtCoarse.zip"))
+        patterns = IMAGES, LABELS.format(self.annotation, kind)
+        hint = f"Unpack {images} and {labels} into data.root."
+        return FileIndex(self.root, self.split, *patterns, missing_files_hint=hint, homepage=HOMEPAGE)
 
 
 class CityscapesMasks(LabelReader):

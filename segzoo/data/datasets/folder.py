@@ -8,12 +8,24 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from segzoo.data.color_masks import ColorMasks, Transparent
-from segzoo.data.dataset_info import MEAN, STD, Color, LabelMap, Palette, dataset_info_errors, make_dataset_info
+from segzoo.data.dataset_info import (
+    MEAN,
+    STD,
+    Color,
+    LabelMap,
+    Palette,
+    dataset_info_errors,
+    make_dataset_info,
+    unknown_class_error,
+)
 from segzoo.data.datasets._splits import file_index_errors, index_split
 from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
+from segzoo.messages import Example
 from segzoo.registry import DATA, ConfigError, Range
+
+ExtraColors = Annotated[dict[str, tuple[Color, ...]], Example({"road": [[255, 255, 255], [200, 200, 200]]})]
 
 
 @DATA.register
@@ -31,9 +43,11 @@ def folder(
     masks: Literal["index", "color"] = "index",
     label_map: LabelMap | None = None,
     palette: Palette | None = None,
+    extra_colors: ExtraColors | None = None,
     ignore_colors: tuple[Color, ...] = (),
     transparent: Transparent = "error",
     label_orientation: LabelOrientation | None = None,
+    homepage: str | None = None,
     cache: CacheMode = "none",
     mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
     std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
@@ -45,19 +59,19 @@ def folder(
         root: folder of the data set.
         classes: class names; position is the train id.
         title: name of the data set in checkpoints and results.
-        images: pattern of the images, relative to root. ``{split}`` is the name of the split, ``{stem}`` the part that an image and its
+        images, labels: patterns relative to root. ``{split}`` is the name of the split, ``{stem}`` the part that an image and its
             mask share (including subfolders), and the extension ``.*`` any image format. Extensions are case-insensitive.
-        labels: pattern of the masks, with the same fields.
         lists: text file with one stem per line, such as ``{split}.txt``. None uses every file, and rejects those without a partner.
         splits: names of train, val and test on disk.
         val_ratio: approximate fraction of the images in val, if nothing else separates them; see ``splits.hash_fraction``.
         masks: ``index``: the numbers in the mask are raw labels. ``color``: its colors are matched exactly against ``palette``.
         label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
         palette: one RGB triple per class. None assigns distinct colors.
-        ignore_colors: colors of ignored pixels, with ``masks=color``.
+        extra_colors, ignore_colors: with ``masks=color``: further colors by class name, and colors of ignored pixels.
         transparent: what fully transparent pixels of color masks are: an error, ignored, or the first class.
         label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as
             annotation tools show it, or ``stored``, its stored pixels. None rejects such images. Otherwise the mask's size tells.
+        homepage: where to download the data set, for messages about missing files.
         cache: keep decoded samples: not, in memory (ram), or in memory-mapped files (disk).
         mean, std: RGB statistics on the 0..255 scale.
 
@@ -66,29 +80,33 @@ def folder(
         DataError: at first use: files are missing or invalid.
     """
     errors = dataset_info_errors(classes, palette, label_map) + file_index_errors(split, images, labels, lists, splits, val_ratio)
-    errors += _color_errors(masks, palette, ignore_colors, transparent, label_map)
+    errors += _color_errors(masks, palette, extra_colors, ignore_colors, transparent, label_map, classes)
     if errors:
         raise ConfigError(errors)
-    index = index_split(split, root, images, labels, lists, splits, val_ratio)
+    index = index_split(split, root, images, labels, lists, splits, val_ratio, homepage=homepage)
     info = make_dataset_info(title, classes, palette, mean, std, label_map)
-    reader = (
-        ColorMasks(info.palette, ignore_colors, label_orientation, transparent)
-        if masks == "color"
-        else IndexMasks(len(classes), label_map, label_orientation=label_orientation, palette=palette)
-    )
-    return PairedDataset(info, index, reader, cache)
+    if masks == "index":
+        return PairedDataset(info, index, IndexMasks(len(classes), label_map, None, label_orientation, palette), cache)
+    extra = {color: classes.index(name) for name, colors in (extra_colors or {}).items() for color in colors}
+    return PairedDataset(info, index, ColorMasks(info.palette, ignore_colors, label_orientation, transparent, extra), cache)
 
 
 def _color_errors(
     masks: str,
     palette: tuple[Color, ...] | None,
+    extra_colors: dict[str, tuple[Color, ...]] | None,
     ignore_colors: tuple[Color, ...],
     transparent: Transparent,
     label_map: dict[int, int] | None,
+    classes: tuple[str, ...],
 ) -> list[str]:
     """Errors in the combination of mask type, colors and label map."""
     errors = []
     if masks == "index":
+        if extra_colors:
+            errors.append(
+                "data.extra_colors is for data.masks=color; with index masks, data.label_map maps several values to a class."
+            )
         if ignore_colors:
             errors.append("data.ignore_colors is for data.masks=color; in index masks use 255, or data.label_map.")
         if transparent != "error":
@@ -100,11 +118,13 @@ def _color_errors(
         )
     if palette is None:
         errors.append("data.masks=color needs data.palette: one [R, G, B] per class, in the order of data.classes.")
-    colors = (*(palette or ()), *ignore_colors)
+    unknown = [name for name in extra_colors or {} if name not in classes]
+    errors += [f"data.extra_colors: the class {unknown_class_error(name, classes)}" for name in unknown]
+    colors = (*(palette or ()), *ignore_colors, *(color for more in (extra_colors or {}).values() for color in more))
     repeated = sorted({color for color in colors if colors.count(color) > 1})
     if repeated:
         errors.append(
-            f"data.palette and data.ignore_colors hold {', '.join(str(list(c)) for c in repeated)} more than once; each color must have "
+            f"data.palette, data.extra_colors and data.ignore_colors hold {', '.join(str(list(c)) for c in repeated)} more than once; each color must have "
             "one meaning."
         )
     return errors

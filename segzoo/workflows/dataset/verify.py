@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+from segzoo.config.build import build_data
 from segzoo.data.checks.label_survey import add_counts
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.verification.complete import Verification, verify_splits
 from segzoo.registry import ACTIONS
 from segzoo.reporting.tables import markdown_table
-from segzoo.types import Dataset, PlainDict, PlainMapping
+from segzoo.types import DataError, Dataset, PlainDict, PlainMapping
 from segzoo.workflows.dataset._report import ActionReport, existing_splits
 
 MAX_VALUES = 40  # rows of a table
@@ -27,9 +29,23 @@ def verify(data: PlainMapping, out: Path) -> ActionReport:
     splits = existing_splits(data)
     found = verify_splits(splits)
     results = {name: _split_result(name, splits[name], found) for name in found.reports}
+    missing = _missing_splits(data, splits)
     findings = [finding._asdict() | {"images": list(finding.images)} for finding in found.findings]
-    notes = "".join(f"note: {note}\n" for note in found.notes)
-    return ActionReport(f"{_tables(results)}\n{notes}", {"splits": results, "findings": findings}, found.errors)
+    notes = "".join(f"note: {note}\n" for note in [*missing, *found.notes])
+    return ActionReport(
+        f"{_tables(results)}\n{notes}", {"splits": results, "findings": findings, "missing_splits": missing}, found.errors
+    )
+
+
+def _missing_splits(data: PlainMapping, splits: Mapping[str, Dataset]) -> list[str]:
+    """Say what a training would lack, one line for each split."""
+    missing = []
+    for split in {"train", "val"} - set(splits):
+        try:
+            build_data(data, split).scan()
+        except DataError as error:
+            missing.append(str(error))
+    return sorted(missing)
 
 
 def _split_result(name: str, dataset: Dataset, found: Verification) -> PlainDict:
