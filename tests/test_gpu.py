@@ -19,7 +19,8 @@ from segzoo.api import create_model
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.dense_crf import DenseCRF
 from segzoo.layers.upsample_argmax import upsample_argmax
-from segzoo.registry import MODELS, RUNTIMES
+from segzoo.registry import LOSSES, MODELS, RUNTIMES
+from segzoo.types import Logits
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -48,6 +49,26 @@ def test_networks_match_the_cpu(name, fused):
     expected = model(x).main
     actual = model.to(DEVICE)(x.to(DEVICE)).main.cpu()
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_losses_match_the_cpu_with_deterministic_operations(name):
+    options = {"weights": {"cross_entropy": 1.0, "dice": 1.0, "lovasz": 1.0}} if name == "weighted_sum" else {}
+    loss = LOSSES.build(name, (), False, class_weights=(1.0, 2.0, 0.5), **options)
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 3, (2, 40, 56), generator=generator, dtype=torch.uint8)
+    label[0, :9] = 255
+    main = torch.randn(2, 3, 10, 14, generator=generator)
+    torch.use_deterministic_algorithms(True)
+    values, gradients = [], []
+    for device in ("cpu", DEVICE, DEVICE):
+        head = main.to(device).requires_grad_()
+        value = loss(Logits(head), label.to(device))
+        gradients.append(torch.autograd.grad(value, head)[0].cpu())
+        values.append(value.detach().cpu())
+    torch.testing.assert_close(values[1], values[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-6)
+    assert torch.equal(values[1], values[2]) and torch.equal(gradients[1], gradients[2])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
