@@ -23,8 +23,9 @@ def dice(
     """One minus the mean Dice coefficient of the classes.
 
     The coefficient is 2 TP / (2 TP + FP + FN), where the counts are sums of softmax probabilities over the valid pixels: Milletari et al.,
-    3DV 2016, arXiv:1606.04797, sec. 3, but the denominator sums probabilities instead of their squares. Small and large regions count alike, so it suits rare classes. The loss is the mean
-    over the classes in an image and over images, see ``segzoo.losses._region.RegionLoss``.
+    3DV 2016, arXiv:1606.04797, sec. 3, but the denominator sums probabilities instead of their squares. Small and large regions count
+    alike, so it suits rare classes. The loss is the mean over the classes in an image and over images, see
+    ``segzoo.losses._region.RegionLoss``.
 
     Args:
         aux_weights, align_corners, ignore, model_resolution, resolution: as for ``cross_entropy``.
