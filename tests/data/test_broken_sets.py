@@ -133,8 +133,6 @@ COLOR = {"masks": "color", "palette": COLORS}
 LISTS = {"images": "images/{split}/{stem}.*", "lists": "{split}.txt"}
 TWO = {"classes": ("x", "y")}
 NINETEEN = {"classes": tuple(f"c{i}" for i in range(19))}
-CITY = {"data": "cityscapes"}
-LM = {"data": "labelme"}
 
 BROKEN = {
     # image files
@@ -241,14 +239,14 @@ BROKEN = {
     "transparent color masks": Broken(masks([[0, 0, 0, 0], [255, 0, 0, 255]]), r"pixels are transparent. Set data\.transparent=background", COLOR),
     "half transparent color masks": Broken(masks([[0, 0, 0, 9], [255, 0, 0, 255]]), "half transparent, so their color is undefined", COLOR),
     # LabelMe and Cityscapes
-    "an unknown LabelMe label": Broken(shape(label="zz"), r"b\.json, shape 1 \(label 'zz'\).* Valid: x, y, z", **LM),
-    "a LabelMe polygon of two points": Broken(shape(points=[[1, 1], [9, 9]]), r"shape 1 .*polygon with 2 points", **LM),
-    "a LabelMe shape outside": Broken(shape(points=[[1, 1], [90, 1], [9, 9]]), r"shape 1 ", **LM),
-    "a LabelMe file of another image": Broken(lambda root: labelme(root, {"imageHeight": 99}), "made for 32x99 pixels", **LM),
-    "a COCO file as LabelMe": Broken(content("lm/train/b.json", b'{"images": [], "annotations": []}'), "has no list 'shapes'", **LM),
-    "invalid JSON": Broken(content("lm/train/b.json", b'{"shapes": ['), r"b\.json: is not valid JSON", **LM),
-    "train ids named labelIds": Broken(cityscapes("labelIds", [0, 1, 255]), "train ids saved under the wrong name", **CITY),
-    "labelIds named labelTrainIds": Broken(cityscapes("labelTrainIds", [7, 8, 33]), "labelIds saved under the wrong name", **CITY),
+    "an unknown LabelMe label": Broken(shape(label="zz"), r"b\.json, shape 1 \(label 'zz'\).* Valid: x, y, z", data="labelme"),
+    "a LabelMe polygon of two points": Broken(shape(points=[[1, 1], [9, 9]]), r"shape 1 .*polygon with 2 points", data="labelme"),
+    "a LabelMe shape outside": Broken(shape(points=[[1, 1], [90, 1], [9, 9]]), r"shape 1 ", data="labelme"),
+    "a LabelMe file of another image": Broken(lambda root: labelme(root, {"imageHeight": 99}), "made for 32x99 pixels", data="labelme"),
+    "a COCO file as LabelMe": Broken(content("lm/train/b.json", b'{"images": [], "annotations": []}'), "has no list 'shapes'", data="labelme"),
+    "invalid JSON": Broken(content("lm/train/b.json", b'{"shapes": ['), r"b\.json: is not valid JSON", data="labelme"),
+    "train ids named labelIds": Broken(cityscapes("labelIds", [0, 1, 255]), "train ids saved under the wrong name", data="cityscapes"),
+    "labelIds named labelTrainIds": Broken(cityscapes("labelTrainIds", [7, 8, 33]), "labelIds saved under the wrong name", data="cityscapes"),
 }  # fmt: skip
 
 

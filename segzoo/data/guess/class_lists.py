@@ -38,7 +38,7 @@ def find_class_list(root: Path, tree: Mapping[str, list[str]]) -> ClassList | No
         root: the folder.
         tree: folder relative to it -> names of its files.
     """
-    files = {name.lower(): root / folder / name for folder, names in reversed(tree.items()) for name in names}
+    files = {name.lower(): root / folder / name for folder, names in reversed(list(tree.items())) for name in names}
     for name, path in files.items():
         kind = next((kind for kind in COLORED if name.endswith(kind)), None)
         if kind and (colors := read_colored_classes(path, kind)):

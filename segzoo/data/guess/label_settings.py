@@ -45,9 +45,10 @@ def guess_masks(paths: Sequence[Path], listed: ClassList | None) -> Guess:
             is_color = True
             break
         counts.append(count_labels(values))
-        for value in counts[-1] if colors is not None else ():
-            code = int(color_codes(colors[value])) if value < len(colors) else 0
-            is_color |= palette.setdefault(value, code) != code  # so that indices are no classes
+        if colors is not None:
+            codes = color_codes(colors)
+            own = {value: int(codes[value]) for value in counts[-1] if value < len(codes)}
+            is_color |= any(palette.setdefault(value, code) != code for value, code in own.items())  # so indices are no classes
     if not is_color:
         return _index_settings(add_counts(counts), {value: decode_color(code) for value, code in palette.items()}, listed, paths[0])
     pixels: dict[Color, int] = {}

@@ -11,12 +11,12 @@ import yaml
 
 from segzoo.data.checks.layouts import Tree, describe_tree, list_tree
 from segzoo.data.checks.settings_for import settings_for
-from segzoo.data.datasets._splits import index_split
-from segzoo.data.file_index import FilePair
+from segzoo.data.datasets._splits import AllSplits, index_split
+from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.guess.class_lists import find_class_list
 from segzoo.data.guess.label_settings import guess_labelme, guess_masks
 from segzoo.data.image_io import printable
-from segzoo.data.splits import SPLITS, Split
+from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.types import DataError, PlainDict
 
 SAMPLE = 200  # label files to read
@@ -87,11 +87,9 @@ def _find_pairs(section: PlainDict) -> list[FilePair]:
     return _index(section, splits, "all")()
 
 
-def _index(section: PlainDict, splits: dict[Split, str], split: str):
-    need_labels = section["name"] == "folder"
-    return index_split(
-        split, section["root"], section["images"], section["labels"], section.get("lists"), splits, None, need_labels
-    )  # type: ignore[arg-type]
+def _index(section: PlainDict, splits: dict[Split, str], split: SplitOrAll) -> FileIndex | AllSplits:
+    patterns = section["images"], section["labels"], section.get("lists")
+    return index_split(split, section["root"], *patterns, splits, None, need_labels=section["name"] == "folder")
 
 
 def _split_remarks(section: PlainDict) -> list[str]:
