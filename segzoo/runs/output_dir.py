@@ -29,7 +29,7 @@ OUTPUTS = {
     "predict": ("labels", "overlays", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "bench.html"),
-    "dataset": (),
+    "dataset": ("browse.html", "suspects.html", "suspects.csv", "thumbnails"),
 }
 REPLACE = "Set another out, or replace them with overwrite=true."
 

@@ -55,7 +55,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 def test_every_file_is_in_the_wheel(wheel):
     packaged = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"segzoo/{path.relative_to(ROOT)}" for folder in ("conf", "tools") for path in (ROOT / folder).rglob("*.[py][ya]*")}
-    expected |= {str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html") for path in (ROOT / "segzoo").rglob(pattern)}
+    expected |= {str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html", "*.js") for path in (ROOT / "segzoo").rglob(pattern)}
     expected = {name for name in expected if "__pycache__" not in name}
     assert expected <= packaged, expected - packaged
 

@@ -16,7 +16,7 @@ from segzoo.reporting.html import render_template
 from segzoo.workflows.benchmark.report import page
 from segzoo.workflows.prune.report import write_report
 
-TEMPLATES = sorted((Path(segzoo.reporting.__file__).parent / "templates").glob("*.html"))
+TEMPLATES = sorted((Path(segzoo.reporting.__file__).parent / "templates").iterdir())
 SCRIPT = "<script>alert('x')</script>"
 ESCAPED = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"
 
@@ -79,7 +79,13 @@ def test_every_template_is_listed_as_package_data():
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[2] / "setup.cfg")
     pattern = setup["options.package_data"]["segzoo.reporting"]
-    assert {path.name for path in TEMPLATES} >= {"base.html", "benchmark_report.html", "pruning_report.html"}
+    assert {path.name for path in TEMPLATES} >= {
+        "base.html",
+        "benchmark_report.html",
+        "image_page.html",
+        "image_page.js",
+        "pruning_report.html",
+    }
     assert all(path.relative_to(path.parents[1]).match(pattern) for path in TEMPLATES)
 
 

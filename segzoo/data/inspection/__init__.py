@@ -1,0 +1,1 @@
+"""Measurements of single label maps: blobs, and regions that contradict a prediction."""
