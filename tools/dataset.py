@@ -23,7 +23,7 @@ def dataset(job: Job) -> dict[str, Any]:
     from segzoo.types import InvalidDataset
 
     action, data = job.config["action"], job.config.get("data") or {}
-    title = "-".join([action["name"], *([data["name"]] if data else [])])
+    title = "-".join([action["name"], *([data["name"]] if "name" in data else [])])
     with create_output_dir("dataset", title, job.recorded, **job.arguments["create_output_dir"]) as output_dir:
         report = ACTIONS.build(action["name"], data, output_dir.path, **section_settings(action))
         result = {"action": action["name"], **report.result, "errors": report.errors}

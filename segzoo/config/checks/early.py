@@ -82,6 +82,14 @@ def _text(config: PlainMapping, key: str) -> str | None:
     return node if isinstance(node, str) else None
 
 
+def _checkpoints(config: PlainMapping) -> list[tuple[str, str]]:
+    """Key and path of every checkpoint of a configuration."""
+    action = config.get("action")
+    given = action.get("ckpt") if isinstance(action, Mapping) else None
+    paths = [("action.ckpt", path) for path in (given if isinstance(given, list) else [given])]
+    return [(key, path) for key, path in (("ckpt", config.get("ckpt")), *paths) if isinstance(path, str)]
+
+
 def _path_name_error(key: str, path: str | None) -> str | None:
     if path is None:
         return None
@@ -125,11 +133,11 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     if command in ("bench", "describe") and ckpt is None and model is None:
         purpose = {"bench": "benchmark: set model=<name> for random weights,", "describe": "describe: set model=<name>"}[command]
         return [f"there is nothing to {purpose} or ckpt=<run directory>"]
-    data, optional = config.get("data"), "data" in COMMANDS[command].from_checkpoint
-    if ckpt is None and optional and isinstance(data, Mapping) and "name" not in data:
+    data, optional, has_checkpoint = config.get("data"), "data" in COMMANDS[command].from_checkpoint, bool(_checkpoints(config))
+    if not has_checkpoint and optional and isinstance(data, Mapping) and "name" not in data:
         keys = ", ".join(f"data.{key}" for key in data)
         return [f"{keys}: there is no data set whose settings these are. Set data=<name>, or ckpt=<run directory> for its data."]
-    if command == "dataset" and data is None and _text(config, "action.name") not in NO_DATA:
+    if command == "dataset" and data is None and not has_checkpoint and _text(config, "action.name") not in NO_DATA:
         return [f"action={_text(config, 'action.name')} needs a data set. Set data=<name>, such as data=folder data.root=<folder>."]
     if command == "dataset" and _text(config, "action.name") == "convert":
         return conversion_errors(config)
@@ -177,12 +185,13 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
             errors.append(f"resume={path}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")
         else:
             errors.append(f"{key}={path}: there is no such file or directory {here}.")
-    ckpt = _text(config, "ckpt")
-    if ckpt is not None and not (command in ("eval", "predict", "bench") and find_exported_file(ckpt)):
+    for key, ckpt in _checkpoints(config):
+        if command in ("eval", "predict", "bench") and find_exported_file(ckpt):
+            continue
         try:
             resolve_weight_file(ckpt)
         except CheckpointError as error:
-            errors.append(f"ckpt={ckpt}: {error}")
+            errors.append(f"{key}={ckpt}: {error}")
     for key in ("source", "images"):
         source = _text(config, key)
         if source is not None and not os.path.exists(source) and not any(glob.iglob(source, recursive=True)):
