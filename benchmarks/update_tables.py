@@ -29,6 +29,7 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.runtime_accuracy,
         accuracy.few_shot_transfer,
         accuracy.rare_classes,
+        accuracy.suspects,
         pruning.pruning,
         pruning.pruning_pspnet_largefov,
         pruning.pruning_latency_target,

@@ -12,6 +12,7 @@ from benchmarks.tables.formatting import (
     format_millions,
     format_percent,
     is_measured,
+    read_rows,
     result_table,
 )
 from segzoo.config.build import build_meta_model
@@ -132,6 +133,19 @@ def runtime_accuracy() -> str:
         ("runtime", "precision", "mIoU %", "difference to eager fp32", "ms per image"),
         lambda r: (r["runtime"], r["precision"], format_percent(r["miou"]), f"{r['points']:+.2f}", f"{r['ms']:.0f}"),
     )
+
+
+def suspects() -> str:
+    """Recall of planted label errors by kind of error."""
+    if not is_measured("suspects_camvid"):
+        return NOT_MEASURED
+    rankings = read_rows("suspects_camvid")["rankings"]
+    kinds = list(rankings[0]["by_kind"])
+    rows = [
+        (r["ranking"], *(format_percent(share, 0) for share in (r["recall"], *(r["by_kind"][kind] for kind in kinds))))
+        for r in rankings
+    ]
+    return markdown_table(("ranking", "recall %", *(f"{kind} %" for kind in kinds)), rows)
 
 
 def few_shot_transfer() -> str:
