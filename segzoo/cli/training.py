@@ -10,7 +10,11 @@ from segzoo.cli.app import Job
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from segzoo.data.checks.split_report import SplitReport
     from segzoo.training.components import TrainingComponents
+    from segzoo.types import Dataset
 
 
 def assign_gpu(job: Job) -> None:
@@ -39,7 +43,7 @@ def run_location(job: Job) -> PlainDict:
 def check_data(job: Job, components: TrainingComponents) -> list[str]:
     """Check the files of both splits before the first step.
 
-    Prints the shares of the classes in the training set.
+    Prints the shares of the classes in the training set, and what ``data.val_ratio`` assigns.
 
     Returns:
         Remarks on them, one line each.
@@ -59,7 +63,36 @@ def check_data(job: Job, components: TrainingComponents) -> list[str]:
     is_balanced = job.config["loss"]["class_weights"] is not None or job.config["sampler"]["name"] != "shuffle"
     if not is_balanced and (note := imbalance_note(reports["train"])):
         notes.append(f"train: {note}")
-    return notes
+    table, shared_names = describe_ratio_split(components.config["data"], splits, reports)
+    print(table, end="", flush=True)
+    return notes + shared_names
+
+
+def describe_ratio_split(
+    section: PlainMapping, splits: Mapping[str, Dataset], reports: Mapping[str, SplitReport]
+) -> tuple[str, list[str]]:
+    """Describe what ``data.val_ratio`` has assigned to each split.
+
+    Args:
+        section: the ``data`` section.
+        splits: name of each split and its data set.
+        reports: what the check of the data set found in each of them.
+
+    Returns:
+        A table, and notes about names that both sides share. Both are empty if something else separates the splits.
+    """
+    from segzoo.data.splitting.grouping import group_names
+    from segzoo.data.splitting.side_report import Side, shared_name_note, side_rows
+    from segzoo.reporting.tables import markdown_table
+
+    if section.get("val_ratio") is None:
+        return "", []
+    stems = {name: [dataset.name(index) for index in range(len(dataset))] for name, dataset in splits.items()}
+    group_by = section.get("group_by")
+    sides = {name: Side(own, group_names(own, group_by), reports[name].class_counts) for name, own in stems.items()}
+    table = markdown_table(*side_rows(sides, next(iter(splits.values())).info.classes))
+    note = shared_name_note(stems) if group_by is None else None
+    return f"data.val_ratio={section['val_ratio']:g} assigns\n{table}", [note] if note else []
 
 
 def run_dry(job: Job, components: TrainingComponents) -> PlainDict:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from segzoo.data.checks.layouts import describe_tree
 from segzoo.data.image_io import printable
-from segzoo.data.splits import Split, hash_fraction, read_list
+from segzoo.data.splits import read_list
+from segzoo.data.splitting.ratio_split import RatioSplit
 from segzoo.messages import did_you_mean
 from segzoo.types import DataError
 
@@ -44,7 +45,7 @@ class FileIndex:
         images, labels: patterns relative to root. ``{stem}`` is the part that an image and its label share, including folders. The
             extension ``.*`` matches any image format.
         lists: pattern of a text file with one stem per line. None uses every matching file.
-        hash_split: (split, val_ratio): without lists, assign that fraction of all images to val by the hashes of their stems.
+        ratio_split: without lists, which of all images belong to the split. None: all.
         need_labels: whether an image without a label file is an error.
         missing_images_hint: extra advice when images are missing.
         missing_files_hint: advice when any file is missing.
@@ -56,7 +57,7 @@ class FileIndex:
     images: str
     labels: str
     lists: str | None = None
-    hash_split: tuple[Split, float] | None = None
+    ratio_split: RatioSplit | None = None
     need_labels: bool = True
     missing_images_hint: str = ""
     missing_files_hint: str = MISSING_FILES_HINT
@@ -85,8 +86,8 @@ class FileIndex:
         labels = self.find(self.labels)
         images = self.find(self.images, exclude=set(labels.values()))
         stems = self._listed_stems(root) if self.lists else sorted(images.keys() | labels.keys())
-        if self.hash_split:
-            stems = self._assigned_stems(stems, *self.hash_split)
+        if self.ratio_split:
+            stems = self.ratio_split.select(stems, self.root)
         self._check_missing(stems, images, labels)
         if not stems:
             raise DataError(
@@ -141,19 +142,6 @@ class FileIndex:
     def _found_files(self) -> str:
         found = describe_tree(Path(self.root).expanduser(), (self.images, self.labels))
         return f" {found}" if found else ""
-
-    def _assigned_stems(self, stems: list[str], split: Split, val_ratio: float) -> list[str]:
-        """Stems whose hashes assign them to a split."""
-        assigned = [stem for stem in stems if (hash_fraction(stem) < val_ratio) == (split == "val")]
-        if stems and not assigned:
-            fractions = sorted(map(hash_fraction, stems))
-            bound = f"at least {fractions[0] + 0.001:.3f}" if split == "val" else f"at most {fractions[-1]:.3f}"
-            raise DataError(
-                f"split {split!r} of {printable(self.root)} is empty: data.val_ratio={val_ratio:g} assigns it none of the {len(stems)} images, "
-                f"because each is assigned by the hash of its name. Set data.val_ratio to {bound}, or list the images of each split in "
-                "data.lists."
-            )
-        return assigned
 
     def _listed_stems(self, root: Path) -> list[str]:
         path = root / self._pattern(self.lists or "")

@@ -1,14 +1,14 @@
-"""Assignment of images to splits, by lists or by hashes."""
+"""Names of splits, and lists of their images."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from segzoo.data.image_io import printable, read_bytes
+from segzoo.io import write_atomically
 from segzoo.types import DataError
 
 Split = Literal["train", "val", "test"]
@@ -55,23 +55,19 @@ def read_list(path: Path) -> list[str]:
     return list(line_of)
 
 
-def hash_fraction(stem: str) -> float:
-    """Hash of a stem as a number from 0 to 1.
-
-    Stems below ``val_ratio`` are in val. Each is assigned by its own hash, so a fixed fraction is in val and adding files never moves
-    existing ones.
-    """
-    digest = hashlib.sha256(os.fsencode(stem)).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
 def split_of(*names: str) -> Split | None:
     """Tell the split from names of files and folders.
 
     The first name that tells one decides. ``instances_train2017`` is train. A name with the words of two splits tells none.
     """
     for name in names:
-        found = {SPLIT_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLIT_WORDS}
+        found: set[Split] = {SPLIT_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLIT_WORDS}
         if len(found) == 1:
             return found.pop()
     return None
+
+
+def write_list(path: Path, stems: Iterable[str]) -> None:
+    """Write a list file that ``read_list`` reads."""
+    text = "".join(f"{stem}\n" for stem in stems)
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))

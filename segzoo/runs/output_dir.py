@@ -29,7 +29,10 @@ OUTPUTS = {
     "predict": ("labels", "overlays", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "bench.html"),
-    "dataset": ("browse.html", "suspects.html", "suspects.csv", "thumbnails"),
+    "dataset": (
+        *("browse.html", "suspects.html", "suspects.csv", "thumbnails", "stats.html", "plots/*.png"),
+        *("lists/split/*.txt", "lists/fold*/*.txt", "conf/data/split.yaml", "conf/data/fold*.yaml"),
+    ),
 }
 REPLACE = "Set another out, or replace them with overwrite=true."
 

@@ -19,7 +19,7 @@ from segzoo.data.annotations.rasterize import Drawn, DrawSettings, draw_image, r
 from segzoo.data.annotations.regions import AnnotatedImage
 from segzoo.data.checks.label_survey import count_labels
 from segzoo.data.image_io import printable, read_bytes, read_header
-from segzoo.data.splits import SPLITS, Split
+from segzoo.data.splits import SPLITS, Split, write_list
 from segzoo.image_decoder import FORMATS, MAX_PIXELS, ImageError, decode_rgb, open_image
 from segzoo.io import write_atomically, write_text
 from segzoo.progress import with_progress
@@ -212,8 +212,7 @@ def write_description(
         The folder for ``--config-dir``.
     """
     for split, stems in splits.items():
-        listed = "".join(f"{stem}\n" for stem in stems).encode("utf-8", "surrogateescape")
-        write_atomically(out / f"{split}.txt", lambda file, listed=listed: file.write(listed))
+        write_list(out / f"{split}.txt", stems)
     lines = [f"# {comment}", "defaults: [folder, _self_]", f"root: {_quote(str(out.resolve()))}", f"title: {_quote(title)}"]
     lines += [f'images: "{IMAGES}/{{stem}}.*"', f'labels: "{MASKS}/{{stem}}.png"']
     lines += ['lists: "{split}.txt"'] if splits else ["val_ratio: 0.2 # images are assigned by the hash of their names"]

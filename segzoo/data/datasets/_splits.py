@@ -9,6 +9,8 @@ from typing import Protocol, get_args
 
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
+from segzoo.data.splitting.grouping import group_pattern_error
+from segzoo.data.splitting.ratio_split import RatioSplit
 from segzoo.messages import unknown_name_error
 
 
@@ -55,6 +57,7 @@ def index_split(
     lists: str | None,
     splits: Mapping[Split, str],
     val_ratio: float | None,
+    group_by: str | None,
     need_labels: bool = True,
     missing_images_hint: str = "",
     homepage: str | None = None,
@@ -67,17 +70,24 @@ def index_split(
         split: train, val, test or all.
         root, images, labels, lists, need_labels, missing_images_hint, homepage: as in ``FileIndex``.
         splits: names of the splits on disk. A missing name is that of the split.
-        val_ratio: fraction of the images in val, if nothing else separates the splits.
+        val_ratio, group_by: as in ``RatioSplit``, if nothing else separates the splits.
     """
     index = FileIndex(root, split, images, labels, lists, None, need_labels, missing_images_hint, homepage=homepage)
     if split != "all":
-        return replace(index, split=splits.get(split, split), hash_split=None if val_ratio is None else (split, val_ratio))
+        ratio_split = None if val_ratio is None else RatioSplit(split, val_ratio, group_by)
+        return replace(index, split=splits.get(split, split), ratio_split=ratio_split)
     names = [splits.get(name, name) for name in SPLITS] if "{split}" in images + (lists or "") else [split]
     return AllSplits(tuple(replace(index, split=name) for name in dict.fromkeys(names)))
 
 
 def file_index_errors(
-    split: str, images: str, labels: str, lists: str | None, splits: Mapping[Split, str], val_ratio: float | None
+    split: str,
+    images: str,
+    labels: str,
+    lists: str | None,
+    splits: Mapping[Split, str],
+    val_ratio: float | None,
+    group_by: str | None,
 ) -> list[str]:
     """Errors in the patterns and splits, one line each.
 
@@ -112,4 +122,11 @@ def file_index_errors(
             "data.val_ratio splits images that are not split otherwise: remove {split} from data.images and data.lists, or set "
             "data.val_ratio=null."
         )
+    if group_by is not None and val_ratio is None:
+        errors.append(
+            f"data.group_by={group_by!r} keeps groups together that data.val_ratio assigns, which is null. Set data.val_ratio=0.2, or "
+            "data.group_by=null."
+        )
+    if group_by is not None and (error := group_pattern_error("data.group_by", group_by)):
+        errors.append(error)
     return errors

@@ -40,6 +40,7 @@ def folder(
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
     val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
+    group_by: str | None = None,
     masks: Literal["index", "color"] = "index",
     label_map: LabelMap | None = None,
     palette: Palette | None = None,
@@ -56,17 +57,15 @@ def folder(
 
     Args:
         split: train, val, test, or all: every split that exists.
-        root: folder of the data set.
-        classes: class names; position is the train id.
-        title: name of the data set in checkpoints and results.
+        root, title: folder of the data set, and its name in checkpoints and results.
+        classes, palette: class names, whose position is the train id, and one RGB triple each. None assigns distinct colors.
         images, labels: patterns relative to root. ``{split}`` is the name of the split, ``{stem}`` the part that an image and its
             mask share (including subfolders), and the extension ``.*`` any image format. Extensions are case-insensitive.
         lists: text file with one stem per line, such as ``{split}.txt``. None uses every file, and rejects those without a partner.
         splits: names of train, val and test on disk.
-        val_ratio: approximate fraction of the images in val, if nothing else separates them; see ``splits.hash_fraction``.
+        val_ratio, group_by: assignment of the images to val, if nothing else separates them; see ``RatioSplit``.
         masks: ``index``: the numbers in the mask are raw labels. ``color``: its colors are matched exactly against ``palette``.
         label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
-        palette: one RGB triple per class. None assigns distinct colors.
         extra_colors, ignore_colors: with ``masks=color``: further colors by class name, and colors of ignored pixels.
         transparent: what fully transparent pixels of color masks are: an error, ignored, or the first class.
         label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as
@@ -79,11 +78,12 @@ def folder(
         ConfigError: the settings are invalid; lists all errors at once.
         DataError: at first use: files are missing or invalid.
     """
-    errors = dataset_info_errors(classes, palette, label_map) + file_index_errors(split, images, labels, lists, splits, val_ratio)
+    errors = dataset_info_errors(classes, palette, label_map)
+    errors += file_index_errors(split, images, labels, lists, splits, val_ratio, group_by)
     errors += _color_errors(masks, palette, extra_colors, ignore_colors, transparent, label_map, classes)
     if errors:
         raise ConfigError(errors)
-    index = index_split(split, root, images, labels, lists, splits, val_ratio, homepage=homepage)
+    index = index_split(split, root, images, labels, lists, splits, val_ratio, group_by, homepage=homepage)
     info = make_dataset_info(title, classes, palette, mean, std, label_map)
     if masks == "index":
         return PairedDataset(info, index, IndexMasks(len(classes), label_map, None, label_orientation, palette), cache)

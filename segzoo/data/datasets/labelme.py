@@ -45,6 +45,7 @@ def labelme(
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
     val_ratio: Annotated[float | None, Range(0, 1, above=True)] = None,
+    group_by: str | None = None,
     names: Annotated[dict[str | int, str], Example({"scratches": "scratch", "unclear": "ignore"})] | None = None,
     unlabeled: Literal["error", "background"] = "error",
     clip_px: Annotated[float, Range(0, 1e5)] = 2.0,
@@ -65,7 +66,7 @@ def labelme(
         root: folder of the data set.
         classes: class names, background first; position is the train id.
         title: name of the data set in checkpoints and results.
-        images, labels, lists, splits, val_ratio: location of images, JSON files and lists of stems, as for the data set ``folder``.
+        images, labels, lists, splits, val_ratio, group_by: location of images, JSON files and lists, as for the data set ``folder``.
         names: label in the JSON -> class name, where they differ. The class ``ignore`` means ignored pixels. LabelMe's own labels
             ``__ignore__`` and ``_background_`` are known.
         unlabeled: how to treat an image without a JSON file: as an error, or as all background.
@@ -80,7 +81,7 @@ def labelme(
         ConfigError: the settings are invalid; lists all errors at once.
         DataError: at first use: files are missing or invalid.
     """
-    errors = dataset_info_errors(classes, palette) + file_index_errors(split, images, labels, lists, splits, val_ratio)
+    errors = dataset_info_errors(classes, palette) + file_index_errors(split, images, labels, lists, splits, val_ratio, group_by)
     for label, name in (names or {}).items():
         if class_id(name, classes) is None:
             errors.append(f"data.names.{label}: the class {unknown_class_error(name, (*classes, 'ignore'))}")
@@ -89,7 +90,7 @@ def labelme(
             errors.append(f"data.skip_shapes: the type {kind!r} is not known.{hint} Valid: {', '.join(POINT_COUNTS)}.")
     if errors:
         raise ConfigError(errors)
-    index = index_split(split, root, images, labels, lists, splits, val_ratio, unlabeled == "error", EMBEDDED)
+    index = index_split(split, root, images, labels, lists, splits, val_ratio, group_by, unlabeled == "error", EMBEDDED)
     label_names = {str(label).strip(): name for label, name in (names or {}).items()}
     reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
     return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader, cache)

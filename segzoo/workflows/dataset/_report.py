@@ -31,6 +31,8 @@ class ActionReport:
 def existing_splits(data: PlainMapping) -> dict[str, Dataset]:
     """Build the splits of a data set that exist on disk.
 
+    A data set without splits, such as a folder that ``action=split`` is still to divide, has the single split ``all``.
+
     Args:
         data: the ``data`` section.
 
@@ -41,6 +43,8 @@ def existing_splits(data: PlainMapping) -> dict[str, Dataset]:
     for split in get_args(Split):
         with suppress(ConfigError):  # a data set without this split; its settings have been checked
             splits[split] = build_data(data, split)
+    if not splits:
+        return {"all": build_data(data, "all")}
     existing = {name: split for name, split in splits.items() if not isinstance(split, PairedDataset) or split.exists()}
     if not existing:
         next(iter(splits.values())).scan()

@@ -1,0 +1,1 @@
+"""Division of a data set into splits or folds."""

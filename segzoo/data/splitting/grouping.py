@@ -1,0 +1,103 @@
+"""Groups of images that a split must not divide."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from segzoo.data.image_io import printable
+from segzoo.data.near_duplicates import near_duplicate_groups, thumbnail
+from segzoo.messages import format_override
+from segzoo.progress import with_progress
+from segzoo.types import DataError, Images
+
+EXAMPLE = r"^(.*)_\d+$"
+
+
+def group_pattern_error(key: str, pattern: str) -> str | None:
+    """Describe why a pattern cannot name groups, else None.
+
+    Args:
+        key: the setting, such as ``data.group_by``.
+        pattern: its value.
+    """
+    hint = f"Example, with its quotes: {format_override(key, EXAMPLE)} groups 'part7_1' with 'part7_2'."
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        return f"{key}={pattern!r}: is not a regular expression ({error}). {hint}"
+    if not groups:
+        return f"{key}={pattern!r}: has no part in parentheses, which names the group. {hint}"
+    return None
+
+
+def group_names(stems: Iterable[str], pattern: str | None, key: str = "data.group_by") -> list[str]:
+    """Name the group of each image.
+
+    Args:
+        stems: stems of the images.
+        pattern: regular expression that is searched in the stem. What its parentheses match is the name of the group, joined by ``/`` if
+            there are several. None makes every image a group of its own.
+        key: the setting that holds the pattern, for messages.
+
+    Raises:
+        DataError: the pattern is not found in some stems.
+    """
+    stems = list(stems)
+    if pattern is None:
+        return stems
+    regex = re.compile(pattern, re.DOTALL)
+    matches = [regex.search(stem) for stem in stems]
+    names = ["/".join(part for part in match.groups() if part) if match else "" for match in matches]
+    unnamed = [stem for stem, name in zip(stems, names, strict=True) if not name]
+    if unnamed:
+        listed = ", ".join(printable(stem) for stem in unnamed[:5]) + (", ..." if len(unnamed) > 5 else "")
+        raise DataError(
+            f"{key}={pattern!r} finds no group in {len(unnamed)} of {len(stems)} names: {listed}. Every name needs one: add an alternative "
+            f"for these, such as {format_override(key, f'^.*?(?:{pattern})|^(.*)$')}, which makes each of them a group of its own."
+        )
+    return names
+
+
+def join_groups(names: Sequence[str], linked: Iterable[Sequence[int]]) -> list[str]:
+    """Join the groups of images that are linked.
+
+    Args:
+        names: name of the group of each image.
+        linked: indices of images that belong together.
+
+    Returns:
+        Name of the group of each image. A joined group has the first of its names in alphabetical order.
+    """
+    parent = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for indices in linked:
+        first, *others = sorted({root(names[index]) for index in indices})
+        parent |= dict.fromkeys(others, first)
+    return [root(name) for name in names]
+
+
+def find_near_duplicates(images: Images) -> list[list[int]]:
+    """Find images that look the same.
+
+    All of them are read, on all cores.
+
+    Returns:
+        Indices of each group of two or more images, as ``near_duplicate_groups``.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        thumbnails = pool.map(lambda index: thumbnail(images.image(index)), range(len(images)))
+        found = list(with_progress(thumbnails, len(images), "images", "comparing images"))
+    return near_duplicate_groups(np.stack(found))
