@@ -1,0 +1,1 @@
+"""Statistics of the images and labels of a data set."""
