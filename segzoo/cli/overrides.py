@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from segzoo.cli.compose import COMPOSE_ERRORS, compose, hydra_composer, to_dict
+from segzoo.cli.compose import COMPOSE_ERRORS, CONF, compose, hydra_composer, to_dict
 from segzoo.cli.hydra_limits import rejected_feature_errors, rejected_key_error, sweep_output_error
 from segzoo.cli.override_errors import group_error, lost_brace_errors, value_error
 from segzoo.config.commands import COMMANDS
@@ -226,6 +226,9 @@ def _changes(defaults: DictConfig, base: DictConfig, job: DictConfig) -> Iterato
         job: the configuration with all overrides.
     """
     before, after = defaults.hydra.runtime.choices, job.hydra.runtime.choices
-    yield from (f"{group}={after[group]}" for group in after if after[group] != before.get(group))
+    for group in after:
+        is_file = group != "recipe" or (CONF / group / f"{after[group]}.yaml").exists()  # few data sets have one
+        if after[group] != before.get(group) and is_file:
+            yield f"{group}={after[group]}"
     selected, current = (flatten({key: node for key, node in to_dict(config).items() if key != "hydra"}) for config in (base, job))
     yield from (f"{path}={value}" for path, value in current.items() if path not in selected or selected[path] != value)

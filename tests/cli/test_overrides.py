@@ -181,3 +181,9 @@ def test_help_applies_the_overrides():
     assert "steps: 7" in text and "concat: descending" in text
     with pytest.raises(ConfigError, match="Could not override 'modell'"):
         help_text("train", "", ["modell=x"])
+
+
+@pytest.mark.parametrize(("data", "recipes"), [("camvid", ["recipe=camvid"]), ("cityscapes", [])])
+def test_a_recipe_is_listed_only_if_there_is_one(data, recipes):
+    changed = parse_overrides("train", [f"data={data}"]).changed
+    assert f"data={data}" in changed and [word for word in changed if word.startswith("recipe")] == recipes
