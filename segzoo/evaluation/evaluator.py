@@ -43,12 +43,14 @@ class Evaluation:
         confusion: int64 (K, K), row = label, column = prediction.
         protocol: what the scores depend on besides the model, see ``_protocol``.
         per_image_counts: int64 (N, 3, K), the hit, labeled and predicted pixels of each image and class.
+        names: names of the images, in the order of the counts.
     """
 
     scores: Scores
     confusion: np.ndarray
     protocol: PlainDict
     per_image_counts: np.ndarray
+    names: tuple[str, ...]
 
     @property
     def precision(self) -> FloatFormat:
@@ -127,21 +129,23 @@ def evaluate(
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
     scores = confusion.scores(info.classes, len(dataset), mean_loss.compute(distributed))
     used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
-    described = _protocol(protocol, dataset, per_image_counts, used_precision)
-    return Evaluation(scores, confusion.matrix, described, per_image_counts)
+    names = tuple(dataset.name(index) for index in range(len(dataset)))
+    described = _protocol(protocol, dataset.info.name, names, per_image_counts, used_precision)
+    return Evaluation(scores, confusion.matrix, described, per_image_counts, names)
 
 
-def _protocol(protocol: InferenceProtocol, dataset: Dataset, per_image_counts: np.ndarray, precision: str) -> PlainDict:
+def _protocol(
+    protocol: InferenceProtocol, data: str, names: tuple[str, ...], per_image_counts: np.ndarray, precision: str
+) -> PlainDict:
     """Describe everything that scores depend on besides the model.
 
     ``names`` is a hash of the images' names, which follow from the split and its list. ``ground_truth`` is a hash of the labeled pixels of
     each image and class, which follow from the label map.
     """
-    names = [dataset.name(index) for index in range(len(dataset))]
     return protocol.to_dict() | {
         "precision": precision,
-        "data": dataset.info.name,
-        "images": len(dataset),
+        "data": data,
+        "images": len(names),
         "names": _short_hash("\n".join(names).encode("utf-8", "surrogateescape")),
         "ground_truth": _short_hash(per_image_counts[:, COUNTS.index("labeled")].astype("<i8").tobytes()),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from segzoo.types import PlainDict
 def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None, split: str = "val") -> PlainDict:
     """Write the scores into a folder and return the summary.
 
-    The files are ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows are labels) and ``per_image_counts.npy``.
+    The files are ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows are labels), ``per_image_counts.npy`` and
+    ``image_names.json``, whose names are in the order of the counts.
 
     Args:
         folder: output folder, such as ``<run>/eval``. It is created if missing.
@@ -41,7 +43,8 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     write_text(folder / "per_class.csv", _csv([["class", *columns], *rows]))
     counts = [[name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True)]
     write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *counts]))
-    write_atomically(folder / "per_image_counts.npy", lambda file: np.save(file, result.per_image_counts))  # for paired comparisons
+    write_atomically(folder / "per_image_counts.npy", lambda file: np.save(file, result.per_image_counts))  # for tools/compare.py
+    write_text(folder / "image_names.json", json.dumps(result.names) + "\n")  # in ASCII: a name may be no valid UTF-8
     write_json(folder / "summary.json", summary)
     return summary
 

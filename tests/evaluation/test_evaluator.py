@@ -368,6 +368,7 @@ def test_summary_and_tables(model, tmp_path):
     assert rows[0] == ["class", "iou", "acc", "pixels", "precision", "f1"] and rows[3] == ["tree", "", "", "0", "", ""]
     assert float(rows[1][1]) == result.scores.per_class["sky"]["iou"]
     assert (np.load(tmp_path / "eval/per_image_counts.npy") == result.per_image_counts).all()
+    assert tuple(json.loads((tmp_path / "eval/image_names.json").read_text())) == result.names
     counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
     assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
     table = score_table(result)

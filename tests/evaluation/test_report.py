@@ -17,7 +17,7 @@ def evaluation(confusion, names, images=10, loss=None):
     matrix.matrix = np.array(confusion) * images
     counts = np.repeat(matrix.class_counts()[None] // images, images, axis=0)
     protocol = {"mode": "whole", "crop": None, "scales": [1.0], "images": images, "precision": "bf16"}
-    return Evaluation(matrix.scores(names, images, loss), matrix.matrix, protocol, counts)
+    return Evaluation(matrix.scores(names, images, loss), matrix.matrix, protocol, counts, tuple(map(str, range(images))))
 
 
 def test_the_table_by_hand():
