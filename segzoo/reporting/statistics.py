@@ -17,6 +17,7 @@ Table = tuple[list[str], list[list[str]]]  # header, rows
 Splits = Mapping[str, SplitStatistics]
 WEIGHTS = {"median frequency": median_frequency, "inverse square root": inverse_sqrt, "effective number": effective_number}
 PERCENTILES = (5, 50, 95)
+PREFIXES = ("", "k", "M", "G")  # of a thousand and its powers
 MAX_BARS = 60  # classes in a chart; of more, the rarest
 
 
@@ -146,7 +147,7 @@ def statistics_page(title: str, splits: Splits, pasted: Mapping[str, str], notes
         images=image_table(splits),
         bars=[(first.classes[index], float(first.class_fractions[index])) for index in charted_classes(first)],
         whiskers=whiskers,
-        decades=[(power / decades, f"{10**power:,}") for power in range(decades + 1)],
+        decades=[(power / decades, f"{10 ** (power % 3)}{PREFIXES[power // 3]}") for power in range(decades + 1)],
         pasted=pasted,
         notes=notes,
     )

@@ -89,6 +89,7 @@ def test_the_page_needs_no_other_file_and_escapes_names(root, tmp_path):
     html = (tmp_path / "out/stats.html").read_text(encoding="utf-8")
     assert html.startswith("<!doctype html>") and not re.search(r"<link|<script|\bsrc=|\bhref=|url\(|@import", html)
     assert html.count("&lt;script&gt;") >= 4 and html.count("<svg") == 2 and "None" not in re.sub(r"<[^>]*>", "", html)
+    assert re.findall(r'text-anchor="middle">(\w+)<', html) == ["1", "10", "100"]
     assert "loss.class_weights=[" in html and "&lt;svg" not in html and "&lt;td" not in html
 
 
