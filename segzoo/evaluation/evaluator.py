@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -24,11 +24,13 @@ from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, pic
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
+from segzoo.evaluation.scores._base import ImageScore, ScoreResult, Strips, check_probabilities, merged_results, update_scores
 from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol, PostProcessor
-from segzoo.inference.segment import forward, logits_to_labels, segment_image
+from segzoo.inference.segment import forward, logits_to_labels, predict_probabilities, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
+from segzoo.layers.resize import probability_strips
 from segzoo.progress import with_progress
 from segzoo.registry import Range
 from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, SegmentationLoss
@@ -44,6 +46,7 @@ class Evaluation:
         protocol: what the scores depend on besides the model, see ``_protocol``.
         per_image_counts: int64 (N, 3, K), the hit, labeled and predicted pixels of each image and class.
         names: names of the images, in the order of the counts.
+        extra: results of the optional scores by name.
     """
 
     scores: Scores
@@ -51,6 +54,7 @@ class Evaluation:
     protocol: PlainDict
     per_image_counts: np.ndarray
     names: tuple[str, ...]
+    extra: dict[str, ScoreResult] = field(default_factory=dict)
 
     @property
     def precision(self) -> FloatFormat:
@@ -80,6 +84,7 @@ def evaluate(
     on_image: Callable[[int], None] = lambda done: None,
     post: PostProcessor | None = None,
     distributed: Distributed = SINGLE_PROCESS,
+    extra: Sequence[ImageScore] = (),
     *,
     device: DeviceName = "auto",
     precision: PrecisionName = "fp32",
@@ -95,8 +100,7 @@ def evaluate(
     """Score a model on every image at the size of its label.
 
     In a single pass, logits are upsampled and reduced to labels in strips of rows, so memory does not scale with classes times pixels.
-    Sliding windows, several scales and flipping average softmax probabilities over all passes. The training mode of each module, the
-    batch norm statistics and the memory format of the weights are left unchanged.
+    Sliding windows, several scales and flipping average softmax probabilities over all passes. The model is left unchanged.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``; or an ``ExportedNetwork``, which has no loss.
@@ -106,12 +110,12 @@ def evaluate(
         on_image: called after each image with its number, counted from 1. It may raise to stop the evaluation.
         post: ``post(image, probabilities) -> labels`` with ``describe()``, such as a CRF. None takes the most probable class.
         distributed: the ranks, which each evaluate a part of the images. All of them get the scores of the whole set.
-        device, precision: device of the model and precision of its layers.
-        workers: number of data loading processes. 0 loads in the main process.
+        extra: optional scores, which are updated in the same pass.
+        device, precision, workers: device of the model, precision of its layers, data loading processes (0 loads in the main process).
         mode, crop, stride, scales, flip, pad_multiple, resize_multiple: see ``InferenceProtocol``.
 
     Raises:
-        ConfigError: if settings contradict each other, or ``device=cuda`` without CUDA.
+        ConfigError: if settings contradict each other, ``device=cuda`` without CUDA, or a score needs what the model cannot return.
         DataError: if a file is invalid or its label does not fit the classes. The message names the file.
     """
     protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
@@ -121,9 +125,9 @@ def evaluate(
     rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
     with eval_mode(model.to(layer_precision.device)), channels_last(model), closing(rank_batches) as batches:
         for batch in with_progress(batches, len(dataset) // distributed.size, "images", "evaluating"):
-            image_confusion = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss)
-            confusion.merge(image_confusion)
-            per_image_counts[batch.indices[0]] = image_confusion.class_counts()
+            counted = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss, extra)
+            confusion.merge(counted)
+            per_image_counts[batch.indices[0]] = counted.class_counts()
             on_image(batch.indices[0] + 1)
     confusion.matrix = _sum_over_ranks(confusion.matrix, distributed, layer_precision.device)
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
@@ -131,7 +135,7 @@ def evaluate(
     used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
     names = tuple(dataset.name(index) for index in range(len(dataset)))
     described = _protocol(protocol, dataset.info.name, names, per_image_counts, used_precision)
-    return Evaluation(scores, confusion.matrix, described, per_image_counts, names)
+    return Evaluation(scores, confusion.matrix, described, per_image_counts, names, merged_results(extra, distributed))
 
 
 def _protocol(
@@ -163,11 +167,15 @@ def _count_image(
     protocol: InferenceProtocol,
     precision: Precision,
     mean_loss: _MeanLoss,
+    extra: Sequence[ImageScore],
 ) -> ConfusionMatrix:
-    """Predict one image and count its pixels."""
+    """Predict one image, count its pixels and update the optional scores."""
+    check_probabilities(extra, model)
     confusion = ConfusionMatrix(info.num_classes, info.ignore)
     try:
-        confusion.update(_predict(model, batch, info, protocol, precision, mean_loss), batch.label)
+        pred, strips = _predict(model, batch, info, protocol, precision, mean_loss, any(s.needs_probabilities for s in extra))
+        confusion.update(pred, batch.label)
+        update_scores(extra, batch, pred, strips, info.ignore)
     except ValueError as error:
         raise DataError(f"{_location(dataset, batch.indices[0])}: {error}") from error
     return confusion
@@ -199,19 +207,34 @@ class _MeanLoss:
 
 
 def _predict(
-    model: nn.Module, batch: Batch, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision, mean_loss: _MeanLoss
-) -> Tensor:
+    model: nn.Module,
+    batch: Batch,
+    info: DatasetInfo,
+    protocol: InferenceProtocol,
+    precision: Precision,
+    mean_loss: _MeanLoss,
+    probabilities: bool,
+) -> tuple[Tensor, Strips]:
     """Predict the label map of one image and add its loss.
 
     Returns:
-        The labels (1, H, W), on the CPU.
+        The labels (1, H, W) on the CPU, and the strips of ``ScoredImage.probabilities``, which are computed only when read. There are
+        none if ``probabilities`` is False and the protocol has several passes.
     """
-    x = normalize(batch.image, info, precision.device)
-    if not protocol.single or isinstance(model, ExportedNetwork):
-        return segment_image(model, x, batch.image, protocol, precision).to(torch.int32).cpu()
-    logits = forward(model, x, precision)
-    mean_loss.add(logits, batch.label.to(precision.device))
-    return logits_to_labels(model, logits, batch.label.shape[-2:]).cpu()
+    x, size = normalize(batch.image, info, precision.device), batch.label.shape[-2:]
+    is_exported = isinstance(model, ExportedNetwork)
+    if protocol.single and (probabilities or not is_exported):
+        logits = forward(model, x, precision)
+        strips = partial(probability_strips, logits.main, size, bool(model.align_corners))
+        if is_exported:
+            return model.label_images(batch.image).to(torch.int32), strips
+        mean_loss.add(logits, batch.label.to(precision.device))
+        return logits_to_labels(model, logits, size).cpu(), strips
+    if not probabilities:
+        return segment_image(model, x, batch.image, protocol, precision).to(torch.int32).cpu(), lambda: iter(())
+    averaged = predict_probabilities(model, x, protocol, precision)
+    labels = averaged.argmax(1) if protocol.post is None else protocol.post(batch.image, averaged)
+    return labels.to(torch.int32).cpu(), lambda: iter(averaged)
 
 
 def _sum_over_ranks(counts: np.ndarray, distributed: Distributed, device: torch.device) -> np.ndarray:

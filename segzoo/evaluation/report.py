@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.evaluation.bootstrap import MIN_IMAGES
+from segzoo.data.image_io import printable
+from segzoo.evaluation.bootstrap import MIN_IMAGES, mean_iou
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.metrics import Scores
 from segzoo.io import write_atomically, write_json, write_text
@@ -19,8 +20,8 @@ from segzoo.types import PlainDict
 def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | None = None, split: str = "val") -> PlainDict:
     """Write the scores into a folder and return the summary.
 
-    The files are ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows are labels), ``per_image_counts.npy`` and
-    ``image_names.json``, whose names are in the order of the counts.
+    The files are ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows are labels), ``per_image.csv`` (worst image first),
+    ``per_image_counts.npy``, ``image_names.json``, whose names are in the order of the counts, and the tables of the optional scores.
 
     Args:
         folder: output folder, such as ``<run>/eval``. It is created if missing.
@@ -37,16 +38,39 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
         "protocol_id": result.protocol_id,
         "checkpoint_sha256": checkpoint_sha256,
     }
+    summary |= {name: score.values for name, score in result.extra.items()}
     names = list(result.scores.per_class)
     columns = ("iou", "acc", "pixels", "precision", "f1")
     rows = [[name, *(entry[column] for column in columns)] for name, entry in result.scores.per_class.items()]
     write_text(folder / "per_class.csv", _csv([["class", *columns], *rows]))
     counts = [[name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True)]
     write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *counts]))
+    write_text(folder / "per_image.csv", _csv(_per_image_rows(result)))
+    for file, table in [each for score in result.extra.values() for each in score.tables.items()]:
+        write_text(folder / file, _csv(table))
     write_atomically(folder / "per_image_counts.npy", lambda file: np.save(file, result.per_image_counts))  # for tools/compare.py
     write_text(folder / "image_names.json", json.dumps(result.names) + "\n")  # in ASCII: a name may be no valid UTF-8
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _per_image_rows(result: Evaluation) -> list[list[object]]:
+    """List the scores of each image, worst first.
+
+    The mIoU is the mean over the classes labeled in the image. Images without a labeled pixel come last. ``index`` is the position in
+    ``per_image_counts.npy``.
+    """
+    counts = result.per_image_counts
+    hits, labeled, predicted = np.moveaxis(counts, 1, 0)
+    pixels, miou = labeled.sum(1), mean_iou(counts)
+    iou = hits / np.maximum(labeled + predicted - hits, 1)
+    rows: list[list[object]] = [["image", "index", "miou", "acc", "pixels", *(f"iou {name}" for name in result.scores.per_class)]]
+    for index in np.lexsort((np.arange(len(counts)), miou, pixels == 0)):
+        total = int(pixels[index])
+        means = [float(miou[index]), float(hits[index].sum() / total)] if total else [None, None]
+        per_class = [float(iou[index, k]) if labeled[index, k] else None for k in range(counts.shape[2])]
+        rows.append([printable(result.names[index]), int(index), *means, total, *per_class])
+    return rows
 
 
 def score_table(result: Evaluation, split: str = "val") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -49,3 +49,42 @@ def bilinear_taps(sources: int, size: int, align_corners: bool, subdivisions: in
     position, last = position * subdivisions, (sources - 1) * subdivisions
     low = position.long().clamp(max=last)
     return low, (low + 1).clamp(max=last), (position - low).clamp(0, 1)
+
+
+def upsampled_strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 64) -> Iterator[Iterator[Tensor]]:
+    """Upsample logits bilinearly, strip by strip and class by class.
+
+    Equals ``resize(logits, size, align_corners)`` up to rounding.
+
+    Args:
+        logits: (N, K, h, w).
+        size: output height and width in pixels.
+        align_corners: whether the centers of the corner pixels of input and output meet.
+        rows: output rows per strip, 1 or more.
+
+    Yields:
+        For each strip, from top to bottom, its K classes, (N, rows, W) each.
+    """
+    sources, (height, width) = logits.shape[2], size
+    low, high, weight = (tap.to(logits.device) for tap in bilinear_taps(sources, height, align_corners))
+    firsts, lasts = low.tolist()[::rows], high.tolist()[rows - 1 :: rows] + [sources - 1]
+    for strip, (first, last) in enumerate(zip(firsts, lasts, strict=False)):
+        here = slice(strip * rows, (strip + 1) * rows)
+        wide = resize(logits[:, :, first : last + 1], (last + 1 - first, width), align_corners)  # source rows at full width
+        above, below, lower = low[here] - first, high[here] - first, weight[here, None]
+        yield (torch.lerp(source[:, above], source[:, below], lower) for source in wide.unbind(1))
+
+
+@torch.no_grad()
+def probability_strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 64) -> Iterator[Tensor]:
+    """Class probabilities of one image at ``size``.
+
+    Args:
+        logits: (1, K, h, w).
+        size, align_corners, rows: as in ``upsampled_strips``.
+
+    Yields:
+        (K, rows, W) from top to bottom.
+    """
+    for strip in upsampled_strips(logits.float(), size, align_corners, rows):
+        yield torch.cat(list(strip)).softmax(0)

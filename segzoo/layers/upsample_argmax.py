@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from segzoo.layers.resize import bilinear_taps, resize
+from segzoo.layers.resize import bilinear_taps, resize, upsampled_strips
 
 SPARSE_FRACTION = 0.5  # largest fraction of border cells up to which only those are interpolated
 FINE_FACTOR = 4  # label pixels per step of the finer grid that is tried when too many cells are border cells
@@ -207,13 +207,7 @@ def _interpolate(corners: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
 
 def _label_in_strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int) -> Tensor:
     """Label the whole image, ``rows`` label rows at a time."""
-    sources, (height, width) = logits.shape[2], size
-    low, high, weight = (tap.to(logits.device) for tap in bilinear_taps(sources, height, align_corners))
-    firsts, lasts = low.tolist()[::rows], high.tolist()[rows - 1 :: rows] + [sources - 1]
-    labels = torch.empty((len(logits), height, width), dtype=_label_dtype(logits), device=logits.device)
-    for strip, (first, last) in enumerate(zip(firsts, lasts, strict=False)):
-        here = slice(strip * rows, (strip + 1) * rows)
-        wide = resize(logits[:, :, first : last + 1], (last + 1 - first, width), align_corners)  # source rows at full width
-        above, below, lower = low[here] - first, high[here] - first, weight[here, None]
-        labels[:, here] = _best_class(torch.lerp(source[:, above], source[:, below], lower) for source in wide.unbind(1))
+    labels = torch.empty((len(logits), *size), dtype=_label_dtype(logits), device=logits.device)
+    for start, strip in zip(range(0, size[0], rows), upsampled_strips(logits, size, align_corners, rows), strict=True):
+        labels[:, start : start + rows] = _best_class(strip)
     return labels

@@ -25,7 +25,10 @@ from segzoo.types import PlainDict
 
 # what a tool writes before its result file; label maps, which may have taken hours, are kept if the prediction is the same
 OUTPUTS = {
-    "eval": ("per_class.csv", "confusion.csv", "per_image_counts.npy", "image_names.json"),
+    "eval": (
+        *(f"{name}.csv" for name in ("per_class", "confusion", "per_image", "boundary_iou", "trimap", "calibration")),
+        *("labeled_blobs.csv", "operating_curve.csv", "per_image_counts.npy", "image_names.json"),
+    ),
     "predict": ("labels", "overlays", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "bench.html"),

@@ -1,0 +1,1 @@
+"""Optional scores, computed in the same pass as the confusion matrix."""
