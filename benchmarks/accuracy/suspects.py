@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the budget and the seed."""
     parser.add_argument("--steps", type=int, default=800, help="steps of each of the two trainings; 800 by default")
     parser.add_argument("--seed", type=int, default=0, help="which errors are planted, and where; 0 by default")
-    parser.add_argument("--images", type=int, help="use only so many images, evenly spread, for a quick try")
+    parser.add_argument("--images", type=int, help="a quick try on so many images, evenly spread, without a result file")
 
 
 def plant(label: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]] | None:
@@ -200,4 +200,5 @@ def main(args: argparse.Namespace) -> None:
         "planted": planted,
         "rankings": rows,
     }
-    print(write_result("suspects_camvid", args.command, content))
+    if args.images is None:
+        print(write_result("suspects_camvid", args.command, content))
