@@ -175,6 +175,7 @@ TRACED = {
     "indexed": lambda x: x[:, :, torch.arange(12)][..., 1:],
     "picked": lambda x: x[:, :, [0, 2], [1, 3]][..., None],
     "prelu": (lambda x, prelu: prelu(x), nn.PReLU(8)),
+    "normalized": lambda x: x / (1 + x.square().sum(1, keepdim=True)).sqrt(),
     "gated": (lambda x, gate: x * gate(x.mean((2, 3), keepdim=True)).sigmoid(), nn.Conv2d(8, 8, 1)),
     "attended": lambda x: (x.flatten(2).transpose(1, 2) @ x.flatten(2)).softmax(2)[:, None] * x.mean((2, 3))[:, :, None, None],
     "pooled": lambda x: F.interpolate(F.adaptive_avg_pool2d(F.pad(x, (1, 1)), 3), scale_factor=2, mode="nearest"),

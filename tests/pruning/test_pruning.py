@@ -159,6 +159,18 @@ def test_global_allocation_removes_the_least_important_channels_of_all_layers():
     assert set(low) & removed and not set(high) & removed
 
 
+def test_a_ranking_selects_by_its_allocation():
+    model = small_model("pspnet", "resnet")
+    selected = {}
+    for allocation in ("uniform", "global"):
+        ranking = PRUNERS.build("l1", allocation=allocation).ranking(model, None)
+        selected[allocation] = ranking.select(0.6)
+        assert selected[allocation] == select_channels(
+            ranking.graph, ranking.importance, 0.6, allocation=allocation, round_to=ranking.round_to
+        )
+    assert selected["uniform"] != selected["global"]
+
+
 def test_tensors_of_another_architecture_are_rejected():
     with pytest.raises(ValueError, match="in more than channel counts: score.bias"):
         set_channel_widths_(nn.ModuleDict({"score": nn.Conv2d(3, 4, 1)}), {"score.weight": torch.zeros(2, 3, 1, 1)})
@@ -297,8 +309,11 @@ def test_impossible_settings_are_rejected_before_training():
     PRUNERS.build("taylor", exclude=["backbone.c1", "high"]).check(model)
     with pytest.raises(
         ConfigError, match=r"pruner.exclude=backbone.stem matches the start of no layer's name. Similar: .*backbone"
-    ):
+    ) as error:
         PRUNERS.build("l1", exclude=["high", "backbone.stem"]).check(model)
+    similar = str(error.value).rpartition("Similar: ")[2].rstrip(".").split(", ")
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    assert len(similar) == 3 and all(any(name.startswith(start) for name in convolutions) for start in similar)
     with pytest.raises(ConfigError, match="has no batch norm after it"):
         PRUNERS.build("bn_scale").check(create_model("fcn", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16))
     with pytest.raises(ConfigError, match="that is, never"):
