@@ -94,6 +94,15 @@ def test_a_damaged_file_is_written_again(root, damage):
     assert path.read_bytes() == content
 
 
+def test_a_changed_sample_does_not_change_the_cache(root):
+    build(root, "disk")[0]
+    sample = build(root, "disk")[0]
+    for array in sample[:2]:
+        assert array.flags["WRITEABLE"]  # torch warns of others
+        array += 1
+    assert_same_samples(build(root, "disk"), build(root, "none"))
+
+
 def test_16_bit_labels_are_kept(root):
     classes = tuple("ignore" if index == 255 else f"c{index}" for index in range(300))
     save(root / "train_masks/a.png", np.full((6, 8), 299, np.uint16))

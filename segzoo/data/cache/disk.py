@@ -51,7 +51,7 @@ class DiskCache:
             decode: reads the sample from its files.
 
         Returns:
-            The sample. Its arrays are read-only.
+            The sample. Changes of its arrays do not reach the file.
 
         Raises:
             DataError: the file cannot be written, or what ``decode`` raises.
@@ -81,7 +81,7 @@ class DiskCache:
         """
         try:
             with open(path, "rb") as file:
-                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # writable in memory only
         except (FileNotFoundError, ValueError):  # an empty file cannot be mapped
             return None
         if len(content) < HEADER.size:
