@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import jaccard_score
 from toy_training import INFO, ToyData, make_components
 
 from segzoo.evaluation import bootstrap
-from segzoo.evaluation.bootstrap import MIN_IMAGES, bootstrap_miou, paired_bootstrap_miou
+from segzoo.evaluation.bootstrap import (
+    MIN_IMAGES,
+    ResampledScores,
+    bootstrap_miou,
+    mean_iou,
+    paired_bootstrap_miou,
+    resample,
+    sum_groups,
+    tail_probability,
+)
 from segzoo.evaluation.evaluator import evaluate
 
 
@@ -35,17 +45,28 @@ def scores_of_draws(preds, labels, draws):
     return np.array(scores)
 
 
+def quantiles(scores, images=40):
+    tail = tail_probability(images)
+    return tuple(np.quantile(scores, (tail, 1 - tail)))
+
+
+def test_the_tails_widen_for_few_images():
+    # Hesterberg 2015: normal tail beyond sqrt(n / (n - 1)) times the t quantile, which is 2.2622 for 9 degrees of freedom
+    assert tail_probability(10) == pytest.approx(norm.sf(2.2622 * np.sqrt(10 / 9)), rel=1e-3)
+    assert tail_probability(10**6) == pytest.approx(0.025, rel=1e-4)
+
+
 def test_each_draw_scores_the_images_drawn(monkeypatch):
     monkeypatch.setattr(bootstrap, "DRAWS", 20)
     preds, labels, counts = random_counts()
     expected = scores_of_draws(preds, labels, 20)
-    assert bootstrap_miou(counts) == pytest.approx(tuple(np.percentile(expected, (2.5, 97.5))))
+    assert bootstrap_miou(counts) == pytest.approx(quantiles(expected))
 
 
 def test_a_pair_is_compared_draw_by_draw(monkeypatch):
     monkeypatch.setattr(bootstrap, "DRAWS", 20)
     (preds, labels, counts), (other_preds, _, other_counts) = random_counts(wrong=0.25), random_counts(wrong=0.3)
-    low, high = np.percentile(scores_of_draws(preds, labels, 20) - scores_of_draws(other_preds, labels, 20), (2.5, 97.5))
+    low, high = quantiles(scores_of_draws(preds, labels, 20) - scores_of_draws(other_preds, labels, 20))
     whole, other_whole = (jaccard_score(labels.ravel(), maps.ravel(), average="macro") for maps in (preds, other_preds))
     expected = {"difference": whole - other_whole, "low": low, "high": high}
     assert paired_bootstrap_miou(counts, other_counts) == pytest.approx(expected)
@@ -62,6 +83,90 @@ def test_intervals_cover_the_population_score():
     population = jaccard_score(labels.ravel(), preds.ravel(), average="macro")
     covered = [low <= population <= high for low, high in (interval(sample) for sample in np.split(counts, 100))]
     assert 0.85 <= np.mean(covered) <= 1.0
+
+
+def simulate(groups: int, frames: int, samples: int = 1000, shared: float = 0.6, seed: int = 1):
+    """Simulate counts of two networks on samples from one population.
+
+    Each class is a sample. The hit rates of an image depend on its group, on the image, and on the network.
+
+    Returns:
+        Counts (groups * frames, 3, samples) of both networks, and their IoUs on the population.
+    """
+    rng = np.random.default_rng(seed)
+
+    def rates(images: int, columns: int):
+        count = images * frames
+        common = np.repeat(rng.normal(0, shared, (images, columns)), frames, 0) + rng.normal(0, 0.5, (count, columns))
+        own = np.repeat(rng.normal(0, shared / 2, (images, columns)), frames, 0) + rng.normal(0, 0.3, (count, columns))
+        return [1 / (1 + np.exp(-logit)) for logit in (1 + common, 0.8 + common + own)]
+
+    def iou(labeled, rate):
+        return (labeled * rate).sum() / (labeled.sum() + (labeled * (1 - rate) / 2).sum())
+
+    labeled = rng.integers(50, 400, (200_000 * frames, 1))
+    population = [iou(labeled, rate) for rate in rates(200_000, 1)]
+    labeled, counts = rng.integers(50, 400, (groups * frames, samples)), []
+    for rate in rates(groups, samples):
+        hits = rng.binomial(labeled, rate)
+        counts.append(np.stack([hits, labeled, hits + rng.binomial(labeled, (1 - rate) / 2)], axis=1))
+    return counts, population
+
+
+def coverage(scores: ResampledScores, true: float) -> float:
+    intervals = [scores.interval(column) for column in range(1, len(scores.values))]
+    return float(np.mean([interval[0] <= true <= interval[1] for interval in intervals if interval]))
+
+
+@pytest.mark.parametrize(("groups", "frames"), [(60, 1), (30, 5)])
+def test_intervals_cover_93_to_97_percent(groups, frames):
+    """Intervals of a score and of a difference, for 1000 samples."""
+    counts, population = simulate(groups, frames)
+    names = [str(image // frames) for image in range(groups * frames)]
+    first, second = (resample(sum_groups(one, names), draws=1000) for one in counts)
+    difference = ResampledScores(first.values - second.values, first.draws - second.draws, first.units)
+    assert first.units[0] == groups
+    assert 0.93 <= coverage(first, population[0]) <= 0.97
+    assert 0.93 <= coverage(difference, population[0] - population[1]) <= 0.97
+    if frames > 1:  # frames of one group are not independent
+        assert coverage(resample(counts[0], draws=1000), population[0]) < 0.85
+
+
+def test_p_values_agree_with_the_intervals():
+    counts, _ = simulate(30, 1, samples=200)
+    first, second = (resample(one, draws=1000) for one in counts)
+    difference = ResampledScores(first.values - second.values, first.draws - second.draws, first.units)
+    p_values = np.array([difference.p_value(column) for column in range(1, 201)])
+    excluded = [interval[0] > 0 or interval[1] < 0 for column in range(1, 201) if (interval := difference.interval(column))]
+    decided = abs(p_values - 0.05) > 0.01  # quantiles interpolate between draws
+    assert ((p_values < 0.05) == excluded)[decided].all() and decided.sum() > 20 and 20 < sum(excluded) < 180
+    same = ResampledScores(first.values * 0, first.draws * 0, first.units)
+    assert same.p_value(1) == 1.0
+
+
+def test_equal_networks_rarely_differ():
+    (counts, _), _ = simulate(40, 1)
+    other = simulate(40, 1, seed=2)[0][0]  # the same population, other images
+    first, second = resample(counts, 1000), resample(other, 1000, seed=1)
+    difference = ResampledScores(first.values - second.values, first.draws - second.draws, first.units)
+    p_values = np.array([difference.p_value(column) for column in range(1, 1001)])
+    assert 0.03 <= (p_values < 0.05).mean() <= 0.07
+
+
+def test_groups_are_summed():
+    counts = np.arange(36).reshape(4, 3, 3)
+    assert (sum_groups(counts, ["b", "a", "b", "a"]) == [counts[1] + counts[3], counts[0] + counts[2]]).all()
+    assert (sum_groups(counts, ["0", "1", "2", "3"]) == counts).all()
+
+
+def test_the_first_column_is_the_mean_of_the_present_classes():
+    counts = random_counts()[2]
+    counts[:, :, 2] = 0  # absent
+    scores = resample(counts, draws=50)
+    assert np.isnan(scores.values[3]) and scores.units.tolist() == [40, 40, 40, 0]
+    assert scores.values[0] == pytest.approx(mean_iou(counts.sum(0))) == pytest.approx(scores.values[1:3].mean())
+    assert np.allclose(scores.draws[:, 0], scores.draws[:, 1:3].mean(1))
+    assert scores.interval(3) is None and scores.p_value(3) is None
 
 
 def test_a_pair_is_compared_on_the_same_images():
