@@ -20,7 +20,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     Returns:
         The summary, with the name and size of the model.
     """
-    from segzoo.config.build import build_post, build_split
+    from segzoo.config.build import build_protocol, build_split
     from segzoo.config.from_checkpoint import checkpoint_loss, checkpoint_title, dataset_config
     from segzoo.config.from_weights import load_trained
     from segzoo.data.checks.check import check_splits
@@ -29,16 +29,16 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.models._base import SegModel
     from segzoo.runs.output_dir import create_output_dir
 
+    protocol = build_protocol(job.config)
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
     dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
     loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
-    post = build_post(job.config["post"])
     options = job.arguments["create_output_dir"]
     for report in check_splits({f"{job.config['split']} (to be scored)": dataset}).values():
         for line in report.notes:
             print(f"note: {line}", flush=True)
     with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
-        result = evaluator.evaluate(model, dataset, info, loss, post=post, **job.arguments["evaluate"])
+        result = evaluator.evaluate(model, dataset, info, loss, protocol=protocol, **job.arguments["evaluate"])
         summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
     print(score_table(result, job.config["split"]))
     return summary | _table_columns(model, dataset.info.name, meta)

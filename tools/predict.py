@@ -16,20 +16,20 @@ def predict(job: Job) -> dict[str, Any]:
     Returns:
         The number of images, the seconds and the output directory.
     """
-    from segzoo.config.build import build_post
+    from segzoo.config.build import build_protocol
     from segzoo.config.from_checkpoint import checkpoint_title
     from segzoo.config.from_weights import load_trained
     from segzoo.inference.predictor import predict_images
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_output_dir
 
+    protocol = build_protocol(job.config)
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-    post = build_post(job.config["post"])
     options = job.arguments["create_output_dir"]
     with create_output_dir(
         "predict", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options
     ) as output_dir:
-        result = predict_images(model, info, output_dir.path, post, output_dir.resumed, **job.arguments["predict_images"])
+        result = predict_images(model, info, output_dir.path, protocol, output_dir.resumed, **job.arguments["predict_images"])
         write_json(output_dir.path / "predict.json", result)
     for sentence in result["skipped"]:
         print(sentence)

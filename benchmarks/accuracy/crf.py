@@ -18,7 +18,7 @@ from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.inference.protocol import InferenceProtocol, PostProcessor
+from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol, PostProcessor
 from segzoo.inference.segment import predict_probabilities
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
@@ -43,7 +43,7 @@ def time_parts(model: SegModel, data: Dataset, info: DatasetInfo, post: PostProc
             image = torch.from_numpy(data[index].image)[None]
             x = normalize(image, info, precision.device)
             start = time.perf_counter()
-            probabilities = predict_probabilities(model, x, InferenceProtocol(), precision)
+            probabilities = predict_probabilities(model, x, SINGLE_PASS, precision)
             middle = time.perf_counter()
             post(image, probabilities)
             network.append(middle - start)
@@ -56,7 +56,9 @@ def measure(ckpt: str) -> dict[str, Any]:
     model, info, meta = load_checkpoint(ckpt=ckpt)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data, post = build_data(dataset_config(meta, None), "val"), POSTS.build("crf")
-    with_crf, without = (evaluate(model, data, info, device="cpu", precision="bf16", post=step) for step in (post, None))
+    with_crf, without = (
+        evaluate(model, data, info, device="cpu", precision="bf16", protocol=InferenceProtocol(post=step)) for step in (post, None)
+    )
     row = {"model": checkpoint_title(meta), "checkpoint_sha256": meta["sha256"], "hw": list(data[0].label.shape[:2])}
     row |= {"miou": without.scores.miou, "miou_crf": with_crf.scores.miou, "post": post.describe()}
     return row | time_parts(model, data, info, post)

@@ -21,7 +21,7 @@ from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.device import Precision
 from segzoo.evaluation.metrics import ConfusionMatrix
 from segzoo.inference.postprocess import CRF
-from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.protocol import SINGLE_PASS
 from segzoo.inference.segment import predict_probabilities
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
@@ -50,9 +50,7 @@ def load_cases(ckpt: str, count: int) -> tuple[list[Case], DatasetInfo]:
             sample = data[index]
             image = torch.from_numpy(sample.image)[None]
             x = normalize(image, info, precision.device)
-            cases.append(
-                (image, predict_probabilities(model, x, InferenceProtocol(), precision), torch.from_numpy(sample.label)[None])
-            )
+            cases.append((image, predict_probabilities(model, x, SINGLE_PASS, precision), torch.from_numpy(sample.label)[None]))
     return cases[:count], info
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from segzoo.config.sections import section_settings
 from segzoo.data.splits import SplitOrAll
-from segzoo.registry import BACKBONES, DATA, LOSSES, MODELS, POSTS, Range
+from segzoo.registry import BACKBONES, DATA, LOSSES, MODELS, POSTS, PROTOCOLS, Range
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
-    from segzoo.inference.protocol import PostProcessor
+    from segzoo.inference.protocol import InferenceProtocol
     from segzoo.models._base import SegModel
     from segzoo.types import Dataset, SegmentationLoss
 
@@ -82,6 +82,7 @@ def fill_class_weights(section: PlainMapping, weights: Callable[[], tuple[float,
     return filled
 
 
-def build_post(section: PlainMapping) -> PostProcessor | None:
-    """Build the post-processor of class probabilities, or None for a plain argmax."""
-    return POSTS.build(section["name"], **section_settings(section))
+def build_protocol(config: PlainMapping) -> InferenceProtocol:
+    """Build the inference protocol from its ``protocol`` and ``post`` sections."""
+    post = POSTS.build(config["post"]["name"], **section_settings(config["post"]))
+    return PROTOCOLS.build(config["protocol"]["name"], post, **section_settings(config["protocol"]))

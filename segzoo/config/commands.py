@@ -51,7 +51,7 @@ class Command:
 COMMANDS = {
     "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
     "eval": Command(
-        ("model", "backbone", "data", "init", "post"),
+        ("model", "backbone", "data", "init", "protocol", "post"),
         ("segzoo.evaluation.evaluator:evaluate", "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
@@ -90,7 +90,7 @@ COMMANDS = {
         from_checkpoint=("model", "backbone", "data"),
     ),
     "predict": Command(
-        ("model", "backbone", "data", "init", "post"),
+        ("model", "backbone", "data", "init", "protocol", "post"),
         ("segzoo.inference.predictor:predict_images", OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.config.build import build_protocol
 from segzoo.config.from_checkpoint import load_checkpoint
 from segzoo.config.sections import section_errors
 from segzoo.registry import ConfigError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo
 
-SINGLE_PASS = {"mode": "whole", "scales": [1.0], "flip": False, "pad_multiple": None, "resize_multiple": None}
 PACKAGES = {".xml": "openvino"}  # extra that runs a file, else export
 
 
@@ -38,12 +38,10 @@ def load_network(config: PlainMapping, *, ckpt: str) -> tuple[SegModel | Exporte
         return load_checkpoint(ckpt=ckpt)
     network, meta = load_exported(file)
     errors = precision_errors(network, config)
-    changed = [f"{key}={config[key]}" for key, value in SINGLE_PASS.items() if key in config and config[key] != value]
-    if (name := (config.get("post") or {"name": "none"})["name"]) != "none":
-        changed.append(f"post={name}")
-    if changed and not network.has_logits:
+    if "protocol" in config and not build_protocol(config).single and not network.has_logits:
         errors.append(
-            f"{', '.join(changed)} needs logits, and {file} returns only labels. Omit it, or export the file with output=both."
+            f"protocol={config['protocol']['name']} with these settings needs logits, and {file} returns only labels. Use "
+            "protocol=whole without others, or export the file with output=both."
         )
     if errors:
         raise ConfigError(errors)

@@ -16,6 +16,7 @@ from segzoo.registry import (
     MODELS,
     OPTIMS,
     POSTS,
+    PROTOCOLS,
     PRUNERS,
     RUNTIMES,
     SAMPLERS,
@@ -37,11 +38,12 @@ SECTIONS: dict[str, Registry] = {
     "init": INITS,
     "pruner": PRUNERS,
     "distill": DISTILLS,
+    "protocol": PROTOCOLS,
     "post": POSTS,
     "runtime": RUNTIMES,
     "action": ACTIONS,
 }
-TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("post", "runtime", "action"))
+TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("protocol", "post", "runtime", "action"))
 
 
 def section_settings(section: PlainMapping) -> PlainDict:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,11 +26,13 @@ from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
 from segzoo.evaluation.scores._base import ImageScore, ScoreResult, Strips, check_probabilities, merged_results, update_scores
 from segzoo.inference.exported_network import ExportedNetwork
-from segzoo.inference.protocol import InferenceProtocol, PostProcessor
-from segzoo.inference.segment import forward, logits_to_labels, predict_probabilities, segment_image
+from segzoo.inference.passes.forward_pass import forward
+from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
+from segzoo.inference.segment import logits_to_labels, predict_probabilities, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.layers.resize import probability_strips
+from segzoo.losses._base import downsample_labels
 from segzoo.progress import with_progress
 from segzoo.registry import Range
 from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, SegmentationLoss
@@ -82,25 +84,18 @@ def evaluate(
     info: DatasetInfo,
     loss: SegmentationLoss | None = None,
     on_image: Callable[[int], None] = lambda done: None,
-    post: PostProcessor | None = None,
+    protocol: InferenceProtocol = SINGLE_PASS,
     distributed: Distributed = SINGLE_PROCESS,
     extra: Sequence[ImageScore] = (),
     *,
     device: DeviceName = "auto",
     precision: PrecisionName = "fp32",
     workers: Annotated[int, Range(0, 1024)] = 2,
-    mode: Literal["whole", "slide"] = "whole",
-    crop: Annotated[tuple[int, int], Range(1, 16384)] | None = None,
-    stride: Annotated[tuple[int, int], Range(1, 16384)] | None = None,
-    scales: Annotated[tuple[float, ...], Range(0, 32, above=True)] = (1.0,),
-    flip: bool = False,
-    pad_multiple: Annotated[int, Range(2, 256)] | None = None,
-    resize_multiple: Annotated[int, Range(2, 256)] | None = None,
 ) -> Evaluation:
     """Score a model on every image at the size of its label.
 
-    In a single pass, logits are upsampled and reduced to labels in strips of rows, so memory does not scale with classes times pixels.
-    Sliding windows, several scales and flipping average softmax probabilities over all passes. The model is left unchanged.
+    Logits are upsampled and reduced to labels in strips of rows, so memory does not scale with classes times pixels unless the protocol
+    has a ``post``, or has several passes and a score reads their probabilities. The model is left unchanged.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``; or an ``ExportedNetwork``, which has no loss.
@@ -108,17 +103,15 @@ def evaluate(
         info: classes, normalization and ignore id the model was trained with.
         loss: computed in the same pass, as the mean over all valid pixels of the data set, if the protocol has a single pass.
         on_image: called after each image with its number, counted from 1. It may raise to stop the evaluation.
-        post: ``post(image, probabilities) -> labels`` with ``describe()``, such as a CRF. None takes the most probable class.
+        protocol: windows, scales, flip and post-processing.
         distributed: the ranks, which each evaluate a part of the images. All of them get the scores of the whole set.
         extra: optional scores, which are updated in the same pass.
         device, precision, workers: device of the model, precision of its layers, data loading processes (0 loads in the main process).
-        mode, crop, stride, scales, flip, pad_multiple, resize_multiple: see ``InferenceProtocol``.
 
     Raises:
-        ConfigError: if settings contradict each other, ``device=cuda`` without CUDA, or a score needs what the model cannot return.
+        ConfigError: ``device=cuda`` without CUDA, or a score needs what the model cannot return.
         DataError: if a file is invalid or its label does not fit the classes. The message names the file.
     """
-    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
     layer_precision = Precision(precision, pick_device(device))
     confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
     per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)
@@ -173,6 +166,9 @@ def _count_image(
     check_probabilities(extra, model)
     confusion = ConfusionMatrix(info.num_classes, info.ignore)
     try:
+        if protocol.label_size == "input":
+            size = protocol.output_size(batch.label.shape[-2:])
+            batch = batch._replace(label=downsample_labels(batch.label, size, align_corners=False))
         pred, strips = _predict(model, batch, info, protocol, precision, mean_loss, any(s.needs_probabilities for s in extra))
         confusion.update(pred, batch.label)
         update_scores(extra, batch, pred, strips, info.ignore)
@@ -231,7 +227,7 @@ def _predict(
         mean_loss.add(logits, batch.label.to(precision.device))
         return logits_to_labels(model, logits, size).cpu(), strips
     if not probabilities:
-        return segment_image(model, x, batch.image, protocol, precision).to(torch.int32).cpu(), lambda: iter(())
+        return segment_image(model, x, batch.image, protocol, precision).cpu(), lambda: iter(())
     averaged = predict_probabilities(model, x, protocol, precision)
     labels = averaged.argmax(1) if protocol.post is None else protocol.post(batch.image, averaged)
     return labels.to(torch.int32).cpu(), lambda: iter(averaged)

@@ -17,7 +17,7 @@ from segzoo.data.dataset_info import unknown_class_error
 from segzoo.data.image_io import printable, read_image
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.image_source import find_images
-from segzoo.inference.protocol import InferenceProtocol, PostProcessor
+from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.segment import segment_image
 from segzoo.inference.submission import LabelFormat, Submission, make_submission
 from segzoo.io import write_atomically
@@ -37,19 +37,12 @@ def predict_images(
     model: nn.Module,
     info: DatasetInfo,
     output_dir: Path,
-    post: PostProcessor | None = None,
+    protocol: InferenceProtocol = SINGLE_PASS,
     resumed: bool = False,
     *,
     source: str,
     device: DeviceName = "auto",
     precision: PrecisionName = "fp32",
-    mode: Literal["whole", "slide"] = "whole",
-    crop: Annotated[tuple[int, int], Range(1, 16384)] | None = None,
-    stride: Annotated[tuple[int, int], Range(1, 16384)] | None = None,
-    scales: Annotated[tuple[float, ...], Range(0, 32, above=True)] = (1.0,),
-    flip: bool = False,
-    pad_multiple: Annotated[int, Range(2, 256)] | None = None,
-    resize_multiple: Annotated[int, Range(2, 256)] | None = None,
     format: LabelFormat = "index",
     overlays: Literal["png", "jpg", "none"] = "png",
     alpha: Annotated[float, Range(0, 1)] = 0.5,
@@ -61,10 +54,10 @@ def predict_images(
     be read, is too small or has too long a name does not stop the run: the error is raised after all other images are done.
 
     Args:
-        model, info, post: as in ``evaluate``.
+        model, info, protocol: as in ``evaluate``.
         output_dir, resumed: directory of the results, and whether it holds some of this prediction, whose images are skipped.
         source: an image, a folder or a quoted glob pattern.
-        device, precision, mode, crop, stride, scales, flip, pad_multiple, resize_multiple: as in ``evaluate``.
+        device, precision: as in ``evaluate``.
         format: form of the label maps, see ``make_submission``. With another than ``index``, an archive for the server is written.
         overlays: file format of the overlays. ``none`` skips them.
         alpha, hide: opacity of the class colors in overlays, 0 to 1, and classes that stay clear. None hides the background class.
@@ -73,11 +66,12 @@ def predict_images(
         Numbers of ``images`` and of those ``done_before``, ``folder`` of the results, ``seconds``, sentences on ``skipped`` files.
 
     Raises:
-        ConfigError: if the source contains no image, a hidden class does not exist, or settings contradict each other.
+        ConfigError: if the source contains no image, a hidden class does not exist, or the protocol labels images at another size.
         DataError: if images could not be labeled. The message lists all of them.
         OSError: if the disk is full or read-only.
     """
-    protocol = InferenceProtocol(mode, crop, stride, tuple(scales), flip, post, pad_multiple, resize_multiple)
+    if protocol.label_size != "original":
+        raise ConfigError("protocol.label_size=input is for scores: label maps have the size of their image. Omit it.")
     layer_precision = Precision(precision, pick_device(device))
     submission = make_submission(info, format)
     images, skipped = find_images(source, output_dir, resumed)

@@ -1,16 +1,24 @@
-"""Inference protocol: sliding window, scales, flip and post-processing."""
+"""Inference protocols: sliding windows, scales, flip and post-processing."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
-from segzoo.registry import ConfigError
+from segzoo.messages import format_override
+from segzoo.registry import PROTOCOLS, ConfigError, Range
 from segzoo.types import PlainDict
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Size = Annotated[tuple[int, int], Range(1, 16384)]  # height and width in pixels
+Scales = Annotated[tuple[float, ...], Range(0, 32, above=True)]
+Multiple = Annotated[int, Range(2, 256)]
+Average = Literal["probabilities", "logits", "flip_logits"]
+LabelSize = Literal["original", "input"]
+WindowWeights = Literal["uniform", "gaussian"]
 
 
 class PostProcessor(Protocol):
@@ -27,18 +35,77 @@ class PostProcessor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@PROTOCOLS.register
+def whole(
+    post: PostProcessor | None = None,
+    *,
+    scales: Scales = (1.0,),
+    flip: bool = False,
+    average: Average = "probabilities",
+    input_hw: Size | None = None,
+    label_size: LabelSize = "original",
+    pad_multiple: Multiple | None = None,
+    resize_multiple: Multiple | None = None,
+) -> InferenceProtocol:
+    """Whole images, with the settings of ``InferenceProtocol``."""
+    return InferenceProtocol(
+        scales=scales,
+        flip=flip,
+        average=average,
+        input_hw=input_hw,
+        label_size=label_size,
+        pad_multiple=pad_multiple,
+        resize_multiple=resize_multiple,
+        post=post,
+    )
+
+
+@PROTOCOLS.register
+def slide(
+    post: PostProcessor | None = None,
+    *,
+    crop: Size,
+    stride: Size | None = None,
+    window_weights: WindowWeights = "uniform",
+    batch: Annotated[int, Range(1, 4096)] = 1,
+    scales: Scales = (1.0,),
+    flip: bool = False,
+    average: Average = "probabilities",
+    input_hw: Size | None = None,
+    label_size: LabelSize = "original",
+) -> InferenceProtocol:
+    """Overlapping windows, with the settings of ``InferenceProtocol``."""
+    return InferenceProtocol(
+        crop=crop,
+        stride=stride,
+        window_weights=window_weights,
+        batch=batch,
+        scales=scales,
+        flip=flip,
+        average=average,
+        input_hw=input_hw,
+        label_size=label_size,
+        post=post,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class InferenceProtocol:
     """Inference settings that affect the predicted labels.
 
     Only scores taken under the same settings may be compared.
 
     Attributes:
-        mode: ``whole`` images, or ``slide`` for overlapping windows whose class probabilities are averaged.
-        crop: window size (H, W) in pixels of the scaled image, for ``slide`` only.
+        crop: size (H, W) of sliding windows in pixels of the scaled image. None means whole images.
         stride: stride (H, W) of the windows in pixels. None means two thirds of the crop, rounded up (PSPNet's release).
-        scales: scale factors of the image size. Probabilities are averaged over them.
+        window_weights: ``uniform``, or ``gaussian`` with a standard deviation of an eighth of the window, so that its border counts less.
+        batch: windows per forward pass. It is not part of the protocol's id, since labels do not depend on it up to rounding.
+        scales: scale factors of the image size, averaged over.
         flip: also average over the horizontally flipped image.
+        average: what windows, scales and flips average: ``probabilities`` or ``logits``. ``flip_logits`` adds the logits of each window
+            or image and of its mirror image before the softmax, and averages probabilities otherwise (PSPNet's release).
+        input_hw: size (H, W) that images are resized to before anything else. None keeps their size.
+        label_size: scores count pixels at the ``original`` size of the label, or at ``input`` size, to which labels are then resized.
         pad_multiple: pad whole images at the bottom and right with the mean color until both sides are a multiple plus 1 (DeepLab's
             release: 8). None keeps their size.
         resize_multiple: enlarge whole images until both sides are a multiple plus 1 (ICNet's release: 32). None keeps their size.
@@ -48,33 +115,48 @@ class InferenceProtocol:
         ConfigError: if the settings contradict each other.
     """
 
-    mode: Literal["whole", "slide"] = "whole"
     crop: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
+    window_weights: WindowWeights = "uniform"
+    batch: int = 1
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-    post: PostProcessor | None = None
+    average: Average = "probabilities"
+    input_hw: tuple[int, int] | None = None
+    label_size: LabelSize = "original"
     pad_multiple: int | None = None
     resize_multiple: int | None = None
+    post: PostProcessor | None = None
 
     def __post_init__(self) -> None:
         errors = []
-        if self.mode == "slide" and self.crop is None:
-            errors.append("mode=slide needs a window: set 'crop=[H,W]', usually the training crop")
-        if self.mode == "whole" and (self.crop is not None or self.stride is not None):
-            errors.append("crop and stride require mode=slide; leave them null with mode=whole")
         if self.crop and self.stride and any(step > size for step, size in zip(self.stride, self.crop, strict=True)):
-            errors.append(f"stride={list(self.stride)} exceeds crop={list(self.crop)}: pixels between windows would stay unlabeled")
-        if self.pad_multiple and self.resize_multiple:
-            errors.append(f"pad_multiple={self.pad_multiple} and resize_multiple={self.resize_multiple} are both given; keep one")
-        if self.mode == "slide" and (self.pad_multiple or self.resize_multiple):
             errors.append(
-                "pad_multiple and resize_multiple require mode=whole; with mode=slide, set the size of the windows: 'crop=[H,W]'"
+                f"protocol.stride={list(self.stride)} exceeds protocol.crop={list(self.crop)}: pixels between windows would stay "
+                f"unlabeled. Set at most {format_override('protocol.stride', list(self.crop))}."
             )
+        if self.pad_multiple and self.resize_multiple:
+            errors.append(
+                f"protocol.pad_multiple={self.pad_multiple} and protocol.resize_multiple={self.resize_multiple} are both given. "
+                "Set one of them to null."
+            )
+        if self.crop and (self.pad_multiple or self.resize_multiple):
+            errors.append("pad_multiple and resize_multiple are for whole images. Windows have the size of crop.")
         if not self.scales:
-            errors.append("scales is empty; use 'scales=[1.0]' for the original size")
+            errors.append("protocol.scales is empty. Set 'protocol.scales=[1.0]' for the original size.")
+        if self.average == "flip_logits" and not self.flip:
+            errors.append("protocol.average=flip_logits needs the flipped image. Set protocol.flip=true.")
+        if self.label_size == "input" and not self.input_hw:
+            errors.append("protocol.label_size=input needs the input size. Set 'protocol.input_hw=[H,W]'.")
+        if self.label_size == "input" and self.post:
+            errors.append("post-processing reads the original image. Set protocol.label_size=original or post=none.")
         if errors:
             raise ConfigError(errors)
+
+    @property
+    def mode(self) -> Literal["whole", "slide"]:
+        """Whether the network sees whole images or windows."""
+        return "slide" if self.crop else "whole"
 
     @property
     def single(self) -> bool:
@@ -82,20 +164,32 @@ class InferenceProtocol:
 
         Labels then come straight from the logits, and a loss can be computed from them.
         """
-        as_stored = self.scales == (1.0,) and not self.flip and not self.pad_multiple and not self.resize_multiple
-        return self.mode == "whole" and as_stored and self.post is None
-
-    def to_dict(self) -> PlainDict:
-        """Return the protocol as JSON-able containers, including its fixed conventions."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        values["post"] = "none" if self.post is None else self.post.describe()
-        if self.crop:
-            values["stride"] = list(self.step)
-        return values | {"label_resolution": "original", "absent_classes": "left out of the mean"}
+        changes_size = self.scales != (1.0,) or self.input_hw or self.pad_multiple or self.resize_multiple
+        return not (self.crop or changes_size or self.flip or self.post)
 
     @property
     def step(self) -> tuple[int, int]:
         """Stride of the windows, (H, W) in pixels."""
         height, width = self.crop or (1, 1)
         return self.stride or (math.ceil(height * 2 / 3), math.ceil(width * 2 / 3))
+
+    def output_size(self, image: tuple[int, int]) -> tuple[int, int]:
+        """Return the size (H, W) at which pixels of an image are labeled."""
+        return self.input_hw if self.input_hw and self.label_size == "input" else image
+
+    def to_dict(self) -> PlainDict:
+        """Return the protocol as JSON-able containers, including its fixed conventions.
+
+        Settings newer than the first release appear only where they differ from it, so that its scores keep their protocol id.
+        """
+        newer = {"window_weights": "uniform", "average": "probabilities", "input_hw": None}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("batch", "label_size")}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        values = {name: value for name, value in values.items() if name not in newer or value != newer[name]}
+        values["post"] = "none" if self.post is None else self.post.describe()
+        if self.crop:
+            values["stride"] = list(self.step)
+        return {"mode": self.mode} | values | {"label_resolution": self.label_size, "absent_classes": "left out of the mean"}
+
+
+SINGLE_PASS = InferenceProtocol()  # what a training evaluates with

@@ -39,7 +39,7 @@ def upsample_argmax(logits: Tensor, size: Sequence[int], align_corners: bool, ro
     for subdivisions in sorted({1, max(1, factor // FINE_FACTOR)}) if factor >= 2 else ():
         grid = [(source - 1) * subdivisions + 1 for source in sources]
         fine = logits if subdivisions == 1 else resize(logits, grid, align_corners=True)  # the same bilinear patches
-        coarse = _best_class(fine.unbind(1)).to(_label_dtype(logits))
+        coarse = best_class(fine.unbind(1)).to(label_dtype(logits.shape[1]))
         border = _border_cells(coarse)
         if border.sum() <= SPARSE_FRACTION * border.numel():
             taps = [
@@ -78,11 +78,12 @@ def _replicate_edges(labels: Tensor, size: Sequence[int], top: int, left: int) -
     return padded
 
 
-def _label_dtype(logits: Tensor) -> torch.dtype:
-    return torch.uint8 if logits.shape[1] <= 255 else torch.int32
+def label_dtype(num_classes: int) -> torch.dtype:
+    """Type of label maps, uint8 up to 255 classes and int32 above."""
+    return torch.uint8 if num_classes <= 255 else torch.int32
 
 
-def _best_class(scores: Iterable[Tensor]) -> Tensor:
+def best_class(scores: Iterable[Tensor]) -> Tensor:
     """The index of the class with the highest score, as floats.
 
     The lower class wins ties. Classes are compared one by one, so that their scores stay in cache, and in float arithmetic alone:
@@ -139,7 +140,7 @@ def _label_borders(labels: Tensor, logits: Tensor, coarse: Tensor, cells: Tensor
     result = second ^ ((gap >= 0) * (first ^ second))
     others = _undecided(scores, corners, of_first, of_second).nonzero().flatten()
     corners, weights = corners[:, others], (weights[0][..., others], weights[1][..., others])
-    result[..., others] = _best_class(_interpolate(_at(score, corners), weights) for score in scores).to(labels.dtype)
+    result[..., others] = best_class(_interpolate(_at(score, corners), weights) for score in scores).to(labels.dtype)
     labels.view(-1).scatter_(0, pixels.flatten(), result.flatten())
 
 
@@ -207,7 +208,7 @@ def _interpolate(corners: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
 
 def _label_in_strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int) -> Tensor:
     """Label the whole image, ``rows`` label rows at a time."""
-    labels = torch.empty((len(logits), *size), dtype=_label_dtype(logits), device=logits.device)
+    labels = torch.empty((len(logits), *size), dtype=label_dtype(logits.shape[1]), device=logits.device)
     for start, strip in zip(range(0, size[0], rows), upsampled_strips(logits, size, align_corners, rows), strict=True):
-        labels[:, start : start + rows] = _best_class(strip)
+        labels[:, start : start + rows] = best_class(strip)
     return labels

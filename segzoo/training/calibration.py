@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.device import Precision
-from segzoo.inference.segment import forward
+from segzoo.inference.passes.forward_pass import forward
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.types import Logits

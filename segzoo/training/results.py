@@ -20,7 +20,7 @@ from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.metrics import COUNTS
 from segzoo.evaluation.report import score_line, write_summary
-from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.protocol import SINGLE_PASS
 from segzoo.inference.segment import segment_image
 from segzoo.io import write_atomically
 from segzoo.layers.modes import channels_last, eval_mode
@@ -91,7 +91,7 @@ def store_scores(
     log.write(state.step, state.epoch, "val", means | ious | {"minutes": round(state.minutes, 2)})
     for panel in panels:
         log.image(f"images/val/{panel.tag}", comparison_grid([panel.image], [panel.labels], info), state.step)
-    log.info(f"step {state.step}: {score_line(scores)}{'  (best)' if is_best else ''}")
+    log.info(f"step {state.step}: {score_line(scores)}  protocol {result.protocol_id}{'  (best)' if is_best else ''}")
     add_scores(checkpoint, stored | {"protocol": result.protocol, "protocol_id": result.protocol_id})
     update_best(run)
 
@@ -131,7 +131,7 @@ def prediction_panels(
             sample = dataset[index]
             image = torch.from_numpy(sample.image)[None]
             x = normalize(image, info, precision.device)
-            label = segment_image(model, x, image, InferenceProtocol(), precision)[0].cpu().numpy()
+            label = segment_image(model, x, image, SINGLE_PASS, precision)[0].cpu().numpy()
             score = f"mIoU {100 * mean_iou(counts[index]):.1f}" + (", the worst" if index == worst else "")
             captions = (f"{sample.name}: {score}", "ground truth", "prediction", "errors")
             panel = comparison_panel(sample.image, sample.label, label, info, captions)

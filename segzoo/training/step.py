@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.data.balance.sampling import derive_seed
-from segzoo.inference.segment import forward
+from segzoo.inference.passes.forward_pass import forward
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
 from segzoo.training.state import Diverged

@@ -101,7 +101,7 @@ def test_numbers_that_no_run_could_use_are_rejected():
 @pytest.mark.parametrize(
     ("command", "overrides"),
     [
-        ("predict", ["scales=[1e30,1e30]", "mode=slide", "crop=[64,64]", "stride=[100000000,100000000]", "post=crf", "post.bilateral_weight=1e30"]),
+        ("predict", ["protocol=slide", "protocol.scales=[1e30,1e30]", "protocol.crop=[64,64]", "protocol.stride=[100000000,100000000]", "post=crf", "post.bilateral_weight=1e30"]),
         ("bench", ["model=icnet", "batch=100000000000000000000000000"]),
     ],
 )  # fmt: skip

@@ -34,8 +34,10 @@ def test_every_builder_has_a_yaml(group):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: x)
 def test_yaml_lists_every_setting(group, option):
-    command = {"post": "eval", "runtime": "bench", "action": "dataset"}.get(group, "train")
-    data = [] if group in ("data", "post", "runtime", "action") else ["data=voc"]  # has no recipe, which would change settings
+    command = {"protocol": "eval", "post": "eval", "runtime": "bench", "action": "dataset"}.get(group, "train")
+    data = (
+        [] if group in ("data", "protocol", "post", "runtime", "action") else ["data=voc"]
+    )  # has no recipe, which would change settings
     overrides = [f"{group}={option}", *data] + (["model=pspnet"] if group == "backbone" else [])  # changes no backbone setting
     parsed = parse_overrides(command, [*overrides, "ckpt=any"] if command == "eval" else overrides)
     assert not parsed.errors

@@ -33,6 +33,7 @@ IDLE = [
     ("train", ["pruner=l1", "pruner.runtime=openvino"], "pruner.runtime", ["pruner.target_ms=5"]),
     ("train", ["init.match=index"], "init.match", ["init.ckpt=x"]),
     ("prune", ["ckpt=x", "bench_runtimes=[]", "bench_hw=[64,64]"], "bench_hw", ["bench_runtimes=[eager]"]),
+    ("eval", ["ckpt=x", "protocol.average=logits"], "protocol.average", ["protocol.flip=true"]),
     ("predict", ["ckpt=x", "source=x", "overlays=none", "alpha=0.3"], "alpha", ["overlays=jpg"]),
 ]  # fmt: skip
 

@@ -21,8 +21,10 @@ from segzoo.api import create_model
 from segzoo.device import Precision, pick_device
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.evaluation.report import score_table, write_summary
+from segzoo.inference.passes.windows import window_starts
+from segzoo.inference.postprocess import CRF
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.inference.segment import predict_probabilities, window_starts
+from segzoo.inference.segment import predict_probabilities
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError, Range, settings_of
 from segzoo.types import DataError, DatasetInfo, Logits, Sample
@@ -57,8 +59,9 @@ def full_size_logits(model, image, size=None):
     return logits
 
 
-def run(model, data=DATA, loss=None, **options):
-    return evaluate(model, data, INFO, loss, **{"device": "cpu", "workers": 0} | options)
+def run(model, data=DATA, loss=None, workers=0, precision="fp32", **protocol):
+    settings = {"device": "cpu", "workers": workers, "precision": precision}
+    return evaluate(model, data, INFO, loss, protocol=InferenceProtocol(**protocol), **settings)
 
 
 def expected_confusion(label_of):
@@ -104,7 +107,7 @@ def test_sliding_windows_match_the_reference(model):
                 count[top : top + 16, left : left + 12] += 1
         return (total / count).argmax(0).numpy()
 
-    assert (run(model, mode="slide", crop=(16, 12)).confusion == expected_confusion(label_of)).all()
+    assert (run(model, crop=(16, 12)).confusion == expected_confusion(label_of)).all()
 
 
 def next_size(size, multiple):
@@ -145,9 +148,9 @@ def test_a_window_larger_than_the_image_pads_with_the_mean(model):
     x = normalize(torch.from_numpy(image)[None], INFO, CPU)
     model.eval()
     with torch.no_grad():
-        actual = predict_probabilities(model, x, InferenceProtocol("slide", (50, 60)), Precision("fp32", CPU))
+        actual = predict_probabilities(model, x, InferenceProtocol(crop=(50, 60)), Precision("fp32", CPU))
         overlapping = predict_probabilities(
-            model, x, InferenceProtocol("slide", (12, 14), (5, 5), (1.0, 1.3), True), Precision("fp32", CPU)
+            model, x, InferenceProtocol(crop=(12, 14), stride=(5, 5), scales=(1.0, 1.3), flip=True), Precision("fp32", CPU)
         )
     assert torch.allclose(actual, expected, atol=1e-5)
     assert torch.allclose(overlapping.sum(1), torch.ones(1, *image.shape[:2]), atol=1e-5)  # a mean over windows, scales and flips
@@ -239,7 +242,7 @@ def test_more_than_255_classes(tmp_path):
             return Sample(super().__getitem__(index).image, label, "many")
 
     for flip in (True, False):
-        result = evaluate(Wide(), Many(1), info, device="cpu", workers=0, flip=flip)
+        result = evaluate(Wide(), Many(1), info, protocol=InferenceProtocol(flip=flip), device="cpu", workers=0)
         assert result.scores.miou == 1.0 and result.scores.classes_present == 2 and result.confusion.sum() == 23 * 32
     write_summary(tmp_path, result)
     rows, counts = (list(csv.reader((tmp_path / name).open())) for name in ("per_class.csv", "confusion.csv"))
@@ -258,16 +261,16 @@ PROTOCOLS = [
     {"flip": True},
     {"scales": (0.5, 1.0)},
     {"scales": (1.0, 0.5)},
-    {"mode": "slide", "crop": (16, 16)},
-    {"mode": "slide", "crop": (16, 12)},
-    {"mode": "slide", "crop": (16, 16), "stride": (8, 8)},
+    {"crop": (16, 16)},
+    {"crop": (16, 12)},
+    {"crop": (16, 16), "stride": (8, 8)},
 ]
 
 
 def test_different_protocols_have_different_ids(model):
     results = [run(model, **settings) for settings in PROTOCOLS]
     assert len({result.protocol_id for result in results}) == len(PROTOCOLS)
-    default_stride, explicit_stride = InferenceProtocol("slide", (16, 15)), InferenceProtocol("slide", (16, 15), (11, 10))
+    default_stride, explicit_stride = InferenceProtocol(crop=(16, 15)), InferenceProtocol(crop=(16, 15), stride=(11, 10))
     assert default_stride.to_dict() == explicit_stride.to_dict()
     for result in results:
         assert json.loads(json.dumps(result.protocol)) == result.protocol
@@ -317,9 +320,12 @@ def test_scores_do_not_depend_on_the_memory_format():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "slide"}, "needs a window"),
-        ({"crop": (4, 4)}, "require mode=slide"),
-        ({"mode": "slide", "crop": (4, 4), "stride": (4, 5)}, "would stay unlabeled"),
+        ({"crop": (4, 4), "stride": (4, 5)}, r"would stay unlabeled. Set at most 'protocol.stride=\[4,4\]'"),
+        ({"crop": (4, 4), "pad_multiple": 8}, "for whole images"),
+        ({"pad_multiple": 8, "resize_multiple": 32}, "both given"),
+        ({"average": "flip_logits"}, "Set protocol.flip=true"),
+        ({"label_size": "input"}, r"Set 'protocol.input_hw=\[H,W\]'"),
+        ({"label_size": "input", "input_hw": (8, 8), "post": CRF(4.0, 49.0, 5.0, 3.0, 3.0, 10, "row")}, "post=none"),
         ({"scales": ()}, "scales is empty"),
     ],
 )
@@ -392,5 +398,4 @@ def test_every_setting_has_a_type_the_registry_can_check():
     assert Range(1, 65536) in settings_of(TrainingSettings)["batch_size"].type.__metadata__
     names = {each.__name__: set(settings_of(each)) for each in (TrainingSettings, evaluate, predict_images, open_run)}
     assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["TrainingSettings"]
-    shared = names["evaluate"] & names["predict_images"]
-    assert {"source", "alpha"} < names["predict_images"] and {"mode", "scales", "flip"} < shared
+    assert {"source", "alpha"} < names["predict_images"] and {"device", "precision"} == names["evaluate"] & names["predict_images"]

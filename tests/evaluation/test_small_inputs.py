@@ -8,6 +8,7 @@ from image_files import build_folder, noise, save
 from small_models import build
 
 from segzoo.evaluation.evaluator import evaluate
+from segzoo.inference.protocol import InferenceProtocol
 from segzoo.types import DataError
 
 CASES = {
@@ -15,8 +16,8 @@ CASES = {
     "scale": ((64, 40), {"scales": (0.5, 1.0)}, r"images/val/1\.png: the scale 0.5 makes 32 x 20 of 64 x 40 pixels .*Use scales of at least 0.8 "),
     "window": (
         (64, 40),
-        {"mode": "slide", "crop": (16, 40)},
-        r"images/val/1\.png: the windows crop=\[16, 40\] are below the model's minimum of 32 x 32 pixels. Set at least 'crop=\[32,40\]'",
+        {"crop": (16, 40)},
+        r"images/val/1\.png: the windows protocol.crop=\[16, 40\] are below the model's minimum of 32 x 32 pixels. Set at least 'protocol.crop=\[32,40\]'",
     ),
 }  # fmt: skip
 
@@ -28,4 +29,6 @@ def test_what_is_too_small_is_named(tmp_path, case):
     save(tmp_path / "labels/val/1.png", np.zeros(size, np.uint8))
     data = build_folder(tmp_path, "val")
     with pytest.raises(DataError, match=expected):
-        evaluate(build("fcn_dilated", num_classes=3), data, data.info, device="cpu", workers=0, **options)
+        evaluate(
+            build("fcn_dilated", num_classes=3), data, data.info, protocol=InferenceProtocol(**options), device="cpu", workers=0
+        )

@@ -18,6 +18,7 @@ from segzoo.config.from_export import load_network
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.exported_network import ExportedNetwork, open_exported, to_input_format
 from segzoo.inference.predictor import predict_images
+from segzoo.inference.protocol import InferenceProtocol
 from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError
 from segzoo.workflows.benchmark.runner import run_benchmark
@@ -71,11 +72,14 @@ def _known_peak(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"flip": True}, {"scales": [1.0, 0.5]}, {"mode": "slide"}, {"post": {"name": "crf"}}], ids=str
+    ("settings", "post"),
+    [({"flip": True}, "none"), ({"scales": [1.0, 0.5]}, "none"), ({"name": "slide", "crop": [65, 65]}, "none"), ({}, "crf")],
+    ids=str,
 )
-def test_a_protocol_that_needs_logits_is_rejected_for_labels(exported, settings):
-    with pytest.raises(ConfigError, match=r"needs logits, and .*model.onnx returns only labels. Omit it, or export .* output=both"):
-        load_network(settings, ckpt=str(exported.folder))
+def test_a_protocol_that_needs_logits_is_rejected_for_labels(exported, settings, post):
+    config = {"protocol": {"name": "whole"} | settings, "post": {"name": post}}
+    with pytest.raises(ConfigError, match=r"needs logits, and .*model.onnx returns only labels. Use .* output=both"):
+        load_network(config, ckpt=str(exported.folder))
 
 
 def test_settings_that_contradict_an_exported_file_are_rejected(exported):
@@ -103,10 +107,11 @@ def test_exported_files_are_accepted_where_they_can_be_used(tmp_path):
 @pytest.mark.parametrize("input", ["uint8", "float"])
 def test_logits_follow_any_protocol(input):
     model, network = in_python(input, "logits")
-    protocols: list[dict[str, Any]] = [{}, {"flip": True}, {"mode": "slide", "crop": (96, 96)}]
+    protocols: list[dict[str, Any]] = [{}, {"flip": True}, {"crop": (96, 96)}]
     for protocol in protocols:
         matrices = [
-            evaluate(each, NoiseData(), NoiseData.info, device="cpu", workers=0, **protocol).confusion for each in (model, network)
+            evaluate(each, NoiseData(), NoiseData.info, protocol=InferenceProtocol(**protocol), device="cpu", workers=0).confusion
+            for each in (model, network)
         ]
         assert np.abs(matrices[0] - matrices[1]).sum() <= 2 * 0.001 * matrices[0].sum(), protocol
 

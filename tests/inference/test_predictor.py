@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from toy_training import INFO, Toy, ToyData
 
+from segzoo.device import Precision
 from segzoo.inference.image_source import find_images
 from segzoo.inference.predictor import predict_images, write_labels
-from segzoo.inference.protocol import InferenceProtocol
-from segzoo.inference.segment import Precision, segment_image
+from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
+from segzoo.inference.segment import segment_image
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
@@ -49,7 +50,7 @@ def expected_label(model, image):
     batch = torch.from_numpy(image)[None]
     x = normalize(batch, INFO, torch.device("cpu"))
     with eval_mode(model):
-        return segment_image(model, x, batch, InferenceProtocol(), Precision("fp32", torch.device("cpu")))[0].numpy()
+        return segment_image(model, x, batch, SINGLE_PASS, Precision("fp32", torch.device("cpu")))[0].numpy()
 
 
 def test_every_image_gets_a_label_map_and_an_overlay(model, tmp_path, drive):
@@ -81,7 +82,7 @@ def test_a_resumed_prediction_labels_only_what_is_missing(model, tmp_path, drive
     (out / "labels/b/two.bmp.png").write_bytes(b"")  # cut off by a power failure
     kept = out / "labels/b/two.PNG.png"
     kept.write_bytes(b"kept")
-    done = predict_images(model, INFO, out, None, True, source=str(drive), device="cpu")
+    done = predict_images(model, INFO, out, SINGLE_PASS, True, source=str(drive), device="cpu")
     assert (done["images"], done["done_before"]) == (4, 1) and kept.read_bytes() == b"kept"
     kept.write_bytes(whole[kept])
     assert {path: path.read_bytes() for path in out.rglob("*.png")} == whole
@@ -137,9 +138,16 @@ def test_overlay_format_is_configurable(model, tmp_path, drive, overlays):
 
 def test_protocol_settings_reach_the_model(model, tmp_path, drive):
     run(model, tmp_path / "one", drive / "a", overlays="none")
-    run(model, tmp_path / "two", drive / "a", overlays="none", scales=[0.5], mode="slide", crop=[8, 8])
+    run(model, tmp_path / "two", drive / "a", overlays="none", protocol=InferenceProtocol(scales=(0.5,), crop=(8, 8)))
     one, two = (np.array(Image.open(tmp_path / name / "labels/one.png")) for name in ("one", "two"))
     assert one.shape == two.shape and (one != two).any()
+
+
+def test_label_maps_have_the_size_of_their_image(model, tmp_path, drive):
+    run(model, tmp_path / "one", drive / "a", protocol=InferenceProtocol(input_hw=(16, 16)))
+    assert np.array(Image.open(tmp_path / "one/labels/one.png")).shape == DATA[0].label.shape
+    with pytest.raises(ConfigError, match="protocol.label_size=input is for scores"):
+        run(model, tmp_path / "two", drive, protocol=InferenceProtocol(input_hw=(16, 16), label_size="input"))
 
 
 def test_more_than_256_classes_become_16_bit(tmp_path):

@@ -157,16 +157,20 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
 
 
 def _protocol_errors(config: PlainMapping) -> list[str]:
-    from segzoo.inference.protocol import InferenceProtocol
+    """List contradictions within the protocol.
 
-    if "mode" not in config:
+    Names and types are checked with those of the other sections.
+    """
+    from segzoo.config.sections import section_errors, section_settings
+    from segzoo.registry import PROTOCOLS
+
+    section = config.get("protocol")
+    if section is None or section_errors("protocol", section):
         return []
     try:
-        InferenceProtocol(config["mode"], config.get("crop"), config.get("stride"), config.get("scales", (1.0,)))
+        PROTOCOLS.build(section["name"], **section_settings(section))
     except ConfigError as error:
         return error.errors
-    except TypeError:
-        pass  # reported with the type
     return []
 
 

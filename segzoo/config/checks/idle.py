@@ -45,6 +45,11 @@ def _no_fc(config: Sections) -> bool:
     return channels == 0 or (channels is None and not config["backbone"]["name"].startswith("vgg"))
 
 
+def _one_pass(config: Sections) -> bool:
+    protocol = config["protocol"]
+    return len(protocol["scales"]) == 1 and not any(protocol[key] for key in ("flip", "pad_multiple", "resize_multiple"))
+
+
 DILATED = ("deeplab_largefov", "fcn_dilated", "icnet", "parsenet", "pspnet")
 NO_TARGET = "it is for a target. Set pruner.target_ms=<milliseconds>"
 RULES = (
@@ -66,6 +71,7 @@ RULES = (
     Rule("pruner", (), ("hw",), _off("pruner", "target_ms", "target_gmacs"), NO_TARGET),
     Rule("init", (), ("match", "min_share"), _off("init", "ckpt"), "nothing is loaded. Set init.ckpt=<run or file>"),
     Rule("distill", (), ("layer_weight",), _off("distill", "layers"), "no layer is compared. Set distill.layers=<names>"),
+    Rule("protocol", ("whole",), ("average",), _one_pass, "there is one pass. Set protocol.flip=true, or several protocol.scales"),
     Rule("", (), ("bench_precision", "bench_hw"), _off("", "bench_runtimes"), "nothing is timed. Set bench_runtimes=<names>"),
     Rule("", (), ("alpha",), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
 )  # fmt: skip

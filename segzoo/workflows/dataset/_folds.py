@@ -66,14 +66,14 @@ def mean_probabilities(networks: Sequence[tuple[nn.Module, DatasetInfo]], image:
     """
     import torch
 
-    from segzoo.inference.protocol import InferenceProtocol
+    from segzoo.inference.protocol import SINGLE_PASS
     from segzoo.inference.segment import predict_probabilities
     from segzoo.layers.normalize import normalize
 
     batch = torch.from_numpy(image)[None]
     with torch.no_grad():
         predicted = [
-            predict_probabilities(network, normalize(batch, info, precision.device), InferenceProtocol(), precision)[0].float()
+            predict_probabilities(network, normalize(batch, info, precision.device), SINGLE_PASS, precision)[0].float()
             for network, info in networks
         ]
         return torch.stack(predicted).mean(0).cpu().numpy()

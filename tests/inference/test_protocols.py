@@ -1,0 +1,229 @@
+"""Inference protocols: windows, scales and flips agree with whole images, and need little memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from toy_training import INFO, Toy, ToyData
+
+from segzoo.device import Precision
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.inference.passes import score_rows
+from segzoo.inference.passes.windows import window_weights
+from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.segment import predict_probabilities, segment_image
+from segzoo.losses._base import downsample_labels
+from segzoo.types import Logits
+
+FP32 = Precision("fp32", torch.device("cpu"))
+DATA = ToyData(3, first=40, vary=True)
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "flip": {"flip": True},
+    "flip_logits": {"flip": True, "average": "flip_logits"},
+    "slide": {"crop": (16, 12), "stride": (5, 7)},
+    "gaussian": {"crop": (16, 12), "window_weights": "gaussian", "batch": 3},
+    "slide_logits": {"crop": (16, 12), "average": "logits", "flip": True},
+    "scales": {"scales": (0.5, 1.0, 1.75), "flip": True},
+    "pspnet_ms": {"crop": (20, 20), "scales": (0.5, 1.0, 1.5), "flip": True, "average": "flip_logits", "batch": 4},
+    "pad": {"pad_multiple": 8, "scales": (1.0, 1.5)},
+    "resize": {"resize_multiple": 32},
+    "input_hw": {"input_hw": (40, 30), "scales": (0.7, 1.0)},
+    "input_labels": {"input_hw": (40, 30), "label_size": "input"},
+}
+
+
+class Pointwise(nn.Module):
+    """A network that scores each pixel by its own color, with fixed weights."""
+
+    align_corners, num_classes = False, 3
+
+    def forward(self, x):
+        weight = torch.tensor([[1.0, -0.5, 0.25], [-0.75, 1.0, 0.5], [0.5, 0.25, -1.0]])
+        return Logits(F.conv2d(x, weight[:, :, None, None]))
+
+
+def image_of(height: int, width: int) -> torch.Tensor:
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+
+
+def labels_of(model: nn.Module, x: torch.Tensor, **protocol: Any) -> torch.Tensor:
+    model.eval()
+    image = torch.zeros(1, *x.shape[2:], 3, dtype=torch.uint8)
+    return segment_image(model, x, image, InferenceProtocol(**protocol), FP32)
+
+
+@torch.no_grad()
+def probabilities_of(model: nn.Module, x: torch.Tensor, **protocol: Any) -> torch.Tensor:
+    model.eval()
+    return predict_probabilities(model, x, InferenceProtocol(**protocol), FP32)
+
+
+def toy() -> Toy:
+    torch.manual_seed(3)
+    return Toy()
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+@pytest.mark.parametrize("weights", ["uniform", "gaussian"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_windows_of_a_pointwise_network_equal_the_whole_image(average, weights, flip):
+    x = image_of(45, 61)
+    expected = labels_of(Pointwise(), x)
+    assert len(expected.unique()) == 3
+    for crop, stride, batch in (((20, 17), (7, 6), 4), ((16, 16), None, 1), ((64, 80), (9, 9), 2), ((5, 61), (3, 1), 8)):
+        settings = {"crop": crop, "stride": stride, "batch": batch, "window_weights": weights, "average": average, "flip": flip}
+        assert torch.equal(labels_of(Pointwise(), x, **settings), expected), settings
+
+
+@pytest.mark.parametrize("name", ["flip", "flip_logits", "scales"])
+def test_flipping_the_image_flips_the_labels(name):
+    x, model = image_of(33, 47), toy()
+    labels = labels_of(model, x, **PROTOCOLS[name])
+    assert torch.equal(labels_of(model, x.flip(3), **PROTOCOLS[name]), labels.flip(2))
+    assert not torch.equal(labels_of(model, x.flip(3)), labels_of(model, x).flip(2)), "the network itself is not symmetric"
+
+
+def test_flipping_the_image_flips_what_windows_average():
+    x, model = image_of(33, 47), toy()
+    forth, back = (probabilities_of(model, view, crop=(16, 12), stride=(5, 7), flip=True) for view in (x, x.flip(3)))
+    assert torch.allclose(back, forth.flip(3), atol=1e-6)
+
+
+def test_a_scale_equals_an_enlarged_image():
+    """Scores at scale 2 are those of the enlarged image, resampled to the original size."""
+    x, model = image_of(24, 32), toy()
+    enlarged = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    scaled = probabilities_of(model, x, scales=(2.0,), average="logits")
+    with torch.no_grad():
+        logits = model(enlarged).main  # at stride 2: at the original size
+    assert torch.allclose(scaled, logits.softmax(1), atol=1e-6)
+    resized = probabilities_of(model, x, input_hw=(48, 64), average="logits")
+    assert torch.allclose(resized, scaled, atol=1e-6)
+    windows = probabilities_of(model, x, scales=(2.0,), crop=(48, 64))
+    expected = F.interpolate(probabilities_of(model, enlarged), (24, 32), mode="bilinear", align_corners=False)
+    assert torch.allclose(windows, expected, atol=1e-6)
+
+
+def test_averages_match_the_formulas():
+    x, model = image_of(24, 32), toy().eval()
+    with torch.no_grad():
+        straight, mirrored = (
+            F.interpolate(logits, (24, 32), mode="bilinear", align_corners=False)
+            for logits in (model(x).main, model(x.flip(3)).main.flip(3))
+        )
+    expected = {
+        "probabilities": (straight.softmax(1) + mirrored.softmax(1)) / 2,
+        "logits": ((straight + mirrored) / 2).softmax(1),
+        "flip_logits": (straight + mirrored).softmax(1),  # as PSPNet's release
+    }
+    for average, probabilities in expected.items():
+        assert torch.allclose(probabilities_of(model, x, flip=True, average=average), probabilities, atol=1e-6), average
+
+
+def test_gaussian_weights():
+    weights = window_weights((16, 33), "gaussian", torch.device("cpu"))
+    assert (weights > 0).all() and torch.allclose(weights, weights.flip(0)) and torch.allclose(weights, weights.flip(1))
+    sigma = 33 / 8
+    assert weights[7, 16 + 4] / weights[7, 16] == pytest.approx(float(np.exp(-0.5 * (4 / sigma) ** 2)), rel=1e-5)
+
+
+def test_the_batch_of_windows_does_not_change_the_protocol():
+    x, model = image_of(45, 61), toy()
+    one, five = (probabilities_of(model, x, crop=(20, 17), batch=batch) for batch in (1, 5))
+    assert torch.allclose(one, five, atol=1e-6)
+    assert InferenceProtocol(crop=(20, 17)).to_dict() == InferenceProtocol(crop=(20, 17), batch=5).to_dict()
+
+
+def test_windows_run_in_batches():
+    seen = []
+
+    class Recorded(Pointwise):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    labels_of(Recorded(), image_of(45, 61), crop=(20, 17), stride=(10, 10), batch=4)  # 4 rows of 6 windows
+    assert seen == [4] * 6
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_labeled_pixel_is_scored_once(name):
+    protocol = InferenceProtocol(**PROTOCOLS[name])
+    result = evaluate(toy(), DATA, INFO, protocol=protocol, device="cpu", workers=0)
+    labels = [torch.from_numpy(DATA[index].label)[None] for index in range(len(DATA))]
+    if name == "input_labels":
+        labels = [downsample_labels(label, (40, 30), align_corners=False) for label in labels]
+    assert result.confusion.sum() == sum(int((label != 255).sum()) for label in labels) > 0
+    assert result.protocol["label_resolution"] == protocol.label_size
+
+
+def test_labels_at_input_size_are_those_of_resized_images():
+    x, model = image_of(24, 32), toy()
+    resized = F.interpolate(x, (40, 30), mode="bilinear", align_corners=False)
+    labels = labels_of(model, x, input_hw=(40, 30), label_size="input")
+    assert torch.equal(labels, labels_of(model, resized)) and labels.shape == (1, 40, 30)
+
+
+def test_every_protocol_has_its_own_id():
+    ids = {str(InferenceProtocol(**settings).to_dict()) for settings in PROTOCOLS.values()}
+    assert len(ids) == len(PROTOCOLS)
+
+
+def test_strips_do_not_change_the_scores(monkeypatch):
+    x, model = image_of(45, 61), toy()
+    at_once = {name: probabilities_of(model, x, **settings) for name, settings in PROTOCOLS.items()}
+    monkeypatch.setattr(score_rows, "STRIP_SCORES", 3 * 61 * 2)
+    for name, settings in PROTOCOLS.items():
+        assert torch.allclose(probabilities_of(model, x, **settings), at_once[name], atol=1e-6), name
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the size of the largest tensor that any operation returns."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(each, torch.Tensor):
+                self.values = max(self.values, each.untyped_storage().nbytes() // each.element_size())
+        return result
+
+
+class ManyClasses(nn.Module):
+    """150 classes at stride 8."""
+
+    align_corners, num_classes = False, 150
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 150, 8, stride=8)
+
+    def forward(self, x):
+        return Logits(self.layer(x))
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_tensor_holds_all_classes_at_image_size(name, monkeypatch):
+    monkeypatch.setattr(score_rows, "STRIP_SCORES", 2**17)
+    settings = PROTOCOLS[name] | ({"crop": (96, 96)} if "crop" in PROTOCOLS[name] else {})
+    settings |= {"stride": None} if "stride" in settings else {}
+    settings |= {"input_hw": (200, 150)} if "input_hw" in settings else {}
+    x = image_of(160, 224)
+    with LargestTensor() as largest:
+        size = labels_of(ManyClasses(), x, **settings).shape[1:]
+    assert 0 < largest.values < 150 * size.numel() / 8
+
+
+def test_logits_of_many_scales_are_added_up():
+    """A network at stride 1 returns as many logits as there are scores: keeping those of 12 passes would take 17 times as much."""
+    x, settings = image_of(40, 56), {"scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), "flip": True}
+    passes = [probabilities_of(Pointwise(), x, scales=(scale,), flip=True) for scale in settings["scales"]]
+    assert torch.allclose(probabilities_of(Pointwise(), x, **settings), torch.stack(passes).mean(0), atol=1e-6)
