@@ -155,7 +155,7 @@ class InferenceProtocol:
 
     @property
     def mode(self) -> Literal["whole", "slide"]:
-        """Whether the network sees whole images or windows."""
+        """What the network sees, whole images or windows."""
         return "slide" if self.crop else "whole"
 
     @property
@@ -174,7 +174,7 @@ class InferenceProtocol:
         return self.stride or (math.ceil(height * 2 / 3), math.ceil(width * 2 / 3))
 
     def output_size(self, image: tuple[int, int]) -> tuple[int, int]:
-        """Return the size (H, W) at which pixels of an image are labeled."""
+        """Return the size (H, W) at which an image is labeled."""
         return self.input_hw if self.input_hw and self.label_size == "input" else image
 
     def to_dict(self) -> PlainDict:

@@ -25,7 +25,7 @@ MAX_LOGITS = 2  # logits of whole images are kept up to this multiple of the sco
 
 @torch.no_grad()
 def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
-    """Predict the class ids of one image at its own size, or at the protocol's.
+    """Predict the class ids of one image.
 
     Scores are upsampled and reduced to labels in strips of rows, so a K x H x W tensor exists only if the protocol has a ``post``, if
     the network itself returns one, or if logits of many scales would take more memory.
@@ -73,7 +73,7 @@ def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtoc
 
 
 def _mean_scores(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Rows:
-    """Average probabilities or logits over all passes, in rows of the output size.
+    """Average the scores of all passes, in rows of the output size.
 
     The logits of whole images are kept until their rows are needed, or added up if they would take more memory than that.
     """

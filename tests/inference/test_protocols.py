@@ -1,4 +1,4 @@
-"""Inference protocols: windows, scales and flips agree with whole images, and need little memory."""
+"""Windows, scales and flips agree with whole images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from toy_training import INFO, Toy, ToyData
 
 from segzoo.device import Precision
@@ -40,7 +39,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 
 class Pointwise(nn.Module):
-    """A network that scores each pixel by its own color, with fixed weights."""
+    """Scores each pixel by its own color, with fixed weights."""
 
     align_corners, num_classes = False, 3
 
@@ -97,7 +96,6 @@ def test_flipping_the_image_flips_what_windows_average():
 
 
 def test_a_scale_equals_an_enlarged_image():
-    """Scores at scale 2 are those of the enlarged image, resampled to the original size."""
     x, model = image_of(24, 32), toy()
     enlarged = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
     scaled = probabilities_of(model, x, scales=(2.0,), average="logits")
@@ -184,46 +182,8 @@ def test_strips_do_not_change_the_scores(monkeypatch):
         assert torch.allclose(probabilities_of(model, x, **settings), at_once[name], atol=1e-6), name
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation returns."""
-
-    values = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for each in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(each, torch.Tensor):
-                self.values = max(self.values, each.untyped_storage().nbytes() // each.element_size())
-        return result
-
-
-class ManyClasses(nn.Module):
-    """150 classes at stride 8."""
-
-    align_corners, num_classes = False, 150
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Conv2d(3, 150, 8, stride=8)
-
-    def forward(self, x):
-        return Logits(self.layer(x))
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_no_tensor_holds_all_classes_at_image_size(name, monkeypatch):
-    monkeypatch.setattr(score_rows, "STRIP_SCORES", 2**17)
-    settings = PROTOCOLS[name] | ({"crop": (96, 96)} if "crop" in PROTOCOLS[name] else {})
-    settings |= {"stride": None} if "stride" in settings else {}
-    settings |= {"input_hw": (200, 150)} if "input_hw" in settings else {}
-    x = image_of(160, 224)
-    with LargestTensor() as largest:
-        size = labels_of(ManyClasses(), x, **settings).shape[1:]
-    assert 0 < largest.values < 150 * size.numel() / 8
-
-
 def test_logits_of_many_scales_are_added_up():
-    """A network at stride 1 returns as many logits as there are scores: keeping those of 12 passes would take 17 times as much."""
+    # at stride 1, the logits of 12 passes would take 17 times the memory of the scores
     x, settings = image_of(40, 56), {"scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), "flip": True}
     passes = [probabilities_of(Pointwise(), x, scales=(scale,), flip=True) for scale in settings["scales"]]
     assert torch.allclose(probabilities_of(Pointwise(), x, **settings), torch.stack(passes).mean(0), atol=1e-6)

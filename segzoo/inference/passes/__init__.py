@@ -1,1 +1,1 @@
-"""Passes of a network over an image, and their average in strips of rows."""
+"""Passes of a network over an image, in strips of rows."""

@@ -89,7 +89,10 @@ class ForwardPass:
         return resized(windows, scaled, self.size, align_corners=False), 0
 
     def _logits(self, x: Tensor, unscaled: Size) -> Tensor:
-        """Return the logits of images or windows, with those of their mirror images added if the protocol says so."""
+        """Return the logits of images or windows.
+
+        With ``average=flip_logits``, those of their mirror images are added.
+        """
         x = x.contiguous(memory_format=torch.channels_last)
         try:
             logits = forward(self.model, x, self.precision).main.float()
@@ -100,7 +103,7 @@ class ForwardPass:
         return logits
 
     def _scores(self, logits: Tensor, size: Size) -> Rows:
-        """Upsample logits (K, h, w) and convert them to what the protocol averages."""
+        """Upsample logits (K, h, w) to what the protocol averages."""
         rows = resized(stored(logits), size_of(logits), size, align_corners=bool(self.model.align_corners))
         return rows if self.protocol.average == "logits" else softmax(rows)
 

@@ -26,7 +26,12 @@ def window_starts(size: int, crop: int, step: int) -> list[int]:
 
 
 def window_weights(crop: tuple[int, int], kind: str, device: torch.device) -> Tensor:
-    """Weights of the pixels of a window, uniform or Gaussian, all above 0.
+    """Weights of the pixels of a window, all above 0.
+
+    Args:
+        crop: height and width of the window.
+        kind: ``uniform`` or ``gaussian``.
+        device: the device of the result.
 
     Shapes:
         -> (*crop)
@@ -71,7 +76,10 @@ class Windows:
         self._strip: tuple[int, Tensor] | None = None  # first row and image rows of the windows that are cut out
 
     def __call__(self, first: int, end: int) -> Tensor:
-        """Return the scores (K, end - first, W) of rows that are not above earlier ones."""
+        """Return the scores (K, end - first, W) of some rows.
+
+        Rows must not lie above those of earlier calls.
+        """
         while self._waiting and self._waiting[0][0] < end:
             self._run_batch()
         self._done = [window for window in self._done if window[0] + self.crop[0] > first]
