@@ -21,7 +21,7 @@ def prune(job: Job) -> dict[str, Any]:
     Returns:
         The contents of ``result.json``, with the rows of the report.
     """
-    from segzoo.config.build_training import build_training
+    from segzoo.config.build_training import build_training, open_loggers
     from segzoo.config.from_checkpoint import checkpoint_title, initial_model
     from segzoo.device import enable_memory_reuse
     from segzoo.distributed import SINGLE_PROCESS
@@ -48,13 +48,16 @@ def prune(job: Job) -> dict[str, Any]:
             print(f"note: {line}", flush=True)
         resolve_keep_ratio(components, run_dir.path, SINGLE_PROCESS, **job.arguments["resolve_keep_ratio"])
         rows, curves = evaluate_stages(components, run_dir.path, **job.arguments["evaluate_stages"])
-        result = train(components, run_dir, TrainingSettings(**job.arguments["TrainingSettings"]))
-        rows.append(finetuned_result(run_dir.path, **job.arguments["finetuned_result"]))
-        models = {"before": _unpruned(job.config, meta), "after": str(run_dir.path)}
-        times = benchmark_before_after(models, **job.arguments["benchmark_before_after"])
-        result |= {"checkpoint_sha256": meta["sha256"], "report": rows, "times": times}
-        report = write_report(run_dir.path, rows, times, curves)
-        run_dir.finish(result)
+        with open_loggers(job.config["logger"], run_dir, components.config, SINGLE_PROCESS) as loggers:
+            settings = TrainingSettings(**job.arguments["TrainingSettings"])
+            result = train(components, run_dir, settings, SINGLE_PROCESS, loggers)
+            rows.append(finetuned_result(run_dir.path, **job.arguments["finetuned_result"]))
+            models = {"before": _unpruned(job.config, meta), "after": str(run_dir.path)}
+            times = benchmark_before_after(models, **job.arguments["benchmark_before_after"])
+            result |= {"checkpoint_sha256": meta["sha256"], "report": rows, "times": times}
+            report = write_report(run_dir.path, rows, times, curves)
+            run_dir.finish(result)
+            loggers.results(result)
         print(report)
         return result
 

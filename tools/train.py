@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def train(job: Job) -> dict[str, Any]:
     """Train one model on all ranks and return the contents of ``result.json``."""
-    from segzoo.config.build_training import build_training
+    from segzoo.config.build_training import build_training, open_loggers
     from segzoo.device import enable_memory_reuse
     from segzoo.distributed import init_distributed
     from segzoo.runs.open_run import open_run_distributed
@@ -35,9 +35,12 @@ def train(job: Job) -> dict[str, Any]:
             components = build_training(job.config, job.recorded, dist=dist)
             resolve_keep_ratio(components, run_dir.path, dist, **job.arguments["resolve_keep_ratio"])
             overview = _print_overview(job, components) if dist.is_main else {}
-            result = loop.train(components, run_dir, TrainingSettings(**job.arguments["TrainingSettings"]), dist) | overview
-            if dist.is_main:
-                run_dir.finish(result)
+            with open_loggers(job.config["logger"], run_dir, components.config, dist) as loggers:
+                settings = TrainingSettings(**job.arguments["TrainingSettings"])
+                result = loop.train(components, run_dir, settings, dist, loggers) | overview
+                if dist.is_main:
+                    run_dir.finish(result)
+                    loggers.results(result)
             return result
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from segzoo.cli.compose import COMPOSE_ERRORS, CONF, compose, hydra_composer
+from segzoo.config.sections import LIST_SECTIONS
 from segzoo.registry import ConfigError
 
 
@@ -32,7 +33,11 @@ def help_text(command: str, description: str, overrides: Sequence[str], config_d
         except COMPOSE_ERRORS as error:
             message = str(error).splitlines()[0]
             raise ConfigError(f"--help: {message}. Run --help without overrides to list all groups and settings.") from None
-    groups = [str(group) for group in config.hydra.runtime.choices if "/" not in str(group) and group != "hydra"]
+    chosen = [
+        *config.hydra.runtime.choices,
+        *(section for section in LIST_SECTIONS if section in config),
+    ]  # not among choices if a list
+    groups = dict.fromkeys(str(group) for group in chosen if "/" not in str(group) and group != "hydra")
     directories = [CONF, *([Path(config_dir)] if config_dir else [])]
     options = {group: sorted({path.stem for root in directories for path in (root / group).glob("*.yaml")}) for group in groups}
     lines = [description.strip(), "", "Groups, selected with group=option:"]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from hydra.core.override_parser.types import Override
 
+from segzoo.config.sections import LIST_SECTIONS
 from segzoo.messages import did_you_mean, format_override, unknown_name_error
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict, PlainMapping
@@ -36,8 +37,15 @@ def group_error(override: Override, choices: PlainMapping, options: list[str]) -
         return f"{text}: write {group}=<name>, without a prefix. Valid: {', '.join(options)}."
     if override.value() is None:
         return f"{text}: a group takes the name of an option. Omit it, or choose one of: {', '.join(options)}."
-    names = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.get_value_element_as_str()]
+    choices = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.get_value_element_as_str()]
+    names = [name for choice in choices for name in _listed_names(group, choice)]
     return " ".join(unknown_option_error(group, name, options) for name in names if name not in options) or None
+
+
+def _listed_names(group: str, choice: str) -> list[str]:
+    """Split ``[tensorboard,mlflow]``, which only some groups take."""
+    is_list = group in LIST_SECTIONS and choice.startswith("[")
+    return re.split(r"\s*,\s*", choice.strip("[ ]")) if is_list else [choice]
 
 
 def unknown_option_error(group: str, name: str, options: list[str]) -> str:

@@ -24,6 +24,7 @@ from segzoo.cli.compose import COMPOSE_ERRORS, CONF, compose, hydra_composer, to
 from segzoo.cli.hydra_limits import rejected_feature_errors, rejected_key_error, sweep_output_error
 from segzoo.cli.override_errors import group_error, lost_brace_errors, value_error
 from segzoo.config.commands import COMMANDS
+from segzoo.config.sections import LIST_SECTIONS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import flatten
@@ -167,9 +168,7 @@ def _check_groups(
         if error := rejected_key_error(key):
             parsed.reject(key, error)
         elif override.is_sweep_override() and not sweep:
-            parsed.reject(
-                key, f"{override.input_line}: several values for a single run. Add -m to sweep over them, or quote the value."
-            )
+            parsed.reject(key, _several_values_error(override))
         elif key not in choices and not options:
             values.append(override)
         elif error := group_error(override, choices, options):
@@ -177,6 +176,17 @@ def _check_groups(
         else:
             groups.append(override)
     return groups, values
+
+
+def _several_values_error(override: Override) -> str:
+    key = override.key_or_group
+    if key in LIST_SECTIONS and override.is_discrete_sweep():
+        hint = (
+            f"Write a list to use all of them, {format_override(key, list(override.sweep_string_iterator()))}, or add -m to sweep."
+        )
+    else:
+        hint = "Add -m to sweep over them, or quote the value."
+    return f"{override.input_line}: several values for a single run. {hint}"
 
 
 def _check_values(overrides: Sequence[Override], config: PlainDict, choices: PlainDict, parsed: ParsedOverrides) -> list[Override]:
@@ -230,5 +240,9 @@ def _changes(defaults: DictConfig, base: DictConfig, job: DictConfig) -> Iterato
         is_file = group != "recipe" or (CONF / group / f"{after[group]}.yaml").exists()  # few data sets have one
         if after[group] != before.get(group) and is_file:
             yield f"{group}={after[group]}"
+    lists = [
+        group for group in LIST_SECTIONS if group in before and group not in after
+    ]  # Hydra lists no group with several options
+    yield from (format_override(group, list(job[group])) for group in lists)
     selected, current = (flatten({key: node for key, node in to_dict(config).items() if key != "hydra"}) for config in (base, job))
     yield from (f"{path}={value}" for path, value in current.items() if path not in selected or selected[path] != value)

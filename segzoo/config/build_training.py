@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from segzoo.config.build import build_data, build_loss, build_model, fill_class_weights
 from segzoo.config.from_weights import choose_normalization
 from segzoo.config.sections import section_settings
-from segzoo.registry import AUGMENTS, DISTILLS, INITS, MIXES, OPTIMS, PRUNERS, SAMPLERS, SCHEDULES
+from segzoo.registry import AUGMENTS, DISTILLS, INITS, LOGGERS, MIXES, OPTIMS, PRUNERS, SAMPLERS, SCHEDULES
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from segzoo.data.balance.sampling import Sampler
     from segzoo.distributed import Distributed
+    from segzoo.loggers._base import LoggedRun, RunLogger
+    from segzoo.loggers.group import LoggerGroup
     from segzoo.models._base import SegModel
+    from segzoo.runs.run_dir import RunDir
     from segzoo.training.components import TrainingComponents
     from segzoo.types import Dataset, DatasetInfo
 
@@ -82,6 +85,30 @@ def build_training(
         distill=DISTILLS.build(config["distill"]["name"], _load_teacher, info, **section_settings(config["distill"])),
         widths=widths,
     )
+
+
+def open_loggers(section: PlainMapping, run: RunDir, recorded: PlainMapping, dist: Distributed) -> LoggerGroup:
+    """Open the loggers of a run on rank 0.
+
+    Args:
+        section: the ``logger`` section, with the settings of each logger.
+        run: the run directory.
+        recorded: the configuration to log, as written into checkpoints.
+        dist: the ranks that train together. Those above 0 get no loggers.
+    """
+    from segzoo.loggers._base import LoggedRun
+    from segzoo.loggers.group import NO_LOGGERS, LoggerGroup
+
+    if not dist.is_main:
+        return NO_LOGGERS
+    source = run.resume_from
+    logged = LoggedRun(run.path, recorded, int(source.name) if source else 0, source is not None and run.path in source.parents)
+    builders = {name: partial(_open_logger, name, settings or {}) for name, settings in section.items()}
+    return LoggerGroup(logged, builders)
+
+
+def _open_logger(name: str, settings: PlainMapping, run: LoggedRun) -> RunLogger:
+    return LOGGERS.build(name, run, **settings)
 
 
 def _balance_classes(config: PlainMapping, train_set: Dataset, dist: Distributed | None) -> tuple[PlainDict, Sampler | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from segzoo.messages import unknown_name_error
 from segzoo.registry import (
     ACTIONS,
     AUGMENTS,
@@ -11,6 +12,7 @@ from segzoo.registry import (
     DATA,
     DISTILLS,
     INITS,
+    LOGGERS,
     LOSSES,
     MIXES,
     MODELS,
@@ -38,12 +40,14 @@ SECTIONS: dict[str, Registry] = {
     "init": INITS,
     "pruner": PRUNERS,
     "distill": DISTILLS,
+    "logger": LOGGERS,
     "protocol": PROTOCOLS,
     "post": POSTS,
     "runtime": RUNTIMES,
     "action": ACTIONS,
 }
 TRAINING_SECTIONS = tuple(name for name in SECTIONS if name not in ("protocol", "post", "runtime", "action"))
+LIST_SECTIONS = ("logger",)  # hold the settings of several parts, each under its name
 
 
 def section_settings(section: PlainMapping) -> PlainDict:
@@ -60,6 +64,8 @@ def section_errors(section: str, given: object, optional: bool = False) -> list[
         optional: whether null is valid.
     """
     registry = SECTIONS[section]
+    if section in LIST_SECTIONS and isinstance(given, Mapping):
+        return [error for name, settings in given.items() for error in _part_errors(section, str(name), settings)]
     if given is None:
         return [] if optional else [f"{section} is missing. Choose one: {section}={'|'.join(registry.names())}."]
     if isinstance(given, Mapping) and "name" not in given:
@@ -70,3 +76,13 @@ def section_errors(section: str, given: object, optional: bool = False) -> list[
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         return [f"{section}: expected a table with a name and settings, got {given!r}. Valid names: {', '.join(registry.names())}."]
     return registry.errors(given["name"], section_settings(given), section)
+
+
+def _part_errors(section: str, name: str, settings: object) -> list[str]:
+    """List the errors of one of several parts."""
+    if settings is not None and not isinstance(settings, Mapping):
+        return [f"{section}.{name}={settings!r}: expected a table of settings. Choose it with {section}={name}."]
+    registry = SECTIONS[section]
+    if name not in registry.names():
+        return [unknown_name_error(section, name, registry.names())]
+    return registry.errors(name, settings or {}, f"{section}.{name}")

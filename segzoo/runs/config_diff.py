@@ -12,7 +12,17 @@ import yaml
 
 from segzoo.types import PlainDict, PlainMapping
 
-IGNORED_KEYS = ("resume", "workers", "device", "out", "overwrite", "jobs_per_gpu", "dry_run", "data.cache")  # they change no result
+IGNORED_KEYS = (
+    "resume",
+    "workers",
+    "device",
+    "out",
+    "overwrite",
+    "jobs_per_gpu",
+    "dry_run",
+    "data.cache",
+    "logger",
+)  # they change no result
 
 
 class Difference(NamedTuple):

@@ -1,6 +1,6 @@
-"""Logs of a run.
+"""Log of a run.
 
-A run writes TensorBoard events and ``metrics.jsonl``, and shows a progress bar or plain lines.
+It writes ``metrics.jsonl``, passes the same numbers to the loggers, and shows a progress bar or plain lines.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from segzoo.checkpoints.serialization import read_scores
 from segzoo.checkpoints.store import read_pointer, step_dir
 from segzoo.distributed import Distributed
 from segzoo.io import write_text
+from segzoo.loggers.group import LoggerGroup
 from segzoo.runs.run_dir import RunDir
-from segzoo.types import PlainMapping
 
 INFO_INTERVAL = 15.0  # seconds between progress lines without a terminal
 BAR_FORMAT = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}  {desc}"  # the text is shortened, the bar is not
@@ -51,14 +51,14 @@ class AverageMeters:
 
 
 class MetricLogger:
-    """Open logs of a run, for use in a ``with`` block.
+    """Open log of a run, for use in a ``with`` block.
 
     Args:
         path: the run directory.
         step: optimizer steps already done. Rows that an interrupted process logged after them are removed.
         evaluated: whether the evaluation of that step is complete. Otherwise its row is removed, too.
         total_steps: length of the run.
-        config: written to TensorBoard as text.
+        loggers: where numbers and images go as well. The caller closes them.
 
     Attributes:
         best_miou: mIoU of the best checkpoint so far, shown with the progress.
@@ -66,17 +66,14 @@ class MetricLogger:
 
     best_miou: float | None = None
 
-    def __init__(self, path: Path, step: int, evaluated: bool, total_steps: int, config: PlainMapping):
-        import yaml
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, path: Path, step: int, evaluated: bool, total_steps: int, loggers: LoggerGroup):
         from tqdm import tqdm
 
         self.step, self.total_steps = step, total_steps
         self.started, self.last_line, self.first_step = time.perf_counter(), -math.inf, step
         _remove_rows_after(path / "metrics.jsonl", step, evaluated)
         self.rows = open(path / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-        self.events = SummaryWriter(str(path), purge_step=step + 1 if step else None)
-        self.events.add_text("config", "    " + yaml.safe_dump(dict(config), sort_keys=False).replace("\n", "\n    "), step)
+        self.loggers = loggers
         shown = sys.stderr.isatty()
         self.bar = tqdm(total=total_steps, initial=step, dynamic_ncols=True, bar_format=BAR_FORMAT) if shown else None
 
@@ -85,25 +82,22 @@ class MetricLogger:
 
     def __exit__(self, *error: object) -> None:
         self.rows.close()
-        self.events.close()
         if self.bar is not None:
             self.bar.close()
 
     def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:
-        """Write a row to ``metrics.jsonl`` and each value to TensorBoard as ``split/name``.
+        """Write a row to ``metrics.jsonl`` and pass it to the loggers.
 
-        None and non-finite numbers become null.
+        They name each value ``split/name``. In the file, None and non-finite numbers become null.
         """
         finite = {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
         self.rows.write(json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **finite}) + "\n")
         self.rows.flush()
-        for name, value in values.items():
-            if value is not None:
-                self.events.add_scalar(f"{split}/{name}", value, step)
+        self.loggers.log({f"{split}/{name}": value for name, value in values.items() if value is not None}, step)
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """Write an image (H, W, 3) uint8 to TensorBoard."""
-        self.events.add_image(tag, image, step, dataformats="HWC")
+        """Pass an image (H, W, 3) uint8 to the loggers."""
+        self.loggers.image(tag, image, step)
 
     def advance(self, step: int) -> None:
         """Move the progress bar to a step."""
@@ -169,14 +163,14 @@ class NullLogger(MetricLogger):
         pass
 
 
-def open_log(run: RunDir, step: int, total_steps: int, config: PlainMapping, dist: Distributed) -> MetricLogger:
+def open_log(run: RunDir, step: int, total_steps: int, loggers: LoggerGroup, dist: Distributed) -> MetricLogger:
     """Open the log of a run at ``step``.
 
     Ranks above 0 get a ``NullLogger``.
     """
     if not dist.is_main:
         return NullLogger()
-    log = MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total_steps, config)
+    log = MetricLogger(run.path, step, read_scores(step_dir(run.path, step)) is not None, total_steps, loggers)
     best = read_pointer(run.path, "best")
     log.best_miou = (read_scores(best) or {}).get("miou") if best else None
     return log

@@ -16,6 +16,7 @@ from segzoo.data.loader import train_batches
 from segzoo.device import Precision, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.layers.norm import set_batch_norm_momentum_
+from segzoo.loggers.group import NO_LOGGERS, LoggerGroup
 from segzoo.optim.ema import ModelEma
 from segzoo.runs.run_dir import RunDir
 from segzoo.runs.signals import StopSignal
@@ -30,7 +31,13 @@ from segzoo.training.step import TrainStep
 from segzoo.types import PlainDict
 
 
-def train(components: TrainingComponents, run: RunDir, settings: TrainingSettings, dist: Distributed = SINGLE_PROCESS) -> PlainDict:
+def train(
+    components: TrainingComponents,
+    run: RunDir,
+    settings: TrainingSettings,
+    dist: Distributed = SINGLE_PROCESS,
+    loggers: LoggerGroup = NO_LOGGERS,
+) -> PlainDict:
     """Train a model, with evaluations and checkpoints.
 
     Args:
@@ -38,6 +45,7 @@ def train(components: TrainingComponents, run: RunDir, settings: TrainingSetting
         run: the directory to write to, and the checkpoint to resume from.
         settings: see ``TrainingSettings``.
         dist: the ranks that train together. Each of them calls this function, only rank 0 writes files.
+        loggers: open loggers of the run, in addition to ``metrics.jsonl``.
 
     Returns:
         The contents of ``result.json``. With ``dry_run``, an estimate of memory and time; see ``estimate_resources``.
@@ -56,7 +64,7 @@ def train(components: TrainingComponents, run: RunDir, settings: TrainingSetting
     if settings.dry_run:
         return estimate_resources(components, settings, precision)
     with StopSignal() as stop, explain_out_of_memory(components, settings, precision):
-        context = _start(components, run, settings, dist=dist, precision=precision, stop=stop)
+        context = _start(components, run, settings, dist=dist, loggers=loggers, precision=precision, stop=stop)
         return _training_loop(context)
 
 
@@ -120,6 +128,7 @@ def _start(
     settings: TrainingSettings,
     *,
     dist: Distributed,
+    loggers: LoggerGroup,
     precision: Precision,
     stop: StopSignal,
 ) -> TrainingContext:
@@ -152,8 +161,7 @@ def _start(
         world_size=dist.size,
         sampler=components.sampler,
     )
-    log = open_log(run, state.step, plan.total_steps, components.config, dist)
-    lr_factor = components.make_schedule(plan.total_steps)
+    log, lr_factor = open_log(run, state.step, plan.total_steps, loggers, dist), components.make_schedule(plan.total_steps)
     if state.step:
         log.info(_rates_ahead(optimizer, lr_factor, state.step, plan.total_steps))
     return TrainingContext(

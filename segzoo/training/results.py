@@ -100,7 +100,7 @@ class PredictionPanel(NamedTuple):
     """A validation image with its ground truth and prediction.
 
     Attributes:
-        tag: name in TensorBoard.
+        tag: name in the loggers.
         image: the panel, (h, w, 3) uint8.
         labels: ground truth and prediction, (H, W) train ids each.
     """

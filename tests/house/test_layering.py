@@ -18,7 +18,7 @@ LAYERS = (
     ("weights", "data"),
     ("backbones", "losses", "optim", "transforms", "pruning"),
     ("models", "runs", "reporting"),
-    ("inference",),
+    ("inference", "loggers"),
     ("evaluation",),
     ("export",),  # its check of int8 evaluates
     ("training", "runtimes"),  # a runtime runs an ExportModel

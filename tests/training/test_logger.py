@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from segzoo.loggers.group import NO_LOGGERS
 from segzoo.training.logger import MetricLogger, fit_parts
 
 
@@ -18,7 +19,7 @@ class Terminal(io.StringIO):
 
 def test_the_progress_bar_keeps_its_width_on_80_columns(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with MetricLogger(tmp_path, 0, False, 20000, {}) as log:
+    with MetricLogger(tmp_path, 0, False, 20000, NO_LOGGERS) as log:
         log.best_miou = 0.4567
         log.advance(12345)
         log.log_progress(12345, 1.0, 0.54321, 1e-3, 123.4, 0.1)
@@ -30,7 +31,7 @@ def test_the_progress_bar_keeps_its_width_on_80_columns(tmp_path, monkeypatch):
 
 def test_progress_in_a_file_names_everything(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with MetricLogger(tmp_path, 0, False, 20, {}) as log:
+    with MetricLogger(tmp_path, 0, False, 20, NO_LOGGERS) as log:
         log.log_progress(10, 1.0, 0.54321, 1e-3, 123.4, 0.1)
     line = "step 10/20  epoch 1.00  loss 0.5432  lr 1.00e-03  123.4 img/s  waiting for data 10%  eta 0:00:00 with evaluations\n"
     assert capsys.readouterr().out == line

@@ -9,6 +9,7 @@ import glob
 import os
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from segzoo.checkpoints.exported_files import find_exported_file
@@ -24,6 +25,7 @@ INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
 PATHS = ("ckpt", "out", "source", "images", "data.root", "action.source", "action.image_root", *INPUT_PATHS)
 NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet"), "distill.ckpt": (), "resume": ("none", "auto")}
 NO_DATA = ("convert",)  # actions of tools/dataset.py that create a data set
+PACKAGES = ("mlflow", "wandb")  # loggers that need the package and the extra of their name
 MAX_NAME, MAX_PATH = 255, 4096  # bytes that Linux allows
 
 
@@ -40,7 +42,7 @@ def early_errors(command: str, config: PlainMapping) -> list[str]:
     if unusable:
         return unusable
     errors = _length_errors(config) + _device_errors(command, config) + _subject_errors(command, config)
-    errors += _protocol_errors(config) + _input_errors(command, config) + _output_errors(command, config)
+    errors += _logger_errors(config) + _protocol_errors(config) + _input_errors(command, config) + _output_errors(command, config)
     return errors
 
 
@@ -119,6 +121,23 @@ def _device_errors(command: str, config: PlainMapping) -> list[str]:
         f"device={device}: expected auto, cpu or cuda. Choose a GPU by an environment variable: "
         f"CUDA_VISIBLE_DEVICES={match[1]} python tools/{command}.py device=cuda ..."
     ]
+
+
+def _logger_errors(config: PlainMapping) -> list[str]:
+    """Require the packages of the chosen loggers."""
+    chosen = config.get("logger")
+    names = [name for name in PACKAGES if isinstance(chosen, Mapping) and name in chosen]
+    return [
+        f'logger={name} needs a package that is not installed: pip install "segzoo[{name}]".'
+        for name in names
+        if not _is_installed(name)
+    ]
+
+
+def _is_installed(package: str) -> bool:
+    """True if a package can be imported. A directory without code cannot."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def _subject_errors(command: str, config: PlainMapping) -> list[str]:

@@ -1,0 +1,1 @@
+"""Loggers: destinations of a run's metrics, images and results."""
