@@ -25,8 +25,10 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.config.from_weights import load_trained
     from segzoo.data.checks.check import check_splits
     from segzoo.evaluation import evaluator
-    from segzoo.evaluation.report import score_table, write_summary
+    from segzoo.evaluation.report import write_summary
+    from segzoo.evaluation.score_table import score_table
     from segzoo.models._base import SegModel
+    from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.output_dir import create_output_dir
 
     protocol = build_protocol(job.config)
@@ -40,7 +42,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
         result = evaluator.evaluate(model, dataset, info, loss, protocol=protocol, **job.arguments["evaluate"])
         summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
-    print(score_table(result, job.config["split"]))
+    print(score_table(summary, result.per_image_counts, terminal_width()))
     return summary | _table_columns(model, dataset.info.name, meta)
 
 

@@ -19,6 +19,8 @@ def train(job: Job) -> dict[str, Any]:
     from segzoo.config.build_training import build_training, open_loggers
     from segzoo.device import enable_memory_reuse
     from segzoo.distributed import init_distributed
+    from segzoo.evaluation.score_table import read_score_table
+    from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.open_run import open_run_distributed
     from segzoo.training import loop
     from segzoo.training.components import TrainingSettings
@@ -40,6 +42,8 @@ def train(job: Job) -> dict[str, Any]:
                 result = loop.train(components, run_dir, settings, dist, loggers) | overview
                 if dist.is_main:
                     run_dir.finish(result)
+                    print(f"scores of the best checkpoint, step {result['best_step']}:")
+                    print(read_score_table(run_dir.path / "eval", terminal_width()), flush=True)
                     loggers.results(result)
             return result
 

@@ -1,4 +1,4 @@
-"""Score files and the score table printed to the terminal."""
+"""Score files, and scores on one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.data.image_io import printable
-from segzoo.evaluation.bootstrap import MIN_IMAGES, mean_iou
+from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.metrics import Scores
 from segzoo.io import write_atomically, write_json, write_text
@@ -73,42 +73,10 @@ def _per_image_rows(result: Evaluation) -> list[list[object]]:
     return rows
 
 
-def score_table(result: Evaluation, split: str = "val") -> str:
-    """Format the per-class scores in percent, their means and the protocol."""
-    scores = result.scores
-    width = max([5, *(len(name) for name in scores.per_class)])
-    total = sum(int(entry["pixels"] or 0) for entry in scores.per_class.values())
-    columns = {"IoU": "iou", "Acc": "acc", "Prec": "precision", "F1": "f1"}
-    lines = ["  ".join([f"{'class':<{width}}", *(f"{title:>6}" for title in columns), f"{'pixels':>7}"])]
-    for name, entry in scores.per_class.items():
-        percentage = 100 * int(entry["pixels"] or 0) / max(total, 1)
-        lines.append("  ".join([f"{name:<{width}}", *(_percent(entry[key]) for key in columns.values()), f"{percentage:6.2f}%"]))
-    lines += ["-" * len(lines[0]), score_line(scores)]
-    if scores.miou_foreground is not None:
-        lines.append(f"mIoU without the background: {100 * scores.miou_foreground:.2f}")
-    if result.interval is None:
-        lines.append(f"no confidence interval: {scores.images} images are too few, {MIN_IMAGES} are needed")
-    else:
-        low, high = result.interval
-        lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over images)")
-    absent = len(scores.per_class) - scores.classes_present
-    if absent:
-        lines.append(f"{absent} of {len(scores.per_class)} classes are absent from the labels and excluded from the means")
-    settings = [
-        f"{key}={value}" for key, value in result.protocol.items() if value is not None and key not in ("images", "precision")
-    ]
-    lines.append(f"{scores.images} images of {split} in {result.precision}, protocol {result.protocol_id}: {', '.join(settings)}")
-    return "\n".join(lines)
-
-
 def score_line(scores: Scores) -> str:
     """Format the mean scores in percent on one line."""
     loss = "" if scores.loss is None else f"  loss {scores.loss:.4f}"
     return f"mIoU {100 * scores.miou:.2f}  mAcc {100 * scores.macc:.2f}  aAcc {100 * scores.aacc:.2f}  fwIoU {100 * scores.fwiou:.2f}{loss}"
-
-
-def _percent(value: float | int | None) -> str:
-    return f"{'-':>6}" if value is None else f"{100 * value:6.2f}"
 
 
 def _csv(rows: list[list[object]]) -> str:

@@ -20,7 +20,8 @@ from toy_training import INFO, Toy, ToyData, ToyLoss
 from segzoo.api import create_model
 from segzoo.device import Precision, pick_device
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.evaluation.report import score_table, write_summary
+from segzoo.evaluation.report import write_summary
+from segzoo.evaluation.score_table import read_score_table
 from segzoo.inference.passes.windows import window_starts
 from segzoo.inference.postprocess import CRF
 from segzoo.inference.protocol import InferenceProtocol
@@ -248,7 +249,8 @@ def test_more_than_255_classes(tmp_path):
     rows, counts = (list(csv.reader((tmp_path / name).open())) for name in ("per_class.csv", "confusion.csv"))
     assert [row[0] for row in rows[1:]] == list(info.classes) and rows[271][1] == "1.0" and rows[272][1] == ""
     assert len(counts) == 301 and {len(row) for row in counts} == {301} and int(counts[300][300]) == 12 * 32
-    assert score_table(result).count("\n") > 300 and "298 of 300 classes are absent" in score_table(result)
+    table = read_score_table(tmp_path)
+    assert table.count("\n") > 300 and "298 of 300 classes are absent" in table
 
 
 def test_bf16_scores_about_the_same(model):
@@ -377,9 +379,10 @@ def test_summary_and_tables(model, tmp_path):
     assert tuple(json.loads((tmp_path / "eval/image_names.json").read_text())) == result.names
     counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
     assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
-    table = score_table(result)
+    table = read_score_table(tmp_path / "eval")
     assert "no confidence interval: 3 images are too few, 10 are needed" in table and "without the background" not in table
-    assert "mIoU, 95 % confidence interval: " in score_table(run(model, ToyData(10)))
+    write_summary(tmp_path / "more", run(model, ToyData(10)))
+    assert "mIoU, 95 % confidence interval: " in read_score_table(tmp_path / "more")
     assert "1 of 3 classes are absent" in table and result.protocol_id in table and f"mIoU {100 * summary['miou']:.2f}" in table
 
 

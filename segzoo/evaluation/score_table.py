@@ -1,0 +1,93 @@
+"""The score table that is printed to the terminal."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from segzoo.evaluation.bootstrap import MIN_IMAGES, resample
+from segzoo.evaluation.metrics import COUNTS, Scores
+from segzoo.evaluation.report import score_line
+from segzoo.reporting.text_table import Column, display_width, text_table
+from segzoo.types import PlainMapping
+
+
+def read_score_table(folder: Path, width: int | None = None) -> str:
+    """Format the scores that ``write_summary`` has written into a folder."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return score_table(summary, np.load(folder / "per_image_counts.npy"), width)
+
+
+def score_table(summary: PlainMapping, counts: np.ndarray, width: int | None = None) -> str:
+    """Format the scores of each class, their means and the protocol.
+
+    The worst class comes first. Scores are in percent, with the 95 % confidence interval of the IoU. ``images`` counts those with a labeled pixel of the class.
+
+    Args:
+        summary: the contents of ``summary.json``.
+        counts: (N, 3, K), as in ``Evaluation.per_image_counts``.
+        width: columns of the terminal; None shows everything.
+    """
+    scores = Scores(**{field.name: summary[field.name] for field in fields(Scores)})
+    table = text_table(_class_columns(scores, counts), width)
+    lines = [*table, "-" * max(map(display_width, table))]
+    for line in _overall_lines(scores, summary):
+        lines += [line] if width is None else textwrap.wrap(line, max(width, 20), subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _class_columns(scores: Scores, counts: np.ndarray) -> list[Column]:
+    """Columns of the table, ranked by importance."""
+    names, entries = list(scores.per_class), list(scores.per_class.values())
+    order = sorted(range(len(names)), key=lambda k: (entries[k]["iou"] is None, entries[k]["iou"] or 0))
+    images = (counts[:, COUNTS.index("labeled")] > 0).sum(0)
+    resampled = resample(counts) if len(counts) >= MIN_IMAGES else None
+    intervals = [resampled.interval(1 + k) if resampled else None for k in range(len(names))]
+    total = max(sum(int(entry["pixels"] or 0) for entry in entries), 1)
+
+    def percent(key: str) -> list[str]:
+        return [_percent(entries[k][key]) for k in order]
+
+    columns = [
+        Column("class", [names[k] for k in order]),
+        Column("IoU", percent("iou")),
+        Column("95 % interval", [_interval(intervals[k]) for k in order], rank=3),
+        Column("Acc", percent("acc"), rank=4),
+        Column("Prec", percent("precision"), rank=5),
+        Column("F1", percent("f1"), rank=6),
+        Column("images", [str(images[k]) for k in order], rank=1),
+        Column("pixels", [f"{100 * int(entries[k]['pixels'] or 0) / total:.2f}%" for k in order], rank=2),
+    ]
+    return columns if any(intervals) else [column for column in columns if column.title != "95 % interval"]
+
+
+def _overall_lines(scores: Scores, summary: PlainMapping) -> list[str]:
+    """Lines about the whole data set."""
+    lines = [score_line(scores)]
+    if scores.miou_foreground is not None:
+        lines.append(f"mIoU without the background: {100 * scores.miou_foreground:.2f}")
+    if summary["miou_interval"] is None:
+        lines.append(f"no confidence interval: {scores.images} images are too few, {MIN_IMAGES} are needed")
+    else:
+        low, high = summary["miou_interval"]
+        lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over images)")
+    absent = len(scores.per_class) - scores.classes_present
+    if absent:
+        lines.append(f"{absent} of {len(scores.per_class)} classes are absent from the labels and excluded from the means")
+    settings = [
+        f"{key}={value}" for key, value in summary["protocol"].items() if value is not None and key not in ("images", "precision")
+    ]
+    subject = f"{scores.images} images of {summary['split']} in {summary['precision']}"
+    return [*lines, f"{subject}, protocol {summary['protocol_id']}: {', '.join(settings)}"]
+
+
+def _percent(value: float | int | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return "-" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
