@@ -27,6 +27,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import write_summary
     from segzoo.evaluation.score_table import score_table
+    from segzoo.evaluation.scores.build import build_scores
     from segzoo.models._base import SegModel
     from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.output_dir import create_output_dir
@@ -35,14 +36,17 @@ def evaluate(job: Job) -> dict[str, Any]:
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
     dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
     loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
+    scores = build_scores(info, **job.arguments["build_scores"])
     options = job.arguments["create_output_dir"]
     for report in check_splits({f"{job.config['split']} (to be scored)": dataset}).values():
         for line in report.notes:
             print(f"note: {line}", flush=True)
     with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
-        result = evaluator.evaluate(model, dataset, info, loss, protocol=protocol, **job.arguments["evaluate"])
+        result = evaluator.evaluate(model, dataset, info, loss, protocol=protocol, extra=scores, **job.arguments["evaluate"])
         summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
     print(score_table(summary, result.per_image_counts, terminal_width()))
+    for line in [line for score in result.extra.values() for line in score.lines]:
+        print(line)
     return summary | _table_columns(model, dataset.info.name, meta)
 
 

@@ -22,6 +22,7 @@ TRAIN = (
 )
 OUTPUT_DIR = "segzoo.runs.output_dir:create_output_dir"
 LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
+SCORES = "segzoo.evaluation.scores.build:build_scores"
 LOAD_ANY = "segzoo.config.from_weights:load_trained"
 
 
@@ -52,7 +53,7 @@ COMMANDS = {
     "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
     "eval": Command(
         ("model", "backbone", "data", "init", "protocol", "post"),
-        ("segzoo.evaluation.evaluator:evaluate", "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
+        ("segzoo.evaluation.evaluator:evaluate", SCORES, "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
     "dataset": Command(("data", "action"), (OUTPUT_DIR,), from_checkpoint=("data",)),

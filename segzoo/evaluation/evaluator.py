@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -24,14 +24,13 @@ from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, pic
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
-from segzoo.evaluation.scores._base import ImageScore, ScoreResult, Strips, check_probabilities, merged_results, update_scores
+from segzoo.evaluation.scores._base import ImageScore, ScoreResult, check_probabilities, merged_results, update_scores
 from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.passes.forward_pass import forward
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
-from segzoo.inference.segment import logits_to_labels, predict_probabilities, segment_image
+from segzoo.inference.segment import Strips, logit_strips, logits_to_labels, segment_with_probabilities
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
-from segzoo.layers.resize import probability_strips
 from segzoo.losses._base import downsample_labels
 from segzoo.progress import with_progress
 from segzoo.registry import Range
@@ -95,7 +94,7 @@ def evaluate(
     """Score a model on every image at the size of its label.
 
     Logits are upsampled and reduced to labels in strips of rows, so memory does not scale with classes times pixels unless the protocol
-    has a ``post``, or has several passes and a score reads their probabilities. The model is left unchanged.
+    has a ``post``. The model is left unchanged.
 
     Args:
         model: ``forward(x) -> Logits``, with ``align_corners`` and ``num_classes``; or an ``ExportedNetwork``, which has no loss.
@@ -169,7 +168,7 @@ def _count_image(
         if protocol.label_size == "input":
             size = protocol.output_size(batch.label.shape[-2:])
             batch = batch._replace(label=downsample_labels(batch.label, size, align_corners=False))
-        pred, strips = _predict(model, batch, info, protocol, precision, mean_loss, any(s.needs_probabilities for s in extra))
+        pred, strips = _predict(model, batch, info, protocol, precision, mean_loss)
         confusion.update(pred, batch.label)
         update_scores(extra, batch, pred, strips, info.ignore)
     except ValueError as error:
@@ -203,34 +202,20 @@ class _MeanLoss:
 
 
 def _predict(
-    model: nn.Module,
-    batch: Batch,
-    info: DatasetInfo,
-    protocol: InferenceProtocol,
-    precision: Precision,
-    mean_loss: _MeanLoss,
-    probabilities: bool,
+    model: nn.Module, batch: Batch, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision, mean_loss: _MeanLoss
 ) -> tuple[Tensor, Strips]:
     """Predict the label map of one image and add its loss.
 
     Returns:
-        The labels (1, H, W) on the CPU, and the strips of ``ScoredImage.probabilities``, which are computed only when read. There are
-        none if ``probabilities`` is False and the protocol has several passes.
+        The labels (1, H, W) on the CPU, and the strips of ``ScoredImage.probabilities``.
     """
     x, size = normalize(batch.image, info, precision.device), batch.label.shape[-2:]
-    is_exported = isinstance(model, ExportedNetwork)
-    if protocol.single and (probabilities or not is_exported):
-        logits = forward(model, x, precision)
-        strips = partial(probability_strips, logits.main, size, bool(model.align_corners))
-        if is_exported:
-            return model.label_images(batch.image).to(torch.int32), strips
-        mean_loss.add(logits, batch.label.to(precision.device))
-        return logits_to_labels(model, logits, size).cpu(), strips
-    if not probabilities:
-        return segment_image(model, x, batch.image, protocol, precision).cpu(), lambda: iter(())
-    averaged = predict_probabilities(model, x, protocol, precision)
-    labels = averaged.argmax(1) if protocol.post is None else protocol.post(batch.image, averaged)
-    return labels.to(torch.int32).cpu(), lambda: iter(averaged)
+    if not protocol.single or isinstance(model, ExportedNetwork):
+        labels, strips = segment_with_probabilities(model, x, batch.image, protocol, precision)
+        return labels.to(torch.int32).cpu(), strips
+    logits = forward(model, x, precision)
+    mean_loss.add(logits, batch.label.to(precision.device))
+    return logits_to_labels(model, logits, size).cpu(), lambda: logit_strips(model, logits, size)
 
 
 def _sum_over_ranks(counts: np.ndarray, distributed: Distributed, device: torch.device) -> np.ndarray:

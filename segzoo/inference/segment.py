@@ -6,6 +6,7 @@ Whole images or sliding windows, at one scale or averaged over several, with or 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.passes.forward_pass import ForwardPass, forward, size_of
 from segzoo.inference.passes.score_rows import Rows, assembled, flipped, softmax, stored, strips, summed
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.layers.resize import resize
+from segzoo.layers.resize import probability_strips, resize
 from segzoo.layers.upsample_argmax import best_class, label_dtype, upsample_argmax
 from segzoo.progress import with_progress
 from segzoo.types import Logits
@@ -23,7 +24,9 @@ from segzoo.types import Logits
 MAX_LOGITS = 2  # logits of whole images are kept up to this multiple of the scores at the image's size
 
 
-@torch.no_grad()
+Strips = Callable[[], Iterator[Tensor]]  # yields class probabilities (K, rows, W) of one image, from top to bottom
+
+
 def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
     """Predict the class ids of one image.
 
@@ -40,19 +43,56 @@ def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: Inferenc
     Shapes:
         -> (1, *protocol.output_size((H, W)))
     """
+    return segment_with_probabilities(model, x, image, protocol, precision)[0]
+
+
+@torch.no_grad()
+def segment_with_probabilities(
+    model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision
+) -> tuple[Tensor, Strips]:
+    """Predict the class ids of one image, and their probabilities on demand.
+
+    Args:
+        model, x, image, protocol, precision: as in ``segment_image``.
+
+    Returns:
+        What ``segment_image`` returns, and a function that computes the probabilities in strips of rows whenever it is called.
+    """
+    size = protocol.output_size(size_of(x))
+    if protocol.single and isinstance(model, ExportedNetwork):
+        return model.label_images(image), lambda: logit_strips(model, forward(model, x, precision), size)
     if protocol.single:
-        if isinstance(model, ExportedNetwork):
-            return model.label_images(image)
-        return logits_to_labels(model, forward(model, x, precision), x.shape[-2:])
+        logits = forward(model, x, precision)
+        return logits_to_labels(model, logits, size), lambda: logit_strips(model, logits, size)
     if protocol.post is not None:
-        return protocol.post(image, predict_probabilities(model, x, protocol, precision))
-    size, num_classes = protocol.output_size(size_of(x)), _num_classes(model)
+        probabilities = predict_probabilities(model, x, protocol, precision)
+        return protocol.post(image, probabilities), lambda: iter(probabilities)
+    num_classes = _num_classes(model)
     rows = _mean_scores(model, x, protocol, precision)
     labels = torch.empty((1, *size), dtype=label_dtype(num_classes), device=x.device)
     bounds = strips(num_classes, size)
     for first, end in with_progress(bounds, len(bounds), "strips of rows", "segmenting"):
         labels[0, first:end] = best_class(rows(first, end))
-    return labels
+    return labels, lambda: _probability_strips(model, x, protocol, precision, bounds)
+
+
+@torch.no_grad()
+def _probability_strips(
+    model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision, bounds: list[tuple[int, int]]
+) -> Iterator[Tensor]:
+    """Yield mean class probabilities in strips.
+
+    The network runs again, since rows of windows can be read only once.
+    """
+    rows = _mean_scores(model, x, protocol, precision)
+    rows = softmax(rows) if protocol.average == "logits" else rows
+    for first, end in bounds:
+        yield rows(first, end)
+
+
+def logit_strips(model: nn.Module, logits: Logits, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield class probabilities of one image from its logits, in strips."""
+    return probability_strips(logits.main, size, bool(model.align_corners))
 
 
 def logits_to_labels(model: nn.Module, logits: Logits, size: torch.Size | tuple[int, int]) -> Tensor:

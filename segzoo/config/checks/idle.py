@@ -35,6 +35,11 @@ def _off(section: str, *keys: str) -> Callable[[Sections], bool]:
     return lambda config: not any(config[section].get(key) for key in keys)
 
 
+def _without_score(name: str) -> Callable[[Sections], bool]:
+    """Return a test of whether an optional score is not computed."""
+    return lambda config: name not in config[""].get("scores", ())
+
+
 def _fixed_dilation(config: Sections) -> bool:
     is_vgg = config["backbone"]["name"].startswith("vgg")
     return is_vgg or config["model"].get("output_stride", 8) == 32
@@ -73,6 +78,16 @@ RULES = (
     Rule("distill", (), ("layer_weight",), _off("distill", "layers"), "no layer is compared. Set distill.layers=<names>"),
     Rule("protocol", ("whole",), ("average",), _one_pass, "there is one pass. Set protocol.flip=true, or several protocol.scales"),
     Rule("", (), ("bench_precision", "bench_hw"), _off("", "bench_runtimes"), "nothing is timed. Set bench_runtimes=<names>"),
+    *(
+        Rule("", (), keys, _without_score(name), f"scores lacks {name}. Set 'scores=[{name}]'")
+        for name, keys in (
+            ("boundary_iou", ("boundary_ratio",)),
+            ("trimap", ("trimap_widths",)),
+            ("boundary_f", ("boundary_tolerance",)),
+            ("calibration", ("calibration_bins",)),
+            ("blobs", ("defects", "blob_overlaps", "blob_pixels", "blob_recall", "blob_curve")),
+        )
+    ),
     Rule("", (), ("alpha",), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from segzoo.distributed import Distributed
 from segzoo.inference.exported_network import ExportedNetwork
+from segzoo.inference.segment import Strips
 from segzoo.registry import ConfigError
 from segzoo.types import Batch, PlainDict
-
-Strips = Callable[[], Iterator[Tensor]]
 
 
 class ScoredImage(NamedTuple):
