@@ -28,12 +28,14 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.evaluation.report import write_summary
     from segzoo.evaluation.score_table import score_table
     from segzoo.evaluation.scores.build import build_scores
+    from segzoo.inference.threshold import add_threshold
     from segzoo.models._base import SegModel
     from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.output_dir import create_output_dir
 
-    protocol = build_protocol(job.config)
+    plain_protocol = build_protocol(job.config)
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
+    protocol = add_threshold(plain_protocol, info, **job.arguments["add_threshold"])
     dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
     loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
     scores = build_scores(info, **job.arguments["build_scores"])

@@ -22,6 +22,7 @@ TRAIN = (
 )
 OUTPUT_DIR = "segzoo.runs.output_dir:create_output_dir"
 LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
+THRESHOLD = "segzoo.inference.threshold:add_threshold"
 SCORES = "segzoo.evaluation.scores.build:build_scores"
 LOAD_ANY = "segzoo.config.from_weights:load_trained"
 
@@ -53,7 +54,7 @@ COMMANDS = {
     "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
     "eval": Command(
         ("model", "backbone", "data", "init", "protocol", "post"),
-        ("segzoo.evaluation.evaluator:evaluate", SCORES, "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
+        ("segzoo.evaluation.evaluator:evaluate", THRESHOLD, SCORES, "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
     "dataset": Command(("data", "action"), (OUTPUT_DIR,), from_checkpoint=("data",)),
@@ -92,7 +93,7 @@ COMMANDS = {
     ),
     "predict": Command(
         ("model", "backbone", "data", "init", "protocol", "post"),
-        ("segzoo.inference.predictor:predict_images", OUTPUT_DIR, LOAD_ANY),
+        ("segzoo.inference.predictor:predict_images", THRESHOLD, OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
 }

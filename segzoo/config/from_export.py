@@ -43,6 +43,8 @@ def load_network(config: PlainMapping, *, ckpt: str) -> tuple[SegModel | Exporte
             f"protocol={config['protocol']['name']} with these settings needs logits, and {file} returns only labels. Use "
             "protocol=whole without others, or export the file with output=both."
         )
+    if config.get("threshold") and not network.has_logits:
+        errors.append(f"threshold needs class probabilities, and {file} returns only labels. Export the file with output=both.")
     if errors:
         raise ConfigError(errors)
     return network, network.info, meta

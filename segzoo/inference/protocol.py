@@ -35,6 +35,20 @@ class PostProcessor(Protocol):
         ...
 
 
+class StripLabeler(Protocol):
+    """A function from strips of class probabilities to labels.
+
+    Shapes:
+        (K, rows, W) -> (rows, W)
+    """
+
+    def __call__(self, probabilities: Tensor) -> Tensor: ...
+
+    def describe(self) -> str:
+        """Return the parameters, which become part of the protocol."""
+        ...
+
+
 @PROTOCOLS.register
 def whole(
     post: PostProcessor | None = None,
@@ -110,6 +124,7 @@ class InferenceProtocol:
             release: 8). None keeps their size.
         resize_multiple: enlarge whole images until both sides are a multiple plus 1 (ICNet's release: 32). None keeps their size.
         post: converts probabilities to labels, such as a CRF. None takes the argmax.
+        threshold: labels strips of probabilities (K, rows, W) in place of the argmax, see ``add_threshold``.
 
     Raises:
         ConfigError: if the settings contradict each other.
@@ -127,6 +142,7 @@ class InferenceProtocol:
     pad_multiple: int | None = None
     resize_multiple: int | None = None
     post: PostProcessor | None = None
+    threshold: StripLabeler | None = None
 
     def __post_init__(self) -> None:
         errors = []
@@ -150,6 +166,8 @@ class InferenceProtocol:
             errors.append("protocol.label_size=input needs the input size. Set 'protocol.input_hw=[H,W]'.")
         if self.label_size == "input" and self.post:
             errors.append("post-processing reads the original image. Set protocol.label_size=original or post=none.")
+        if self.threshold and self.post:
+            errors.append("threshold and post both turn probabilities into labels. Set post=none or threshold=null.")
         if errors:
             raise ConfigError(errors)
 
@@ -160,12 +178,12 @@ class InferenceProtocol:
 
     @property
     def single(self) -> bool:
-        """True for one forward pass over the whole image, without post-processing.
+        """True for one forward pass over the whole image and a plain argmax.
 
         Labels then come straight from the logits, and a loss can be computed from them.
         """
         changes_size = self.scales != (1.0,) or self.input_hw or self.pad_multiple or self.resize_multiple
-        return not (self.crop or changes_size or self.flip or self.post)
+        return not (self.crop or changes_size or self.flip or self.post or self.threshold)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -182,10 +200,12 @@ class InferenceProtocol:
 
         Settings newer than the first release appear only where they differ from it, so that its scores keep their protocol id.
         """
-        newer = {"window_weights": "uniform", "average": "probabilities", "input_hw": None}
+        newer = {"window_weights": "uniform", "average": "probabilities", "input_hw": None, "threshold": None}
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("batch", "label_size")}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         values = {name: value for name, value in values.items() if name not in newer or value != newer[name]}
+        if self.threshold:
+            values["threshold"] = self.threshold.describe()
         values["post"] = "none" if self.post is None else self.post.describe()
         if self.crop:
             values["stride"] = list(self.step)

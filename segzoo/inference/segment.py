@@ -71,8 +71,10 @@ def segment_with_probabilities(
     rows = _mean_scores(model, x, protocol, precision)
     labels = torch.empty((1, *size), dtype=label_dtype(num_classes), device=x.device)
     bounds = strips(num_classes, size)
+    label = protocol.threshold or best_class
+    rows = softmax(rows) if protocol.threshold and protocol.average == "logits" else rows
     for first, end in with_progress(bounds, len(bounds), "strips of rows", "segmenting"):
-        labels[0, first:end] = best_class(rows(first, end))
+        labels[0, first:end] = label(rows(first, end))
     return labels, lambda: _probability_strips(model, x, protocol, precision, bounds)
 
 
