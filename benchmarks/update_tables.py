@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.few_shot_transfer,
         accuracy.rare_classes,
         accuracy.suspects,
+        accuracy.compare_camvid,
         pruning.pruning,
         pruning.pruning_pspnet_largefov,
         pruning.pruning_latency_target,

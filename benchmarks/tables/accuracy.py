@@ -148,6 +148,25 @@ def suspects() -> str:
     return markdown_table(("ranking", "recall %", *(f"{kind} %" for kind in kinds)), rows)
 
 
+def compare_camvid() -> str:
+    """Differences of networks on CamVid with their verdicts."""
+    if not is_measured("compare_camvid"):
+        return NOT_MEASURED
+    rows = [
+        (
+            protocol,
+            f"{pair['first']} - {pair['second']}",
+            f"{100 * pair['difference']:+.2f}",
+            "[{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in pair["interval"])),
+            f"{pair['p_value']:.3f}",
+            pair["verdict"],
+        )
+        for protocol, result in read_rows("compare_camvid").items()
+        for pair in result["pairs"]
+    ]
+    return markdown_table(("protocol", "pair", "difference in mIoU", "95 % interval", "p", "verdict"), rows)
+
+
 def few_shot_transfer() -> str:
     """mIoU on forty images with and without pretraining."""
     return result_table(

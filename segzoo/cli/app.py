@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 
 from segzoo.cli.compose import missing_keys, resolve_config
 from segzoo.cli.console import make_output_robust, print_plain_messages
-from segzoo.cli.hydra_limits import flag_errors
+from segzoo.cli.hydra_limits import flag_errors, untyped_code_errors
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
@@ -209,6 +209,8 @@ def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]
             config, recorded = resolve_config(composed)
             if error := preset_error(str(choices.get("model")), str(choices.get("backbone"))):
                 raise ConfigError(error)
+            if errors := untyped_code_errors(config, hydra_config.overrides.task, output_dir is not None):
+                raise ConfigError(errors)
             meta_model = validate(command, config)
             if os.environ.get("RANK", "0") == "0":
                 for line in idle_settings(command, config):

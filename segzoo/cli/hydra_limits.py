@@ -6,11 +6,12 @@ They name Python objects to call, directories to search, or environment variable
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
 from segzoo.messages import format_override
+from segzoo.types import PlainMapping
 
 REJECTED = {  # setting -> reason
     "hydra.job_logging": "segzoo configures its own logging",
@@ -67,6 +68,27 @@ def rejected_feature_errors(config: DictConfig, default: DictConfig) -> list[str
             for target in foreign
         ]
     return errors
+
+
+def untyped_code_errors(config: PlainMapping, overrides: Sequence[str], sweep: bool) -> list[str]:
+    """Reject code to run that was not typed on the command line.
+
+    ``modules`` names functions to call. A file must not choose them, be it a configuration, the parameters of a sweep or an environment
+    variable.
+
+    Args:
+        config: the resolved configuration of a job.
+        overrides: the overrides of the job.
+        sweep: whether a sweep has made the overrides.
+    """
+    modules = config.get("modules") or []
+    typed = [override.lstrip("+").partition("=")[2] for override in overrides if override.lstrip("+").startswith("modules=")]
+    if not modules:
+        return []
+    if sweep:
+        return ["modules: it names code to run, which a sweep cannot. Run tools/compare.py without -m."]
+    foreign = [module for module in modules if not typed or str(module) not in typed[-1]]
+    return [f"modules: {module} is not on the command line. It names code to run: type it there, or omit it." for module in foreign]
 
 
 def sweep_output_error(config: DictConfig) -> str | None:

@@ -57,6 +57,16 @@ COMMANDS = {
         ("segzoo.evaluation.evaluator:evaluate", THRESHOLD, SCORES, "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
+    "compare": Command(
+        ("data", "protocol", "post"),
+        (
+            "segzoo.workflows.compare.outside:score_outside",
+            "segzoo.workflows.compare.comparison:compare_evaluations",
+            "segzoo.evaluation.evaluator:evaluate",
+            OUTPUT_DIR,
+        ),
+        from_checkpoint=("data",),
+    ),
     "dataset": Command(("data", "action"), (OUTPUT_DIR,), from_checkpoint=("data",)),
     "describe": Command(
         ("model", "backbone"),

@@ -44,7 +44,7 @@ class Evaluation:
     Attributes:
         scores: the scores computed from the counts.
         confusion: int64 (K, K), row = label, column = prediction.
-        protocol: what the scores depend on besides the model, see ``_protocol``.
+        protocol: what the scores depend on besides the model: settings, precision and data.
         per_image_counts: int64 (N, 3, K), the hit, labeled and predicted pixels of each image and class.
         names: names of the images, in the order of the counts.
         extra: results of the optional scores by name.
@@ -126,20 +126,17 @@ def evaluate(
     scores = confusion.scores(info.classes, len(dataset), mean_loss.compute(distributed))
     used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
     names = tuple(dataset.name(index) for index in range(len(dataset)))
-    described = _protocol(protocol, dataset.info.name, names, per_image_counts, used_precision)
+    described = protocol.to_dict() | {"precision": used_precision} | data_fingerprint(dataset.info.name, names, per_image_counts)
     return Evaluation(scores, confusion.matrix, described, per_image_counts, names, merged_results(extra, distributed))
 
 
-def _protocol(
-    protocol: InferenceProtocol, data: str, names: tuple[str, ...], per_image_counts: np.ndarray, precision: str
-) -> PlainDict:
-    """Describe everything that scores depend on besides the model.
+def data_fingerprint(data: str, names: tuple[str, ...], per_image_counts: np.ndarray) -> PlainDict:
+    """Describe the images and labels that scores depend on.
 
     ``names`` is a hash of the images' names, which follow from the split and its list. ``ground_truth`` is a hash of the labeled pixels of
     each image and class, which follow from the label map.
     """
-    return protocol.to_dict() | {
-        "precision": precision,
+    return {
         "data": data,
         "images": len(names),
         "names": _short_hash("\n".join(names).encode("utf-8", "surrogateescape")),

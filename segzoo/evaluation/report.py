@@ -42,12 +42,12 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     names = list(result.scores.per_class)
     columns = ("iou", "acc", "pixels", "precision", "f1")
     rows = [[name, *(entry[column] for column in columns)] for name, entry in result.scores.per_class.items()]
-    write_text(folder / "per_class.csv", _csv([["class", *columns], *rows]))
+    write_text(folder / "per_class.csv", csv_text([["class", *columns], *rows]))
     counts = [[name, *row] for name, row in zip(names, result.confusion.tolist(), strict=True)]
-    write_text(folder / "confusion.csv", _csv([["label \\ prediction", *names], *counts]))
-    write_text(folder / "per_image.csv", _csv(_per_image_rows(result)))
+    write_text(folder / "confusion.csv", csv_text([["label \\ prediction", *names], *counts]))
+    write_text(folder / "per_image.csv", csv_text(_per_image_rows(result)))
     for file, table in [each for score in result.extra.values() for each in score.tables.items()]:
-        write_text(folder / file, _csv(table))
+        write_text(folder / file, csv_text(table))
     write_atomically(folder / "per_image_counts.npy", lambda file: np.save(file, result.per_image_counts))  # for tools/compare.py
     write_text(folder / "image_names.json", json.dumps(result.names) + "\n")  # in ASCII: a name may be no valid UTF-8
     write_json(folder / "summary.json", summary)
@@ -79,7 +79,8 @@ def score_line(scores: Scores) -> str:
     return f"mIoU {100 * scores.miou:.2f}  mAcc {100 * scores.macc:.2f}  aAcc {100 * scores.aacc:.2f}  fwIoU {100 * scores.fwiou:.2f}{loss}"
 
 
-def _csv(rows: list[list[object]]) -> str:
+def csv_text(rows: list[list[object]]) -> str:
+    """Format rows as CSV, in which no cell is a formula."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[_no_formula(cell) for cell in row] for row in rows])
     return text.getvalue()

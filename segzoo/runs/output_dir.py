@@ -32,6 +32,7 @@ OUTPUTS = {
     "predict": ("labels", "overlays", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "bench.html"),
+    "compare": ("differences.csv", "changed_images.csv", "evaluations"),
     "dataset": (
         *("browse.html", "suspects.html", "suspects.csv", "thumbnails", "stats.html", "plots/*.png"),
         *("lists/split/*.txt", "lists/fold*/*.txt", "conf/data/split.yaml", "conf/data/fold*.yaml"),

@@ -24,6 +24,7 @@ RESULT_FILES = {  # tool -> the file that it writes last, which marks its direct
     "export": "export.json",
     "bench": "bench.json",
     "dataset": "dataset.json",
+    "compare": "compare.json",
 }
 
 

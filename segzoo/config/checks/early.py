@@ -15,6 +15,7 @@ from pathlib import Path
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import is_published, resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
+from segzoo.config.checks.comparison import comparison_errors
 from segzoo.config.checks.conversion import conversion_errors
 from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
@@ -65,7 +66,7 @@ def location_errors(config: PlainMapping) -> list[str]:
     if errors := section_errors("data", data):
         return errors
     try:
-        for split in ("train", "val") if "steps" in config else (config.get("split", "all" if "action" in config else "val"),):
+        for split in ("train", "val") if "steps" in config else (config.get("split") or ("all" if "action" in config else "val"),):
             dataset = build_data(data, split)
             if isinstance(dataset, PairedDataset):
                 dataset.check_location()
@@ -145,6 +146,8 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     from segzoo.config.from_weights import subject_errors
 
     ckpt, model = config.get("ckpt"), config.get("model")
+    if command == "compare":
+        return comparison_errors(config)
     if command in ("eval", "predict") and (errors := subject_errors(config)):
         return errors
     if command == "predict" and ckpt is not None and config.get("data") is not None:

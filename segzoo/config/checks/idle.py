@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import SECTIONS
 from segzoo.registry import Setting
@@ -55,7 +56,14 @@ def _one_pass(config: Sections) -> bool:
     return len(protocol["scales"]) == 1 and not any(protocol[key] for key in ("flip", "pad_multiple", "resize_multiple"))
 
 
+def _nothing_to_score(config: Sections) -> bool:
+    """True if tools/compare.py is given evaluated runs alone."""
+    return not config[""]["modules"] and not any(find_exported_file(run) for run in config[""]["runs"])
+
+
+PROTOCOL = ("scales", "flip", "crop", "stride", "average", "input_hw", "pad_multiple", "resize_multiple")
 DILATED = ("deeplab_largefov", "fcn_dilated", "icnet", "parsenet", "pspnet")
+SCORED = "every model has its scores. Evaluate a run with other settings: tools/eval.py"
 NO_TARGET = "it is for a target. Set pruner.target_ms=<milliseconds>"
 RULES = (
     Rule("model", ("fcn", "parsenet"), ("dropout",), _no_fc, "there are no fc6 and fc7. Set model.fc_channels=<width>"),
@@ -88,6 +96,8 @@ RULES = (
             ("blobs", ("defects", "blob_overlaps", "blob_pixels", "blob_recall", "blob_curve")),
         )
     ),
+    Rule("", (), ("precision",), _nothing_to_score, SCORED),
+    Rule("protocol", (), PROTOCOL, _nothing_to_score, SCORED),
     Rule("", (), ("alpha",), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
 )  # fmt: skip
 

@@ -1,0 +1,27 @@
+"""Paths and module names that are typed without a setting."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+
+from hydra._internal.utils import get_args_parser
+
+from segzoo.messages import format_override
+
+MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def name_positional_words() -> None:
+    """Turn the words of this process that are no overrides into overrides.
+
+    ``runs/a runs/b mine.models:build`` becomes ``runs=[runs/a,runs/b] modules=[mine.models:build]``.
+    """
+    typed = get_args_parser().parse_args().overrides
+    words = [word for word in typed if ("=" not in word and not word.startswith("~")) or os.path.exists(word)]
+    modules = [word for word in words if MODULE.fullmatch(word) and not os.path.exists(word)]
+    paths = [word for word in words if word not in modules]
+    named = [format_override(key, values) for key, values in (("runs", paths), ("modules", modules)) if values]
+    sys.argv = [word for word in sys.argv if word not in words] + [shlex.split(override)[0] for override in named]

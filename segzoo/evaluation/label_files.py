@@ -1,0 +1,73 @@
+"""Scores of label maps that other code has written as PNG files."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from segzoo.data.image_io import printable, read_mask
+from segzoo.data.loader import eval_batches
+from segzoo.evaluation.evaluator import Evaluation, data_fingerprint
+from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix
+from segzoo.progress import with_progress
+from segzoo.types import DataError, Dataset
+
+FROM_FILES = {"predictions": "files", "precision": "unknown"}  # nothing is known of how they were made
+
+
+def evaluate_label_files(folder: Path, dataset: Dataset, workers: int) -> Evaluation:
+    """Score a folder of index PNGs, one for each image.
+
+    The files hold train ids at the size of the labels. They are named as the images: ``<folder>/<name>.png``, where ``<name>`` is the
+    image's name in the data set, or its last part if that is unique.
+
+    Args:
+        folder: the folder, or an output directory of ``tools/predict.py``.
+        dataset: the labeled images.
+        workers: number of processes that read the images' labels.
+
+    Raises:
+        DataError: images have no file, or a file is invalid.
+    """
+    names = tuple(dataset.name(index) for index in range(len(dataset)))
+    files = find_label_files(folder, names)
+    confusion = ConfusionMatrix(dataset.info.num_classes, dataset.info.ignore)
+    counts = np.zeros((len(names), len(COUNTS), dataset.info.num_classes), np.int64)
+    with closing(eval_batches(dataset, workers=workers)) as batches:
+        for batch in with_progress(batches, len(names), "images", "scoring files"):
+            index = batch.indices[0]
+            image_confusion = ConfusionMatrix(dataset.info.num_classes, dataset.info.ignore)
+            try:
+                image_confusion.update(read_mask(files[index]), batch.label[0])
+            except DataError:
+                raise  # names the file already
+            except ValueError as error:
+                raise DataError(f"{printable(files[index])}: {error}") from None
+            confusion.merge(image_confusion)
+            counts[index] = image_confusion.class_counts()
+    scores = confusion.scores(dataset.info.classes, len(names))
+    return Evaluation(scores, confusion.matrix, FROM_FILES | data_fingerprint(dataset.info.name, names, counts), counts, names)
+
+
+def find_label_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """Find the PNG file of each image.
+
+    Raises:
+        DataError: images have none; says what was expected.
+    """
+    top = folder / "labels" if (folder / "labels").is_dir() else folder
+    last_parts = [name.rpartition("/")[2] for name in names]
+    unique = len(set(last_parts)) == len(names)
+    files = []
+    for name, last in zip(names, last_parts, strict=True):
+        candidates = [top / f"{name}.png", *([top / f"{last}.png"] if unique else [])]
+        files.append(next((path for path in candidates if path.is_file()), None))
+    missing = [name for name, file in zip(names, files, strict=True) if file is None]
+    if missing:
+        raise DataError(
+            f"{printable(folder)}: {len(missing)} of {len(names)} images have no file, such as {printable(missing[0])}.png. Write one index "
+            "PNG per image, with train ids at the size of its label and the name of the image."
+        )
+    return [file for file in files if file is not None]

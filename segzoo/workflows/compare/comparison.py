@@ -1,0 +1,175 @@
+"""Comparison of evaluations, as plain values and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Annotated
+
+import numpy as np
+
+from segzoo.data.image_io import printable
+from segzoo.data.splitting.grouping import group_names
+from segzoo.evaluation.bootstrap import MIN_IMAGES, ResampledScores
+from segzoo.evaluation.model_comparison import Comparison, Pair, ScoredModel, changed_images, compare_models
+from segzoo.messages import unknown_name_error
+from segzoo.registry import ConfigError, Range
+from segzoo.types import PlainDict
+from segzoo.workflows.compare.compatibility import check_comparable, is_from_files, seed_groups
+from segzoo.workflows.compare.evaluations import StoredEvaluation
+
+NOT_RESOLVED = "not resolved"
+
+
+def compare_evaluations(
+    evaluations: Sequence[StoredEvaluation],
+    *,
+    group_by: str | None = None,
+    group_seeds: bool = True,
+    baseline: str | None = None,
+    draws: Annotated[int, Range(1000, 1_000_000)] = 10_000,
+    changed: Annotated[int, Range(0, 10_000)] = 10,
+    force: bool = False,
+) -> PlainDict:
+    """Compare models by their evaluations on the same images.
+
+    Args:
+        evaluations: of at least two models or seeds.
+        group_by: pattern of the groups in the images' names, as in ``group_names``. The images of a group are drawn together. None if
+            images are independent.
+        group_seeds: treat trainings that differ only in their seed as one model.
+        baseline: compare every model with this one only. None compares all pairs.
+        draws: number of bootstrap draws.
+        changed: number of images to list that differ most, for each pair.
+        force: compare scores of different protocols or data.
+
+    Returns:
+        Plain values: ``models`` with their scores, ``pairs`` with differences and verdicts, ``notes`` on what limits them, and ``forced``,
+        the reasons that forbid this comparison.
+
+    Raises:
+        ConfigError: there are fewer than two models, or the scores are not comparable.
+        DataError: an image has no group.
+    """
+    _check_names([evaluation.name for evaluation in evaluations])
+    forced = check_comparable(evaluations, force)
+    classes = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.classes))
+    members = [(item.name, [index]) for index, item in enumerate(evaluations)]
+    grouped = seed_groups(evaluations) if group_seeds else members
+    is_one_model = len(grouped) == 1  # its seeds are compared with each other
+    members = members if is_one_model else grouped
+    models = [_scored_model(name, [evaluations[index] for index in indices], classes, group_by) for name, indices in members]
+    compared = compare_models(models, _pairs([model.name for model in models], baseline), draws, is_one_model)
+    rows = [_model_row(model, scores, classes) for model, scores in zip(models, compared.scores, strict=True)]
+    for row, (_, indices) in zip(rows, members, strict=True):
+        row["evaluations"] = [_evaluation_row(evaluations[index]) for index in indices]
+    images = evaluations[0].image_names
+    return {
+        "models": rows,
+        "pairs": [_pair_row(pair, models, classes, images, changed) for pair in compared.pairs],
+        "seed_deviation": None if compared.spread is None else float(compared.spread.deviation[0]),
+        "images": len(evaluations[0].counts),
+        "groups": None if group_by is None else len(set(models[0].groups or ())),
+        "group_by": group_by,
+        "draws": draws,
+        "notes": _notes(evaluations, models, compared, is_one_model),
+        "forced": forced,
+    }
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise ConfigError(
+            f"a comparison needs two evaluations, found {len(names)}: {', '.join(names) or 'none'}. Add another run, file or folder."
+        )
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"two models are named {repeated[0]}. Choose another name in preds, or rename the file.")
+
+
+def _pairs(names: Sequence[str], baseline: str | None) -> list[tuple[int, int]]:
+    if baseline is None:
+        return list(combinations(range(len(names)), 2))
+    if baseline not in names:
+        raise ConfigError(unknown_name_error("baseline", baseline, names))
+    return [(index, names.index(baseline)) for index, name in enumerate(names) if name != baseline]
+
+
+def _scored_model(name: str, evaluations: Sequence[StoredEvaluation], classes: Sequence[str], pattern: str | None) -> ScoredModel:
+    """Count the pixels of a model for a shared list of classes."""
+    counts = []
+    for evaluation in evaluations:
+        aligned = np.zeros((*evaluation.counts.shape[:2], len(classes)), np.int64)
+        aligned[..., [classes.index(name) for name in evaluation.classes]] = evaluation.counts
+        counts.append(aligned)
+    groups = None if pattern is None else _image_groups(evaluations[0], pattern)
+    return ScoredModel(name, tuple(counts), str(evaluations[0].protocol.get("names")), groups)
+
+
+def _image_groups(evaluation: StoredEvaluation, pattern: str) -> list[str]:
+    """Find the group of each image in its name."""
+    if evaluation.image_names is None:
+        raise ConfigError(f"group_by={pattern!r}: {evaluation.folder} holds no image names. Evaluate again with this version.")
+    return group_names(evaluation.image_names, pattern, "group_by")
+
+
+def _model_row(model: ScoredModel, scores: ResampledScores, classes: Sequence[str]) -> PlainDict:
+    per_class = {name: {"iou": _number(scores.values[k]), "interval": scores.interval(k)} for k, name in enumerate(classes, 1)}
+    return {"name": model.name, "miou": float(scores.values[0]), "interval": scores.interval(), "per_class": per_class}
+
+
+def _evaluation_row(evaluation: StoredEvaluation) -> PlainDict:
+    keys = ("miou", "split", "protocol_id", "checkpoint_sha256")
+    own = {key: evaluation.summary.get(key) for key in keys}
+    return {"name": evaluation.name, "folder": str(evaluation.folder), "seed": evaluation.training.get("seed")} | own
+
+
+def _pair_row(
+    pair: Pair, models: Sequence[ScoredModel], classes: Sequence[str], names: tuple[str, ...] | None, changed: int
+) -> PlainDict:
+    first, second = models[pair.first], models[pair.second]
+    is_paired = first.image_set == second.image_set
+    images = changed_images(first, second, changed) if is_paired else []
+    return {
+        "first": first.name,
+        "second": second.name,
+        **_difference_row(pair, 0, first.name, second.name),
+        "per_class": {name: _difference_row(pair, k, first.name, second.name) for k, name in enumerate(classes, 1)},
+        "changed_images": [
+            {"image": printable(names[index]) if names else f"number {index}", "first": before, "second": after}
+            for index, before, after in images
+        ],
+    }
+
+
+def _difference_row(pair: Pair, column: int, first: str, second: str) -> PlainDict:
+    value, p_value = _number(pair.difference.values[column]), _number(pair.p_values[column])
+    better = first if value and value > 0 else second
+    verdict = f"{better} is better" if pair.is_resolved(column) else NOT_RESOLVED
+    interval = None if value is None else pair.difference.interval(column)
+    return {"difference": value, "interval": interval, "p_value": p_value, "verdict": verdict}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _notes(
+    evaluations: Sequence[StoredEvaluation], models: Sequence[ScoredModel], compared: Comparison, is_one_model: bool
+) -> list[str]:
+    """List what limits the verdicts."""
+    notes = []
+    if files := [evaluation.name for evaluation in evaluations if is_from_files(evaluation)]:
+        notes.append(f"The protocol of {', '.join(files)} is unknown: its label maps were made by other code.")
+    units = int(min(scores.units[0] for scores in compared.scores))
+    if units < MIN_IMAGES:
+        kind = "images" if models[0].groups is None else "groups"
+        notes.append(f"There are too few {kind} for intervals and verdicts: {units}, and {MIN_IMAGES} are needed.")
+    if is_one_model:
+        notes.append("These are seeds of one model: their differences are compared with their own spread.")
+    elif compared.spread is None:
+        notes.append(
+            "Each model has a single seed, so the verdicts are about these networks. Trained with other seeds, the models may rank otherwise."
+        )
+    if len({model.image_set for model in models}) > 1:
+        notes.append("Models scored on different images are drawn independently, which widens the intervals.")
+    return notes

@@ -1,0 +1,160 @@
+"""Scores of predictions and networks that segzoo did not train."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.config.build import build_split
+from segzoo.config.from_checkpoint import dataset_config
+from segzoo.data.splits import SplitOrAll
+from segzoo.io import file_name
+from segzoo.registry import ConfigError
+from segzoo.types import Dataset, PlainDict, PlainMapping
+from segzoo.workflows.compare.evaluations import StoredEvaluation, read_evaluation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segzoo.evaluation.evaluator import Evaluation
+
+Evaluate = Callable[["nn.Module", Dataset], "Evaluation"]
+
+
+def score_outside(
+    reference: StoredEvaluation | None,
+    data: PlainMapping | None,
+    out: Path,
+    evaluate: Evaluate,
+    *,
+    runs: tuple[str, ...] = (),
+    preds: dict[str, str] | None = None,
+    modules: tuple[str, ...] = (),
+    split: SplitOrAll | None = None,
+    workers: int = 2,
+) -> list[StoredEvaluation]:
+    """Score what no tool of segzoo has scored yet.
+
+    Each gets an evaluation directory ``<out>/evaluations/<name>``, which later comparisons can use.
+
+    Args:
+        reference: an evaluation whose data and split are used unless others are given.
+        data: the ``data`` section, settings that change that of the reference, or None.
+        out: output directory.
+        evaluate: scores a network on a data set.
+        runs: paths, of which those of exported files are scored.
+        preds: name -> folder of index PNGs, one for each image.
+        modules: ``package.module:function``, a function without arguments that returns a network, see ``OutsideNetwork``.
+        split: the split to score; None means that of the reference, or ``val``.
+        workers: number of data loading processes.
+
+    Raises:
+        ConfigError: there is no data set, or a network cannot be built.
+        DataError: files are missing or invalid.
+    """
+    from segzoo.evaluation.label_files import evaluate_label_files
+
+    exported = [file for path in runs if (file := find_exported_file(path))]
+    if not exported and not preds and not modules:
+        return []
+    scored: SplitOrAll = split or (reference.summary["split"] if reference else "val")
+    dataset = build_split(_data_section(reference, data), split=scored)
+    builders: dict[str, Callable[[], nn.Module]] = {}
+    for file in exported:
+        builders[_free_name(_file_title(file), builders)] = lambda file=file: load_file(file, dataset)
+    for path in modules:
+        builders[_free_name(path, builders)] = lambda path=path: load_module(path, dataset.info.num_classes)
+    networks = {name: build() for name, build in builders.items()}  # all errors come before the first evaluation
+    stored = []
+    for name, folder in (preds or {}).items():
+        stored.append(_store(out, name, evaluate_label_files(Path(folder), dataset, workers), scored))
+    for name, network in networks.items():
+        stored.append(_store(out, name, evaluate(network, dataset), scored))
+    return stored
+
+
+def load_file(file: Path, dataset: Dataset) -> nn.Module:
+    """Load an exported file, or an ONNX file of other code.
+
+    Raises:
+        ConfigError: it cannot be loaded, or has other classes than the data.
+    """
+    from segzoo.config.from_export import load_exported
+    from segzoo.inference.outside_network import OnnxNetwork, OutsideNetwork
+
+    info = dataset.info
+    if file.suffix.lower() == ".onnx" and not (onnx := OnnxNetwork(file, info.num_classes)).from_segzoo:
+        return OutsideNetwork(onnx, info.num_classes)
+    network = load_exported(file)[0]
+    if network.info.classes != info.classes:
+        raise ConfigError(f"{file} has the classes {', '.join(network.info.classes)}; the data has {', '.join(info.classes)}.")
+    return network
+
+
+def load_module(path: str, num_classes: int) -> nn.Module:
+    """Build the network that a function of the user returns.
+
+    This runs the user's code. The path comes from the command line alone, see ``untyped_code_errors``.
+
+    Args:
+        path: ``package.module:function``. Modules in the current directory are found too.
+        num_classes: number of classes of the data.
+
+    Raises:
+        ConfigError: the module or the function does not exist, or it returns something else.
+    """
+    from torch import nn
+
+    from segzoo.inference.outside_network import OutsideNetwork
+
+    module, _, name = path.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, so that it hides no installed package
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ConfigError(
+            f"modules: {path} cannot be imported: {error}. Start in the folder that holds {module.partition('.')[0]}, or set PYTHONPATH."
+        ) from None
+    if not callable(function):
+        raise ConfigError(f"modules: {path}: the module {module} has no function {name}.")
+    network = function()
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"modules: {path} returns {type(network).__name__}, expected a torch.nn.Module.")
+    return OutsideNetwork(network, num_classes).eval()
+
+
+def _data_section(reference: StoredEvaluation | None, given: PlainMapping | None) -> PlainDict:
+    """Return the ``data`` section of the command line or the reference."""
+    if reference is None:
+        if given is None or "name" not in given:
+            raise ConfigError("the images and labels are unknown: none of runs has been evaluated. Set data=<name>.")
+        return dict(given)
+    trained, scored = (config.get("data") or {} for config in (reference.training, reference.config))
+    stored = scored if "name" in scored else {**trained, **scored}
+    return dataset_config({"config": {"data": stored or None}, "dataset": {"classes": reference.classes}}, given)
+
+
+def _store(out: Path, name: str, evaluation: Evaluation, split: str) -> StoredEvaluation:
+    from segzoo.evaluation.report import write_summary
+
+    folder = out / "evaluations" / file_name(name)
+    write_summary(folder, evaluation, split=split)
+    return read_evaluation(folder, name)
+
+
+def _file_title(file: Path) -> str:
+    """Name of a file, or of its folder if all have it."""
+    return file.absolute().parent.name if file.stem in ("model", "bundle") else file.stem
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    number = 2
+    while (free := name if number == 2 else f"{name} {number - 1}") in taken:
+        number += 1
+    return free

@@ -1,0 +1,191 @@
+"""Comparison of stored evaluations with planted scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted_evaluations import CLASSES, store_evaluation, store_run
+
+from segzoo.evaluation.bootstrap import paired_bootstrap_miou
+from segzoo.registry import ConfigError
+from segzoo.types import DataError
+from segzoo.workflows.compare.comparison import NOT_RESOLVED, compare_evaluations
+from segzoo.workflows.compare.evaluations import find_evaluations, unique_names
+from segzoo.workflows.compare.report import comparison_text, write_comparison
+
+
+def compare(*paths: Path, draws: int = 1000, **settings):
+    return compare_evaluations(find_evaluations([str(path) for path in paths]), draws=draws, **settings)
+
+
+def test_a_better_model_is_found_with_its_interval(tmp_path):
+    good, worse = store_evaluation(tmp_path / "good", 1.3, 1), store_evaluation(tmp_path / "worse", 1.0, 2)
+    result = compare(good, worse)
+    (pair,) = result["pairs"]
+    assert (pair["first"], pair["second"], pair["verdict"]) == ("good", "worse", "good is better")
+    low, high = pair["interval"]
+    assert 0 < low < pair["difference"] < high and pair["p_value"] < 0.01
+    expected = paired_bootstrap_miou(*(np.load(folder / "per_image_counts.npy") for folder in (good, worse)))
+    assert pair["difference"] == pytest.approx(expected["difference"]) and low == pytest.approx(expected["low"], abs=0.003)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (good, worse)]
+    for model, summary in zip(result["models"], summaries, strict=True):
+        assert model["miou"] == pytest.approx(summary["miou"])
+        assert {name: entry["iou"] for name, entry in model["per_class"].items()} == pytest.approx(
+            {name: entry["iou"] for name, entry in summary["per_class"].items()}
+        )
+    road = pair["per_class"]["road"]
+    assert road["difference"] == pytest.approx(summaries[0]["per_class"]["road"]["iou"] - summaries[1]["per_class"]["road"]["iou"])
+    assert road["interval"][0] < road["difference"] < road["interval"][1] and road["verdict"] == "good is better"
+    assert not result["forced"] and "single seed" in result["notes"][0]
+
+
+def test_equal_models_are_not_resolved(tmp_path):
+    result = compare(*(store_evaluation(tmp_path / name, 1.0, number) for number, name in enumerate("abc")))
+    assert [pair["verdict"] for pair in result["pairs"]] == [NOT_RESOLVED] * 3
+    assert len(compare(*(tmp_path / name for name in "abc"), baseline="b")["pairs"]) == 2
+    with pytest.raises(ConfigError, match="unknown baseline 'd'. Valid: a, b, c"):
+        compare(tmp_path, baseline="d")
+
+
+def test_two_seeds_of_one_training_are_not_resolved(tmp_path):
+    """Their networks differ more than the images explain."""
+    first, second = store_run(tmp_path / "icnet_seed0", 1.0, seed=0), store_run(tmp_path / "icnet_seed1", 1.25, seed=1)
+    result = compare(first, second)
+    assert [pair["verdict"] for pair in result["pairs"]] == [NOT_RESOLVED]
+    assert "seeds of one model" in result["notes"][0] and result["seed_deviation"] > 0.01
+    assert compare(first, second, group_seeds=False)["pairs"][0]["verdict"] == "icnet_seed1 is better"
+
+
+def test_seeds_of_one_training_are_grouped_with_their_spread(tmp_path):
+    for seed in range(3):
+        store_run(tmp_path / f"icnet_seed{seed}", 1.0, seed)
+        store_run(tmp_path / f"other_{seed}", 1.3, seed, lr=0.1)
+    result = compare(tmp_path)
+    assert [(model["name"], len(model["evaluations"])) for model in result["models"]] == [("icnet", 3), ("other", 3)]
+    assert result["pairs"][0]["verdict"] == "other is better" and 0 < result["seed_deviation"] < 0.02
+    scores = [json.loads((tmp_path / f"icnet_seed{seed}/eval/summary.json").read_text())["miou"] for seed in range(3)]
+    assert result["models"][0]["miou"] == pytest.approx(np.mean(scores))
+    text = comparison_text(result)
+    assert all(f"{100 * score:.2f}" in text for score in scores) and "standard deviation over seeds" in text
+
+
+def test_an_evaluation_of_a_checkpoint_is_grouped_by_its_training(tmp_path):
+    store_run(tmp_path / "a", 1.0, seed=0)
+    store_run(tmp_path / "b", 1.0, seed=1)
+    evaluation = store_evaluation(tmp_path / "scores", 1.0, 5)
+    (evaluation / "config.yaml").write_text(f"ckpt: {tmp_path / 'b'}\n")
+    found = find_evaluations([str(tmp_path / "a"), str(evaluation)])
+    assert [item.training["seed"] for item in found] == [0, 1]
+    assert "seeds of one model" in compare(tmp_path / "a", evaluation)["notes"][0]
+    # twice the same seed: two evaluations of one training
+    assert "single seed" in compare(tmp_path / "b", evaluation)["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"scales": [0.5, 1.0]}, "scales=[1.0] and scales=[0.5, 1.0]"),
+        ({"precision": "bf16"}, "precision=fp32 and precision=bf16"),
+        ({"split": "test"}, "split val and test"),
+        ({"classes": ("road", "car", "tree")}, "classes 1 only in the first, such as sky; 1 only in the second, such as tree"),
+        ({"classes": ("car", "road", "sky")}, "classes in another order: road, car, sky and car, road, sky"),
+        ({"labels": 1}, "other labels (fingerprints"),
+        ({"images": 44}, "40 and 44 images"),
+    ],
+)
+def test_scores_of_different_kinds_are_rejected_unless_forced(tmp_path, changes, reason):
+    first, second = store_evaluation(tmp_path / "first", 1.0, 1), store_evaluation(tmp_path / "second", 1.0, 2, **changes)
+    with pytest.raises(ConfigError) as raised:
+        compare(first, second)
+    assert f"second differs from first: {reason}" in str(raised.value) and "force=true" in str(raised.value)
+    result = compare(first, second, force=True)
+    assert len(result["forced"]) == 1 and reason in result["forced"][0]
+    assert comparison_text(result).startswith("FORCED, these scores are not comparable: second differs from first")
+    assert result["pairs"][0]["interval"] is not None
+
+
+def test_a_label_map_is_named_as_the_reason(tmp_path):
+    for number, label_map in enumerate(({0: 0}, {0: 1})):
+        folder = store_evaluation(tmp_path / str(number), 1.0, number, labels=number)
+        (folder / "config.yaml").write_text(f"data: {{label_map: {label_map}}}\n")
+    with pytest.raises(ConfigError, match=r"label_map \{0: 0\} and \{0: 1\}"):
+        compare(tmp_path)
+
+
+def test_forced_scores_of_other_classes_are_compared_by_name(tmp_path):
+    first = store_evaluation(tmp_path / "first", 1.0, 1)
+    second = store_evaluation(tmp_path / "second", 1.0, 1, classes=("sky", "road"))
+    pair = compare(first, second, force=True)["pairs"][0]
+    assert list(pair["per_class"]) == list(CLASSES)
+    assert pair["per_class"]["car"]["difference"] is None and pair["per_class"]["road"]["difference"] is not None
+
+
+def test_images_of_a_group_are_drawn_together(tmp_path):
+    paths = [store_evaluation(tmp_path / name, 1.0, number, images=60) for number, name in enumerate("ab")]
+    result = compare(*paths, group_by="^(.+)_")
+    assert result["groups"] == 15 and "60 images in 15 groups" in comparison_text(result)
+    assert result["pairs"][0]["interval"] != compare(*paths)["pairs"][0]["interval"]
+    assert result["pairs"][0]["difference"] == compare(*paths)["pairs"][0]["difference"]
+    single = compare(*paths, group_by="(drive)")
+    assert single["pairs"][0]["interval"] is None and single["pairs"][0]["verdict"] == NOT_RESOLVED
+    assert any("too few groups for intervals and verdicts: 1, and 10 are needed" in note for note in single["notes"])
+    with pytest.raises(DataError, match=r"group_by='\(city\)' finds no group in 60 of 60 names: drive0_000"):
+        compare(*paths, group_by="(city)")
+
+
+def test_files_and_text_hold_the_same_numbers(tmp_path):
+    paths = [store_evaluation(tmp_path / name, quality, 1) for name, quality in (("good", 1.3), ("worse", 1.0))]
+    result = compare(*paths, changed=4)
+    (tmp_path / "out").mkdir()
+    write_comparison(tmp_path / "out", result)
+    assert json.loads((tmp_path / "out/compare.json").read_text())["pairs"][0]["verdict"] == "good is better"
+    rows = list(csv.DictReader((tmp_path / "out/differences.csv").open()))
+    assert [row["class"] for row in rows] == ["mIoU", *CLASSES]
+    assert float(rows[0]["difference"]) == result["pairs"][0]["difference"] and rows[0]["verdict"] == "good is better"
+    images = list(csv.DictReader((tmp_path / "out/changed_images.csv").open()))
+    assert len(images) == 4 and images[0]["image"].startswith("drive")
+    changes = [abs(float(row["miou_first"]) - float(row["miou_second"])) for row in images]
+    assert changes == sorted(changes, reverse=True)
+    lines = comparison_text(result).splitlines()
+    assert lines[2].split() == ["model", "mIoU", "95", "%", "interval"]
+    (line,) = [line for line in lines if line.startswith("good - worse")]
+    assert f"{100 * result['pairs'][0]['difference']:+.2f}" in line and line.endswith("good is better")
+    narrow = comparison_text(result, width=60).splitlines()
+    assert "  p  " not in "\n".join(narrow) and all(len(line) <= 60 for line in narrow if line.startswith("good - worse"))
+
+
+def test_folders_are_searched_for_evaluations(tmp_path):
+    store_run(tmp_path / "runs/a", 1.0, seed=0)
+    store_evaluation(tmp_path / "runs/eval/icnet/2026-01-02_03-04-05", 1.0, 1)
+    store_evaluation(tmp_path / "runs/compare/toy/x/evaluations/old", 1.0, 2)
+    (tmp_path / "runs/compare/toy/x/compare.json").write_text("{}")  # an earlier comparison
+    assert [item.name for item in find_evaluations([str(tmp_path / "runs")])] == ["a", "icnet/2026-01-02_03-04-05"]
+    assert unique_names([Path("/x/a/eval"), Path("/y/a"), Path("/y/b")]) == ["x/a", "y/a", "b"]
+
+
+def test_a_path_without_an_evaluation_says_what_to_type(tmp_path):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=f"has no evaluation yet. Evaluate it: python tools/eval.py ckpt={tmp_path / 'run'}"):
+        find_evaluations([str(tmp_path / "run")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no evaluation. Expected an output directory of tools/eval.py"):
+        find_evaluations([str(tmp_path / "empty")])
+    folder = store_evaluation(tmp_path / "damaged", 1.0)
+    np.save(folder / "per_image_counts.npy", np.zeros((3, 3, 3), np.int64))
+    with pytest.raises(ConfigError, match=r"has int64 \(3, 3, 3\), expected integers \(40, 3, 3\)"):
+        find_evaluations([str(folder)])
+    with pytest.raises(ConfigError, match="needs two evaluations, found 1: good"):
+        compare(store_evaluation(tmp_path / "good", 1.0))
+
+
+def test_evaluations_without_names_are_compared_but_not_grouped(tmp_path):
+    paths = [store_evaluation(tmp_path / name, 1.0, number) for number, name in enumerate("ab")]
+    for path in paths:
+        (path / "image_names.json").unlink()  # as earlier versions left them
+    assert compare(*paths)["pairs"][0]["changed_images"][0]["image"].startswith("number ")
+    with pytest.raises(ConfigError, match="holds no image names. Evaluate again"):
+        compare(*paths, group_by="(drive)")
