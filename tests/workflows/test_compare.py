@@ -154,8 +154,10 @@ def test_files_and_text_hold_the_same_numbers(tmp_path):
     assert lines[2].split() == ["model", "mIoU", "95", "%", "interval"]
     (line,) = [line for line in lines if line.startswith("good - worse")]
     assert f"{100 * result['pairs'][0]['difference']:+.2f}" in line and line.endswith("good is better")
-    narrow = comparison_text(result, width=60).splitlines()
-    assert "  p  " not in "\n".join(narrow) and all(len(line) <= 60 for line in narrow if line.startswith("good - worse"))
+    narrow = comparison_text(result, width=72).splitlines()
+    heads = [line.split() for text in (lines, narrow) for line in text if line.startswith("mIoU, first minus")]
+    assert " ".join(heads[0]) == "mIoU, first minus second difference 95 % interval p verdict"
+    assert heads[1] == [word for word in heads[0] if word != "p"] and max(map(len, narrow)) <= 72
 
 
 def test_folders_are_searched_for_evaluations(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,13 +44,16 @@ def comparison_text(result: PlainMapping, width: int | None = None) -> str:
     lines = [f"FORCED, these scores are not comparable: {reason}" for reason in result["forced"]]
     lines += [f"mIoU on {units}, 95 % intervals of {result['draws']} bootstrap draws", "", *_model_table(result["models"], width)]
     if result["seed_deviation"] is not None:
-        lines.append(f"standard deviation over seeds: {100 * result['seed_deviation']:.2f}, contained in the intervals below")
+        lines.append(f"standard deviation over seeds: {100 * result['seed_deviation']:.2f}, part of the intervals below")
     lines += ["", *_pair_table(result["pairs"], width)]
     for pair in result["pairs"][:SHOWN_PAIRS]:
         lines += ["", *_class_table(pair, width), *_image_table(pair, width)]
     if len(result["pairs"]) > SHOWN_PAIRS:
         lines += ["", "differences.csv and changed_images.csv hold the classes and images of all pairs"]
-    return "\n".join([*lines, *([""] if result["notes"] else []), *(f"note: {note}" for note in result["notes"])])
+    notes = [f"note: {note}" for note in result["notes"]]
+    if width is not None:
+        notes = [line for note in notes for line in textwrap.wrap(note, max(width, 20), subsequent_indent="  ")]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def _model_table(models: Sequence[PlainMapping], width: int | None) -> list[str]:
