@@ -26,7 +26,7 @@ from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
 from segzoo.evaluation.scores._base import ImageScore, ScoreResult, check_probabilities, merged_results, update_scores
 from segzoo.inference.exported_network import ExportedNetwork
-from segzoo.inference.passes.forward_pass import forward
+from segzoo.inference.passes.forward_pass import forward, size_of
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.segment import Strips, logit_strips, logits_to_labels, segment_with_probabilities
 from segzoo.layers.modes import channels_last, eval_mode
@@ -163,7 +163,7 @@ def _count_image(
     confusion = ConfusionMatrix(info.num_classes, info.ignore)
     try:
         if protocol.label_size == "input":
-            size = protocol.output_size(batch.label.shape[-2:])
+            size = protocol.output_size(size_of(batch.label))
             batch = batch._replace(label=downsample_labels(batch.label, size, align_corners=False))
         pred, strips = _predict(model, batch, info, protocol, precision, mean_loss)
         confusion.update(pred, batch.label)

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
+from segzoo.config.build import build_protocol
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import LIST_SECTIONS, SECTIONS
 from segzoo.config.validate import validation_errors
@@ -57,6 +58,16 @@ def test_yaml_lists_every_setting(group, option):
 
 def _lists(value):
     return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def test_protocols_bring_their_post_processing():
+    def built(*overrides):
+        return build_protocol(compose("eval", "ckpt=any", *overrides)).to_dict()
+
+    deeplab = built("protocol=deeplab_crf")
+    assert deeplab["post"].startswith("crf ") and deeplab["pad_multiple"] == 8
+    assert built("protocol=deeplab_crf", "post=none") == built("protocol.pad_multiple=8")
+    assert built("post=crf")["post"] == deeplab["post"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
