@@ -37,8 +37,8 @@ def group_error(override: Override, choices: PlainMapping, options: list[str]) -
         return f"{text}: write {group}=<name>, without a prefix. Valid: {', '.join(options)}."
     if override.value() is None:
         return f"{text}: a group takes the name of an option. Omit it, or choose one of: {', '.join(options)}."
-    choices = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.get_value_element_as_str()]
-    names = [name for choice in choices for name in _listed_names(group, choice)]
+    given = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else [override.get_value_element_as_str()]
+    names = [name for choice in given for name in _listed_names(group, choice)]
     return " ".join(unknown_option_error(group, name, options) for name in names if name not in options) or None
 
 
