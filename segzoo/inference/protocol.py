@@ -173,12 +173,12 @@ class InferenceProtocol:
 
     @property
     def mode(self) -> Literal["whole", "slide"]:
-        """What the network sees, whole images or windows."""
+        """Input of the network, whole images or windows."""
         return "slide" if self.crop else "whole"
 
     @property
     def single(self) -> bool:
-        """True for one forward pass over the whole image and a plain argmax.
+        """True for one pass over the whole image and a plain argmax.
 
         Labels then come straight from the logits, and a loss can be computed from them.
         """

@@ -107,7 +107,10 @@ def _interval(interval: Sequence[float] | None, sign: str = "+") -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """Align rows, the titles first; a narrow terminal gets no p-values."""
+    """Align rows, of which the first holds the titles.
+
+    A narrow terminal gets no p-values.
+    """
     columns = [Column(title, cells, RANKS.get(title, 0)) for title, *cells in zip(*rows, strict=True)]
     return text_table(columns, width)
 
