@@ -51,8 +51,8 @@ class BoundaryIoU:
         iou = shared / np.maximum(labeled + predicted - shared, 1)
         mean = float(iou[present].mean()) if present.any() else None
         per_class = {name: float(iou[k]) if present[k] else None for k, name in enumerate(self.classes)}
-        rows = [[name, per_class[name], *self.counts[:, k].tolist()] for k, name in enumerate(self.classes)]
-        header = ["class", "boundary_iou", "shared_pixels", "labeled_pixels", "predicted_pixels"]
+        rows: list[list[object]] = [[name, per_class[name], *self.counts[:, k].tolist()] for k, name in enumerate(self.classes)]
+        header: list[object] = ["class", "boundary_iou", "shared_pixels", "labeled_pixels", "predicted_pixels"]
         line = "no boundary IoU: no class is labeled" if mean is None else f"boundary IoU {100 * mean:.2f} (mean over classes)"
         values = {"miou": mean, "per_class": per_class, "ratio": self.ratio}
         return ScoreResult(values, {"boundary_iou.csv": [header, *rows]}, [line])
