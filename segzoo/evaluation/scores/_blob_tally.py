@@ -58,7 +58,7 @@ def match_blobs(mask: np.ndarray, labeled: LabeledBlobs, min_pixels: int) -> Mat
     kept = sizes >= min_pixels
     kept[0] = False  # the pixels that are not predicted
     correct = np.bincount(blobs[labeled.numbers > 0], minlength=count)
-    covered = np.bincount(labeled.numbers[kept[blobs]], minlength=len(labeled.sizes) + 1)[1:]
+    covered = np.bincount(labeled.numbers[kept.take(blobs)], minlength=len(labeled.sizes) + 1)[1:]
     return Match(covered, sizes[kept], correct[kept])
 
 
