@@ -30,6 +30,7 @@ from benchmarks.harness.mmseg_import import import_mmseg
 from benchmarks.harness.result_files import write_result
 from segzoo.config.build import build_data
 from segzoo.data.balance.sampling import derive_seed
+from segzoo.data.image_io import read_image
 from segzoo.transforms.augment import standard
 
 HW, CROP, NUM_CLASSES, IMAGES = (1024, 2048), (713, 713), 19, 12
@@ -47,7 +48,7 @@ def write_images(folder: Path, suffix: str) -> list[tuple[str, str]]:
     camvid = Path(os.environ.get("SEGZOO_DATA", "data")) / "camvid"
     pairs = []
     for number, path in enumerate(sorted((camvid / "train").iterdir())[:: 367 // IMAGES][:IMAGES]):
-        image = cv2.resize(cv2.imread(str(path)), HW[::-1], interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(read_image(path)[..., ::-1], HW[::-1], interpolation=cv2.INTER_CUBIC)
         mask = np.array(Image.open(camvid / "trainannot" / f"{path.stem}.png"))
         mask = cv2.resize(mask, HW[::-1], interpolation=cv2.INTER_NEAREST)
         files = folder / "images/train" / f"{number}{suffix}", folder / "labels/train" / f"{number}.png"

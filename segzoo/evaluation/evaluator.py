@@ -206,7 +206,8 @@ def _predict(
     Returns:
         The labels (1, H, W) on the CPU, and the strips of ``ScoredImage.probabilities``.
     """
-    x, size = normalize(batch.image, info, precision.device), batch.label.shape[-2:]
+    x = normalize(batch.image, info, precision.device)
+    size = batch.label.shape[-2], batch.label.shape[-1]
     if not protocol.single or isinstance(model, ExportedNetwork):
         labels, strips = segment_with_probabilities(model, x, batch.image, protocol, precision)
         return labels.to(torch.int32).cpu(), strips

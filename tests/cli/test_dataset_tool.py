@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
 import pytest
 from dataset_actions import FOLDER, compose_action, run_action
 from image_files import make_pairs, save
-from segzoo.tools import dataset as tool
 
 from segzoo.registry import ConfigError
+
+tool = importlib.import_module("segzoo.tools.dataset")
 
 
 def test_an_action_without_a_data_set_is_rejected():

@@ -96,7 +96,8 @@ def test_planted_predictions_of_bsdata_have_their_recall():
     )
     for index in range(len(data)):
         label = data[index].label
-        blobs, count = ndimage.label(label == 1, np.ones((3, 3)))
+        find: Any = ndimage.label  # typed as an int or a pair
+        blobs, count = find(label == 1, np.ones((3, 3)))
         probability = np.zeros(label.shape, np.float32)
         for blob in range(1, count + 1):
             probability[blobs == blob] = 0.15 if number % 3 == 0 else 0.65
@@ -113,7 +114,7 @@ def test_planted_predictions_of_bsdata_have_their_recall():
     assert result.values["thresholds"]["pitting"]["0.9"]["threshold"] == 0.65
     header, *rows = result.tables["operating_curve.csv"]
     for row in rows[:99]:
-        point = dict(zip(header, row, strict=True))
+        point: dict[Any, Any] = dict(zip(header, row, strict=True))
         threshold = point["threshold"]
         expected = 1.0 if threshold <= 0.15 else found / number if threshold <= 0.65 else 0.0
         assert point["recall 0.1"] == point["recall 0.9"] == expected
@@ -144,7 +145,7 @@ def test_the_operating_curve_of_bsdata():
 
     result = run(None)
     header, *rows = result.tables["operating_curve.csv"]
-    recalls = [dict(zip(header, row, strict=True))["recall 0.1"] for row in rows[:99]]
+    recalls: list[Any] = [dict(zip(header, row, strict=True))["recall 0.1"] for row in rows[:99]]
     assert recalls == sorted(recalls, reverse=True) and recalls[0] > 0.5 > recalls[-1]
     chosen = result.values["thresholds"]["pitting"]["0.1"]
     assert chosen["recall"] >= 0.5 and recalls[round(100 * chosen["threshold"])] < 0.5  # the next threshold finds too few

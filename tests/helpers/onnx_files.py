@@ -19,7 +19,7 @@ def write_onnx(path: Path, convolution: nn.Conv2d, labels: int = 0, height: int 
         labels: 0 for logits, 1 for labels (N, H, W), 2 for labels (N, 1, H, W).
         height: the only height that it takes; None takes any.
     """
-    weight, bias = (parameter.detach().numpy() for parameter in (convolution.weight, convolution.bias))
+    weight, bias = (parameter.detach().numpy() for parameter in convolution.parameters())
     size = ["n", 3, height or "h", "w"]
     nodes = [helper.make_node("Conv", ["image", "weight", "bias"], ["logits"])]
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)

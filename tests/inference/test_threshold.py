@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +69,7 @@ class Blank:
 
 @pytest.mark.parametrize("options", [{}, {"flip": True, "average": "logits"}, {"crop": (24, 24)}])
 def test_the_operating_curve_equals_an_evaluation_with_the_threshold(model, options):
-    def blobs(threshold, curve):
+    def blobs(threshold, curve) -> Any:
         protocol = add_threshold(InferenceProtocol(**options), INFO, threshold=threshold)
         scores = build_scores(INFO, scores=("blobs",), defects=("tree",), blob_curve=curve)
         result = evaluate(model, DATA, INFO, protocol=protocol, extra=scores, device="cpu", workers=0)

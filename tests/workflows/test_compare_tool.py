@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ import torch
 from image_files import noise, save
 from onnx_files import write_onnx
 from planted_evaluations import store_evaluation
-from segzoo.tools import compare as tool
 from torch import nn
 
 from segzoo.cli.hydra_limits import untyped_code_errors
 from segzoo.cli.positional import name_positional_words
 from segzoo.workflows.compare.outside import load_module
+
+tool = importlib.import_module("segzoo.tools.compare")
 
 CODE = """
 import torch
@@ -129,7 +132,8 @@ def test_modules_of_the_current_folder_hide_no_installed_package(folder, monkeyp
     (folder / "json.py").write_text("raise SystemExit('the wrong json')")
     monkeypatch.setattr("sys.path", ["/nowhere", *sys.path])
     network = load_module("mine_for_compare:build", 3)
-    assert not network.network.training and sys.path[0] == "/nowhere" and str(folder) == sys.path[-1]
+    inner: Any = network.network
+    assert not inner.training and sys.path[0] == "/nowhere" and str(folder) == sys.path[-1]
 
 
 def test_words_without_a_setting_become_runs_and_modules(tmp_path, monkeypatch):

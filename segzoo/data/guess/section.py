@@ -89,7 +89,9 @@ def _find_pairs(section: PlainDict) -> list[FilePair]:
 
 def _index(section: PlainDict, splits: dict[Split, str], split: SplitOrAll) -> FileIndex | AllSplits:
     patterns = section["images"], section["labels"], section.get("lists")
-    return index_split(split, section["root"], *patterns, splits, val_ratio=None, group_by=None, need_labels=section["name"] == "folder")
+    return index_split(
+        split, section["root"], *patterns, splits, val_ratio=None, group_by=None, need_labels=section["name"] == "folder"
+    )
 
 
 def _split_remarks(section: PlainDict) -> list[str]:

@@ -53,12 +53,13 @@ def match_blobs(mask: np.ndarray, labeled: LabeledBlobs, min_pixels: int) -> Mat
     """
     import cv2
 
-    count, blobs = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    count, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    blobs = components.astype(np.intp)
     sizes = np.bincount(blobs.ravel(), minlength=count)
     kept = sizes >= min_pixels
     kept[0] = False  # the pixels that are not predicted
     correct = np.bincount(blobs[labeled.numbers > 0], minlength=count)
-    covered = np.bincount(labeled.numbers[kept.take(blobs)], minlength=len(labeled.sizes) + 1)[1:]
+    covered = np.bincount(labeled.numbers[kept[blobs]], minlength=len(labeled.sizes) + 1)[1:]
     return Match(covered, sizes[kept], correct[kept])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -146,8 +148,9 @@ def test_every_point_equals_a_prediction_with_that_threshold_and_scipy():
 
 def by_scipy(pred, label, min_pixels, overlaps=(0.1, 0.5)):
     """Found and right blobs at both overlaps, and the numbers of labeled and predicted ones."""
-    labeled, num_labeled = ndimage.label(label, np.ones((3, 3)))
-    blobs, num_blobs = ndimage.label(pred, np.ones((3, 3)))
+    find: Any = ndimage.label  # typed as an int or a pair
+    labeled, num_labeled = find(label, np.ones((3, 3)))
+    blobs, num_blobs = find(pred, np.ones((3, 3)))
     kept = [number for number in range(1, num_blobs + 1) if (blobs == number).sum() >= min_pixels]
     pred = np.isin(blobs, kept)
     recalls = [pred[labeled == number].mean() for number in range(1, num_labeled + 1)]
@@ -158,7 +161,9 @@ def by_scipy(pred, label, min_pixels, overlaps=(0.1, 0.5)):
 
 def test_ranks_and_order_change_nothing():
     pairs, probabilities = planted_curve()
-    images = [scored(index, *pair, maps) for index, (pair, maps) in enumerate(zip(pairs, probabilities, strict=True))]
+    images = [
+        scored(index, pred, label, maps) for index, ((pred, label), maps) in enumerate(zip(pairs, probabilities, strict=True))
+    ]
     one, two, whole = (make(curve=True) for _ in range(3))
     for score, part in ((one, images[::-2]), (two, images[1::2]), (whole, images)):
         for image in part:
