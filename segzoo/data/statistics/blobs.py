@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from segzoo.data.inspection.blobs import find_blobs
+
 
 def blob_sizes(label: np.ndarray, num_classes: int, ignore: int) -> dict[int, np.ndarray]:
     """Measure the blobs of each class in a label map.
@@ -18,12 +20,8 @@ def blob_sizes(label: np.ndarray, num_classes: int, ignore: int) -> dict[int, np
     Returns:
         Train id -> pixels of each blob, for the classes that occur.
     """
-    import cv2
-
     sizes = {}
     for train_id in np.unique(label).tolist():
         if train_id < num_classes and train_id != ignore:
-            mask = (label == train_id).astype(np.uint8)
-            statistics = cv2.connectedComponentsWithStats(mask, connectivity=8)[2]
-            sizes[train_id] = statistics[1:, cv2.CC_STAT_AREA].astype(np.int64)  # the first component is the rest of the image
+            sizes[train_id] = find_blobs(label == train_id).areas.astype(np.int64)
     return sizes

@@ -6,19 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-
-class LabeledBlobs(NamedTuple):
-    """Connected regions of one class in a ground truth, with 8 neighbors.
-
-    Attributes:
-        numbers: (H, W) int32, 0 outside of blobs, otherwise the number of the blob, from 1.
-        sizes: pixels of each blob.
-        boxes: left, top, width and height of each blob, in pixels.
-    """
-
-    numbers: np.ndarray
-    sizes: np.ndarray
-    boxes: np.ndarray
+from segzoo.data.inspection.blobs import Blobs
 
 
 class Match(NamedTuple):
@@ -35,15 +23,7 @@ class Match(NamedTuple):
     correct: np.ndarray
 
 
-def find_blobs(mask: np.ndarray) -> LabeledBlobs:
-    """Find the blobs of a mask (H, W) bool."""
-    import cv2
-
-    _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    return LabeledBlobs(numbers, stats[1:, cv2.CC_STAT_AREA], stats[1:, : cv2.CC_STAT_AREA])
-
-
-def match_blobs(mask: np.ndarray, labeled: LabeledBlobs, min_pixels: int) -> Match:
+def match_blobs(mask: np.ndarray, labeled: Blobs, min_pixels: int) -> Match:
     """Compare a predicted mask with the labeled blobs of its class.
 
     Args:
@@ -59,7 +39,7 @@ def match_blobs(mask: np.ndarray, labeled: LabeledBlobs, min_pixels: int) -> Mat
     kept = sizes >= min_pixels
     kept[0] = False  # the pixels that are not predicted
     correct = np.bincount(blobs[labeled.numbers > 0], minlength=count)
-    covered = np.bincount(labeled.numbers[kept[blobs]], minlength=len(labeled.sizes) + 1)[1:]
+    covered = np.bincount(labeled.numbers[kept[blobs]], minlength=len(labeled.areas) + 1)[1:]
     return Match(covered, sizes[kept], correct[kept])
 
 
@@ -83,7 +63,7 @@ class BlobTally:
         self.false_rejects = np.zeros((num_classes + 1, num_points), np.int64)
         self.caught = np.zeros_like(self.false_rejects)
 
-    def add(self, labeled: list[LabeledBlobs], matches: list[list[Match]]) -> None:
+    def add(self, labeled: list[Blobs], matches: list[list[Match]]) -> None:
         """Add one image.
 
         Args:
@@ -92,13 +72,13 @@ class BlobTally:
         """
         rejected = np.zeros(self.false_rejects.shape, bool)
         for c, (blobs, points) in enumerate(zip(labeled, matches, strict=True)):
-            self.blobs[c] += len(blobs.sizes)
+            self.blobs[c] += len(blobs.areas)
             for p, match in enumerate(points):
-                self.found[c, :, p] += (match.covered / blobs.sizes >= self.overlaps).sum(1)
+                self.found[c, :, p] += (match.covered / blobs.areas >= self.overlaps).sum(1)
                 self.correct[c, :, p] += (match.correct / match.sizes >= self.overlaps).sum(1)
                 self.predicted[c, p] += len(match.sizes)
                 rejected[c, p] = len(match.sizes) > 0
-        defective = np.array([len(blobs.sizes) > 0 for blobs in labeled] + [False])
+        defective = np.array([len(blobs.areas) > 0 for blobs in labeled] + [False])
         rejected[-1], defective[-1] = rejected.any(0), defective.any()
         self.good += ~defective
         self.defective += defective

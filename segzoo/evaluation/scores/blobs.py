@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from segzoo.data.image_io import printable
+from segzoo.data.inspection.blobs import Blobs as LabeledBlobs
+from segzoo.data.inspection.blobs import find_blobs
 from segzoo.evaluation.scores._base import ScoredImage, ScoreResult
-from segzoo.evaluation.scores._blob_tally import BlobTally, LabeledBlobs, Match, find_blobs, match_blobs
+from segzoo.evaluation.scores._blob_tally import BlobTally, Match, match_blobs
 from segzoo.messages import format_override
 from segzoo.types import PlainDict
 
@@ -61,7 +63,7 @@ class Blobs:
             levels = self._levels(image)
             self.curve.add(labeled, [list(self._points(*pair)) for pair in zip(levels, labeled, strict=True)])
         for c, (blobs, match) in enumerate(zip(labeled, matches, strict=True)):
-            for box, size, covered in zip(blobs.boxes.tolist(), blobs.sizes.tolist(), match.covered.tolist(), strict=True):
+            for box, size, covered in zip(blobs.boxes.tolist(), blobs.areas.tolist(), match.covered.tolist(), strict=True):
                 self.rows.append((image.index, c, [printable(image.name), self.names[c], *box, size, covered / size]))
 
     def _levels(self, image: ScoredImage) -> np.ndarray:

@@ -60,7 +60,7 @@ function render(count) {
   for (; rendered < Math.min(count, shown.length); rendered++) $("grid").append(card(rendered));
 }
 
-function picture(number, large) {
+function imageStack(number, large) {
   const image = images[number];
   const stack = element("span", { className: "stack" });
   if (!image.size) {
@@ -110,7 +110,7 @@ function regionText(region) {
 function card(place) {
   const number = shown[place];
   const image = images[number];
-  const open = element("button", { type: "button", className: "open" }, picture(number, false));
+  const open = element("button", { type: "button", className: "open" }, imageStack(number, false));
   open.append(element("span", { className: "name", textContent: image.name }), facts(image));
   if (ranked && image.regions.length) open.append(element("span", { className: "facts", textContent: regionText(image.regions[0]) }));
   const kinds = [...new Set(image.findings.map((f) => findings[f].kind.replaceAll("_", " ")))];
@@ -153,7 +153,7 @@ function show(place) {
   $("position").textContent = `${place + 1} of ${shown.length}`;
   const items = image.classes.map(([id, fraction, count]) => `${classes[id]}: ${percent(fraction)}, ${count} ${count === 1 ? "blob" : "blobs"}`);
   $("view").replaceChildren(
-    picture(number, true),
+    imageStack(number, true),
     ...(ranked ? [markButtons(number)] : []),
     element("span", { className: "name", textContent: image.name }),
     facts(image),
