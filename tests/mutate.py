@@ -28,10 +28,10 @@ from importlib.util import spec_from_loader
 from pathlib import Path
 from typing import Any
 
-import coverage
-import libcst as cst
+import coverage  # type: ignore[import-not-found]
+import libcst as cst  # type: ignore[import-not-found]
 import pytest
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import MetadataWrapper, PositionProvider  # type: ignore[import-not-found]
 from mutmut.mutation.file_mutation import Mutation, MutationVisitor, deep_replace  # type: ignore[import-not-found]
 from mutmut.mutation.mutators import mutation_operators, operator_arg_removal, operator_assignment  # type: ignore[import-not-found]
 from mutmut.mutation.pragma_handling import IgnoredCode  # type: ignore[import-not-found]
