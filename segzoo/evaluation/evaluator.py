@@ -24,11 +24,11 @@ from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, pic
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
-from segzoo.evaluation.scores._base import ImageScore, ScoreResult, check_probabilities, merged_results, update_scores
+from segzoo.evaluation.scores._base import ImageScore, ScoreResult, check_probabilities, merged_results, rows_reader, update_scores
 from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.passes.forward_pass import forward, size_of
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
-from segzoo.inference.segment import Strips, logit_strips, logits_to_labels, segment_with_probabilities
+from segzoo.inference.segment import OnRows, label_logits, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.losses._base import downsample_labels
@@ -165,9 +165,9 @@ def _count_image(
         if protocol.label_size == "input":
             size = protocol.output_size(size_of(batch.label))
             batch = batch._replace(label=downsample_labels(batch.label, size, align_corners=False))
-        pred, strips = _predict(model, batch, info, protocol, precision, mean_loss)
+        pred = _predict(model, batch, info, protocol, precision, mean_loss, rows_reader(extra, batch))
         confusion.update(pred, batch.label)
-        update_scores(extra, batch, pred, strips, info.ignore)
+        update_scores(extra, batch, pred, info.ignore)
     except ValueError as error:
         raise DataError(f"{_location(dataset, batch.indices[0])}: {error}") from error
     return confusion
@@ -199,21 +199,26 @@ class _MeanLoss:
 
 
 def _predict(
-    model: nn.Module, batch: Batch, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision, mean_loss: _MeanLoss
-) -> tuple[Tensor, Strips]:
+    model: nn.Module,
+    batch: Batch,
+    info: DatasetInfo,
+    protocol: InferenceProtocol,
+    precision: Precision,
+    mean_loss: _MeanLoss,
+    on_rows: OnRows | None,
+) -> Tensor:
     """Predict the label map of one image and add its loss.
 
     Returns:
-        The labels (1, H, W) on the CPU, and the strips of ``ScoredImage.probabilities``.
+        The labels (1, H, W) on the CPU.
     """
     x = normalize(batch.image, info, precision.device)
     size = batch.label.shape[-2], batch.label.shape[-1]
     if not protocol.single or isinstance(model, ExportedNetwork):
-        labels, strips = segment_with_probabilities(model, x, batch.image, protocol, precision)
-        return labels.to(torch.int32).cpu(), strips
+        return segment_image(model, x, batch.image, protocol, precision, on_rows).to(torch.int32).cpu()
     logits = forward(model, x, precision)
     mean_loss.add(logits, batch.label.to(precision.device))
-    return logits_to_labels(model, logits, size).cpu(), lambda: logit_strips(model, logits, size)
+    return label_logits(model, logits, size, on_rows).cpu()
 
 
 def _sum_over_ranks(counts: np.ndarray, distributed: Distributed, device: torch.device) -> np.ndarray:

@@ -59,10 +59,19 @@ class ExportedNetwork(nn.Module):
         Shapes:
             (N, H, W, 3) uint8 -> (N, H, W)
         """
+        return self.label_with_logits(images)[0]
+
+    def label_with_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Label images as ``label_images``, and return the file's logits.
+
+        Shapes:
+            (N, H, W, 3) uint8 -> (N, H, W), (N, K, h, w) or None if the file has only labels
+        """
         outputs = self.run(images)
+        logits = outputs.get("logits")
         if "labels" in outputs:
-            return outputs["labels"]
-        return upsample_argmax(outputs["logits"], images.shape[1:3], self.align_corners)
+            return outputs["labels"], logits
+        return upsample_argmax(outputs["logits"], images.shape[1:3], self.align_corners), logits
 
     def forward(self, x: Tensor) -> Logits:
         """Return the logits of normalized images (N, 3, H, W).

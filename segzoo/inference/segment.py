@@ -6,7 +6,7 @@ Whole images or sliding windows, at one scale or averaged over several, with or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,18 @@ from segzoo.types import Logits
 MAX_LOGITS = 2  # logits of whole images are kept up to this multiple of the scores at the image's size
 
 
-Strips = Callable[[], Iterator[Tensor]]  # yields class probabilities (K, rows, W) of one image, from top to bottom
+OnRows = Callable[[Tensor], None]  # takes the class probabilities (K, rows, W) of an image in strips, from top to bottom
 
 
-def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:
+@torch.no_grad()
+def segment_image(
+    model: nn.Module,
+    x: Tensor,
+    image: Tensor,
+    protocol: InferenceProtocol,
+    precision: Precision,
+    on_rows: OnRows | None = None,
+) -> Tensor:
     """Predict the class ids of one image.
 
     Scores are upsampled and reduced to labels in strips of rows, so a K x H x W tensor exists only if the protocol has a ``post``, if
@@ -39,67 +47,64 @@ def segment_image(model: nn.Module, x: Tensor, image: Tensor, protocol: Inferenc
         image: (1, H, W, 3) uint8, the original image, for the protocol's ``post``.
         protocol: windows, scales, flip and post-processing.
         precision: precision of the layers.
+        on_rows: also gets the class probabilities of all rows. The network does not run again for them.
 
     Shapes:
         -> (1, *protocol.output_size((H, W)))
     """
-    return segment_with_probabilities(model, x, image, protocol, precision)[0]
-
-
-@torch.no_grad()
-def segment_with_probabilities(
-    model: nn.Module, x: Tensor, image: Tensor, protocol: InferenceProtocol, precision: Precision
-) -> tuple[Tensor, Strips]:
-    """Predict the class ids of one image, and their probabilities on demand.
-
-    Args:
-        model, x, image, protocol, precision: as in ``segment_image``.
-
-    Returns:
-        What ``segment_image`` returns, and a function that computes the probabilities in strips of rows whenever it is called.
-    """
     size = protocol.output_size(size_of(x))
     if protocol.single and isinstance(model, ExportedNetwork):
-        return model.label_images(image), lambda: logit_strips(model, forward(model, x, precision), size)
+        labels, logits = model.label_with_logits(image)
+        if on_rows and logits is not None:
+            _pass_rows(model, logits, size, on_rows)
+        return labels
     if protocol.single:
-        logits = forward(model, x, precision)
-        return logits_to_labels(model, logits, size), lambda: logit_strips(model, logits, size)
+        return label_logits(model, forward(model, x, precision), size, on_rows)
     if protocol.post is not None:
         probabilities = predict_probabilities(model, x, protocol, precision)
-        return protocol.post(image, probabilities), lambda: iter(probabilities)
-    num_classes = _num_classes(model)
-    rows = _mean_scores(model, x, protocol, precision)
-    labels = torch.empty((1, *size), dtype=label_dtype(num_classes), device=x.device)
-    bounds = strips(num_classes, size)
-    label = protocol.threshold or best_class
-    rows = softmax(rows) if protocol.threshold and protocol.average == "logits" else rows
+        if on_rows:
+            on_rows(probabilities[0])
+        return protocol.post(image, probabilities)
+    return _label_strips(_mean_scores(model, x, protocol, precision), _num_classes(model), size, protocol, x.device, on_rows)
+
+
+def _label_strips(
+    rows: Rows,
+    num_classes: int,
+    size: tuple[int, int],
+    protocol: InferenceProtocol,
+    device: torch.device,
+    on_rows: OnRows | None,
+) -> Tensor:
+    """Label the rows of mean scores, strip by strip."""
+    labels = torch.empty((1, *size), dtype=label_dtype(num_classes), device=device)
+    bounds, needs_probabilities = strips(num_classes, size), bool(protocol.threshold or on_rows)
     for first, end in with_progress(bounds, len(bounds), "strips of rows", "segmenting"):
-        labels[0, first:end] = label(rows(first, end))
-    return labels, lambda: _probability_strips(model, x, protocol, precision, bounds)
+        scores = rows(first, end)
+        probabilities = scores.softmax(0) if needs_probabilities and protocol.average == "logits" else scores
+        labels[0, first:end] = protocol.threshold(probabilities) if protocol.threshold else best_class(scores)
+        if on_rows:
+            on_rows(probabilities)
+    return labels
 
 
-@torch.no_grad()
-def _probability_strips(
-    model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision, bounds: list[tuple[int, int]]
-) -> Iterator[Tensor]:
-    """Yield mean class probabilities in strips.
+def label_logits(model: nn.Module, logits: Logits, size: tuple[int, int], on_rows: OnRows | None = None) -> Tensor:
+    """Upsample logits to ``size`` and take the argmax, in strips of rows.
 
-    The network runs again, since rows of windows can be read only once.
+    Args:
+        model: the network, for its ``align_corners``.
+        logits: its output.
+        size: height and width of the labels.
+        on_rows: see ``segment_image``.
     """
-    rows = _mean_scores(model, x, protocol, precision)
-    rows = softmax(rows) if protocol.average == "logits" else rows
-    for first, end in bounds:
-        yield rows(first, end)
+    if on_rows:
+        _pass_rows(model, logits.main, size, on_rows)
+    return upsample_argmax(logits.main, size, bool(model.align_corners))
 
 
-def logit_strips(model: nn.Module, logits: Logits, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Yield class probabilities of one image from its logits, in strips."""
-    return probability_strips(logits.main, size, bool(model.align_corners))
-
-
-def logits_to_labels(model: nn.Module, logits: Logits, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Upsample logits to ``size`` and take the argmax, in strips of rows."""
-    return upsample_argmax(logits.main, tuple(size), bool(model.align_corners))
+def _pass_rows(model: nn.Module, logits: Tensor, size: tuple[int, int], on_rows: OnRows) -> None:
+    for strip in probability_strips(logits, size, bool(model.align_corners)):
+        on_rows(strip)
 
 
 def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from image_files import settings_from
 from scipy import ndimage
-from scored_maps import scored
+from scored_maps import add_image
 from sklearn.metrics import jaccard_score, precision_recall_fscore_support
 from torch import nn
 
@@ -106,7 +106,7 @@ def test_planted_predictions_of_bsdata_have_their_recall():
         probability[row + 1 : row + 4, column + 1 : column + 4] = 0.55
         images += 1
         probabilities = np.stack([1 - probability, probability])
-        score.update(scored(index, probabilities.argmax(0).astype(np.uint8), label, probabilities))
+        add_image(score, index, probabilities.argmax(0).astype(np.uint8), label, probabilities)
     result = score.result()
     per_class = result.values["per_class"]["pitting"]
     assert per_class["blobs"] == number > 50 and per_class["recall"] == {"0.1": found / number, "0.9": found / number}

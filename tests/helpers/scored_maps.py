@@ -26,18 +26,24 @@ def blocks(seed: int, shape: tuple[int, int] = (40, 50), classes: int = 3, ignor
     return pred, label
 
 
-def scored(index: int, pred: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None = None, ignore: int = 255):
-    """An image for ``update``, with (K, H, W) probabilities in strips of 7 rows."""
+def scored(index: int, pred: np.ndarray, label: np.ndarray, ignore: int = 255) -> ScoredImage:
+    """An image for ``update``."""
+    return ScoredImage(index, f"image{index}", np.where(label == ignore, ignore, pred), label)
 
-    def strips():
-        assert probabilities is not None
-        return iter(torch.from_numpy(probabilities).split(7, dim=1))
 
-    return ScoredImage(index, f"image{index}", np.where(label == ignore, ignore, pred), label, strips)
+def add_image(score, index: int, pred: np.ndarray, label: np.ndarray, probabilities: np.ndarray | None = None) -> None:
+    """Update a score with an image.
+
+    Its (K, H, W) probabilities come in strips of 7 rows.
+    """
+    if probabilities is not None:
+        for first in range(0, len(label), 7):
+            score.add_rows(torch.from_numpy(probabilities[:, first : first + 7]), label[first : first + 7])
+    score.update(scored(index, pred, label))
 
 
 def fed(score, pairs, ignore: int = 255):
     """The score after an update with each pair of prediction and ground truth."""
     for index, (pred, label) in enumerate(pairs):
-        score.update(scored(index, pred, label, ignore=ignore))
+        score.update(scored(index, pred, label, ignore))
     return score

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
 from segzoo.distributed import Distributed
 from segzoo.inference.exported_network import ExportedNetwork
-from segzoo.inference.segment import Strips
+from segzoo.inference.segment import OnRows
 from segzoo.registry import ConfigError
 from segzoo.types import Batch, PlainDict
 
@@ -23,14 +23,12 @@ class ScoredImage(NamedTuple):
         index, name: position in the data set, and name.
         pred: predicted train ids (H, W), the ignore id where the pixel is ignored.
         label: ground-truth train ids (H, W).
-        probabilities: yields class probabilities from top to bottom, in strips (K, rows, W) on the model's device.
     """
 
     index: int
     name: str
     pred: np.ndarray
     label: np.ndarray
-    probabilities: Strips
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,9 @@ class ImageScore(Protocol):
 
     Attributes:
         name: its name in the setting ``scores`` and in ``summary.json``.
-        needs_probabilities: whether it reads ``ScoredImage.probabilities``.
     """
 
     name: str
-    needs_probabilities: bool
 
     def update(self, image: ScoredImage) -> None:
         """Add one image."""
@@ -75,9 +71,35 @@ class ImageScore(Protocol):
         ...
 
 
+@runtime_checkable
+class ProbabilityScore(ImageScore, Protocol):
+    """A score that also reads class probabilities.
+
+    Attributes:
+        needs_probabilities: whether it does with its settings.
+    """
+
+    needs_probabilities: bool
+
+    def add_rows(self, probabilities: Tensor, label: np.ndarray) -> None:
+        """Add the next rows of the image whose ``update`` follows.
+
+        Rows come from top to bottom.
+
+        Args:
+            probabilities: (K, rows, W), on the model's device.
+            label: ground-truth train ids (rows, W).
+        """
+        ...
+
+
+def _probability_scores(scores: Sequence[ImageScore]) -> list[ProbabilityScore]:
+    return [score for score in scores if isinstance(score, ProbabilityScore) and score.needs_probabilities]
+
+
 def check_probabilities(scores: Sequence[ImageScore], model: nn.Module) -> None:
     """Raise ConfigError for scores of probabilities if a file has only labels."""
-    names = [score.name for score in scores if score.needs_probabilities]
+    names = [score.name for score in _probability_scores(scores)]
     if names and isinstance(model, ExportedNetwork) and not model.has_logits:
         raise ConfigError(
             f"scores: {', '.join(names)} read class probabilities, and the exported file returns only labels. Export it with output=both, "
@@ -85,13 +107,30 @@ def check_probabilities(scores: Sequence[ImageScore], model: nn.Module) -> None:
         )
 
 
-def update_scores(scores: Sequence[ImageScore], batch: Batch, pred: Tensor, strips: Strips, ignore: int) -> None:
+def rows_reader(scores: Sequence[ImageScore], batch: Batch) -> OnRows | None:
+    """Pass the probabilities of one image to all scores that read them.
+
+    The network runs once, however many scores there are. None if no score reads probabilities.
+    """
+    reading, label, first = _probability_scores(scores), batch.label[0].numpy(), 0
+
+    def read(probabilities: Tensor) -> None:
+        nonlocal first
+        end = first + probabilities.shape[1]
+        for score in reading:
+            score.add_rows(probabilities, label[first:end])
+        first = end
+
+    return read if reading else None
+
+
+def update_scores(scores: Sequence[ImageScore], batch: Batch, pred: Tensor, ignore: int) -> None:
     """Update each score with the prediction (1, H, W) of one image."""
     if not scores:
         return
     label = batch.label[0].numpy()
     visible = np.where(label == ignore, label, pred[0].numpy())
-    image = ScoredImage(batch.indices[0], batch.names[0], visible, label, strips)
+    image = ScoredImage(batch.indices[0], batch.names[0], visible, label)
     for score in scores:
         score.update(image)
 

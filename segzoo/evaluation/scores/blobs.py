@@ -54,34 +54,29 @@ class Blobs:
         self.predicted = BlobTally(len(defects), overlaps, 1)
         self.curve = BlobTally(len(defects), overlaps, len(THRESHOLDS)) if curve else None
         self.rows: list[tuple[int, int, Row]] = []  # image, class, row of labeled_blobs.csv
+        self._levels: list[np.ndarray] = []  # thresholds that the probabilities of the current image reach, (C, rows, W) uint8
+
+    def add_rows(self, probabilities: torch.Tensor, label: np.ndarray) -> None:
+        """Count the thresholds that each probability reaches.
+
+        It takes a byte per pixel and defect, whatever the number of classes. Ignored pixels reach none.
+        """
+        thresholds = torch.tensor(THRESHOLDS, dtype=torch.float32, device=probabilities.device)
+        reached = torch.bucketize(probabilities[list(self.defects)].float(), thresholds, right=True)
+        levels = reached.to(torch.uint8).cpu().numpy()
+        levels[:, label == self.ignore] = 0
+        self._levels.append(levels)
 
     def update(self, image: ScoredImage) -> None:
         labeled = [find_blobs(image.label == k) for k in self.defects]
         matches = [match_blobs(image.pred == k, blobs, self.min_pixels) for k, blobs in zip(self.defects, labeled, strict=True)]
         self.predicted.add(labeled, [[match] for match in matches])
         if self.curve is not None:
-            levels = self._levels(image)
+            levels, self._levels = np.concatenate(self._levels, axis=1), []
             self.curve.add(labeled, [list(self._points(*pair)) for pair in zip(levels, labeled, strict=True)])
         for c, (blobs, match) in enumerate(zip(labeled, matches, strict=True)):
             for box, size, covered in zip(blobs.boxes.tolist(), blobs.areas.tolist(), match.covered.tolist(), strict=True):
                 self.rows.append((image.index, c, [printable(image.name), self.names[c], *box, size, covered / size]))
-
-    def _levels(self, image: ScoredImage) -> np.ndarray:
-        """Count the thresholds that each probability reaches.
-
-        It takes a byte per pixel and defect, whatever the number of classes.
-
-        Returns:
-            (C, H, W) uint8, 0 for ignored pixels.
-        """
-        strips = []
-        for strip in image.probabilities():
-            thresholds = torch.tensor(THRESHOLDS, dtype=torch.float32, device=strip.device)
-            reached = torch.bucketize(strip[list(self.defects)].float(), thresholds, right=True)
-            strips.append(reached.to(torch.uint8).cpu().numpy())
-        levels = np.concatenate(strips, axis=1)
-        levels[:, image.label == self.ignore] = 0
-        return levels
 
     def _points(self, levels: np.ndarray, labeled: LabeledBlobs) -> Iterator[Match]:
         """Match one class at every threshold, from low to high.

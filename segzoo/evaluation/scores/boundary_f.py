@@ -26,7 +26,7 @@ class BoundaryF:
         counts: for each image its matched and all predicted, its matched and all labeled boundary pixels.
     """
 
-    name, needs_probabilities = "boundary_f", False
+    name = "boundary_f"
 
     def __init__(self, ignore: int, tolerance: float):
         self.ignore, self.tolerance = ignore, tolerance

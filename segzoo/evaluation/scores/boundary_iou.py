@@ -24,7 +24,7 @@ class BoundaryIoU:
         counts: int64 (3, K), the pixels of both boundaries, of the labeled and of the predicted one.
     """
 
-    name, needs_probabilities = "boundary_iou", False
+    name = "boundary_iou"
 
     def __init__(self, classes: tuple[str, ...], ignore: int, ratio: float):
         self.classes, self.ignore, self.ratio = classes, ignore, ratio

@@ -30,13 +30,13 @@ class Calibration:
         self.ignore, self.num_bins = ignore, num_bins
         self.counts = np.zeros((3, num_bins), np.int64)
 
+    def add_rows(self, probabilities: torch.Tensor, label: np.ndarray) -> None:
+        confidence, best = probabilities.float().max(0)
+        ids = torch.from_numpy(label.astype(np.int64)).to(probabilities.device)
+        self._add(confidence[ids != self.ignore], (best == ids)[ids != self.ignore])
+
     def update(self, image: ScoredImage) -> None:
-        start = 0
-        for strip in image.probabilities():
-            confidence, best = strip.float().max(0)
-            label = torch.from_numpy(image.label[start : start + strip.shape[1]].astype(np.int64)).to(strip.device)
-            self._add(confidence[label != self.ignore], (best == label)[label != self.ignore])
-            start += strip.shape[1]
+        """Do nothing more, as all rows have been added."""
 
     def _add(self, confidence: torch.Tensor, right: torch.Tensor) -> None:
         edges = torch.arange(1, self.num_bins, device=confidence.device) / self.num_bins

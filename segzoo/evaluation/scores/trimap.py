@@ -28,7 +28,7 @@ class Trimap:
         counts: int64 (W, 3, K), rows as in ``COUNTS``, of the pixels in each band but not in a narrower one.
     """
 
-    name, needs_probabilities = "trimap", False
+    name = "trimap"
 
     def __init__(self, num_classes: int, ignore: int, widths: tuple[int, ...]):
         self.ignore, self.widths = ignore, widths

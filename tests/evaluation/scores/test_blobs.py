@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import ndimage
-from scored_maps import blocks, scored
+from scored_maps import add_image, blocks
 
 from segzoo.evaluation.scores.blobs import THRESHOLDS, Blobs
 from segzoo.evaluation.scores.build import build_scores
@@ -39,7 +39,7 @@ def planted():
 
 def updated(score, pairs, probabilities=None):
     for index, (pred, label) in enumerate(pairs):
-        score.update(scored(index, pred, label, None if probabilities is None else probabilities[index]))
+        add_image(score, index, pred, label, None if probabilities is None else probabilities[index])
     return score
 
 
@@ -161,13 +161,11 @@ def by_scipy(pred, label, min_pixels, overlaps=(0.1, 0.5)):
 
 def test_ranks_and_order_change_nothing():
     pairs, probabilities = planted_curve()
-    images = [
-        scored(index, pred, label, maps) for index, ((pred, label), maps) in enumerate(zip(pairs, probabilities, strict=True))
-    ]
+    images = [(index, *pair, maps) for index, (pair, maps) in enumerate(zip(pairs, probabilities, strict=True))]
     one, two, whole = (make(curve=True) for _ in range(3))
     for score, part in ((one, images[::-2]), (two, images[1::2]), (whole, images)):
         for image in part:
-            score.update(image)
+            add_image(score, *image)
     one.merge(two)
     assert one.result() == whole.result()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scored_maps import scored
+from scored_maps import add_image
 
 from segzoo.evaluation.scores.calibration import Calibration
 
@@ -21,7 +21,7 @@ def random_probabilities(seed=0, shape=(20, 30), classes=4):
 def updated(pairs, bins=15):
     score = Calibration(255, bins)
     for index, (probabilities, label) in enumerate(pairs):
-        score.update(scored(index, probabilities.argmax(0), label, probabilities))
+        add_image(score, index, probabilities.argmax(0), label, probabilities)
     return score
 
 

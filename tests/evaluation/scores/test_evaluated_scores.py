@@ -20,12 +20,32 @@ from segzoo.evaluation.scores._base import merged_results
 from segzoo.evaluation.scores.build import ScoreName, build_scores
 from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.threshold import make_threshold
 from segzoo.layers.normalize import normalize
 from segzoo.layers.resize import probability_strips, resize
 from segzoo.registry import ConfigError
 
 ALL: tuple[ScoreName, ...] = ("boundary_iou", "trimap", "boundary_f", "calibration", "blobs")
 DATA = ToyData(5, first=100, vary=True)
+METADATA = {"dataset": INFO.to_dict(), "input": "uint8", "hw": None, "precision": "fp32", "align_corners": False}
+
+
+class Large(ToyData):
+    """Images that an exported file takes."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return sample._replace(image=np.tile(sample.image, (4, 4, 1)), label=np.tile(sample.label, (4, 4)))
+
+
+class Argmax:
+    """The simplest post-processing."""
+
+    def __call__(self, image, probabilities):
+        return probabilities.argmax(1)
+
+    def describe(self):
+        return "argmax"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +77,44 @@ def test_optional_scores_leave_the_others_unchanged(model, options):
     assert with_scores.scores == plain.scores and with_scores.protocol_id == plain.protocol_id and plain.extra == {}
     assert tuple(with_scores.extra) == ALL
     assert with_scores.extra["calibration"].values["acc"] == pytest.approx(plain.scores.aacc)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"flip": True, "average": "logits"},
+        {"crop": (16, 16), "scales": (0.5, 1.0)},
+        {"threshold": make_threshold(INFO, {"tree": 0.3})},
+        {"post": Argmax()},
+    ],
+    ids=str,
+)
+def test_the_network_runs_as_often_as_without_scores(model, options):
+    calls = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        plain = evaluate(model, DATA, INFO, protocol=InferenceProtocol(**options), device="cpu", workers=0)
+        alone = len(calls)
+        assert (run(model, **options).confusion == plain.confusion).all() and len(calls) == 2 * alone >= 2 * len(DATA)
+    finally:
+        hook.remove()
+
+
+def test_an_exported_file_runs_once_per_image(model):
+    calls = []
+
+    @torch.no_grad()
+    def call(batch):
+        calls.append(len(batch))
+        logits = model(normalize(torch.from_numpy(batch), INFO, torch.device("cpu"))).main
+        return [resize(logits, batch.shape[1:3], False).argmax(1).to(torch.uint8).numpy(), logits.numpy()]
+
+    network = ExportedNetwork(call, METADATA | {"output": "both"}, "fp32")
+    scores = build_scores(INFO, scores=ALL, defects=("tree",))
+    result = evaluate(network, Large(3), INFO, extra=scores, device="cpu", workers=0)
+    expected = evaluate(model, Large(3), INFO, extra=build_scores(INFO, scores=ALL, defects=("tree",)), device="cpu", workers=0)
+    assert calls == [1] * 3 and result.extra == expected.extra
 
 
 def test_the_confidence_is_that_of_the_network(model):
@@ -122,29 +180,8 @@ def test_ranks_exchange_their_scores(model):
     assert merged == whole
 
 
-def labels_only(output: str) -> ExportedNetwork:
-    metadata = {
-        "dataset": INFO.to_dict(),
-        "input": "uint8",
-        "output": output,
-        "hw": None,
-        "precision": "fp32",
-        "align_corners": False,
-    }
-
-    def call(batch: np.ndarray) -> list[np.ndarray]:
-        return [np.zeros(batch.shape[:3], np.uint8)]
-
-    return ExportedNetwork(call, metadata, "fp32")
-
-
 def test_an_exported_file_without_logits_has_no_probabilities():
-    class Large(ToyData):
-        def __getitem__(self, index):
-            sample = super().__getitem__(index)
-            return sample._replace(image=np.tile(sample.image, (4, 4, 1)), label=np.tile(sample.label, (4, 4)))
-
-    network = labels_only("labels")
+    network = ExportedNetwork(lambda batch: [np.zeros(batch.shape[:3], np.uint8)], METADATA | {"output": "labels"}, "fp32")
     with pytest.raises(ConfigError, match="calibration, blobs read class probabilities.*output=both, or leave them out"):
         run(network)
     scores = build_scores(INFO, scores=("boundary_iou", "blobs"), defects=("tree",), blob_curve=False)
