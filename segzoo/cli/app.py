@@ -167,6 +167,7 @@ def _early_job_errors(command: str, rejected: Set[str], job: DictConfig) -> list
     Settings without a value are no error if their override is one, and neither is a missing checkpoint.
     """
     from segzoo.config.checks.early import early_errors, location_errors
+    from segzoo.config.checks.output import resume_errors
     from segzoo.config.presets import preset_error
 
     if (missing_keys(job) | {"ckpt", "init.ckpt"}) & rejected:
@@ -175,10 +176,10 @@ def _early_job_errors(command: str, rejected: Set[str], job: DictConfig) -> list
     if error := preset_error(str(choices.get("model")), str(choices.get("backbone"))):
         return [error]
     try:
-        config = resolve_config(job)[0]
+        config, recorded = resolve_config(job)
     except ConfigError as error:
         return error.errors
-    return early_errors(command, config) + location_errors(config)
+    return early_errors(command, config) + location_errors(config) or resume_errors(recorded)
 
 
 def _job_errors(command: str, job: DictConfig) -> list[str]:

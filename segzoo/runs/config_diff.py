@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,3 +85,8 @@ def flatten(tree: object, path: str = "") -> PlainDict:
     return {
         leaf: value for key, node in tree.items() for leaf, value in flatten(node, f"{path}.{key}" if path else str(key)).items()
     }
+
+
+def join_texts(differences: Sequence[Difference]) -> str:
+    """Join the texts of differences to one line."""
+    return ", ".join(difference.text for difference in differences)

@@ -5,29 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from segzoo.checkpoints.paths import split_run_and_step
-from segzoo.checkpoints.schema import CheckpointError
-from segzoo.checkpoints.store import latest_valid, list_checkpoints, verify_checkpoint
+from segzoo.checkpoints.store import latest_valid, list_checkpoints
 from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
 from segzoo.registry import ConfigError
-from segzoo.runs.config_diff import Difference, config_hash, stored_differences
+from segzoo.runs.config_diff import Difference, config_hash, join_texts, stored_differences
 from segzoo.runs.locks import lock_directory
-from segzoo.runs.run_dir import RunDir, check_run_dir, create_and_lock, make_timestamped_dir, occupant, read_result, write_metadata
+from segzoo.runs.resume_checks import changed_settings, check_progress, find_source, is_finished
+from segzoo.runs.run_dir import RunDir, check_run_dir, create_and_lock, make_timestamped_dir, occupant, write_metadata
 from segzoo.types import PlainDict
 
 if TYPE_CHECKING:
     from segzoo.distributed import Distributed
 
-# sections and settings that a run may change when it resumes; the others decide what is learned
-CHANGEABLE = {
-    *("steps", "epochs", "batch_size", "grad_accum_steps", "precision", "clip_grad_norm", "augment", "optim", "schedule"),
-    *("eval_every", "save_every", "keep_checkpoints", "log_every", "num_val_images"),
-    *("early_stopping_patience", "max_nonfinite_steps"),
-}
-LENGTH = {"steps", "epochs", "early_stopping_patience"}  # a change of these can extend a finished run
 RATES = {"steps", "epochs", "optim", "schedule"}  # a change of these moves the learning rate
 
 
@@ -39,7 +30,7 @@ def open_run(
     Prints which of both it is. Without ``out``, a new run gets ``root/tool/title/<time>``. The choices of ``resume`` are:
 
     - ``none`` starts a new run, and rejects an ``out`` that holds a run or results.
-    - ``auto`` resumes the run in ``out``, where the settings in ``CHANGEABLE`` may differ. A finished run continues if it becomes longer.
+    - ``auto`` resumes the run in ``out``, where the settings in ``resume_checks.CHANGEABLE`` may differ. A finished run continues if it becomes longer.
       Without ``out`` it resumes the newest unfinished run of the same tool, title and configuration. If there is none, it starts a new
       run.
     - A run or checkpoint directory resumes that run, even with other settings, which are printed. With ``out`` it starts a new run
@@ -86,13 +77,7 @@ def _new_run(path: Path, kind: str, resume_from: Path | None = None) -> RunDir:
 def _auto_resume_out(path: Path, config: PlainDict) -> RunDir:
     if occupant(path) != "a run":
         return _new_run(path, "new run, nothing to resume")
-    differences = stored_differences(path, config)
-    if fixed := [difference for difference in differences if not _is_changeable(difference)]:
-        raise ConfigError(
-            f"out={path} holds a run of another configuration ({_join(fixed)}), and these settings cannot change within a run. Set another "
-            f"out for a new run. It starts from this run's weights with init.ckpt={quote(str(path))}"
-        )
-    return _resume_in_place(path, config, differences)
+    return _resume_in_place(path, config, changed_settings(path, config))
 
 
 def _auto_resume_newest(parent: Path, config: PlainDict) -> RunDir:
@@ -101,7 +86,7 @@ def _auto_resume_newest(parent: Path, config: PlainDict) -> RunDir:
     A run matches if it is unfinished and has the same configuration. If there is none, start a new run.
     """
     for path in sorted(parent.glob("*/"), key=_start_time, reverse=True):
-        if list_checkpoints(path) and not _is_finished(path) and not stored_differences(path, config):
+        if list_checkpoints(path) and not is_finished(path) and not stored_differences(path, config):
             lock = lock_directory(path)
             if lock is not None:
                 return _resume(RunDir(path, lock=lock))
@@ -110,25 +95,10 @@ def _auto_resume_newest(parent: Path, config: PlainDict) -> RunDir:
 
 
 def _resume_path(path: Path, out: Path | None, config: PlainDict) -> RunDir:
-    try:
-        run_path, checkpoint = split_run_and_step(path)
-    except CheckpointError as error:
-        raise ConfigError(f"resume={path}: expected none, auto, or a run or checkpoint directory; {error}") from None
-    newest, newest_errors = latest_valid(run_path)
-    source, errors = (newest, newest_errors) if checkpoint is None else (checkpoint, verify_checkpoint(checkpoint))
-    if source is None or (checkpoint is not None and errors):
-        raise ConfigError(f"resume={path}: no usable checkpoint: {'; '.join(errors)}")
-    differences = stored_differences(run_path, config)
-    if other := [difference for difference in differences if difference.key == "optim.name"]:
-        raise ConfigError(
-            f"resume={path}: an optimizer cannot continue with the state of another one ({_join(other)}). Keep the optimizer, or start a "
-            f"new run from the weights: init.ckpt={quote(str(path))}"
-        )
-    if out is not None and out.resolve() != run_path.resolve():
-        return _new_run(out, f"new run from {source}{_note(differences)}", source)
-    if source != newest:
-        raise ConfigError(f"resume={path}: {newest} is newer; set out=<new directory> to start a new run from this checkpoint")
-    return _resume_in_place(run_path, config, differences)
+    source = find_source(path, out, config)
+    if out is not None and not source.in_place:
+        return _new_run(out, f"new run from {source.checkpoint}{_note(source.differences)}", source.checkpoint)
+    return _resume_in_place(source.run, config, source.differences)
 
 
 def _resume_in_place(path: Path, config: PlainDict, differences: Sequence[Difference]) -> RunDir:
@@ -136,19 +106,9 @@ def _resume_in_place(path: Path, config: PlainDict, differences: Sequence[Differ
 
     A finished run continues only if it becomes longer.
     """
-    finished, newest = _is_finished(path), latest_valid(path)[0]
-    if finished and not differences:
+    if is_finished(path) and not differences:
         return RunDir(path, finished=True, message=f"already finished, nothing to do: {path}")
-    step, steps = int(newest.name) if newest else 0, config.get("steps")
-    if finished and not any(difference.key in LENGTH for difference in differences):
-        raise ConfigError(
-            f"{path}: the run is finished at step {step}, so these settings would change nothing ({_join(differences)}). Make it longer "
-            "with steps= or epochs=, or set another out"
-        )
-    if steps is not None and (step > steps or (finished and step == steps)):
-        raise ConfigError(
-            f"steps={steps}: the run in {path} is at step {step} already. Set more steps, or another out for a new run"
-        )
+    step = check_progress(path, config, differences)
     note = _note(differences)
     if "start" in config.get("schedule", {}) and any(difference.key.split(".")[0] in RATES for difference in differences):
         note += f" (schedule.start={step} would begin the schedule anew)"
@@ -165,22 +125,8 @@ def _resume(run: RunDir, note: str = "") -> RunDir:
     return run
 
 
-def _is_changeable(difference: Difference) -> bool:
-    return (
-        difference.key.split(".")[0] in CHANGEABLE and difference.key != "optim.name"
-    )  # whose moments another optimizer cannot use
-
-
 def _note(differences: Sequence[Difference]) -> str:
-    return f"; settings differ: {_join(differences)}" if differences else ""
-
-
-def _join(differences: Sequence[Difference]) -> str:
-    return ", ".join(difference.text for difference in differences)
-
-
-def _is_finished(path: Path) -> bool:
-    return read_result(path).get("finished") is True
+    return f"; settings differ: {join_texts(differences)}" if differences else ""
 
 
 def _start_time(path: Path) -> tuple[str, int]:

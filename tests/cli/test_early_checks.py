@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy_training import INFO, Toy
 
+from segzoo.checkpoints.serialization import save_checkpoint
 from segzoo.cli.app import _reject_invalid
 from segzoo.cli.overrides import parse_overrides
 from segzoo.registry import ConfigError
@@ -32,9 +34,11 @@ FOLDER = ["data=folder", "data.classes=[a,b]"]
 
 @pytest.mark.integration
 def test_errors_that_need_no_torch_come_before_it(tmp_path):
-    taken, listed = tmp_path / "taken", tmp_path / "listed"
-    for path in (taken, listed):
+    taken, listed, other = tmp_path / "taken", tmp_path / "listed", tmp_path / "other"
+    for path in (taken, listed, other):
         path.mkdir()
+    (other / "config.yaml").write_text("seed: 1\noptim: {name: sgd}\n")
+    save_checkpoint(other, 1, Toy(), {"step": 1}, {}, INFO, {})
     (taken / "result.json").write_text('{"finished": true}')
     (tmp_path / "a.safetensors").write_bytes(b"")
     ckpt, root = f"ckpt={tmp_path / 'a.safetensors'}", f"data.root={tmp_path / 'nowhere'}"
@@ -44,6 +48,8 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
         ["train", [f"out={taken}"], "already holds a run"],
         ["train", [f"out={tmp_path / 'a.safetensors'}"], "is not a directory"],
         ["train", ["resume=nowhere"], "there is no such run"],
+        ["train", [f"out={other}", "resume=auto"], "holds a run of another configuration"],
+        ["train", [f"resume={other}"], "an optimizer cannot continue with the state of another one"],
         ["train", [*FOLDER, root], "is not a folder"],
         ["train", [*FOLDER, f"data.root={listed}", 'data.lists="{split}.txt"'], "data.lists="],
         ["train", ["device=cuda:1"], "CUDA_VISIBLE_DEVICES=1"],

@@ -10,13 +10,13 @@ import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import is_published, resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
 from segzoo.config.checks.comparison import comparison_errors
 from segzoo.config.checks.conversion import conversion_errors
+from segzoo.config.checks.output import output_errors
 from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
@@ -43,7 +43,7 @@ def early_errors(command: str, config: PlainMapping) -> list[str]:
     if unusable:
         return unusable
     errors = _length_errors(config) + _device_errors(command, config) + _subject_errors(command, config)
-    errors += _logger_errors(config) + _protocol_errors(config) + _input_errors(command, config) + _output_errors(command, config)
+    errors += _logger_errors(config) + _protocol_errors(config) + _input_errors(command, config) + output_errors(command, config)
     return errors
 
 
@@ -227,20 +227,3 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
     if needs_teacher and config.get("ckpt") is None:
         errors.append("distill=teacher needs a teacher. Set distill.ckpt=<run directory or file>.")
     return errors
-
-
-def _output_errors(command: str, config: PlainMapping) -> list[str]:
-    from segzoo.runs.output_dir import check_output_dir
-    from segzoo.runs.run_dir import check_run_dir
-
-    out, resume = _text(config, "out"), config.get("resume")
-    if out is None:
-        return []
-    try:
-        if resume is None:
-            check_output_dir(Path(out), command, config.get("overwrite") is True)
-        elif resume == "none" and not config.get("dry_run") and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-            check_run_dir(Path(out))
-    except ConfigError as error:
-        return error.errors
-    return []

@@ -1,0 +1,130 @@
+"""Checks of the run or checkpoint that a command resumes.
+
+They import no torch and change no file, so a command that cannot resume is rejected at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+from typing import NamedTuple
+
+from segzoo.checkpoints.paths import split_run_and_step
+from segzoo.checkpoints.schema import CheckpointError
+from segzoo.checkpoints.store import latest_valid, verify_checkpoint
+from segzoo.io import to_plain_containers
+from segzoo.registry import ConfigError
+from segzoo.runs.config_diff import Difference, join_texts, stored_differences
+from segzoo.runs.run_dir import occupant, read_result
+from segzoo.types import PlainDict
+
+# sections and settings that a run may change when it resumes; the others decide what is learned
+CHANGEABLE = {
+    *("steps", "epochs", "batch_size", "grad_accum_steps", "precision", "clip_grad_norm", "augment", "optim", "schedule"),
+    *("eval_every", "save_every", "keep_checkpoints", "log_every", "num_val_images"),
+    *("early_stopping_patience", "max_nonfinite_steps"),
+}
+LENGTH = {"steps", "epochs", "early_stopping_patience"}  # a change of these can extend a finished run
+
+
+class Source(NamedTuple):
+    """A checkpoint to resume from.
+
+    Attributes:
+        run: directory of its run.
+        checkpoint: its own directory.
+        differences: settings that differ from the run's.
+        in_place: whether the run itself continues.
+    """
+
+    run: Path
+    checkpoint: Path
+    differences: Sequence[Difference]
+    in_place: bool
+
+
+def check_resume(config: PlainDict, *, out: str | None = None, resume: str = "none") -> None:
+    """Raise the errors of resuming a run, without changing a file.
+
+    Args:
+        config, out, resume: as for ``open_run``.
+
+    Raises:
+        ConfigError: as ``open_run``, except for a directory in use.
+    """
+    config = to_plain_containers(config)
+    if resume == "none":
+        return
+    if resume != "auto":
+        source = find_source(Path(resume), Path(out) if out else None, config)
+        if source.in_place:
+            check_progress(source.run, config, source.differences)
+    elif out and occupant(Path(out)) == "a run":
+        check_progress(Path(out), config, changed_settings(Path(out), config))
+
+
+def changed_settings(path: Path, config: PlainDict) -> list[Difference]:
+    """List settings that differ from a run's, and may."""
+    differences = stored_differences(path, config)
+    if fixed := [difference for difference in differences if not _is_changeable(difference)]:
+        raise ConfigError(
+            f"out={path} holds a run of another configuration ({join_texts(fixed)}), and these settings cannot change within a run. Set another "
+            f"out for a new run. It starts from this run's weights with init.ckpt={quote(str(path))}"
+        )
+    return differences
+
+
+def find_source(path: Path, out: Path | None, config: PlainDict) -> Source:
+    """Find the usable checkpoint that ``resume=<path>`` names."""
+    try:
+        run_path, checkpoint = split_run_and_step(path)
+    except CheckpointError as error:
+        raise ConfigError(f"resume={path}: expected none, auto, or a run or checkpoint directory; {error}") from None
+    newest, newest_errors = latest_valid(run_path)
+    source, errors = (newest, newest_errors) if checkpoint is None else (checkpoint, verify_checkpoint(checkpoint))
+    if source is None or (checkpoint is not None and errors):
+        raise ConfigError(f"resume={path}: no usable checkpoint: {'; '.join(errors)}")
+    differences = stored_differences(run_path, config)
+    if other := [difference for difference in differences if difference.key == "optim.name"]:
+        raise ConfigError(
+            f"resume={path}: an optimizer cannot continue with the state of another one ({join_texts(other)}). Keep the optimizer, or start a "
+            f"new run from the weights: init.ckpt={quote(str(path))}"
+        )
+    in_place = out is None or out.resolve() == run_path.resolve()
+    if in_place and source != newest:
+        raise ConfigError(f"resume={path}: {newest} is newer; set out=<new directory> to start a new run from this checkpoint")
+    return Source(run_path, source, differences, in_place)
+
+
+def check_progress(path: Path, config: PlainDict, differences: Sequence[Difference]) -> int:
+    """Require that a run has steps left, unless nothing has changed.
+
+    Returns:
+        The step of its newest checkpoint.
+    """
+    finished, newest = is_finished(path), latest_valid(path)[0]
+    step, steps = int(newest.name) if newest else 0, config.get("steps")
+    if not differences:
+        return step
+    if finished and not any(difference.key in LENGTH for difference in differences):
+        raise ConfigError(
+            f"{path}: the run is finished at step {step}, so these settings would change nothing ({join_texts(differences)}). Make it longer "
+            "with steps= or epochs=, or set another out"
+        )
+    if steps is not None and (step > steps or (finished and step == steps)):
+        raise ConfigError(
+            f"steps={steps}: the run in {path} is at step {step} already. Set more steps, or another out for a new run"
+        )
+    return step
+
+
+def _is_changeable(difference: Difference) -> bool:
+    return (
+        difference.key.split(".")[0] in CHANGEABLE and difference.key != "optim.name"
+    )  # whose moments another optimizer cannot use
+
+
+def is_finished(path: Path) -> bool:
+    """True if a run has reached its end."""
+    return read_result(path).get("finished") is True
