@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run", nargs="+", type=Path, help="run directories of ICNet, PSPNet, FCN, ... on data=camvid, seeds included"
     )
     parser.add_argument("--out", type=Path, required=True, help="directory for evaluations, predictions and comparisons")
+    parser.add_argument(
+        "--input-hw", nargs=2, type=int, metavar=("H", "W"), help="resize images first, for runs of experiment=history: 180 240"
+    )
     parser.add_argument("--protocol", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS), help="only these; all by default")
 
 
@@ -40,23 +43,23 @@ def run_once(result: Path, tool: str, *overrides: str) -> None:
         run_tool(tool, *overrides, f"out={result.parent}")
 
 
-def evaluate(run: Path, protocol: str, out: Path) -> Path:
+def evaluate(run: Path, protocol: str, size: list[str], out: Path) -> Path:
     """Evaluate a run, and return the evaluation directory."""
     folder = out / protocol / run.name
-    run_once(folder / "summary.json", "eval", f"ckpt={run}", *PROTOCOLS[protocol])
+    run_once(folder / "summary.json", "eval", f"ckpt={run}", *PROTOCOLS[protocol], *size)
     return folder
 
 
-def outside_words(run: Path, out: Path) -> list[str]:
+def outside_words(run: Path, size: list[str], out: Path) -> list[str]:
     """Write a run's label maps and ONNX file.
 
     Returns:
         The words that add them to a comparison.
     """
     images = Path(os.environ["SEGZOO_DATA"]).absolute() / "camvid" / "val"
-    run_once(out / "png" / "predict.json", "predict", f"ckpt={run}", f"source={images}", "overlays=none")
-    run_once(out / "onnx" / "export.json", "export", f"ckpt={run}", "format=onnx")
-    return [f"preds={{png: {out / 'png'}}}", str(out / "onnx" / "model.onnx")]
+    run_once(out / "png" / "predict.json", "predict", f"ckpt={run}", f"source={images}", "overlays=none", *size)
+    run_once(out / "onnx" / "export.json", "export", f"ckpt={run}", "format=onnx", "output=both")
+    return [f"preds={{png: {out / 'png'}}}", str(out / "onnx" / "model.onnx"), *size]
 
 
 def compare(folders: list[Path], more: list[str], out: Path) -> dict[str, Any]:
@@ -73,8 +76,9 @@ def compare(folders: list[Path], more: list[str], out: Path) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> None:
     """Evaluate the runs under each protocol, and compare them."""
     rows, out = {}, args.out.absolute()
+    size = [f"protocol.input_hw=[{','.join(map(str, args.input_hw))}]"] if args.input_hw else []
     for protocol in args.protocol:
-        folders = [evaluate(run.absolute(), protocol, out) for run in args.run]
-        more = outside_words(args.run[0].absolute(), out) if protocol == "whole" else []
+        folders = [evaluate(run.absolute(), protocol, size, out) for run in args.run]
+        more = outside_words(args.run[0].absolute(), size, out) if protocol == "whole" else []
         rows[protocol] = compare(folders, more, out / f"compare_{protocol}")
     print(write_result("compare_camvid", args.command, rows))
