@@ -1,11 +1,14 @@
-"""Python API to create models by name and load checkpoints."""
+"""Python API to create models by name, load trained ones and predict."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_model
-from segzoo.config.from_checkpoint import load
+from segzoo.config.from_checkpoint import load_model
+from segzoo.config.from_export import load_exported, precision_errors, runtime_errors
 from segzoo.config.presets import ModelPreset, backbone_preset, model_preset, preset_error, preset_names
 from segzoo.config.sections import section_errors
 from segzoo.messages import unknown_name_error
@@ -13,7 +16,10 @@ from segzoo.registry import BACKBONES, MODELS, ConfigError
 from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
+    from segzoo.device import DeviceName, PrecisionName
+    from segzoo.inference.prediction.segmenter import Segmenter
     from segzoo.models._base import SegModel
+    from segzoo.runtimes.network import RuntimeName
 
 __all__ = ["create_model", "list_backbones", "list_models", "load"]
 
@@ -63,3 +69,37 @@ def create_model(
     if errors := section_errors("model", model_section) + section_errors("backbone", backbone_section):
         raise ConfigError(errors)
     return build_model({"model": model_section, "backbone": backbone_section}, num_classes)
+
+
+def load(
+    path: str | Path, *, device: DeviceName = "auto", precision: PrecisionName = "fp32", runtime: RuntimeName | None = None
+) -> Segmenter:
+    """Load a trained network for prediction, or to train it further.
+
+    It is prepared once, so that each ``predict`` only runs it. Nothing that a file names is executed.
+
+    Args:
+        path: a run directory (its best checkpoint), a checkpoint directory or a ``.safetensors`` file; or an ``.onnx`` or ``.xml`` file,
+            a bundle, or the output directory of an export.
+        device: ``auto`` (CUDA if it is available), ``cpu`` or ``cuda``. Exported files run on the CPU.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 where the hardware multiplies in it. An exported file has its own.
+        runtime: what runs a checkpoint, see ``segzoo.runtimes.network.run_in``: ``eager`` (the same as None), ``torch_compile``,
+            ``onnxruntime`` or ``openvino``. An exported file has its own.
+
+    Returns:
+        The network in evaluation mode, with its ``info`` and ``predict``. In ``eager`` it is a ``SegModel``, whose layers are at hand
+        and can be trained.
+
+    Raises:
+        ConfigError: the file is not segzoo's or damaged, or cannot be used as asked.
+    """
+    from segzoo.device import pick_device
+    from segzoo.runtimes.network import run_in
+
+    file = find_exported_file(path)
+    if file is None:
+        return run_in(load_model(path), runtime or "eager", precision=precision, device=pick_device(device))
+    network = load_exported(file)[0]
+    if errors := [*precision_errors(network, {"precision": precision}), *runtime_errors(file, runtime, device)]:
+        raise ConfigError(errors)
+    return network

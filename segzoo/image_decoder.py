@@ -66,7 +66,7 @@ def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, i
     if (pixels := _decode_plain(image, data)) is not None:
         return pixels, 1
     orientation = decode(image)
-    return turn_decoded(image, _rgb(image), orientation), orientation
+    return turn_decoded(image, to_rgb(image), orientation), orientation
 
 
 def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageFile.ImageFile:
@@ -130,7 +130,7 @@ def _decode_plain(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if pixels is None or pixels.shape[:2] != image.size[::-1]:
         return None  # damaged: Pillow says how
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels) if image.mode == "RGB" else _stack(pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels) if image.mode == "RGB" else gray_to_rgb(pixels)
 
 
 def _is_plain_png(image: ImageFile.ImageFile, data: bytes) -> bool:
@@ -179,15 +179,15 @@ def stored_orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
     """Pixels of a decoded image as (H, W, 3) uint8."""
     if image.mode == "RGB":
         return np.array(image)
     if image.mode in ("1", "L"):
-        return _stack(np.asarray(image.convert("L")))
+        return gray_to_rgb(np.asarray(image.convert("L")))
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         bits = 12 if image.format == "TIFF" and image.tag_v2.get(258) == (12,) else 16  # type: ignore[attr-defined]
-        return _stack((np.asarray(image) >> (bits - 8)).astype(np.uint8))
+        return gray_to_rgb((np.asarray(image) >> (bits - 8)).astype(np.uint8))
     if image.mode in _CONVERTED_MODES:
         image.info.pop("transparency", None)  # Pillow warns that it is dropped
         return np.array(image.convert("RGB"))
@@ -195,7 +195,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
     raise ImageError(f"holds {kind}; expected gray, RGB, palette or CMYK of 8 or 16 bits. Convert it to 8-bit RGB.")
 
 
-def _stack(gray: np.ndarray) -> np.ndarray:
+def gray_to_rgb(gray: np.ndarray) -> np.ndarray:
     """Three equal channels: (H, W) -> (H, W, 3)."""
     pixels = np.empty((*gray.shape, 3), np.uint8)
     pixels[:] = gray[..., None]

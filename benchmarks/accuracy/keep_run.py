@@ -16,9 +16,9 @@ import yaml
 
 from benchmarks.harness.result_files import RESULTS, read_json
 from benchmarks.harness.tool_runs import run_environment, run_summary
-from segzoo.api import load
 from segzoo.checkpoints.serialization import read_trainer
 from segzoo.config.build import build_data
+from segzoo.config.from_checkpoint import load_model
 from segzoo.io import write_json
 from segzoo.layers.parameters import count_parameters
 
@@ -62,7 +62,7 @@ def summarize(run: Path) -> dict[str, Any]:
     best, step = max(scores, key=lambda row: row["mIoU"]), int((run / "checkpoints" / "last").read_text())
     minutes = read_trainer(run / "checkpoints" / str(step))["seconds"] / 60
     values = {"finished": False, "miou": best["mIoU"], "best_step": best["step"], "last_miou": scores[-1]["mIoU"]}
-    return values | {"steps": step, "train_minutes": round(minutes, 2), "params": count_parameters(load(run))}
+    return values | {"steps": step, "train_minutes": round(minutes, 2), "params": count_parameters(load_model(run))}
 
 
 def majority_baseline(section: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def measure(name: str, runtime: str, precision: str) -> list[dict[str, Any]]:
     workload = build_workload(config, num_classes=CLASSES)
     images = benchmark_images(workload.images, 1 + CALIBRATION_IMAGES, hw=SIZE)
     image, align = torch.from_numpy(images[0][None]), bool(workload.model.align_corners)
-    fp32_labels = torch.from_numpy(workload.model.predict(images[0]))
+    fp32_labels = torch.from_numpy(workload.model.predict(images[0]).labels)
     workload.model.fuse_for_inference_()
     gmacs = model_complexity(workload.model, SIZE)["gmacs"]
     net = build_call(workload.model, "logits", runtime, precision, images, workload.info)

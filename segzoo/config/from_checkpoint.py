@@ -43,8 +43,8 @@ def meta_models(
     return model.to("meta"), build_meta_model(meta["config"], num_classes=info.num_classes) if meta["widths"] else None
 
 
-def load(ckpt: str | Path) -> SegModel:
-    """Load the model of a checkpoint in evaluation mode.
+def load_model(ckpt: str | Path) -> SegModel:
+    """Load the model of a checkpoint in evaluation mode, on the CPU.
 
     The model has the dataset info of the checkpoint. Nothing that the file names is executed.
 
@@ -58,7 +58,7 @@ def load(ckpt: str | Path) -> SegModel:
 
 
 def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
-    """Load a model like ``load``, and its metadata.
+    """Load a model like ``load_model``, and its metadata.
 
     Returns:
         The model, the dataset info, and the metadata: ``config, dataset, widths, step, sha256, path``.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segzoo.types import DatasetInfo
 
 PACKAGES = {".xml": "openvino"}  # extra that runs a file, else export
+RUNTIMES_OF_FILES = {".xml": "openvino", ".onnx": "onnxruntime", ".zip": "onnxruntime"}
 
 
 def load_network(config: PlainMapping, *, ckpt: str) -> tuple[SegModel | ExportedNetwork, DatasetInfo, PlainDict]:
@@ -80,3 +81,16 @@ def precision_errors(network: ExportedNetwork, config: PlainMapping) -> list[str
     if config.get("precision") in (None, "auto", "fp32", network.metadata["precision"]):
         return []
     return [f"precision={config['precision']}: the exported file has {network.metadata['precision']}. Omit precision=."]
+
+
+def runtime_errors(file: Path, runtime: str | None, device: str) -> list[str]:
+    """Reject a runtime and a device that an exported file lacks.
+
+    Args:
+        file: the exported file.
+        runtime: the runtime, None for that of the file.
+        device: the device; ``auto`` is any.
+    """
+    own = RUNTIMES_OF_FILES[file.suffix.lower()]
+    errors = [] if runtime in (None, own) else [f"runtime={runtime}: {file} runs in {own}. Omit runtime=."]
+    return errors + (["device=cuda: exported files run on the CPU. Set device=cpu."] if device == "cuda" else [])

@@ -5,11 +5,12 @@ Nothing here opens a file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from segzoo.class_names import class_name_errors
 from segzoo.messages import Example, did_you_mean
-from segzoo.registry import Range
+from segzoo.registry import ConfigError, Range
 from segzoo.types import IGNORE, IMAGENET, DatasetInfo
 from segzoo.visualization.palette import default_palette
 
@@ -73,6 +74,23 @@ def class_id(name: str, classes: tuple[str, ...]) -> int | None:
     if name in classes and name != "ignore":
         return classes.index(name)
     return IGNORE if name == "ignore" else None
+
+
+def hidden_ids(info: DatasetInfo, hide: Sequence[str] | None) -> list[int]:
+    """Train ids of the classes that stay clear in overlays.
+
+    Args:
+        info: the classes.
+        hide: names of these classes. None means the background, if there is one.
+
+    Raises:
+        ConfigError: a class does not exist.
+    """
+    if hide is None:
+        return [] if info.background is None else [info.background]
+    if unknown := [name for name in hide if name not in info.classes]:
+        raise ConfigError([f"hide: the class {unknown_class_error(name, info.classes)}" for name in unknown])
+    return [info.classes.index(name) for name in hide]
 
 
 def unknown_class_error(name: str, choices: tuple[str, ...]) -> str:

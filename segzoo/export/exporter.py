@@ -90,7 +90,7 @@ def export_model(
     exported, num_fused = _fuse(ExportModel(copy.deepcopy(model), info.mean, info.std, input=input, output=output))
     path, least = folder / f"model.{SUFFIXES[format]}", MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
     result: PlainDict = {"file": str(path), "norms_merged": num_fused, "precision": precision}
-    metadata = metadata | _interface(exported, info, hw, precision)
+    metadata = metadata | interface_metadata(exported, info, hw, precision)
     calibration = _calibration(labeled, calibration_images, working_size(images, hw)) if precision == "int8" else []
     with _removed_on_failure(path, format) as files:
         _write(exported, path, metadata, format, precision, hw, calibration)
@@ -150,7 +150,7 @@ def _bundle(network: ExportedNetwork, path: Path, metadata: PlainDict, crops: Se
     return str(write_bundle(path, network.info, card, metadata["hw"], image, labels))
 
 
-def _interface(exported: ExportModel, info: DatasetInfo, hw: tuple[int, int] | None, precision: str) -> PlainDict:
+def interface_metadata(exported: ExportModel, info: DatasetInfo, hw: tuple[int, int] | None, precision: str) -> PlainDict:
     """Collect the metadata that ``ExportedNetwork`` needs."""
     interface = {"input": exported.input, "output": exported.output, "hw": hw, "precision": precision}
     return interface | {"align_corners": bool(exported.model.align_corners), "dataset": info.to_dict()}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import ConfigError
 from segzoo.types import DatasetInfo, Logits, PlainDict, PlainMapping
@@ -24,7 +26,7 @@ OPENVINO_HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "bf16"}
 CallFn = Callable[[np.ndarray], list[np.ndarray]]  # a batch of images in the file's input format -> all of its outputs
 
 
-class ExportedNetwork(nn.Module):
+class ExportedNetwork(Segmenter):
     """The network of an exported file.
 
     It labels images as they are, since normalization is part of the file. If the file has logits, ``forward`` returns them, so that any
@@ -181,10 +183,13 @@ def _open_openvino(path: Path) -> tuple[CallFn, str | None, str | None]:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     compiled = core.compile_model(graph, "CPU", properties)
+    requests = threading.local()  # a request serves one thread at a time
     runs_bf16 = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
 
     def call(batch: np.ndarray) -> list[np.ndarray]:
-        return [np.array(output) for output in compiled(batch).values()]
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        return [np.array(output) for output in requests.own.infer(batch, share_inputs=True).values()]
 
     return call, text, "fp32" if precision == "bf16" and not runs_bf16 else None
 

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from segzoo.data.dataset_info import unknown_class_error
+from segzoo.data.dataset_info import hidden_ids
 from segzoo.data.image_io import printable, read_image
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.image_source import find_images
-from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
+from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol, check_label_size
 from segzoo.inference.segment import segment_image
 from segzoo.inference.submission import LabelFormat, Submission, make_submission
 from segzoo.io import write_atomically
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.progress import with_progress
-from segzoo.registry import ConfigError, Range
+from segzoo.registry import Range
 from segzoo.types import DataError, DatasetInfo, PlainDict
 from segzoo.visualization.drawing import overlay, with_legend
 from segzoo.visualization.label_png import write_label_png
@@ -70,15 +70,14 @@ def predict_images(
         DataError: if images could not be labeled. The message lists all of them.
         OSError: if the disk is full or read-only.
     """
-    if protocol.label_size != "original":
-        raise ConfigError("protocol.label_size=input is for scores: label maps have the size of their image. Omit it.")
+    check_label_size(protocol)
     layer_precision = Precision(precision, pick_device(device))
     submission = make_submission(info, format)
     images, skipped = find_images(source, output_dir, resumed)
     tasks = [(path, _result_files(output_dir, name, overlays)) for path, name in images]
     missing = [(path, files) for path, files in tasks if not (resumed and _is_complete(files))]
     label = partial(_label_image, model, info=info, protocol=protocol, precision=layer_precision)
-    write = partial(_write_results, info=info, alpha=alpha, hidden=_hidden_ids(info, hide), submission=submission)
+    write = partial(_write_results, info=info, alpha=alpha, hidden=hidden_ids(info, hide), submission=submission)
     start = time.perf_counter()
     with eval_mode(model.to(layer_precision.device)), channels_last(model):
         errors = _predict_all(missing, label, write)
@@ -154,15 +153,6 @@ def _image_error(path: Path, error: ValueError | OSError) -> str:
 
 def _failed_summary(num_failed: int, num_images: int) -> str:
     return f"{num_failed} of {num_images} images could not be labeled ({num_images - num_failed} are done):"
-
-
-def _hidden_ids(info: DatasetInfo, hide: tuple[str, ...] | None) -> list[int]:
-    """Train ids of the classes that stay clear in overlays."""
-    if hide is None:
-        return [] if info.background is None else [info.background]
-    if unknown := [name for name in hide if name not in info.classes]:
-        raise ConfigError([f"hide: the class {unknown_class_error(name, info.classes)}" for name in unknown])
-    return [info.classes.index(name) for name in hide]
 
 
 def _label_image(

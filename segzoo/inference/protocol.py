@@ -213,3 +213,9 @@ class InferenceProtocol:
 
 
 SINGLE_PASS = InferenceProtocol()  # what a training evaluates with
+
+
+def check_label_size(protocol: InferenceProtocol) -> None:
+    """Raise ConfigError for a protocol that labels images at another size."""
+    if protocol.label_size != "original":
+        raise ConfigError("protocol.label_size=input is for scores: label maps have the size of their image. Omit it.")

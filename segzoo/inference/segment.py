@@ -6,13 +6,13 @@ Whole images or sliding windows, at one scale or averaged over several, with or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from segzoo.device import Precision
-from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.passes.forward_pass import ForwardPass, forward, size_of
 from segzoo.inference.passes.score_rows import Rows, assembled, flipped, softmax, stored, strips, summed
 from segzoo.inference.protocol import InferenceProtocol
@@ -25,6 +25,19 @@ MAX_LOGITS = 2  # logits of whole images are kept up to this multiple of the sco
 
 
 OnRows = Callable[[Tensor], None]  # takes the class probabilities (K, rows, W) of an image in strips, from top to bottom
+
+
+@runtime_checkable
+class LabelsImages(Protocol):
+    """A network that labels images by itself, such as an exported file."""
+
+    def label_with_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Label images, and return the logits if there are any.
+
+        Shapes:
+            (N, H, W, 3) uint8 -> (N, H, W), (N, K, h, w) or None
+        """
+        ...
 
 
 @torch.no_grad()
@@ -53,13 +66,8 @@ def segment_image(
         -> (1, *protocol.output_size((H, W)))
     """
     size = protocol.output_size(size_of(x))
-    if protocol.single and isinstance(model, ExportedNetwork):
-        labels, logits = model.label_with_logits(image)
-        if on_rows and logits is not None:
-            _pass_rows(model, logits, size, on_rows)
-        return labels
     if protocol.single:
-        return label_logits(model, forward(model, x, precision), size, on_rows)
+        return segment_batch(model, x, image, protocol, precision, on_rows and [on_rows])
     if protocol.post is not None:
         probabilities = predict_probabilities(model, x, protocol, precision)
         if on_rows:
@@ -86,6 +94,42 @@ def _label_strips(
         if on_rows:
             on_rows(probabilities)
     return labels
+
+
+@torch.no_grad()
+def segment_batch(
+    model: nn.Module,
+    x: Tensor,
+    images: Tensor,
+    protocol: InferenceProtocol,
+    precision: Precision,
+    on_rows: Sequence[OnRows] | None = None,
+) -> Tensor:
+    """Predict the class ids of images of one size.
+
+    A single pass takes all images together, other protocols one after another.
+
+    Args:
+        model, protocol, precision: as in ``segment_image``.
+        x: (N, 3, H, W), the normalized images.
+        images: (N, H, W, 3) uint8, the original images.
+        on_rows: as in ``segment_image``, one function per image.
+
+    Shapes:
+        -> (N, *protocol.output_size((H, W)))
+    """
+    size, take = size_of(x), on_rows or [None] * len(x)
+    if not protocol.single:
+        one_by_one = zip(x.split(1), images.split(1), take, strict=True)
+        return torch.cat([segment_image(model, each, image, protocol, precision, rows) for each, image, rows in one_by_one])
+    if isinstance(model, LabelsImages):
+        labels, logits = model.label_with_logits(images)
+        for rows, main in zip(take, () if logits is None else logits.split(1), strict=logits is not None):
+            if rows:
+                _pass_rows(model, main, size, rows)
+        return labels
+    mains = forward(model, x, precision).main.split(1)
+    return torch.cat([label_logits(model, Logits(main), size, rows) for main, rows in zip(mains, take, strict=True)])
 
 
 def label_logits(model: nn.Module, logits: Logits, size: tuple[int, int], on_rows: OnRows | None = None) -> Tensor:

@@ -16,15 +16,17 @@ from torch.overrides import TorchFunctionMode
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode during a ``with`` block.
 
-    Afterwards every module is back in its own mode, including batch norm layers that were frozen in a model in training.
+    Afterwards every module is back in its own mode, including batch norm layers that were frozen in a model in training. A model that is
+    in evaluation mode is not touched, so several threads may use it.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 @contextmanager
@@ -32,9 +34,10 @@ def channels_last(model: nn.Module) -> Iterator[None]:
     """Keep convolution weights in NHWC order during a ``with`` block.
 
     The order can change the last bit of a logit, and the scores of a model must not depend on it. Afterwards the weights have their own
-    order again. Weights that are already channels last are not copied.
+    order again. Weights that are already channels last are not touched, so several threads may use them.
     """
-    originals = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dim() == 4]
+    weights = [parameter for parameter in model.parameters() if parameter.dim() == 4]
+    originals = [(weight, weight.data) for weight in weights if not weight.is_contiguous(memory_format=torch.channels_last)]
     for parameter, data in originals:
         parameter.data = data.contiguous(memory_format=torch.channels_last)
     try:

@@ -6,23 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
+from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.layers.channel_widths import set_channel_widths_
 from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
-from segzoo.layers.modes import eval_mode
-from segzoo.layers.normalize import normalize
-from segzoo.layers.upsample_argmax import upsample_argmax
-from segzoo.types import DatasetInfo, InputTooSmall, Logits
+from segzoo.types import InputTooSmall, Logits
 
 MIN_INPUT = 32  # smallest height and width in pixels, of which a backbone of stride 32 leaves one pixel
 
 
-class SegModel(nn.Module, ABC):
+class SegModel(Segmenter, ABC):
     """A segmentation model: a backbone, and a head that is everything else.
 
     Args:
@@ -36,10 +32,9 @@ class SegModel(nn.Module, ABC):
         aux_weights: their loss weights.
         loss_resolution: resolution of the loss in the paper: logits are upsampled to the label, or labels are downsampled to the
             logits.
-        info: info of the data set that the model was trained on. ``predict`` reads its mean and std.
+        info, precision: as in ``Segmenter``.
     """
 
-    info: DatasetInfo | None = None
     loss_resolution: Literal["label", "logits"] = "label"
 
     def __init__(
@@ -148,34 +143,6 @@ class SegModel(nn.Module, ABC):
             raise ValueError(f"{received}, expected normalized floats: subtract the mean and divide by the std, or call predict()")
         if x.shape[2] < MIN_INPUT or x.shape[3] < MIN_INPUT:
             raise InputTooSmall(received, MIN_INPUT)
-
-    @torch.no_grad()
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the label map of one image, in evaluation mode.
-
-        Runs on the device of the model. Afterwards every module is back in its own mode.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-
-        Returns:
-            (H, W) train ids, uint8 up to 255 classes, int32 above.
-
-        Raises:
-            ValueError: for any other array, for an image below 32 x 32, or when the model has no dataset info.
-        """
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            received = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ValueError(f"predict() received {received}, expected a NumPy array (H, W, 3) uint8 RGB: convert the image")
-        if self.info is None:
-            raise ValueError(
-                "predict() needs the mean and std that the model was trained with, but model.info is None: set model.info to the "
-                "DatasetInfo of the data, or load a checkpoint with segzoo.load, which sets it"
-            )
-        with eval_mode(self):
-            pixels = torch.from_numpy(image.copy())[None]  # the copy because torch rejects negative strides
-            main = self(normalize(pixels, self.info, next(self.parameters()).device)).main
-            return upsample_argmax(main, image.shape[:2], self.align_corners)[0].cpu().numpy()
 
 
 class FCNHead(nn.Sequential):

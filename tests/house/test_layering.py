@@ -16,9 +16,9 @@ LAYERS = (
     ("types", "class_names", "io", "messages", "progress", "registry", "device", "distributed", "visualization", "image_decoder"),
     ("layers", "checkpoints"),
     ("weights", "data"),
-    ("backbones", "losses", "optim", "transforms", "pruning"),
-    ("models", "runs", "reporting"),
+    ("backbones", "losses", "optim", "transforms", "pruning", "runs", "reporting"),
     ("inference", "loggers"),
+    ("models",),  # a model predicts
     ("evaluation",),
     ("export",),  # its check of int8 evaluates
     ("training", "runtimes"),  # a runtime runs an ExportModel

@@ -157,19 +157,16 @@ def test_predict_returns_labels_at_image_size(model):
     upsampled = F.interpolate(main, size=(45, 70), mode="bilinear", align_corners=built.align_corners)
     built.train()
     built.backbone.c1.eval()  # like a user who freezes the statistics
-    labels = built.predict(image[:, ::-1][:, ::-1])
+    labels = built.predict(image[:, ::-1][:, ::-1]).labels
     assert labels.dtype == np.uint8 and labels.shape == (45, 70)
     assert (labels == upsampled.argmax(1)[0].numpy()).mean() > 0.999
     assert built.training and built.backbone.c2.training and not built.backbone.c1.training
 
 
-def test_predict_rejects_other_arrays_and_missing_dataset_info():
+def test_predict_rejects_small_images_and_missing_dataset_info():
     model = build("icnet")
     with pytest.raises(ValueError, match="set model.info"):
         model.predict(np.zeros((64, 64, 3), np.uint8))
     model.info = INFO
-    for wrong in (np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.float32), torch.zeros(64, 64, 3), "a.png"):
-        with pytest.raises(ValueError, match=r"expected a NumPy array \(H, W, 3\) uint8"):
-            model.predict(wrong)
     with pytest.raises(ValueError, match="at least 32"):
         model.predict(np.zeros((20, 64, 3), np.uint8))

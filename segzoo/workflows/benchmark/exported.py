@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import dataset_config
-from segzoo.config.from_export import load_exported, precision_errors
+from segzoo.config.from_export import RUNTIMES_OF_FILES, load_exported, precision_errors, runtime_errors
 from segzoo.config.images import choose_images
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from segzoo.inference.exported_network import ExportedNetwork
     from segzoo.runtimes._base import InferenceFn
-
-RUNTIMES_OF_FILES = {".xml": "openvino", ".onnx": "onnxruntime", ".zip": "onnxruntime"}
 
 
 def benchmark_exported(config: PlainMapping, file: Path, num_images: int, options: PlainMapping) -> PlainDict:
@@ -69,11 +67,8 @@ def benchmark_exported(config: PlainMapping, file: Path, num_images: int, option
 
 def _check_settings(config: PlainMapping, file: Path, network: ExportedNetwork) -> None:
     """Raise ConfigError for settings that contradict the file."""
-    errors, runtime = precision_errors(network, config), RUNTIMES_OF_FILES[file.suffix.lower()]
-    if config["runtime"]["name"] not in ("eager", runtime):  # eager is the default
-        errors.append(f"runtime={config['runtime']['name']}: {file} runs in {runtime}. Omit runtime=.")
-    if config["device"] == "cuda":
-        errors.append("device=cuda: exported files are measured on the CPU. Set device=cpu.")
+    runtime = None if config["runtime"]["name"] == "eager" else config["runtime"]["name"]  # eager is the default
+    errors = [*precision_errors(network, config), *runtime_errors(file, runtime, config["device"])]
     if (fixed := network.metadata["hw"]) and list(fixed) != list(config["hw"]):
         errors.append(f"hw={list(config['hw'])}: the exported file takes {list(fixed)}. Set {format_override('hw', fixed)}.")
     if config["scope"] == "net" and not network.has_logits:

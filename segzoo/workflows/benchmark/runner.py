@@ -16,6 +16,7 @@ from segzoo.config.commands import arguments_for
 from segzoo.config.sections import section_settings
 from segzoo.device import DeviceName, RuntimePrecision, pick_device
 from segzoo.registry import RUNTIMES, ConfigError, Range
+from segzoo.runtimes import EXTRAS
 from segzoo.types import DataError, PlainDict, PlainMapping
 from segzoo.workflows.benchmark.exported import benchmark_exported
 from segzoo.workflows.benchmark.workload import Workload, benchmark_images, build_workload
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from segzoo.runtimes._base import InferenceFn, RuntimeRequest
     from segzoo.types import DatasetInfo
 
-EXTRAS = {"onnxruntime": "export", "openvino": "export,openvino"}
 PACKAGES = ("onnx", "onnxruntime", "openvino", "nncf")
 MAX_ERROR_LENGTH = 300  # characters of an error in a row
 
@@ -74,7 +74,7 @@ def run_benchmark(
     images = benchmark_images(workload.images, num_check_images + max(1, num_calibration), **image_size)
     # int8 is calibrated on other images than it is checked on
     check_images, calibration_images = images[:num_check_images], images[num_check_images:]
-    expected = [workload.model.predict(image) for image in check_images]
+    expected = [workload.model.predict(image).labels for image in check_images]
     example = torch.from_numpy(np.stack([calibration_images[0]] * options["batch"])).to(torch_device)
     row = environment | _identity(workload, config, image_size)
     row |= {"device": torch_device.type, "threads": torch.get_num_threads()}

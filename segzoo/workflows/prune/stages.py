@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from segzoo.config.from_checkpoint import load
+from segzoo.config.from_checkpoint import load_model
 from segzoo.device import DeviceName, Precision, PrecisionName, RuntimePrecision, pick_device
 from segzoo.io import write_json
 from segzoo.registry import RUNTIMES, Range, settings_of
@@ -102,7 +102,7 @@ def finetuned_result(run: Path, *, bench_hw: tuple[Side, Side] = (1024, 2048)) -
     """The row of a finished training, for its best checkpoint."""
     summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
     scores = {key: summary[key] for key in ("miou", "miou_interval")}
-    return {"what": "fine-tuned"} | scores | _model_size(load(run), bench_hw)
+    return {"what": "fine-tuned"} | scores | _model_size(load_model(run), bench_hw)
 
 
 def _model_size(model: nn.Module, hw: tuple[int, int]) -> PlainDict:

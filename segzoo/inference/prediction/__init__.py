@@ -1,0 +1,1 @@
+"""Prediction from Python: the inputs, the networks' ``predict`` and its result."""

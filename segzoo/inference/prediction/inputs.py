@@ -1,0 +1,154 @@
+"""Images as Python users have them, read into upright RGB arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from segzoo.data.image_io import printable, read_image
+from segzoo.image_decoder import ImageError, decode, gray_to_rgb, to_rgb, turn_decoded
+
+BATCH_PIXELS = 2**22  # of one batch, unless its size is given: 8 images of 512 x 1024
+MAX_BATCH = 16
+
+ImageInput = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
+
+
+class InputImage(NamedTuple):
+    """An image to segment.
+
+    Attributes:
+        position: its position in the list of images.
+        name: the path, or ``images[<position>]``, for messages.
+        path: the path, None for an image that was not read from a file.
+        pixels: (H, W, 3) uint8 RGB.
+    """
+
+    position: int
+    name: str
+    path: Path | None
+    pixels: np.ndarray
+
+
+def batches(images: Sequence[ImageInput], batch_size: int | None) -> Iterator[list[InputImage]]:
+    """Read images and group those of one size.
+
+    At most a batch of each size is in memory.
+
+    Args:
+        images: the images, in any order.
+        batch_size: images per batch. None takes as many as have ``BATCH_PIXELS`` together, at most ``MAX_BATCH``.
+
+    Raises:
+        ValueError: as ``read_input``.
+    """
+    waiting: dict[tuple[int, int], list[InputImage]] = {}
+    for position, given in enumerate(images):
+        path = Path(given) if isinstance(given, str | os.PathLike) else None
+        name = printable(path) if path else "image" if len(images) == 1 else f"images[{position}]"
+        pixels = read_input(given, name)
+        height, width = pixels.shape[:2]
+        batch = waiting.setdefault((height, width), [])
+        batch.append(InputImage(position, name, path, pixels))
+        if len(batch) == (batch_size or min(MAX_BATCH, max(1, BATCH_PIXELS // (height * width)))):
+            yield waiting.pop((height, width))
+    yield from waiting.values()
+
+
+def read_input(given: ImageInput, name: str = "image") -> np.ndarray:
+    """Read an image as (H, W, 3) uint8 RGB.
+
+    Args:
+        given: as ``Segmenter.predict`` takes it.
+        name: its name in messages.
+
+    Raises:
+        DataError: the file cannot be read as an image.
+        ValueError: the array or the object is no such image. The message says how to convert it.
+    """
+    if isinstance(given, str | os.PathLike):
+        if os.path.isdir(given):
+            raise ValueError(
+                f"{printable(given)} is a folder, expected an image. Pass a list of its images, such as "
+                f"sorted(pathlib.Path({os.fspath(given)!r}).glob('*.png'))"
+            )
+        return read_image(os.fspath(given))
+    if isinstance(given, Image.Image):
+        try:
+            orientation = decode(given)  # type: ignore[arg-type]  # an image without a file is decoded already
+            opaque = given.copy() if "transparency" in given.info else given  # its info is changed
+            return turn_decoded(given, to_rgb(opaque), orientation)
+        except ImageError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if isinstance(given, Tensor):
+        values = given.detach().cpu()
+        array = values.float().numpy() if values.is_floating_point() else values.numpy()
+        if array.dtype == np.uint8 and array.ndim == 3 and array.shape[0] == 3 != array.shape[2]:
+            array = array.transpose(1, 2, 0)
+        return _check_array(array, name, f"a tensor of {given.dtype}".replace("torch.", ""))
+    if isinstance(given, np.ndarray):
+        return _check_array(given, name, f"an array of {given.dtype}")
+    raise ValueError(
+        f"{name} is a {type(given).__name__}, expected a path, an array (H, W, 3) uint8 RGB, a tensor, a Pillow image, or a list of them"
+    )
+
+
+def _check_array(array: np.ndarray, name: str, kind: str) -> np.ndarray:
+    """Convert an array to contiguous RGB, or reject it."""
+    if array.dtype == np.uint8 and array.size:
+        if array.ndim == 2:
+            return gray_to_rgb(array)
+        if array.ndim == 3 and array.shape[2] == 3:
+            return np.ascontiguousarray(array)
+    hint = _shape_hint(array.shape) or _value_hint(array)
+    raise ValueError(f"{name} is {kind} {array.shape}, expected (H, W, 3) uint8 RGB: {hint}")
+
+
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    """Say how an array of another shape becomes an image."""
+    if 0 in shape:
+        return "it is empty"
+    if len(shape) == 4:
+        return "pass list(images) for a batch"
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
+        return ""
+    if len(shape) == 3 and shape[2] == 4:
+        return "drop the alpha channel with image[..., :3]"
+    if len(shape) == 3 and shape[2] == 1:
+        return "pass the gray image as image[..., 0]"
+    if len(shape) == 3 and shape[0] == 3:
+        return "move the channels with image.transpose(1, 2, 0), or image.permute(1, 2, 0) for a tensor"
+    return "an image has three channels, or is gray (H, W)"
+
+
+def _value_hint(array: np.ndarray) -> str:
+    """Say how other values become bytes."""
+    if array.dtype.kind not in "buif":
+        return "its values are not numbers"
+    low, high = float(array.min()), float(array.max())
+    found = f"it has values from {low:g} to {high:g}"
+    if array.dtype.kind == "f" and low >= 0 and high <= 1:
+        return f"{found}, so convert (image * 255).round() to uint8"
+    if low >= 0 and high <= 255:
+        return f"{found}, so convert it to uint8"
+    if array.dtype == np.uint16:
+        return f"{found}, so convert image >> 8 to uint8"
+    return (
+        f"{found}, so pass the image before its normalization. Normalized tensors (N, 3, H, W) go to model(x), which returns logits"
+    )
+
+
+def to_tensor(batch: Sequence[InputImage]) -> Tensor:
+    """Stack images of one size.
+
+    Shapes:
+        -> (N, H, W, 3) uint8
+    """
+    return torch.from_numpy(np.stack([image.pixels for image in batch]))
