@@ -209,7 +209,7 @@ def test_overlay_and_files(tmp_path):
     assert Image.open(prediction.save(tmp_path / "x.jpg", "overlay")).format == "JPEG"
     with pytest.raises(ValueError, match=r"x.jpg: expected a file ending in .png for format='labels'"):
         prediction.save(tmp_path / "x.jpg")
-    with pytest.raises(ValueError, match="format='pdf', expected one of labels, overlay"):
+    with pytest.raises(ValueError, match="format='pdf', expected one of labels, overlay, labelme, coco"):
         prediction.save(tmp_path / "x.pdf", "pdf")  # type: ignore[arg-type]
 
 

@@ -13,9 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from segzoo.data.annotations.drafts import DraftImage, coco_record, labelme_record, relative_name
+from segzoo.data.annotations.polygons import RegionPolygon, region_polygons
 from segzoo.data.dataset_info import hidden_ids
 from segzoo.data.inspection.blobs import class_blobs
-from segzoo.io import write_atomically
+from segzoo.io import write_atomically, write_json
 from segzoo.reporting.html import render_template
 from segzoo.types import DatasetInfo
 from segzoo.visualization.drawing import overlay, with_legend
@@ -23,8 +25,9 @@ from segzoo.visualization.label_png import write_label_png
 from segzoo.visualization.layers import downscale_image, downscale_label, page_size
 
 NOTEBOOK_PIXELS = 2**19  # of the overlay in a notebook
-SaveFormat = Literal["labels", "overlay"]
+SaveFormat = Literal["labels", "overlay", "labelme", "coco"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"labels": (".png",), "overlay": (".png", ".jpg", ".jpeg")}
+SUFFIXES |= dict.fromkeys(("labelme", "coco"), (".json",))
 
 
 class ClassArea(NamedTuple):
@@ -84,8 +87,6 @@ class Prediction:
         small = overlay(
             downscale_image(self.image, size), downscale_label(self.labels, size), self.info.palette, hidden_ids(self.info, None)
         )
-        buffer = io.BytesIO()
-        Image.fromarray(small).save(buffer, "PNG")
         rows = [
             ("#{:02x}{:02x}{:02x}".format(*color), name, area)
             for color, (name, area) in zip(self.info.palette, self.areas.items(), strict=True)
@@ -93,7 +94,7 @@ class Prediction:
         ]
         rows.sort(key=lambda row: -row[2].pixels)
         title = self.path.name if self.path else ""
-        png = base64.b64encode(buffer.getvalue()).decode()
+        png = base64.b64encode(_png(small)).decode()
         return render_template("prediction.html", title=title, size=self.labels.shape, png=png, rows=rows)
 
     @cached_property
@@ -115,6 +116,17 @@ class Prediction:
             for n in np.argsort(-blobs.areas, kind="stable").tolist()
         ]
 
+    def polygons(self, tolerance: float = 1.0, min_area: int = 1) -> list[RegionPolygon]:
+        """Outline the regions by polygons, the largest first.
+
+        A region with holes is one polygon that reaches them over bridges of no width.
+
+        Args:
+            tolerance: how far a polygon may lie from the outline of its region, in pixels. 0 keeps every corner.
+            min_area: smaller regions are left out, in pixels.
+        """
+        return region_polygons(self.labels, self.info, tolerance, min_area)
+
     def overlay(self, alpha: float = 0.5, hide: Sequence[str] | None = None, legend: bool = True) -> Image.Image:
         """Draw the regions over the image, in the colors of their classes.
 
@@ -129,12 +141,15 @@ class Prediction:
             tinted = with_legend(tinted, [self.labels], self.info.classes, self.info.palette, hidden)
         return Image.fromarray(tinted)
 
-    def save(self, path: str | Path, format: SaveFormat = "labels") -> Path:
+    def save(self, path: str | Path, format: SaveFormat = "labels", tolerance: float = 1.0) -> Path:
         """Write a file, creating its folder.
 
         Args:
             path: the file. It is replaced if it exists.
-            format: ``labels``: a palette PNG of class ids, as ``tools/predict.py`` writes it; ``overlay``: PNG or JPEG with a legend.
+            format: ``labels``: a palette PNG of class ids, as ``tools/predict.py`` writes it; ``overlay``: PNG or JPEG with a legend;
+                ``labelme`` and ``coco``: JSON of the polygons, as drafts of labels. LabelMe expects it next to the image, under its name.
+                For LabelMe, an image that was not read from a file is embedded.
+            tolerance: of the polygons, as for ``polygons``.
 
         Returns:
             The path.
@@ -147,13 +162,21 @@ class Prediction:
             raise ValueError(f"format={format!r}, expected one of {', '.join(SUFFIXES)}")
         if path.suffix.lower() not in SUFFIXES[format]:
             raise ValueError(f"{path}: expected a file ending in {' or '.join(SUFFIXES[format])} for format={format!r}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         if format == "labels":
             write_label_png(path, self.labels, self.info.palette)
+        elif format == "overlay":
+            drawn, is_png = self.overlay(), path.suffix.lower() == ".png"
+            write_atomically(path, lambda file: drawn.save(file, "PNG" if is_png else "JPEG", quality=92), durable=False)
         else:
-            self._write_overlay(path)
+            name = relative_name(self.path, path) if self.path else f"{path.stem}.png"
+            image = DraftImage(name, self.labels.shape, self.polygons(tolerance))
+            embedded = None if self.path else _png(self.image)
+            write_json(path, labelme_record(image, embedded) if format == "labelme" else coco_record([image], self.info))
         return path
 
-    def _write_overlay(self, path: Path) -> None:
-        drawn, is_png = self.overlay(), path.suffix.lower() == ".png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: drawn.save(file, "PNG" if is_png else "JPEG", quality=92), durable=False)
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

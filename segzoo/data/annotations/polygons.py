@@ -1,0 +1,126 @@
+"""Polygons around the regions of a label map.
+
+Annotation tools can edit them. A region with holes is one polygon: it reaches each hole over a bridge of no width. Rasterized as LabelMe and this package do, with the
+pixels of its outline, a polygon that is not simplified covers exactly its region.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from segzoo.data.inspection.blobs import class_blobs
+from segzoo.types import DatasetInfo
+
+PIXEL_CENTER = 0.5  # coordinates count from the outer corner of the image
+
+
+class RegionPolygon(NamedTuple):
+    """Polygon of connected pixels of one class.
+
+    Attributes:
+        class_name: name of the class.
+        class_id: its train id.
+        box: left, top, width and height of the region in pixels.
+        area: number of its pixels.
+        points: (n, 2) x, y in pixels, counted from the outer corner of the image; n is at least 3.
+    """
+
+    class_name: str
+    class_id: int
+    box: tuple[int, int, int, int]
+    area: int
+    points: np.ndarray
+
+
+def region_polygons(label: np.ndarray, info: DatasetInfo, tolerance: float = 1.0, min_area: int = 1) -> list[RegionPolygon]:
+    """Outline the 8-connected regions of a label map, the largest first.
+
+    The background and ignored pixels have none.
+
+    Args:
+        label: (H, W) train ids.
+        info: the classes.
+        tolerance: how far a polygon may lie from the outline of its region, in pixels. 0 keeps every corner.
+        min_area: smaller regions are left out, in pixels.
+    """
+    found = []
+    for class_id, blobs in class_blobs(label, info):
+        if class_id == info.background:
+            continue
+        for number, (box, area) in enumerate(zip(blobs.boxes.tolist(), blobs.areas.tolist(), strict=True), 1):
+            if area >= min_area:
+                left, top, width, height = box
+                mask = (blobs.numbers[top : top + height, left : left + width] == number).astype(np.uint8)
+                points = _with_area(_outline(mask, tolerance) + (left, top))
+                found.append(RegionPolygon(info.classes[class_id], class_id, (left, top, width, height), area, points))
+    return sorted(found, key=lambda polygon: -polygon.area)
+
+
+def _outline(mask: np.ndarray, tolerance: float) -> np.ndarray:
+    """Outline connected pixels by one closed polygon.
+
+    Args:
+        mask: (h, w) uint8 of 0 and 1, one component.
+        tolerance: as in ``region_polygons``.
+
+    Returns:
+        (n, 2) int x, y of pixels.
+    """
+    import cv2
+
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    is_hole = hierarchy[0, :, 3] >= 0
+    (ring,) = (contour[:, 0] for contour, inside in zip(contours, is_hole, strict=True) if not inside)
+    holes = [contour[:, 0] for contour, inside in zip(contours, is_hole, strict=True) if inside]
+    is_fixed = np.zeros(len(ring), bool)
+    for hole in sorted(holes, key=lambda hole: hole[:, 0].min()):
+        # From the leftmost pixel next to the hole, all pixels to the left belong to the region up to one on the ring so far, since holes
+        # further to the left are part of it.
+        hole = np.roll(hole, -hole[:, 0].argmin(), axis=0)
+        x, y = hole[0]
+        outside = np.flatnonzero(mask[y, :x] == 0)
+        start = np.array([[outside[-1] + 1 if len(outside) else 0, y]])
+        position = np.flatnonzero((ring == start).all(1))[0] + 1
+        detour = np.concatenate([hole, hole[:1], start])
+        is_anchor = np.zeros(len(detour), bool)
+        is_anchor[[0, -2, -1]] = True
+        ring = np.concatenate([ring[:position], detour, ring[position:]])
+        is_fixed = np.concatenate([is_fixed[: position - 1], [True], is_anchor, is_fixed[position:]])
+    if not holes:
+        return cv2.approxPolyDP(ring, tolerance, closed=True)[:, 0]
+    first = is_fixed.argmax()
+    ring, is_fixed = np.roll(ring, -first, axis=0), np.roll(is_fixed, -first)
+    closed, bounds = np.concatenate([ring, ring[:1]]), [*np.flatnonzero(is_fixed).tolist(), len(ring)]
+    return np.concatenate([_simplify(closed[a : b + 1], tolerance)[:-1] for a, b in zip(bounds, bounds[1:], strict=False)])
+
+
+def _simplify(line: np.ndarray, tolerance: float) -> np.ndarray:
+    """Simplify a polyline (n, 2) and keep its ends.
+
+    OpenCV would reduce one that ends where it starts to a point.
+    """
+    import cv2
+
+    if len(line) < 3:
+        return line
+    if (line[0] == line[-1]).all():
+        far = max(1, np.square(line - line[0]).sum(1).argmax())
+        return np.concatenate([_simplify(line[: far + 1], tolerance)[:-1], _simplify(line[far:], tolerance)])
+    return cv2.approxPolyDP(line, tolerance, closed=False)[:, 0]
+
+
+def _with_area(pixels: np.ndarray) -> np.ndarray:
+    """Place points at the centers of pixels.
+
+    A polygon of one or two pixels gets four corners in them, since annotation tools expect at least three.
+    """
+    if len(pixels) > 2:
+        return pixels + PIXEL_CENTER
+    first, last = pixels[0], pixels[-1]
+    rises = (last - first).prod() > 0
+    low, high = ((0.25, 0.75), (0.75, 0.25)) if rises else ((0.25, 0.25), (0.75, 0.75))
+    if len(pixels) == 1:
+        return first + [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]
+    return np.array([first + low, last + low, last + high, first + high])
