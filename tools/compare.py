@@ -28,8 +28,12 @@ def compare(job: Job) -> dict[str, Any]:
     from segzoo.workflows.compare.evaluations import find_evaluations
     from segzoo.workflows.compare.outside import score_outside
     from segzoo.workflows.compare.report import comparison_text, write_comparison
+    from segzoo.workflows.report.comparison_page import report_comparison
+
+    networks: list[Any] = []
 
     def evaluate(network: Any, dataset: Any) -> evaluator.Evaluation:
+        networks.append(network)
         return evaluator.evaluate(network, dataset, dataset.info, protocol=protocol, **job.arguments["evaluate"])
 
     protocol = build_protocol(job.config)
@@ -40,6 +44,11 @@ def compare(job: Job) -> dict[str, Any]:
     with create_output_dir("compare", title, job.recorded, **job.arguments["create_output_dir"]) as output_dir:
         evaluations += score(output_dir.path)
         result = compare_evaluations(evaluations, **job.arguments["compare_evaluations"])
+        names = [
+            evaluation.name for evaluation in evaluations[len(evaluations) - len(networks) :]
+        ]  # label maps come before networks
+        named, options = dict(zip(names, networks, strict=True)), job.arguments["report_comparison"]
+        report_comparison(output_dir.path, result, evaluations, named, protocol, job.config.get("data"), **options)
         write_comparison(output_dir.path, result)
     print(comparison_text(result, terminal_width()))
     return result

@@ -6,6 +6,7 @@ init.ckpt=...`` instead.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from segzoo.cli.app import Job, run
@@ -20,6 +21,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     Returns:
         The summary, with the name and size of the model.
     """
+    from segzoo.cli.compose import default_config
     from segzoo.config.build import build_protocol, build_split
     from segzoo.config.from_checkpoint import checkpoint_loss, checkpoint_title, dataset_config
     from segzoo.config.from_weights import load_trained
@@ -32,6 +34,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.models._base import SegModel
     from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.output_dir import create_output_dir
+    from segzoo.workflows.report.run_page import report_evaluation
 
     plain_protocol = build_protocol(job.config)
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
@@ -39,13 +42,17 @@ def evaluate(job: Job) -> dict[str, Any]:
     dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
     loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
     scores = build_scores(info, **job.arguments["build_scores"])
-    options = job.arguments["create_output_dir"]
+    location = job.arguments["create_output_dir"]
     for report in check_splits({f"{job.config['split']} (to be scored)": dataset}).values():
         for line in report.notes:
             print(f"note: {line}", flush=True)
-    with create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options) as output_dir:
+    with create_output_dir(
+        "eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **location
+    ) as output_dir:
         result = evaluator.evaluate(model, dataset, info, loss, protocol=protocol, extra=scores, **job.arguments["evaluate"])
         summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
+        options, defaults = job.arguments["report_evaluation"], partial(default_config, "train")
+        report_evaluation(output_dir.path, model, dataset, meta, protocol, defaults, **options)
     print(score_table(summary, result.per_image_counts, terminal_width()))
     for line in [line for score in result.extra.values() for line in score.lines]:
         print(line)

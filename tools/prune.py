@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from segzoo.cli.app import Job, run
@@ -21,9 +22,10 @@ def prune(job: Job) -> dict[str, Any]:
     Returns:
         The contents of ``result.json``, with the rows of the report.
     """
+    from segzoo.cli.compose import default_config
     from segzoo.config.build_training import build_training, open_loggers
     from segzoo.config.from_checkpoint import checkpoint_title, initial_model
-    from segzoo.device import enable_memory_reuse
+    from segzoo.device import Precision, enable_memory_reuse, pick_device
     from segzoo.distributed import SINGLE_PROCESS
     from segzoo.runs.open_run import open_run
     from segzoo.training.components import TrainingSettings
@@ -31,6 +33,7 @@ def prune(job: Job) -> dict[str, Any]:
     from segzoo.workflows.prune.report import write_report
     from segzoo.workflows.prune.stages import benchmark_before_after, evaluate_stages, finetuned_result
     from segzoo.workflows.prune.target_search import resolve_keep_ratio
+    from segzoo.workflows.report.run_page import training_sections
 
     enable_memory_reuse()
     _reject_torchrun(job)
@@ -55,7 +58,9 @@ def prune(job: Job) -> dict[str, Any]:
             models = {"before": _unpruned(job.config, meta), "after": str(run_dir.path)}
             times = benchmark_before_after(models, **job.arguments["benchmark_before_after"])
             result |= {"checkpoint_sha256": meta["sha256"], "report": rows, "times": times}
-            report = write_report(run_dir.path, rows, times, curves)
+            precision = Precision(settings.precision, pick_device(settings.device))
+            training = partial(training_sections, run_dir.path, components, result, partial(default_config, "prune"), precision)
+            report = write_report(run_dir.path, rows, times, curves, training)
             run_dir.finish(result)
             loggers.results(result)
         print(report)

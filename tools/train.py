@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from segzoo.cli.app import Job, run
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def train(job: Job) -> dict[str, Any]:
     """Train one model on all ranks and return the contents of ``result.json``."""
+    from segzoo.cli.compose import default_config
     from segzoo.config.build_training import build_training, open_loggers
     from segzoo.device import enable_memory_reuse
     from segzoo.distributed import init_distributed
@@ -25,6 +27,7 @@ def train(job: Job) -> dict[str, Any]:
     from segzoo.training import loop
     from segzoo.training.components import TrainingSettings
     from segzoo.workflows.prune.target_search import resolve_keep_ratio
+    from segzoo.workflows.report.run_page import report_training
 
     enable_memory_reuse()
     assign_gpu(job)
@@ -41,6 +44,8 @@ def train(job: Job) -> dict[str, Any]:
                 settings = TrainingSettings(**job.arguments["TrainingSettings"])
                 result = loop.train(components, run_dir, settings, dist, loggers) | overview
                 if dist.is_main:
+                    options = job.arguments["report_training"]
+                    report_training(run_dir.path, components, result, partial(default_config, "train"), **options)
                     run_dir.finish(result)
                     print(f"scores of the best checkpoint, step {result['best_step']}:")
                     print(read_score_table(run_dir.path / "eval", terminal_width()), flush=True)

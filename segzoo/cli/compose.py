@@ -104,6 +104,18 @@ def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
     return resolved, recorded  # type: ignore[return-value]
 
 
+def default_config(command: str) -> PlainDict:
+    """Compose the configuration of a command without overrides.
+
+    Interpolations of the environment are unresolved.
+    """
+    running = GlobalHydra.instance()
+    if running.is_initialized():  # within a tool, whose Hydra must stay
+        return resolve_config(compose(running.hydra, command, []))[1]  # type: ignore[arg-type]
+    with hydra_composer() as hydra:
+        return resolve_config(compose(hydra, command, []))[1]
+
+
 def missing_keys(config: DictConfig) -> set[str]:
     """Return the dotted keys of mandatory settings without a value."""
     own = {key: node for key, node in to_dict(config).items() if key != "hydra"}

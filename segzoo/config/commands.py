@@ -51,10 +51,18 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN)),
+    "train": Command(TRAINING_SECTIONS, (*TRAIN, *OPEN_RUN, "segzoo.workflows.report.run_page:report_training")),
     "eval": Command(
         ("model", "backbone", "data", "init", "protocol", "post"),
-        ("segzoo.evaluation.evaluator:evaluate", THRESHOLD, SCORES, "segzoo.config.build:build_split", OUTPUT_DIR, LOAD_ANY),
+        (
+            "segzoo.evaluation.evaluator:evaluate",
+            THRESHOLD,
+            SCORES,
+            "segzoo.config.build:build_split",
+            "segzoo.workflows.report.run_page:report_evaluation",
+            OUTPUT_DIR,
+            LOAD_ANY,
+        ),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
     "compare": Command(
@@ -62,6 +70,7 @@ COMMANDS = {
         (
             "segzoo.workflows.compare.outside:score_outside",
             "segzoo.workflows.compare.comparison:compare_evaluations",
+            "segzoo.workflows.report.comparison_page:report_comparison",
             "segzoo.evaluation.evaluator:evaluate",
             OUTPUT_DIR,
         ),

@@ -48,6 +48,7 @@ class Evaluation:
         per_image_counts: int64 (N, 3, K), the hit, labeled and predicted pixels of each image and class.
         names: names of the images, in the order of the counts.
         extra: results of the optional scores by name.
+        errors: int64 (M, 4), the image, label, prediction and pixels of each pair of classes confused in an image.
     """
 
     scores: Scores
@@ -56,6 +57,7 @@ class Evaluation:
     per_image_counts: np.ndarray
     names: tuple[str, ...]
     extra: dict[str, ScoreResult] = field(default_factory=dict)
+    errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
 
     @property
     def precision(self) -> FloatFormat:
@@ -113,13 +115,14 @@ def evaluate(
     """
     layer_precision = Precision(precision, pick_device(device))
     confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
-    per_image_counts = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64)
+    per_image_counts, errors = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64), ImageErrors()
     rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
     with eval_mode(model.to(layer_precision.device)), channels_last(model), closing(rank_batches) as batches:
         for batch in with_progress(batches, len(dataset) // distributed.size, "images", "evaluating"):
             counted = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss, extra)
             confusion.merge(counted)
             per_image_counts[batch.indices[0]] = counted.class_counts()
+            errors.add(batch.indices[0], counted)
             on_image(batch.indices[0] + 1)
     confusion.matrix = _sum_over_ranks(confusion.matrix, distributed, layer_precision.device)
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
@@ -127,7 +130,24 @@ def evaluate(
     used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
     names = tuple(dataset.name(index) for index in range(len(dataset)))
     described = protocol.to_dict() | {"precision": used_precision} | data_fingerprint(dataset.info.name, names, per_image_counts)
-    return Evaluation(scores, confusion.matrix, described, per_image_counts, names, merged_results(extra, distributed))
+    results = merged_results(extra, distributed)
+    return Evaluation(scores, confusion.matrix, described, per_image_counts, names, results, errors.merged(distributed))
+
+
+class ImageErrors:
+    """The pairs of classes that are confused in each image."""
+
+    def __init__(self) -> None:
+        self._tables = [np.zeros((0, 4), np.int64)]
+
+    def add(self, index: int, counted: ConfusionMatrix) -> None:
+        """Add the errors of an image."""
+        self._tables.append(np.insert(counted.errors(), 0, index, axis=1))
+
+    def merged(self, distributed: Distributed = SINGLE_PROCESS) -> np.ndarray:
+        """Collect ``Evaluation.errors`` from all ranks, image by image."""
+        tables = [table for own in distributed.gather(self._tables) for table in own]
+        return np.concatenate(sorted(tables, key=lambda table: int(table[0, 0]) if len(table) else -1))
 
 
 def data_fingerprint(data: str, names: tuple[str, ...], per_image_counts: np.ndarray) -> PlainDict:

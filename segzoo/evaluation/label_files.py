@@ -9,7 +9,7 @@ import numpy as np
 
 from segzoo.data.image_io import printable, read_mask
 from segzoo.data.loader import eval_batches
-from segzoo.evaluation.evaluator import Evaluation, data_fingerprint
+from segzoo.evaluation.evaluator import Evaluation, ImageErrors, data_fingerprint
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix
 from segzoo.progress import with_progress
 from segzoo.types import DataError, Dataset
@@ -34,7 +34,7 @@ def evaluate_label_files(folder: Path, dataset: Dataset, workers: int) -> Evalua
     names = tuple(dataset.name(index) for index in range(len(dataset)))
     files = find_label_files(folder, names)
     confusion = ConfusionMatrix(dataset.info.num_classes, dataset.info.ignore)
-    counts = np.zeros((len(names), len(COUNTS), dataset.info.num_classes), np.int64)
+    counts, errors = np.zeros((len(names), len(COUNTS), dataset.info.num_classes), np.int64), ImageErrors()
     with closing(eval_batches(dataset, workers=workers)) as batches:
         for batch in with_progress(batches, len(names), "images", "scoring files"):
             index = batch.indices[0]
@@ -47,8 +47,10 @@ def evaluate_label_files(folder: Path, dataset: Dataset, workers: int) -> Evalua
                 raise DataError(f"{printable(files[index])}: {error}") from None
             confusion.merge(image_confusion)
             counts[index] = image_confusion.class_counts()
+            errors.add(index, image_confusion)
     scores = confusion.scores(dataset.info.classes, len(names))
-    return Evaluation(scores, confusion.matrix, FROM_FILES | data_fingerprint(dataset.info.name, names, counts), counts, names)
+    protocol = FROM_FILES | data_fingerprint(dataset.info.name, names, counts)
+    return Evaluation(scores, confusion.matrix, protocol, counts, names, errors=errors.merged())
 
 
 def find_label_files(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -143,6 +143,16 @@ class ConfusionMatrix:
         """
         return np.stack([self.matrix.diagonal(), self.matrix.sum(1), self.matrix.sum(0)])
 
+    def errors(self) -> np.ndarray:
+        """List the pairs of classes that are confused.
+
+        Returns:
+            int64 (M, 3), the label, prediction and pixels of each cell off the diagonal that is not empty.
+        """
+        label, pred = np.nonzero(self.matrix)
+        wrong = label != pred
+        return np.stack([label[wrong], pred[wrong], self.matrix[label[wrong], pred[wrong]]], axis=1)
+
     def scores(self, classes: tuple[str, ...], images: int, loss: float | None = None) -> Scores:
         """Compute the scores, as fractions.
 

@@ -21,7 +21,8 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     """Write the scores into a folder and return the summary.
 
     The files are ``summary.json``, ``per_class.csv``, ``confusion.csv`` (rows are labels), ``per_image.csv`` (worst image first),
-    ``per_image_counts.npy``, ``image_names.json``, whose names are in the order of the counts, and the tables of the optional scores.
+    ``per_image_counts.npy``, ``per_image_errors.npy``, ``image_names.json``, whose names are in the order of the counts, and the tables
+    of the optional scores.
 
     Args:
         folder: output folder, such as ``<run>/eval``. It is created if missing.
@@ -49,6 +50,8 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     for file, table in [each for score in result.extra.values() for each in score.tables.items()]:
         write_text(folder / file, csv_text(table))
     write_atomically(folder / "per_image_counts.npy", lambda file: np.save(file, result.per_image_counts))  # for tools/compare.py
+    errors = result.errors.astype(np.int32)
+    write_atomically(folder / "per_image_errors.npy", lambda file: np.save(file, errors))  # for the report page
     write_text(folder / "image_names.json", json.dumps(result.names) + "\n")  # in ASCII: a name may be no valid UTF-8
     write_json(folder / "summary.json", summary)
     return summary

@@ -10,6 +10,7 @@ import numpy as np
 from segzoo.data.balance.class_weights import MAX_WEIGHT, effective_number, inverse_sqrt, median_frequency
 from segzoo.data.statistics.measure import SplitStatistics
 from segzoo.messages import format_override
+from segzoo.reporting.blocks.bars import Bar, BarRow
 from segzoo.reporting.html import render_template
 from segzoo.types import PlainDict
 
@@ -131,23 +132,37 @@ def statistics_page(title: str, splits: Splits, pasted: Mapping[str, str], notes
     name, first = next(iter(splits.items()))
     largest = max((blobs[-1] for blobs in first.blobs.values() if len(blobs)), default=1)
     decades = max(1, math.ceil(math.log10(largest)))
-    whiskers = []
-    for index in charted_classes(first):
-        blobs = first.blobs[first.classes[index]]
-        if len(blobs):
-            sizes = [float(size) for size in np.percentile(blobs, PERCENTILES)]
-            whiskers.append(
-                (first.classes[index], *(math.log10(size) / decades for size in sizes), [f"{size:,.0f}" for size in sizes])
-            )
     return render_template(
         "data_statistics.html",
         title=title,
         split=name,
         classes=class_table(splits),
         images=image_table(splits),
-        bars=[(first.classes[index], float(first.class_fractions[index])) for index in charted_classes(first)],
-        whiskers=whiskers,
+        fractions=_fraction_rows(first),
+        blobs=_blob_rows(first, decades),
         decades=[(power / decades, f"{10 ** (power % 3)}{PREFIXES[power // 3]}") for power in range(decades + 1)],
         pasted=pasted,
         notes=notes,
     )
+
+
+def _fraction_rows(one: SplitStatistics) -> list[BarRow]:
+    """Bars of the class fractions, of which the largest fills its track."""
+    classes = charted_classes(one)
+    largest = max([*one.class_fractions[classes], 1e-9])
+    return [
+        BarRow(one.classes[index], Bar(0.0, float(one.class_fractions[index] / largest)), [f"{one.class_fractions[index]:.2%}"])
+        for index in classes
+    ]
+
+
+def _blob_rows(one: SplitStatistics, decades: int) -> list[BarRow]:
+    """Ranges of the blob sizes on a logarithmic track of some decades."""
+    rows = []
+    for index in charted_classes(one):
+        blobs = one.blobs[one.classes[index]]
+        if len(blobs):
+            sizes = np.percentile(blobs, PERCENTILES)
+            low, median, high = (float(place) for place in np.log10(sizes) / decades)
+            rows.append(BarRow(one.classes[index], Bar(low=low, high=high, point=median), [f"{size:,.0f}" for size in sizes]))
+    return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,6 @@ from segzoo.reporting.statistics import PERCENTILES, charted_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MISSING = 'no plots were drawn, because matplotlib is not installed: pip install "segzoo[plot]"'
-
-
-def can_plot() -> bool:
-    """Return true if matplotlib is installed."""
-    return find_spec("matplotlib") is not None
 
 
 def write_plots(folder: Path, splits: Mapping[str, SplitStatistics]) -> list[Path]:

@@ -22,6 +22,7 @@ IGNORED_KEYS = (
     "dry_run",
     "data.cache",
     "logger",
+    "report",
 )  # they change no result
 
 

@@ -27,12 +27,13 @@ from segzoo.types import PlainDict
 OUTPUTS = {
     "eval": (
         *(f"{name}.csv" for name in ("per_class", "confusion", "per_image", "boundary_iou", "trimap", "calibration")),
-        *("labeled_blobs.csv", "operating_curve.csv", "per_image_counts.npy", "image_names.json"),
+        *("labeled_blobs.csv", "operating_curve.csv", "per_image_counts.npy", "per_image_errors.npy", "image_names.json"),
+        "report.html",
     ),
     "predict": ("labels", "overlays", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
-    "bench": ("bench.md", "bench.html"),
-    "compare": ("differences.csv", "changed_images.csv", "evaluations"),
+    "bench": ("bench.md", "report.html"),
+    "compare": ("differences.csv", "changed_images.csv", "evaluations", "report.html"),
     "dataset": (
         *("browse.html", "suspects.html", "suspects.csv", "thumbnails", "stats.html", "plots/*.png"),
         *("lists/split/*.txt", "lists/fold*/*.txt", "conf/data/split.yaml", "conf/data/fold*.yaml"),

@@ -47,18 +47,29 @@ def error_view(image: np.ndarray, ground_truth: np.ndarray, prediction: np.ndarr
 
     A foreground class predicted as background is missed, the reverse is a false alarm. Ignored pixels are never wrong.
     """
-    view = (np.asarray(Image.fromarray(image).convert("L")) // 2)[..., None].repeat(3, 2)
-    for (_, color), pixels in zip(ERRORS, _error_masks(ground_truth, prediction, info), strict=True):
-        view[pixels] = color
-    return view
+    return mark_errors(image, error_kinds(ground_truth, prediction, info))
 
 
-def _error_masks(ground_truth: np.ndarray, prediction: np.ndarray, info: DatasetInfo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixels of each kind of error in ``ERRORS``."""
+def error_kinds(ground_truth: np.ndarray, prediction: np.ndarray, info: DatasetInfo) -> np.ndarray:
+    """Number the kinds of errors as in ``ERRORS``, from 1.
+
+    Right and ignored pixels are 0.
+
+    Shapes:
+        (H, W), (H, W) -> (H, W) uint8
+    """
     wrong = (ground_truth != prediction) & (ground_truth < info.num_classes)
     background = -1 if info.background is None else info.background
-    missed, false_alarm = wrong & (prediction == background), wrong & (ground_truth == background)
-    return missed, false_alarm, wrong & ~missed & ~false_alarm
+    kinds = np.where(prediction == background, 1, np.where(ground_truth == background, 2, 3))
+    return np.where(wrong, kinds, 0).astype(np.uint8)
+
+
+def mark_errors(image: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Color the errors of ``error_kinds`` on a dimmed gray image."""
+    view = (np.asarray(Image.fromarray(image).convert("L")) // 2)[..., None].repeat(3, 2)
+    for number, (_, color) in enumerate(ERRORS, 1):
+        view[kinds == number] = color
+    return view
 
 
 def comparison_grid(
@@ -74,9 +85,8 @@ def comparison_grid(
     """
     hidden = () if info.background is None else (info.background,)
     entries = class_entries((label for pair in labels for label in pair), info.classes, info.palette, hidden)
-    masks = zip(*(_error_masks(*pair, info) for pair in labels), strict=True)  # by kind of error, then by panel
-    found = [any(mask.any() for mask in kind) for kind in masks]
-    entries += [(f"error: {name}", color) for (name, color), occurs in zip(ERRORS, found, strict=True) if occurs]
+    kinds = {int(kind) for pair in labels for kind in np.unique(error_kinds(*pair, info))}
+    entries += [(f"error: {name}", color) for number, (name, color) in enumerate(ERRORS, 1) if number in kinds]
     width = max(panel.shape[1] for panel in panels)
     rows = [*([_text_bar(title, width)] if title else []), *panels, *([legend(entries, width, TEXT)] if entries else [])]
     width = max(row.shape[1] for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,7 +49,9 @@ def test_a_report_states_speedups_and_their_absence(tmp_path):
     assert "openvino: not timed: not installed" in text
     assert "| a.conv, b.<conv> | 8 | 1.0000 | 1.1000 | 1.3000 | 2.0000 |" in text
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<figure>") == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
+    assert page.count('<table class="matrix">') == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
+    shades = re.findall(r'style="--v: ([\d.]+)" title="(\d+)% kept: \+([\d.]+)"', page)
+    assert shades == [("0.100", "75", "0.1000"), ("0.300", "50", "0.3000"), ("1.000", "25", "1.0000")]
 
 
 def test_a_report_without_intervals_has_empty_cells(tmp_path):
@@ -67,7 +70,7 @@ def test_a_report_states_the_target(tmp_path):
 def test_a_report_needs_no_times_and_no_curves(tmp_path):
     text = write_report(tmp_path, ROWS[:1], {}, ())
     assert "| before | 50.00 | 45.0 to 55.0 | 1,000 | 2.00 |\n" in text and "loss" not in text
-    assert "<figure>" not in (tmp_path / "report.html").read_text()
+    assert "Sensitivity" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.integration

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segzoo.io import write_json, write_text
+from segzoo.reporting.blocks.bars import Bar, BarRow
 from segzoo.reporting.html import render_template
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import PlainDict, PlainMapping
@@ -61,7 +62,7 @@ CLAIMS = (
 
 
 def write_tables(folder: Path, rows: Sequence[PlainMapping]) -> str:
-    """Write ``bench.json``, ``bench.md`` and ``bench.html`` and return the Markdown."""
+    """Write ``bench.json``, ``bench.md`` and ``report.html`` and return the Markdown."""
     columns, lines, shared = _table(rows)
     text = (f"{shared}\n\n" if shared else "") + markdown_table(columns, lines)
     if any(row.get("hw") == [1024, 2048] for row in rows):
@@ -69,7 +70,7 @@ def write_tables(folder: Path, rows: Sequence[PlainMapping]) -> str:
         text += f"\nPublished by others for the network alone at this size, not measured here: {claims}.\n"
     write_json(folder / "bench.json", list(rows))
     write_text(folder / "bench.md", text)
-    write_text(folder / "bench.html", page(rows))
+    write_text(folder / "report.html", page(rows))
     return text
 
 
@@ -154,15 +155,18 @@ def page(rows: Sequence[PlainMapping]) -> str:
     )
 
 
-def _bars(rows: Sequence[PlainMapping]) -> list[tuple[str, float, float]]:
-    """Label, median and 90th percentile in milliseconds of each row.
+def _bars(rows: Sequence[PlainMapping]) -> list[BarRow]:
+    """Bars of median and 90th percentile in milliseconds, one per row.
 
     A label names the settings by which the rows differ.
     """
     varying = [key for key in GROUP_COLUMNS if len({str(row.get(key)) for row in rows}) > 1]
+    slowest = max([row["ms_per_image"]["p90"] for row in rows], default=1.0)
     bars = []
     for row in rows:
         label = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
         label += "".join(f" {GROUP_COLUMNS[key].format(row[key])}" for key in varying if row.get(key) is not None)
-        bars.append((label, row["ms_per_image"]["p50"], row["ms_per_image"]["p90"]))
+        median, p90 = row["ms_per_image"]["p50"], row["ms_per_image"]["p90"]
+        bar = Bar(0.0, median / slowest, median / slowest, p90 / slowest)
+        bars.append(BarRow(label, bar, [f"{median:.1f}", f"{p90:.1f}"]))
     return bars

@@ -135,7 +135,7 @@ def _pair_row(
         **_difference_row(pair, 0, first.name, second.name),
         "per_class": {name: _difference_row(pair, k, first.name, second.name) for k, name in enumerate(classes, 1)},
         "changed_images": [
-            {"image": printable(names[index]) if names else f"number {index}", "first": before, "second": after}
+            {"image": printable(names[index]) if names else f"number {index}", "index": index, "first": before, "second": after}
             for index, before, after in images
         ],
     }

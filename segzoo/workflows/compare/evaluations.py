@@ -93,7 +93,7 @@ def read_evaluation(folder: Path, name: str) -> StoredEvaluation:
             raise ValueError(f"image_names.json has {len(image_names)} names for {len(counts)} images")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ConfigError(f"{folder} holds no complete evaluation ({type(error).__name__}: {error}). {again}") from None
-    config, run = _read_yaml(folder / "config.yaml"), _run_directory(folder)
+    config, run = _read_yaml(folder / "config.yaml"), run_directory(folder)
     return StoredEvaluation(name, folder, summary, counts, image_names, config, _read_yaml(run / "config.yaml") if run else {})
 
 
@@ -137,7 +137,7 @@ def _evaluation_folders(path: Path) -> list[Path]:
     )
 
 
-def _run_directory(folder: Path) -> Path | None:
+def run_directory(folder: Path) -> Path | None:
     """Find the run directory whose checkpoint was evaluated."""
     own = folder.absolute().parent
     if folder.absolute().name == "eval" and (own / "checkpoints").is_dir():

@@ -63,7 +63,7 @@ def score_outside(
     if not exported and not preds and not modules:
         return []
     scored: SplitOrAll = split or (reference.summary["split"] if reference else "val")
-    dataset = build_split(_data_section(reference, data), split=scored)
+    dataset = build_split(data_section(reference, data), split=scored)
     builders: dict[str, Callable[[], nn.Module]] = {}
     for file in exported:
         builders[_free_name(_file_title(file), builders)] = lambda file=file: load_file(file, dataset)
@@ -129,7 +129,7 @@ def load_module(path: str, num_classes: int) -> nn.Module:
     return OutsideNetwork(network, num_classes).eval()
 
 
-def _data_section(reference: StoredEvaluation | None, given: PlainMapping | None) -> PlainDict:
+def data_section(reference: StoredEvaluation | None, given: PlainMapping | None) -> PlainDict:
     """Return the ``data`` section of the command line or the reference."""
     if reference is None:
         if given is None or "name" not in given:

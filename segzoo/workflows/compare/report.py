@@ -69,7 +69,7 @@ def _model_table(models: Sequence[PlainMapping], width: int | None) -> list[str]
 
 def _pair_table(pairs: Sequence[PlainMapping], width: int | None) -> list[str]:
     rows = [["mIoU, first minus second", "difference", "95 % interval", "p", "verdict"]]
-    rows += [[f"{pair['first']} - {pair['second']}", *_texts(pair)] for pair in pairs]
+    rows += [[f"{pair['first']} - {pair['second']}", *difference_texts(pair)] for pair in pairs]
     note = ["p and the verdicts are corrected for the number of pairs (Holm)"] if len(pairs) > 1 else []
     return _table(rows, width) + note
 
@@ -80,7 +80,8 @@ def _class_table(pair: PlainMapping, width: int | None) -> list[str]:
     entries.sort(key=lambda item: (item[1]["verdict"] == NOT_RESOLVED, -abs(item[1]["difference"])))
     title = f"IoU, {pair['first']} - {pair['second']}"
     return _table(
-        [[title, "difference", "95 % interval", "p", "verdict"], *([name, *_texts(entry)] for name, entry in entries)], width
+        [[title, "difference", "95 % interval", "p", "verdict"], *([name, *difference_texts(entry)] for name, entry in entries)],
+        width,
     )
 
 
@@ -97,7 +98,8 @@ def _image_table(pair: PlainMapping, width: int | None) -> list[str]:
     return ["", *_table([["changed most, image mIoU", pair["first"], pair["second"], "difference"], *rows], width)] if rows else []
 
 
-def _texts(entry: PlainMapping) -> list[str]:
+def difference_texts(entry: PlainMapping) -> list[str]:
+    """Format difference, interval, p-value and verdict."""
     p_value = "-" if entry["p_value"] is None else f"{entry['p_value']:.3f}" if entry["p_value"] >= 0.001 else "<0.001"
     return [f"{100 * entry['difference']:+.2f}", _interval(entry["interval"]), p_value, entry["verdict"]]
 

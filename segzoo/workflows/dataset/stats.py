@@ -7,8 +7,9 @@ from pathlib import Path
 from segzoo.data.statistics.measure import measure_split
 from segzoo.io import write_text
 from segzoo.registry import ACTIONS
+from segzoo.reporting.blocks.plots import MISSING, can_plot
 from segzoo.reporting.statistics import class_table, image_table, overrides, plain_statistics, statistics_page
-from segzoo.reporting.statistics_plots import MISSING, can_plot, write_plots
+from segzoo.reporting.statistics_plots import write_plots
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import PlainMapping
 from segzoo.workflows.dataset._report import ActionReport, existing_splits

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segzoo.io import write_text
+from segzoo.reporting.blocks.bars import BarRow, share_bar
+from segzoo.reporting.blocks.matrices import Cell, Matrix
 from segzoo.reporting.html import render_template
 from segzoo.reporting.tables import markdown_table
-from segzoo.types import PlainMapping
+from segzoo.types import PlainDict, PlainMapping
+from segzoo.workflows.report.page import write_page
 
 if TYPE_CHECKING:
     from segzoo.pruning.sensitivity import SensitivityCurve
@@ -19,7 +22,11 @@ SPEEDUP_THRESHOLD = 0.97  # a network that takes more than this fraction of the 
 
 
 def write_report(
-    folder: Path, rows: Sequence[PlainMapping], times: Mapping[str, Sequence[PlainMapping]], curves: Sequence[SensitivityCurve]
+    folder: Path,
+    rows: Sequence[PlainMapping],
+    times: Mapping[str, Sequence[PlainMapping]],
+    curves: Sequence[SensitivityCurve],
+    training: Callable[[], PlainDict] | None = None,
 ) -> str:
     """Write ``report.md`` and ``report.html``.
 
@@ -28,6 +35,7 @@ def write_report(
         rows: ``what``, ``miou``, ``miou_interval``, ``params`` and ``gmacs`` of each stage.
         times: benchmark rows of the networks ``before`` and ``after`` pruning, from ``benchmark_before_after``.
         curves: sensitivity of the loss to each layer's channels; empty if it was not measured.
+        training: collects what the page shows of the fine-tuning; None shows nothing.
 
     Returns:
         The Markdown.
@@ -43,11 +51,27 @@ def write_report(
         ]
         text += markdown_table(("layers", "channels", *(f"{ratio:.0%}" for ratio in ratios)), losses)
     write_text(folder / "report.md", text)
-    plots = [_curve_plot(curve) for curve in curves]
-    max_rise = max((rise for _, _, points in plots for _, rise in points), default=0.0)
-    html = render_template("pruning_report.html", columns=columns, rows=lines, verdicts=verdicts, curves=plots, max_rise=max_rise)
-    write_text(folder / "report.html", html)
+
+    def render() -> str:
+        return render_template(
+            "pruning_report.html",
+            title=f"Pruning report, {folder.absolute().name}",
+            columns=["", "", *columns[1:]],
+            rows=_bar_rows(rows, lines),
+            verdicts=verdicts,
+            sensitivity=_sensitivity_table(curves),
+            run=None if training is None else training(),
+        )
+
+    write_page(folder, render)
     return text
+
+
+def _bar_rows(rows: Sequence[PlainMapping], lines: Sequence[Sequence[str | None]]) -> list[BarRow]:
+    """Lines of the table, with a bar of the mIoU."""
+    return [
+        BarRow(row["what"], share_bar(row["miou"], row["miou_interval"]), line[1:]) for row, line in zip(rows, lines, strict=True)
+    ]
 
 
 def _table(rows: Sequence[PlainMapping], times: Mapping[str, Sequence[PlainMapping]]) -> tuple[list[str], list[list[str | None]]]:
@@ -104,10 +128,20 @@ def _speedup_lines(times: Mapping[str, Sequence[PlainMapping]]) -> list[str]:
     return lines
 
 
-def _curve_plot(curve: SensitivityCurve) -> tuple[str, int, list[tuple[float, float]]]:
-    """Layer names, channels and points of a curve.
+def _sensitivity_table(curves: Sequence[SensitivityCurve]) -> Matrix | None:
+    """Shade the rise of the loss by layer and ratio kept.
 
-    A point is (ratio of channels kept, rise of the loss); a loss that falls is drawn as no rise.
+    The largest rise of any layer is the darkest. A loss that falls counts as no rise. None without curves.
     """
-    points = [(ratio, max(0.0, loss - curve.losses[1.0])) for ratio, loss in sorted(curve.losses.items())]
-    return ", ".join(curve.layers), curve.channels, points
+    if not curves:
+        return None
+    ratios = sorted((ratio for ratio in curves[0].losses if ratio < 1), reverse=True)
+    rises = [[max(0.0, curve.losses[ratio] - curve.losses[1.0]) for ratio in ratios] for curve in curves]
+    largest = max(max(row) for row in rises) or 1.0
+    rows = []
+    for curve, row in zip(curves, rises, strict=True):
+        cells = [
+            Cell(rise / largest, f"{rise:.3f}", f"{ratio:.0%} kept: +{rise:.4f}") for ratio, rise in zip(ratios, row, strict=True)
+        ]
+        rows.append((f"{', '.join(curve.layers)} ({curve.channels})", cells))
+    return Matrix("layers \\ channels kept", [f"{ratio:.0%}" for ratio in ratios], rows)

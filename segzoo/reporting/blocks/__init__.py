@@ -1,0 +1,1 @@
+"""Parts that report pages share: plots, bars, matrices and images."""

@@ -1,0 +1,1 @@
+"""Report pages of trainings, evaluations and comparisons."""
