@@ -76,6 +76,7 @@ COMMANDS = {
         ),
         from_checkpoint=("data",),
     ),
+    "leaderboard": Command((), ("segzoo.workflows.leaderboard.ranking:rank_runs", OUTPUT_DIR)),
     "dataset": Command(("data", "action"), (OUTPUT_DIR,), from_checkpoint=("data",)),
     "describe": Command(
         ("model", "backbone"),

@@ -33,6 +33,7 @@ OUTPUTS = {
     "predict": ("labels", "overlays", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "report.html"),
+    "leaderboard": ("leaderboard.csv", "report.html"),
     "compare": ("differences.csv", "changed_images.csv", "evaluations", "report.html"),
     "dataset": (
         *("browse.html", "suspects.html", "suspects.csv", "thumbnails", "stats.html", "plots/*.png"),

@@ -25,6 +25,7 @@ RESULT_FILES = {  # tool -> the file that it writes last, which marks its direct
     "bench": "bench.json",
     "dataset": "dataset.json",
     "compare": "compare.json",
+    "leaderboard": "leaderboard.json",
 }
 
 

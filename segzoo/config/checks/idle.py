@@ -99,6 +99,7 @@ RULES = (
     Rule("", (), ("precision",), _nothing_to_score, SCORED),
     Rule("protocol", (), PROTOCOL, _nothing_to_score, SCORED),
     Rule("", (), ("alpha",), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
+    Rule("", (), ("group_by",), lambda c: c[""].get("max_compared") == 0, "no runs are compared. Set max_compared=<rows>"),
 )  # fmt: skip
 
 

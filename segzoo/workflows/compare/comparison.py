@@ -58,7 +58,7 @@ def compare_evaluations(
     grouped = seed_groups(evaluations) if group_seeds else members
     is_one_model = len(grouped) == 1  # its seeds are compared with each other
     members = members if is_one_model else grouped
-    models = [_scored_model(name, [evaluations[index] for index in indices], classes, group_by) for name, indices in members]
+    models = [scored_model(name, [evaluations[index] for index in indices], classes, group_by) for name, indices in members]
     compared = compare_models(models, _pairs([model.name for model in models], baseline), draws, is_one_model)
     rows = [_model_row(model, scores, classes) for model, scores in zip(models, compared.scores, strict=True)]
     for row, (_, indices) in zip(rows, members, strict=True):
@@ -94,7 +94,7 @@ def _pairs(names: Sequence[str], baseline: str | None) -> list[tuple[int, int]]:
     return [(index, names.index(baseline)) for index, name in enumerate(names) if name != baseline]
 
 
-def _scored_model(name: str, evaluations: Sequence[StoredEvaluation], classes: Sequence[str], pattern: str | None) -> ScoredModel:
+def scored_model(name: str, evaluations: Sequence[StoredEvaluation], classes: Sequence[str], pattern: str | None) -> ScoredModel:
     """Count the pixels of a model for a shared list of classes."""
     counts = []
     for evaluation in evaluations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,10 +104,11 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     Each gets as many parts as tell it apart. A run directory named after its time is shown with its parent.
     """
     parts = [_without_eval(folder.absolute()).parts for folder in folders]
+    endings = Counter(own[-length:] for own in parts for length in range(1, len(own) + 1))
     names = []
     for own in parts:
         length = 2 if re.match(r"\d{4}-\d\d-\d\d_", own[-1]) else 1
-        while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
+        while length < len(own) and endings[own[-length:]] > 1:
             length += 1
         names.append("/".join(own[-length:]))
     return names

@@ -1,0 +1,1 @@
+"""Rankings of runs by their scores and measured times."""
