@@ -9,16 +9,17 @@ from benchmarks.harness.result_files import RESULTS, read_result
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     current_term,
-    format_millions,
-    format_percent,
     is_measured,
     read_rows,
     result_table,
+    with_front,
 )
 from segzoo.config.build import build_meta_model
 from segzoo.layers.parameters import count_parameters
 from segzoo.registry import BACKBONES, MODELS, settings_of
+from segzoo.reporting.numbers import format_millions, format_percent
 from segzoo.reporting.tables import markdown_table
+from segzoo.workflows.leaderboard.ranking import sort_key
 
 
 def first_run() -> str:
@@ -35,9 +36,9 @@ def first_run() -> str:
 
 
 def camvid() -> str:
-    """One row per CamVid training.
+    """One row per CamVid training, best first.
 
-    Links are relative to the root of the checkout.
+    Scores on images of different sizes are not ranked against each other: those of the larger images come first. Links are relative to the root of the checkout.
     """
     columns = (
         "model",
@@ -49,16 +50,21 @@ def camvid() -> str:
         "majority class mIoU %",
         "result",
     )
-    return markdown_table(columns, [_camvid_row(path) for path in sorted(RESULTS.glob("camvid_*.json"))])
+    trainings = {path: read_result(path.stem) for path in sorted(RESULTS.glob("camvid_*.json"))}
+    order = sorted(trainings, key=lambda path: (_is_half(trainings[path]), sort_key(trainings[path]["result"], "miou")))
+    return markdown_table(columns, [_camvid_row(path, trainings[path]) for path in order])
 
 
-def _camvid_row(path: Path) -> tuple[Any, ...]:
-    content = read_result(path.stem)
+def _is_half(content: dict[str, Any]) -> bool:
+    return content["config"]["data"].get("title") == "camvid_half"
+
+
+def _camvid_row(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
     result, config = content["result"], content["config"]
     minutes = result["train_minutes"]
     return (
         f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}",
-        "240x180" if config["data"].get("title") == "camvid_half" else "480x360",
+        "240x180" if _is_half(content) else "480x360",
         format_millions(_parameters(content)),
         f"{minutes:.0f}" + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
         format_percent(result["miou"]),
@@ -121,8 +127,9 @@ def icnet_branches() -> str:
     """mIoU and milliseconds by the branches of ICNet."""
     return result_table(
         "icnet_branches",
-        ("branches", "mIoU %", "ms fp32", "ms bf16"),
-        lambda r: (r["branches"], format_percent(r["miou"]), f"{r['ms_fp32']:.0f}", f"{r['ms_bf16']:.0f}"),
+        ("branches", "mIoU %", "ms fp32", "ms bf16", "front"),
+        lambda r: (r["branches"], format_percent(r["miou"]), f"{r['ms_fp32']:.0f}", f"{r['ms_bf16']:.0f}", r["front"]),
+        lambda rows: with_front(rows, "ms_fp32"),
     )
 
 
@@ -130,8 +137,9 @@ def runtime_accuracy() -> str:
     """mIoU and milliseconds by runtime and precision."""
     return result_table(
         "runtimes_camvid",
-        ("runtime", "precision", "mIoU %", "difference to eager fp32", "ms per image"),
-        lambda r: (r["runtime"], r["precision"], format_percent(r["miou"]), f"{r['points']:+.2f}", f"{r['ms']:.0f}"),
+        ("runtime", "precision", "mIoU %", "difference to eager fp32", "ms per image", "front"),
+        lambda r: (r["runtime"], r["precision"], format_percent(r["miou"]), f"{r['points']:+.2f}", f"{r['ms']:.0f}", r["front"]),
+        lambda rows: with_front(rows, "ms"),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.harness.result_files import RESULTS, read_json, read_result
 from segzoo.reporting.tables import markdown_table
+from segzoo.workflows.leaderboard.front import pareto_front
 
 NOT_MEASURED = "Not measured yet.\n"
 # result files keep the keys and names of their commit; this file maps them to the current ones
@@ -49,9 +50,30 @@ def is_measured(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
 
-def result_table(name: str, columns: tuple[str, ...], cells: Callable[[dict[str, Any]], tuple[Any, ...]]) -> str:
-    """Return the table of a result file, or a placeholder."""
-    return markdown_table(columns, map(cells, read_rows(name))) if is_measured(name) else NOT_MEASURED
+def result_table(
+    name: str,
+    columns: tuple[str, ...],
+    cells: Callable[[dict[str, Any]], tuple[Any, ...]],
+    prepare: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list,
+) -> str:
+    """Return the table of a result file, or a placeholder.
+
+    Args:
+        name: of the result file.
+        columns: titles.
+        cells: the cells of a row.
+        prepare: changes the rows before, such as ``with_front``.
+    """
+    return markdown_table(columns, map(cells, prepare(read_rows(name)))) if is_measured(name) else NOT_MEASURED
+
+
+def with_front(rows: list[dict[str, Any]], cost: str) -> list[dict[str, Any]]:
+    """Number the rows on the Pareto front of mIoU against a cost.
+
+    Their ``front`` counts from the lowest cost, and is None for rows that another one beats in both.
+    """
+    numbers = {index: number for number, index in enumerate(pareto_front([(row[cost], row["miou"]) for row in rows]), 1)}
+    return [row | {"front": numbers.get(index)} for index, row in enumerate(rows)]
 
 
 def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:
@@ -60,16 +82,6 @@ def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:
         return None
     center, low, high = (f"{row[key]:.{digits}f}" for key in ("ratio", "low", "high"))
     return f"{center} [{low}, {high}]"
-
-
-def format_percent(value: float, digits: int = 2) -> str:
-    """Format a fraction as a percentage without the sign."""
-    return f"{100 * value:.{digits}f}"
-
-
-def format_millions(value: float) -> str:
-    """Format a count in millions."""
-    return f"{value / 1e6:.2f} M"
 
 
 def _with_current_keys(recorded: Any) -> Any:

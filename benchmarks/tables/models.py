@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.tables.formatting import format_millions
 from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build import build_meta_model
+from segzoo.reporting.numbers import format_millions
 from segzoo.reporting.tables import markdown_table
 from segzoo.workflows.benchmark.model_summary import describe, totals
 

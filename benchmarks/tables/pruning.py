@@ -8,13 +8,12 @@ from typing import Any
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     current_term,
-    format_millions,
-    format_percent,
     format_ratio,
     is_measured,
     read_rows,
     result_table,
 )
+from segzoo.reporting.numbers import format_millions, format_percent
 from segzoo.reporting.tables import markdown_table
 
 

@@ -8,13 +8,13 @@ from benchmarks.harness.result_files import RESULTS
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     current_term,
-    format_percent,
     format_ratio,
     is_measured,
     read_rows,
     result_table,
     short_remark,
 )
+from segzoo.reporting.numbers import format_percent
 from segzoo.reporting.tables import markdown_table
 
 RUNTIME_COLUMNS = ("runtime", "precision", "batch", "ms per image", "% of peak", "pixel agreement %", "remarks")

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import update_tables
 from benchmarks.tables import formatting
+from benchmarks.tables.formatting import with_front
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,3 +83,8 @@ def test_links_have_targets(page):
         target = page.parent / path if path else page
         assert target.exists(), f"{page.name}: {path}"
         assert not anchor or anchor in heading_anchors(target), f"{page.name}: {path}#{anchor}"
+
+
+def test_the_front_of_a_table_counts_from_the_lowest_cost():
+    rows = [{"ms": 30.0, "miou": 0.6}, {"ms": 10.0, "miou": 0.5}, {"ms": 20.0, "miou": 0.4}]
+    assert [row["front"] for row in with_front(rows, "ms")] == [2, 1, None]
