@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.checkpoints.hub import download
 from segzoo.config.build import build_model
 from segzoo.config.from_checkpoint import load_model
 from segzoo.config.from_export import load_exported, precision_errors, runtime_errors
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from segzoo.models._base import SegModel
     from segzoo.runtimes.network import RuntimeName
 
-__all__ = ["create_model", "list_backbones", "list_models", "load"]
+__all__ = ["create_model", "from_pretrained", "list_backbones", "list_models", "load"]
 
 
 def list_models() -> list[str]:
@@ -68,7 +69,12 @@ def create_model(
     model_section = preset.model | model_settings
     if errors := section_errors("model", model_section) + section_errors("backbone", backbone_section):
         raise ConfigError(errors)
-    return build_model({"model": model_section, "backbone": backbone_section}, num_classes)
+    from segzoo.layers.channel_widths import conv_out_channels
+
+    config = {"model": model_section, "backbone": backbone_section}
+    model = build_model(config, num_classes)
+    model.origin = {"config": config, "widths": {}, "channels": conv_out_channels(model)}
+    return model
 
 
 def load(
@@ -103,3 +109,27 @@ def load(
     if errors := [*precision_errors(network, {"precision": precision}), *runtime_errors(file, runtime, device)]:
         raise ConfigError(errors)
     return network
+
+
+def from_pretrained(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "fp32",
+    runtime: RuntimeName | None = None,
+) -> Segmenter:
+    """Load a network that ``save_pretrained`` or ``push_to_hub`` wrote.
+
+    Its files are checked like those of every checkpoint, and nothing in them is executed.
+
+    Args:
+        source: a folder, or a repository ``<owner>/<name>`` of the Hugging Face Hub (extra ``hub``).
+        revision: branch, tag or commit of the repository. None takes the newest.
+        device, precision, runtime: as for ``load``.
+
+    Raises:
+        ConfigError: there is no such folder or repository, it cannot be downloaded, or as ``load``.
+    """
+    folder = source if Path(source).is_dir() else download(str(source), revision)
+    return load(folder, device=device, precision=precision, runtime=runtime)

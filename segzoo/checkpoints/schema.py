@@ -79,7 +79,7 @@ def check_manifest(path: Path, manifest: Any) -> None:
     check_format(path, manifest)
     errors = _field_errors(manifest, MANIFEST_FIELDS)
     files, scores = manifest["files"], manifest.get("scores")
-    if files.keys() != {MODEL, TRAINER}:
+    if not {MODEL} <= files.keys() <= {MODEL, TRAINER}:  # a network to share has no trainer
         errors.append(f"files names {_short(sorted(files))}, expected {MODEL} and {TRAINER}")
     for name, entry in files.items():
         errors += _field_errors(entry, FILE_FIELDS, f"files.{_short(name)}")

@@ -32,7 +32,7 @@ from segzoo.checkpoints.schema import (
 )
 from segzoo.checkpoints.store import MANIFEST, read_manifest, set_pointer, step_dir, verify_checkpoint, write_manifest
 from segzoo.io import sha256, to_plain_containers, write_atomically
-from segzoo.types import DatasetInfo, PlainDict
+from segzoo.types import DatasetInfo, PlainDict, PlainMapping
 
 MAX_WEIGHT = 1e20  # no training gets there, but a flipped bit of the exponent does
 
@@ -75,7 +75,7 @@ def save_checkpoint(
     }
     buffer = io.BytesIO()
     torch.save(trainer, buffer)
-    contents = {MODEL: to_safetensors(_cpu_tensors(model), {"segzoo": json.dumps(metadata)}), TRAINER: buffer.getvalue()}
+    contents = {MODEL: model_bytes(model, metadata), TRAINER: buffer.getvalue()}
     files = {}
     for name, content in contents.items():
         write_atomically(directory / name, lambda file, content=content: file.write(content))
@@ -86,6 +86,11 @@ def save_checkpoint(
         raise CheckpointError(f"{directory} reads back differently than it was written: {'; '.join(errors)}. Check the disk.")
     set_pointer(run_dir, "last", step)
     return directory
+
+
+def model_bytes(model: nn.Module, metadata: PlainMapping) -> bytes:
+    """Encode weights and metadata as a safetensors file."""
+    return to_safetensors(_cpu_tensors(model), {"segzoo": json.dumps(dict(metadata))})
 
 
 def add_scores(directory: Path, scores: PlainDict) -> None:

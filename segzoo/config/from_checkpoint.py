@@ -66,7 +66,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     from segzoo.checkpoints.schema import CheckpointError
     from segzoo.checkpoints.serialization import read_model
     from segzoo.data.dataset_info import dataset_info_errors
-    from segzoo.layers.channel_widths import set_channel_widths_
+    from segzoo.layers.channel_widths import conv_out_channels, set_channel_widths_
     from segzoo.types import DatasetInfo
 
     try:
@@ -81,7 +81,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
         set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"ckpt={ckpt}: its tensors do not fit its own configuration: {error}") from None
-    model.info = info
+    model.info, model.origin = info, meta | {"channels": conv_out_channels(model)}
     return model.eval(), info, meta
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.layers.channel_widths import set_channel_widths_
 from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
+from segzoo.models._pretrained import upload_pretrained, write_pretrained
 from segzoo.types import InputTooSmall, Logits
 
 MIN_INPUT = 32  # smallest height and width in pixels, of which a backbone of stride 32 leaves one pixel
@@ -32,7 +34,7 @@ class SegModel(Segmenter, ABC):
         aux_weights: their loss weights.
         loss_resolution: resolution of the loss in the paper: logits are upsampled to the label, or labels are downsampled to the
             logits.
-        info, precision: as in ``Segmenter``.
+        info, precision, origin: as in ``Segmenter``.
     """
 
     loss_resolution: Literal["label", "logits"] = "label"
@@ -86,8 +88,48 @@ class SegModel(Segmenter, ABC):
         Raises:
             ValueError: the network is in training mode.
         """
-        self.aux_weights = ()
+        self.aux_weights, self.origin = (), None
         return fuse_conv_bn_(self)
+
+    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
+        """Write the network to a folder that others can load.
+
+        The folder holds ``model.safetensors``, ``config.json``, a manifest with checksums and a model card, ``README.md``, with the classes
+        and, if the weights are those of a scored checkpoint, its scores with their protocol. Paths of this machine are left out. It is a
+        checkpoint directory for all tools.
+
+        Args:
+            folder: the folder, which is created. Its files of these names are replaced.
+            license: license that the card states, such as ``apache-2.0``. None leaves the field to fill in.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: the configuration or the classes of the network are unknown.
+        """
+        return write_pretrained(self, Path(folder), license, None)
+
+    def push_to_hub(
+        self, repo: str, *, license: str | None = None, private: bool | None = None, message: str = "Upload a segzoo model"
+    ) -> str:
+        """Upload the network to the Hugging Face Hub, as ``save_pretrained`` writes it.
+
+        Log in first, with ``hf auth login`` or the environment variable ``HF_TOKEN``.
+
+        Args:
+            repo: the repository, ``<owner>/<name>``, which is created if it does not exist.
+            license: as for ``save_pretrained``.
+            private: make a new repository private. None takes the default of the account.
+            message: message of the commit.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ConfigError: as ``save_pretrained``, or ``huggingface_hub`` is not installed.
+        """
+        return upload_pretrained(self, repo, license, private, message)
 
     def set_channel_widths_(self, state: Mapping[str, Tensor]) -> dict[str, int]:
         """Load tensors of other widths.

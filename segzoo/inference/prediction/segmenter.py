@@ -18,7 +18,7 @@ from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.layers.upsample_argmax import label_dtype
 from segzoo.registry import ConfigError
-from segzoo.types import DataError, DatasetInfo
+from segzoo.types import DataError, DatasetInfo, PlainDict
 
 
 class Segmenter(nn.Module):
@@ -27,11 +27,14 @@ class Segmenter(nn.Module):
     Attributes:
         info: classes, colors, mean and std of the data set that the network was trained on.
         precision: precision of its layers in ``predict``.
+        origin: metadata of the checkpoint that it was loaded from, or the configuration that it was created from, with ``channels`` of its
+            convolutions at that time. None if they are unknown.
         num_classes, align_corners: number of classes, and how its logits are upsampled.
     """
 
     info: DatasetInfo | None = None
     precision: RuntimePrecision = "fp32"
+    origin: PlainDict | None = None
     num_classes: int
     align_corners: bool
 
