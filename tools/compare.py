@@ -22,6 +22,7 @@ def compare(job: Job) -> dict[str, Any]:
 
     from segzoo.config.build import build_protocol
     from segzoo.evaluation import evaluator
+    from segzoo.inference.threshold import add_threshold
     from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.output_dir import create_output_dir
     from segzoo.workflows.compare.comparison import compare_evaluations
@@ -34,7 +35,8 @@ def compare(job: Job) -> dict[str, Any]:
 
     def evaluate(network: Any, dataset: Any) -> evaluator.Evaluation:
         networks.append(network)
-        return evaluator.evaluate(network, dataset, dataset.info, protocol=protocol, **job.arguments["evaluate"])
+        own = add_threshold(protocol, dataset.info, getattr(network, "threshold", None))
+        return evaluator.evaluate(network, dataset, dataset.info, protocol=own, **job.arguments["evaluate"])
 
     protocol = build_protocol(job.config)
     evaluations = find_evaluations(job.config["runs"])

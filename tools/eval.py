@@ -22,23 +22,24 @@ def evaluate(job: Job) -> dict[str, Any]:
         The summary, with the name and size of the model.
     """
     from segzoo.cli.compose import default_config
-    from segzoo.config.build import build_protocol, build_split
+    from segzoo.config.build import build_split
     from segzoo.config.from_checkpoint import checkpoint_loss, checkpoint_title, dataset_config
+    from segzoo.config.from_export import network_protocol
     from segzoo.config.from_weights import load_trained
     from segzoo.data.checks.check import check_splits
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import write_summary
     from segzoo.evaluation.score_table import score_table
     from segzoo.evaluation.scores.build import build_scores
-    from segzoo.inference.threshold import add_threshold
     from segzoo.models._base import SegModel
     from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.output_dir import create_output_dir
     from segzoo.workflows.report.run_page import report_evaluation
 
-    plain_protocol = build_protocol(job.config)
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-    protocol = add_threshold(plain_protocol, info, **job.arguments["add_threshold"])
+    protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
+    for note in notes:
+        print(f"note: {note}", flush=True)
     dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
     loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
     scores = build_scores(info, **job.arguments["build_scores"])

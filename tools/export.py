@@ -16,24 +16,30 @@ def export(job: Job) -> dict[str, Any]:
     """
     from segzoo.checkpoints.serialization import read_scores
     from segzoo.config.build import build_data
-    from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint
+    from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint, training_crop
     from segzoo.config.images import choose_images
     from segzoo.export.exporter import LabeledImages, export_model
+    from segzoo.inference.protocol import SINGLE_PASS
+    from segzoo.inference.threshold import add_threshold
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_output_dir
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
+    threshold = add_threshold(SINGLE_PASS, info, **job.arguments["add_threshold"]).threshold
     section = dataset_config(meta, job.config.get("data"))
     dataset = build_data(section, "val")
     chosen = choose_images(dataset, job.config.get("data") is not None, **job.arguments["choose_images"])
     labeled = LabeledImages(build_data(section, "train"), dataset) if job.config["precision"] == "int8" else None
     metadata = {"checkpoint_sha256": meta["sha256"]} | {key: meta["config"][key] for key in ("model", "backbone", "data")}
+    metadata["crop"] = training_crop(meta)
     metadata["scores"] = read_scores(Path(meta["path"]).parent)  # with their protocol
     options = job.arguments["create_output_dir"]
     with create_output_dir(
         "export", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options
     ) as output_dir:
-        result = export_model(model, info, metadata, chosen.images, output_dir.path, labeled, **job.arguments["export_model"])
+        result = export_model(
+            model, info, metadata, chosen.images, output_dir.path, labeled, threshold, **job.arguments["export_model"]
+        )
         result["images"] = chosen.title
         write_json(output_dir.path / "export.json", result)
     _print_summary(result)

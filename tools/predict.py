@@ -16,17 +16,17 @@ def predict(job: Job) -> dict[str, Any]:
     Returns:
         The number of images, the seconds and the output directory.
     """
-    from segzoo.config.build import build_protocol
     from segzoo.config.from_checkpoint import checkpoint_title
+    from segzoo.config.from_export import network_protocol
     from segzoo.config.from_weights import load_trained
     from segzoo.inference.predictor import predict_images
-    from segzoo.inference.threshold import add_threshold
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_output_dir
 
-    plain_protocol = build_protocol(job.config)
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-    protocol = add_threshold(plain_protocol, info, **job.arguments["add_threshold"])
+    protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
+    for note in notes:
+        print(f"note: {note}", flush=True)
     options = job.arguments["create_output_dir"]
     with create_output_dir(
         "predict", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options

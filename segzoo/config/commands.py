@@ -85,7 +85,7 @@ COMMANDS = {
     ),
     "export": Command(
         ("data",),
-        ("segzoo.export.exporter:export_model", "segzoo.config.images:choose_images", OUTPUT_DIR, LOAD),
+        ("segzoo.export.exporter:export_model", THRESHOLD, "segzoo.config.images:choose_images", OUTPUT_DIR, LOAD),
         from_checkpoint=("data",),
     ),
     "bench": Command(

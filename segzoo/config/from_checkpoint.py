@@ -137,6 +137,11 @@ def checkpoint_title(meta: PlainMapping) -> str:
     return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["dataset"]["name"]))
 
 
+def training_crop(meta: PlainMapping) -> list[int] | None:
+    """Height and width of the training's crops, if it had any."""
+    return (meta["config"].get("augment") or {}).get("crop")
+
+
 def checkpoint_loss(meta: PlainMapping, model: SegModel) -> SegmentationLoss:
     """Build the loss that a checkpoint was trained with.
 

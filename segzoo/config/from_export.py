@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_protocol
-from segzoo.config.from_checkpoint import load_checkpoint
+from segzoo.config.from_checkpoint import load_checkpoint, training_crop
 from segzoo.config.sections import section_errors
+from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.inference.exported_network import ExportedNetwork
+    from segzoo.inference.protocol import InferenceProtocol
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo
 
@@ -39,16 +41,71 @@ def load_network(config: PlainMapping, *, ckpt: str) -> tuple[SegModel | Exporte
         return load_checkpoint(ckpt=ckpt)
     network, meta = load_exported(file)
     errors = precision_errors(network, config)
-    if "protocol" in config and not build_protocol(config).single and not network.has_logits:
+    if "protocol" in config and not network.has_logits and not build_protocol(fill_window(config, network, meta)).one_pass:
         errors.append(
             f"protocol={config['protocol']['name']} with these settings needs logits, and {file} returns only labels. Use "
             "protocol=whole without others, or export the file with output=both."
         )
-    if config.get("threshold") and not network.has_logits:
-        errors.append(f"threshold needs class probabilities, and {file} returns only labels. Export the file with output=both.")
-    if errors:
+    if errors := errors + _threshold_errors(network, file, config.get("threshold")):
         raise ConfigError(errors)
     return network, network.info, meta
+
+
+def _threshold_errors(network: ExportedNetwork, file: Path, given: PlainMapping | None) -> list[str]:
+    """Reject thresholds that differ from those in the labels of a file."""
+    recorded = network.threshold.values if network.threshold else {}
+    if given is None or network.has_logits or given == recorded:
+        return []
+    follows = f" that follow {network.threshold.setting}. Omit threshold=, or export" if network.threshold else ". Export"
+    return [f"threshold needs class probabilities, and {file} returns only labels{follows} the file with output=both."]
+
+
+def network_protocol(
+    config: PlainMapping,
+    network: SegModel | ExportedNetwork,
+    info: DatasetInfo,
+    meta: PlainMapping,
+    threshold: dict[str, float] | None = None,
+) -> tuple[InferenceProtocol, list[str]]:
+    """Build the protocol of a tool, with what its network brings.
+
+    Args:
+        config: its ``protocol`` and ``post`` sections. A null ``crop`` becomes that of the training.
+        network, info, meta: as ``load_trained`` returns them.
+        threshold: as in ``add_threshold``. None means that of an exported file.
+
+    Returns:
+        The protocol, and notes for the user on settings that the network brings.
+
+    Raises:
+        ConfigError: the settings are invalid or contradict each other.
+    """
+    from segzoo.inference.threshold import add_threshold
+
+    filled, recorded = fill_window(config, network, meta), network.threshold
+    protocol = add_threshold(build_protocol(filled), info, recorded, threshold=threshold)
+    notes = []
+    if filled is not config:
+        notes.append(f"{format_override('protocol.crop', protocol.crop)}, the size that the network was trained at")
+    if recorded:
+        kept = protocol.threshold == recorded
+        notes.append(f"{recorded.setting} is recorded in the exported file{'' if kept else ', and replaced by threshold='}")
+    return protocol, notes
+
+
+def fill_window(config: PlainMapping, network: Any, meta: PlainMapping) -> PlainMapping:
+    """Replace a null ``protocol.crop`` by the crop of the training.
+
+    Args:
+        config: the settings of the tool, which are returned if there is nothing to replace.
+        network, meta: as ``load_trained`` returns them. The windows of an exported file of one size have that size.
+    """
+    section, crop = config["protocol"], training_crop(meta)
+    if (metadata := getattr(network, "metadata", None)) is not None:
+        crop = metadata["hw"] or metadata.get("crop")
+    if section.get("crop", ()) is not None or crop is None:
+        return config
+    return {**config, "protocol": {**section, "crop": crop}}
 
 
 def load_exported(file: Path) -> tuple[ExportedNetwork, PlainDict]:

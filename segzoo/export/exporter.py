@@ -19,6 +19,7 @@ from segzoo.export.formats import ExportModel, to_onnx, to_openvino, to_torch_ex
 from segzoo.export.parity import check_accuracy, check_parity, parity_images, spread_images, working_size
 from segzoo.export.quantization import halve_onnx, quantize_onnx, quantize_openvino
 from segzoo.inference.exported_network import ExportedNetwork, open_exported
+from segzoo.inference.protocol import StripLabeler
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, Dataset, DatasetInfo, Images, PlainDict
 
@@ -48,6 +49,7 @@ def export_model(
     images: Images,
     folder: Path,
     labeled: LabeledImages | None = None,
+    threshold: StripLabeler | None = None,
     *,
     format: Format = "onnx",
     precision: RuntimePrecision = "fp32",
@@ -68,6 +70,7 @@ def export_model(
         info: mean, std, classes and colors.
         metadata: further entries for the file's metadata, such as the checkpoint's checksum.
         images, labeled: images of the parity check, and for int8 labeled ones.
+        threshold: thresholds of class probabilities, which the file's labels follow. Its metadata records them, for files of logits too.
         folder: output directory, also of ``mismatch.png`` if the check fails.
         format: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export`` (for ``torch.export.load``).
         precision: one of the format's ``PRECISIONS``.
@@ -79,17 +82,19 @@ def export_model(
         bundle: also write ``bundle.zip``, which contains everything needed to run the file without torch and segzoo.
 
     Returns:
-        ``file``, ``bytes`` (of both files for OpenVINO), ``norms_merged`` (batch norm layers fused), ``precision``, ``bundle``,
-        ``parity``, the result of ``check_parity``, and for int8 ``accuracy``, the result of ``check_accuracy``.
+        ``file``, ``bytes`` (of both files for OpenVINO), ``norms_merged`` (batch norm layers fused), ``precision``, ``threshold``,
+        ``bundle``, ``parity``, the result of ``check_parity``, and for int8 ``accuracy``, the result of ``check_accuracy``.
 
     Raises:
         ParityError: if the labels or the mIoU differ too much. The file is deleted.
         ConfigError: if a package that the format needs is not installed, or the settings do not fit together.
     """
     check_request(format, precision, input, output, bundle, info.num_classes)
-    exported, num_fused = _fuse(ExportModel(copy.deepcopy(model), info.mean, info.std, input=input, output=output))
+    wrapped = ExportModel(copy.deepcopy(model), info.mean, info.std, input=input, output=output, threshold=threshold)
+    exported, num_fused = _fuse(wrapped)
     path, least = folder / f"model.{SUFFIXES[format]}", MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
     result: PlainDict = {"file": str(path), "norms_merged": num_fused, "precision": precision}
+    result["threshold"] = threshold.values if threshold else None
     metadata = metadata | interface_metadata(exported, info, hw, precision)
     calibration = _calibration(labeled, calibration_images, working_size(images, hw)) if precision == "int8" else []
     with _removed_on_failure(path, format) as files:
@@ -153,6 +158,7 @@ def _bundle(network: ExportedNetwork, path: Path, metadata: PlainDict, crops: Se
 def interface_metadata(exported: ExportModel, info: DatasetInfo, hw: tuple[int, int] | None, precision: str) -> PlainDict:
     """Collect the metadata that ``ExportedNetwork`` needs."""
     interface = {"input": exported.input, "output": exported.output, "hw": hw, "precision": precision}
+    interface["threshold"] = exported.threshold.values if exported.threshold else None
     return interface | {"align_corners": bool(exported.model.align_corners), "dataset": info.to_dict()}
 
 

@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE
+from segzoo.inference.protocol import StripLabeler
 from segzoo.io import write_atomically
 from segzoo.layers.normalize import normalize_rows_
 from segzoo.layers.resize import resize
+from segzoo.layers.upsample_argmax import label_dtype
 from segzoo.types import PlainMapping
 
 InputFormat = Literal["uint8", "float"]
@@ -40,16 +42,24 @@ class ExportModel(nn.Module):
         input: ``uint8`` takes (N, H, W, 3) bytes as decoders return them; ``float`` takes (N, 3, H, W) in 0 to 255. Both are RGB.
         output: ``labels`` returns (N, H, W) uint8, or int32 above 255 classes; ``logits`` returns (N, K, h, w) float32 at the network's
             own stride; ``both`` returns labels, then logits.
+        threshold: labels pixels by their class probabilities. None takes the argmax.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], *, input: InputFormat, output: OutputFormat
+        self,
+        model: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        input: InputFormat,
+        output: OutputFormat,
+        threshold: StripLabeler | None = None,
     ):
         super().__init__()
-        self.model, self.input, self.output = model, input, output
+        self.model, self.input, self.output, self.threshold = model, input, output, threshold
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
@@ -69,7 +79,8 @@ class ExportModel(nn.Module):
         if self.output == "logits":
             return (logits,)
         upsampled = resize(logits, x.shape[-2:], align_corners=bool(self.model.align_corners))
-        labels = upsampled.argmax(1).to(torch.uint8 if logits.shape[1] <= 255 else torch.int32)
+        labels = self.threshold(upsampled.softmax(1), dim=1) if self.threshold else upsampled.argmax(1)
+        labels = labels.to(label_dtype(logits.shape[1]))
         return (labels, logits) if self.output == "both" else (labels,)
 
     def _normalize(self, image: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import nn
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.export.formats import ExportModel
 from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE, ExportedNetwork
+from segzoo.inference.protocol import InferenceProtocol
 from segzoo.types import Dataset, DatasetInfo, Images, ParityError, PlainDict
 from segzoo.visualization.panels import comparison_grid, comparison_panel
 
@@ -95,7 +96,7 @@ def check_parity(
 ) -> list[PlainDict]:
     """Compare the labels of an exported network with the original's.
 
-    Each image is labeled twice: alone, and in a batch with its mirror image.
+    Each image is labeled twice: alone, and in a batch with its mirror image. The original follows the thresholds of the file.
 
     Args:
         exported: the network of the file.
@@ -112,7 +113,8 @@ def check_parity(
     Raises:
         ParityError: if an image agrees less. ``mismatch.png`` shows it next to both label maps.
     """
-    original, rows = ExportModel(network, info.mean, info.std, input="uint8", output="labels").eval(), []
+    original = ExportModel(network, info.mean, info.std, input="uint8", output="labels", threshold=exported.threshold).eval()
+    rows = []
     for image in images:
         size = f"{image.shape[0]}x{image.shape[1]}"
         pair = np.stack([image, image[:, ::-1]])
@@ -145,7 +147,7 @@ def check_accuracy(
 
     Args:
         exported, network, info: as in ``check_parity``.
-        validation: labeled images; all of them are evaluated, as whole images.
+        validation: labeled images; all of them are evaluated, as whole images and with the thresholds of the file.
         max_miou_drop: the largest allowed difference, 0 to 1.
 
     Returns:
@@ -154,7 +156,10 @@ def check_accuracy(
     Raises:
         ParityError: if the exported network loses more.
     """
-    before, after = (evaluate(each, validation, info, device="cpu", workers=0).scores for each in (network, exported))
+    protocol = InferenceProtocol(threshold=exported.threshold)
+    before, after = (
+        evaluate(each, validation, info, protocol=protocol, device="cpu", workers=0).scores for each in (network, exported)
+    )
     if (drop := before.miou - after.miou) > max_miou_drop:
         raise ParityError(
             f"the export loses {100 * drop:.2f} points of mIoU ({100 * before.miou:.2f} to {100 * after.miou:.2f}), expected at most "

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from segzoo.inference.prediction.segmenter import Segmenter
-from segzoo.layers.upsample_argmax import upsample_argmax
+from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.threshold import make_threshold
+from segzoo.layers.resize import probability_strips
+from segzoo.layers.upsample_argmax import label_dtype, upsample_argmax
 from segzoo.registry import ConfigError
 from segzoo.types import DatasetInfo, Logits, PlainDict, PlainMapping
 
@@ -34,8 +37,11 @@ class ExportedNetwork(Segmenter):
 
     Args:
         call: runs the file.
-        metadata: the file's metadata, with the keys ``KEYS``.
+        metadata: the file's metadata, with the keys ``KEYS``, and the ``threshold`` of its labels if it has one.
         precision: the precision that it runs in.
+
+    Raises:
+        ConfigError: the thresholds do not fit the classes.
     """
 
     def __init__(self, call: CallFn, metadata: PlainMapping, precision: str):
@@ -44,6 +50,8 @@ class ExportedNetwork(Segmenter):
         self.info = DatasetInfo.from_dict(metadata["dataset"])
         self.num_classes, self.align_corners = self.info.num_classes, bool(metadata["align_corners"])
         self.outputs = {"both": ("labels", "logits")}.get(metadata["output"], (metadata["output"],))
+        values = metadata.get("threshold")
+        self.threshold = make_threshold(self.info, values) if values else None
 
     @property
     def has_logits(self) -> bool:
@@ -55,8 +63,14 @@ class ExportedNetwork(Segmenter):
         """True if the file returns labels."""
         return "labels" in self.outputs
 
+    def follows(self, protocol: InferenceProtocol) -> bool:
+        """True if ``label_images`` labels images as the protocol says."""
+        return protocol.one_pass and protocol.threshold == self.threshold
+
     def label_images(self, images: Tensor) -> Tensor:
         """Label images of one size, in a single pass.
+
+        The file's thresholds apply.
 
         Shapes:
             (N, H, W, 3) uint8 -> (N, H, W)
@@ -73,7 +87,19 @@ class ExportedNetwork(Segmenter):
         logits = outputs.get("logits")
         if "labels" in outputs:
             return outputs["labels"], logits
-        return upsample_argmax(outputs["logits"], images.shape[1:3], self.align_corners), logits
+        return self._label_logits(outputs["logits"], images.shape[1:3]), logits
+
+    def _label_logits(self, logits: Tensor, size: torch.Size) -> Tensor:
+        """Label images from logits (N, K, h, w), in strips of rows."""
+        if self.threshold is None:
+            return upsample_argmax(logits, size, self.align_corners)
+        labels = torch.empty((len(logits), *size), dtype=label_dtype(self.num_classes))
+        for image, each in enumerate(logits.split(1)):
+            first = 0
+            for strip in probability_strips(each, size, self.align_corners):
+                labels[image, first : first + strip.shape[1]] = self.threshold(strip)
+                first += strip.shape[1]
+        return labels
 
     def forward(self, x: Tensor) -> Logits:
         """Return the logits of normalized images (N, 3, H, W).
@@ -141,7 +167,7 @@ def open_exported(path: Path) -> ExportedNetwork:
         raise ConfigError(f"{path}: its metadata lacks {', '.join(missing)}. Export it with this version of tools/export.py.")
     try:
         return ExportedNetwork(call, metadata, precision or metadata["precision"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: its metadata is invalid: {error}. Export it again.") from None
 
 

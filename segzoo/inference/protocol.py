@@ -36,13 +36,16 @@ class PostProcessor(Protocol):
 
 
 class StripLabeler(Protocol):
-    """A function from strips of class probabilities to labels.
+    """A function from class probabilities to labels."""
 
-    Shapes:
-        (K, rows, W) -> (rows, W)
-    """
+    @property
+    def values(self) -> PlainDict:
+        """Parameters, which become part of exported files."""
+        ...
 
-    def __call__(self, probabilities: Tensor) -> Tensor: ...
+    def __call__(self, probabilities: Tensor, dim: int = 0) -> Tensor:
+        """Label pixels, whose classes are the dimension ``dim``."""
+        ...
 
     def describe(self) -> str:
         """Return the parameters, which become part of the protocol."""
@@ -78,7 +81,7 @@ def whole(
 def slide(
     post: PostProcessor | None = None,
     *,
-    crop: Size,
+    crop: Size | None = None,
     stride: Size | None = None,
     window_weights: WindowWeights = "uniform",
     batch: Annotated[int, Range(1, 4096)] = 1,
@@ -88,7 +91,17 @@ def slide(
     input_hw: Size | None = None,
     label_size: LabelSize = "original",
 ) -> InferenceProtocol:
-    """Overlapping windows, with the settings of ``InferenceProtocol``."""
+    """Overlapping windows, with the settings of ``InferenceProtocol``.
+
+    Tools replace a ``crop`` of None by the crop that the network was trained with.
+
+    Raises:
+        ConfigError: ``crop`` is None.
+    """
+    if crop is None:
+        raise ConfigError(
+            "protocol.crop=null: no crop of the training is known for the windows. Set their size: 'protocol.crop=[H,W]'."
+        )
     return InferenceProtocol(
         crop=crop,
         stride=stride,
@@ -167,7 +180,7 @@ class InferenceProtocol:
         if self.label_size == "input" and self.post:
             errors.append("post-processing reads the original image. Set protocol.label_size=original or post=none.")
         if self.threshold and self.post:
-            errors.append("threshold and post both turn probabilities into labels. Set post=none or threshold=null.")
+            errors.append("threshold and post both turn probabilities into labels. Set post=none or 'threshold={}'.")
         if errors:
             raise ConfigError(errors)
 
@@ -182,8 +195,13 @@ class InferenceProtocol:
 
         Labels then come straight from the logits, and a loss can be computed from them.
         """
+        return self.one_pass and self.threshold is None
+
+    @property
+    def one_pass(self) -> bool:
+        """True for one pass over the whole image, as in exported files."""
         changes_size = self.scales != (1.0,) or self.input_hw or self.pad_multiple or self.resize_multiple
-        return not (self.crop or changes_size or self.flip or self.post or self.threshold)
+        return not (self.crop or changes_size or self.flip or self.post)
 
     @property
     def step(self) -> tuple[int, int]:

@@ -31,6 +31,10 @@ OnRows = Callable[[Tensor], None]  # takes the class probabilities (K, rows, W) 
 class LabelsImages(Protocol):
     """A network that labels images by itself, such as an exported file."""
 
+    def follows(self, protocol: InferenceProtocol) -> bool:
+        """True if its labels are those of the protocol."""
+        ...
+
     def label_with_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Label images, and return the logits if there are any.
 
@@ -38,6 +42,11 @@ class LabelsImages(Protocol):
             (N, H, W, 3) uint8 -> (N, H, W), (N, K, h, w) or None
         """
         ...
+
+
+def labels_itself(model: nn.Module, protocol: InferenceProtocol) -> bool:
+    """True if a network labels images as the protocol says."""
+    return isinstance(model, LabelsImages) and model.follows(protocol)
 
 
 @torch.no_grad()
@@ -66,7 +75,7 @@ def segment_image(
         -> (1, *protocol.output_size((H, W)))
     """
     size = protocol.output_size(size_of(x))
-    if protocol.single:
+    if protocol.single or labels_itself(model, protocol):
         return segment_batch(model, x, image, protocol, precision, on_rows and [on_rows])
     if protocol.post is not None:
         probabilities = predict_probabilities(model, x, protocol, precision)
@@ -119,10 +128,10 @@ def segment_batch(
         -> (N, *protocol.output_size((H, W)))
     """
     size, take = size_of(x), on_rows or [None] * len(x)
-    if not protocol.single:
+    if not protocol.single and not labels_itself(model, protocol):
         one_by_one = zip(x.split(1), images.split(1), take, strict=True)
         return torch.cat([segment_image(model, each, image, protocol, precision, rows) for each, image, rows in one_by_one])
-    if isinstance(model, LabelsImages):
+    if isinstance(model, LabelsImages) and model.follows(protocol):
         labels, logits = model.label_with_logits(images)
         for rows, main in zip(take, () if logits is None else logits.split(1), strict=logits is not None):
             if rows:

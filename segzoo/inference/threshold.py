@@ -11,7 +11,8 @@ from torch import Tensor
 
 from segzoo.data.dataset_info import unknown_class_error
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.registry import ConfigError, Range
+from segzoo.messages import format_override
+from segzoo.registry import ConfigError, Range, type_error
 from segzoo.types import DatasetInfo
 
 Probability = Annotated[float, Range(0, 1, above=True)]
@@ -55,15 +56,31 @@ class Threshold:
         """Return the thresholds for the inference protocol."""
         return " ".join(f"{name}={value:g}" for name, value in self.values.items())
 
+    @property
+    def setting(self) -> str:
+        """Return the words that set these thresholds on the command line."""
+        return format_override("threshold", self.values)
+
 
 def make_threshold(info: DatasetInfo, values: Mapping[str, float]) -> Threshold:
     """Check the thresholds of classes.
 
     Raises:
-        ConfigError: a class does not exist, or no class is left without a threshold.
+        ConfigError: a class does not exist, is the background or has no probability, or no class is left without a threshold.
     """
-    if unknown := [name for name in values if name not in info.classes]:
-        raise ConfigError([f"threshold: the class {unknown_class_error(name, info.classes)}" for name in unknown])
+    errors = [f"threshold: the class {unknown_class_error(name, info.classes)}" for name in values if name not in info.classes]
+    errors += [
+        f"threshold: {name}={value!r}, expected a probability above 0 and up to 1, such as {format_override('threshold', {name: 0.3})}."
+        for name, value in values.items()
+        if type_error(value, Probability)
+    ]
+    if info.background is not None and (background := info.classes[info.background]) in values:
+        errors.append(
+            f"threshold: {background} is the background, which is left where no class reaches its threshold. Give thresholds to other "
+            "classes, a higher one for fewer of their pixels."
+        )
+    if errors:
+        raise ConfigError(errors)
     ordered = {name: float(values[name]) for name in info.classes if name in values}
     others = tuple(k for k, name in enumerate(info.classes) if name not in values)
     if not others:
@@ -74,16 +91,23 @@ def make_threshold(info: DatasetInfo, values: Mapping[str, float]) -> Threshold:
 
 
 def add_threshold(
-    protocol: InferenceProtocol, info: DatasetInfo, *, threshold: dict[str, Probability] | None = None
+    protocol: InferenceProtocol,
+    info: DatasetInfo,
+    recorded: Threshold | None = None,
+    *,
+    threshold: dict[str, Probability] | None = None,
 ) -> InferenceProtocol:
     """Add thresholds to a protocol.
 
     Args:
         protocol: the protocol.
         info: the classes.
-        threshold: class name -> probability from which the class is predicted, see ``Threshold``. None or an empty mapping adds nothing.
+        recorded: the thresholds of an exported file.
+        threshold: class name -> probability from which the class is predicted, see ``Threshold``. None means ``recorded``, and an empty
+            mapping none. A ``threshold`` that the protocol already has comes before ``recorded``.
 
     Raises:
         ConfigError: the thresholds are invalid, or the protocol has a ``post``.
     """
-    return replace(protocol, threshold=make_threshold(info, threshold)) if threshold else protocol
+    kept = protocol.threshold or recorded
+    return replace(protocol, threshold=kept if threshold is None else make_threshold(info, threshold) if threshold else None)

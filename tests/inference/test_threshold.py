@@ -16,6 +16,7 @@ from segzoo.inference.predictor import predict_images
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.threshold import add_threshold, make_threshold
 from segzoo.registry import ConfigError
+from segzoo.types import DatasetInfo
 
 DATA = ToyData(5, first=100, vary=True)
 
@@ -54,9 +55,22 @@ def test_invalid_thresholds():
         make_threshold(INFO, {"tre": 0.3})
     with pytest.raises(ConfigError, match="every class has one"):
         make_threshold(INFO, dict.fromkeys(INFO.classes, 0.3))
-    with pytest.raises(ConfigError, match="Set post=none or threshold=null"):
+    for value in (0, -0.1, 1.01, float("nan"), True, "half", None):
+        with pytest.raises(ConfigError, match=r"expected a probability above 0 and up to 1, such as 'threshold=\{tree:0.3\}'"):
+            make_threshold(INFO, {"tree": value})  # type: ignore[dict-item]
+    parts = DatasetInfo("parts", ("background", "pit", "scratch"), INFO.palette)
+    with pytest.raises(ConfigError, match="background is the background, which is left where no class reaches its threshold"):
+        make_threshold(parts, {"pit": 0.3, "background": 0.5})
+    with pytest.raises(ConfigError, match="Set post=none or 'threshold={}'"):
         add_threshold(InferenceProtocol(post=Blank()), INFO, threshold={"tree": 0.3})
-    assert add_threshold(SINGLE_PASS, INFO, threshold=None) is SINGLE_PASS
+
+
+def test_a_recorded_threshold_stays_unless_another_is_given():
+    recorded = make_threshold(INFO, {"tree": 0.3})
+    assert add_threshold(SINGLE_PASS, INFO) == SINGLE_PASS
+    assert add_threshold(SINGLE_PASS, INFO, recorded).threshold is recorded
+    assert add_threshold(SINGLE_PASS, INFO, recorded, threshold={}) == SINGLE_PASS
+    assert add_threshold(SINGLE_PASS, INFO, recorded, threshold={"road": 0.4}).threshold == make_threshold(INFO, {"road": 0.4})
 
 
 class Blank:

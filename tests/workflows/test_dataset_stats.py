@@ -88,7 +88,9 @@ def test_the_page_needs_no_other_file_and_escapes_names(root, tmp_path):
     run_stats(root, tmp_path / "out", title=SCRIPT, classes=["belt", SCRIPT, "pit"])
     html = (tmp_path / "out/stats.html").read_text(encoding="utf-8")
     assert html.startswith("<!doctype html>") and not re.search(r"<link|<script|\bsrc=|\bhref=|url\(|@import", html)
-    assert html.count("&lt;script&gt;") >= 4 and html.count('<table class="bars') == 2 and "None" not in re.sub(r"<[^>]*>", "", html)
+    assert (
+        html.count("&lt;script&gt;") >= 4 and html.count('<table class="bars') == 2 and "None" not in re.sub(r"<[^>]*>", "", html)
+    )
     assert re.findall(r'<span style="left: [\d.]+%">(\w+)<', html) == ["1", "10", "100"]
     assert "loss.class_weights=[" in html and "&lt;svg" not in html and "&lt;td" not in html
 
@@ -130,4 +132,6 @@ def test_of_many_classes_the_rarest_are_drawn(tmp_path):
     assert len(report.result["splits"]["train"]["classes"]) == 301
     assert len(pasted(report.result["settings"]["median frequency weights"])[1]) == 302
     html = (tmp_path / "out/stats.html").read_text()
-    assert html.count('class="bar"') == 60 and '<td title="c97">' not in html and '<td title="c98">' in html  # c0 to c97 have two pixels
+    assert (
+        html.count('class="bar"') == 60 and '<td title="c97">' not in html and '<td title="c98">' in html
+    )  # c0 to c97 have two pixels

@@ -27,6 +27,7 @@ PATHS = ("ckpt", "out", "source", "images", "data.root", "action.source", "actio
 NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet"), "distill.ckpt": (), "resume": ("none", "auto")}
 NO_DATA = ("convert",)  # actions of tools/dataset.py that create a data set
 PACKAGES = ("mlflow", "wandb")  # loggers that need the package and the extra of their name
+UNKNOWN_CROP = (16384, 16384)  # assumed windows of a checkpoint, which any stride fits
 MAX_NAME, MAX_PATH = 255, 4096  # bytes that Linux allows
 
 
@@ -181,7 +182,7 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
 def _protocol_errors(config: PlainMapping) -> list[str]:
     """List contradictions within the protocol.
 
-    Names and types are checked with those of the other sections.
+    Names and types are checked with those of the other sections. A checkpoint may bring the size of windows.
     """
     from segzoo.config.sections import section_errors, section_settings
     from segzoo.registry import PROTOCOLS
@@ -189,8 +190,11 @@ def _protocol_errors(config: PlainMapping) -> list[str]:
     section = config.get("protocol")
     if section is None or section_errors("protocol", section):
         return []
+    settings = section_settings(section)
+    if settings.get("crop", ()) is None and config.get("ckpt") is not None:
+        settings["crop"] = UNKNOWN_CROP
     try:
-        PROTOCOLS.build(section["name"], **section_settings(section))
+        PROTOCOLS.build(section["name"], **settings)
     except ConfigError as error:
         return error.errors
     return []

@@ -33,6 +33,8 @@ def build_scores(
 ) -> list[ImageScore]:
     """Build the scores that an evaluation computes besides those of pixels.
 
+    The iIoU of Cityscapes is left out: it weights pixels by the size of their instance, and label maps have no instances.
+
     Args:
         info: the classes.
         scores: their names.

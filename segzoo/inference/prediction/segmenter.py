@@ -12,8 +12,8 @@ from segzoo.device import Precision, RuntimePrecision
 from segzoo.inference.prediction.inputs import ImageInput, InputImage, batches, to_tensor
 from segzoo.inference.prediction.result import Prediction
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol, check_label_size
-from segzoo.inference.segment import segment_batch
-from segzoo.inference.threshold import add_threshold
+from segzoo.inference.segment import labels_itself, segment_batch
+from segzoo.inference.threshold import Threshold, add_threshold
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.layers.upsample_argmax import label_dtype
@@ -29,12 +29,14 @@ class Segmenter(nn.Module):
         precision: precision of its layers in ``predict``.
         origin: metadata of the checkpoint that it was loaded from, or the configuration that it was created from, with ``channels`` of its
             convolutions at that time. None if they are unknown.
+        threshold: the thresholds that an exported file records.
         num_classes, align_corners: number of classes, and how its logits are upsampled.
     """
 
     info: DatasetInfo | None = None
     precision: RuntimePrecision = "fp32"
     origin: PlainDict | None = None
+    threshold: Threshold | None = None
     num_classes: int
     align_corners: bool
 
@@ -83,7 +85,8 @@ class Segmenter(nn.Module):
             probabilities: also return the class probabilities, K times as many values as pixels.
             protocol: windows, scales, flip and post-processing, such as ``InferenceProtocol(crop=(193, 193), flip=True)`` of
                 ``segzoo.inference.protocol``. Others than the default take one image after another.
-            threshold: class name -> probability from which it is predicted, such as ``{"scratch": 0.3}``.
+            threshold: class name -> probability from which it is predicted, such as ``{"scratch": 0.3}``. None means that of
+                an exported file or of the protocol, and an empty mapping none.
             batch_size: images of one size per forward pass. None takes up to 16 that have 4 megapixels together.
 
         Raises:
@@ -99,8 +102,9 @@ class Segmenter(nn.Module):
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size}, expected 1 or more, or None")
         check_label_size(protocol)
-        labeled_by = add_threshold(protocol, self.info, threshold=dict(threshold or {}))
-        if (probabilities or not labeled_by.single) and not self.has_logits:
+        given = None if threshold is None else dict(threshold)
+        labeled_by = add_threshold(protocol, self.info, self.threshold, threshold=given)
+        if (probabilities or not labels_itself(self, labeled_by)) and not self.has_logits:
             raise ConfigError("the exported file returns only labels. Export it with output=both for its logits.")
         is_list = isinstance(images, list | tuple)
         done: dict[int, Prediction] = {}

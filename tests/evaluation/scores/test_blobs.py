@@ -161,7 +161,7 @@ def by_scipy(pred, label, min_pixels, overlaps=(0.1, 0.5)):
 
 def test_ranks_and_order_change_nothing():
     pairs, probabilities = planted_curve()
-    images = [(index, *pair, maps) for index, (pair, maps) in enumerate(zip(pairs, probabilities, strict=True))]
+    images: list[Any] = [(index, *pair, maps) for index, (pair, maps) in enumerate(zip(pairs, probabilities, strict=True))]
     one, two, whole = (make(curve=True) for _ in range(3))
     for score, part in ((one, images[::-2]), (two, images[1::2]), (whole, images)):
         for image in part:
