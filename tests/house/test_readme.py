@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from small_exports import CONFIG, INFO, NoiseData, export_wrapper
 from tiny_run import TINY_RUN
+
+from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.checkpoints.store import set_pointer
 
 pytestmark = pytest.mark.integration
 
@@ -31,9 +37,20 @@ def test_commands_quote_brackets_and_braces():
 
 
 def test_the_quickstart_runs(tmp_path):
-    done = subprocess.run([sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, capture_output=True, text=True)
+    script, run = blocks("python")[0], tmp_path / "runs" / "first"
+    assert len(script.strip().splitlines()) <= 15
+    save_checkpoint(run, 1, export_wrapper(num_classes=len(INFO.classes)).model, {}, CONFIG, INFO, {})
+    set_pointer(run, "best", 1)
+    for number, name in enumerate(("part.jpg", "other.png")):
+        Image.fromarray(NoiseData().image(number)).save(tmp_path / name)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip(), "it prints the result"
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("<Prediction of part.jpg, 160 x 240 pixels: ") and lines[1].startswith("(160, 240) ")
+    assert [line.split()[0] for line in lines[2:4]] == ["part.jpg", "other.png"] and int(lines[4]) >= 0
+    record = json.loads((tmp_path / "part.json").read_text())
+    assert record["imagePath"] == "part.jpg" and record["shapes"], "the network predicts several classes"
+    assert Image.open(tmp_path / "overlay.png").width == 240 and (tmp_path / "shared" / "README.md").is_file()
 
 
 def test_a_model_is_one_file_and_one_yaml(tmp_path):
