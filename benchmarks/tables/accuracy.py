@@ -38,7 +38,8 @@ def first_run() -> str:
 def camvid() -> str:
     """One row per CamVid training, best first.
 
-    Scores on images of different sizes are not ranked against each other: those of the larger images come first. Links are relative to the root of the checkout.
+    Scores on images of different sizes are not ranked against each other: those of the larger images come first. Links are relative to
+    the root of the checkout.
     """
     columns = (
         "model",

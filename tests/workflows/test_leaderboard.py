@@ -282,7 +282,23 @@ def test_many_runs_are_read_without_their_checkpoints(tmp_path, monkeypatch):
     assert "... and 150 more in leaderboard.csv" in leaderboard_text(result)
 
 
+def test_values_that_no_tool_has_written_are_escaped_or_rejected(tmp_path):
+    summary = plant_run(tmp_path / "a\udcff\x1b[31m", 1.0, 1, model="x\n\x07") / "eval" / "summary.json"
+    content = json.loads(summary.read_text())
+    content["protocol"] |= {"mode": "\ud800\x1b]0;", "images": "\x1b[2J"}
+    summary.write_text(json.dumps(content))
+    plant_times(tmp_path / "1", bench_row(1, 5.0, scope="\x1b[31m", params="many"))
+    plant_times(tmp_path / "2", bench_row(1, 5.0, gmacs="many"))
+    plant_times(tmp_path / "3", bench_row(1, -1.0))
+    result = rank(tmp_path)
+    row, text = result["tables"][0]["rows"][0], leaderboard_text(result)
+    assert row["name"] == r"a\udcff\x1b[31m" and row["model"] == r"x\n\x07" and row["ms"] == 5.0
+    assert "\x1b" not in text and r"mode=\ud800\x1b]0;" in text
+    json.dumps(result, ensure_ascii=False).encode()  # as write_json does
+    assert sorted(Path(one["folder"]).name for one in result["unranked"]) == ["2", "3"]
+
+
 def test_missing_folders_are_named(tmp_path):
-    for settings, message in (({"runs": (f"{tmp_path}/x",)}, "runs: .*/x is no directory"), ({"runs": ()}, "Name a folder")):
+    for runs, message in (((f"{tmp_path}/x",), "runs: .*/x is no directory"), ((), "Name a folder")):
         with pytest.raises(ConfigError, match=message):
-            rank_runs(**settings)
+            rank_runs(runs=runs)

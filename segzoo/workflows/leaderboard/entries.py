@@ -11,7 +11,7 @@ from segzoo.checkpoints.paths import split_run_and_step
 from segzoo.checkpoints.schema import CheckpointError
 from segzoo.messages import format_override
 from segzoo.types import PlainDict, PlainMapping
-from segzoo.workflows.leaderboard.scan import FoundFolders, Unranked, printable, read_config, read_json
+from segzoo.workflows.leaderboard.scan import FoundFolders, Unranked, read_config, read_json
 
 SCORES = ("miou", "macc", "aacc", "fwiou")
 DATA = ("names", "ground_truth")  # hashes of the images and labels in a protocol
@@ -105,20 +105,22 @@ def _read_run(run: Path) -> Entry | Unranked:
     except (ValueError, OSError) as error:
         return Unranked(run, f"broken: {error}")
     if result.get("error"):
-        return Unranked(run, f"failed: {printable(result['error'])}")
+        return Unranked(run, f"failed: {result['error']}")
     if not result.get("finished", "miou" in result):
         return Unranked(run, f"unfinished: {_progress(run)}")
     try:
         summary = check_summary(read_json(run / "eval" / "summary.json"))
     except ValueError as error:
-        command = printable(format_override("ckpt", str(run)))
+        command = format_override("ckpt", str(run))
         return Unranked(run, f"no usable score: {error}. Evaluate it: python tools/eval.py {command}")
-    return _described(Entry(run / "eval", run, summary, parameters=_integer(result.get("params"))), read_config(run))
+    return _described(Entry(run / "eval", run, summary, parameters=integer(result.get("params"))), read_config(run))
 
 
 def _progress(run: Path) -> str:
+    pointer = run / "checkpoints" / "last"
     with suppress(OSError, ValueError):
-        return f"its last checkpoint is of step {int((run / 'checkpoints' / 'last').read_text()[:20])}"
+        if pointer.is_file():
+            return f"its last checkpoint is of step {int(pointer.read_text()[:20])}"
     return "it holds no result. Its process failed early, was killed or is still running"
 
 
@@ -142,17 +144,15 @@ def _read_evaluation(folder: Path, known: dict[str | None, Entry]) -> Entry | Un
         config = read_config(run)
         with suppress(ValueError):
             result = read_json(run / "result.json")
-            entry = replace(entry, parameters=_integer(result.get("params")) if isinstance(result, dict) else None)
+            entry = replace(entry, parameters=integer(result.get("params")) if isinstance(result, dict) else None)
     return _described(entry, config)
 
 
 def _described(entry: Entry, config: PlainMapping) -> Entry:
     """Add the names that a configuration gives."""
     sections = {key: config.get(key) for key in ("model", "backbone")}
-    names = {
-        key: printable(section["name"]) for key, section in sections.items() if isinstance(section, dict) and "name" in section
-    }
-    return replace(entry, seed=_integer(config.get("seed")), **names)
+    names = {key: str(section["name"]) for key, section in sections.items() if isinstance(section, dict) and "name" in section}
+    return replace(entry, seed=integer(config.get("seed")), **names)
 
 
 def _failed_job(path: Path) -> Unranked | None:
@@ -162,7 +162,7 @@ def _failed_job(path: Path) -> Unranked | None:
     except ValueError as error:
         return Unranked(path.parent, f"broken: {error}")
     error = result.get("error") if isinstance(result, dict) else None
-    return Unranked(path.parent, f"failed: {printable(error)}") if error else None
+    return Unranked(path.parent, f"failed: {error}") if error else None
 
 
 def _score(entry: Entry) -> tuple[str | None, str, float]:
@@ -173,5 +173,6 @@ def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def _integer(value: object) -> int | None:
+def integer(value: object) -> int | None:
+    """Return a value if it is an integer, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None

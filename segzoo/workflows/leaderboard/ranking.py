@@ -18,7 +18,7 @@ from segzoo.workflows.compare.evaluations import unique_names
 from segzoo.workflows.leaderboard.entries import SCORES, Entry, read_entries
 from segzoo.workflows.leaderboard.filters import Pattern, Times, Where, check_names, matches
 from segzoo.workflows.leaderboard.front import best_within, pareto_front
-from segzoo.workflows.leaderboard.scan import Unranked, find_folders, printable, read_config
+from segzoo.workflows.leaderboard.scan import Unranked, find_folders, printable_values, read_config
 from segzoo.workflows.leaderboard.times import KEYS, Timing, choose_times, read_timings
 from segzoo.workflows.leaderboard.verdicts import compare_with_best
 
@@ -74,15 +74,16 @@ def rank_runs(
         rows.sort(key=lambda row: sort_key(row, sort))  # stable: by mIoU within equal values
         tables.append(table | {"rows": rows, "notes": table["notes"] + notes})
     left_out = [one for one in unranked if _is_asked_for(one, where)] + broken
-    return {
+    result = {
         "tables": sorted(tables, key=lambda table: (-len(table["rows"]), table["data"], table["protocol_id"])),
-        "unranked": [{"folder": printable(one.folder), "reason": one.reason} for one in left_out],
-        "runs": [printable(run) for run in runs],
+        "unranked": [{"folder": str(one.folder), "reason": one.reason} for one in left_out],
+        "runs": list(runs),
         "where": {name: pattern for name, pattern in where.items() if pattern is not None},
         "times": {name: pattern for name, pattern in times.items() if pattern is not None},
         "sort": sort,
         "budget_ms": budget_ms,
     }
+    return printable_values(result)
 
 
 def _check(runs: Sequence[str], where: Where, times: Times, group_by: str | None) -> None:
@@ -130,11 +131,11 @@ def _table(
     within = None if budget_ms is None else best_within(points, budget_ms)
     summary = members[0].summary
     return {
-        "data": printable(summary["protocol"]["data"]),
-        "split": None if summary["split"] is None else printable(summary["split"]),
+        "data": summary["protocol"]["data"],
+        "split": summary["split"],
         "images": summary["protocol"].get("images"),
-        "classes": [printable(name) for name in summary["per_class"]],
-        "protocol_id": printable(summary["protocol_id"]),
+        "classes": list(summary["per_class"]),
+        "protocol_id": summary["protocol_id"],
         "protocol": summary["protocol"],
         "setup": None if chosen.setup is None else {"text": str(chosen.setup)} | chosen.setup._asdict(),
         "best_within_budget": None if within is None else timed[within]["name"],
@@ -144,7 +145,7 @@ def _table(
 
 
 def _row(entry: Entry, name: str, time: Timing | None) -> PlainDict:
-    values = {"name": printable(name), "folder": printable(entry.run), "model": entry.model, "backbone": entry.backbone}
+    values = {"name": name, "folder": str(entry.run), "model": entry.model, "backbone": entry.backbone}
     values |= {"seed": entry.seed, "interval": entry.summary["miou_interval"], "checkpoint_sha256": entry.checkpoint}
     values |= {key: entry.summary[key] for key in SCORES} | {"parameters": entry.parameters, "gmacs": None, "ms": None}
     if time is not None:

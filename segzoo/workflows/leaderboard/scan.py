@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -135,3 +135,12 @@ def read_config(folder: Path) -> PlainDict:
 def printable(text: object) -> str:
     """Escape what a terminal would obey or cannot show."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+
+
+def printable_values(value: Any) -> Any:
+    """Escape every text in plain containers, see ``printable``."""
+    if isinstance(value, dict):
+        return {printable(key): printable_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable_values(item) for item in value]
+    return printable(value) if isinstance(value, str) else value

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from segzoo.messages import format_override
 from segzoo.types import PlainDict
-from segzoo.workflows.leaderboard.entries import Entry
+from segzoo.workflows.leaderboard.entries import Entry, integer
 from segzoo.workflows.leaderboard.filters import Pattern, matches
-from segzoo.workflows.leaderboard.scan import Unranked, printable, read_json
+from segzoo.workflows.leaderboard.scan import Unranked, read_json
 
 KEYS = ("runtime", "precision", "device", "size", "batch", "scope")
 
@@ -60,7 +60,7 @@ class Timing:
 
     def to_dict(self) -> PlainDict:
         """Plain values, those of the setup among them."""
-        values = asdict(self) | {"file": printable(self.file)}
+        values = asdict(self) | {"file": str(self.file)}
         return {key: value for key, value in values.items() if key not in ("setup", "checkpoint")} | self.setup._asdict()
 
 
@@ -85,7 +85,7 @@ def read_timings(files: Iterable[Path]) -> tuple[list[Timing], list[Unranked]]:
                 _timing(row, file) for row in rows if "ms_per_image" in row and not str(row["weights"]).startswith("random")
             ]
         except (ValueError, KeyError, TypeError) as error:
-            broken.append(Unranked(file.parent, f"broken measurement: {type(error).__name__}: {printable(error)}"))
+            broken.append(Unranked(file.parent, f"broken measurement: {type(error).__name__}: {error}"))
     return timings, broken
 
 
@@ -93,13 +93,24 @@ def _timing(row: PlainDict, file: Path) -> Timing:
     height, width = row["hw"]
     machine, threads = row["machine"], row.get("threads")
     named = machine.get("gpu") if row["device"] == "cuda" else f"{machine['cpu']}, {threads} thread{'s' * (threads != 1)}"
-    texts = {key: printable(row[key]) for key in ("runtime", "precision", "device")}
-    setup = Setup(printable(named), f"{int(height)}x{int(width)}", int(row["batch"]), printable(row["scope"]))
+    setup = Setup(str(named), f"{int(height)}x{int(width)}", int(row["batch"]), str(row["scope"]))
     ms, ms_p90 = (float(row["ms_per_image"][key]) for key in ("p50", "p90"))
     if not 0 < ms < float("inf"):
         raise ValueError(f"{ms} ms per image")
-    size = {"parameters": row.get("params"), "gmacs": row.get("gmacs")}
-    return Timing(str(row["weights"]), **texts, setup=setup, ms=ms, ms_p90=ms_p90, **size, measured=_measured(file), file=file)
+    gmacs = None if row.get("gmacs") is None else float(row["gmacs"])
+    return Timing(
+        checkpoint=str(row["weights"]),
+        runtime=str(row["runtime"]),
+        precision=str(row["precision"]),
+        device=str(row["device"]),
+        setup=setup,
+        ms=ms,
+        ms_p90=ms_p90,
+        parameters=integer(row.get("params")),
+        gmacs=gmacs,
+        measured=_measured(file),
+        file=file,
+    )
 
 
 def _measured(file: Path) -> str:

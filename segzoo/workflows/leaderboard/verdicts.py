@@ -47,5 +47,5 @@ def compare_with_best(entries: Sequence[Entry], max_compared: int, group_by: str
         np.array([value for value, _ in resampled]), np.stack([drawn for _, drawn in resampled], 1), len(counts)
     )
     notes = [f"{len(counts)} images or groups are too few to resolve a difference, {MIN_IMAGES} are needed."]
-    verdicts = [BEST, *(LOWER if lower else NOT_RESOLVED for lower in is_lower[1:])]
+    verdicts: list[str | None] = [BEST, *(LOWER if lower else NOT_RESOLVED for lower in is_lower[1:])]
     return verdicts, notes if len(counts) < MIN_IMAGES else []
