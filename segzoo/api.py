@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.hub import download
@@ -75,6 +75,22 @@ def create_model(
     model = build_model(config, num_classes)
     model.origin = {"config": config, "widths": {}, "channels": conv_out_channels(model)}
     return model
+
+
+@overload
+def load(
+    path: str | Path,
+    *,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "fp32",
+    runtime: Literal["eager", "torch_compile"],
+) -> SegModel: ...
+
+
+@overload
+def load(
+    path: str | Path, *, device: DeviceName = "auto", precision: PrecisionName = "fp32", runtime: RuntimeName | None = None
+) -> Segmenter: ...
 
 
 def load(

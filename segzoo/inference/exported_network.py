@@ -44,9 +44,12 @@ class ExportedNetwork(Segmenter):
         ConfigError: the thresholds do not fit the classes.
     """
 
+    info: DatasetInfo
+
     def __init__(self, call: CallFn, metadata: PlainMapping, precision: str):
         super().__init__()
-        self.call, self.metadata, self.precision = call, metadata, precision
+        self.call, self.metadata = call, metadata
+        self.precision = precision  # type: ignore[assignment]
         self.info = DatasetInfo.from_dict(metadata["dataset"])
         self.num_classes, self.align_corners = self.info.num_classes, bool(metadata["align_corners"])
         self.outputs = {"both": ("labels", "logits")}.get(metadata["output"], (metadata["output"],))

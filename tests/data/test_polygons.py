@@ -61,7 +61,7 @@ def test_simplified_polygons_differ_only_at_outlines(tmp_path, tolerance):
         corners += sum(len(polygon.points) for polygon in polygons)
         differs = labels_of(polygons, label.shape, tmp_path) != label
         near = outlines(np.pad(label, 1, constant_values=9))[1:-1, 1:-1]  # within two pixels, also of the border
-        assert not (differs & ~binary_dilation(near, iterations=int(tolerance))).any()
+        assert not differs[~np.asarray(binary_dilation(near, iterations=int(tolerance)), bool)].any()
         assert differs.mean() <= 0.05 * tolerance
     exact = sum(len(polygon.points) for seed in range(4) for polygon in region_polygons(blobs_of(seed), INFO, 0))
     assert corners == exact if tolerance == 0 else corners < 0.6 * exact
@@ -105,7 +105,7 @@ def test_a_prediction_is_saved_as_a_draft(tmp_path):
     Image.fromarray(image).save(tmp_path / "images" / "a.png")
     from_file = Prediction(image, label, INFO, tmp_path / "images" / "a.png")
     record = json.loads(from_file.save(tmp_path / "drafts" / "a.json", "labelme", tolerance=0).read_text())
-    assert record["imagePath"] == "../images/a.png" == relative_name(from_file.path, tmp_path / "drafts" / "a.json")
+    assert record["imagePath"] == "../images/a.png" == relative_name(tmp_path / "images" / "a.png", tmp_path / "drafts" / "a.json")
     assert record["imageData"] is None and (record["imageHeight"], record["imageWidth"]) == (90, 120)
     assert (LabelMeShapes(INFO.classes, {}, 0.0)(tmp_path / "drafts" / "a.json", (90, 120)) == label).all()
     embedded = Prediction(image, label, INFO).save(tmp_path / "b.json", "labelme")

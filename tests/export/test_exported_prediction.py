@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,12 @@ def test_an_exported_file_predicts_as_the_tool_does(exported, tmp_path):
     assert len(prediction.regions) > 1 and repr(prediction).startswith("<Prediction of x.png, 160 x 240 pixels")
     together = segzoo.load(exported.result["bundle"]).predict([IMAGES[0], IMAGES[1], IMAGES[0]])
     assert (together[0].labels == prediction.labels).mean() > 0.999 and (together[2].labels == together[0].labels).mean() > 0.999
-    for settings in ({"probabilities": True}, {"threshold": {"scratch": 0.3}}, {"protocol": InferenceProtocol(flip=True)}):
+    asked: list[dict[str, Any]] = [
+        {"probabilities": True},
+        {"threshold": {"scratch": 0.3}},
+        {"protocol": InferenceProtocol(flip=True)},
+    ]
+    for settings in asked:
         with pytest.raises(ConfigError, match="returns only labels. Export it with output=both"):
             network.predict(IMAGES[0], **settings)
     with pytest.raises(ValueError, match="image: the image has 40x96 pixels, the exported file takes at least 64x64"):
@@ -59,7 +65,8 @@ def test_a_checkpoint_runs_in_another_runtime(exported, runtime):
     assert isinstance(eager, SegModel) and isinstance(network, ExportedNetwork)
     expected, found = eager.predict(IMAGES, probabilities=True), network.predict(IMAGES, probabilities=True)
     for one, other in zip(expected, found, strict=True):
-        assert (one.labels == other.labels).mean() > 0.999 and np.abs(one.probabilities - other.probabilities).max() < 1e-3
+        assert (one.labels == other.labels).mean() > 0.999 and one.probabilities is not None and other.probabilities is not None
+        assert np.abs(one.probabilities - other.probabilities).max() < 1e-3
     sliding = InferenceProtocol(crop=(96, 96))
     assert (eager.predict(IMAGES[0], protocol=sliding).labels == network.predict(IMAGES[0], protocol=sliding).labels).mean() > 0.999
     results = {}

@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_saved_network_is_loaded_again_with_its_card(checkpoint, tmp_path):
-    model = segzoo.load(checkpoint, device="cpu")
+    model = segzoo.load(checkpoint, device="cpu", runtime="eager")
     folder = model.save_pretrained(tmp_path / "new" / "parts", license="apache-2.0")
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "manifest.json", "model.safetensors"]
     again = segzoo.from_pretrained(folder, device="cpu")
@@ -70,7 +70,7 @@ def test_a_saved_network_is_loaded_again_with_its_card(checkpoint, tmp_path):
 
 
 def test_scores_belong_to_their_weights(checkpoint, tmp_path):
-    model = segzoo.load(checkpoint, device="cpu")
+    model = segzoo.load(checkpoint, device="cpu", runtime="eager")
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)
     card = (model.save_pretrained(tmp_path) / "README.md").read_text()
@@ -79,7 +79,8 @@ def test_scores_belong_to_their_weights(checkpoint, tmp_path):
 
 
 def test_networks_of_other_widths_are_saved(checkpoint, tmp_path):
-    model = segzoo.load(checkpoint, device="cpu")
+    model = segzoo.load(checkpoint, device="cpu", runtime="eager")
+    assert model.origin is not None
     name = next(iter(model.origin["channels"]))
     model.origin["channels"][name] += 8  # as if it had been pruned since
     folder = model.save_pretrained(tmp_path)
@@ -93,7 +94,7 @@ def test_a_network_without_configuration_or_classes_is_rejected(checkpoint, tmp_
         created.save_pretrained(tmp_path / "x")
     created.info = INFO
     assert segzoo.from_pretrained(created.save_pretrained(tmp_path / "x"), device="cpu").info == INFO
-    fused = segzoo.load(checkpoint, device="cpu")
+    fused = segzoo.load(checkpoint, device="cpu", runtime="eager")
     fused.fuse_for_inference_()
     with pytest.raises(ConfigError, match="or it was fused for inference"):
         fused.save_pretrained(tmp_path / "y")
@@ -127,7 +128,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_the_hub_holds_the_same_network(checkpoint, hub, tmp_path):
-    model = segzoo.load(checkpoint, device="cpu")
+    model = segzoo.load(checkpoint, device="cpu", runtime="eager")
     assert model.push_to_hub("me/parts", private=True, message="First") == "https://hub/me/parts"
     assert 'segzoo.from_pretrained("me/parts")' in (tmp_path / "hub" / "me" / "parts" / "README.md").read_text()
     again = segzoo.from_pretrained("me/parts", revision="v1", device="cpu")
@@ -145,6 +146,9 @@ def test_missing_folders_and_packages_are_named(checkpoint, monkeypatch):
         with pytest.raises(ConfigError, match="is neither a folder nor a repository <owner>/<name>"):
             segzoo.from_pretrained(wrong)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    for call in (lambda: segzoo.from_pretrained("a/b"), lambda: segzoo.load(checkpoint, device="cpu").push_to_hub("a/b")):
+    for call in (
+        lambda: segzoo.from_pretrained("a/b"),
+        lambda: segzoo.load(checkpoint, device="cpu", runtime="eager").push_to_hub("a/b"),
+    ):
         with pytest.raises(ConfigError, match=r'huggingface_hub: pip install "segzoo\[hub\]"'):
             call()

@@ -14,6 +14,7 @@ from segzoo.cli.app import Job, resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.commands import arguments_for
 from segzoo.config.cross_checks import training_errors
+from segzoo.config.from_checkpoint import load_model
 from segzoo.config.validate import validate
 from segzoo.registry import INITS, ConfigError
 from segzoo.workflows.benchmark.workload import build_workload
@@ -66,9 +67,9 @@ def pruned(full):
 
 
 def test_a_frozen_stage_does_not_change(full, pruned):
-    before, after = segzoo.load(full).backbone.c1.state_dict(), segzoo.load(pruned).backbone.c1.state_dict()
+    before, after = load_model(full).backbone.c1.state_dict(), load_model(pruned).backbone.c1.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
-    others = zip(segzoo.load(full).backbone.c2.parameters(), segzoo.load(pruned).backbone.c2.parameters(), strict=True)
+    others = zip(load_model(full).backbone.c2.parameters(), load_model(pruned).backbone.c2.parameters(), strict=True)
     assert any(one.shape != other.shape for one, other in others)
 
 

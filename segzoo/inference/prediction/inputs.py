@@ -74,12 +74,13 @@ def read_input(given: ImageInput, name: str = "image") -> np.ndarray:
         ValueError: the array or the object is no such image. The message says how to convert it.
     """
     if isinstance(given, str | os.PathLike):
-        if os.path.isdir(given):
+        path = os.fspath(given)
+        if os.path.isdir(path):
             raise ValueError(
-                f"{printable(given)} is a folder, expected an image. Pass a list of its images, such as "
-                f"sorted(pathlib.Path({os.fspath(given)!r}).glob('*.png'))"
+                f"{printable(path)} is a folder, expected an image. Pass a list of its images, such as "
+                f"sorted(pathlib.Path({path!r}).glob('*.png'))"
             )
-        return read_image(os.fspath(given))
+        return read_image(path)
     if isinstance(given, Image.Image):
         try:
             orientation = decode(given)  # type: ignore[arg-type]  # an image without a file is decoded already
