@@ -185,7 +185,10 @@ def _mean_scores(model: nn.Module, x: Tensor, protocol: InferenceProtocol, preci
     for scale in protocol.scales:
         network = ForwardPass(model, protocol, precision, size, scale)
         for mirrored, view in enumerate(views):
-            rows, values = network.windows(view) if protocol.crop else network.whole_image(view)
+            if protocol.crop:
+                rows, values = network.windows(stored(view[0]), size_of(view), view.device), 0
+            else:
+                rows, values = network.whole_image(view)
             passes.append(flipped(rows) if mirrored else rows)
             kept += values
             if kept > MAX_LOGITS * num_classes * math.prod(size):

@@ -73,7 +73,7 @@ def test_extras_are_those_that_something_uses():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = set(setup["options.extras_require"])
-    assert extras == {"export", "openvino", "dev", "peers", "annotations", "plot", "hub", "mlflow", "wandb", *EXTRAS.values()}
+    assert extras == {"export", "openvino", "dev", "peers", "annotations", "plot", "hub", "large", "mlflow", "wandb", *EXTRAS.values()}
     assert "pyyaml" in setup["options"]["install_requires"] and "nncf" in setup["options.extras_require"]["dev"]
 
 

@@ -57,7 +57,7 @@ class ForwardPass:
         Returns:
             Rows of its scores, and the number of logits kept for them.
         """
-        scaled, multiple = _scaled(size_of(x), self.scale), self.protocol.resize_multiple or self.protocol.pad_multiple
+        scaled, multiple = scaled_size(size_of(x), self.scale), self.protocol.resize_multiple or self.protocol.pad_multiple
         upsampled = visible = self.size
         image = x if scaled == size_of(x) else resize(x, scaled, align_corners=False)
         if multiple:
@@ -67,31 +67,33 @@ class ForwardPass:
         elif self.protocol.pad_multiple:
             visible = scaled
             image = F.pad(image, (0, upsampled[1] - scaled[1], 0, upsampled[0] - scaled[0]))  # 0 is the mean color
-        logits = self._logits(image, size_of(x))[0]
+        logits = self.logits(image, size_of(x))[0]
         rows = cropped(self._scores(logits, upsampled), visible[1])
         return resized(rows, visible, self.size, align_corners=False), logits.numel()
 
-    def windows(self, x: Tensor) -> tuple[Rows, int]:
-        """Prepare sliding windows over an image (1, 3, H, W).
+    def windows(self, image: Rows, unscaled: Size, device: torch.device) -> Rows:
+        """Prepare sliding windows over an image.
 
-        They run as rows are needed.
+        They run as rows of their average scores are needed. Logits of a few windows are kept at a time.
 
-        Returns:
-            Rows of their average scores, and 0, since logits of a few windows are kept at a time.
+        Args:
+            image: rows of the normalized image, read from top to bottom.
+            unscaled: its height and width.
+            device: its device.
         """
-        crop, scaled = self.protocol.crop or size_of(x), _scaled(size_of(x), self.scale)
-        image = resized(stored(x[0]), size_of(x), scaled, align_corners=False)
+        crop, scaled = self.protocol.crop or unscaled, scaled_size(unscaled, self.scale)
+        image = resized(image, unscaled, scaled, align_corners=False)
 
         def run(batch: Tensor) -> list[Rows]:
-            return [self._scores(logits, crop) for logits in self._logits(batch, size_of(x))]
+            return [self._scores(logits, crop) for logits in self.logits(batch, unscaled)]
 
-        windows = Windows(run, image, scaled, self.protocol, x.device)
-        return resized(windows, scaled, self.size, align_corners=False), 0
+        windows = Windows(run, image, scaled, self.protocol, device)
+        return resized(windows, scaled, self.size, align_corners=False)
 
-    def _logits(self, x: Tensor, unscaled: Size) -> Tensor:
+    def logits(self, x: Tensor, unscaled: Size) -> Tensor:
         """Return the logits of images or windows.
 
-        With ``average=flip_logits``, those of their mirror images are added.
+        With ``average=flip_logits``, those of their mirror images are added. Errors name ``unscaled``, the size of the unscaled image.
         """
         x = x.contiguous(memory_format=torch.channels_last)
         try:
@@ -116,7 +118,7 @@ def _too_small(error: InputTooSmall, size: Size, scale: float, protocol: Inferen
         return f"the windows protocol.crop={list(protocol.crop)} are {limit} pixels. Set at least {format_override('protocol.crop', crop)}."
     if scale >= 1:
         return str(error)
-    height, width = _scaled(size, scale)
+    height, width = scaled_size(size, scale)
     smallest = math.ceil(100 * error.minimum / min(size)) / 100
     return (
         f"the scale {scale:g} makes {height} x {width} of {size[0]} x {size[1]} pixels (H x W), {limit}. Use scales of at least "
@@ -129,5 +131,6 @@ def _next_multiple(side: int, multiple: int) -> int:
     return math.ceil((side - 1) / multiple) * multiple + 1
 
 
-def _scaled(size: Size, scale: float) -> Size:
+def scaled_size(size: Size, scale: float) -> Size:
+    """Height and width of a scaled image, at least 1 pixel each."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,0 +1,1 @@
+"""Labels of images that are too large to hold in memory."""

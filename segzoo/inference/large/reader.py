@@ -1,0 +1,137 @@
+"""Reading of images that are too large to hold.
+
+PNG, JPEG, TIFF (also BigTIFF, tiled or in strips) and JPEG 2000 files are decoded as rows are requested, so memory does not depend
+on the height of the image. Interlaced PNG and progressive JPEG are exceptions: their decoders hold the whole image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from segzoo.data.image_io import printable
+from segzoo.image_decoder import FORMATS, HINT, gray_to_rgb
+from segzoo.inference.large.jp2_file import Jp2File
+from segzoo.inference.large.vips_file import VipsFile
+from segzoo.messages import format_override
+from segzoo.types import DataError
+
+JP2_SUFFIXES = (".jp2", ".j2k", ".jpx", ".j2c", ".jpf")
+_KINDS = (  # how files begin, and their format
+    (b"\x89PNG", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),  # BigTIFF
+    (b"MM\0+", "tiff"),
+    (b"\0\0\0\x0cjP  ", "jp2"),
+    (b"\xff\x4f\xff\x51", "jp2"),  # without a container
+)
+
+
+def is_large(path: Path, megapixels: float) -> bool:
+    """Check whether an image has to be read by ``LargeImage``.
+
+    JPEG 2000 always has. A file that cannot be opened has not: the ordinary decoder says what it is.
+    """
+    from PIL import Image
+
+    if path.suffix.lower() in JP2_SUFFIXES:
+        return True
+    try:
+        with Image.open(path, formats=FORMATS) as header:
+            return header.width * header.height > megapixels * 1e6
+    except Image.DecompressionBombError:  # above Pillow's own limit of 178 megapixels
+        return True
+    except Exception:  # damaged headers raise SyntaxError, struct.error, IndexError and more
+        return False
+
+
+class LargeImage:
+    """An image whose upright rows are read from top to bottom.
+
+    Pixels are converted as by ``image_decoder.decode_rgb``.
+
+    Args:
+        path: a PNG, JPEG, TIFF or JPEG 2000 file.
+        max_megapixels: reject larger images before decoding.
+
+    Attributes:
+        size: upright height and width.
+
+    Raises:
+        ConfigError: the package that reads it is not installed.
+        DataError: the file cannot be opened, is of another format, is damaged, is too large, or holds other samples.
+    """
+
+    def __init__(self, path: Path, max_megapixels: int):
+        self.path = path
+        kind = self._kind()
+        try:
+            self._file = Jp2File(path) if kind == "jp2" else VipsFile(path, kind)
+        except OSError as error:
+            raise self._damaged(error) from error
+        height, width = self.size = self._file.size
+        if height * width > max_megapixels * 1_000_000:
+            needed = -(-height * width // 1_000_000)
+            raise DataError(
+                f"{printable(path)}: {width}x{height} pixels (W x H) exceed the limit of {max_megapixels} megapixels. If the file is what "
+                f"you expect, set {format_override('max_megapixels', needed)}."
+            )
+        if not self._file.is_supported:
+            raise DataError(
+                f"{printable(path)}: holds {self._file.samples}; expected gray, RGB, palette or CMYK of 8 or 16 bits. Convert it to 8-bit RGB."
+            )
+
+    def rows(self, first: int, end: int) -> np.ndarray:
+        """Read rows, which may not lie above those of earlier calls.
+
+        Shapes:
+            -> (end - first, W, 3) uint8
+
+        Raises:
+            DataError: the file is damaged or truncated.
+        """
+        assert 0 <= first < end <= self.size[0], f"rows {first} to {end} of {self.size[0]}"
+        try:
+            return _to_rgb(self._file.read(first, end), self._file.is_cmyk)
+        except OSError as error:
+            raise self._damaged(error) from error
+
+    def _kind(self) -> str:
+        """Recognize the format by the first bytes."""
+        try:
+            with open(self.path, "rb") as file:
+                start = file.read(12)
+        except OSError as error:
+            raise DataError(f"{printable(self.path)}: cannot be read: {error.strerror}. {HINT}") from error
+        for prefix, kind in _KINDS:
+            if start.startswith(prefix):
+                return kind
+        raise DataError(
+            f"{printable(self.path)}: begins with {start[:8]!r}; images of this size are read from PNG, JPEG, TIFF and JPEG 2000. Save it as "
+            "TIFF."
+        )
+
+    def _damaged(self, error: OSError) -> DataError:
+        reason = " ".join(str(error).split())[:200]
+        return DataError(f"{printable(self.path)}: damaged or truncated file ({reason}). {HINT}")
+
+
+def _to_rgb(samples: np.ndarray, is_cmyk: bool) -> np.ndarray:
+    """Convert samples of 8 or 16 bits to 8-bit RGB.
+
+    Of 16 bits the high byte is kept, and alpha is dropped.
+
+    Shapes:
+        (H, W, C) -> (H, W, 3) uint8
+    """
+    if samples.dtype == np.uint16:
+        samples = (samples >> 8).astype(np.uint8)
+    if is_cmyk:
+        from PIL import Image
+
+        inks = Image.frombytes("CMYK", samples.shape[1::-1], samples[..., :4].tobytes())
+        return np.array(inks.convert("RGB"))
+    return gray_to_rgb(samples[..., 0]) if samples.shape[2] < 3 else np.ascontiguousarray(samples[..., :3])
