@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 Color = Sequence[int]  # red, green and blue, 0 to 255
+Entries = tuple[tuple[str, tuple[int, ...]], ...]  # text and color of each class in a legend
 
 IGNORED = (255, 255, 255)  # color of ignored pixels
 PAPER, INK = (250, 250, 250), (20, 20, 20)
+TINTED_ROWS = 32  # blended at a time, so that their floats stay in a CPU's cache
 MAX_LETTERS = 60  # longer names are truncated in legends
 # File names of fonts with many letters, which Pillow searches in the system's folders. Its built-in font has Latin letters only.
 FONTS = (
@@ -52,9 +54,16 @@ def overlay(
     Returns:
         (H, W, 3) uint8.
     """
-    shown = np.array([k not in hidden for k in range(len(palette))] + [False]).take(label, mode="clip")
-    edges, view, opacity = shown & outlines(label), image.copy(), np.float32(alpha)
-    view[shown] = np.round((1 - opacity) * image[shown] + opacity * colorize(label[shown], palette))
+    shown = np.array([k not in hidden for k in range(len(palette))] + [False])
+    opacity = np.where(shown, np.float32(alpha), np.float32(0))
+    tints = opacity[:, None] * np.array([*palette, IGNORED], np.float32)
+    view = np.empty_like(image)
+    for first in range(0, len(image), TINTED_ROWS):
+        rows = slice(first, first + TINTED_ROWS)
+        mixed = image[rows] * (1 - opacity).take(label[rows], mode="clip")[..., None]
+        mixed += tints.take(label[rows], axis=0, mode="clip")
+        view[rows] = np.rint(mixed, out=mixed)
+    edges = outlines(label) & shown.take(label, mode="clip")
     view[edges] = colorize(label[edges], palette)
     return view
 
@@ -86,24 +95,30 @@ def with_legend(
     The classes are listed in the order of their ids. An image narrower than a class name is widened at its right.
     """
     entries = class_entries(labels, classes, palette, hidden)
-    strips = [image, legend(entries, image.shape[1], font_size(image))] if entries else [image]
-    width = max(strip.shape[1] for strip in strips)
-    return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=PAPER[0]) for s in strips])
+    if not entries:
+        return image
+    below = legend(entries, image.shape[1], font_size(image))
+    canvas = np.full((len(image) + len(below), below.shape[1], 3), PAPER[0], np.uint8)
+    canvas[: len(image), : image.shape[1]] = image
+    canvas[len(image) :] = below
+    return canvas
 
 
 def class_entries(
     labels: Iterable[np.ndarray], classes: Sequence[str], palette: Sequence[Color], hidden: Collection[int] = ()
-) -> list[tuple[str, Color]]:
+) -> Entries:
     """List the text and color of every visible class in label maps.
 
     The text is the name, or the number of the class if no font has the letters of its name.
     """
-    present = sorted({min(int(value), len(classes)) for label in labels for value in np.unique(label)} - set(hidden))
+    values = {value for label in labels for value in np.flatnonzero(np.bincount(label.ravel())).tolist()}
+    present = sorted({min(value, len(classes)) for value in values} - set(hidden))
     shown, colors = [*(name[:MAX_LETTERS] for name in classes), "ignored"], [*palette, IGNORED]
-    return [(printable(shown[k], f"class {k}"), colors[k]) for k in present]
+    return tuple((printable(shown[k], f"class {k}"), tuple(colors[k])) for k in present)
 
 
-def legend(entries: Sequence[tuple[str, Color]], width: int, size: int) -> np.ndarray:
+@lru_cache(64)
+def legend(entries: Entries, width: int, size: int) -> np.ndarray:
     """Draw color swatches and names, wrapped into rows.
 
     Args:

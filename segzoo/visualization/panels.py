@@ -86,7 +86,7 @@ def comparison_grid(
     hidden = () if info.background is None else (info.background,)
     entries = class_entries((label for pair in labels for label in pair), info.classes, info.palette, hidden)
     kinds = {int(kind) for pair in labels for kind in np.unique(error_kinds(*pair, info))}
-    entries += [(f"error: {name}", color) for number, (name, color) in enumerate(ERRORS, 1) if number in kinds]
+    entries += tuple((f"error: {name}", color) for number, (name, color) in enumerate(ERRORS, 1) if number in kinds)
     width = max(panel.shape[1] for panel in panels)
     rows = [*([_text_bar(title, width)] if title else []), *panels, *([legend(entries, width, TEXT)] if entries else [])]
     width = max(row.shape[1] for row in rows)

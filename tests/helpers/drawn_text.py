@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from PIL import ImageDraw
 
+from segzoo.visualization.drawing import legend
+
 
 def record_text(monkeypatch) -> list[str]:
     """Record every text drawn with Pillow."""
+    legend.cache_clear()
     texts, real = [], ImageDraw.ImageDraw.text
 
     def text(self, xy, text, *rest, **options):

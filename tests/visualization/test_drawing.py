@@ -76,7 +76,7 @@ def test_the_legend_lists_exactly_the_visible_classes(monkeypatch):
 
 @pytest.mark.parametrize("width", [40, 150, 400, 2000])
 def test_a_legend_wraps_and_is_as_wide_as_its_words(width):
-    entries = [(f"a class of many words {k}", (k, k, k)) for k in range(12)]
+    entries = tuple((f"a class of many words {k}", (k, k, k)) for k in range(12))
     strip = legend(entries, width, 14)
     widest = max(drawing.text_length(text, 14) for text, _ in entries)
     assert strip.shape[1] == max(width, 14 + 14 // 3 + widest + 14) and strip.dtype == np.uint8
