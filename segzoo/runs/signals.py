@@ -20,9 +20,18 @@ class StopSignal:
 
     The signals are SIGINT, SIGTERM, SIGUSR1 and SIGHUP. SIGHUP stays ignored if it is ignored already, as under ``nohup``. A second
     SIGINT interrupts immediately. Outside the main thread Python cannot handle signals, and the flag is never set.
+
+    Args:
+        response: what follows a signal, for the line that is printed.
+        loss: what a second SIGINT loses.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        response: str = "finishing this step, then saving",
+        loss: str = "the newest checkpoint is from before this step",
+    ) -> None:
+        self.response, self.loss = response, loss
         self.signal: int | None = None
         self._previous_handlers: dict[int, Any] = {}
 
@@ -63,8 +72,8 @@ class StopSignal:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal == signal.SIGINT:
-            raise KeyboardInterrupt("interrupted immediately; the newest checkpoint is from before this step")
+            raise KeyboardInterrupt(f"interrupted immediately; {self.loss}")
         if self.signal is None:
             self.signal = number
             name = signal.Signals(number).name
-            print(f"\n{name}: finishing this step, then saving. Ctrl-C again stops immediately.", file=sys.stderr, flush=True)
+            print(f"\n{name}: {self.response}. Ctrl-C again stops immediately.", file=sys.stderr, flush=True)

@@ -1,0 +1,86 @@
+"""Stages of work that overlap, each in threads of its own.
+
+Decoding, networks and encoding release Python's global lock, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
+
+T, R = TypeVar("T"), TypeVar("R")
+MAX_THREADS = 8  # per stage; more would hold more images in memory than they speed up
+
+
+def helper_threads() -> int:
+    """Number of threads that read, and of those that write."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores // 2, MAX_THREADS))
+
+
+class Stage:
+    """Threads for one kind of work, and their busy time.
+
+    Args:
+        name: the kind of work, such as ``reading``.
+        threads: number of threads.
+    """
+
+    def __init__(self, name: str, threads: int = 1):
+        self.name, self.threads, self.seconds = name, threads, 0.0
+        self._lock = Lock()
+        self._failure: BaseException | None = None
+
+    @property
+    def load(self) -> float:
+        """Busy seconds per thread. The stage with most of them limits all."""
+        return self.seconds / self.threads
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Call a function on each item in threads, keeping the order.
+
+        One item per thread is in work and one more is waiting, which limits the memory. After an exception no further call starts.
+        """
+        pending: deque[Future[R]] = deque()
+        pool = ThreadPoolExecutor(self.threads, self.name)
+        try:
+            for item in items:
+                pending.append(pool.submit(self._call, function, item))
+                if len(pending) > self.threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if isinstance(items, Iterator) and hasattr(items, "close"):
+                items.close()  # type: ignore[attr-defined]  # ends the threads of the stage before
+
+    def _call(self, function: Callable[[T], R], item: T) -> R:
+        if self._failure is not None:
+            raise self._failure
+        start = time.perf_counter()
+        try:
+            return function(item)
+        except BaseException as error:
+            self._failure = error
+            raise
+        finally:
+            with self._lock:
+                self.seconds += time.perf_counter() - start
+
+
+def slowest(stages: Iterable[Stage]) -> Stage:
+    """Return the stage that limits the others."""
+    return max(stages, key=lambda stage: stage.load)
+
+
+def shares(stages: Iterable[Stage]) -> dict[str, float]:
+    """Share of each stage in the busy time of all threads."""
+    seconds = {stage.name: stage.seconds for stage in stages}
+    total = sum(seconds.values()) or 1.0
+    return {name: round(value / total, 4) for name, value in seconds.items()}
