@@ -1,0 +1,213 @@
+"""Speed of predicting folders of images compared with peer loops.
+
+From image files to label maps on disk, with the same icnet_half of random weights on every side, so only what drives it differs:
+
+- segzoo: ``predict_images`` as tools/predict.py calls it, in eager PyTorch and in OpenVINO, without overlays.
+- plain loop: Pillow reads, the network runs, logits are upsampled, torch takes the argmax, Pillow saves.
+- smp: the loop of segmentation_models_pytorch's examples: a dataset with OpenCV and its preprocessing function, a DataLoader, argmax.
+- mmsegmentation: ``MMSegInferencer`` with the same network in its segmentor, label maps only. ``mmseg icnet_r18`` is its own ICNet.
+
+The images are CamVid's 101 validation images, and 60 of them enlarged to 1024x2048. The sides alternate, so the load of the machine affects
+all alike. Needs SEGZOO_DATA and "segzoo[peers,export,openvino]"; a side whose packages are missing is left out and named.
+The result file is written only if no option narrows the selection. About 40 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from benchmarks.harness.interleaved_timing import compare_to_peer, time_interleaved
+from benchmarks.harness.mmseg_import import import_mmseg
+from benchmarks.harness.models import NETWORKS
+from benchmarks.harness.result_files import write_result
+from segzoo.data.image_io import read_image
+from segzoo.inference.outputs.result_files import plan_results
+from segzoo.inference.predictor import predict_images
+from segzoo.inference.sources.opening import open_source
+from segzoo.runtimes.network import run_in
+from segzoo.types import DatasetInfo, Logits
+from segzoo.workflows.benchmark.workload import build_workload
+
+SIZES: dict[str, tuple[tuple[int, int] | None, int]] = {"360x480": (None, 101), "1024x2048": ((1024, 2048), 60)}
+ROUNDS, CLASSES = 4, 19
+PACKAGES = ("mmsegmentation", "mmengine", "mmcv-lite", "segmentation-models-pytorch", "openvino")
+Run = Callable[[list[Path], Path], Any]  # image files and an empty output folder -> what is reported
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that narrow the selection."""
+    parser.add_argument("--size", choices=SIZES, help="default: both")
+    parser.add_argument("--images", type=int, help="images per round; default: 101 and 60")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least 3")
+
+
+def write_images(folder: Path, hw: tuple[int, int] | None, count: int) -> list[Path]:
+    """Write or link CamVid's validation images, in their order."""
+    found = sorted((Path(os.environ.get("SEGZOO_DATA", "data")) / "camvid/val").iterdir())[:count]
+    paths = [folder / (path.name if hw is None else f"{path.stem}.png") for path in found]
+    for source, path in zip(found, paths, strict=True):
+        if hw is None:
+            path.symlink_to(source.resolve())
+        else:
+            large = cv2.resize(read_image(source), hw[::-1], interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(path), cv2.cvtColor(large, cv2.COLOR_RGB2BGR))
+    return paths
+
+
+def build_network() -> Any:
+    """Build the network of all sides, in evaluation mode."""
+    return build_workload({**NETWORKS["icnet_half"], "data": None, "init": {"ckpt": None}}, num_classes=CLASSES).model
+
+
+def segzoo_side(runtime: str, info: DatasetInfo) -> Run:
+    """Predict as tools/predict.py does."""
+    model = build_network()
+    model.info = info
+    model = run_in(model, runtime, precision="fp32", device=torch.device("cpu"))  # type: ignore[arg-type]
+
+    def run(paths: list[Path], out: Path) -> dict[str, Any]:
+        files = plan_results(info, out, overlays="none")
+        return predict_images(model, info, open_source(out, source=str(paths[0].parent)), files, device="cpu")
+
+    return run
+
+
+def logits_of(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Run the network and upsample its logits to the image."""
+    logits: Logits = model(x)
+    return F.interpolate(logits.main, x.shape[-2:], mode="bilinear", align_corners=bool(model.align_corners))
+
+
+def plain_side(info: DatasetInfo) -> Run:
+    """Predict image by image, as most scripts do."""
+    model = build_network().to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values)[:, None, None] for values in info.normalization)
+
+    @torch.no_grad()
+    def run(paths: list[Path], out: Path) -> None:
+        for path in paths:
+            image = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1).float()
+            label = logits_of(model, ((image - mean) / std)[None]).argmax(1)[0]
+            Image.fromarray(label.numpy().astype(np.uint8)).save(out / f"{path.stem}.png")
+
+    return run
+
+
+def smp_side(info: DatasetInfo) -> Run:
+    """Predict with a dataset and a DataLoader, as smp's examples do."""
+    from segmentation_models_pytorch.encoders import get_preprocessing_fn  # pyright: ignore[reportMissingImports]
+
+    model, preprocess = build_network(), get_preprocessing_fn("resnet50", pretrained="imagenet")
+
+    class Files(torch.utils.data.Dataset):
+        def __init__(self, paths: list[Path]):
+            self.paths = paths
+
+        def __len__(self) -> int:
+            return len(self.paths)
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+            image = cv2.cvtColor(cv2.imread(str(self.paths[index])), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+            return preprocess(image).transpose(2, 0, 1).astype("float32"), self.paths[index].stem
+
+    @torch.inference_mode()
+    def run(paths: list[Path], out: Path) -> None:
+        for images, names in torch.utils.data.DataLoader(Files(paths), batch_size=1, num_workers=2):
+            masks = logits_of(model, images).softmax(1).argmax(1)
+            for mask, name in zip(masks.numpy(), names, strict=True):
+                cv2.imwrite(str(out / f"{name}.png"), mask.astype(np.uint8))
+
+    return run
+
+
+def mmseg_side(info: DatasetInfo, own_network: bool) -> Run:
+    """Predict with MMSegInferencer at the size of the images.
+
+    Args:
+        info: the classes.
+        own_network: run mmsegmentation's ICNet instead of the network of the other sides.
+    """
+    mmseg = import_mmseg()
+    from mmengine.config import Config  # pyright: ignore[reportMissingImports]
+    from mmengine.infer import BaseInferencer  # pyright: ignore[reportMissingImports]
+    from mmseg.apis import MMSegInferencer  # pyright: ignore[reportMissingImports]
+
+    path = next(Path(mmseg.__file__).parent.glob(".mim/configs/icnet/icnet_r18-d8_4xb2-80k_cityscapes-832x832.py"))
+    config = Config.fromfile(str(path))
+    config.test_dataloader.dataset.pipeline = [{"type": "LoadImageFromFile"}, {"type": "PackSegInputs"}]  # keeps the size
+    inferencer = MMSegInferencer(config, device="cpu")
+    inferencer.show_progress = False
+    if not own_network:
+        model = build_network()
+        inferencer.model.encode_decode = lambda inputs, metas: logits_of(model, inputs)
+
+    def run(paths: list[Path], out: Path) -> None:
+        inputs = [str(path) for path in paths]
+        BaseInferencer.__call__(inferencer, inputs, batch_size=1, img_out_dir="", pred_out_dir=str(out))
+
+    return run
+
+
+def build_sides(info: DatasetInfo) -> dict[str, Run]:
+    """Build all sides whose packages are installed."""
+    builders: dict[str, Callable[[], Run]] = {
+        "segzoo eager": partial(segzoo_side, "eager", info),
+        "segzoo openvino": partial(segzoo_side, "openvino", info),
+        "plain loop": partial(plain_side, info),
+        "smp": partial(smp_side, info),
+        "mmseg": partial(mmseg_side, info, False),
+        "mmseg icnet_r18": partial(mmseg_side, info, True),
+    }
+    sides = {}
+    for name, build in builders.items():
+        try:
+            sides[name] = build()
+        except ImportError as error:
+            print(f"{name} is left out: {error}", flush=True)
+    return sides
+
+
+def measure(size: str, count: int, rounds: int, sides: dict[str, Run]) -> list[dict[str, Any]]:
+    """Time all sides alternately on images of one size."""
+    reports: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "images"
+        folder.mkdir()
+        paths = write_images(folder, SIZES[size][0], count)
+
+        def call(side: str) -> None:
+            with tempfile.TemporaryDirectory(dir=name) as out:
+                reports[side] = sides[side](paths, Path(out))
+                assert sum(1 for _ in Path(out).rglob("*.png")) == len(paths), f"{side} wrote other files"
+
+        taken = time_interleaved({side: partial(call, side) for side in sides}, seconds=0, min_rounds=rounds, max_rounds=rounds)
+    rows = []
+    for side in (name for name in sides if name.startswith("segzoo")):
+        shares = {key: reports[side][key] for key in ("limited_by", "time_shares")}
+        for peer in (name for name in sides if not name.startswith("segzoo")):
+            times = compare_to_peer(taken[side], taken[peer])
+            speeds = {f"{who}_images_per_second": len(paths) / (times[f"{who}_ms"] / 1000) for who in ("ours", "peer")}
+            rows.append({"size": size, "images": len(paths), "side": side, "peer": peer, **speeds, **times, **shares})
+            print({key: rows[-1][key] for key in ("size", "side", "peer", *speeds, "ratio", "low", "high")}, flush=True)
+    return rows
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure both sizes."""
+    info = DatasetInfo("camvid", tuple(f"class {k}" for k in range(CLASSES)), tuple((k, k, k) for k in range(CLASSES)))
+    sides, sizes = build_sides(info), [args.size] if args.size else list(SIZES)
+    rows = [row for size in sizes for row in measure(size, args.images or SIZES[size][1], args.rounds, sides)]
+    if args.size is None and args.images is None and args.rounds >= ROUNDS:
+        print(write_result("prediction", args.command, rows, packages=PACKAGES))
