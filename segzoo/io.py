@@ -5,6 +5,7 @@ A reader sees either the complete new file or the old one.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -125,3 +127,15 @@ def _finite(value: object) -> object:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically as UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def csv_text(rows: list[list[object]]) -> str:
+    """Format rows as CSV, in which no cell is a formula."""
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[_no_formula(cell) for cell in row] for row in rows])
+    return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    """Put an apostrophe before text that a spreadsheet would run."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell

@@ -1,6 +1,6 @@
 """Segment images: ``python tools/predict.py ckpt=runs/train/... source=images/``.
 
-Writes label maps and overlays.
+Writes label maps and overlays of images, videos and cameras, and a table of what they show.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from typing import Any
 
 from segzoo.cli.app import Job, run
 
+FAILED = 3  # exit code if an image fails by fail_if; 1 is an error
+
 
 def predict(job: Job) -> dict[str, Any]:
     """Segment every image of the source.
@@ -16,30 +18,43 @@ def predict(job: Job) -> dict[str, Any]:
     Returns:
         The number of images, the seconds and the output directory.
     """
+    from segzoo.config.checks.runtime import runtime_notes
     from segzoo.config.from_checkpoint import checkpoint_title
-    from segzoo.config.from_export import network_protocol
+    from segzoo.config.from_export import network_protocol, run_as_configured
     from segzoo.config.from_weights import load_trained
+    from segzoo.inference.outputs.result_files import plan_results
     from segzoo.inference.predictor import predict_images
+    from segzoo.inference.sources.opening import open_source
     from segzoo.io import write_json
-    from segzoo.runs.output_dir import create_output_dir
+    from segzoo.runs.output_dir import create_prediction_dir
 
-    model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-    protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
-    for note in notes:
-        print(f"note: {note}", flush=True)
-    options = job.arguments["create_output_dir"]
-    with create_output_dir(
-        "predict", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **options
-    ) as output_dir:
-        result = predict_images(model, info, output_dir.path, protocol, output_dir.resumed, **job.arguments["predict_images"])
+    loaded, info, meta = load_trained(job.config, **job.arguments["load_trained"])
+    protocol, notes = network_protocol(job.config, loaded, info, meta, **job.arguments["add_threshold"])
+    options = job.arguments["create_prediction_dir"]
+    with create_prediction_dir(checkpoint_title(meta), job.recorded, meta["sha256"], **options) as output_dir:
+        files = plan_results(info, output_dir.path, **job.arguments["plan_results"])
+        source = open_source(output_dir.path, output_dir.resumed, **job.arguments["open_source"])
+        model, device = run_as_configured(job.config, loaded)
+        for note in [*notes, *runtime_notes(job.config, device == "cuda", source.total)]:
+            print(f"note: {note}", flush=True)
+        arguments = job.arguments["predict_images"] | {"device": device}
+        result = predict_images(model, info, source, files, protocol, output_dir.resumed, **arguments)
         write_json(output_dir.path / "predict.json", result)
-    for sentence in result["skipped"]:
+    _print_result(result)
+    return result | ({"exit_code": FAILED} if result.get("failed") else {})
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    """Print what a few images show, and the summary."""
+    for sentence in [*result.get("sentences", ()), *result["skipped"]]:
         print(sentence)
     before = f" ({result['done_before']} of them before)" if result["done_before"] else ""
-    print(f"{result['images']} images{before} in {result['seconds']} s: {result['folder']}")
+    rate = f"{result['images_per_second']:.3g} images/s, limited by {result['limited_by']}"
+    print(f"{result['images']} images{before} in {result['seconds']} s ({rate}): {result['folder']}")
+    if "failed" in result:
+        print(f"{result['failed']} of {result['images']} images fail, see {result['folder']}/images.csv")
     if "submission" in result:
         print(f"to upload: {result['submission']}")
-    return result
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def run(
     """Run a tool once or for every job of a sweep.
 
     Args:
-        tool: the function of the tool. In a sweep, what it returns is written to ``result.json``.
+        tool: the function of the tool. Its result is written to ``result.json`` in a sweep; an ``exit_code`` in it ends the process.
         command: name of the file in ``conf/`` with every setting of the tool.
         summarize: writes the table of a sweep to its directory and returns it as Markdown.
         announce: returns the line that is printed before a sweep of the given jobs.
@@ -94,7 +94,9 @@ def run(
     if arguments.help:
         _print_help(tool, command, arguments)
         return
-    start = hydra.main(version_base="1.3", config_path="pkg://segzoo.conf", config_name=command)(_hydra_job(tool, command))
+    exit_codes: list[int] = []
+    job = _hydra_job(tool, command, exit_codes)
+    start = hydra.main(version_base="1.3", config_path="pkg://segzoo.conf", config_name=command)(job)
     if arguments.hydra_help or arguments.shell_completion:
         start()  # Hydra prints and runs no job
         return
@@ -129,6 +131,8 @@ def run(
     except KeyboardInterrupt as interrupt:
         print(interrupt or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    if any(exit_codes):
+        raise SystemExit(max(exit_codes))
 
 
 def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:
@@ -188,10 +192,10 @@ def _job_errors(command: str, job: DictConfig) -> list[str]:
     return validation_errors(command, resolve_config(job)[0])
 
 
-def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]:
+def _hydra_job(tool: Tool, command: str, exit_codes: list[int]) -> Callable[[DictConfig], float | None]:
     """Wrap a tool as the function that Hydra calls for each job.
 
-    The function returns the mIoU, if there is one, for sweepers that optimize it.
+    The function returns the mIoU, if there is one, for sweepers that optimize it. It appends the exit code of each job to ``exit_codes``.
     """
 
     def job(composed: DictConfig) -> float | None:
@@ -217,6 +221,7 @@ def _hydra_job(tool: Tool, command: str) -> Callable[[DictConfig], float | None]
                 for line in idle_settings(command, config):
                     print(f"note: {line}", flush=True)
             result |= tool(Job(command, config, recorded, choices, output_dir, meta_model)) or {}
+            exit_codes.append(result.get("exit_code", 0))
         except Exception as error:
             result["error"] = f"{type(error).__name__}: {error}".replace("\n", " ")
             raise

@@ -112,8 +112,15 @@ COMMANDS = {
         from_checkpoint=("model", "backbone", "data"),
     ),
     "predict": Command(
-        ("model", "backbone", "data", "init", "protocol", "post"),
-        ("segzoo.inference.predictor:predict_images", THRESHOLD, OUTPUT_DIR, LOAD_ANY),
+        ("model", "backbone", "data", "init", "protocol", "post", "runtime"),
+        (
+            "segzoo.inference.sources.opening:open_source",
+            "segzoo.inference.outputs.result_files:plan_results",
+            "segzoo.inference.predictor:predict_images",
+            "segzoo.runs.output_dir:create_prediction_dir",
+            THRESHOLD,
+            LOAD_ANY,
+        ),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
 }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_protocol
+from segzoo.config.checks.runtime import PACKAGES as RUNTIME_PACKAGES
 from segzoo.config.from_checkpoint import load_checkpoint, training_crop
 from segzoo.config.sections import section_errors
 from segzoo.messages import format_override
@@ -15,6 +16,7 @@ from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
     from segzoo.inference.exported_network import ExportedNetwork
+    from segzoo.inference.prediction.segmenter import Segmenter
     from segzoo.inference.protocol import InferenceProtocol
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo
@@ -151,3 +153,28 @@ def runtime_errors(file: Path, runtime: str | None, device: str) -> list[str]:
     own = RUNTIMES_OF_FILES[file.suffix.lower()]
     errors = [] if runtime in (None, own) else [f"runtime={runtime}: {file} runs in {own}. Omit runtime=."]
     return errors + (["device=cuda: exported files run on the CPU. Set device=cpu."] if device == "cuda" else [])
+
+
+def run_as_configured(config: PlainMapping, model: Segmenter) -> tuple[Segmenter, Literal["cpu", "cuda"]]:
+    """Prepare the network of a tool to label images of any size.
+
+    Args:
+        config: its settings ``ckpt``, ``runtime``, ``device`` and ``precision``.
+        model: the loaded network. It is changed.
+
+    Returns:
+        The network and its device.
+
+    Raises:
+        ConfigError: the runtime does not suit the network, the device or the precision.
+    """
+    from segzoo.device import pick_device
+    from segzoo.runtimes.network import run_in
+
+    runtime, device, file = config["runtime"]["name"], config["device"], find_exported_file(config["ckpt"] or "")
+    if file is not None:
+        if errors := runtime_errors(file, None if runtime == "eager" else runtime, device):
+            raise ConfigError(errors)
+        return model, "cpu"
+    chosen = pick_device("cpu" if runtime in RUNTIME_PACKAGES and device == "auto" else device)
+    return run_in(model, runtime, precision=config["precision"], device=chosen), "cuda" if chosen.type == "cuda" else "cpu"

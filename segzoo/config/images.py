@@ -50,7 +50,7 @@ def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None
         DataError: the data set is given and cannot be read.
     """
     if images is not None:
-        from segzoo.inference.image_source import find_image_files
+        from segzoo.inference.sources.image_files import find_image_files
 
         return ChosenImages(ImageFiles(find_image_files(images, setting="images")[0]), images)
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from segzoo.data.image_io import printable
 from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.metrics import Scores
-from segzoo.io import write_atomically, write_json, write_text
+from segzoo.io import csv_text, write_atomically, write_json, write_text
 from segzoo.types import PlainDict
 
 
@@ -80,15 +78,3 @@ def score_line(scores: Scores) -> str:
     """Format the mean scores in percent on one line."""
     loss = "" if scores.loss is None else f"  loss {scores.loss:.4f}"
     return f"mIoU {100 * scores.miou:.2f}  mAcc {100 * scores.macc:.2f}  aAcc {100 * scores.aacc:.2f}  fwIoU {100 * scores.fwiou:.2f}{loss}"
-
-
-def csv_text(rows: list[list[object]]) -> str:
-    """Format rows as CSV, in which no cell is a formula."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[_no_formula(cell) for cell in row] for row in rows])
-    return text.getvalue()
-
-
-def _no_formula(cell: object) -> object:
-    """Put an apostrophe before text that a spreadsheet would run."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell

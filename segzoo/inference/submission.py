@@ -21,7 +21,7 @@ from segzoo.types import DatasetInfo, PlainDict
 from segzoo.visualization.label_png import write_label_png
 from segzoo.visualization.palette import Color, voc_palette
 
-LabelFormat = Literal["index", "cityscapes", "voc"]
+LabelFormat = Literal["index", "color", "cityscapes", "voc"]
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # comp6: trained on any data; comp5: on VOC's alone
 NAMES = {"cityscapes": re.compile(r"[a-z-]+_\d{6}_\d{6}(_.*)?"), "voc": re.compile(r"\d{4}_\d{6}")}
 EXAMPLES = {"cityscapes": "berlin_000000_000019_leftImg8bit", "voc": "2008_000006"}
@@ -69,13 +69,13 @@ def make_submission(info: DatasetInfo, format: LabelFormat) -> Submission | None
 
     Args:
         info: classes of the model.
-        format: ``index``: class ids in the colors of the data set (None is returned); ``cityscapes``: labelIds in grayscale; ``voc``:
-            VOC's class ids in its colors.
+        format: ``index``: class ids in the colors of the data set, and ``color``: these colors as RGB (None is returned);
+            ``cityscapes``: labelIds in grayscale; ``voc``: VOC's class ids in its colors.
 
     Raises:
         ConfigError: the model has classes that the server does not know.
     """
-    if format == "index":
+    if format in ("index", "color"):
         return None
     known = CITYSCAPES_LABEL_IDS if format == "cityscapes" else {name: number for number, name in enumerate(VOC_CLASSES)}
     if unknown := [name for name in info.classes if name not in known]:

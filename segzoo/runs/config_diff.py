@@ -18,6 +18,8 @@ IGNORED_KEYS = (
     "device",
     "out",
     "overwrite",
+    "only",
+    "max_frames",
     "jobs_per_gpu",
     "dry_run",
     "data.cache",

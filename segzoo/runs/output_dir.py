@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
 from segzoo.registry import ConfigError
@@ -30,7 +30,7 @@ OUTPUTS = {
         *("labeled_blobs.csv", "operating_curve.csv", "per_image_counts.npy", "per_image_errors.npy", "image_names.json"),
         "report.html",
     ),
-    "predict": ("labels", "overlays", "submission.*"),
+    "predict": ("labels", "overlays", "confidence", "polygons", "images.csv", "polygons.json", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "report.html"),
     "leaderboard": ("leaderboard.csv", "report.html"),
@@ -41,6 +41,7 @@ OUTPUTS = {
     ),
 }
 REPLACE = "Set another out, or replace them with overwrite=true."
+CONTINUE = "Set another out, replace them with overwrite=true, or label only images without results: only=new."
 
 
 class OutputDir(NamedTuple):
@@ -57,6 +58,7 @@ def create_output_dir(
     config: PlainDict,
     root: Path = Path("runs"),
     checkpoint_sha256: str | None = None,
+    keep: bool = False,
     *,
     out: str | None = None,
     overwrite: bool = False,
@@ -73,6 +75,7 @@ def create_output_dir(
     Args:
         tool, title, config, root: as in ``open_run``.
         checkpoint_sha256: checksum of the model file, which a resumed prediction must share.
+        keep: resume a finished prediction like an interrupted one.
         out: the directory; None creates ``root/tool/title/<time>``.
         overwrite: replace the results of the same tool in ``out``.
 
@@ -84,7 +87,7 @@ def create_output_dir(
     lock = create_and_lock(path)
     try:
         config = to_plain_containers(config)
-        resumed = _claim(path, tool, config, checkpoint_sha256, overwrite)
+        resumed = _claim(path, tool, config, checkpoint_sha256, overwrite, keep)
         write_metadata(path, config, checkpoint_sha256=checkpoint_sha256)
         print(f"output directory{', resumed' if resumed else ''}: {path}", flush=True)
         yield OutputDir(path, resumed)
@@ -96,21 +99,63 @@ def create_output_dir(
         lock.close()
 
 
+@contextmanager
+def create_prediction_dir(
+    title: str,
+    config: PlainDict,
+    checkpoint_sha256: str | None = None,
+    *,
+    out: str | None = None,
+    overwrite: bool = False,
+    only: Literal["all", "new"] = "all",
+) -> Iterator[OutputDir]:
+    """Create or take over the output directory of ``tools/predict.py``.
+
+    Args:
+        title, config, checkpoint_sha256, out, overwrite: as in ``create_output_dir``.
+        only: ``new`` keeps the results in ``out``, also those of a finished prediction, and labels the images that have none.
+
+    Raises:
+        ConfigError: as ``create_output_dir``, or ``only=new`` contradicts the other settings.
+    """
+    if errors := only_new_errors(only, out, overwrite):
+        raise ConfigError(errors)
+    with create_output_dir(
+        "predict", title, config, checkpoint_sha256=checkpoint_sha256, keep=only == "new", out=out, overwrite=overwrite
+    ) as output_dir:
+        yield output_dir
+
+
+def only_new_errors(only: object, out: str | None, overwrite: object) -> list[str]:
+    """List contradictions of ``only=new``."""
+    if only != "new":
+        return []
+    if out is None:
+        return ["only=new: set out to the directory that holds the results so far."]
+    return ["only=new keeps the results, and overwrite=true replaces them. Omit one of them."] if overwrite is True else []
+
+
 def check_output_dir(path: Path, tool: str, overwrite: bool) -> None:
-    """Raise ConfigError if a directory is occupied or cannot be created."""
+    """Raise ConfigError if a directory is occupied or cannot be created.
+
+    Args:
+        path: the directory.
+        tool: the tool that wants it.
+        overwrite: finished results of the same tool are no obstacle.
+    """
     finished = (path / RESULT_FILES[tool]).is_file()
     if (other := occupant(path)) and not (overwrite and finished):
-        raise ConfigError(f"out={path} already holds {other}. {REPLACE if finished else 'Set another out.'}")
+        raise ConfigError(f"out={path} already holds {other}. {_words(tool) if finished else 'Set another out.'}")
     check_writable(path)
 
 
-def _claim(path: Path, tool: str, config: PlainDict, checkpoint_sha256: str | None, overwrite: bool) -> bool:
+def _claim(path: Path, tool: str, config: PlainDict, checkpoint_sha256: str | None, overwrite: bool, keep: bool) -> bool:
     """Remove what a former process of this tool left in a directory.
 
     Returns:
-        True if it is kept because this process resumes an interrupted prediction.
+        True if it is kept because this process resumes the prediction there.
     """
-    check_output_dir(path, tool, overwrite)
+    check_output_dir(path, tool, overwrite or keep)
     remove_stale_temp_files(path)
     outputs = [file for pattern in OUTPUTS[tool] for file in path.glob(pattern)]
     if tool == "predict" and outputs:
@@ -118,12 +163,18 @@ def _claim(path: Path, tool: str, config: PlainDict, checkpoint_sha256: str | No
             raise ConfigError(f"out={path} holds {outputs[0].name}/ of something else than tools/predict.py. Set another out.")
         if not overwrite:
             if differences := _differences(path, config, checkpoint_sha256):
-                raise ConfigError(f"out={path} holds an interrupted prediction with other settings ({differences}). {REPLACE}")
+                state = "a" if (path / RESULT_FILES[tool]).is_file() else "an interrupted"
+                raise ConfigError(f"out={path} holds {state} prediction with other settings ({differences}). {REPLACE}")
+            (path / RESULT_FILES[tool]).unlink(missing_ok=True)  # the directory is not finished until this process is
             return True
     if (path / "config.yaml").is_file():
         for file in (path / RESULT_FILES[tool], *outputs):
             shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
     return False
+
+
+def _words(tool: str) -> str:
+    return CONTINUE if tool == "predict" else REPLACE
 
 
 def _differences(path: Path, config: PlainDict, checkpoint_sha256: str | None) -> str:

@@ -394,11 +394,12 @@ def test_devices(monkeypatch):
 
 
 def test_every_setting_has_a_type_the_registry_can_check():
+    from segzoo.inference.outputs.result_files import plan_results
     from segzoo.inference.predictor import predict_images
     from segzoo.runs.open_run import open_run
     from segzoo.training.components import TrainingSettings
 
     assert Range(1, 65536) in settings_of(TrainingSettings)["batch_size"].type.__metadata__
-    names = {each.__name__: set(settings_of(each)) for each in (TrainingSettings, evaluate, predict_images, open_run)}
+    names = {each.__name__: set(settings_of(each)) for each in (TrainingSettings, evaluate, predict_images, plan_results, open_run)}
     assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["TrainingSettings"]
-    assert {"source", "alpha"} < names["predict_images"] and {"device", "precision"} == names["evaluate"] & names["predict_images"]
+    assert {"format", "alpha"} < names["plan_results"] and {"device", "precision"} == names["evaluate"] & names["predict_images"]

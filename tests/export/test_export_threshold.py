@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from predictions import predict_source
 from toy_training import INFO, Toy, ToyData
 
 from segzoo.config.build import build_protocol
@@ -20,7 +21,6 @@ from segzoo.evaluation.scores.build import build_scores
 from segzoo.export.exporter import LabeledImages, export_model
 from segzoo.export.formats import ExportModel
 from segzoo.inference.exported_network import ExportedNetwork, open_exported
-from segzoo.inference.predictor import predict_images
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.threshold import Threshold, add_threshold, make_threshold
 from segzoo.registry import ConfigError
@@ -164,7 +164,7 @@ def test_a_bundle_labels_as_predict_does(model, bundled, tmp_path):
         assert process.returncode == 0, process.stderr
     network = open_exported(folder / "bundle.zip")
     for name, each, protocol in (("p", model, WITH_THRESHOLD), ("x", network, WITH_THRESHOLD), ("plain", model, SINGLE_PASS)):
-        predict_images(each, INFO, tmp_path / name, protocol, source=str(tmp_path / "in"), device="cpu", overlays="none")
+        predict_source(each, INFO, tmp_path / name, tmp_path / "in", protocol, overlays="none")
     for index in range(len(DATA)):
         own, predicted, exported, plain = (
             np.array(Image.open(tmp_path / place / f"{index}.png")) for place in ("out", "p/labels", "x/labels", "plain/labels")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from predictions import predict_source
 from small_exports import NoiseData, export_wrapper
 
 from segzoo.checkpoints.exported_files import find_exported_file
@@ -17,7 +18,6 @@ from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.config.from_export import load_network
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.exported_network import ExportedNetwork, open_exported, to_input_format
-from segzoo.inference.predictor import predict_images
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError
@@ -122,7 +122,7 @@ def test_labels_are_predicted_without_logits(tmp_path):
 
     image = NoiseData().image(0)
     Image.fromarray(image).save(tmp_path / "x.png")
-    predict_images(network, NoiseData.info, tmp_path / "out", source=str(tmp_path / "x.png"), device="cpu")
+    predict_source(network, NoiseData.info, tmp_path / "out", tmp_path / "x.png")
     model.info = NoiseData.info
     assert (np.asarray(Image.open(tmp_path / "out" / "labels" / "x.png")) == model.predict(image).labels).mean() > 0.999
 

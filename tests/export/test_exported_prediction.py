@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from predictions import predict_source
 from small_exports import NoiseData
 
 import segzoo
 from segzoo.inference.exported_network import ExportedNetwork
-from segzoo.inference.predictor import predict_images
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError
@@ -26,7 +26,7 @@ def test_an_exported_file_predicts_as_the_tool_does(exported, tmp_path):
     network = segzoo.load(exported.folder)
     assert isinstance(network, ExportedNetwork)
     Image.fromarray(IMAGES[0]).save(tmp_path / "x.png")
-    predict_images(network, network.info, tmp_path / "out", source=str(tmp_path / "x.png"), device="cpu", overlays="none")
+    predict_source(network, network.info, tmp_path / "out", tmp_path / "x.png", overlays="none")
     prediction = network.predict(tmp_path / "x.png")
     assert (prediction.labels == np.array(Image.open(tmp_path / "out" / "labels" / "x.png"))).all()
     assert len(prediction.regions) > 1 and repr(prediction).startswith("<Prediction of x.png, 160 x 240 pixels")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import predict_source
 from small_models import build, randomized
 
 from segzoo.data.image_io import read_image
 from segzoo.data.inspection.blobs import find_blobs
 from segzoo.inference.prediction.inputs import batches
 from segzoo.inference.prediction.result import Prediction
-from segzoo.inference.predictor import predict_images
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.threshold import add_threshold
 from segzoo.registry import ConfigError
@@ -66,7 +66,7 @@ def files(tmp_path_factory):
 )
 def test_labels_are_those_of_the_prediction_tool(model, files, tmp_path, protocol, threshold):
     with_threshold = add_threshold(protocol, INFO, threshold=threshold)
-    predict_images(model, INFO, tmp_path, with_threshold, source=str(files[0].parent), device="cpu", overlays="none")
+    predict_source(model, INFO, tmp_path, files[0].parent, with_threshold, overlays="none")
     written = [np.array(Image.open(tmp_path / "labels" / f"{path.stem}.png")) for path in files]
     assert sum(len(np.unique(label)) > 1 for label in written) > 1, "several classes are predicted"
     single = [model.predict(path, protocol=protocol, threshold=threshold) for path in files]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import predict_source
 from toy_training import INFO, Toy, ToyData
 
 from segzoo.device import Precision
-from segzoo.inference.image_source import find_images
-from segzoo.inference.predictor import predict_images, write_labels
+from segzoo.inference.outputs.result_files import write_labels
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.segment import segment_image
+from segzoo.inference.sources.image_files import find_images
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
@@ -42,8 +45,7 @@ def model():
 
 
 def run(model, out, source, **options):
-    settings: dict[str, Any] = {"device": "cpu"} | options
-    return predict_images(model, INFO, out, source=str(source), **settings)
+    return predict_source(model, INFO, out, source, **options)
 
 
 def expected_label(model, image):
@@ -69,6 +71,51 @@ def test_every_image_gets_a_label_map_and_an_overlay(model, tmp_path, drive):
         assert (blended[:height, :width] == overlay(DATA[index].image, label, INFO.palette)).all()
 
 
+def test_images_of_one_size_go_through_the_network_together(tmp_path):
+    sizes = []
+
+    class Counting(Toy):
+        def forward(self, x):
+            sizes.append(tuple(x.shape))
+            return super().forward(x)
+
+    torch.manual_seed(2)
+    network, folder = Counting(), tmp_path / "images"
+    folder.mkdir()
+    same = ToyData(6)
+    images = [*(same.image(i) for i in range(5)), DATA.image(1), DATA.image(2), same.image(5)]
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    (folder / "2b.png").write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 9 images"):
+        run(network, tmp_path / "out", folder, batch=2, overlays="none")
+    assert [shape[0] for shape in sizes] == [2, 1, 2, 1, 1, 1]
+    for number, image in enumerate(images):
+        assert (np.array(Image.open(tmp_path / f"out/labels/{number}.png")) == expected_label(network, image)).all()
+
+
+def test_the_share_of_each_stage_is_reported(model, tmp_path, drive):
+    done = run(model, tmp_path / "out", drive)
+    assert sum(done["time_shares"].values()) == pytest.approx(1, abs=0.001) and done["images_per_second"] > 0
+    assert list(done["time_shares"]) == ["reading", "network", "writing"] and done["limited_by"] in done["time_shares"]
+
+
+def test_a_signal_ends_the_prediction_and_keeps_what_is_finished(tmp_path, drive):
+    class Signaling(Toy):
+        def forward(self, x):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(x)
+
+    for number in range(40):
+        shutil.copy(drive / "a/one.png", drive / f"{number:02d}.png")
+    with pytest.raises(SystemExit) as stopped:
+        run(Signaling(), tmp_path / "out", drive)
+    labels = list((tmp_path / "out/labels").rglob("*.png"))
+    assert stopped.value.code == 143 and 1 <= len(labels) < 40
+    done = run(Toy(), tmp_path / "out", drive, resumed=True)
+    assert (done["images"], done["done_before"]) == (44, len(labels))
+
+
 def test_a_second_run_skips_the_output_of_the_first(model, drive):
     assert run(model, drive / "out", drive)["images"] == run(model, drive / "out", drive)["images"] == 4
 
@@ -82,7 +129,7 @@ def test_a_resumed_prediction_labels_only_what_is_missing(model, tmp_path, drive
     (out / "labels/b/two.bmp.png").write_bytes(b"")  # cut off by a power failure
     kept = out / "labels/b/two.PNG.png"
     kept.write_bytes(b"kept")
-    done = predict_images(model, INFO, out, SINGLE_PASS, True, source=str(drive), device="cpu")
+    done = run(model, out, drive, resumed=True)
     assert (done["images"], done["done_before"]) == (4, 1) and kept.read_bytes() == b"kept"
     kept.write_bytes(whole[kept])
     assert {path: path.read_bytes() for path in out.rglob("*.png")} == whole
@@ -90,7 +137,7 @@ def test_a_resumed_prediction_labels_only_what_is_missing(model, tmp_path, drive
 
 def test_sources(drive, tmp_path):
     def names(source):
-        return [name for _, name in find_images(str(source), tmp_path / "out").images]
+        return [item.name for item in find_images(str(source), tmp_path / "out").items]
 
     assert names(drive / "b/one.png") == ["one"]
     assert names(drive / "*" / "one.png") == ["a/one", "b/one"]

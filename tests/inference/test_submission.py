@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from predictions import predict_source
 from toy_training import Toy, ToyData
 
-from segzoo.inference.predictor import predict_images
 from segzoo.inference.submission import make_submission
 from segzoo.registry import ConfigError
 from segzoo.types import DatasetInfo
@@ -56,7 +56,7 @@ def test_voc_takes_palette_images_in_its_folders(tmp_path):
 def test_classes_that_a_server_does_not_know_are_named():
     with pytest.raises(ConfigError, match="format=voc: the class 'aeroplan' is not known. Did you mean 'aeroplane'"):
         make_submission(info("background", "aeroplan"), "voc")
-    assert make_submission(info("any", "thing"), "index") is None
+    assert make_submission(info("any", "thing"), "index") is make_submission(info("any", "thing"), "color") is None
 
 
 def test_a_prediction_packs_its_archive(tmp_path):
@@ -66,9 +66,7 @@ def test_a_prediction_packs_its_archive(tmp_path):
         save.parent.mkdir(exist_ok=True)
         Image.fromarray(data[number].image).save(save)
     classes = ("road", "sky", "car", "person", "rider")[: data.info.num_classes]
-    result = predict_images(
-        Toy(), info(*classes), tmp_path / "out", source=str(tmp_path / "images"), device="cpu", format="cityscapes"
-    )
+    result = predict_source(Toy(), info(*classes), tmp_path / "out", tmp_path / "images", format="cityscapes")
     with zipfile.ZipFile(result["submission"]) as archive:
         assert len(archive.namelist()) == 2
     values = {int(value) for path in (tmp_path / "out/labels").iterdir() for value in np.unique(np.array(Image.open(path)))}

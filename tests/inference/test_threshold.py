@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from predictions import predict_source
 from toy_training import INFO, Toy, ToyData
 
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.evaluation.scores.blobs import THRESHOLDS
 from segzoo.evaluation.scores.build import build_scores
-from segzoo.inference.predictor import predict_images
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.threshold import add_threshold, make_threshold
 from segzoo.registry import ConfigError
@@ -108,7 +108,7 @@ def test_prediction_and_evaluation_agree(model, tmp_path):
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.fromarray(DATA[index].image).save(tmp_path / "in" / f"{index}.png")
     protocol = add_threshold(SINGLE_PASS, INFO, threshold={"tree": 0.36, "road": 0.34})
-    predict_images(model, INFO, tmp_path / "out", protocol, source=str(tmp_path / "in"), device="cpu", overlays="none")
+    predict_source(model, INFO, tmp_path / "out", tmp_path / "in", protocol, overlays="none")
     counts = np.zeros((3, 3), np.int64)
     for index in range(5):
         pred, label = np.array(Image.open(tmp_path / "out/labels" / f"{index}.png")), DATA[index].label

@@ -12,7 +12,7 @@ import yaml
 from segzoo.registry import ConfigError
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.open_run import open_run
-from segzoo.runs.output_dir import create_output_dir
+from segzoo.runs.output_dir import create_output_dir, create_prediction_dir
 from segzoo.runs.run_dir import RESULT_FILES
 
 CONFIG = {"ckpt": "runs/first", "source": "images", "flip": False, "device": "auto", "out": None, "overwrite": False}
@@ -67,6 +67,32 @@ def test_an_interrupted_prediction_is_resumed_with_equal_settings_only(tmp_path)
             pass
     with create("predict", out, CONFIG | {"flip": True}, overwrite=True) as output:
         assert not output.resumed and not (out / "labels").exists() and not (out / "overlays").exists()
+
+
+def test_only_new_keeps_a_finished_prediction(tmp_path):
+    def new(out, config=CONFIG, only="new", **settings):
+        return create_prediction_dir("toy", config | {"only": only}, "abc", out=out, only=only, **settings)
+
+    out = tmp_path / "out"
+    with new(str(out)) as output:
+        assert not output.resumed
+        (out / "labels").mkdir()
+        (out / "labels/a.png").write_text("label")
+        (out / "predict.json").write_text("{}")
+    with pytest.raises(ConfigError, match="or label only images without results: only=new"), new(str(out), only="all"):
+        pass
+    with new(str(out)) as output:
+        assert output.resumed and (out / "labels/a.png").is_file() and not (out / "predict.json").exists()
+    with new(str(out), only="all") as output:
+        assert output.resumed, "which was interrupted"
+        (out / "predict.json").write_text("{}")
+    with pytest.raises(ConfigError, match="a prediction with other settings .*flip"), new(str(out), CONFIG | {"flip": True}):
+        pass
+    assert (out / "predict.json").is_file()
+    with pytest.raises(ConfigError, match="only=new: set out"), new(None):
+        pass
+    with pytest.raises(ConfigError, match="only=new keeps the results, and overwrite=true"), new(str(out), overwrite=True):
+        pass
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

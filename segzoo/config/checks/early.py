@@ -17,6 +17,7 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.config.checks.comparison import comparison_errors
 from segzoo.config.checks.conversion import conversion_errors
 from segzoo.config.checks.output import output_errors
+from segzoo.config.checks.prediction import prediction_errors
 from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
@@ -222,10 +223,11 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
             resolve_weight_file(ckpt)
         except CheckpointError as error:
             errors.append(f"{key}={ckpt}: {error}")
-    for key in ("source", "images"):
-        source = _text(config, key)
-        if source is not None and not os.path.exists(source) and not any(glob.iglob(source, recursive=True)):
-            errors.append(f"{key}={source} is not a file or folder and matches no image {here}.")
+    images = _text(config, "images")
+    if images is not None and not os.path.exists(images) and not any(glob.iglob(images, recursive=True)):
+        errors.append(f"images={images} is not a file or folder and matches no image {here}.")
+    if command == "predict":
+        errors += prediction_errors(config)
     distill = config.get("distill")
     needs_teacher = isinstance(distill, Mapping) and distill.get("name") == "teacher" and distill.get("ckpt") is None
     if needs_teacher and config.get("ckpt") is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import SECTIONS
+from segzoo.inference.sources.kinds import VIDEO_KINDS, source_kind
 from segzoo.registry import Setting
 from segzoo.types import PlainMapping
 
@@ -98,8 +100,11 @@ RULES = (
     ),
     Rule("", (), ("precision",), _nothing_to_score, SCORED),
     Rule("protocol", (), PROTOCOL, _nothing_to_score, SCORED),
-    Rule("", (), ("alpha",), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
     Rule("", (), ("group_by",), lambda c: c[""].get("max_compared") == 0, "no runs are compared. Set max_compared=<rows>"),
+    Rule("", (), ("alpha", "hide"), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
+    Rule("runtime", (), ("channels_last", "calibration_images"), lambda c: "source" in c[""], "it is a setting of tools/bench.py"),
+    Rule("", (), ("every", "max_frames"), lambda c: source_kind(c[""]["source"]) not in VIDEO_KINDS, "the source is no video"),
+    Rule("", (), ("recursive",), lambda c: not os.path.isdir(str(c[""]["source"])), "the source is no folder"),
 )  # fmt: skip
 
 

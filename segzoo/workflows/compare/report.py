@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from segzoo.evaluation.report import csv_text
-from segzoo.io import write_json, write_text
+from segzoo.io import csv_text, write_json, write_text
 from segzoo.reporting.text_table import Column, text_table
 from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.compare.comparison import NOT_RESOLVED

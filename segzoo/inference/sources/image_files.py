@@ -6,38 +6,28 @@ import glob
 import os
 from collections import Counter
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable
+from segzoo.data.image_io import printable, read_image
 from segzoo.image_decoder import SUFFIXES
+from segzoo.inference.sources._base import Item, Source
 from segzoo.registry import ConfigError
 
-
-class ImageSource(NamedTuple):
-    """Images of a source.
-
-    Attributes:
-        images: path and unique output name of each image, sorted.
-        skipped: sentences about files that were left out.
-    """
-
-    images: list[tuple[Path, str]]
-    skipped: list[str]
+RESULT_FOLDERS = ("labels", "overlays", "confidence", "polygons")  # of an output directory
 
 
-def find_images(source: str, out: Path, resumed: bool = False) -> ImageSource:
+def find_images(source: str, out: Path, resumed: bool = False, recursive: bool = True) -> Source:
     """Find a source's images, sorted, with a unique output name each.
 
-    Folders are searched recursively, through links but not in a loop. Hidden files and folders are left out.
+    Folders are searched through links but not in a loop. Hidden files and folders are left out.
 
     Args:
         source: an image, a folder or a glob pattern such as ``"drive/**/*.jpg"``. The part of a pattern that exists is taken literally.
-        out: the output directory. ``out/labels`` and ``out/overlays`` are skipped, so a second run does not pick up the output of the
-            first.
+        out: the output directory. The folders of its results are skipped, so a second run does not pick up the output of the first.
         resumed: ``out`` holds results of the same prediction, which may be overwritten.
+        recursive: also search the folders in a folder.
 
     Returns:
         The images and notes about skipped files. Names keep the folders below the source (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and
@@ -48,21 +38,42 @@ def find_images(source: str, out: Path, resumed: bool = False) -> ImageSource:
     """
     root = Path(source)
     if root.is_file():
-        return ImageSource([(root, root.stem)], [])
-    paths, skipped = find_image_files(source, out)
+        return _source([(root, root.stem)], [])
+    paths, skipped = find_image_files(source, out, recursive)
     if not root.is_dir():
         root = Path(os.path.commonpath([path.parent for path in paths]))
     names = _unique_names([path.relative_to(root) for path in paths])
     if not resumed:
         _check_overwriting(root, out, names)
-    return ImageSource(list(zip(paths, names, strict=True)), skipped)
+    return _source(list(zip(paths, names, strict=True)), skipped)
 
 
-def find_image_files(source: str, out: Path | None = None, *, setting: str = "source") -> tuple[list[Path], list[str]]:
+def listed_images(paths: list[Path], out: Path, resumed: bool = False) -> Source:
+    """Take the images of a list in its order.
+
+    Each has a unique output name, which keeps the folders below the deepest folder that has all of them. The other arguments are those of ``find_images``.
+    """
+    absolute = [Path(os.path.abspath(path)) for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in absolute]))
+    images = dict(zip(absolute, paths, strict=True))  # a path may be written in several ways
+    names = _unique_names([path.relative_to(root) for path in images])
+    if not resumed:
+        _check_overwriting(root, out, names)
+    return _source(list(zip(images.values(), names, strict=True)), [])
+
+
+def _source(images: list[tuple[Path, str]], skipped: list[str]) -> Source:
+    items = [Item(name, printable(path), partial(read_image, path), path) for path, name in images]
+    return Source(items, len(items), skipped)
+
+
+def find_image_files(
+    source: str, out: Path | None = None, recursive: bool = True, *, setting: str = "source"
+) -> tuple[list[Path], list[str]]:
     """Find a source's images like ``find_images``, without names.
 
     Args:
-        source, out: as in ``find_images``. Without ``out``, nothing is skipped for its folder.
+        source, out, recursive: as in ``find_images``. Without ``out``, nothing is skipped for its folder.
         setting: the setting that has the source, for messages.
 
     Returns:
@@ -75,7 +86,7 @@ def find_image_files(source: str, out: Path | None = None, *, setting: str = "so
     if root.is_file():
         return [root], []
     is_folder = root.is_dir()
-    files = [root / relative for relative in list_files(root)] if is_folder else _glob(source)
+    files = _folder_files(root, recursive) if is_folder else _glob(source)
     paths, skipped = _select_images(files, out)
     if not paths:
         problem = "contains no image" if is_folder else "is not a file or folder and matches no image"
@@ -83,6 +94,13 @@ def find_image_files(source: str, out: Path | None = None, *, setting: str = "so
         expected = f"expected files ending in {' '.join(SUFFIXES)}.{bracket}"
         raise ConfigError(f"{setting}={source} {problem}; {expected} {' '.join(skipped)}".rstrip())
     return paths, skipped
+
+
+def _folder_files(folder: Path, recursive: bool) -> list[Path]:
+    """List the files of a folder that are not hidden."""
+    if recursive:
+        return [folder / relative for relative in list_files(folder)]
+    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
 
 
 def _glob(pattern: str) -> list[Path]:
@@ -113,19 +131,20 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 def _select_images(files: list[Path], out: Path | None) -> tuple[list[Path], list[str]]:
     """Separate the images from results of predictions and other files."""
     output_dir, resolve = out and out.resolve(), lru_cache(None)(Path.resolve)
-    results = {output_dir / "labels", output_dir / "overlays"} if output_dir else set()
-    images, num_results, endings = [], 0, Counter()
+    results = {output_dir / name: name for name in RESULT_FOLDERS} if output_dir else {}
+    images, in_results, endings = [], Counter(), Counter()
     for path in files:
         folder = resolve(path.parent)
-        if results & {folder, *folder.parents}:
-            num_results += 1
+        if found := results.keys() & {folder, *folder.parents}:
+            in_results[results[found.pop()]] += 1
         elif path.suffix.lower() in SUFFIXES:
             images.append(path)
         elif folder != output_dir:  # which holds the configuration
             endings[path.suffix or "none"] += 1
     skipped = []
-    if num_results:
-        skipped.append(f"{num_results} files in {out}/labels and {out}/overlays were left out: results are written there.")
+    if in_results:
+        folders = " and ".join(f"{out}/{name}" for name in sorted(in_results))
+        skipped.append(f"{in_results.total()} files in {folders} were left out: results are written there.")
     if endings:
         by_count = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:8]
         listed = ", ".join(f"{count} {printable(ending)}" for ending, count in by_count)

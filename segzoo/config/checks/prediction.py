@@ -1,0 +1,82 @@
+"""Checks of a prediction's settings that import no torch."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+
+from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.checkpoints.paths import resolve_weight_file
+from segzoo.checkpoints.schema import CheckpointError
+from segzoo.checkpoints.stored_classes import stored_classes
+from segzoo.config.checks.runtime import runtime_errors
+from segzoo.data.dataset_info import unknown_class_error
+from segzoo.inference.outputs.rules import rule_errors
+from segzoo.inference.sources.kinds import STANDARD_INPUT, VIDEO_KINDS, source_kind
+from segzoo.inference.sources.path_lists import read_path_list
+from segzoo.registry import ConfigError
+from segzoo.runs.output_dir import only_new_errors
+from segzoo.types import PlainMapping
+
+
+def prediction_errors(config: PlainMapping) -> list[str]:
+    """List contradictions between the source, the results and the classes."""
+    errors = only_new_errors(config.get("only"), config.get("out"), config.get("overwrite"))
+    source = config.get("source")
+    if isinstance(source, str | int):
+        errors += source_errors(source) + _format_errors(config, source_kind(source))
+    return errors + runtime_errors(config) + _class_errors(config)
+
+
+def source_errors(source: str | int) -> list[str]:
+    """List the errors of a source. Cameras and streams are opened later."""
+    kind, here = source_kind(source), f"(relative to {os.path.basename(os.getcwd())}/)"
+    if kind == "images" and not os.path.exists(str(source)) and not any(glob.iglob(str(source), recursive=True)):
+        return [f"source={source} is not a file or folder and matches no image {here}."]
+    if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
+        return [
+            "source=- reads paths from standard input, which is the keyboard. Pipe them: find images -name '*.png' | python "
+            "tools/predict.py source=- ..."
+        ]
+    if kind == "list" and source != STANDARD_INPUT:
+        try:
+            read_path_list(str(source))
+        except ConfigError as error:
+            return error.errors
+    return []
+
+
+def _format_errors(config: PlainMapping, kind: str) -> list[str]:
+    errors, is_video = [], kind in VIDEO_KINDS
+    if config.get("overlays") == "video" and not is_video:
+        errors.append(
+            "overlays=video is for a video, a camera or a stream, and source= has images. Set overlays=png or overlays=jpg."
+        )
+    if config.get("format") in ("cityscapes", "voc") and is_video:
+        errors.append(f"format={config['format']} packs images for a test server, and source= is a {kind}. Set format=index.")
+    if config.get("polygons") == "coco" and is_video:
+        errors.append(f"polygons=coco names image files, and source= is a {kind}. Set polygons=labelme, which embeds the frames.")
+    if config.get("polygons") == "coco" and config.get("format") not in (None, "index"):
+        errors.append(f"polygons=coco is made from label maps of class ids, not format={config['format']}. Set format=index.")
+    return errors
+
+
+def _class_errors(config: PlainMapping) -> list[str]:
+    """List unknown classes in settings, if the checkpoint names its own."""
+    ckpt, fail_if = config.get("ckpt"), config.get("fail_if")
+    rules = fail_if if isinstance(fail_if, Mapping) else None
+    classes = None
+    if isinstance(ckpt, str) and find_exported_file(ckpt) is None:
+        with suppress(CheckpointError):  # which is reported as an error of ckpt
+            classes = stored_classes(resolve_weight_file(ckpt))
+    errors = rule_errors(rules, classes)
+    if classes is None:
+        return errors
+    for key in ("hide", "threshold"):
+        given = config.get(key)
+        names = [name for name in given if isinstance(name, str)] if isinstance(given, list | Mapping) else []
+        errors += [f"{key}: the class {unknown_class_error(name, classes)}" for name in names if name not in classes]
+    return errors

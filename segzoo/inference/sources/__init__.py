@@ -1,0 +1,1 @@
+"""Images of files, videos, cameras and streams, one after the other."""

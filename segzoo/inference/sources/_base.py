@@ -1,0 +1,56 @@
+"""Interface of all sources of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from segzoo.types import DataError
+
+
+class SourceEnded(DataError):
+    """Premature end of a source, behind which there is no further image."""
+
+
+class Item(NamedTuple):
+    """An image that can be read.
+
+    Attributes:
+        name: unique name of its results, a relative path without a suffix.
+        origin: where it is from, for messages.
+        read: returns the image (H, W, 3) uint8, or None behind the last frame of a video. It raises DataError if it cannot be read, and
+            SourceEnded if no later one can be read either.
+        path: its file; None for a frame.
+    """
+
+    name: str
+    origin: str
+    read: Callable[[], np.ndarray | None]
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images in a fixed order.
+
+    Attributes:
+        items: the images.
+        total: their number; None if it is unknown.
+        skipped: sentences about files that were left out.
+        is_sequence: images can only be read one after the other, as the frames of a video.
+        is_live: there is no last image, so an interruption is the usual end.
+        fps: frames per second of a video.
+        close: releases the source.
+    """
+
+    items: Iterable[Item]
+    total: int | None
+    skipped: list[str]
+    is_sequence: bool = False
+    is_live: bool = False
+    fps: float | None = None
+    close: Callable[[], None] = lambda: None
