@@ -88,6 +88,17 @@ def test_scores_match_the_cpu():
     assert cuda.miou == pytest.approx(cpu.miou, abs=2e-3)
 
 
+def test_predictions_match_the_cpu():
+    torch.manual_seed(0)
+    model = create_model("icnet", backbone={"name": "resnet50", "width": 0.25}, num_classes=3).eval()
+    model.info = INFO
+    images = [ToyData(2, vary=True)[index].image.repeat(4, 0).repeat(4, 1) for index in (0, 1, 0)]
+    expected = model.predict(images, probabilities=True)
+    for one, other in zip(expected, model.to(DEVICE).predict(images, probabilities=True), strict=True):
+        assert one.probabilities is not None and other.probabilities is not None
+        assert (one.labels == other.labels).mean() > 0.99 and np.abs(one.probabilities - other.probabilities).max() < 1e-3
+
+
 def test_deterministic_runs_are_bit_identical(tmp_path):
     hashes = set()
     for index in range(2):
