@@ -5,7 +5,6 @@ Whole images or sliding windows, at one scale or averaged over several, with or 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -14,15 +13,13 @@ from torch import Tensor, nn
 
 from segzoo.device import Precision
 from segzoo.inference.passes.forward_pass import ForwardPass, forward, size_of
+from segzoo.inference.passes.logit_store import make_store
 from segzoo.inference.passes.score_rows import Rows, assembled, flipped, softmax, stored, strips, summed
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.layers.resize import probability_strips, resize
 from segzoo.layers.upsample_argmax import best_class, label_dtype, upsample_argmax
 from segzoo.progress import with_progress
 from segzoo.types import Logits
-
-MAX_LOGITS = 2  # logits of whole images are kept up to this multiple of the scores at the image's size
-
 
 OnRows = Callable[[Tensor], None]  # takes the class probabilities (K, rows, W) of an image in strips, from top to bottom
 
@@ -60,8 +57,8 @@ def segment_image(
 ) -> Tensor:
     """Predict the class ids of one image.
 
-    Scores are upsampled and reduced to labels in strips of rows, so a K x H x W tensor exists only if the protocol has a ``post``, if
-    the network itself returns one, or if logits of many scales would take more memory.
+    Scores are upsampled and reduced to labels in strips of rows, so a K x H x W tensor exists only if the protocol has a ``post`` or
+    if the network itself returns one. Logits of many scales or windows wait in a temporary file, see ``LogitStore``.
 
     Args:
         model: the network.
@@ -175,27 +172,19 @@ def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtoc
 def _mean_scores(model: nn.Module, x: Tensor, protocol: InferenceProtocol, precision: Precision) -> Rows:
     """Average the scores of all passes, in rows of the output size.
 
-    The logits of whole images are kept until their rows are needed, or added up if they would take more memory than that.
+    The network runs over whole images at once, and over windows when their rows are needed.
     """
     size, num_classes = protocol.output_size(size_of(x)), _num_classes(model)
     x = resize(x, protocol.input_hw, align_corners=False) if protocol.input_hw else x
     views = [x, x.flip(3)] if protocol.flip and protocol.average != "flip_logits" else [x]
+    store = make_store(num_classes, size, x.device)
+    settings = [(scale, mirrored) for scale in protocol.scales for mirrored in range(len(views))]
     passes: list[Rows] = []
-    total, kept = None, 0
-    for scale in protocol.scales:
-        network = ForwardPass(model, protocol, precision, size, scale)
-        for mirrored, view in enumerate(views):
-            if protocol.crop:
-                rows, values = network.windows(stored(view[0]), size_of(view), view.device), 0
-            else:
-                rows, values = network.whole_image(view)
-            passes.append(flipped(rows) if mirrored else rows)
-            kept += values
-            if kept > MAX_LOGITS * num_classes * math.prod(size):
-                added = assembled(summed(passes), num_classes, size, x.device)
-                total, passes, kept = added if total is None else total.add_(added), [], 0
-    parts, count = [*passes, *([] if total is None else [stored(total)])], len(protocol.scales) * len(views)
-    return lambda first, end: summed(parts)(first, end) / count
+    for scale, mirrored in with_progress(settings, len(settings), "passes", "segmenting"):
+        network, view = ForwardPass(model, protocol, precision, size, scale, store), views[mirrored]
+        rows = network.windows(stored(view[0]), size_of(view), view.device) if protocol.crop else network.whole_image(view)
+        passes.append(flipped(rows) if mirrored else rows)
+    return lambda first, end: summed(passes)(first, end) / len(passes)
 
 
 def _num_classes(model: nn.Module) -> int:

@@ -18,11 +18,15 @@ from segzoo.types import Logits
 
 CLASSES, FP32 = 150, Precision("fp32", torch.device("cpu"))
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-CASES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {  # protocol, and the largest input of the network
-    "whole": ({}, (1024, 2048)),
-    "slide": ({"crop": (713, 713)}, (713, 713)),
-    "scales": ({"scales": SCALES, "flip": True}, (1792, 3584)),
+MULTI_SCALE: dict[str, Any] = {"scales": SCALES, "flip": True}
+CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {  # network, protocol, and the largest input of the network
+    "whole": ("pspnet", {}, (1024, 2048)),
+    "slide": ("pspnet", {"crop": (713, 713)}, (713, 713)),
+    "scales": ("pspnet", MULTI_SCALE, (1792, 3584)),
+    "pspnet_ms": ("pspnet", MULTI_SCALE | {"crop": (713, 713), "average": "flip_logits"}, (713, 713)),
+    "scales of stride 4": ("icnet", MULTI_SCALE, (1792, 3584)),
 }
+STRIDES = {"pspnet": 8, "icnet": 4}  # of the logits
 SMALL: dict[str, dict[str, Any]] = {
     "whole": {},
     "flip": {"flip": True},
@@ -37,15 +41,15 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 class StandIn(nn.Module):
-    """One layer with logits of the shape of PSPNet's, at stride 8."""
+    """One layer with logits as large as those of PSPNet or ICNet."""
 
     align_corners = True
 
-    def __init__(self, num_classes: int = CLASSES):
+    def __init__(self, num_classes: int = CLASSES, stride: int = 8):
         super().__init__()
         torch.manual_seed(0)
         self.num_classes = num_classes
-        self.layer = nn.Conv2d(3, num_classes, 9, stride=8, padding=4)
+        self.layer = nn.Conv2d(3, num_classes, stride + 1, stride=stride, padding=stride // 2)
 
     def forward(self, x):
         return Logits(self.layer(x))
@@ -78,19 +82,15 @@ def test_the_peak_counts_tensors_that_live_at_the_same_time():
     assert memory.alive == 0 and memory.largest == 1000
 
 
-@pytest.fixture(scope="module")
-def pspnet():
-    with torch.device("meta"):
-        return create_model("pspnet", backbone="resnet50", num_classes=CLASSES).eval()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_protocol_needs_less_than_half_the_memory_of_the_network(name, pspnet, monkeypatch):
+def test_a_protocol_needs_less_than_half_the_memory_of_the_network(name, monkeypatch):
     # strips take equal memory, so every 16th will do
     monkeypatch.setattr(segment, "strips", lambda *size: score_rows.strips(*size)[::16])
     # at most what the network needs for its largest input, plus what the protocol needs with a single layer in its place
-    protocol, largest = CASES[name]
-    network = peak_bytes(lambda: pspnet(torch.empty(1, 3, *largest, device="meta")))
-    rest = peak_bytes(lambda: label(StandIn(), 1024, 2048, protocol))
+    architecture, protocol, largest = CASES[name]
+    with torch.device("meta"):
+        model = create_model(architecture, backbone="resnet50", num_classes=CLASSES).eval()
+    network = peak_bytes(lambda: model(torch.empty(1, 3, *largest, device="meta")))
+    rest = peak_bytes(lambda: label(StandIn(stride=STRIDES[architecture]), 1024, 2048, protocol))
     assert network + rest < 1.5 * network, f"network {network / 1e6:.0f} MB, rest {rest / 1e6:.0f} MB"

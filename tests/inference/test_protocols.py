@@ -13,7 +13,9 @@ from toy_training import INFO, Toy, ToyData
 
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.inference.passes import score_rows
+from segzoo.inference import segment
+from segzoo.inference.passes import logit_store, score_rows
+from segzoo.inference.passes.logit_store import LogitStore
 from segzoo.inference.passes.windows import window_weights
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.segment import predict_probabilities, segment_image
@@ -177,13 +179,63 @@ def test_every_protocol_has_its_own_id():
 def test_strips_do_not_change_the_scores(monkeypatch):
     x, model = image_of(45, 61), toy()
     at_once = {name: probabilities_of(model, x, **settings) for name, settings in PROTOCOLS.items()}
+    with monkeypatch.context() as patch:  # logits that wait in a file keep every bit
+        patch.setattr(logit_store, "MAX_KEPT", 0)
+        for name, settings in PROTOCOLS.items():
+            assert torch.equal(probabilities_of(model, x, **settings), at_once[name]), name
     monkeypatch.setattr(score_rows, "STRIP_SCORES", 3 * 61 * 2)
     for name, settings in PROTOCOLS.items():
         assert torch.allclose(probabilities_of(model, x, **settings), at_once[name], atol=1e-6), name
 
 
-def test_logits_of_many_scales_are_added_up():
-    # at stride 1, the logits of 12 passes would take 17 times the memory of the scores
+def test_logits_of_many_scales_equal_those_of_each():
     x, settings = image_of(40, 56), {"scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), "flip": True}
     passes = [probabilities_of(Pointwise(), x, scales=(scale,), flip=True) for scale in settings["scales"]]
     assert torch.allclose(probabilities_of(Pointwise(), x, **settings), torch.stack(passes).mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_store_writes_what_exceeds_its_limit_and_reuses_the_file(channels_last):
+    store = LogitStore(100)
+    all_logits = [torch.randn(2, 3, 130, 7).movedim(1, -1).contiguous().movedim(-1, 1) for _ in range(3)]
+    all_logits = [each if channels_last else each.contiguous() for each in all_logits]
+    kept = [[store.keep(image) for image in logits] for logits in all_logits]
+    for rows, image in zip(sum(kept, []), torch.cat(all_logits), strict=True):
+        for first, end in ((0, 130), (5, 6), (60, 129)):
+            assert torch.equal(rows(first, end), image[:, first:end])
+    assert store.kept == 3 * 130 * 7 and store._bytes == 5 * 4 * 3 * 130 * 7
+    del kept[0], rows
+    assert store.kept == 0
+    again = [store.keep(image) for image in all_logits[0]]
+    assert torch.equal(again[1](0, 130), all_logits[0][1]) and store._bytes == 5 * 4 * 3 * 130 * 7
+
+
+def test_a_full_disk_is_named(monkeypatch):
+    class Full:
+        def seek(self, offset):
+            pass
+
+        def write(self, values):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(logit_store, "MAX_KEPT", 0)
+    with pytest.raises(OSError, match="in a temporary file in .*: No space left on device. Set TMPDIR") as raised:
+        labels_of(toy(), image_of(40, 56), flip=True)
+    assert raised.value.errno == 28
+
+
+@pytest.mark.parametrize("settings", [{"scales": (0.5, 1.0), "flip": True}, {"crop": (16, 16)}], ids=str)
+def test_progress_is_shown_inside_an_image(settings, monkeypatch):
+    shown = []
+
+    def with_progress(items, total, unit, action):
+        done = list(items)
+        shown.append((len(done), total, unit, action))
+        return iter(done)
+
+    monkeypatch.setattr(segment, "with_progress", with_progress)
+    monkeypatch.setattr(score_rows, "STRIP_SCORES", 3 * 56 * 10)
+    labels_of(toy(), image_of(40, 56), **settings)
+    passes = 4 if "scales" in settings else 1
+    assert shown == [(passes, passes, "passes", "segmenting"), (4, 4, "strips of rows", "segmenting")]

@@ -19,6 +19,7 @@ import torch
 from toy_training import Toy, balance, make_components, make_run_dir, settings, train
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
+from segzoo.distributed import SINGLE_PROCESS
 from segzoo.registry import PRUNERS, ConfigError
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -120,6 +121,37 @@ def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_ac
     scores = [json.loads((tmp_path / name / "eval/summary.json").read_text()) for name in ("two", "one")]
     assert scores[0]["miou"] == scores[1]["miou"] and scores[0]["images"] == scores[1]["images"] == 3
     assert scores[0]["loss"] == pytest.approx(scores[1]["loss"], rel=1e-5)
+
+
+EVALUATE = """
+import json
+import torch
+from toy_training import INFO, Toy, ToyData
+from segzoo.distributed import init_distributed
+from segzoo.evaluation.evaluator import evaluate
+from segzoo.evaluation.scores.build import build_scores
+from segzoo.inference.protocol import InferenceProtocol
+
+def score(dist):
+    torch.manual_seed(1)
+    scores = build_scores(INFO, scores=("boundary_iou", "trimap", "boundary_f", "calibration", "blobs"), defects=("tree",))
+    protocol, data = InferenceProtocol(crop=(16, 16), flip=True), ToyData(5, first=100, vary=True)
+    result = evaluate(Toy(), data, INFO, protocol=protocol, distributed=dist, extra=scores, device="cpu", workers=0)
+    return json.dumps([result.confusion.tolist(), result.protocol, {name: each.values for name, each in result.extra.items()}])
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with init_distributed("cpu") as dist:
+        print(score(dist))
+"""
+
+
+@pytest.mark.integration
+def test_two_ranks_score_like_one_process():
+    one: dict[str, Any] = {}
+    exec(EVALUATE, one)
+    expected = one["score"](SINGLE_PROCESS)
+    assert [output.splitlines()[-1] for output in run_ranks(EVALUATE)] == [expected] * 2
 
 
 @pytest.mark.integration

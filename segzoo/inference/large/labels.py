@@ -14,6 +14,7 @@ from segzoo.inference.exported_network import ExportedNetwork
 from segzoo.inference.large.source_rows import SourceRows
 from segzoo.inference.large.tiles import ALIGNMENT, Reach, TiledLogits, choose_tile, measure_reach
 from segzoo.inference.passes.forward_pass import ForwardPass, scaled_size
+from segzoo.inference.passes.logit_store import make_store
 from segzoo.inference.passes.score_rows import Rows, flipped, resized, softmax, strips, summed
 from segzoo.inference.passes.windows import window_starts
 from segzoo.inference.protocol import InferenceProtocol
@@ -119,9 +120,9 @@ class LargeImageLabeler:
         """Prepare the mean scores of all passes, and count their forward passes."""
         protocol, device = self.protocol, self.precision.device
         views: list[Rows] = [source, flipped(source)] if protocol.flip and protocol.average != "flip_logits" else [source]
-        passes, num_runs = [], 0
+        passes, num_runs, store = [], 0, make_store(self.num_classes, source.size, device)
         for scale in protocol.scales:
-            network = ForwardPass(self.model, protocol, self.precision, source.size, scale)
+            network = ForwardPass(self.model, protocol, self.precision, source.size, scale, store)
             for mirrored, view in enumerate(views):
                 if protocol.crop:
                     rows, count = network.windows(view, source.size, device), _num_batches(protocol, source.size, scale)

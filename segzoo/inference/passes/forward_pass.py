@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segzoo.device import Precision
-from segzoo.inference.passes.score_rows import Rows, cropped, resized, softmax, stored
+from segzoo.inference.passes.logit_store import MAX_KEPT, LogitStore
+from segzoo.inference.passes.score_rows import Rows, cropped, resized, softmax
 from segzoo.inference.passes.windows import Windows
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.layers.resize import resize
@@ -41,6 +42,7 @@ class ForwardPass:
         precision: precision of the layers.
         size: height and width of the scores.
         scale: scale factor of the image.
+        store: keeps the logits.
     """
 
     model: nn.Module
@@ -48,14 +50,15 @@ class ForwardPass:
     precision: Precision
     size: Size
     scale: float
+    store: LogitStore = field(default_factory=lambda: LogitStore(MAX_KEPT))
 
-    def whole_image(self, x: Tensor) -> tuple[Rows, int]:
+    def whole_image(self, x: Tensor) -> Rows:
         """Run the network on a whole image (1, 3, H, W).
 
         Logits are upsampled to the final size at once, unless the protocol enlarges or pads the image.
 
         Returns:
-            Rows of its scores, and the number of logits kept for them.
+            Rows of its scores.
         """
         scaled, multiple = scaled_size(size_of(x), self.scale), self.protocol.resize_multiple or self.protocol.pad_multiple
         upsampled = visible = self.size
@@ -69,7 +72,7 @@ class ForwardPass:
             image = F.pad(image, (0, upsampled[1] - scaled[1], 0, upsampled[0] - scaled[0]))  # 0 is the mean color
         logits = self.logits(image, size_of(x))[0]
         rows = cropped(self._scores(logits, upsampled), visible[1])
-        return resized(rows, visible, self.size, align_corners=False), logits.numel()
+        return resized(rows, visible, self.size, align_corners=False)
 
     def windows(self, image: Rows, unscaled: Size, device: torch.device) -> Rows:
         """Prepare sliding windows over an image.
@@ -106,7 +109,7 @@ class ForwardPass:
 
     def _scores(self, logits: Tensor, size: Size) -> Rows:
         """Upsample logits (K, h, w) to what the protocol averages."""
-        rows = resized(stored(logits), size_of(logits), size, align_corners=bool(self.model.align_corners))
+        rows = resized(self.store.keep(logits), size_of(logits), size, align_corners=bool(self.model.align_corners))
         return rows if self.protocol.average == "logits" else softmax(rows)
 
 

@@ -39,7 +39,7 @@ def resized(rows: Rows, sources: tuple[int, int], size: tuple[int, int], align_c
         top, bottom = int(low[first]), int(high[end - 1]) + 1
         wide = resize(rows(top, bottom)[None], (bottom - top, size[1]), align_corners)[0]
         above, below, lower = ((tap[first:end] - start).to(wide.device) for tap, start in ((low, top), (high, top), (weight, 0)))
-        return torch.lerp(wide[:, above], wide[:, below], lower[:, None])
+        return wide[:, above].lerp_(wide[:, below], lower[:, None])  # in place, as strips of wide images are large
 
     return strip
 

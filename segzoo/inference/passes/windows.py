@@ -82,6 +82,7 @@ class Windows:
         """
         while self._waiting and self._waiting[0][0] < end:
             self._run_batch()
+        self._strip = None  # the next windows may be many rows away
         self._done = [window for window in self._done if window[0] + self.crop[0] > first]
         total, weight = None, self.weights.new_zeros(end - first, self.padded[1])
         for top, left, rows in self._done:
@@ -95,7 +96,7 @@ class Windows:
             total[:, start - first : stop - first, columns] += scores * here
             weight[start - first : stop - first, columns] += here
         assert total is not None, f"no window covers rows {first} to {end}"
-        return (total / weight)[..., : self.size[1]]
+        return total.div_(weight)[..., : self.size[1]]
 
     def _run_batch(self) -> None:
         """Run the network on the next windows."""
@@ -108,5 +109,6 @@ class Windows:
         if self._strip is None or self._strip[0] != top:
             strip = self.image(top, min(top + self.crop[0], self.size[0]))
             right, bottom = self.padded[1] - self.size[1], self.crop[0] - strip.shape[1]
-            self._strip = top, F.pad(strip, (0, right, 0, bottom))  # 0 is the mean color after normalization
+            padded = F.pad(strip, (0, right, 0, bottom)) if right or bottom else strip  # 0 is the mean color after normalization
+            self._strip = top, padded
         return self._strip[1][..., left : left + self.crop[1]]
