@@ -18,7 +18,7 @@ from segzoo.inference.outputs.image_report import ImageReport
 from segzoo.inference.outputs.result_files import ResultFiles
 from segzoo.inference.pipeline import Stage, helper_threads
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.inference.segment import LabelsImages, segment_batch
+from segzoo.inference.segment import labels_itself, segment_batch
 from segzoo.inference.sources._base import Item, SourceEnded
 from segzoo.layers.normalize import normalize
 from segzoo.types import DataError, DatasetInfo
@@ -95,7 +95,7 @@ class Network:
         Shapes:
             (N, H, W, 3) -> (N, 3, H, W)
         """
-        if isinstance(self.model, LabelsImages) and self.protocol.single:
+        if labels_itself(self.model, self.protocol):
             return images.permute(0, 3, 1, 2)
         return normalize(images, self.info, self.precision.device)
 

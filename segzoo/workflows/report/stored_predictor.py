@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.config.build import build_protocol
 from segzoo.config.from_checkpoint import load_checkpoint
+from segzoo.config.from_export import network_protocol
 from segzoo.device import DeviceName, Precision, pick_device
 from segzoo.inference.protocol import SINGLE_PASS
-from segzoo.inference.threshold import add_threshold
 from segzoo.registry import ConfigError
 from segzoo.types import Dataset
 from segzoo.workflows.compare.evaluations import StoredEvaluation, run_directory
@@ -35,7 +34,7 @@ def stored_predictor(evaluation: StoredEvaluation, device: DeviceName) -> Predic
         raise ConfigError(f"{ckpt} is no longer the checkpoint that was evaluated")
     protocol = SINGLE_PASS
     if "protocol" in config:
-        protocol = add_threshold(build_protocol(config), info, threshold=config.get("threshold"))
+        protocol, _ = network_protocol(config, model, info, meta, config.get("threshold"))
     predict = predictor(model, info, protocol, Precision(evaluation.summary["precision"], pick_device(device)))
     return lambda image, index: predict(image)
 
