@@ -63,17 +63,14 @@ def export_model(
 ) -> PlainDict:
     """Export a model and keep the file only if its labels agree.
 
-    The file is ``model.<onnx|xml|pt2>``. The parity check compares it with the network on images of many sizes.
-
     Args:
         model: a ``SegModel`` in evaluation mode on the CPU, left unchanged. A copy fused for inference is exported.
         info: mean, std, classes and colors.
         metadata: further entries for the file's metadata, such as the checkpoint's checksum.
-        images, labeled: images of the parity check, and for int8 labeled ones.
+        images, labeled: images of the parity check, which compares the file with the network, and for int8 labeled ones.
         threshold: thresholds of class probabilities, which the file's labels follow. Its metadata records them, for files of logits too.
-        folder: output directory, also of ``mismatch.png`` if the check fails.
-        format: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export`` (for ``torch.export.load``).
-        precision: one of the format's ``PRECISIONS``.
+        folder: directory of ``model.<onnx|xml|pt2>``, and of ``mismatch.png`` if the check fails.
+        format, precision: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export``, in one of its ``PRECISIONS``.
         hw: fixed height and width in pixels, 33 or more. None makes batch, height and width dynamic.
         input: ``uint8`` (N, H, W, 3), or ``float`` (N, 3, H, W) in 0 to 255. Both are RGB.
         output: ``labels`` (N, H, W), ``logits`` at the network's own stride, or both.
@@ -90,11 +87,10 @@ def export_model(
         ConfigError: if a package that the format needs is not installed, or the settings do not fit together.
     """
     check_request(format, precision, input, output, bundle, info.num_classes)
-    wrapped = ExportModel(copy.deepcopy(model), info.mean, info.std, input=input, output=output, threshold=threshold)
-    exported, num_fused = _fuse(wrapped)
+    exported, fused = _fuse(ExportModel(copy.deepcopy(model), info.mean, info.std, input=input, output=output, threshold=threshold))
     path, least = folder / f"model.{SUFFIXES[format]}", MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
-    result: PlainDict = {"file": str(path), "norms_merged": num_fused, "precision": precision}
-    result["threshold"] = threshold.values if threshold else None
+    values = threshold.values if threshold else None
+    result: PlainDict = {"file": str(path), "norms_merged": fused, "precision": precision, "threshold": values}
     metadata = metadata | interface_metadata(exported, info, hw, precision)
     calibration = _calibration(labeled, calibration_images, working_size(images, hw)) if precision == "int8" else []
     with _removed_on_failure(path, format) as files:
