@@ -1,8 +1,8 @@
 """Decoding of image files to upright RGB pixels.
 
 It needs only numpy and Pillow, because each exported bundle contains a copy of this file: a bundle and segzoo read images by the same
-code. OpenCV, if it is installed, decodes ordinary files to the same pixels in less time. Images are read upright: their orientation (EXIF and TIFF tag 274) is applied, whatever the format. ``torchvision.io`` is
-deliberately not used: its PNG decoder has crashed the process on a damaged file.
+code. OpenCV, if it is installed, decodes ordinary files to the same pixels in less time. Images are read upright: their orientation
+(EXIF and TIFF tag 274) is applied. ``torchvision.io`` is not used, because its PNG decoder has crashed on a damaged file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ _SAVE_ARRAY = (
 )
 # how other files begin, what they are, and what to do
 _OTHER_FILES = (
-    (b"<!doctype", "is a web page, not an image: the download failed. " + HINT),
-    (b"<html", "is a web page, not an image: the download failed. " + HINT),
-    (b"<head", "is a web page, not an image: the download failed. " + HINT),
+    *((start, "is a web page, not an image: the download failed. " + HINT) for start in (b"<!doctype", b"<html", b"<head")),
     (b"<svg", "is an SVG drawing. Export it as PNG."),
     (b"<?xml", "is an XML file, such as a web page or an SVG drawing. Export it as PNG."),
     (b"version https://git-lfs", "is a Git LFS pointer, not an image: run `git lfs pull`."),
@@ -46,11 +44,19 @@ class ImageError(ValueError):
     """Why bytes cannot be read as an image, and what to do."""
 
 
+class UnknownFormat(ImageError):
+    """The bytes are not an image of the expected formats."""
+
+
+class ImageTooLarge(ImageError):
+    """The image has more pixels than allowed."""
+
+
 def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, int]:
     """Decode an image to upright RGB.
 
-    Gray becomes three equal channels, palettes are expanded, alpha is dropped without blending, 16-bit samples keep their high byte, and
-    of a file with several images the first is read.
+    Gray becomes three equal channels, palettes are expanded, alpha is dropped, 16-bit samples keep their high byte, and of a file with
+    several images the first is read.
 
     Args:
         data: content of a PNG, JPEG, BMP, TIFF, WebP or PNM file.
@@ -82,12 +88,15 @@ def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageF
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
         except Image.DecompressionBombError as error:
-            raise ImageError(f"{error} Cut it into tiles.") from error
+            raise ImageTooLarge(f"{error} Cut it into tiles.") from error
         except Exception as error:  # damaged headers raise SyntaxError, struct.error, IndexError and more
-            raise ImageError(_not_an_image(data, formats)) from error
+            kind = ImageError if data.startswith((b"\x89PNG", b"\xff\xd8\xff")) else UnknownFormat
+            raise kind(_not_an_image(data, formats)) from error
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(f"{width}x{height} pixels (W x H) exceed the limit of {max_pixels / 1e6:g} megapixels. Cut it into tiles.")
+        raise ImageTooLarge(
+            f"{width}x{height} pixels (W x H) exceed the limit of {max_pixels / 1e6:g} megapixels. Cut it into tiles."
+        )
     if image.format == "PNG" and not _is_intact_png(data):  # Pillow silently decodes flipped bits to other pixels
         raise ImageError(f"damaged PNG file of {len(data)} bytes (a checksum does not match, or the end is missing). {HINT}")
     return image
@@ -134,13 +143,10 @@ def _decode_plain(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
 
 
 def _is_plain_png(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Check that an opened PNG is opaque, upright and 8-bit.
-
-    Pillow's ``getexif`` would decode it, because text behind the pixels may state an orientation.
-    """
+    """Check that an opened PNG is opaque, upright and 8-bit."""
     if image.format != "PNG" or image.tile[0].args != image.mode:
         return False
-    end = data[data.rfind(b"IDAT") :]
+    end = data[data.rfind(b"IDAT") :]  # may state an orientation; Pillow's getexif would decode the image to read it
     return not (_SPECIAL_INFO & image.info.keys() or any(kind in end for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")))
 
 

@@ -123,6 +123,15 @@ COMMANDS = {
         ),
         from_checkpoint=("model", "backbone", "data", "init"),
     ),
+    "serve": Command(
+        ("protocol", "post", "runtime"),
+        (
+            "segzoo.workflows.serve.models:load_models",
+            "segzoo.workflows.serve.service:Limits",
+            "segzoo.workflows.serve.address:bind",
+            "segzoo.config.checks.serving:read_token",
+        ),
+    ),
 }
 
 

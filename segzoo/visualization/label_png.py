@@ -23,17 +23,21 @@ FILTER_UP = 2  # rows are stored as their difference from the row above
 
 
 def write_label_png(path: Path, label: np.ndarray, palette: Sequence[Color] | None) -> None:
-    """Write (H, W) class ids as a PNG, creating its folder.
+    """Write (H, W) class ids as a PNG, creating its folder."""
+    data = encode_label_png(label, palette)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(data), durable=False)
+
+
+def encode_label_png(label: np.ndarray, palette: Sequence[Color] | None) -> bytes:
+    """Encode (H, W) class ids as a PNG.
 
     With a palette of up to 256 colors, it is a palette PNG in these colors, and white in ids that have none. Without one it is an 8-bit
     grayscale PNG, and above 256 classes a 16-bit one.
     """
     if palette is not None and len(palette) > 256:
-        data = encode_png(label.astype(np.uint16))
-    else:
-        data = encode_png(label.astype(np.uint8), palette and [*palette, *[IGNORED] * (256 - len(palette))])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(data), durable=False)
+        return encode_png(label.astype(np.uint16))
+    return encode_png(label.astype(np.uint8), palette and [*palette, *[IGNORED] * (256 - len(palette))])
 
 
 def encode_png(pixels: np.ndarray, palette: Sequence[Color] | None = None) -> bytes:

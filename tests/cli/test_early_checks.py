@@ -82,6 +82,12 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
         ["bench", ["model=icnet", "data.root=x"], "Set data=<name>"],
         ["bench", ["model=icnet", f"out={taken}"], "already holds a run"],
         ["describe", [], "nothing to describe"],
+        ["serve", [], "there is no model to serve"],
+        ["serve", ["ckpt=nowhere"], "does not exist"],
+        ["serve", ["bundle=nowhere.zip"], "there is no such bundle"],
+        ["serve", ["models={a: nowhere}"], "models.a=nowhere"],
+        ["serve", [ckpt, "token_file=nowhere"], "token_file=nowhere cannot be read"],
+        ["serve", [ckpt, "protocol=slide", "protocol.crop=[8,8]", "protocol.stride=[9,9]"], "would stay unlabeled"],
     ]  # fmt: skip
     process = subprocess.run([sys.executable, "-c", RUN], input=json.dumps(cases), capture_output=True, text=True, cwd=ROOT)
     assert process.returncode == 0, process.stderr

@@ -55,7 +55,9 @@ def installed(wheel, tmp_path_factory) -> Path:
 def test_every_file_is_in_the_wheel(wheel):
     packaged = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"segzoo/{path.relative_to(ROOT)}" for folder in ("conf", "tools") for path in (ROOT / folder).rglob("*.[py][ya]*")}
-    expected |= {str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html", "*.js") for path in (ROOT / "segzoo").rglob(pattern)}
+    expected |= {
+        str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html", "*.js", "*.css") for path in (ROOT / "segzoo").rglob(pattern)
+    }
     expected = {name for name in expected if "__pycache__" not in name}
     assert expected <= packaged, expected - packaged
 
@@ -73,7 +75,8 @@ def test_extras_are_those_that_something_uses():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = set(setup["options.extras_require"])
-    assert extras == {"export", "openvino", "dev", "peers", "annotations", "plot", "hub", "large", "mlflow", "wandb", *EXTRAS.values()}
+    own = {"export", "openvino", "dev", "peers", "annotations", "plot", "hub", "large", "mlflow", "serve", "wandb"}
+    assert extras == own | set(EXTRAS.values())
     assert "pyyaml" in setup["options"]["install_requires"] and "nncf" in setup["options.extras_require"]["dev"]
 
 

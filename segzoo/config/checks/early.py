@@ -18,13 +18,14 @@ from segzoo.config.checks.comparison import comparison_errors
 from segzoo.config.checks.conversion import conversion_errors
 from segzoo.config.checks.output import output_errors
 from segzoo.config.checks.prediction import prediction_errors
+from segzoo.config.checks.serving import serving_errors
 from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainMapping
 
 INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
-PATHS = ("ckpt", "out", "source", "images", "data.root", "action.source", "action.image_root", *INPUT_PATHS)
+PATHS = ("ckpt", "bundle", "token_file", "out", "source", "images", "data.root", "action.source", "action.image_root", *INPUT_PATHS)
 NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet"), "distill.ckpt": (), "resume": ("none", "auto")}
 NO_DATA = ("convert",)  # actions of tools/dataset.py that create a data set
 PACKAGES = ("mlflow", "wandb")  # loggers that need the package and the extra of their name
@@ -150,6 +151,8 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     ckpt, model = config.get("ckpt"), config.get("model")
     if command == "compare":
         return comparison_errors(config)
+    if command == "serve":
+        return serving_errors(config)
     if command in ("eval", "predict") and (errors := subject_errors(config)):
         return errors
     if command == "predict" and ckpt is not None and config.get("data") is not None:
@@ -217,7 +220,7 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
         else:
             errors.append(f"{key}={path}: there is no such file or directory {here}.")
     for key, ckpt in _checkpoints(config):
-        if command in ("eval", "predict", "bench") and find_exported_file(ckpt):
+        if command in ("eval", "predict", "bench", "serve") and find_exported_file(ckpt):
             continue
         try:
             resolve_weight_file(ckpt)

@@ -1,0 +1,1 @@
+"""An HTTP service that segments images, and its page."""
