@@ -60,7 +60,7 @@ def prune(job: Job) -> dict[str, Any]:
             result |= {"checkpoint_sha256": meta["sha256"], "report": rows, "times": times}
             precision = Precision(settings.precision, pick_device(settings.device))
             training = partial(training_sections, run_dir.path, components, result, partial(default_config, "prune"), precision)
-            report = write_report(run_dir.path, rows, times, curves, training)
+            report = write_report(run_dir.path, rows, times, curves, training, **job.arguments["write_report"])
             run_dir.finish(result)
             loggers.results(result)
         print(report)

@@ -108,6 +108,7 @@ COMMANDS = {
             "segzoo.workflows.prune.stages:evaluate_stages",
             "segzoo.workflows.prune.stages:finetuned_result",
             "segzoo.workflows.prune.stages:benchmark_before_after",
+            "segzoo.workflows.prune.report:write_report",
         ),
         from_checkpoint=("model", "backbone", "data"),
     ),

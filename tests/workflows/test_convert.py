@@ -295,7 +295,16 @@ def test_a_converted_data_set_trains_and_predicts(tmp_path, monkeypatch, name):
     overrides = [shlex.split(format_override(f"action.{key}", value))[0] for key, value in settings.items()]
     text = tool("dataset", "action=convert", "action.source=mine", "out=out", *overrides)
     words = text.rpartition("train: python tools/train.py ")[2].split()
-    small = ["model=fcn_dilated", "backbone.width=0.125", "steps=2", "batch_size=2", "workers=0", "num_val_images=0", "out=run"]
+    small = [
+        "model=fcn_dilated",
+        "backbone.width=0.125",
+        "steps=2",
+        "batch_size=2",
+        "workers=0",
+        "num_val_images=0",
+        "report=false",
+        "out=run",
+    ]
     tool("train", *words, *small)
     tool("predict", "ckpt=run", "source=out/images", "out=labels")
     assert len(list((tmp_path / "labels/overlays").rglob("*.png"))) == 3

@@ -6,33 +6,25 @@ from typing import Any
 
 import pytest
 import torch
+from tool_jobs import job
 
 import segzoo
 from segzoo.api import create_model
 from segzoo.checkpoints.serialization import read_model
-from segzoo.cli.app import Job, resolve_config
+from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.commands import arguments_for
 from segzoo.config.cross_checks import training_errors
 from segzoo.config.from_checkpoint import load_model
-from segzoo.config.validate import validate
 from segzoo.registry import INITS, ConfigError
 from segzoo.workflows.benchmark.workload import build_workload
 
 pytestmark = pytest.mark.integration
 
-TINY = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "device=cpu", "augment=none", "num_val_images=0"]
+TINY = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "device=cpu", "augment=none", "num_val_images=0", "report=false"]
 MODEL = ["model=icnet", "backbone.width=0.125"]
 DATA = ["data.train_images=4", "data.val_images=2", "data.height=64", "data.width=96"]
 FAST = ["bench_runtimes=[]", "bench_hw=[64,96]", "sensitivity=false", *TINY]
-
-
-def job(command, *overrides):
-    parsed = parse_overrides(command, overrides)
-    assert not parsed.errors, parsed.errors
-    config, recorded = resolve_config(parsed.jobs[0])
-    choices = {section: "tiny" for section in ("model", "backbone", "data")}
-    return Job(command, config, recorded, choices, meta_model=validate(command, config))
 
 
 def train(*overrides):

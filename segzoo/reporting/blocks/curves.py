@@ -76,8 +76,10 @@ def thinned(points: Curve) -> Curve:
 
 
 def _label_steps(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def _draw_losses(axes: Axes, losses: dict[str, Curve]) -> None:

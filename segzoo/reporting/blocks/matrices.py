@@ -56,9 +56,9 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> Matrix:
     """
     labeled = counts.sum(1)
     wrong = labeled + counts.sum(0) - 2 * counts.diagonal()
-    shown = np.arange(len(classes))
+    shown = list(range(len(classes)))
     if len(classes) > MAX_CLASSES:
-        shown = np.sort(np.argsort(-wrong, kind="stable")[:MAX_CLASSES])
+        shown = sorted(np.argsort(-wrong, kind="stable")[:MAX_CLASSES].tolist())
     columns, note = [classes[k] for k in shown], ""
     if len(shown) < len(classes):
         columns.append("others")
@@ -66,7 +66,9 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> Matrix:
             f"Shown are the {len(shown)} of {len(classes)} classes with the most wrong pixels. The last column sums up the others."
         )
     rows = []
-    for k in shown[labeled[shown] > 0]:
+    for k in shown:
+        if not labeled[k]:
+            continue
         fractions = counts[k, shown] / labeled[k]
         cells = [
             _cell(fraction, classes[k], classes[j], int(counts[k, j]), j == k) for j, fraction in zip(shown, fractions, strict=True)
@@ -78,7 +80,7 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> Matrix:
 
 
 def _cell(fraction: float, label: str, prediction: str, pixels: int, diagonal: bool) -> Cell:
-    text = "" if pixels == 0 else "<1" if fraction < 0.01 else f"{100 * fraction:.0f}"
+    text = ("0" if diagonal else "") if pixels == 0 else "<1" if fraction < 0.01 else f"{100 * fraction:.0f}"
     return Cell(fraction, text, f"{label} predicted as {prediction}: {100 * fraction:.2f} %, {pixels:,} pixels", diagonal)
 
 

@@ -72,10 +72,9 @@ def _views(example: Example, info: DatasetInfo, side: int) -> list[tuple[str, np
     views = [("image", image), ("ground truth", overlay(image, _small(example.label, size), info.palette, hidden))]
     several = len(example.predictions) > 1
     for name, prediction in example.predictions.items():
-        title = f"prediction of {name}" if several else "prediction"
-        views.append((title, overlay(image, _small(prediction, size), info.palette, hidden)))
-    for name, prediction in example.predictions.items():
-        views.append((f"errors of {name}" if several else "errors", _error_view(image, example.label, prediction, info)))
+        of = f" of {name}" if several else ""
+        views.append((f"prediction{of}", overlay(image, _small(prediction, size), info.palette, hidden)))
+        views.append((f"errors{of}", _error_view(image, example.label, prediction, info)))
     return views
 
 
@@ -85,7 +84,7 @@ def _error_view(image: np.ndarray, label: np.ndarray, prediction: np.ndarray, in
     They are found at the size of the label, so small ones stay visible.
     """
     kinds = error_kinds(label, _nearest(prediction, label.shape), info)
-    return mark_errors(image, _small(kinds, image.shape[:2]))
+    return mark_errors(image, _small(kinds, (image.shape[0], image.shape[1])))
 
 
 def _small(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -100,7 +99,7 @@ def _nearest(label: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
     if label.shape == size:
         return label
-    return np.asarray(Image.fromarray(label.astype(np.int32)).resize(size[::-1], Image.Resampling.NEAREST))
+    return np.asarray(Image.fromarray(label.astype(np.int32)).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def _data_uri(view: np.ndarray) -> str:

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,11 +66,13 @@ def svg_plot(title: str, caption: str, draw: Callable[[Axes], object], size: tup
         draw: draws on the axes, in the colors ``TEXT`` to ``THIRD``.
         size: width and height in inches, at which a page shows text at its usual size.
     """
-    from matplotlib import cycler, rc_context
+    from cycler import cycler
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     file = io.StringIO()
-    with rc_context({**STYLE, "axes.prop_cycle": cycler(color=[DATA, SECOND, THIRD])}), warnings.catch_warnings():
+    style: dict[Any, Any] = {**STYLE, "axes.prop_cycle": cycler(color=[DATA, SECOND, THIRD])}
+    with rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # letters that the font lacks, which browsers find in others
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())

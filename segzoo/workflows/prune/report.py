@@ -27,6 +27,8 @@ def write_report(
     times: Mapping[str, Sequence[PlainMapping]],
     curves: Sequence[SensitivityCurve],
     training: Callable[[], PlainDict] | None = None,
+    *,
+    report: bool = True,
 ) -> str:
     """Write ``report.md`` and ``report.html``.
 
@@ -36,6 +38,7 @@ def write_report(
         times: benchmark rows of the networks ``before`` and ``after`` pruning, from ``benchmark_before_after``.
         curves: sensitivity of the loss to each layer's channels; empty if it was not measured.
         training: collects what the page shows of the fine-tuning; None shows nothing.
+        report: write the page, not the Markdown alone.
 
     Returns:
         The Markdown.
@@ -63,7 +66,7 @@ def write_report(
             run=None if training is None else training(),
         )
 
-    write_page(folder, render)
+    write_page(folder, render if report else None)
     return text
 
 

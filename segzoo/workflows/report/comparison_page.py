@@ -15,7 +15,7 @@ from segzoo.registry import ConfigError
 from segzoo.reporting.blocks.bars import BarRow, difference_bars, share_bar
 from segzoo.reporting.blocks.panels import Example, embed_images, legend
 from segzoo.reporting.html import render_template
-from segzoo.types import DataError, Dataset, PlainDict, PlainMapping
+from segzoo.types import DataError, Dataset, DatasetInfo, PlainDict, PlainMapping
 from segzoo.workflows.compare.comparison import NOT_RESOLVED
 from segzoo.workflows.compare.evaluations import StoredEvaluation, run_directory
 from segzoo.workflows.compare.outside import data_section
@@ -23,7 +23,6 @@ from segzoo.workflows.compare.report import SHOWN_PAIRS, difference_texts
 from segzoo.workflows.report.page import write_page
 from segzoo.workflows.report.provenance import commit, data_facts, environment_facts, machine_facts, read_json
 from segzoo.workflows.report.run_page import predictor
-from segzoo.workflows.report.sections import Predict
 from segzoo.workflows.report.stored_predictor import PredictIndexed, file_predictor, stored_predictor
 
 if TYPE_CHECKING:
@@ -63,11 +62,9 @@ def report_comparison(
 
     def render() -> str:
         pages = _ChangedImages(evaluations, data, split, device)
-        placed = Precision(precision, pick_device(device))
-        for name, network in networks.items() if pages.dataset is not None else ():
-            pages.add(name, predictor(network, pages.dataset.info, protocol, placed))
-        for name, files in (preds or {}).items() if pages.dataset is not None else ():
-            pages.predictors[name] = file_predictor(Path(files), pages.dataset)
+        if pages.dataset is not None:
+            pages.add_networks(networks, pages.dataset.info, protocol, Precision(precision, pick_device(device)))
+            pages.add_files(preds or {}, pages.dataset)
         pairs = [_pair(pair, result, pages if number < SHOWN_PAIRS else None) for number, pair in enumerate(result["pairs"])]
         examples = [example for pair in pairs for example in pair["examples"]]
         info = None if pages.dataset is None else pages.dataset.info
@@ -87,8 +84,7 @@ def report_comparison(
             provenance=_provenance(folder, result, evaluations[0]),
         )
 
-    if report:
-        write_page(folder, render)
+    write_page(folder, render if report else None)
 
 
 class _ChangedImages:
@@ -103,14 +99,24 @@ class _ChangedImages:
     def __init__(
         self, evaluations: Sequence[StoredEvaluation], data: PlainMapping | None, split: SplitOrAll | None, device: DeviceName
     ):
-        self.evaluations, self.device = {item.name: item for item in evaluations}, device
+        self.evaluations = {item.name: item for item in evaluations}
+        self.device: DeviceName = device
         self.predictors: dict[str, PredictIndexed | None] = {}
         self.reasons: list[str] = []
         self.dataset = self._open(evaluations, data, split)
 
-    def add(self, name: str, predict: Predict) -> None:
-        """Add a network that is in memory."""
-        self.predictors[name] = lambda image, index: predict(image)
+    def add_networks(
+        self, networks: Mapping[str, nn.Module], info: DatasetInfo, protocol: InferenceProtocol, precision: Precision
+    ) -> None:
+        """Add networks that are in memory."""
+        for name, network in networks.items():
+            predict = predictor(network, info, protocol, precision)
+            self.predictors[name] = lambda image, index, predict=predict: predict(image)
+
+    def add_files(self, preds: Mapping[str, str], dataset: Dataset) -> None:
+        """Add label maps that other code has written."""
+        for name, folder in preds.items():
+            self.predictors[name] = file_predictor(Path(folder), dataset)
 
     def _open(self, evaluations: Sequence[StoredEvaluation], data: PlainMapping | None, split: SplitOrAll | None) -> Dataset | None:
         """Build the data set, if its images are those that were scored."""

@@ -13,7 +13,7 @@ from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.reporting.html import render_template
 from segzoo.types import Dataset, DatasetInfo, PlainDict, PlainMapping
 from segzoo.workflows.compare.evaluations import read_evaluation, run_directory
-from segzoo.workflows.report.page import PAGE, write_page
+from segzoo.workflows.report.page import write_page
 from segzoo.workflows.report.provenance import Defaults, Facts, changed_settings
 from segzoo.workflows.report.sections import Predict, evaluation_sections
 
@@ -50,10 +50,7 @@ def report_training(
         sections = training_sections(run, components, result, defaults, Precision(precision, pick_device(device)))
         return render_template("run_report.html", title=title, kind=f"Training, {run.absolute().name}", run=sections)
 
-    if report:
-        write_page(run, render)
-    else:
-        (run / PAGE).unlink(missing_ok=True)  # of the run before it was extended
+    write_page(run, render if report else None)
 
 
 def training_sections(
@@ -110,8 +107,7 @@ def report_evaluation(
         sections = evaluation_sections(evaluation, dataset, dataset.info, predict, run, meta.get("step"), speed, changes)
         return render_template("run_report.html", title=title, kind=f"Evaluation on {evaluation.summary['split']}", run=sections)
 
-    if report:
-        write_page(folder, render)
+    write_page(folder, render if report else None)
 
 
 def predictor(model: nn.Module, info: DatasetInfo, protocol: InferenceProtocol, precision: Precision) -> Predict:
@@ -149,4 +145,4 @@ def network_facts(model: nn.Module, dataset: Dataset, file: Path) -> Facts:
     path = file / MODEL if file.is_dir() else file
     if path.is_file():
         facts.append(("file", f"{path.stat().st_size / 1e6:.1f} MB"))
-    return facts
+    return [*facts, ("milliseconds per image", "not measured here: python tools/bench.py ckpt=<run directory>")]

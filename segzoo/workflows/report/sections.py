@@ -14,8 +14,8 @@ from segzoo.reporting.blocks.bars import BarRow, share_bar
 from segzoo.reporting.blocks.curves import read_rows, training_plots
 from segzoo.reporting.blocks.matrices import MAX_CLASSES, confusion_plot, confusion_table
 from segzoo.reporting.blocks.panels import Example, embed_images, legend
-from segzoo.reporting.blocks.plots import MISSING, Plot, can_plot
-from segzoo.reporting.blocks.score_plots import score_plots
+from segzoo.reporting.blocks.plots import MISSING, can_plot
+from segzoo.reporting.blocks.score_plots import score_facts, score_plots
 from segzoo.types import Dataset, DatasetInfo, PlainDict, PlainMapping
 from segzoo.workflows.compare.evaluations import StoredEvaluation
 from segzoo.workflows.report.failures import Failure, choose_examples, confusion_matrix, find_failures
@@ -78,7 +78,8 @@ def evaluation_sections(
         "failures": [_failure(failure, evaluation, examples) for failure in failures],
         "groups": [(name, GROUPS[name], [examples[index] for index in indices]) for name, indices in groups.items()],
         "legend": legend(list(examples.values()), info),
-        "scores": _scores(summary, can_draw),
+        "score_facts": score_facts(summary),
+        "scores": score_plots(summary, evaluation.folder) if can_draw else [],
         "speed": speed,
         "provenance": provenance(summary, read_json(evaluation.folder / "env.json"), training_env),
         "changes": changes,
@@ -178,7 +179,3 @@ def _failure(failure: Failure, evaluation: StoredEvaluation, examples: dict[int,
         "images": f"Most of them in {listed}.",
         "example": examples[failure.images[0][0]],
     }
-
-
-def _scores(summary: PlainMapping, can_draw: bool) -> list[Plot]:
-    return score_plots(summary) if can_draw else []
