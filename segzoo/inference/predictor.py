@@ -11,6 +11,7 @@ from typing import Annotated
 from torch import nn
 
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
+from segzoo.inference.large.stage import LargeImages
 from segzoo.inference.outputs.image_table import ImageTable
 from segzoo.inference.outputs.polygon_files import write_coco
 from segzoo.inference.outputs.result_files import ResultFiles
@@ -38,6 +39,7 @@ def predict_images(
     resumed: bool = False,
     *,
     batch: Annotated[int, Range(1, 64)] | None = None,
+    tile: Annotated[int, Range(64, 16384)] | None = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "fp32",
 ) -> PlainDict:
@@ -51,6 +53,7 @@ def predict_images(
         files: what is written for each of them.
         resumed: the output directory holds some of this prediction, whose images are skipped.
         batch: images of one size per forward pass. None means 1 on a CPU, and as many as fit 4 megapixels on CUDA, at most 16.
+        tile: size in pixels of the tiles of large images that are labeled as a whole. None chooses it by the available memory.
         device, precision: as in ``evaluate``.
 
     Returns:
@@ -71,7 +74,8 @@ def predict_images(
     log = PredictionLog(source, files, table, stages)
     try:
         with eval_mode(model.to(network.precision.device)), channels_last(model), StopSignal(*STOP_WORDS) as stop:
-            tasks = run_stages(log.missing(resumed, stop), stages, network, files)
+            large = LargeImages(model, protocol, network.precision, files, tile, lambda: stop.requested)
+            tasks = run_stages(log.missing(resumed, stop), stages, network, files, large.label)
             for task in with_progress(tasks, source.total, "images", "predicting", lambda: f"limited by {slowest(stages).name}"):
                 if task.frame is not None:
                     video.add(task.item.name, task.frame)
@@ -83,7 +87,7 @@ def predict_images(
         source.close()
     if not source.is_live:
         stop.check("stopped. The same command labels the remaining images.")
-    return log.result()
+    return log.result() | ({"large_images": large.note} if large.note else {})
 
 
 @dataclass

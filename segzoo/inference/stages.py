@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from segzoo.device import Precision
+from segzoo.inference.large.reader import LargeImage
 from segzoo.inference.outputs.confidence import Confidence, ConfidenceMap
 from segzoo.inference.outputs.image_report import ImageReport
 from segzoo.inference.outputs.result_files import ResultFiles
@@ -35,6 +36,7 @@ class Task:
     Attributes:
         item: the image to read.
         image: its pixels (H, W, 3) uint8. None before it was read, after its results are written, and if it cannot be read.
+        large: the opened image, if it is too large to hold.
         label, confidence: class ids (H, W), and their confidence map (H, W) uint8.
         report: what it shows.
         frame: its overlay (H, W, 3) uint8, if that is for a video.
@@ -45,6 +47,7 @@ class Task:
 
     item: Item
     image: np.ndarray | None = None
+    large: LargeImage | None = None
     label: np.ndarray | None = None
     confidence: np.ndarray | None = None
     report: ImageReport | None = None
@@ -118,11 +121,29 @@ def make_stages(is_sequence: bool) -> tuple[Stage, Stage, Stage]:
     return Stage("reading", 1 if is_sequence else threads), Stage("network"), Stage("writing", threads)
 
 
-def run_stages(items: Iterable[Item], stages: tuple[Stage, Stage, Stage], network: Network, files: ResultFiles) -> Iterator[Task]:
-    """Read, label and write all images, and yield them in order."""
+def run_stages(
+    items: Iterable[Item],
+    stages: tuple[Stage, Stage, Stage],
+    network: Network,
+    files: ResultFiles,
+    label_large: Callable[[Task], Task],
+) -> Iterator[Task]:
+    """Read, label and write all images, and yield them in order.
+
+    Args:
+        items: the images.
+        stages: those of ``make_stages``.
+        network: labels images.
+        files: what is written.
+        label_large: labels an image that is too large to hold, and writes its results meanwhile.
+    """
     reading, labeling, writing = stages
+
+    def label(tasks: list[Task]) -> list[Task]:
+        return network.label(tasks) if tasks[0].large is None else [label_large(tasks[0])]
+
     batches = _same_size(reading.map(_read, items), network)
-    labeled = (task for tasks in labeling.map(network.label, batches) for task in tasks)
+    labeled = (task for tasks in labeling.map(label, batches) for task in tasks)
     yield from writing.map(partial(_write, files), labeled)
 
 
@@ -135,6 +156,8 @@ def _read(item: Item) -> Task:
         return Task(item, error=str(error), is_end=True)
     except (ValueError, OSError) as error:
         return Task(item, error=image_error(item, error))
+    if isinstance(image, LargeImage):
+        return Task(item, large=image, seconds=time.perf_counter() - start)
     return Task(item, image, is_end=image is None, seconds=time.perf_counter() - start)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -46,6 +46,22 @@ class Tiling:
                 "those of the same windows in memory."
             )
         return f"{tiles}, as far as the network looks: labels are those of the whole image"
+
+
+@dataclass(frozen=True)
+class CountedPass(ForwardPass):
+    """A pass that reports each run of the network.
+
+    Attributes:
+        advance: called after each run.
+    """
+
+    advance: Callable[[], None] = field(kw_only=True)
+
+    def logits(self, x: Tensor, unscaled: tuple[int, int]) -> Tensor:
+        logits = super().logits(x, unscaled)
+        self.advance()
+        return logits
 
 
 class LargeImageLabeler:
@@ -92,37 +108,38 @@ class LargeImageLabeler:
         Yields:
             First and end row, and their labels (end - first, W).
         """
-        rows, num_runs = self._score_rows(source)
-        progress = with_progress(range(num_runs), num_runs, "tiles", f"predicting {name}")
+        progress: Iterator[int] = iter(())
 
-        def advance(*_: object) -> None:
+        def advance() -> None:
             check_stop()
             next(progress, None)
 
-        hook = self.model.register_forward_hook(advance)
-        try:
-            for first, end in strips(self.num_classes, source.size):
-                scores = rows(first, end)
-                if self.protocol.threshold is None:
-                    yield first, end, best_class(scores)
-                else:
-                    yield first, end, self.protocol.threshold(scores.softmax(0) if self.protocol.average == "logits" else scores)
-                source.release(end - self._lookback())
-        finally:
-            hook.remove()
+        rows, num_runs = self._score_rows(source, advance)
+        progress = with_progress(range(num_runs), num_runs, "tiles", f"predicting {name}")
+        for first, end in strips(self.num_classes, source.size):
+            scores = rows(first, end)
+            if self.protocol.threshold is None:
+                yield first, end, best_class(scores)
+            else:
+                yield first, end, self.protocol.threshold(scores.softmax(0) if self.protocol.average == "logits" else scores)
+            source.release(end - self._lookback())
 
     def _lookback(self) -> int:
         """Image rows above a labeled one that later ones may need."""
         needed = RESAMPLED if self.tiling is None else self.tiling.reach.margin + RESAMPLED * self.tiling.reach.stride + ALIGNMENT
         return round(needed / min(self.protocol.scales)) + RESAMPLED
 
-    def _score_rows(self, source: SourceRows) -> tuple[Rows, int]:
-        """Prepare the mean scores of all passes, and count their forward passes."""
+    def _score_rows(self, source: SourceRows, advance: Callable[[], None]) -> tuple[Rows, int]:
+        """Prepare the mean scores of all passes.
+
+        Returns:
+            Their rows, and how often the network will run.
+        """
         protocol, device = self.protocol, self.precision.device
         views: list[Rows] = [source, flipped(source)] if protocol.flip and protocol.average != "flip_logits" else [source]
         passes, num_runs, store = [], 0, make_store(self.num_classes, source.size, device)
         for scale in protocol.scales:
-            network = ForwardPass(self.model, protocol, self.precision, source.size, scale, store)
+            network = CountedPass(self.model, protocol, self.precision, source.size, scale, store, advance=advance)
             for mirrored, view in enumerate(views):
                 if protocol.crop:
                     rows, count = network.windows(view, source.size, device), _num_batches(protocol, source.size, scale)
@@ -153,7 +170,7 @@ def _num_batches(protocol: InferenceProtocol, size: tuple[int, int], scale: floa
     crop, count = protocol.crop or size, 1
     for axis in zip(scaled_size(size, scale), crop, protocol.step, strict=True):
         count *= len(window_starts(max(axis[0], axis[1]), *axis[1:]))
-    return -(-count // protocol.batch) * (2 if protocol.average == "flip_logits" else 1)
+    return -(-count // protocol.batch)
 
 
 def _check(protocol: InferenceProtocol) -> None:

@@ -6,12 +6,13 @@ on the height of the image. Interlaced PNG and progressive JPEG are exceptions: 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.image_io import printable
-from segzoo.image_decoder import FORMATS, HINT, gray_to_rgb
+from segzoo.data.image_io import printable, read_image
+from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, gray_to_rgb
 from segzoo.inference.large.jp2_file import Jp2File
 from segzoo.inference.large.vips_file import VipsFile
 from segzoo.messages import format_override
@@ -40,12 +41,32 @@ def is_large(path: Path, megapixels: float) -> bool:
     if path.suffix.lower() in JP2_SUFFIXES:
         return True
     try:
-        with Image.open(path, formats=FORMATS) as header:
-            return header.width * header.height > megapixels * 1e6
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's on sizes and damaged tags
+            with Image.open(path, formats=FORMATS) as header:
+                return header.width * header.height > megapixels * 1e6
     except Image.DecompressionBombError:  # above Pillow's own limit of 178 megapixels
         return True
     except Exception:  # damaged headers raise SyntaxError, struct.error, IndexError and more
         return False
+
+
+def read_or_open(path: Path, stream_megapixels: float, max_megapixels: int) -> np.ndarray | LargeImage:
+    """Read an image, or open a large one.
+
+    Args:
+        path: the file.
+        stream_megapixels: larger images are opened, since they are not to be held as a whole.
+        max_megapixels: larger images are rejected.
+
+    Raises:
+        ConfigError, DataError: as for ``read_image`` and ``LargeImage``.
+    """
+    if not is_large(path, min(stream_megapixels, MAX_PIXELS / 1e6)):
+        return read_image(path)
+    image = LargeImage(path, max_megapixels)
+    height, width = image.size
+    return image if height * width > stream_megapixels * 1e6 else image.rows(0, height)
 
 
 class LargeImage:

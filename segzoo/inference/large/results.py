@@ -29,6 +29,7 @@ def write_large_result(
     values: np.ndarray | None,
     palette: Sequence[Color] | None,
     draw: Draw | None,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Label an image and write its overlay and its label map.
 
@@ -43,6 +44,7 @@ def write_large_result(
         palette: colors of the values. None writes grayscale.
         draw: writes the overlay. It gets at most ``OVERLAY_PIXELS`` pixels: of larger images every n-th label in both directions, and
             the means of n x n pixels.
+        check_stop: called after each tile. It raises to stop.
 
     Returns:
         The number of pixels of each class, (K,)
@@ -57,7 +59,7 @@ def write_large_result(
 
     def write(file: BinaryIO) -> None:
         png = open_label_png(file, image.size, palette)
-        for first, end, labels in labeler.strips(source, image.path.name):
+        for first, end, labels in labeler.strips(source, image.path.name, check_stop):
             ids = labels.cpu().numpy().astype(np.int64)
             areas[:] += np.bincount(ids.ravel(), minlength=len(areas))
             png.write(ids if values is None else values[ids])

@@ -22,14 +22,14 @@ class ImageReport:
         info: the classes.
         hw: height and width in pixels.
         areas: (K,) pixels of each class.
-        regions: train id -> regions, of the classes whose regions were searched.
+        regions: train id -> regions, of the classes whose regions are listed. None if they were not searched.
         failures: the rules that it fails, such as ``scratch: 412 px``.
     """
 
     info: DatasetInfo
     hw: tuple[int, int]
     areas: np.ndarray
-    regions: dict[int, Blobs]
+    regions: dict[int, Blobs | None]
     failures: list[str]
 
     def cells(self) -> list[object]:
@@ -37,6 +37,9 @@ class ImageReport:
         pixels = self.hw[0] * self.hw[1]
         values: list[object] = [*self.hw, *(round(float(area) / pixels, 6) for area in self.areas)]
         for blobs in self.regions.values():
+            if blobs is None:
+                values += ["", "", ""]
+                continue
             largest = int(blobs.areas.argmax()) if len(blobs.areas) else None
             area, box = (0, "") if largest is None else (int(blobs.areas[largest]), " ".join(map(str, blobs.boxes[largest])))
             values += [len(blobs.areas), area, box]
@@ -74,17 +77,39 @@ def report_image(label: np.ndarray, info: DatasetInfo, region_ids: Sequence[int]
     """
     areas = np.bincount(label.ravel(), minlength=info.num_classes)[: info.num_classes]
     regions = {k: _blobs(label, k, int(areas[k])) for k in region_ids}
-    failures = []
+    values = []
     for rule in rules:
         k = info.classes.index(rule.name)
         if rule.unit == "%":
-            value = 100 * float(areas[k]) / label.size
+            values.append(_percent(areas, k))
         else:
             blobs = regions[k] if k in regions else _blobs(label, k, int(areas[k]))
-            value = float(blobs.areas.max(initial=0))
-        if value >= rule.limit:
-            failures.append(f"{rule.name}: {value:.6g} {rule.unit}")
-    return ImageReport(info, (label.shape[0], label.shape[1]), areas, regions, failures)
+            values.append(float(blobs.areas.max(initial=0)))
+    return ImageReport(info, (label.shape[0], label.shape[1]), areas, {**regions}, _failures(rules, values))
+
+
+def report_areas(
+    areas: np.ndarray, hw: tuple[int, int], info: DatasetInfo, region_ids: Sequence[int], rules: Sequence[Rule]
+) -> ImageReport:
+    """Report an image of which only the areas are known.
+
+    Args:
+        areas: (K,) pixels of each class.
+        hw: height and width in pixels.
+        info, region_ids: as in ``report_image``.
+        rules: rules of shares, which have the unit ``%``.
+    """
+    values = [_percent(areas, info.classes.index(rule.name)) for rule in rules]
+    return ImageReport(info, hw, areas, dict.fromkeys(region_ids), _failures(rules, values))
+
+
+def _percent(areas: np.ndarray, train_id: int) -> float:
+    return 100 * float(areas[train_id]) / float(areas.sum())
+
+
+def _failures(rules: Sequence[Rule], values: Sequence[float]) -> list[str]:
+    """Describe the rules whose limit is reached."""
+    return [f"{rule.name}: {value:.6g} {rule.unit}" for rule, value in zip(rules, values, strict=True) if value >= rule.limit]
 
 
 def _blobs(label: np.ndarray, train_id: int, area: int) -> Blobs:

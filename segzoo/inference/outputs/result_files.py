@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from segzoo.data.dataset_info import hidden_ids
 from segzoo.inference.outputs.confidence import Confidence, write_confidence
-from segzoo.inference.outputs.image_report import ImageReport, report_columns, report_image
+from segzoo.inference.outputs.image_report import ImageReport, report_areas, report_columns, report_image
 from segzoo.inference.outputs.polygon_files import PolygonFormat, write_labelme
 from segzoo.inference.outputs.rules import Rule, make_rules
 from segzoo.inference.sources._base import Item
@@ -21,6 +22,7 @@ from segzoo.registry import Range
 from segzoo.types import DatasetInfo
 from segzoo.visualization.drawing import colorize, overlay, with_legend
 from segzoo.visualization.label_png import write_label_png
+from segzoo.visualization.palette import Color
 
 OverlayFormat = Literal["png", "jpg", "video", "none"]
 
@@ -93,9 +95,7 @@ class ResultFiles:
         """
         drawn, name = None, item.name
         if self.overlays != "none":
-            listed = np.arange(self.info.num_classes)[None] if self.overlays == "video" else label
-            tinted = overlay(image, label, self.info.palette, self.hidden, self.alpha)
-            drawn = with_legend(tinted, [listed], self.info.classes, self.info.palette, self.hidden)
+            drawn = self._draw(image, label, np.arange(self.info.num_classes)[None] if self.overlays == "video" else label)
         if drawn is not None and self.overlays != "video":
             write_rgb(self._overlay_path(name), drawn)
         if confidence is not None:
@@ -113,6 +113,33 @@ class ResultFiles:
     def report(self, label: np.ndarray) -> ImageReport:
         """Measure a label map and apply the rules."""
         return report_image(label, self.info, self.region_ids, self.rules)
+
+    @property
+    def label_form(self) -> tuple[np.ndarray | None, Sequence[Color] | None]:
+        """Values of the classes in label maps, and their colors.
+
+        None for the values stands for class ids, and for the colors for grayscale.
+        """
+        return (None, self.info.palette) if self.submission is None else (self.submission.values, self.submission.palette)
+
+    def overlay_writer(self, name: str) -> Callable[[np.ndarray, np.ndarray], None] | None:
+        """Return a function that writes an overlay, if there are any.
+
+        It takes an image (H, W, 3) and its labels (H, W).
+        """
+        return partial(self._write_overlay, self._overlay_path(name)) if self.overlays in ("png", "jpg") else None
+
+    def report_areas(self, areas: np.ndarray, hw: tuple[int, int]) -> ImageReport:
+        """Report an image of which only the areas (K,) are known."""
+        return report_areas(areas, hw, self.info, self.region_ids, self.rules)
+
+    def _write_overlay(self, path: Path, image: np.ndarray, label: np.ndarray) -> None:
+        write_rgb(path, self._draw(image, label, label))
+
+    def _draw(self, image: np.ndarray, label: np.ndarray, listed: np.ndarray) -> np.ndarray:
+        """Draw an overlay, whose legend lists the classes of ``listed``."""
+        tinted = overlay(image, label, self.info.palette, self.hidden, self.alpha)
+        return with_legend(tinted, [listed], self.info.classes, self.info.palette, self.hidden)
 
     def _overlay_path(self, name: str) -> Path:
         return self.folder / "overlays" / f"{name}.{self.overlays}"

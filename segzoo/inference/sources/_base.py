@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segzoo.inference.large.reader import LargeImage
 from segzoo.types import DataError
 
 
@@ -22,14 +23,14 @@ class Item(NamedTuple):
     Attributes:
         name: unique name of its results, a relative path without a suffix.
         origin: where it is from, for messages.
-        read: returns the image (H, W, 3) uint8, or None behind the last frame of a video. It raises DataError if it cannot be read, and
+        read: returns the image (H, W, 3) uint8, or opens one that is too large to hold, or returns None behind the last frame of a video. It raises DataError if it cannot be read, and
             SourceEnded if no later one can be read either.
         path: its file; None for a frame.
     """
 
     name: str
     origin: str
-    read: Callable[[], np.ndarray | None]
+    read: Callable[[], np.ndarray | LargeImage | None]
     path: Path | None = None
 
 

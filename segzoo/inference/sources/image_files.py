@@ -5,20 +5,26 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from segzoo.data.file_index import list_files
 from segzoo.data.image_io import printable, read_image
 from segzoo.image_decoder import SUFFIXES
+from segzoo.inference.large.reader import JP2_SUFFIXES, LargeImage
 from segzoo.inference.sources._base import Item, Source
 from segzoo.registry import ConfigError
 
+Read = Callable[[Path], np.ndarray | LargeImage]
+ALL_SUFFIXES = (*SUFFIXES, *JP2_SUFFIXES)  # of images that are predicted
 RESULT_FOLDERS = ("labels", "overlays", "confidence", "polygons")  # of an output directory
 
 
-def find_images(source: str, out: Path, resumed: bool = False, recursive: bool = True) -> Source:
+def find_images(source: str, out: Path, resumed: bool = False, recursive: bool = True, read: Read = read_image) -> Source:
     """Find a source's images, sorted, with a unique output name each.
 
     Folders are searched through links but not in a loop. Hidden files and folders are left out.
@@ -28,6 +34,7 @@ def find_images(source: str, out: Path, resumed: bool = False, recursive: bool =
         out: the output directory. The folders of its results are skipped, so a second run does not pick up the output of the first.
         resumed: ``out`` holds results of the same prediction, which may be overwritten.
         recursive: also search the folders in a folder.
+        read: reads an image.
 
     Returns:
         The images and notes about skipped files. Names keep the folders below the source (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and
@@ -38,17 +45,17 @@ def find_images(source: str, out: Path, resumed: bool = False, recursive: bool =
     """
     root = Path(source)
     if root.is_file():
-        return _source([(root, root.stem)], [])
-    paths, skipped = find_image_files(source, out, recursive)
+        return _source([(root, root.stem)], [], read)
+    paths, skipped = find_image_files(source, out, recursive, ALL_SUFFIXES)
     if not root.is_dir():
         root = Path(os.path.commonpath([path.parent for path in paths]))
     names = _unique_names([path.relative_to(root) for path in paths])
     if not resumed:
         _check_overwriting(root, out, names)
-    return _source(list(zip(paths, names, strict=True)), skipped)
+    return _source(list(zip(paths, names, strict=True)), skipped, read)
 
 
-def listed_images(paths: list[Path], out: Path, resumed: bool = False) -> Source:
+def listed_images(paths: list[Path], out: Path, resumed: bool = False, read: Read = read_image) -> Source:
     """Take the images of a list in its order.
 
     Each has a unique output name, which keeps the folders below the deepest folder that has all of them. The other arguments are those of ``find_images``.
@@ -59,21 +66,27 @@ def listed_images(paths: list[Path], out: Path, resumed: bool = False) -> Source
     names = _unique_names([path.relative_to(root) for path in images])
     if not resumed:
         _check_overwriting(root, out, names)
-    return _source(list(zip(images.values(), names, strict=True)), [])
+    return _source(list(zip(images.values(), names, strict=True)), [], read)
 
 
-def _source(images: list[tuple[Path, str]], skipped: list[str]) -> Source:
-    items = [Item(name, printable(path), partial(read_image, path), path) for path, name in images]
+def _source(images: list[tuple[Path, str]], skipped: list[str], read: Read) -> Source:
+    items = [Item(name, printable(path), partial(read, path), path) for path, name in images]
     return Source(items, len(items), skipped)
 
 
 def find_image_files(
-    source: str, out: Path | None = None, recursive: bool = True, *, setting: str = "source"
+    source: str,
+    out: Path | None = None,
+    recursive: bool = True,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    *,
+    setting: str = "source",
 ) -> tuple[list[Path], list[str]]:
     """Find a source's images like ``find_images``, without names.
 
     Args:
         source, out, recursive: as in ``find_images``. Without ``out``, nothing is skipped for its folder.
+        suffixes: endings of images.
         setting: the setting that has the source, for messages.
 
     Returns:
@@ -87,11 +100,11 @@ def find_image_files(
         return [root], []
     is_folder = root.is_dir()
     files = _folder_files(root, recursive) if is_folder else _glob(source)
-    paths, skipped = _select_images(files, out)
+    paths, skipped = _select_images(files, out, suffixes)
     if not paths:
         problem = "contains no image" if is_folder else "is not a file or folder and matches no image"
         bracket = "" if is_folder or "[" not in source else " In a pattern, write [[] for the bracket [."
-        expected = f"expected files ending in {' '.join(SUFFIXES)}.{bracket}"
+        expected = f"expected files ending in {' '.join(suffixes)}.{bracket}"
         raise ConfigError(f"{setting}={source} {problem}; {expected} {' '.join(skipped)}".rstrip())
     return paths, skipped
 
@@ -128,7 +141,7 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _select_images(files: list[Path], out: Path | None) -> tuple[list[Path], list[str]]:
+def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...]) -> tuple[list[Path], list[str]]:
     """Separate the images from results of predictions and other files."""
     output_dir, resolve = out and out.resolve(), lru_cache(None)(Path.resolve)
     results = {output_dir / name: name for name in RESULT_FOLDERS} if output_dir else {}
@@ -137,7 +150,7 @@ def _select_images(files: list[Path], out: Path | None) -> tuple[list[Path], lis
         folder = resolve(path.parent)
         if found := results.keys() & {folder, *folder.parents}:
             in_results[results[found.pop()]] += 1
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in suffixes:
             images.append(path)
         elif folder != output_dir:  # which holds the configuration
             endings[path.suffix or "none"] += 1
