@@ -20,8 +20,7 @@ from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.segment import segment_image
 from segzoo.layers.normalize import normalize
 from segzoo.types import DataError
-from segzoo.visualization.label_png import write_label_png
-from segzoo.visualization.png_rows import open_label_png
+from segzoo.visualization.label_png import open_label_png, write_label_png
 
 pytest.importorskip("pyvips", reason="extra large")
 CPU = torch.device("cpu")

@@ -14,8 +14,8 @@ from segzoo.inference.large.reader import LargeImage
 from segzoo.inference.large.source_rows import SourceRows
 from segzoo.io import write_atomically
 from segzoo.types import DatasetInfo
+from segzoo.visualization.label_png import open_label_png
 from segzoo.visualization.palette import Color
-from segzoo.visualization.png_rows import open_label_png
 
 OVERLAY_PIXELS = 16_000_000  # larger images have a reduced overlay
 Draw = Callable[[np.ndarray, np.ndarray], None]  # writes the overlay of an image (H, W, 3) and its labels (H, W)
