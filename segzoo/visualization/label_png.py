@@ -28,27 +28,18 @@ def encode_label_png(label: np.ndarray, palette: Sequence[Color] | None) -> byte
     With a palette of up to 256 colors, it is a palette PNG in these colors, and white in ids that have none. Without one it is an 8-bit
     grayscale PNG, and above 256 classes a 16-bit one.
     """
-<<<<<<< HEAD
-    if palette is not None and len(palette) > 256:
-        return encode_png(label.astype(np.uint16))
-    return encode_png(label.astype(np.uint8), palette and [*palette, *[IGNORED] * (256 - len(palette))])
-=======
-
-    def write(file: BinaryIO) -> None:
-        png = open_label_png(file, label.shape, palette)
-        png.write(label)
-        png.close()
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, write, durable=False)
+    file = io.BytesIO()
+    png = open_label_png(file, label.shape, palette)
+    png.write(label)
+    png.close()
+    return file.getvalue()
 
 
 def open_label_png(file: BinaryIO, size: Sequence[int], palette: Sequence[Color] | None) -> PngRows:
-    """Begin a PNG like those of ``write_label_png``."""
+    """Begin a PNG like that of ``encode_label_png``."""
     if palette is not None and len(palette) > 256:
         return PngRows(file, size, None, bits=16)
     return PngRows(file, size, palette and [*palette, *[IGNORED] * (256 - len(palette))])
->>>>>>> 3650a41 (wip5)
 
 
 def encode_png(pixels: np.ndarray, palette: Sequence[Color] | None = None) -> bytes:
