@@ -37,7 +37,7 @@ def predict(job: Job) -> dict[str, Any]:
         model, device = run_as_configured(job.config, loaded)
         for note in [*notes, *runtime_notes(job.config, device == "cuda", source.total)]:
             print(f"note: {note}", flush=True)
-        arguments = job.arguments["predict_images"] | {"device": device}
+        arguments: dict[str, Any] = job.arguments["predict_images"] | {"device": device}
         result = predict_images(model, info, source, files, protocol, output_dir.resumed, **arguments)
         write_json(output_dir.path / "predict.json", result)
     _print_result(result)

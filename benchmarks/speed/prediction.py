@@ -15,10 +15,11 @@ The result file is written only if no option narrows the selection. About 40 min
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import tempfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", choices=SIZES, help="default: both")
     parser.add_argument("--images", type=int, help="images per round; default: 101 and 60")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least 3")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="default: all")
 
 
 def write_images(folder: Path, hw: tuple[int, int] | None, count: int) -> list[Path]:
@@ -66,9 +68,15 @@ def write_images(folder: Path, hw: tuple[int, int] | None, count: int) -> list[P
     return paths
 
 
-def build_network() -> Any:
+@cache
+def random_network() -> Any:
     """Build the network of all sides, in evaluation mode."""
     return build_workload({**NETWORKS["icnet_half"], "data": None, "init": {"ckpt": None}}, num_classes=CLASSES).model
+
+
+def build_network() -> Any:
+    """Copy the network for one side."""
+    return copy.deepcopy(random_network())
 
 
 def segzoo_side(runtime: str, info: DatasetInfo) -> Run:
@@ -107,9 +115,11 @@ def plain_side(info: DatasetInfo) -> Run:
 
 def smp_side(info: DatasetInfo) -> Run:
     """Predict with a dataset and a DataLoader, as smp's examples do."""
-    from segmentation_models_pytorch.encoders import get_preprocessing_fn  # pyright: ignore[reportMissingImports]
+    from segmentation_models_pytorch.encoders._preprocessing import preprocess_input  # pyright: ignore[reportMissingImports]
 
-    model, preprocess = build_network(), get_preprocessing_fn("resnet50", pretrained="imagenet")
+    # what get_preprocessing_fn("resnet50", "imagenet") returns, which asks a server for these numbers
+    imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "input_range": [0, 1], "input_space": "RGB"}
+    model, preprocess = build_network(), partial(preprocess_input, **imagenet)
 
     class Files(torch.utils.data.Dataset):
         def __init__(self, paths: list[Path]):
@@ -119,7 +129,7 @@ def smp_side(info: DatasetInfo) -> Run:
             return len(self.paths)
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-            image = cv2.cvtColor(cv2.imread(str(self.paths[index])), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+            image: Any = cv2.cvtColor(cv2.imread(str(self.paths[index])), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
             return preprocess(image).transpose(2, 0, 1).astype("float32"), self.paths[index].stem
 
     @torch.inference_mode()
@@ -132,12 +142,12 @@ def smp_side(info: DatasetInfo) -> Run:
     return run
 
 
-def mmseg_side(info: DatasetInfo, own_network: bool) -> Run:
+def mmseg_side(own_network: bool, info: DatasetInfo) -> Run:
     """Predict with MMSegInferencer at the size of the images.
 
     Args:
-        info: the classes.
         own_network: run mmsegmentation's ICNet instead of the network of the other sides.
+        info: the classes.
     """
     mmseg = import_mmseg()
     from mmengine.config import Config  # pyright: ignore[reportMissingImports]
@@ -160,20 +170,22 @@ def mmseg_side(info: DatasetInfo, own_network: bool) -> Run:
     return run
 
 
-def build_sides(info: DatasetInfo) -> dict[str, Run]:
-    """Build all sides whose packages are installed."""
-    builders: dict[str, Callable[[], Run]] = {
-        "segzoo eager": partial(segzoo_side, "eager", info),
-        "segzoo openvino": partial(segzoo_side, "openvino", info),
-        "plain loop": partial(plain_side, info),
-        "smp": partial(smp_side, info),
-        "mmseg": partial(mmseg_side, info, False),
-        "mmseg icnet_r18": partial(mmseg_side, info, True),
-    }
+SIDES: dict[str, Callable[[DatasetInfo], Run]] = {
+    "segzoo eager": partial(segzoo_side, "eager"),
+    "segzoo openvino": partial(segzoo_side, "openvino"),
+    "plain loop": plain_side,
+    "smp": smp_side,
+    "mmseg": partial(mmseg_side, False),
+    "mmseg icnet_r18": partial(mmseg_side, True),
+}
+
+
+def build_sides(names: Sequence[str], info: DatasetInfo) -> dict[str, Run]:
+    """Build the sides whose packages are installed."""
     sides = {}
-    for name, build in builders.items():
+    for name in names:
         try:
-            sides[name] = build()
+            sides[name] = SIDES[name](info)
         except ImportError as error:
             print(f"{name} is left out: {error}", flush=True)
     return sides
@@ -207,7 +219,7 @@ def measure(size: str, count: int, rounds: int, sides: dict[str, Run]) -> list[d
 def main(args: argparse.Namespace) -> None:
     """Measure both sizes."""
     info = DatasetInfo("camvid", tuple(f"class {k}" for k in range(CLASSES)), tuple((k, k, k) for k in range(CLASSES)))
-    sides, sizes = build_sides(info), [args.size] if args.size else list(SIZES)
+    sides, sizes = build_sides(args.sides, info), [args.size] if args.size else list(SIZES)
     rows = [row for size in sizes for row in measure(size, args.images or SIZES[size][1], args.rounds, sides)]
-    if args.size is None and args.images is None and args.rounds >= ROUNDS:
+    if args.size is None and args.images is None and args.rounds >= ROUNDS and args.sides == list(SIDES):
         print(write_result("prediction", args.command, rows, packages=PACKAGES))

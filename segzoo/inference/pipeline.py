@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 MAX_THREADS = 8  # per stage; more would hold more images in memory than they speed up
 
 
@@ -41,7 +42,7 @@ class Stage:
         """Busy seconds per thread. The stage with most of them limits all."""
         return self.seconds / self.threads
 
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
         """Call a function on each item in threads, keeping the order.
 
         One item per thread is in work and one more is waiting, which limits the memory. After an exception no further call starts.
@@ -57,8 +58,8 @@ class Stage:
                 yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-            if isinstance(items, Iterator) and hasattr(items, "close"):
-                items.close()  # type: ignore[attr-defined]  # ends the threads of the stage before
+            if isinstance(items, Generator):
+                items.close()  # ends the threads of the stage before
 
     def _call(self, function: Callable[[T], R], item: T) -> R:
         if self._failure is not None:
