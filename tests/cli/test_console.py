@@ -56,3 +56,14 @@ def test_a_training_that_cannot_go_on_ends_with_one_line(monkeypatch, error):
     with pytest.raises(SystemExit) as exit_info:
         app.run(tool, "describe")
     assert exit_info.value.code == f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(("result", "code"), [({"exit_code": 3}, 3), (None, None)])
+def test_a_tool_chooses_its_exit_code(monkeypatch, result, code):
+    monkeypatch.setattr(sys, "argv", ["describe", "model=icnet"])
+    if code is None:
+        app.run(lambda job: result, "describe")
+        return
+    with pytest.raises(SystemExit) as exit_info:
+        app.run(lambda job: result, "describe")
+    assert exit_info.value.code == code

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import http.server
 import io
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -160,6 +162,24 @@ def test_a_camera_that_breaks_gives_one_error_and_its_next_frames_follow(model, 
         assert labels(tmp_path) == [f"camera0/{k:06d}.png" for k in range(expected)]
     done = predict_source(model, INFO, tmp_path, 0, resumed=True, overlays="none", max_frames=2)
     assert done["images"] == 2 and len(labels(tmp_path)) == 8
+
+
+def test_ctrl_c_is_the_usual_end_of_a_camera(tmp_path, monkeypatch):
+    class Endless(BrokenCapture):
+        left = 10**9
+
+    class Interrupted(Toy):
+        seen = 0
+
+        def forward(self, x):
+            self.seen += 1
+            if self.seen == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().forward(x)
+
+    monkeypatch.setattr(videos, "_open", lambda source, kind: Endless())
+    done = predict_source(Interrupted(), INFO, tmp_path, 0, overlays="none")
+    assert 3 <= done["images"] == len(labels(tmp_path)) < 30
 
 
 def test_a_source_that_does_not_open_says_what_to_type(tmp_path):
