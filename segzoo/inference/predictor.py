@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -75,11 +76,13 @@ def predict_images(
     try:
         with eval_mode(model.to(network.precision.device)), channels_last(model), StopSignal(*STOP_WORDS) as stop:
             large = LargeImages(model, protocol, network.precision, files, tile, lambda: stop.requested)
-            tasks = run_stages(log.missing(resumed, stop), stages, network, files, large.label)
-            for task in with_progress(tasks, source.total, "images", "predicting", lambda: f"limited by {slowest(stages).name}"):
-                if task.frame is not None:
-                    video.add(task.item.name, task.frame)
-                log.add(task)
+            with closing(run_stages(log.missing(resumed, stop), stages, network, files, large.label)) as tasks:
+                for task in with_progress(
+                    tasks, source.total, "images", "predicting", lambda: f"limited by {slowest(stages).name}"
+                ):
+                    if task.frame is not None:
+                        video.add(task.item.name, task.frame)
+                    log.add(task)
         table.finish(log.names)
     finally:
         video.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -127,7 +127,7 @@ def run_stages(
     network: Network,
     files: ResultFiles,
     label_large: Callable[[Task], Task],
-) -> Iterator[Task]:
+) -> Generator[Task]:
     """Read, label and write all images, and yield them in order.
 
     Args:
