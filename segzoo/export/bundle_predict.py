@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install numpy pillow onnxruntime") from None
 from drawing import overlay, with_legend  # type: ignore[import-not-found]  # lies next to this file in a bundle
-from image_decoder import SUFFIXES, decode_rgb  # type: ignore[import-not-found]
+from image_decoder import MAX_PIXELS, SUFFIXES, ImageTooLarge, decode_rgb  # type: ignore[import-not-found]
 
 HERE = Path(__file__).resolve().parent
 MIN_ONNXRUNTIME = "1.17"  # the first that reads the format of model.onnx
@@ -71,9 +71,9 @@ class Network:
         return np.asarray(self.session.run(None, {"image": np.ascontiguousarray(image[None])})[0])[0]
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read (H, W, 3) uint8 RGB, upright."""
-    return decode_rgb(path.read_bytes())[0]
+    return decode_rgb(path.read_bytes(), max_pixels)[0]
 
 
 def write_results(path: Path, labels: np.ndarray, info: dict[str, Any], image: np.ndarray) -> None:
@@ -147,6 +147,9 @@ def main() -> int:
     parser.add_argument("source", nargs="*", help="images, or folders of images")
     parser.add_argument("--out", default="labels", help="output folder for label maps and overlays")
     parser.add_argument("--threads", type=int, default=0, help="number of CPU threads; 0 lets onnxruntime choose")
+    parser.add_argument(
+        "--max-megapixels", type=float, default=MAX_PIXELS / 1e6, help="reject larger images, which a small file may state"
+    )
     parser.add_argument("--selftest", action="store_true", help="label the bundled test image and compare")
     args = parser.parse_args()
     network = Network(threads=args.threads)
@@ -155,11 +158,12 @@ def main() -> int:
     images = find_images(args.source)
     if not images:
         parser.error("no images: give images or folders of images, or use --selftest")
+    Image.MAX_IMAGE_PIXELS = None  # --max-megapixels is the limit, instead of Pillow's
     failed, paths = 0, output_paths(images, Path(args.out))
     Path(args.out).mkdir(parents=True, exist_ok=True)
     for source, path in zip(images, paths, strict=True):
         try:
-            image = read_image(source)
+            image = read_image(source, round(args.max_megapixels * 1e6))
             start = time.perf_counter()
             labels = network.predict(image)
             elapsed_ms = 1000 * (time.perf_counter() - start)
@@ -167,6 +171,9 @@ def main() -> int:
             fractions = np.bincount(labels.ravel(), minlength=len(network.info["classes"])) / labels.size
             classes = [f"{name} {f:.1%}" for name, f in zip(network.info["classes"], fractions, strict=False) if f > 0]
             print(f"{source.name}: {elapsed_ms:.0f} ms, {', '.join(classes)}")
+        except ImageTooLarge as error:
+            print(f"{source}: {error} Or set --max-megapixels.", file=sys.stderr)
+            failed += 1
         except Exception as error:  # one bad image must not stop the others
             print(f"{source}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
             failed += 1

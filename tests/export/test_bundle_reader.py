@@ -85,6 +85,29 @@ def test_the_bundle_and_segzoo_read_the_same_pixels(predict, tmp_path, name):
         np.testing.assert_array_equal(read_image(path), predict.read_image(path))
 
 
+def test_the_pixel_limit_is_an_option(predict, tmp_path, monkeypatch, capsys):
+    class Unused:
+        info = {"classes": ["a"], "palette": [[0, 0, 0]], "background": None}
+
+        def __init__(self, threads):
+            pass
+
+        def predict(self, image):
+            return np.zeros(image.shape[:2], np.uint8)
+
+    path = save(tmp_path / "wide.png", noise(100, 110))
+    monkeypatch.setattr(predict, "Network", Unused)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's limit, which does not count
+    for limit, code in (("0.01", 1), ("0.02", 0)):
+        monkeypatch.setattr(sys, "argv", ["predict.py", str(path), "--out", str(tmp_path / "out"), "--max-megapixels", limit])
+        assert predict.main() == code
+    errors = capsys.readouterr().err
+    assert (
+        "wide.png: 110x100 pixels (W x H) exceed the limit of 0.01 megapixels. Cut it into tiles. Or set --max-megapixels."
+        in errors
+    )
+
+
 def test_16_bit_and_special_values(predict, tmp_path):
     for name, expected in {
         "16_bits.pgm": [0x12, 0xFF],
