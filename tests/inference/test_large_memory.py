@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ PREDICT = """
 import sys
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
+from typing import Any
 import torch
 from predictions import predict_source
 from small_models import build
@@ -40,7 +42,9 @@ def write_textured(path, height, width, **options):
     """Write an image of smooth regions with some noise."""
     import pyvips  # type: ignore[import-not-found]
 
-    bands = [pyvips.Image.gaussnoise(width // 100, height // 100, sigma=50, mean=128, seed=seed).resize(100) for seed in range(3)]
+    bands: list[Any] = [
+        pyvips.Image.gaussnoise(width // 100, height // 100, sigma=50, mean=128, seed=seed).resize(100) for seed in range(3)
+    ]
     image = bands[0].bandjoin(bands[1:]) + pyvips.Image.gaussnoise(width, height, sigma=5, mean=0, seed=3)
     image.cast("uchar").copy(interpretation="srgb").write_to_file(str(path), **options)
     return path

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ pytest.importorskip("pyvips", reason="extra large")
 pytest.importorskip("rasterio", reason="extra large")
 SLIDE = InferenceProtocol(crop=(64, 64))
 SMALL = 0.005  # megapixels; the images here have 0.03
+SETTINGS: dict[str, Any] = {"stream_megapixels": SMALL}
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +73,12 @@ def test_jpeg_2000_of_any_size(model, tmp_path):
     image = noise(100, 90)
     save(tmp_path / "images/a.jp2", image, "JPEG2000", tile_size=(64, 64))
     save(tmp_path / "png/a.png", image)
-    for name, source, settings in (
+    cases: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("png", "png", {}),
         ("whole", "images", {}),
-        ("streamed", "images", {"stream_megapixels": SMALL}),
-    ):
+        ("streamed", "images", SETTINGS),
+    )
+    for name, source, settings in cases:
         predict_source(model, INFO, tmp_path / name, tmp_path / source, SLIDE, overlays="none", **settings)
     expected = labels(tmp_path / "png")["a.png"]
     assert all((labels(tmp_path / name)["a.png"] == expected).all() for name in ("whole", "streamed"))
@@ -102,8 +105,9 @@ def test_errors_of_large_images_do_not_stop_the_others(model, folder, tmp_path):
 
 
 def test_results_of_the_whole_label_map_are_rejected(model, folder, tmp_path):
-    source, settings = folder / "tiled.tif", {"stream_megapixels": SMALL}
-    for rejected in ({"confidence": "max"}, {"polygons": "coco"}, {"format": "color"}):
+    source, settings = folder / "tiled.tif", SETTINGS
+    rejections: tuple[dict[str, Any], ...] = ({"confidence": "max"}, {"polygons": "coco"}, {"format": "color"})
+    for rejected in rejections:
         [(key, value)] = rejected.items()
         with pytest.raises(DataError, match=f"tiled.tif: {key}={value} needs the whole image.*raise stream_megapixels"):
             predict_source(model, INFO, tmp_path / key, source, SLIDE, **settings, **rejected)
@@ -130,7 +134,7 @@ def test_a_stopped_image_is_labeled_again(model, folder, tmp_path, monkeypatch):
             return super().forward(x)
 
     monkeypatch.setattr(StopSignal, "_on_signal", note_signal)
-    stopping, out, settings = Stopping(), tmp_path / "out", {"stream_megapixels": SMALL}
+    stopping, out, settings = Stopping(), tmp_path / "out", SETTINGS
     stopping.load_state_dict(model.state_dict())
     with pytest.raises(KeyboardInterrupt):
         predict_source(stopping, INFO, out, folder / "tiled.tif", SLIDE, **settings)

@@ -91,6 +91,17 @@ def test_a_truncated_image_leaves_no_file(model, image, tmp_path):
     assert not list((tmp_path / "out").rglob("*"))
 
 
+def test_a_reduction_keeps_only_reduced_rows(monkeypatch):
+    monkeypatch.setattr(results, "OVERLAY_PIXELS", 100)
+    reduced = Reduced((400, 40))
+    for _ in range(40):
+        reduced.add(np.zeros((10, 40, 3), np.uint8), np.zeros((10, 40), np.uint8))
+    owners = [
+        part if part.base is None else part.base for part in (*reduced._images, *reduced._ids, reduced._rows, reduced._labels)
+    ]
+    assert sum(owner.nbytes for owner in owners) < 4 * (100 + 40 * 13)  # three bytes of colors and one of the label
+
+
 @pytest.mark.parametrize("size", [(1, 500), (500, 1), (40, 40)])
 def test_reduction_of_any_shape(size, monkeypatch):
     monkeypatch.setattr(results, "OVERLAY_PIXELS", 100)

@@ -18,7 +18,7 @@ from segzoo.inference.passes.logit_store import make_store
 from segzoo.inference.passes.score_rows import Rows, flipped, resized, softmax, strips, summed
 from segzoo.inference.passes.windows import window_starts
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.layers.upsample_argmax import best_class
+from segzoo.layers.upsample_argmax import best_class, label_dtype
 from segzoo.progress import with_progress
 from segzoo.registry import ConfigError
 
@@ -119,9 +119,10 @@ class LargeImageLabeler:
         for first, end in strips(self.num_classes, source.size):
             scores = rows(first, end)
             if self.protocol.threshold is None:
-                yield first, end, best_class(scores)
+                labels = best_class(scores)
             else:
-                yield first, end, self.protocol.threshold(scores.softmax(0) if self.protocol.average == "logits" else scores)
+                labels = self.protocol.threshold(scores.softmax(0) if self.protocol.average == "logits" else scores)
+            yield first, end, labels.to(label_dtype(self.num_classes))
             source.release(end - self._lookback())
 
     def _lookback(self) -> int:

@@ -60,7 +60,7 @@ def write_large_result(
     def write(file: BinaryIO) -> None:
         png = open_label_png(file, image.size, palette)
         for first, end, labels in labeler.strips(source, image.path.name, check_stop):
-            ids = labels.cpu().numpy().astype(np.int64)
+            ids = labels.cpu().numpy()
             areas[:] += np.bincount(ids.ravel(), minlength=len(areas))
             png.write(ids if values is None else values[ids])
             if reduced:
@@ -87,7 +87,7 @@ class Reduced:
         self.factor = min(math.ceil(math.sqrt(size[0] * size[1] / OVERLAY_PIXELS)), *size)
         self.size = size[0] // self.factor, size[1] // self.factor
         self._rows = np.empty((0, size[1], 3), np.uint8)  # that do not fill a row of the result yet
-        self._labels = np.empty((0, size[1]), np.int64)
+        self._labels = np.empty((0, size[1]), np.uint8)
         self._images: list[np.ndarray] = []
         self._ids: list[np.ndarray] = []
 
@@ -100,7 +100,8 @@ class Reduced:
         used = count * self.factor
         if count:
             self._images.append(cv2.resize(rows[:used, : width * self.factor], (width, count), interpolation=cv2.INTER_AREA))
-            self._ids.append(ids[center : used : self.factor, center :: self.factor][:, :width])
+            reduced = ids[center : used : self.factor, center :: self.factor][:, :width]
+            self._ids.append(reduced.copy())  # a view would keep all ids in memory
         self._rows, self._labels = rows[used:].copy(), ids[used:].copy()
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
