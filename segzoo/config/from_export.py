@@ -177,4 +177,6 @@ def run_as_configured(config: PlainMapping, model: Segmenter) -> tuple[Segmenter
             raise ConfigError(errors)
         return model, "cpu"
     chosen = pick_device("cpu" if runtime in RUNTIME_PACKAGES and device == "auto" else device)
+    if runtime in RUNTIME_PACKAGES:
+        print(f"exporting the network for runtime={runtime}", flush=True)
     return run_in(model, runtime, precision=config["precision"], device=chosen), "cuda" if chosen.type == "cuda" else "cpu"
