@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("httpx2", reason="needs the extra dev")
 
 from predictions import predict_source
-from small_service import INFO, Client, decoded, encoded, pattern, small_model
+from small_service import INFO, Client, GatedModel, decoded, encoded, pattern, small_model
 
 from segzoo.data.datasets.labelme import LabelMeShapes
 from segzoo.workflows.serve.answers import accepted_output
@@ -108,6 +108,20 @@ def test_the_page_gets_ids_and_confidence_of_each_pixel(client, model):
     assert bolt["confidence"] == pytest.approx(expected[ids == 1].mean(), abs=0.003)
     gray = client.post("/predict?output=confidence", encoded(image))
     assert np.array_equal(decoded(gray.content), confidence)
+
+
+def test_a_model_without_probabilities_has_no_confidence(model):
+    class LabelsOnly(GatedModel):
+        has_probabilities = False
+
+    labels_only = LabelsOnly(model)
+    labels_only.go.set()
+    client = Client(labels_only)
+    [described] = client.post("/predict?output=all", encoded(pattern(0))).json()["images"]
+    assert described["confidence"] is None and "confidence" not in described["areas"]["bolt"]
+    answer = client.post("/predict?output=confidence", encoded(pattern(0)))
+    assert answer.status_code == 422 and "output=both" in answer.json()["detail"]
+    client.service.close()
 
 
 def test_polygons_and_corrections_are_labels_to_train_from(client, model, tmp_path):

@@ -7,6 +7,7 @@ import http.client
 import struct
 import threading
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from segzoo.workflows.serve.address import bind
 from segzoo.workflows.serve.server import make_server
 from segzoo.workflows.serve.service import Limits, Service
 
-LABELS = {"method": "POST", "url": "/predict?output=labels"}
+LABELS: dict[str, Any] = {"method": "POST", "url": "/predict?output=labels"}
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,7 @@ def test_an_error_of_the_network_is_not_the_end(model, monkeypatch):
 @pytest.fixture
 def served(model):
     """A server with sockets in a thread, and its gated model."""
-    gated = GatedModel(model)
+    gated: Any = GatedModel(model)
     service, listener = Service({"default": gated}, Limits()), bind(port=0)
     server = make_server(service, listener)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -172,4 +172,4 @@ def describe_all(result: Timed) -> PlainDict:
 
 
 def _packed(values: np.ndarray) -> str:
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(values), 1)).decode()
+    return base64.b64encode(zlib.compress(values.tobytes(), 1)).decode()

@@ -130,7 +130,7 @@ async def _answer(service: Service, served: ServedModel, uploads: list[Upload], 
 
 def _add_labelme(app: FastAPI, service: Service) -> None:
     body = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    statuses = {key: STATUSES[key] for key in (400, 401, 404, 408, 413, 422, 429, 503)}
+    statuses: dict[int | str, dict[str, Any]] = {key: STATUSES[key] for key in (400, 401, 404, 408, 413, 422, 429, 503)}
 
     @app.post("/labelme", responses=statuses, openapi_extra={"requestBody": body})
     async def labelme(
