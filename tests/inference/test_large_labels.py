@@ -113,11 +113,23 @@ def test_an_image_smaller_than_the_window(icnet):
 def test_tiles_label_as_the_whole_image(model, settings):
     image, protocol = noise(421, 307), InferenceProtocol(**settings)
     labeler = LargeImageLabeler(model, protocol, FP32, tile=128)
-    assert labeler.tiling and not labeler.tiling.reach.is_global and labeler.tiling.reach.margin == 32
+    assert labeler.tiling and not labeler.tiling.reach.by_size and labeler.tiling.reach.margin == 32
     assert "those of the whole image" in labeler.tiling.describe()
     labels, held = streamed(labeler, image)
     assert len(np.unique(labels)) > 1 and (labels != in_memory(model, image, protocol)).mean() < 1e-4  # ties within rounding
     assert held < len(image) * (0.7 if protocol.single else 1)
+
+
+def test_tiles_of_a_deep_network_label_as_the_whole_image(monkeypatch):
+    monkeypatch.setattr(tiles, "PROBE", 1024)
+    torch.manual_seed(0)
+    model, image = randomized(build("fcn_dilated", num_classes=3)).eval(), noise(590, 530)
+    with torch.no_grad():  # so that each class is the best somewhere
+        model.score.bias -= model(random_images(1, 3, 256, 256)).main.mean((0, 2, 3))
+    labeler = LargeImageLabeler(model, SINGLE_PASS, FP32, tile=512)
+    assert labeler.tiling and labeler.tiling.reach == Reach(224, False, 8) and len(tile_starts(590, 512, 224)) > 1
+    labels, expected = streamed(labeler, image)[0], in_memory(model, image, SINGLE_PASS)
+    assert len(np.unique(expected)) == 3 and (labels != expected).mean() < 1e-4  # ties within rounding
 
 
 def test_tiles_of_a_network_that_looks_everywhere_say_so(icnet):
@@ -139,7 +151,18 @@ def test_reach_is_that_of_the_layers(kernel, dilation, margin):
     model = Dilated().eval()
     network = ForwardPass(model, SINGLE_PASS, FP32, (64, 64), 1.0)
     assert measure_reach(lambda x: network.logits(x, (64, 64)), CPU) == Reach(margin, False, 1)
-    assert measure_reach(lambda x: network.logits(x, (64, 64)), CPU, spreads_nan=False).is_global
+    assert measure_reach(lambda x: network.logits(x, (64, 64)), CPU, spreads_nan=False).by_size
+
+
+@pytest.mark.parametrize(("name", "margin", "by_size"), [("fcn_dilated", 224, False), ("fcn", 256, True)])
+def test_centered_crops_depend_on_the_size(name, margin, by_size, monkeypatch):
+    monkeypatch.setattr(tiles, "PROBE", 1024)
+    torch.manual_seed(0)
+    model = randomized(build(name, num_classes=3)).eval()
+    network = ForwardPass(model, SINGLE_PASS, FP32, (64, 64), 1.0)
+    with torch.no_grad():
+        reach = measure_reach(lambda x: network.logits(x, (64, 64)), CPU)
+    assert (reach.margin, reach.by_size) == (margin, by_size)
 
 
 @pytest.mark.parametrize("size", [1, 100, 128, 129, 160, 1000])

@@ -40,10 +40,10 @@ class Tiling:
     def describe(self) -> str:
         """Say what labels equal those of the whole image."""
         tiles = f"labeled in tiles of {self.tile} pixels with a margin of {self.reach.margin}"
-        if self.reach.is_global:
+        if self.reach.by_size:
             return (
-                f"{tiles}. The network looks at the whole tile, so labels are not those of the whole image. With protocol=slide they are "
-                "those of the same windows in memory."
+                f"{tiles}. The network's output depends on the size of its input, so labels are not those of the whole image. With "
+                "protocol=slide they are those of the same windows in memory."
             )
         return f"{tiles}, as far as the network looks: labels are those of the whole image"
 

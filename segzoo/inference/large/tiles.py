@@ -21,6 +21,8 @@ from segzoo.registry import ConfigError
 ALIGNMENT = 32  # tiles start at multiples of the largest stride
 PROBE = 4096  # pixels; a network that sees farther counts as one that sees the whole image
 PROBE_WIDTH = 64
+UNALIGNED = 12  # pixels by which an image is shorter than a multiple of the alignment
+TOLERANCE = 0.02  # of the largest logit, for the rounding of low precisions
 GLOBAL_MARGIN = 128  # pixels, for networks that see the whole tile
 BYTES_PER_PIXEL = 2000  # of a tile, in the largest networks
 MIN_TILE, MAX_TILE = 512, 2048
@@ -33,12 +35,12 @@ class Reach:
 
     Attributes:
         margin: distance in pixels from an image's border at which the border has no influence, or ``GLOBAL_MARGIN``.
-        is_global: the border has influence everywhere, as with pyramid pooling, or nothing is known.
+        by_size: logits depend on the size of the image, as with pyramid pooling and centered crops, or nothing is known.
         stride: pixels per logit.
     """
 
     margin: int
-    is_global: bool
+    by_size: bool
     stride: int
 
 
@@ -66,7 +68,19 @@ def measure_reach(logits_of: LogitsOf, device: torch.device, spreads_nan: bool =
         if len(rows):
             is_known = spreads_nan
             reached = max(reached, int(rows[-1]) + stride - block.stop if block.start == 0 else block.start - int(rows[0]))
-    return Reach(_aligned(reached), False, stride) if is_known else Reach(GLOBAL_MARGIN, True, stride)
+    if not is_known:
+        return Reach(GLOBAL_MARGIN, True, stride)
+    return Reach(_aligned(reached), _depends_on_size(logits_of, reached, stride, device), stride)
+
+
+def _depends_on_size(logits_of: LogitsOf, reached: int, stride: int, device: torch.device) -> bool:
+    """Compare the logits of an image with those of its upper half."""
+    image = torch.randn(1, 3, PROBE - UNALIGNED, PROBE_WIDTH, generator=torch.Generator().manual_seed(0)).to(device)
+    rows = (PROBE // 2 - reached) // stride  # which the lower half does not influence
+    if rows <= 0:
+        return True
+    whole, half = (logits_of(x)[:, :, :rows] for x in (image, image[:, :, : PROBE // 2]))
+    return bool((whole - half).abs().max() > TOLERANCE * whole.abs().max())
 
 
 def choose_tile(reach: Reach, device: torch.device, requested: int | None = None) -> int:
