@@ -69,7 +69,7 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
         ["predict", [ckpt, "source=nowhere"], "matches no image"],
         ["predict", [ckpt, f"source={listed}", f"out={taken}"], "already holds a run"],
         ["predict", [ckpt, f"source={listed}", "protocol.pad_multiple=8", "protocol.resize_multiple=32"], "both given"],
-        ["predict", [f"ckpt={other}", f"source={listed}", "fail_if={raod: 50px}"], "Did you mean 'road'"],
+        ["predict", [f"ckpt={other / 'checkpoints' / '1'}", f"source={listed}", "fail_if={raod: 50px}"], "Did you mean 'road'"],
         ["predict", [ckpt, f"source={listed}", "fail_if={road: 50}"], "'fail_if={road: 50px}'"],
         ["predict", [ckpt, f"source={listed}", "overlays=video"], "is for a video, a camera or a stream"],
         ["predict", [ckpt, "source=rtsp://x/y", "format=voc"], "packs images for a test server"],

@@ -132,7 +132,7 @@ def _add_labelme(app: FastAPI, service: Service) -> None:
     body = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
     statuses: dict[int | str, dict[str, Any]] = {key: STATUSES[key] for key in (400, 401, 404, 408, 413, 422, 429, 503)}
 
-    @app.post("/labelme", responses=statuses, openapi_extra={"requestBody": body})
+    @app.post("/labelme", responses=statuses, openapi_extra={"requestBody": body}, response_description="LabelMe JSON.")
     async def labelme(
         request: Request,
         width: Annotated[int, Query(ge=1, le=65535)],
@@ -152,18 +152,18 @@ def _add_labelme(app: FastAPI, service: Service) -> None:
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", responses={503: STATUSES[503]})
+    @app.get("/healthz", responses={503: STATUSES[503]}, response_description="The service takes images.")
     async def healthz() -> JSONResponse:
         """Say whether the service takes images."""
         return JSONResponse({"status": "draining" if service.draining else "ok"}, 503 if service.draining else 200)
 
-    @app.get("/models", responses={401: STATUSES[401]})
+    @app.get("/models", responses={401: STATUSES[401]}, response_description="The models and the limits.")
     async def models() -> dict[str, Any]:
         """List the models with their classes, and the limits of requests."""
         limits = {"mb": service.limits.max_mb, "megapixels": service.limits.max_megapixels, "images": service.limits.max_queue}
         return {"models": [served.describe() for served in service.models.values()], "limits": limits}
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses={401: STATUSES[401]})
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: STATUSES[401]}, response_description="The counters.")
     async def metrics() -> PlainTextResponse:
         """Counters in the text format of Prometheus."""
         return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
