@@ -28,6 +28,7 @@ T = TypeVar("T")
 RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # since torch 2.15
 NO_BUFFER_SYNC: PlainDict = {"forward_sync_buffers" if RENAMED else "broadcast_buffers": False}
 TIMEOUT = timedelta(minutes=30)  # long enough for rank 0 to write a checkpoint while the others wait
+SHARDED_TIMEOUT = timedelta(days=7)  # ranks with a share of the images each wait for the slowest only at the end
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,12 @@ SINGLE_PROCESS = Distributed()
 
 
 @contextmanager
-def init_distributed(device: DeviceName) -> Iterator[Distributed]:
+def init_distributed(device: DeviceName, timeout: timedelta = TIMEOUT) -> Iterator[Distributed]:
     """Join the process group of ``torchrun`` and leave it at the end.
 
     Args:
         device: value of the ``device`` setting. Each rank uses the GPU of its local rank.
+        timeout: how long a rank waits for the others.
 
     Yields:
         This process among its ranks, or ``SINGLE_PROCESS`` without ``torchrun``.
@@ -152,7 +154,7 @@ def init_distributed(device: DeviceName) -> Iterator[Distributed]:
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, which still has the addresses of dead ranks
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
     ranks = Distributed(rank, size, restarts)
     try:
         if len(set(ranks.gather(cuda))) > 1:

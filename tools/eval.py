@@ -27,33 +27,36 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.config.from_export import network_protocol
     from segzoo.config.from_weights import load_trained
     from segzoo.data.checks.check import check_splits
+    from segzoo.distributed import SHARDED_TIMEOUT, init_distributed
     from segzoo.evaluation import evaluator
     from segzoo.evaluation.report import write_summary
     from segzoo.evaluation.score_table import score_table
     from segzoo.evaluation.scores.build import build_scores
     from segzoo.models._base import SegModel
     from segzoo.reporting.text_table import terminal_width
-    from segzoo.runs.output_dir import create_output_dir
+    from segzoo.runs.output_dir import create_output_dir, on_all_ranks
     from segzoo.workflows.report.run_page import report_evaluation
 
-    model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-    protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
-    for note in notes:
-        print(f"note: {note}", flush=True)
-    dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
-    loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
-    scores = build_scores(info, **job.arguments["build_scores"])
-    location = job.arguments["create_output_dir"]
-    for report in check_splits({f"{job.config['split']} (to be scored)": dataset}).values():
-        for line in report.notes:
-            print(f"note: {line}", flush=True)
-    with create_output_dir(
-        "eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **location
-    ) as output_dir:
-        result = evaluator.evaluate(model, dataset, info, loss, protocol=protocol, extra=scores, **job.arguments["evaluate"])
-        summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
-        options, defaults = job.arguments["report_evaluation"], partial(default_config, "train")
-        report_evaluation(output_dir.path, model, dataset, meta, protocol, defaults, **options)
+    with init_distributed(job.config["device"], SHARDED_TIMEOUT) as dist:
+        model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
+        protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
+        dataset = build_split(dataset_config(meta, job.config.get("data")), **job.arguments["build_split"])
+        loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
+        scores = build_scores(info, **job.arguments["build_scores"])
+        title, location = f"{job.config['split']} (to be scored)", job.arguments["create_output_dir"]
+        reports = dist.run_on_rank0(lambda: check_splits({title: dataset}))
+        for note in [*notes, *(line for report in reports.values() for line in report.notes)] if dist.is_main else ():
+            print(f"note: {note}", flush=True)
+        directory = create_output_dir("eval", checkpoint_title(meta), job.recorded, checkpoint_sha256=meta["sha256"], **location)
+        with on_all_ranks(dist, directory, job.recorded) as output_dir:
+            result = evaluator.evaluate(
+                model, dataset, info, loss, protocol=protocol, distributed=dist, extra=scores, **job.arguments["evaluate"]
+            )
+            if not dist.is_main:
+                return {}
+            summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
+            options, defaults = job.arguments["report_evaluation"], partial(default_config, "train")
+            report_evaluation(output_dir.path, model, dataset, meta, protocol, defaults, **options)
     print(score_table(summary, result.per_image_counts, terminal_width()))
     for line in [line for score in result.extra.values() for line in score.lines]:
         print(line)

@@ -1,6 +1,6 @@
 """Segment images: ``python tools/predict.py ckpt=runs/train/... source=images/``.
 
-Writes label maps and overlays of images, videos and cameras, and a table of what they show.
+Writes label maps and overlays of images, videos and cameras, and a table of what they show. ``torchrun`` shares images among processes.
 """
 
 from __future__ import annotations
@@ -22,24 +22,30 @@ def predict(job: Job) -> dict[str, Any]:
     from segzoo.config.from_checkpoint import checkpoint_title
     from segzoo.config.from_export import network_protocol, run_as_configured
     from segzoo.config.from_weights import load_trained
+    from segzoo.distributed import SHARDED_TIMEOUT, init_distributed
     from segzoo.inference.outputs.result_files import plan_results
     from segzoo.inference.predictor import predict_images
     from segzoo.inference.sources.opening import open_source
     from segzoo.io import write_json
-    from segzoo.runs.output_dir import create_prediction_dir
+    from segzoo.runs.output_dir import create_prediction_dir, on_all_ranks
 
-    loaded, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-    protocol, notes = network_protocol(job.config, loaded, info, meta, **job.arguments["add_threshold"])
-    options = job.arguments["create_prediction_dir"]
-    with create_prediction_dir(checkpoint_title(meta), job.recorded, meta["sha256"], **options) as output_dir:
-        files = plan_results(info, output_dir.path, **job.arguments["plan_results"])
-        source = open_source(output_dir.path, output_dir.resumed, **job.arguments["open_source"])
-        model, device = run_as_configured(job.config, loaded)
-        for note in [*notes, *runtime_notes(job.config, device == "cuda", source.total)]:
-            print(f"note: {note}", flush=True)
-        arguments: dict[str, Any] = job.arguments["predict_images"] | {"device": device}
-        result = predict_images(model, info, source, files, protocol, output_dir.resumed, **arguments)
-        write_json(output_dir.path / "predict.json", result)
+    with init_distributed(job.config["device"], SHARDED_TIMEOUT) as dist:
+        loaded, info, meta = load_trained(job.config, **job.arguments["load_trained"])
+        protocol, notes = network_protocol(job.config, loaded, info, meta, **job.arguments["add_threshold"])
+        options, location = job.arguments["open_source"], job.arguments["create_prediction_dir"]
+        directory = create_prediction_dir(checkpoint_title(meta), job.recorded, meta["sha256"], **location)
+        with on_all_ranks(dist, directory, job.recorded) as output_dir:
+            files = plan_results(info, output_dir.path, **job.arguments["plan_results"])
+            # the other ranks might already see further images
+            source = dist.run_on_rank0(lambda: open_source(output_dir.path, output_dir.resumed, **options))
+            model, device = run_as_configured(job.config, loaded)
+            for note in [*notes, *runtime_notes(job.config, device == "cuda", source.total)] if dist.is_main else ():
+                print(f"note: {note}", flush=True)
+            arguments: dict[str, Any] = job.arguments["predict_images"] | {"device": device}
+            result = predict_images(model, info, source, files, protocol, output_dir.resumed, dist, **arguments)
+            if not dist.is_main:
+                return {}
+            write_json(output_dir.path / "predict.json", result)
     _print_result(result)
     return result | ({"exit_code": FAILED} if result.get("failed") else {})
 

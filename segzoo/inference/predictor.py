@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 from torch import nn
 
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
+from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.inference.large.stage import LargeImages
 from segzoo.inference.outputs.image_table import ImageTable
 from segzoo.inference.outputs.polygon_files import write_coco
@@ -38,6 +40,7 @@ def predict_images(
     files: ResultFiles,
     protocol: InferenceProtocol = SINGLE_PASS,
     resumed: bool = False,
+    distributed: Distributed = SINGLE_PROCESS,
     *,
     batch: Annotated[int, Range(1, 64)] | None = None,
     tile: Annotated[int, Range(64, 16384)] | None = None,
@@ -53,44 +56,43 @@ def predict_images(
         source: the images. It is closed at the end.
         files: what is written for each of them.
         resumed: the output directory holds some of this prediction, whose images are skipped.
+        distributed: the ranks. Each takes every n-th image of a source that all of them list alike.
         batch: images of one size per forward pass. None means 1 on a CPU, and as many as fit 4 megapixels on CUDA, at most 16.
         tile: size in pixels of the tiles of large images that are labeled as a whole. None chooses it by the available memory.
         device, precision: as in ``evaluate``.
 
     Returns:
-        See ``PredictionLog.result``.
+        See ``PredictionLog.result``. Rank 0 summarizes the images of all ranks, and the others return nothing.
 
     Raises:
         ConfigError: the protocol labels images at another size.
-        DataError: images could not be labeled, or the source ended early. The message lists all of them.
+        DataError: images could not be labeled, or the source ended early. The message, on rank 0, lists all of them.
         OSError: the disk is full or read-only.
-        KeyboardInterrupt, SystemExit: after a stop signal, unless the source is live. What is finished stays, and the same prediction can
-            be resumed.
+        KeyboardInterrupt, SystemExit: after a stop signal, unless the source is live. The same prediction can be resumed.
     """
     check_label_size(protocol)
     network = Network(model, info, protocol, Precision(precision, pick_device(device)), batch, files.confidence)
     stages = make_stages(source.is_sequence)
-    table = ImageTable(files.folder / "images.csv", files.columns, resumed)
+    table = ImageTable(files.folder / "images.csv", files.columns, resumed, distributed)
     video = VideoFile(files.folder / "overlays", source.fps)
-    log = PredictionLog(source, files, table, stages)
+    log = PredictionLog(source, files, table, stages, distributed)
     try:
         with eval_mode(model.to(network.precision.device)), channels_last(model), StopSignal(*STOP_WORDS) as stop:
             large = LargeImages(model, protocol, network.precision, files, tile, lambda: stop.requested)
             with closing(run_stages(log.missing(resumed, stop), stages, network, files, large.label)) as tasks:
-                for task in with_progress(
-                    tasks, source.total, "images", "predicting", lambda: f"limited by {slowest(stages).name}"
-                ):
+                for task in with_progress(tasks, log.share, "images", "predicting", lambda: f"limited by {slowest(stages).name}"):
                     if task.frame is not None:
                         video.add(task.item.name, task.frame)
                     log.add(task)
+        if not source.is_live:
+            stop.check("stopped. The same command labels the remaining images.")
         table.finish(log.names)
     finally:
         video.close()
         table.close()
         source.close()
-    if not source.is_live:
-        stop.check("stopped. The same command labels the remaining images.")
-    return log.result() | ({"large_images": large.note} if large.note else {})
+    log.merge(large.note)
+    return log.result() if distributed.is_main else {}
 
 
 @dataclass
@@ -101,21 +103,29 @@ class PredictionLog:
     files: ResultFiles
     table: ImageTable
     stages: tuple[Stage, Stage, Stage]
+    distributed: Distributed = SINGLE_PROCESS
     start: float = field(default_factory=time.perf_counter)
     done_before: int = 0
     labeled: int = 0
-    errors: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)  # of images by name
     ended: str | None = None  # why the source ended early
-    sentences: list[str] = field(default_factory=list)
+    sentences: dict[str, str] = field(default_factory=dict)
+    note: str | None = None  # on large images
 
     @property
     def names(self) -> list[str]:
         """Names of all images in their order, if the source knows them."""
         return [item.name for item in self.source.items] if isinstance(self.source.items, list) else []
 
+    @property
+    def share(self) -> int | None:
+        """Number of images of this rank, if it is known."""
+        total = self.source.total
+        return None if total is None else len(range(self.distributed.rank, total, self.distributed.size))
+
     def missing(self, resumed: bool, stop: StopSignal) -> Iterator[Item]:
-        """Yield the images without results until a stop signal arrives."""
-        for item in self.source.items:
+        """Yield this rank's images without results until a stop signal arrives."""
+        for item in islice(self.source.items, self.distributed.rank, None, self.distributed.size):
             if stop.requested:
                 return
             if resumed and self.files.is_complete(item.name) and self.table.has(item.name):
@@ -131,7 +141,7 @@ class PredictionLog:
             return
         start: list[object] = [task.item.name, task.item.origin]
         if task.error is not None or task.report is None:
-            self.errors.append(str(task.error))
+            self.errors[task.item.name] = str(task.error)
             self.table.add([*start, "error", task.error, "", *[""] * len(self.files.columns)])
             return
         self.labeled += 1
@@ -140,7 +150,25 @@ class PredictionLog:
         self.table.add(row)
         if self.labeled <= MAX_SENTENCES:
             failed = f": fails by {row[3]}" if task.report.failures else f": {verdict}" if verdict else ""
-            self.sentences.append(f"{task.item.name}: {task.report.sentence()} in {row[4]:.0f} ms{failed}")
+            self.sentences[task.item.name] = f"{task.item.name}: {task.report.sentence()} in {row[4]:.0f} ms{failed}"
+
+    def merge(self, note: str | None) -> None:
+        """Add the counts, times and texts of all ranks.
+
+        Args:
+            note: this rank's sentence on large images, if it had some.
+        """
+        self.note = next(filter(None, self.distributed.gather(note)), None)
+        if self.distributed.size == 1:
+            return
+        times = [(stage.seconds, stage.threads) for stage in self.stages]
+        ranks = self.distributed.gather((self.done_before, self.labeled, times, self.errors, self.sentences))
+        self.done_before, self.labeled = sum(rank[0] for rank in ranks), sum(rank[1] for rank in ranks)
+        for stage, per_rank in zip(self.stages, zip(*(rank[2] for rank in ranks), strict=True), strict=True):
+            stage.seconds, stage.threads = (sum(values) for values in zip(*per_rank, strict=True))
+        self.errors, self.sentences = (
+            {name: rank[i][name] for name in self.names for rank in ranks if name in rank[i]} for i in (3, 4)
+        )
 
     def result(self) -> PlainDict:
         """Summarize the prediction.
@@ -159,7 +187,7 @@ class PredictionLog:
             total = finished + len(self.errors)
             summary = [f"{len(self.errors)} of {total} images could not be labeled ({finished} are done):"] if self.errors else []
             ended = [f"{self.ended} {finished} images are done."] if self.ended else []
-            raise DataError("\n".join([*ended, *summary, *self.errors, *source.skipped]))
+            raise DataError("\n".join([*ended, *summary, *self.errors.values(), *source.skipped]))
         seconds = time.perf_counter() - self.start
         result = {
             "images": finished,
@@ -169,10 +197,12 @@ class PredictionLog:
         }
         result |= {"images_per_second": round(self.labeled / seconds, 3), "limited_by": slowest(self.stages).name}
         result |= {"time_shares": shares(self.stages), "skipped": source.skipped}
+        if self.note:
+            result["large_images"] = self.note
         if self.files.rules:
             result["failed"] = self.table.failed
         if self.labeled <= MAX_SENTENCES:
-            result["sentences"] = self.sentences
+            result["sentences"] = list(self.sentences.values())
         if self.files.polygons == "coco":
             result["polygons"] = str(self.files.folder / "polygons.json")
             images = [(item.name, item.path) for item in source.items if item.path]

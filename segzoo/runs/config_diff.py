@@ -6,11 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
+from segzoo.io import to_plain_containers
+from segzoo.registry import ConfigError
 from segzoo.types import PlainDict, PlainMapping
+
+if TYPE_CHECKING:
+    from segzoo.distributed import Distributed
 
 IGNORED_KEYS = (
     "resume",
@@ -44,6 +49,14 @@ def config_hash(config: PlainMapping) -> str:
     if isinstance(data := kept.get("data"), Mapping):
         kept["data"] = {key: value for key, value in data.items() if f"data.{key}" not in IGNORED_KEYS}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_same_settings(dist: Distributed, config: PlainMapping) -> None:
+    """Raise ConfigError if the ranks were started with different settings."""
+    hashes = dist.gather(config_hash(to_plain_containers(config)))
+    if len(set(hashes)) > 1:
+        rank = next(rank for rank, value in enumerate(hashes) if value != hashes[0])
+        raise ConfigError(f"rank {rank} was started with other settings than rank 0; pass the same overrides to every rank")
 
 
 def diff_configs(old: PlainMapping, new: PlainMapping) -> list[Difference]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from segzoo.checkpoints.store import latest_valid, list_checkpoints
 from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
 from segzoo.registry import ConfigError
-from segzoo.runs.config_diff import Difference, config_hash, join_texts, stored_differences
+from segzoo.runs.config_diff import Difference, check_same_settings, join_texts, stored_differences
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.resume_checks import changed_settings, check_progress, find_source, is_finished
 from segzoo.runs.run_dir import RunDir, check_run_dir, create_and_lock, make_timestamped_dir, occupant, write_metadata
@@ -152,10 +152,7 @@ def open_run_distributed(
     Raises:
         ConfigError: as ``open_run``; or the ranks were started with different settings.
     """
-    hashes = dist.gather(config_hash(to_plain_containers(config)))
-    if len(set(hashes)) > 1:
-        rank = next(rank for rank, value in enumerate(hashes) if value != hashes[0])
-        raise ConfigError(f"rank {rank} was started with other settings than rank 0; pass the same overrides to every rank")
+    check_same_settings(dist, config)
     opened: list[RunDir] = []
 
     def open_on_rank0() -> RunDir:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
 from segzoo.registry import ConfigError
-from segzoo.runs.config_diff import Difference, stored_differences
+from segzoo.runs.config_diff import Difference, check_same_settings, stored_differences
 from segzoo.runs.run_dir import (
     METADATA_FILES,
     RESULT_FILES,
@@ -21,7 +21,10 @@ from segzoo.runs.run_dir import (
     occupant,
     write_metadata,
 )
-from segzoo.types import PlainDict
+from segzoo.types import PlainDict, PlainMapping
+
+if TYPE_CHECKING:
+    from segzoo.distributed import Distributed
 
 # what a tool writes before its result file; label maps, which may have taken hours, are kept if the prediction is the same
 OUTPUTS = {
@@ -30,7 +33,7 @@ OUTPUTS = {
         *("labeled_blobs.csv", "operating_curve.csv", "per_image_counts.npy", "per_image_errors.npy", "image_names.json"),
         "report.html",
     ),
-    "predict": ("labels", "overlays", "confidence", "polygons", "images.csv", "polygons.json", "submission.*"),
+    "predict": ("labels", "overlays", "confidence", "polygons", "images.csv", "images.rank*.csv", "polygons.json", "submission.*"),
     "export": ("model.*", "bundle.zip", "mismatch.png"),
     "bench": ("bench.md", "report.html"),
     "leaderboard": ("leaderboard.csv", "report.html"),
@@ -124,6 +127,23 @@ def create_prediction_dir(
         "predict", title, config, checkpoint_sha256=checkpoint_sha256, keep=only == "new", out=out, overwrite=overwrite
     ) as output_dir:
         yield output_dir
+
+
+@contextmanager
+def on_all_ranks(dist: Distributed, directory: AbstractContextManager[OutputDir], config: PlainMapping) -> Iterator[OutputDir]:
+    """Share the output directory of rank 0 with every rank.
+
+    Args:
+        dist: the ranks.
+        directory: as ``create_output_dir`` returns it.
+        config: the settings, which have to be the same on every rank.
+
+    Raises:
+        ConfigError: as ``create_output_dir``, on every rank; or the settings differ.
+    """
+    check_same_settings(dist, config)
+    with ExitStack() as stack:
+        yield dist.run_on_rank0(lambda: stack.enter_context(directory))
 
 
 def only_new_errors(only: object, out: str | None, overwrite: object) -> list[str]:

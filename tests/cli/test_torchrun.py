@@ -1,4 +1,4 @@
-"""The train tool under torchrun: scores and a killed rank."""
+"""The tools under torchrun: scores, label maps and a killed rank."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from small_exports import CONFIG, NoiseData, export_wrapper
+
+from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.data.datasets.parts import INFO
+from segzoo.models._base import SegModel
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -40,6 +46,25 @@ def test_two_ranks_and_one_process_compute_the_same_scores(tmp_path):
     assert evaluated["images"] == trained["images"] == 5
     assert evaluated["checkpoint_sha256"] == trained["checkpoint_sha256"]
     assert evaluated["miou"] == trained["miou"] and evaluated["per_class"] == trained["per_class"]
+
+
+@pytest.mark.slow
+def test_two_ranks_evaluate_and_predict_like_one_process(tmp_path):
+    model = export_wrapper(num_classes=len(INFO.classes)).model
+    assert isinstance(model, SegModel)
+    save_checkpoint(tmp_path / "run", 1, model, {}, CONFIG | {"loss": {"name": "cross_entropy"}}, INFO, {})
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        Image.fromarray(NoiseData().image(index)).save(tmp_path / f"images/{index}.png")
+    for name, start in (("one", [sys.executable]), ("two", RUN)):
+        for tool, options in (("eval", ["workers=0"]), ("predict", [f"source={tmp_path / 'images'}", "overlays=none"])):
+            arguments = [f"tools/{tool}.py", f"ckpt={tmp_path / 'run/checkpoints/1'}", "device=cpu", f"out={tmp_path / name / tool}", *options]
+            process = subprocess.run([*start, *arguments], cwd=ROOT, capture_output=True, text=True)
+            assert process.returncode == 0, process.stderr
+            assert process.stdout.count("output directory") == 1
+    for file in ("eval/summary.json", "eval/per_image.csv", *(f"predict/labels/{index}.png" for index in range(3))):
+        assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file
+    assert json.loads((tmp_path / "two/predict/predict.json").read_text())["images"] == 3
 
 
 def children_of(pid: int) -> list[int]:

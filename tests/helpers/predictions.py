@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.inference.outputs.result_files import plan_results
 from segzoo.inference.predictor import predict_images
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
@@ -22,6 +23,7 @@ def predict_source(
     source: Path | str | int,
     protocol: InferenceProtocol = SINGLE_PASS,
     resumed: bool = False,
+    distributed: Distributed = SINGLE_PROCESS,
     **settings: Any,
 ) -> PlainDict:
     """Predict a source on the CPU."""
@@ -32,6 +34,6 @@ def predict_source(
 
     files = plan_results(info, out, **chosen(plan_results))
     found = open_source(out, resumed, **chosen(open_source))
-    result = predict_images(model, info, found, files, protocol, resumed, **chosen(predict_images))
+    result = predict_images(model, info, found, files, protocol, resumed, distributed, **chosen(predict_images))
     assert not settings, f"unknown settings: {settings}"
     return result

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,36 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import run_ranks
 from toy_training import Toy, balance, make_components, make_run_dir, settings, train
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.distributed import SINGLE_PROCESS
 from segzoo.registry import PRUNERS, ConfigError
-
-HELPERS = Path(__file__).parents[1] / "helpers"
-
-
-def run_ranks(code: str, size: int = 2) -> list[str]:
-    """Run code in ``size`` processes of one group.
-
-    Returns:
-        The output of each process.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(size):
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-        env = os.environ | {k: str(v) for k, v in ranks.items()} | {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(HELPERS)}
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        processes.append(process)
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * size, "\n".join(outputs)
-    return outputs
-
 
 TRAIN = """
 import shutil
@@ -87,7 +62,7 @@ with init_distributed("cpu") as dist:
 
 
 def train_on_two_ranks(*jobs: dict[str, Any]) -> list[str]:
-    """Train on two ranks, one job after the other, and return their outputs.
+    """Train on two ranks, job after job, and return their outputs.
 
     A job has a ``directory``, ``changes`` of the settings, and optionally ``norm`` and ``drop`` of the model, a ``pruner``, with which
     each rank by itself would prune other channels, ``resume_of``: another directory and the step to resume it from, and ``balanced`` to sum
@@ -224,6 +199,7 @@ def test_all_ranks_share_one_run_directory_or_one_error(tmp_path):
 NAN = """
 from pathlib import Path
 import torch
+from ranks import run_ranks
 from toy_training import Toy, ToyLoss, make_components, make_run_dir, settings
 from toy_training import train
 from segzoo.distributed import init_distributed
@@ -255,6 +231,8 @@ def test_a_nonfinite_loss_on_one_rank_skips_the_step_on_all(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_under_torchrun_is_rejected():
     command = [sys.executable, "tools/train.py", "-m", "model=fcn,pspnet"]
-    process = subprocess.run(command, cwd=HELPERS.parents[1], env=os.environ | {"WORLD_SIZE": "2"}, capture_output=True, text=True)
+    process = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=os.environ | {"WORLD_SIZE": "2"}, capture_output=True, text=True
+    )
     assert process.returncode == 1 and "-m under torchrun" in process.stderr
     assert ConfigError.__name__ in process.stderr

@@ -15,7 +15,7 @@ from segzoo.checkpoints.stored_classes import stored_classes
 from segzoo.config.checks.runtime import runtime_errors
 from segzoo.data.dataset_info import unknown_class_error
 from segzoo.inference.outputs.rules import rule_errors
-from segzoo.inference.sources.kinds import STANDARD_INPUT, VIDEO_KINDS, source_kind
+from segzoo.inference.sources.kinds import STANDARD_INPUT, VIDEO_KINDS, source_kind, without_credentials
 from segzoo.inference.sources.path_lists import read_path_list
 from segzoo.registry import ConfigError
 from segzoo.runs.output_dir import only_new_errors
@@ -27,7 +27,7 @@ def prediction_errors(config: PlainMapping) -> list[str]:
     errors = only_new_errors(config.get("only"), config.get("out"), config.get("overwrite"))
     source = config.get("source")
     if isinstance(source, str | int):
-        errors += source_errors(source) + _format_errors(config, source_kind(source))
+        errors += source_errors(source) + rank_errors(source) + _format_errors(config, source_kind(source))
     return errors + runtime_errors(config) + _class_errors(config)
 
 
@@ -47,6 +47,22 @@ def source_errors(source: str | int) -> list[str]:
         except ConfigError as error:
             return error.errors
     return []
+
+
+def rank_errors(source: str | int) -> list[str]:
+    """Reject a source that the processes of torchrun cannot share."""
+    kind = source_kind(source)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not (kind in VIDEO_KINDS or source == STANDARD_INPUT):
+        return []
+    name, files = (
+        ("standard input", "write its paths to a .txt file")
+        if source == STANDARD_INPUT
+        else (f"a {kind}", "give its frames as files")
+    )
+    return [
+        f"source={without_credentials(str(source))}: torchrun shares images among processes, and only one process can read {name}. Start "
+        f"python tools/predict.py instead, or {files}."
+    ]
 
 
 def _format_errors(config: PlainMapping, kind: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
+from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.io import csv_text, write_atomically
 
 HEAD = ("image", "file", "verdict", "failed rules", "ms")
@@ -16,18 +17,22 @@ HEAD = ("image", "file", "verdict", "failed rules", "ms")
 class ImageTable:
     """The file ``images.csv``.
 
-    Each row is on disk before the next one is computed, so a killed prediction loses none. Rows that it left are kept.
+    Each row is on disk before the next one is computed, so a killed prediction loses none. Rows that it left are kept. Each further rank
+    appends to a file of its own, ``images.rank<n>.csv``, and rank 0 joins them in the end.
 
     Args:
         path: the file.
         columns: its columns behind those of ``HEAD``.
         resumed: keep the rows of the file that have these columns.
+        distributed: the ranks that share the images.
     """
 
-    def __init__(self, path: Path, columns: Iterable[str], resumed: bool):
-        self.path, self.header = path, [*HEAD, *columns]
-        self._kept = {row[0]: row for row in self._read()} if resumed else {}
-        self.failed = sum(row[2] == "fail" for row in self._kept.values())
+    def __init__(self, path: Path, columns: Iterable[str], resumed: bool, distributed: Distributed = SINGLE_PROCESS):
+        self.path, self.header, self._distributed = path, [*HEAD, *columns], distributed
+        self._own_path = path if distributed.is_main else path.with_suffix(f".rank{distributed.rank}{path.suffix}")
+        distributed.run_on_rank0(lambda: self._collect(resumed))
+        self._kept = {row[0]: row for row in self._read(path)} if resumed else {}
+        self.failed = sum(row[2] == "fail" for row in self._kept.values()) if distributed.is_main else 0  # summed by ``finish``
         self._file: IO[str] | None = None
 
     def has(self, name: str) -> bool:
@@ -42,8 +47,8 @@ class ImageTable:
     def add(self, row: list[object]) -> None:
         """Append the row of an image."""
         if self._file is None:
-            self._rewrite(self._kept.values())
-            self._file = open(self.path, "a", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
+            self._rewrite(self._own_path, self._kept.values() if self._distributed.is_main else ())
+            self._file = open(self._own_path, "a", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
         self.failed += row[2] == "fail"
         self._file.write(csv_text([row]))
         self._file.flush()
@@ -55,27 +60,45 @@ class ImageTable:
             self._file = None
 
     def finish(self, order: Iterable[str]) -> None:
-        """Close the file, and sort rows of several processes.
+        """Close the file, and join and sort rows of several processes.
 
         Args:
             order: names of the images in the order of their source.
         """
         self.close()
-        if self._kept:
-            places = {_cell(name): place for place, name in enumerate(order)}
-            self._rewrite(sorted(self._read(), key=lambda row: (places.get(row[0], len(places)), row[0])))
+        self.failed = sum(self._distributed.gather(self.failed))  # every rank has closed its file
+        if self._kept or self._distributed.size > 1:
+            self._distributed.run_on_rank0(lambda: self._join(order))
 
-    def _rewrite(self, rows: Iterable[list[str]]) -> None:
+    def _collect(self, resumed: bool) -> None:
+        """Join rows that killed ranks left, or remove them."""
+        if resumed and self._parts():
+            self._join(())
+        for part in self._parts():
+            part.unlink()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.stem}.rank*{self.path.suffix}"))
+
+    def _join(self, order: Iterable[str]) -> None:
+        """Move the rows of all ranks into one file, sorted."""
+        places, parts = {_cell(name): place for place, name in enumerate(order)}, self._parts()
+        rows = {row[0]: row for path in (self.path, *parts) for row in self._read(path)}  # those of parts are newer
+        self._rewrite(self.path, sorted(rows.values(), key=lambda row: (places.get(row[0], len(places)), row[0])))
+        for part in parts:
+            part.unlink()
+
+    def _rewrite(self, path: Path, rows: Iterable[list[str]]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)  # their cells are no formulas
         data = (csv_text([self.header]) + text.getvalue()).encode("utf-8", "backslashreplace")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, lambda file: file.write(data), durable=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: file.write(data), durable=False)
 
-    def _read(self) -> list[list[str]]:
-        """Rows of the file that are complete."""
+    def _read(self, path: Path) -> list[list[str]]:
+        """Rows of a file that are complete."""
         try:
-            with open(self.path, encoding="utf-8", newline="") as file:
+            with open(path, encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))
         except (OSError, ValueError, csv.Error):
             return []

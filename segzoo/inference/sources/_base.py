@@ -34,6 +34,13 @@ class Item(NamedTuple):
     path: Path | None = None
 
 
+def nothing_to_close() -> None:
+    """Release no resource.
+
+    A named function, since rank 0 sends the images of a folder to the others.
+    """
+
+
 @dataclass(frozen=True)
 class Source:
     """Images in a fixed order.
@@ -54,4 +61,4 @@ class Source:
     is_sequence: bool = False
     is_live: bool = False
     fps: float | None = None
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], None] = nothing_to_close
