@@ -13,6 +13,7 @@ import numpy as np
 
 import segzoo.image_decoder as image_decoder
 from segzoo.export.bundle_check import check_reader
+from segzoo.export.card import describe_interface
 from segzoo.io import sha256, write_atomically
 from segzoo.types import DatasetInfo, PlainDict
 from segzoo.visualization import drawing
@@ -20,7 +21,8 @@ from segzoo.visualization import drawing
 NOTES = """Contents and licenses
 =====================
 predict.py, drawing.py and image_decoder.py are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime 1.17 or
-newer (MIT), which are not included.
+newer (MIT), which are not included. So is predict.cpp, an example in C++ that needs only ONNX Runtime. Other programs find what model.onnx takes and
+returns under "interface" in card.json.
 model.onnx contains weights trained on the data set '{data}', and test.png is one of its images. The license terms of that data set and of
 any pretrained weights apply to them. Ask whoever trained the network before you redistribute either.
 """
@@ -44,14 +46,16 @@ def write_bundle(
     """
     labels = labels.astype(np.uint8)
     card = metadata | info.to_dict() | {"background": info.background, "hw": hw, "model_sha256": sha256(model)}
+    card["interface"] = describe_interface(model, info, hw)
     card["test_labels_sha256"] = hashlib.sha256(labels.tobytes()).hexdigest()
-    script = Path(__file__).with_name("bundle_predict.py")
+    script, example = (Path(__file__).with_name(f"bundle_predict.{suffix}") for suffix in ("py", "cpp"))
     path = model.with_name("bundle.zip")
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.write(model, "model.onnx")
             archive.write(script, "predict.py")
+            archive.write(example, "predict.cpp")
             archive.write(drawing.__file__, "drawing.py")
             archive.write(image_decoder.__file__, "image_decoder.py")
             archive.writestr("card.json", json.dumps(card, indent=2) + "\n")

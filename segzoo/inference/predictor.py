@@ -166,9 +166,13 @@ class PredictionLog:
         self.done_before, self.labeled = sum(rank[0] for rank in ranks), sum(rank[1] for rank in ranks)
         for stage, per_rank in zip(self.stages, zip(*(rank[2] for rank in ranks), strict=True), strict=True):
             stage.seconds, stage.threads = (sum(values) for values in zip(*per_rank, strict=True))
-        self.errors, self.sentences = (
-            {name: rank[i][name] for name in self.names for rank in ranks if name in rank[i]} for i in (3, 4)
-        )
+        self.errors = self._in_order([rank[3] for rank in ranks])
+        self.sentences = self._in_order([rank[4] for rank in ranks])
+
+    def _in_order(self, texts: list[dict[str, str]]) -> dict[str, str]:
+        """Join texts by image name in the order of the images."""
+        joined = {name: text for own in texts for name, text in own.items()}
+        return {name: joined[name] for name in self.names if name in joined}
 
     def result(self) -> PlainDict:
         """Summarize the prediction.

@@ -188,6 +188,7 @@ def test_a_bundle_runs_its_self_test_and_labels_images(bundle):
         "drawing.py",
         "image_decoder.py",
         "model.onnx",
+        "predict.cpp",
         "predict.py",
         "test.png",
         "test_labels.png",
