@@ -131,7 +131,7 @@ def test_images_of_one_size_share_a_batch():
         (".", r"\. is a folder, expected an image. Pass a list of its images, such as sorted\(pathlib.Path\('.'\)"),
         ([pattern(0), None], r"images\[1\] is a NoneType"),
     ],
-    ids=str,
+    ids=[f"input{number}" for number in range(17)],
 )
 def test_other_inputs_are_rejected_with_advice(model, wrong, message):
     with pytest.raises(ValueError, match=message):

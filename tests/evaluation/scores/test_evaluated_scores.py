@@ -88,7 +88,7 @@ def test_optional_scores_leave_the_others_unchanged(model, options):
         {"threshold": make_threshold(INFO, {"tree": 0.3})},
         {"post": Argmax()},
     ],
-    ids=str,
+    ids=["whole", "flip", "slide", "threshold", "post"],
 )
 def test_the_network_runs_as_often_as_without_scores(model, options):
     calls = []
