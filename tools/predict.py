@@ -23,12 +23,15 @@ def predict(job: Job) -> dict[str, Any]:
     from segzoo.config.from_export import network_protocol, run_as_configured
     from segzoo.config.from_weights import load_trained
     from segzoo.distributed import SHARDED_TIMEOUT, init_distributed
+    from segzoo.inference.engines.choice import runs_on_ray
     from segzoo.inference.outputs.result_files import plan_results
     from segzoo.inference.predictor import predict_images
     from segzoo.inference.sources.opening import open_source
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_prediction_dir, on_all_ranks
 
+    if runs_on_ray(**job.arguments["runs_on_ray"]):
+        return _predict_on_ray(job)
     with init_distributed(job.config["device"], SHARDED_TIMEOUT) as dist:
         loaded, info, meta = load_trained(job.config, **job.arguments["load_trained"])
         protocol, notes = network_protocol(job.config, loaded, info, meta, **job.arguments["add_threshold"])
@@ -48,6 +51,23 @@ def predict(job: Job) -> dict[str, Any]:
             write_json(output_dir.path / "predict.json", result)
     _print_result(result)
     return result | ({"exit_code": FAILED} if result.get("failed") else {})
+
+
+def _predict_on_ray(job: Job) -> dict[str, Any]:
+    """Label the images of a folder or URL on a Ray cluster."""
+    from segzoo.config.from_export import network_protocol
+    from segzoo.config.from_weights import load_trained
+    from segzoo.inference.engines.ray_data import predict_with_ray
+
+    model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
+    protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    identity = {"checkpoint_sha256": meta["sha256"], "protocol": protocol.to_dict(), "precision": job.config["precision"]}
+    source, out = str(job.config["source"]), str(job.config["out"])
+    result = predict_with_ray(model, info, protocol, source, out, identity, **job.arguments["predict_with_ray"])
+    print(f"{result['images']} images ({result['done_before']} of them before): {result['folder']}")
+    return result
 
 
 def _print_result(result: dict[str, Any]) -> None:

@@ -118,6 +118,8 @@ COMMANDS = {
             "segzoo.inference.sources.opening:open_source",
             "segzoo.inference.outputs.result_files:plan_results",
             "segzoo.inference.predictor:predict_images",
+            "segzoo.inference.engines.choice:runs_on_ray",
+            "segzoo.inference.engines.ray_data:predict_with_ray",
             "segzoo.runs.output_dir:create_prediction_dir",
             THRESHOLD,
             LOAD_ANY,

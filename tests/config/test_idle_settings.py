@@ -35,6 +35,8 @@ IDLE = [
     ("prune", ["ckpt=x", "bench_runtimes=[]", "bench_hw=[64,64]"], "bench_hw", ["bench_runtimes=[eager]"]),
     ("eval", ["ckpt=x", "protocol.average=logits"], "protocol.average", ["protocol.flip=true"]),
     ("predict", ["ckpt=x", "source=x", "overlays=none", "alpha=0.3"], "alpha", ["overlays=jpg"]),
+    ("predict", ["ckpt=x", "source=x", "actors=3"], "actors", ["engine=ray"]),
+    ("predict", ["ckpt=x", "source=x", "engine=ray", "alpha=0.3"], "alpha", ["engine=local"]),
     ("predict", ["ckpt=x", "source=x", "every=3"], "every", ["source=0"]),
     ("predict", ["ckpt=x", "source=x", "recursive=false"], "recursive", ["source=."]),
     ("predict", ["ckpt=x", "source=x", "runtime=openvino", "runtime.calibration_images=3"], "runtime.calibration_images", ["runtime.calibration_images=16"]),

@@ -53,6 +53,10 @@ def _no_fc(config: Sections) -> bool:
     return channels == 0 or (channels is None and not config["backbone"]["name"].startswith("vgg"))
 
 
+def _on_ray(config: Sections) -> bool:
+    return config[""].get("engine") == "ray"
+
+
 def _one_pass(config: Sections) -> bool:
     protocol = config["protocol"]
     return len(protocol["scales"]) == 1 and not any(protocol[key] for key in ("flip", "pad_multiple", "resize_multiple"))
@@ -103,6 +107,8 @@ RULES = (
     Rule("", (), ("group_by",), lambda c: c[""].get("max_compared") == 0, "no runs are compared. Set max_compared=<rows>"),
     Rule("", (), ("alpha", "hide"), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
     Rule("runtime", (), ("channels_last", "calibration_images"), lambda c: "source" in c[""], "it is a setting of tools/bench.py"),
+    Rule("", (), ("overlays", "alpha", "hide", "regions", "recursive", "batch", "tile"), _on_ray, "engine=ray writes label maps only"),
+    Rule("", (), ("actors",), lambda c: not _on_ray(c), "it is for a Ray cluster. Set engine=ray"),
     Rule("", (), ("every", "max_frames"), lambda c: source_kind(c[""]["source"]) not in VIDEO_KINDS, "the source is no video"),
     Rule("", (), ("recursive",), lambda c: not os.path.isdir(str(c[""]["source"])), "the source is no folder"),
 )  # fmt: skip

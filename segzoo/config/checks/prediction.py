@@ -21,12 +21,16 @@ from segzoo.registry import ConfigError
 from segzoo.runs.output_dir import only_new_errors
 from segzoo.types import PlainMapping
 
+ON_RAY = {"format": "index", "confidence": "none", "polygons": "none", "fail_if": None, "only": "all", "overwrite": False}
+
 
 def prediction_errors(config: PlainMapping) -> list[str]:
     """List contradictions between the source, the results and the classes."""
     errors = only_new_errors(config.get("only"), config.get("out"), config.get("overwrite"))
     source = config.get("source")
-    if isinstance(source, str | int):
+    if config.get("engine") == "ray":
+        errors += ray_errors(config)
+    elif isinstance(source, str | int):
         errors += source_errors(source) + rank_errors(source) + _format_errors(config, source_kind(source))
     return errors + runtime_errors(config) + _class_errors(config)
 
@@ -47,6 +51,25 @@ def source_errors(source: str | int) -> list[str]:
         except ConfigError as error:
             return error.errors
     return []
+
+
+def ray_errors(config: PlainMapping) -> list[str]:
+    """List settings that a Ray cluster cannot follow."""
+    errors = [
+        f"engine=ray writes label maps of class ids only. Omit {key}=."
+        for key, value in ON_RAY.items()
+        if config.get(key, value) != value
+    ]
+    runtime, ckpt = config.get("runtime"), config.get("ckpt")
+    if isinstance(runtime, Mapping) and runtime.get("name") != "eager":
+        errors.append(f"engine=ray runs networks with runtime=eager. Omit runtime={runtime.get('name')}.")
+    if isinstance(ckpt, str) and find_exported_file(ckpt) is not None:
+        errors.append(f"engine=ray needs a checkpoint, and ckpt={ckpt} is an exported file.")
+    if config.get("out") is None:
+        errors.append("engine=ray: set out to a folder that all machines share, or to a URL such as s3://bucket/labels.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        errors.append("engine=ray starts its own processes. Use python tools/predict.py instead of torchrun.")
+    return errors
 
 
 def rank_errors(source: str | int) -> list[str]:

@@ -49,7 +49,7 @@ def find_images(source: str, out: Path, resumed: bool = False, recursive: bool =
     paths, skipped = find_image_files(source, out, recursive, ALL_SUFFIXES)
     if not root.is_dir():
         root = Path(os.path.commonpath([path.parent for path in paths]))
-    names = _unique_names([path.relative_to(root) for path in paths])
+    names = unique_names([path.relative_to(root) for path in paths])
     if not resumed:
         _check_overwriting(root, out, names)
     return _source(list(zip(paths, names, strict=True)), skipped, read)
@@ -63,7 +63,7 @@ def listed_images(paths: list[Path], out: Path, resumed: bool = False, read: Rea
     absolute = [Path(os.path.abspath(path)) for path in paths]
     root = Path(os.path.commonpath([path.parent for path in absolute]))
     images = dict(zip(absolute, paths, strict=True))  # a path may be written in several ways
-    names = _unique_names([path.relative_to(root) for path in images])
+    names = unique_names([path.relative_to(root) for path in images])
     if not resumed:
         _check_overwriting(root, out, names)
     return _source(list(zip(images.values(), names, strict=True)), [], read)
@@ -165,7 +165,7 @@ def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...
     return sorted(images), skipped
 
 
-def _unique_names(paths: list[Path]) -> list[str]:
+def unique_names(paths: list[Path]) -> list[str]:
     """Name relative paths without their suffix where that is unique."""
     full = [path.as_posix() for path in paths]
     short = [path.with_suffix("").as_posix() for path in paths]

@@ -1,0 +1,1 @@
+"""Engines that predict on several machines."""
