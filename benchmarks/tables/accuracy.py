@@ -27,11 +27,11 @@ def first_run() -> str:
     if not is_measured("first_run"):
         return NOT_MEASURED
     content = read_result("first_run")
-    result = content["result"]
+    result, count = content["result"], content["machine"]["threads"]
     classes = ", ".join(f"{name} {format_percent(row['iou'], 0)}" for name, row in content["per_class"].items())
     return (
         f"mIoU {format_percent(result['miou'], 1)} % after {result['steps']} steps in {result['train_minutes']:.1f} minutes on "
-        f"{content['machine']['cores']} cores (IoU % by class: {classes}).\n"
+        f"{count} CPU core{'s' if count > 1 else ''} (IoU % by class: {classes}).\n"
     )
 
 

@@ -58,7 +58,13 @@ def test_two_ranks_evaluate_and_predict_like_one_process(tmp_path):
         Image.fromarray(NoiseData().image(index)).save(tmp_path / f"images/{index}.png")
     for name, start in (("one", [sys.executable]), ("two", RUN)):
         for tool, options in (("eval", ["workers=0"]), ("predict", [f"source={tmp_path / 'images'}", "overlays=none"])):
-            arguments = [f"tools/{tool}.py", f"ckpt={tmp_path / 'run/checkpoints/1'}", "device=cpu", f"out={tmp_path / name / tool}", *options]
+            arguments = [
+                f"tools/{tool}.py",
+                f"ckpt={tmp_path / 'run/checkpoints/1'}",
+                "device=cpu",
+                f"out={tmp_path / name / tool}",
+                *options,
+            ]
             process = subprocess.run([*start, *arguments], cwd=ROOT, capture_output=True, text=True)
             assert process.returncode == 0, process.stderr
             assert process.stdout.count("output directory") == 1

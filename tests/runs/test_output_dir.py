@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from typing import Literal
 
 import pytest
 import yaml
@@ -70,7 +71,7 @@ def test_an_interrupted_prediction_is_resumed_with_equal_settings_only(tmp_path)
 
 
 def test_only_new_keeps_a_finished_prediction(tmp_path):
-    def new(out, config=CONFIG, only="new", **settings):
+    def new(out, config=CONFIG, only: Literal["all", "new"] = "new", **settings):
         return create_prediction_dir("toy", config | {"only": only}, "abc", out=out, only=only, **settings)
 
     out = tmp_path / "out"

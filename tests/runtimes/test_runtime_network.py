@@ -46,6 +46,6 @@ def test_a_compiled_network_predicts_images_of_several_sizes():
 def test_the_precision_of_a_network_is_that_of_its_predictions():
     network = run_in(TwoConvs().eval(), "eager", precision="bf16", device=CPU)
     types = []
-    network.head.register_forward_hook(lambda layer, inputs, output: types.append(output.dtype))
+    network.get_submodule("head").register_forward_hook(lambda layer, inputs, output: types.append(output.dtype))
     network.predict(np.zeros((64, 64, 3), np.uint8))
     assert types == [torch.bfloat16] and network.precision == "bf16"

@@ -63,7 +63,7 @@ class LogitStore:
             file = self._file = self._file or tempfile.TemporaryFile(prefix="segzoo-")  # noqa: SIM115  # closed with the store
             file.seek(offset)
             for chunk in values.split(CHUNK):
-                file.write(chunk.float().contiguous().cpu().numpy())
+                file.write(chunk.float().contiguous().cpu().numpy().data)
         except OSError as error:
             place = f"the logits of this image take {self._bytes / 1e9:.1f} GB in a temporary file in {tempfile.gettempdir()}"
             raise OSError(error.errno, f"{place}: {error.strerror}. Set TMPDIR to a folder with more space") from error
