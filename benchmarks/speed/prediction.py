@@ -210,7 +210,9 @@ def measure(size: str, count: int, rounds: int, sides: dict[str, Run]) -> list[d
         shares = {key: reports[side][key] for key in ("limited_by", "time_shares")}
         for peer in (name for name in sides if not name.startswith("segzoo")):
             times = compare_to_peer(taken[side], taken[peer])
-            speeds = {f"{who}_images_per_second": len(paths) / (times[f"{who}_ms"] / 1000) for who in ("ours", "peer")}
+            speeds = {
+                key.replace("_ms", "_images_per_second"): 1000 * len(paths) / ms for key, ms in times.items() if key.endswith("_ms")
+            }
             rows.append({"size": size, "images": len(paths), "side": side, "peer": peer, **speeds, **times, **shares})
             print({key: rows[-1][key] for key in ("size", "side", "peer", *speeds, "ratio", "low", "high")}, flush=True)
     return rows

@@ -43,4 +43,5 @@ def test_a_model_that_needs_another_backbone_says_so():
 
 
 def test_dir_shows_the_public_names():
-    assert set(dir(segzoo)) == {"ConfigError", "create_model", "list_backbones", "list_models", "load", "__version__"}
+    names = {"ConfigError", "create_model", "from_pretrained", "list_backbones", "list_models", "load", "__version__"}
+    assert set(dir(segzoo)) == names

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 import pytest
 from image_files import encode, noise, raw_png, save
+from onnx_files import write_onnx
 from PIL import Image
+from torch import nn
 
 import segzoo.export.bundle
 import segzoo.image_decoder
@@ -156,8 +158,8 @@ def test_samples_of_12_bits_are_scaled(tmp_path):
 
 
 def write(folder: Path) -> Path:
-    (folder / "model.onnx").write_bytes(b"no network is needed to read images")
-    return write_bundle(folder / "model.onnx", INFO, {}, None, noise(), np.zeros((24, 31)))
+    model = write_onnx(folder / "model.onnx", nn.Conv2d(3, 2, 1), labels=1)  # any: the images are only read
+    return write_bundle(model, INFO, {}, None, noise(), np.zeros((24, 31)))
 
 
 def test_an_export_proves_that_its_bundle_reads_alike(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,12 @@ def test_int8_is_checked_on_images_it_was_not_calibrated_on(monkeypatch):
         raise RuntimeUnavailable("enough")
 
     monkeypatch.setattr(RUNTIMES, "build", build)
-    monkeypatch.setattr(SegModel, "predict", lambda model, image: checked.append(image))
+
+    def predict(model, image):
+        checked.append(image)
+        return SimpleNamespace(labels=None)
+
+    monkeypatch.setattr(SegModel, "predict", predict)
     runtime = {"name": "onnxruntime", "calibration_images": 3}
     row = run_benchmark(config(runtime=runtime, precision="int8", batch=1, scope="net", ci_half_width=0.5), num_check_images=2)
     calibration_images = requests[0].calibration_images

@@ -6,6 +6,7 @@ GDAL does it by OpenJPEG. The libvips of ``pyvips-binary`` has none, and Pillow 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Jp2File:
             from rasterio.errors import NotGeoreferencedWarning  # type: ignore[import-not-found]
         except ImportError as error:
             raise ConfigError(f'JPEG 2000 files need {error.name}: pip install "segzoo[large]"') from None
-        with warnings.catch_warnings():
+        self._one_thread = partial(rasterio.Env, GDAL_NUM_THREADS="1")  # errors in GDAL's own threads are printed, not raised
+        with warnings.catch_warnings(), self._one_thread():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             self._file: Any = rasterio.open(path.resolve(), driver="JP2OpenJPEG")
         self.size = self._file.height, self._file.width
@@ -57,7 +59,8 @@ class Jp2File:
         Raises:
             OSError: the file is damaged.
         """
-        samples = self._file.read(window=((first, end), (0, self.size[1]))).transpose(1, 2, 0)
+        with self._one_thread():
+            samples = self._file.read(window=((first, end), (0, self.size[1]))).transpose(1, 2, 0)
         return samples << self._shift if self._colors is None else self._colors[samples[..., 0]]
 
 
