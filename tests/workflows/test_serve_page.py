@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("playwright", reason="needs the package playwright")
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
 from small_service import INFO, encoded, pattern, small_model
 
 from segzoo.data.datasets.labelme import LabelMeShapes
