@@ -119,7 +119,6 @@ def test_a_pruning_shows_both_networks_and_the_result(trained, tmp_path):
     for part in (
         "Before and after",
         "fine-tuned",
-        "Sensitivity per layer",
         "The result",
         "Learning rate",
         "Confusions",
