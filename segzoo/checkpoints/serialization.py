@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,6 +34,7 @@ from segzoo.checkpoints.store import MANIFEST, read_manifest, set_pointer, step_
 from segzoo.io import sha256, to_plain_containers, write_atomically
 from segzoo.types import DatasetInfo, PlainDict, PlainMapping
 
+HALF = (torch.float16, torch.bfloat16)
 MAX_WEIGHT = 1e20  # no training gets there, but a flipped bit of the exponent does
 
 
@@ -88,9 +89,24 @@ def save_checkpoint(
     return directory
 
 
-def model_bytes(model: nn.Module, metadata: PlainMapping) -> bytes:
-    """Encode weights and metadata as a safetensors file."""
-    return to_safetensors(_cpu_tensors(model), {"segzoo": json.dumps(dict(metadata))})
+def model_bytes(model: nn.Module, metadata: PlainMapping, precision: Literal["fp32", "fp16"] = "fp32") -> bytes:
+    """Encode weights and metadata as a safetensors file.
+
+    Args:
+        model: its parameters and buffers are stored.
+        metadata: as ``save_checkpoint`` writes it.
+        precision: ``fp16`` stores kernels in half the bytes. Vectors, such as running variances, stay fp32: they are few, and may exceed
+            the range of fp16.
+
+    Raises:
+        CheckpointError: a kernel exceeds the range of fp16.
+    """
+    tensors = _cpu_tensors(model)
+    if precision == "fp16":
+        tensors = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in tensors.items()}
+        if too_large := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+            raise CheckpointError(f"{', '.join(too_large[:3])}: fp16 holds numbers up to 65504, and these exceed it. Save in fp32.")
+    return to_safetensors(tensors, {"segzoo": json.dumps(dict(metadata))})
 
 
 def add_scores(directory: Path, scores: PlainDict) -> None:
@@ -132,7 +148,7 @@ def read_model(path: Path | str) -> tuple[dict[str, Tensor], PlainDict]:
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], PlainDict]:
     """Read all tensors of a safetensors file and its segzoo metadata.
 
-    The metadata is empty for files of other libraries.
+    Tensors in fp16 and bf16 are returned in fp32. The metadata is empty for files of other libraries.
 
     Raises:
         CheckpointError: the file cannot be read, its metadata is invalid or of another format, or as ``check_tensors``.
@@ -140,7 +156,7 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], PlainDict]:
     with _open(file) as reader:
         tensors, metadata = {name: reader.get_tensor(name) for name in reader.keys()}, _metadata(file, reader)  # noqa: SIM118 (no mapping)
     check_tensors(file, tensors)
-    return tensors, metadata
+    return {name: tensor.float() if tensor.dtype in HALF else tensor for name, tensor in tensors.items()}, metadata
 
 
 def check_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:

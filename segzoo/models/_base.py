@@ -91,24 +91,27 @@ class SegModel(Segmenter, ABC):
         self.aux_weights, self.origin = (), None
         return fuse_conv_bn_(self)
 
-    def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
+    def save_pretrained(
+        self, folder: str | Path, *, license: str | None = None, precision: Literal["fp32", "fp16"] = "fp32"
+    ) -> Path:
         """Write the network to a folder that others can load.
 
         The folder holds ``model.safetensors``, ``config.json``, a manifest with checksums and a model card, ``README.md``, with the classes
-        and, if the weights are those of a scored checkpoint, its scores with their protocol. Paths of this machine are left out. It is a
-        checkpoint directory for all tools.
+        and, if the weights are those of a scored checkpoint, its scores with their protocol. Paths of this machine are left out, and with them
+        the settings of the data, unless its images are generated. It is a checkpoint directory for all tools.
 
         Args:
             folder: the folder, which is created. Its files of these names are replaced.
             license: license that the card states, such as ``apache-2.0``. None leaves the field to fill in.
+            precision: ``fp16`` stores kernels in half the bytes. Such a network is loaded in fp32 like every other.
 
         Returns:
             The folder.
 
         Raises:
-            ConfigError: the configuration or the classes of the network are unknown.
+            ConfigError: the configuration or the classes of the network are unknown, or a kernel exceeds the range of fp16.
         """
-        return write_pretrained(self, Path(folder), license, None)
+        return write_pretrained(self, Path(folder), license, None, precision)
 
     def push_to_hub(
         self, repo: str, *, license: str | None = None, private: bool | None = None, message: str = "Upload a segzoo model"

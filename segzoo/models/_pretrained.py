@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
+from safetensors.torch import load as from_safetensors
+from torch import Tensor
 
 from segzoo.checkpoints.schema import FORMAT, MODEL, CheckpointError
 from segzoo.checkpoints.serialization import model_bytes, read_model, read_scores
@@ -21,20 +25,22 @@ from segzoo.reporting.html import render_template
 from segzoo.types import DatasetInfo, PlainDict, PlainMapping
 
 CONFIG, CARD = "config.json", "README.md"
-SHARED_SECTIONS = ("model", "backbone", "loss")  # the data section holds paths of the machine that trained
+SHARED_SECTIONS = ("model", "backbone", "loss")  # the data section may hold paths of the machine that trained
 
 
-def write_pretrained(model: Segmenter, folder: Path, license: str | None, repo: str | None) -> Path:
+def write_pretrained(
+    model: Segmenter, folder: Path, license: str | None, repo: str | None, precision: Literal["fp32", "fp16"] = "fp32"
+) -> Path:
     """Write what ``SegModel.save_pretrained`` describes.
 
     Args:
-        model, folder, license: as there.
+        model, folder, license, precision: as there.
         repo: the repository that the card names, None for the folder.
     """
     metadata, info = _metadata(model)
-    scores = _scores(model)
+    content = model_bytes(model, metadata, precision)
+    scores = _scores(model, from_safetensors(content))
     folder.mkdir(parents=True, exist_ok=True)
-    content = model_bytes(model, metadata)
     write_atomically(folder / MODEL, lambda file: file.write(content))
     write_json(folder / CONFIG, metadata)
     files = {MODEL: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}}
@@ -72,7 +78,10 @@ def _metadata(model: Segmenter) -> tuple[PlainDict, DatasetInfo]:
         )
     if model.info is None:
         raise ConfigError("this network cannot be saved without its classes: set model.info to the DatasetInfo of the data.")
-    config = {key: dict(model.origin["config"][key]) for key in SHARED_SECTIONS if key in model.origin["config"]}
+    given = model.origin["config"]
+    config = {key: dict(given[key]) for key in SHARED_SECTIONS if key in given}
+    if "data" in given and not _has_text({key: value for key, value in given["data"].items() if key != "name"}):
+        config["data"] = dict(given["data"])  # generated images, which have no path
     config["backbone"]["weights"] = "none"  # they are in the file
     built, now = model.origin["channels"], conv_out_channels(model)
     widths = model.origin["widths"] | {name: count for name, count in now.items() if count != built[name]}
@@ -80,17 +89,24 @@ def _metadata(model: Segmenter) -> tuple[PlainDict, DatasetInfo]:
     return metadata | {"dataset": model.info.to_dict(), "widths": widths}, model.info
 
 
-def _scores(model: Segmenter) -> PlainDict | None:
-    """Read the scores of the checkpoint whose weights these still are."""
+def _has_text(value: object) -> bool:
+    """Search the values of plain containers for a string."""
+    if isinstance(value, Mapping):
+        return any(map(_has_text, value.values()))
+    return isinstance(value, str) or (isinstance(value, list | tuple) and any(map(_has_text, value)))
+
+
+def _scores(model: Segmenter, written: Mapping[str, Tensor]) -> PlainDict | None:
+    """Read the scores of the checkpoint whose weights are written."""
     path = (model.origin or {}).get("path")
     try:
         stored, meta = read_model(path) if path else ({}, {})
         scores = read_scores(Path(path).parent) if path else None
     except CheckpointError:  # deleted meanwhile
         return None
-    own = model.state_dict()
-    is_same = bool(stored) and meta["sha256"] == (model.origin or {}).get("sha256") and stored.keys() == own.keys()
-    return scores if is_same and all(torch.equal(stored[name], tensor.cpu()) for name, tensor in own.items()) else None
+    is_same = bool(stored) and meta["sha256"] == (model.origin or {}).get("sha256") and stored.keys() == written.keys()
+    is_same = is_same and all(torch.equal(stored[name], tensor.to(stored[name].dtype)) for name, tensor in written.items())
+    return scores if is_same else None
 
 
 def model_card(

@@ -78,6 +78,39 @@ def test_scores_belong_to_their_weights(checkpoint, tmp_path):
     assert "scores" not in json.loads((tmp_path / "manifest.json").read_text())
 
 
+def test_half_precision_halves_the_file_and_drops_scores_of_other_weights(checkpoint, tmp_path):
+    model = segzoo.load(checkpoint, device="cpu", runtime="eager")
+    folder = model.save_pretrained(tmp_path / "half", precision="fp16")
+    full = (checkpoint / "model.safetensors").stat().st_size
+    assert (folder / "model.safetensors").stat().st_size < 0.6 * full
+    again = segzoo.load(folder, device="cpu", runtime="eager")
+    for name, tensor in model.state_dict().items():
+        rounded = tensor.half().float() if tensor.dim() > 1 else tensor
+        assert torch.equal(again.state_dict()[name], rounded) and again.state_dict()[name].dtype == tensor.dtype
+    assert "scores" not in json.loads((folder / "manifest.json").read_text()), "rounding changed the weights"
+    add_scores(folder, SCORES | {"protocol": PROTOCOL, "protocol_id": "0a1b2c3d"})
+    scored = segzoo.load(folder, device="cpu", runtime="eager")
+    card = scored.save_pretrained(tmp_path / "again", precision="fp16") / "README.md"
+    assert "mIoU 81.25 % on 12" in card.read_text(), "rounded once, the weights stay the same"
+    with torch.no_grad():
+        next(parameter for parameter in model.parameters() if parameter.dim() > 1).fill_(1e5)
+    with pytest.raises(ConfigError, match="fp16 holds numbers up to 65504, and these exceed it. Save in fp32."):
+        model.save_pretrained(tmp_path / "large", precision="fp16")
+    assert not (tmp_path / "large").exists()
+
+
+def test_settings_of_generated_data_are_saved(checkpoint, tmp_path):
+    model = segzoo.load(checkpoint, device="cpu", runtime="eager")
+    assert model.origin is not None
+    for section, kept in (
+        ({"name": "parts", "height": 96, "objects": [3, 5]}, True),
+        ({"name": "mine", "lists": ["/a/b.txt"]}, False),
+    ):
+        model.origin["config"]["data"] = section
+        config = json.loads((model.save_pretrained(tmp_path) / "config.json").read_text())["config"]
+        assert config.get("data") == (section if kept else None)
+
+
 def test_networks_of_other_widths_are_saved(checkpoint, tmp_path):
     model = segzoo.load(checkpoint, device="cpu", runtime="eager")
     assert model.origin is not None
