@@ -1,6 +1,7 @@
-"""Rewrite the tables of all README pages from the result files.
+"""Rewrite the tables and figures of all README pages.
 
-A table stands between ``<!-- table: name -->`` and ``<!-- end -->``. A test fails if one differs from its result files.
+Tables are made from the result files. A table stands between ``<!-- table: name -->`` and ``<!-- end -->``. A test fails if one differs from its result files, or a figure from
+its code.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import re
 from collections.abc import Callable
 
+from benchmarks.figures.models import FIGURES
 from benchmarks.harness.result_files import ROOT
 from benchmarks.tables import accuracy, models, pruning, speed
 from segzoo.io import write_text
@@ -16,6 +18,7 @@ from segzoo.io import write_text
 PAGES = tuple(
     ROOT / folder / "README.md" for folder in ("", "benchmarks", "benchmarks/speed", "benchmarks/accuracy", "benchmarks/studies")
 )
+IMAGES = ROOT / "benchmarks" / "images"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     make.__name__: make
@@ -60,7 +63,9 @@ def fill_tables(text: str) -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Rewrite every page in place."""
+    """Rewrite every page and figure in place."""
+    for name, draw in FIGURES.items():
+        write_text(IMAGES / f"{name}.svg", draw())
     for page in PAGES:
         write_text(page, fill_tables(page.read_text(encoding="utf-8")))
         print(page.relative_to(ROOT))

@@ -39,7 +39,7 @@ def camvid() -> str:
     """One row per CamVid training, best first.
 
     Scores on images of different sizes are not ranked against each other: those of the larger images come first. Links are relative to
-    the root of the checkout.
+    ``benchmarks/``.
     """
     columns = (
         "model",
@@ -71,7 +71,7 @@ def _camvid_row(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
         format_percent(result["miou"]),
         " / ".join(f"{mark} min {format_percent(score, 1)}" for mark, score in best_so_far(content["curve"], minutes)),
         format_percent(content["baseline"]["miou"], 1) if "baseline" in content else None,
-        f"[json](benchmarks/results/{path.name})",
+        f"[json](results/{path.name})",
     )
 
 

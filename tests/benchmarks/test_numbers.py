@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import update_tables
+from benchmarks.figures.models import FIGURES
 from benchmarks.tables import formatting
 from benchmarks.tables.formatting import with_front
 
@@ -25,6 +27,14 @@ every_page = pytest.mark.parametrize("page", update_tables.PAGES, ids=lambda pag
 def test_tables_match_the_result_files(page):
     text = page.read_text(encoding="utf-8")
     assert text == update_tables.fill_tables(text), "run python -m benchmarks update_tables"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_match_their_code(name):
+    text = FIGURES[name]()
+    assert (update_tables.IMAGES / f"{name}.svg").read_text(encoding="utf-8") == text, "run python -m benchmarks update_tables"
+    ElementTree.fromstring(text)
+    assert f"benchmarks/images/{name}.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @every_page

@@ -1,0 +1,1 @@
+"""Figures of the main README, drawn as SVG."""
