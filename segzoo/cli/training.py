@@ -58,10 +58,12 @@ def check_data(job: Job, components: TrainingComponents) -> list[str]:
     splits = {"train": components.train_set, "val": components.val_set}
     is_cropped = job.config["augment"].get("crop") is not None
     reports = check_splits(splits, {"train": 1 if is_cropped else MIN_INPUT, "val": MIN_INPUT})
-    print(f"classes in train: {class_shares(reports['train'])}", flush=True)
+    train = reports["train"]
+    images = "train" if train.num_read == train.num_images else f"{train.num_read} of {train.num_images} images of train"
+    print(f"classes in {images}: {class_shares(train)}", flush=True)
     notes = [f"{split}: {line}" for split, report in reports.items() for line in report.warnings()]
     is_balanced = job.config["loss"]["class_weights"] is not None or job.config["sampler"]["name"] != "shuffle"
-    if not is_balanced and (note := imbalance_note(reports["train"])):
+    if not is_balanced and (note := imbalance_note(train)):
         notes.append(f"train: {note}")
     table, shared_names = describe_ratio_split(components.config["data"], splits, reports)
     print(table, end="", flush=True)

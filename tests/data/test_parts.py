@@ -73,6 +73,22 @@ def test_an_image_depends_only_on_seed_split_and_index(train: PartsDataset):
     assert len({first, *map(digest, others)}) == 4
 
 
+def test_forked_processes_share_rendered_images(monkeypatch):
+    data = parts("train", height=64, width=64, train_images=3)
+    child = os.fork()
+    if child == 0:
+        data.scene(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    expected = digest(parts("train", height=64, width=64, train_images=3, cache=False)[1])
+    monkeypatch.delattr("segzoo.data.datasets.parts.render_scene")
+    assert digest(data[1]) == expected
+    with pytest.raises(NameError):
+        data.scene(0)
+    with pytest.raises(ConfigError, match=r"data.cache=true: 10,000,000 rendered images .* Set data.cache=false"):
+        parts("train", height=4096, width=4096, train_images=10**7)
+
+
 def test_splits_share_no_image():
     both = [parts(split, height=64, width=96) for split in ("train", "val")]
     seen = {digest(data[index]) for data in both for index in range(40)}

@@ -19,13 +19,15 @@ from segzoo.types import DataError, Dataset
 
 WHOLE_SET = 5000  # images of a split whose label files are all read; of more, a sample
 SAMPLE_SECONDS = 0.4  # for reading that sample, and again for whole images: 1.6 s for two splits
+FILE_SECONDS = 2.0  # for whole images of a smaller split of files, which may be damaged
 MAX_LISTED = 20  # errors in one message
 
 
 def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | None = None) -> dict[str, SplitReport]:
     """Check the splits of a data set and summarize each.
 
-    Data sets that read files are checked file by file. Of every data set, whole samples are read for up to two seconds a split.
+    Data sets that read files are checked file by file. Of every data set, whole samples are read for up to two seconds a split, or
+    0.4 s if it is large or not made of files.
 
     Args:
         splits: name of each split, as messages give it, and its data set.
@@ -41,8 +43,9 @@ def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | N
             _, reports[name], own = check_files(name, dataset, (min_sides or {}).get(name, 1), seconds=seconds)
             errors += own
     for name, dataset in splits.items() if not errors else ():
+        has_few_files = isinstance(dataset, PairedDataset) and not _is_large(dataset)
         try:
-            report = inspect_split(dataset, seconds=SAMPLE_SECONDS if _is_large(dataset) else 2.0)
+            report = inspect_split(dataset, seconds=FILE_SECONDS if has_few_files else SAMPLE_SECONDS)
         except DataError as error:
             errors.append(str(error))
         else:

@@ -7,13 +7,12 @@ every processor.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
 
+from segzoo.data.cache.shared import SharedArrays
 from segzoo.data.synthetic.scene import Scene, render_scene
 from segzoo.messages import unknown_name_error
 from segzoo.registry import DATA, ConfigError, Range, Seed
@@ -52,19 +51,19 @@ class PartsDataset:
     ):
         self.info = info
         self.split, self.images, self.size, self.objects, self.seed = split, images, size, objects, seed
-        self._cache: dict[int, Scene] | None = {} if cache else None
+        try:
+            self._cache = SharedArrays(images, (len(Scene._fields), *size)) if cache else None
+        except OSError:
+            raise ConfigError(
+                f"data.cache=true: {images:,} rendered images need {3e-9 * images * size[0] * size[1]:,.0f} GB, which is more than the memory of "
+                "this machine. Set data.cache=false."
+            ) from None
 
     def __len__(self) -> int:
         return self.images
 
     def scan(self) -> None:
-        """Render all images if they are cached.
-
-        Processes forked afterwards share the cache.
-        """
-        if self._cache is not None:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(self.scene, range(self.images)))
+        """Do nothing, since there is no file to find."""
 
     def __getitem__(self, index: int) -> Sample:
         """Sample with image (H, W, 3) uint8 and label (H, W) uint8.
@@ -92,12 +91,12 @@ class PartsDataset:
         """
         if not 0 <= index < self.images:
             raise IndexError(f"image {index} of parts/{self.split} does not exist: there are {self.images}, numbered from 0")
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
+        if self._cache is not None and (arrays := self._cache.get(index)) is not None:
+            return Scene(*arrays)
         entropy = np.random.SeedSequence([self.seed, SPLITS.index(self.split), int(index)])
         scene = render_scene(np.random.Generator(np.random.PCG64(entropy)), *self.size, self.objects)
         if self._cache is not None:
-            self._cache[index] = scene
+            self._cache.put(index, scene)
         return scene
 
 
@@ -127,11 +126,11 @@ def parts(
         val_images: number of validation images.
         objects: minimum and maximum number of parts per image.
         seed: random seed; each seed gives different images.
-        cache: keep rendered images in memory (2 bytes per pixel in each loading process). Rendering takes 15 to 40 ms per image.
+        cache: keep rendered images in memory (3 bytes per pixel, which all loading processes share). Rendering takes 15 to 40 ms per image.
         mean, std: RGB statistics on the 0..255 scale.
 
     Raises:
-        ConfigError: the split is unknown, or the minimum number of objects is above the maximum.
+        ConfigError: the split is unknown, the minimum number of objects is above the maximum, or the cache is larger than the memory.
     """
     if split not in SPLITS:
         raise ConfigError(unknown_name_error("split", split, SPLITS))
