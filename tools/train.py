@@ -26,6 +26,7 @@ def train(job: Job) -> dict[str, Any]:
     from segzoo.runs.open_run import open_run_distributed
     from segzoo.training import loop
     from segzoo.training.components import TrainingSettings
+    from segzoo.workflows.benchmark.model_summary import model_complexity
     from segzoo.workflows.prune.target_search import resolve_keep_ratio
     from segzoo.workflows.report.run_page import report_training
 
@@ -39,11 +40,13 @@ def train(job: Job) -> dict[str, Any]:
                 return run_dir.result
             components = build_training(job.config, job.recorded, dist=dist)
             resolve_keep_ratio(components, run_dir.path, dist, **job.arguments["resolve_keep_ratio"])
-            overview = _print_overview(job, components) if dist.is_main else {}
+            if dist.is_main:
+                _print_overview(job, components)
             with open_loggers(job.config["logger"], run_dir, components.config, dist) as loggers:
                 settings = TrainingSettings(**job.arguments["TrainingSettings"])
-                result = loop.train(components, run_dir, settings, dist, loggers) | overview
+                result = loop.train(components, run_dir, settings, dist, loggers)
                 if dist.is_main:
+                    result["receptive_field"] = model_complexity(components.model, (512, 1024))["receptive_field"]
                     options = job.arguments["report_training"]
                     report_training(run_dir.path, components, result, partial(default_config, "train"), **options)
                     run_dir.finish(result)
@@ -53,22 +56,16 @@ def train(job: Job) -> dict[str, Any]:
             return result
 
 
-def _print_overview(job: Job, components: TrainingComponents) -> dict[str, Any]:
-    """Print the size of the model, and warnings about settings and data.
-
-    Returns:
-        The part of it that ``result.json`` records.
-    """
+def _print_overview(job: Job, components: TrainingComponents) -> None:
+    """Print the number of parameters, and warnings about settings and data."""
     from segzoo.config.cross_checks import training_warnings
-    from segzoo.workflows.benchmark.model_summary import describe, totals
+    from segzoo.layers.parameters import count_parameters
+    from segzoo.models._base import SegModel
 
-    assert job.meta_model is not None
-    job.meta_model.set_channel_widths_(components.model.state_dict())  # a pruned starting point is narrower
-    network = totals(describe(job.meta_model))
-    print("{params:,} parameters, {gmacs:.1f} GMACs at 512x1024, receptive field {receptive_field}".format(**network), flush=True)
-    for line in training_warnings(job.config, job.meta_model) + check_data(job, components):
+    assert isinstance(components.model, SegModel)
+    print(f"{count_parameters(components.model):,} parameters", flush=True)
+    for line in training_warnings(job.config, components.model) + check_data(job, components):
         print(f"note: {line}", flush=True)
-    return {"receptive_field": network["receptive_field"]}
 
 
 def main() -> None:

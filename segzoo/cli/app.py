@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -33,9 +32,6 @@ from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
 from segzoo.types import DataError, InvalidDataset, ParityError, PlainDict, TrainingError
 
-if TYPE_CHECKING:
-    from segzoo.models._base import SegModel
-
 
 @dataclass(frozen=True)
 class Job:
@@ -47,7 +43,6 @@ class Job:
         recorded: the same with environment interpolations unresolved, as written into checkpoints.
         choices: the option of each group, such as ``model: icnet_half``.
         output_dir: the job's own directory in a sweep, otherwise None.
-        meta_model: the model on the meta device that validation built for a training, otherwise None.
     """
 
     command: str
@@ -55,7 +50,6 @@ class Job:
     recorded: PlainDict
     choices: dict[str, str]
     output_dir: Path | None = None
-    meta_model: SegModel | None = None
 
     @property
     def title(self) -> str:
@@ -216,11 +210,11 @@ def _hydra_job(tool: Tool, command: str, exit_codes: list[int]) -> Callable[[Dic
                 raise ConfigError(error)
             if errors := untyped_code_errors(config, hydra_config.overrides.task, output_dir is not None):
                 raise ConfigError(errors)
-            meta_model = validate(command, config)
+            validate(command, config)
             if os.environ.get("RANK", "0") == "0":
                 for line in idle_settings(command, config):
                     print(f"note: {line}", flush=True)
-            result |= tool(Job(command, config, recorded, choices, output_dir, meta_model)) or {}
+            result |= tool(Job(command, config, recorded, choices, output_dir)) or {}
             exit_codes.append(result.get("exit_code", 0))
         except Exception as error:
             result["error"] = f"{type(error).__name__}: {error}".replace("\n", " ")

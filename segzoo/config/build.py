@@ -51,8 +51,10 @@ def build_meta_model(config: PlainMapping, *, num_classes: Annotated[int, Range(
     """
     import torch
 
+    from segzoo.layers.modes import SkipInitialization
+
     without_weights = {**config, "backbone": {**config["backbone"], "weights": "none"}}
-    with torch.device("meta"):
+    with torch.device("meta"), SkipInitialization():
         return build_model(without_weights, num_classes)
 
 

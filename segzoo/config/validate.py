@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from segzoo.config.checks.early import early_errors
 from segzoo.config.commands import COMMANDS
@@ -13,27 +12,19 @@ from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError, setting_errors
 from segzoo.types import PlainMapping
 
-if TYPE_CHECKING:
-    from segzoo.models._base import SegModel
-
-_validated: dict[str, SegModel | None] = {}  # valid configurations of this process -> model on the meta device
+_validated: set[str] = set()  # valid configurations of this process
 
 
-def validate(command: str, config: PlainMapping) -> SegModel | None:
+def validate(command: str, config: PlainMapping) -> None:
     """Reject an invalid configuration.
 
-    Returns:
-        The model of a training on the meta device, None for other commands. A configuration that this process has already
-        validated is not checked again, and its model is returned once.
+    A configuration that this process has already validated is not checked again.
 
     Raises:
         ConfigError: with all errors, one per line.
     """
-    errors, model = _check(command, config)
-    if errors:
+    if errors := validation_errors(command, config):
         raise ConfigError(errors)
-    _validated.pop(_key(command, config), None)
-    return model
 
 
 def validation_errors(command: str, config: PlainMapping) -> list[str]:
@@ -41,21 +32,17 @@ def validation_errors(command: str, config: PlainMapping) -> list[str]:
 
     Names, types and ranges of all sections and settings are checked first, then combinations that cannot work.
     """
-    return _check(command, config)[0]
-
-
-def _check(command: str, config: PlainMapping) -> tuple[list[str], SegModel | None]:
-    key = _key(command, config)
+    key = json.dumps([command, config], sort_keys=True, default=str)
     if key in _validated:
-        return [], _validated[key]
-    errors, model = early_errors(command, config) + _single_errors(command, config), None
+        return []
+    errors = early_errors(command, config) + _single_errors(command, config)
     if not errors and command == "train":
-        from segzoo.config.cross_checks import check_training
+        from segzoo.config.cross_checks import training_errors
 
-        errors, model = check_training(config)
+        errors = training_errors(config)
     if not errors:
-        _validated[key] = model
-    return errors, model
+        _validated.add(key)
+    return errors
 
 
 def _single_errors(command: str, config: PlainMapping) -> list[str]:
@@ -72,7 +59,3 @@ def _single_errors(command: str, config: PlainMapping) -> list[str]:
     errors += [unknown_name_error("section", key, known.sections) for key in misplaced]
     settings = {key: value for key, value in plain.items() if key not in misplaced}
     return errors + setting_errors(known.settings(), settings, "", f"tools/{command}.py")
-
-
-def _key(command: str, config: PlainMapping) -> str:
-    return json.dumps([command, config], sort_keys=True, default=str)

@@ -58,3 +58,15 @@ class ShapesOnly(TorchFunctionMode):
         if func is F.batch_norm and args[0].numel() > args[0].shape[1]:
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+class SkipInitialization(TorchFunctionMode):
+    """Skip random initialization in a ``with`` block.
+
+    A tensor on the meta device has no values to draw, but PyTorch would import its compiler for it, which doubles the time to import torch.
+    """
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -5,10 +5,12 @@ Backbone, head, biases and normalization layers can each have their own learning
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from typing import Annotated, TypeVar, cast
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from segzoo.registry import OPTIMS, Range
 
@@ -16,6 +18,7 @@ Rate = Annotated[float, Range(0, 1e4, above=True)]
 Decay = Annotated[float, Range(0, 100)]
 Multiple = Annotated[float, Range(0, 1e4)]
 Average = Range(0, 0.99999)  # factor of a running average
+T = TypeVar("T", bound=Optimizer)
 
 
 @OPTIMS.register
@@ -48,7 +51,7 @@ def sgd(
         ValueError: nothing is trainable, or nesterov without momentum.
     """
     groups = parameter_groups(model, lr, weight_decay, head_lr_mult, bias_lr_mult, decay_norm_and_bias)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(model))
+    return without_compiler(torch.optim.SGD)(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=_can_fuse(model))
 
 
 @OPTIMS.register
@@ -81,7 +84,19 @@ def adamw(
         ValueError: nothing is trainable, or a beta is 1.
     """
     groups = parameter_groups(model, lr, weight_decay, head_lr_mult, bias_lr_mult, decay_norm_and_bias)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=_can_fuse(model))
+    return without_compiler(torch.optim.AdamW)(groups, lr=lr, betas=betas, eps=eps, fused=_can_fuse(model))
+
+
+def without_compiler(optimizer: type[T]) -> type[T]:
+    """Derive an optimizer that does not import PyTorch's compiler.
+
+    PyTorch decorates these methods for ``torch.compile``, and their first call imports it, which doubles the time to import torch. Without
+    the decorators they do the same, except that the optimizer itself cannot be compiled.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return cast("type[T]", type(optimizer.__name__, (optimizer,), methods))
 
 
 def parameter_groups(

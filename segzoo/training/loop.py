@@ -57,7 +57,8 @@ def train(
         OutOfMemory: the device has too little memory. The message suggests settings.
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM arrived. A checkpoint was written.
     """
-    torch.use_deterministic_algorithms(settings.deterministic)
+    if settings.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports a part of the compiler
+        torch.use_deterministic_algorithms(settings.deterministic)
     for dataset in (components.train_set, components.val_set):
         dataset.scan()  # before the loaders' processes start, so that they inherit the result
     precision = Precision(settings.precision, pick_device(settings.device))

@@ -12,5 +12,6 @@ def job(command: str, *overrides: str) -> Job:
     parsed = parse_overrides(command, overrides)
     assert not parsed.errors, parsed.errors
     config, recorded = resolve_config(parsed.jobs[0])
+    validate(command, config)
     choices = {section: "tiny" for section in ("model", "backbone", "data")}
-    return Job(command, config, recorded, choices, meta_model=validate(command, config))
+    return Job(command, config, recorded, choices)

@@ -65,11 +65,50 @@ def test_frozen_parameters_are_skipped_and_shared_ones_counted_once():
 
 def test_settings_reach_the_optimizer():
     sgd = OPTIMS.build("sgd", Net(), momentum=0.8, nesterov=True)
-    assert type(sgd) is torch.optim.SGD and sgd.param_groups[-1]["momentum"] == 0.8 and sgd.param_groups[-1]["nesterov"]
+    assert isinstance(sgd, torch.optim.SGD) and sgd.param_groups[-1]["momentum"] == 0.8 and sgd.param_groups[-1]["nesterov"]
     adamw = OPTIMS.build("adamw", Net(), betas=[0.8, 0.95], eps=1e-6)
     assert (
-        type(adamw) is torch.optim.AdamW and adamw.param_groups[0]["betas"] == (0.8, 0.95) and adamw.param_groups[0]["eps"] == 1e-6
+        isinstance(adamw, torch.optim.AdamW)
+        and adamw.param_groups[0]["betas"] == (0.8, 0.95)
+        and adamw.param_groups[0]["eps"] == 1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_steps_equal_those_of_torch(name, reference):
+    """The optimizers leave out decorators of torch, and nothing else."""
+    torch.manual_seed(0)
+    models = [Net(), Net()]
+    models[1].load_state_dict(models[0].state_dict())
+    own = OPTIMS.build(name, models[0], lr=0.1, weight_decay=0.1)
+    arguments = {key: own.defaults[key] for key in own.defaults if key in ("lr", "momentum", "betas", "fused")}
+    groups = [
+        {
+            **group,
+            "params": [
+                dict(models[1].named_parameters())[key] for key, p in models[0].named_parameters() if p in set(group["params"])
+            ],
+        }
+        for group in own.param_groups
+    ]
+    optimizers = [own, reference(groups, **arguments)]
+    images, calls = torch.randn(2, 3, 9, 9), []
+    own.register_step_post_hook(lambda *_: calls.append(1))
+    for step in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            model.head(model.backbone[:2](images)).square().mean().backward()
+            optimizer.step()
+        if step == 1:
+            own.load_state_dict(own.state_dict())
+    assert len(calls) == 3 and all(p.grad is None for p in (own.zero_grad(), *models[0].parameters())[1:])
+    for actual, expected in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(actual, expected)
+    assert str(own.state_dict()) == str(optimizers[1].state_dict())
 
 
 @pytest.mark.parametrize(

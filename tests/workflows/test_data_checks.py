@@ -22,7 +22,8 @@ def run(command: str, *overrides: str):
     assert not parsed.errors, parsed.errors
     config, recorded = resolve_config(parsed.jobs[0])
     tool = {"train": train.train, "prune": prune.prune, "eval": evaluation.evaluate}[command]
-    return tool(Job(command, config, recorded, {}, meta_model=validate(command, config)))
+    validate(command, config)
+    return tool(Job(command, config, recorded, {}))
 
 
 def test_train_prune_and_eval_name_an_invalid_mask_before_they_begin(tmp_path):
