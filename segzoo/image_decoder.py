@@ -129,7 +129,7 @@ def _decode_plain(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
     Returns:
         (H, W, 3) uint8, or None if Pillow has to decode the file.
     """
-    if image.mode not in ("L", "RGB") or not (_is_plain_png(image, data) or _is_plain_jpeg(image, data)):
+    if image.mode not in ("L", "RGB") or not (_is_plain_png(image, data) or is_plain_jpeg(image, data)):
         return None
     try:
         import cv2
@@ -150,7 +150,7 @@ def _is_plain_png(image: ImageFile.ImageFile, data: bytes) -> bool:
     return not (_SPECIAL_INFO & image.info.keys() or any(kind in end for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")))
 
 
-def _is_plain_jpeg(image: ImageFile.ImageFile, data: bytes) -> bool:
+def is_plain_jpeg(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Check that an opened JPEG is upright and complete."""
     return image.format == "JPEG" and data.endswith(b"\xff\xd9") and stored_orientation(image) == 1
 

@@ -85,12 +85,14 @@ class Sample(NamedTuple):
         label: train ids, (H, W) uint8 or uint16.
         name: identifies the image in messages.
         focus: pixel (row, column) that a crop should contain, or None.
+        reduction: r, if the image was decoded at 1/r of its size: (ceil(H / r), ceil(W / r), 3).
     """
 
     image: np.ndarray
     label: np.ndarray
     name: str
     focus: tuple[int, int] | None = None
+    reduction: int = 1
 
 
 class Batch(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
+from segzoo.data.jpeg_reduction import reduced_length
 from segzoo.types import Batch, DataError, DatasetInfo, Sample
 
 
@@ -18,7 +19,8 @@ def check_sample(sample: Sample, info: DatasetInfo) -> None:
         DataError: image and label are not (H, W, 3) uint8 and (H, W) uint8 or uint16, or a label is neither a class nor ignore.
     """
     image, label = sample.image, sample.label
-    if image.dtype != np.uint8 or label.dtype not in (np.uint8, np.uint16) or label.ndim != 2 or image.shape != (*label.shape, 3):
+    expected = (*(reduced_length(length, sample.reduction) for length in label.shape), 3)
+    if image.dtype != np.uint8 or label.dtype not in (np.uint8, np.uint16) or label.ndim != 2 or image.shape != expected:
         raise DataError(
             f"{sample.name}: expected an image (H, W, 3) uint8 and a label (H, W) uint8 or uint16 of the same size, got "
             f"{image.shape} {image.dtype} and {label.shape} {label.dtype}; check the data set's reader"

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from segzoo.data.balance.sampling import Draw, Sampler, Shuffle, focus_on
 from segzoo.data.collate import check_sample, collate
+from segzoo.data.jpeg_reduction import ShrinksImages
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.types import Batch, DataError, Dataset, Sample
 
@@ -204,13 +205,19 @@ class _Reader:
 
     def __getitem__(self, draw: Draw) -> tuple[Sample, int] | DataError:
         try:
-            sample = self.dataset[draw.index]
+            sample = self._read(draw)
             check_sample(sample, self.dataset.info)
             if draw.train_id is not None:
                 sample = focus_on(sample, draw.train_id, draw.seed)
             return (self.augment(sample, draw.seed) if self.augment else sample), draw.index
         except DataError as error:
             return error
+
+    def _read(self, draw: Draw) -> Sample:
+        """Read a sample, with a JPEG at reduced size where possible."""
+        if isinstance(self.dataset, PairedDataset) and isinstance(self.augment, ShrinksImages):
+            return self.dataset.read(draw.index, self.augment.reduction(draw.seed))
+        return self.dataset[draw.index]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from segzoo.data.cache.memory import read_all
 from segzoo.data.checks.label_survey import LabelReader
 from segzoo.data.file_index import FilePair
 from segzoo.data.image_io import read_image, read_turned_image
+from segzoo.data.jpeg_reduction import read_reduced
 from segzoo.data.masks import label_dtype
 from segzoo.types import DatasetInfo, Sample
 
@@ -88,14 +89,31 @@ class PairedDataset:
         pair = self.scan()[index]
         return self._disk.read(pair, partial(self._decode, pair)) if self._disk else self._decode(pair)
 
+    def read(self, index: int, reduction: int) -> Sample:
+        """Read a sample with its image at a fraction of its size.
+
+        Args:
+            index: position in the data set.
+            reduction: divisor of the image's sides: 1, 2, 4 or 8.
+
+        Returns:
+            The sample with its label in full size. Its ``reduction`` is 1 if samples are cached or the image is not an upright JPEG.
+        """
+        if reduction > 1 and self.cache == "none":
+            pair = self.scan()[index]
+            if reduced := read_reduced(pair.image, reduction):
+                image, size = reduced
+                return Sample(image, self._label(pair, size, orientation=1), pair.name, reduction=reduction)
+        return self[index]
+
     def _decode(self, pair: FilePair) -> Sample:
         image, orientation = read_turned_image(pair.image)
-        height, width = image.shape[:2]
+        return Sample(image, self._label(pair, (image.shape[0], image.shape[1]), orientation), pair.name)
+
+    def _label(self, pair: FilePair, size: tuple[int, int], orientation: int) -> np.ndarray:
         if pair.label is None:
-            label = np.zeros((height, width), label_dtype(self.info.num_classes))
-        else:
-            label = self.reader(pair.label, (height, width), orientation)
-        return Sample(image, label, pair.name)
+            return np.zeros(size, label_dtype(self.info.num_classes))
+        return self.reader(pair.label, size, orientation)
 
     def image(self, index: int) -> np.ndarray:
         """Image (H, W, 3) uint8, without opening its label."""

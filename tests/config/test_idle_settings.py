@@ -29,6 +29,13 @@ IDLE = [
     ("train", ["schedule=step", "steps=100"], "schedule=step", ["schedule.every=50"]),
     ("train", ["schedule.warmup_factor=0.1"], "schedule.warmup_factor", ["schedule.warmup=5"]),
     ("train", ["augment.scale=false", "augment.scale_range=[1,2]"], "augment.scale_range", ["augment.scale=true"]),
+    ("train", ["augment.reduced_jpeg=true"], "augment.reduced_jpeg", ["augment.scale_range=[0.25,1]"]),
+    (
+        "train",
+        ["data=camvid", "data.cache=ram", "augment.scale_range=[0.25,1]", "augment.reduced_jpeg=true"],
+        "augment.reduced_jpeg",
+        ["data.cache=none"],
+    ),
     ("train", ["pruner=l1", "pruner.hw=[64,64]"], "pruner.hw", ["pruner.target_gmacs=5"]),
     ("train", ["pruner=l1", "pruner.runtime=openvino"], "pruner.runtime", ["pruner.target_ms=5"]),
     ("train", ["init.match=index"], "init.match", ["init.ckpt=x"]),

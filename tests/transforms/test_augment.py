@@ -126,6 +126,31 @@ def test_a_crop_lies_within_half_a_pixel_of_its_place(size, crop, position, fact
     assert abs(span.start - start * size / scaled) <= 1 and abs(span.stop - span.start - crop * size / scaled) <= 1
 
 
+REDUCED = st.sampled_from([(0.02, 0.12), (0.1, 0.25), (0.3, 0.5)])
+
+
+@given(REDUCED, st.integers(50, 99), st.integers(50, 99), st.sampled_from([0.0, 30.0]), st.integers(1, 40), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_reduced_images_keep_their_labels(factors, height, width, rotate, crop, seed):
+    """Image and label hold the row or column of the source."""
+    augment = standard(crop=(crop, crop), scale_range=factors, rotate=rotate, reduced_jpeg=True)
+    reduction = augment.reduction(seed)
+    assert reduction in (2, 4, 8) and reduction * augment._factor(np.random.default_rng(seed).random()) <= 1
+    rows, columns = np.mgrid[:height, :width].astype(np.float64)
+    padded = [np.pad(plane, ((0, -height % reduction), (0, -width % reduction)), "edge") for plane in (rows, columns)]
+    blocks_of = [p.reshape(p.shape[0] // reduction, reduction, -1, reduction).mean((1, 3)) for p in padded]
+    image = np.round(np.stack([*blocks_of, blocks_of[0]], -1)).astype(np.uint8)
+    unlimited = DatasetInfo("places", tuple(map(str, range(100))), ((0, 0, 0),) * 100)
+    augment = standard(unlimited, crop=(crop, crop), scale_range=factors, rotate=rotate, reduced_jpeg=True)
+    for axis, plane in enumerate((rows, columns)):
+        result = augment(Sample(image, plane.astype(np.uint8), "places", reduction=reduction), seed)
+        inside = result.label != 255
+        assert result.image.shape == (crop, crop, 3)
+        step = 1 / factors[0]  # source pixels of one output pixel
+        difference = np.abs(result.image[..., axis].astype(int) - result.label)[inside]
+        assert not inside.any() or difference.max() <= 1.5 * step + reduction
+
+
 def test_crops_of_scaled_images_cover_the_image_evenly():
     ramp = np.broadcast_to(np.linspace(0, 255, 256, dtype=np.uint8)[None, :, None], (64, 256, 3)).copy()
     augment = standard(crop=(32, 32), scale_range=(0.6, 2.0), hflip=False)

@@ -53,6 +53,11 @@ def _no_fc(config: Sections) -> bool:
     return channels == 0 or (channels is None and not config["backbone"]["name"].startswith("vgg"))
 
 
+def _never_halved(config: Sections) -> bool:
+    smallest, largest = config["augment"]["scale_range"]
+    return not config["augment"]["scale"] or smallest > 0.5 or smallest == 0.5 < largest  # drawn with probability zero
+
+
 def _on_ray(config: Sections) -> bool:
     return config[""].get("engine") == "ray"
 
@@ -86,6 +91,8 @@ RULES = (
     Rule("model", ("icnet",), ("guidance",), lambda c: c["model"]["branches"] == 4, "one branch has no guidance. Set model.branches=124"),
     Rule("schedule", (), ("warmup_factor",), _off("schedule", "warmup"), "there is no warm-up. Set schedule.warmup=<steps>"),
     Rule("augment", (), ("scale_range",), _off("augment", "scale"), "images are not scaled. Set augment.scale=true"),
+    Rule("augment", (), ("reduced_jpeg",), lambda c: c["data"]["cache"] in ("ram", "disk"), "images are cached. Set data.cache=none"),
+    Rule("augment", (), ("reduced_jpeg",), _never_halved, "no image is halved. Set 'augment.scale_range=[0.25,1]'"),
     Rule("pruner", (), ("runtime", "precision"), _off("pruner", "target_ms"), NO_TARGET),
     Rule("pruner", (), ("hw",), _off("pruner", "target_ms", "target_gmacs"), NO_TARGET),
     Rule("init", (), ("match", "min_share"), _off("init", "ckpt"), "nothing is loaded. Set init.ckpt=<run or file>"),
