@@ -102,7 +102,7 @@ class Distributed:
             return model
         device = next(model.parameters()).device
         if sync_bn and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = sync_batch_norm(model)
         return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None, **NO_BUFFER_SYNC)
 
     def no_sync_until_last(self, net: nn.Module, last: bool) -> AbstractContextManager:
@@ -117,6 +117,15 @@ class Distributed:
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
+
+
+def sync_batch_norm(model: nn.Module) -> nn.Module:
+    """Convert batch norm to SyncBN, with the activations inside timm's."""
+    if any(isinstance(layer, nn.BatchNorm2d) and [*layer.children()] for layer in model.modules()):
+        from timm.layers import convert_sync_batchnorm  # type: ignore[import-not-found]
+
+        return convert_sync_batchnorm(model)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 SINGLE_PROCESS = Distributed()

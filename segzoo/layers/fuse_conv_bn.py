@@ -11,8 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def fuse_conv_bn_(model: nn.Module) -> int:
     """Fuse every batch norm into the convolution registered right before it.
 
-    The model changes in place: the batch norm becomes an identity. This relies on every block in segzoo registering a batch norm
-    directly after its convolution and calling the two in that order. The model must be in evaluation mode. The fused model computes
+    The model changes in place: the batch norm becomes an identity, or the activation inside it, as in timm. This relies on every block
+    registering a batch norm directly after its convolution and calling the two in that order. Convolutions that standardize their
+    weights in every forward pass (``eps``) are left as they are. The model must be in evaluation mode. The fused model computes
     the same output up to rounding, has fewer layers, and cannot be trained.
 
     Returns:
@@ -29,8 +30,10 @@ def fuse_conv_bn_(model: nn.Module) -> int:
         for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
             if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels):
                 continue
+            if hasattr(conv, "eps"):
+                continue
             statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
             conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)  # type: ignore[arg-type]
-            setattr(module, name, nn.Identity())
+            setattr(module, name, nn.Sequential(*norm.children()))  # empty, unless the batch norm has an activation inside
             fused += 1
     return fused
