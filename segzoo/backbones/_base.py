@@ -10,12 +10,31 @@ from typing import Literal, Self
 
 from torch import Tensor, nn
 
+from segzoo.registry import ConfigError
 from segzoo.types import Stage
 
 # feature maps that a run may return, in order, with their strides before dilation
 STRIDES = {"c1": 2, "c2": 4, "c3_1": 8, "c3": 8, "c4": 16, "c5": 32}
 OUTPUTS = tuple(STRIDES)
 INPUTS = ("c1", "c2", "c3", "after_c3_1", "c4", "c5")  # where a run may begin; INPUTS[i] follows OUTPUTS[i - 1]
+
+
+class FeatureWidths(dict[str, int]):
+    """Channels of a backbone's feature maps by name.
+
+    Reading one that the backbone does not have raises ConfigError.
+    """
+
+    def __init__(self, backbone: str, widths: Mapping[str, int]):
+        super().__init__(widths)
+        self.backbone = backbone
+
+    def __missing__(self, name: str) -> int:
+        reason = ", because its c3 cannot be divided after a first block" if name == "c3_1" else ""
+        raise ConfigError(
+            f"this model reads the feature map {name}, which {self.backbone} does not have{reason}. It has {', '.join(self)}. Choose "
+            "another backbone, or a model without that feature map."
+        )
 
 
 class Backbone(nn.Module, ABC):
@@ -25,12 +44,12 @@ class Backbone(nn.Module, ABC):
 
     Args:
         name: the registered name, for messages.
-        layers: the five stages in order.
-        channels: output channels of each stage.
-        inner: number of modules of c3 up to the inner point ``c3_1``.
+        layers: the five stages in order. One without a feature map is empty, and the next begins with its stride.
+        channels: output channels of each stage, 0 for one without a feature map. c3, c4 and c5 have one.
+        inner: number of modules of c3 up to the inner point ``c3_1``, 0 if there is none.
 
     Attributes:
-        stages: name, channels and stride before dilation of each stage.
+        stages: name, channels and stride before dilation of each stage with a feature map.
         channels: channels by name, ``c3_1`` included.
         output_stride: current stride of c5: 32, or the one set by ``set_output_stride_``.
         classifier: fully connected layers of the loaded weights, for heads that start from them. Usually empty.
@@ -46,8 +65,9 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.name = name
         self.c1, self.c2, self.c3, self.c4, self.c5 = layers
-        self.stages = tuple(Stage(f"c{i}", width, 2**i) for i, width in enumerate(channels, 1))
-        self.channels = {stage.name: stage.channels for stage in self.stages} | {"c3_1": channels[2]}
+        self.stages = tuple(Stage(f"c{i}", width, 2**i) for i, width in enumerate(channels, 1) if width)
+        widths = {stage.name: stage.channels for stage in self.stages}
+        self.channels = FeatureWidths(name, widths | ({"c3_1": channels[2]} if inner else {}))
         self.output_stride = 32
         self._inner = inner
 
@@ -82,7 +102,8 @@ class Backbone(nn.Module, ABC):
                 self._check_not_one_pixel(index, x.shape, begin, size)
             for layer in self._layers(OUTPUTS[index]):
                 x = layer(x)
-            features[OUTPUTS[index]] = x
+            if OUTPUTS[index] in self.channels:
+                features[OUTPUTS[index]] = x
         return features
 
     def set_output_stride_(self, output_stride: int, first_block_dilation: Literal["full", "half"] = "full") -> Self:
@@ -107,10 +128,8 @@ class Backbone(nn.Module, ABC):
             raise ValueError(f"set_output_stride_(first_block_dilation={first_block_dilation!r}): expected 'full' or 'half'")
         if self.output_stride != 32:
             raise ValueError(f"{self.name} already has output stride {self.output_stride}: dilate a newly built backbone")
-        dilation = 1
-        for stage in self.stages:
-            if stage.stride > output_stride:
-                dilation = self._stride_to_dilation(stage.name, dilation, first_block_dilation)
+        if output_stride < 32:
+            self._dilate(output_stride, first_block_dilation)
         self.output_stride = output_stride
         return self
 
@@ -164,11 +183,10 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
-        """Remove the stride of ``stage``, whose input has the given dilation.
+    def _dilate(self, output_stride: int, first_block_dilation: str) -> None:
+        """Dilate the stages whose stride is above ``output_stride``, 8 or 16.
 
-        Returns:
-            The dilation of the stages after it.
+        The first to lose its stride has dilation 2, the next 4.
         """
 
     def _layers(self, output: str) -> list[nn.Module]:

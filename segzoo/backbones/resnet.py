@@ -132,11 +132,15 @@ class ResNet(Backbone):
                 batch_norms[f"{local}.downsample.1"] = f"{external}_1x1_proj/bn"
         return convs | batch_norms
 
-    def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
-        blocks = [block for block in self.get_submodule(stage).children() if isinstance(block, Bottleneck)]
-        for index, block in enumerate(blocks):
-            block.stride_to_dilation(dilation if index == 0 and first_block_dilation == "half" else 2 * dilation)
-        return 2 * dilation
+    def _dilate(self, output_stride: int, first_block_dilation: str) -> None:
+        dilation = 1
+        for stage in self.stages:
+            if stage.stride <= output_stride:
+                continue
+            blocks = [block for block in self.get_submodule(stage.name).children() if isinstance(block, Bottleneck)]
+            for index, block in enumerate(blocks):
+                block.stride_to_dilation(dilation if index == 0 and first_block_dilation == "half" else 2 * dilation)
+            dilation *= 2
 
 
 class Bottleneck(nn.Module):

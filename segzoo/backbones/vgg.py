@@ -80,13 +80,17 @@ class VGG(Backbone):
         if all(name in state for name in names.values()):
             self.classifier = {name: state[external] for name, external in names.items()}
 
-    def _stride_to_dilation(self, stage: str, dilation: int, first_block_dilation: str) -> int:
-        for layer in self.get_submodule(stage).children():
-            if isinstance(layer, nn.Conv2d):
-                layer.dilation = layer.padding = (dilation, dilation)
-            elif isinstance(layer, nn.MaxPool2d):
-                layer.kernel_size, layer.stride, layer.padding = 3, 1, 1
-        return 2 * dilation
+    def _dilate(self, output_stride: int, first_block_dilation: str) -> None:
+        dilation = 1
+        for stage in self.stages:
+            if stage.stride <= output_stride:
+                continue
+            for layer in self.get_submodule(stage.name).children():
+                if isinstance(layer, nn.Conv2d):
+                    layer.dilation = layer.padding = (dilation, dilation)
+                elif isinstance(layer, nn.MaxPool2d):
+                    layer.kernel_size, layer.stride, layer.padding = 3, 1, 1
+            dilation *= 2
 
     def _halve(self, side: int) -> int:
         return side // 2 if self.pool == "vgg" else super()._halve(side)

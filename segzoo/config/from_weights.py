@@ -131,13 +131,13 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
     Raises:
         ConfigError: the values differ, or with ``weights`` those of the weights are unknown; or the weights cannot be read.
     """
-    from segzoo.weights.normalization import same_normalization, trained_normalization
+    from segzoo.weights.normalization import same_normalization
 
     data, source = dict(config["data"]), _starting_weights(config)
     if source is None:
         return data, ""
     info = build_data(data, "train").info
-    own, trained = info.normalization, trained_normalization(source[1])
+    own, trained = info.normalization, _trained_normalization(config["backbone"], *source)
     setting = "=".join(source)
     if trained is None and normalization == "weights":
         raise ConfigError(
@@ -168,6 +168,17 @@ def _starting_weights(config: PlainMapping) -> tuple[str, str] | None:
         "backbone.weights": config["backbone"].get("weights", "none"),
     }
     return next(((key, value) for key, value in settings.items() if value not in (None, "none")), None)
+
+
+def _trained_normalization(backbone: PlainMapping, setting: str, weights: str) -> Normalization | None:
+    """Find the normalization of the starting weights, if they tell it."""
+    from segzoo.weights.normalization import trained_normalization
+
+    if setting == "backbone.weights" and backbone.get("name") == "timm":
+        from segzoo.backbones.timm import encoder_normalization
+
+        return encoder_normalization(backbone["arch"], weights)
+    return trained_normalization(weights)
 
 
 def _mismatch_error(setting: str, trained: Normalization, data_name: str, own: Normalization, has_settings: bool) -> str:

@@ -85,7 +85,7 @@ class ICNet(SegModel):
         branches: Branches,
         align_corners: bool,
     ):
-        low, deep = backbone.channels["c3"], backbone.channels["c5"]
+        low, shared, deep = (backbone.channels[name] for name in ("c3", "c3_1", "c5"))
         fused = low // 2
         aux = [(Classifier(cin, num_classes), weight) for cin, weight in zip((low, fused), guidance, strict=True)]
         super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
@@ -94,7 +94,7 @@ class ICNet(SegModel):
         self.high = nn.Sequential(
             ConvBN(3, low // 8, 3, stride=2), ConvBN(low // 8, low // 8, 3, stride=2), ConvBN(low // 8, low // 4, 3, stride=2)
         )
-        self.cff24 = CascadeFusion(low, low, fused)
+        self.cff24 = CascadeFusion(low, shared, fused)
         self.cff12 = CascadeFusion(fused, low // 4, fused)
         self.score = Classifier(fused, num_classes)
         self.branches = branches

@@ -7,7 +7,7 @@ from torch import nn
 
 from segzoo.registry import BACKBONES, MODELS
 
-TINY = {"resnet50": {"stem": "deep", "width": 0.125}, "resnet101": {"width": 0.125}, "vgg16": {}}
+TINY = {"resnet50": {"stem": "deep", "width": 0.125}, "resnet101": {"width": 0.125}, "vgg16": {}, "timm": {"arch": "test_resnet"}}
 
 
 def build(model, backbone="resnet50", num_classes=5, options=None, **settings):
