@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from segzoo.registry import ConfigError
+from segzoo.types import DeviceName, PrecisionName
 
-DeviceName = Literal["auto", "cpu", "cuda"]
 FloatFormat = Literal["fp32", "bf16", "fp16"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from segzoo.class_names import background_id, class_name_errors
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PlainDict = dict[str, Any]  # what YAML and JSON hold: dicts, lists, strings, numbers, booleans, None
 PlainMapping = Mapping[str, Any]  # the same, read only
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 IGNORE = 255  # train id of pixels that losses and scores leave out
 

@@ -56,16 +56,25 @@ def versions(*more: str) -> dict[str, str | None]:
 
 
 def machine() -> PlainDict:
-    """CPU, its vector and matrix instructions, thread count and GPU."""
-    import torch
+    """Describe the processor, and the threads and GPU that torch uses.
 
+    Threads and GPU are left out if this process has not imported torch, which takes seconds.
+    """
     cpuinfo = dict(_cpuinfo())
-    cuda = torch.cuda.is_available()
-    return {
+    facts = {
         "platform": platform.platform(),
         "cpu": cpuinfo.get("model name") or platform.processor(),
         "cpu_flags": [flag for flag in CPU_FLAGS if flag in cpuinfo.get("flags", "").split()],
         "cores": os.cpu_count(),
+    }
+    return facts | _torch_facts() if "torch" in sys.modules else facts
+
+
+def _torch_facts() -> PlainDict:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "cuda": torch.version.cuda if cuda else None,

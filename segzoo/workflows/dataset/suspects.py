@@ -17,13 +17,12 @@ from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.data.inspection.label_errors import ClassConfidence, Region, contradicting_regions, region_score
 from segzoo.data.splits import SplitOrAll
-from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.io import write_text
 from segzoo.progress import with_progress
 from segzoo.registry import ACTIONS, ConfigError, Range
 from segzoo.reporting.image_page import MaxPixels, image_entry, remove_thumbnails, write_page, write_thumbnails
 from segzoo.reporting.tables import markdown_table
-from segzoo.types import DatasetInfo, PlainDict, PlainMapping, Sample
+from segzoo.types import DatasetInfo, DeviceName, PlainDict, PlainMapping, PrecisionName, Sample
 from segzoo.workflows.dataset._folds import mean_probabilities, networks_by_image
 from segzoo.workflows.dataset._report import ActionReport
 
@@ -66,6 +65,8 @@ def suspects(
         max_pixels: pixels of an image on the page. Larger images are downscaled.
         device, precision: device of the network and precision of its layers.
     """
+    from segzoo.device import Precision, pick_device
+
     paths = (ckpt,) if isinstance(ckpt, str) else ckpt
     if not paths:
         raise ConfigError("action.ckpt is empty. Give a run directory: action.ckpt=<run directory>.")
