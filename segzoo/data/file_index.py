@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,12 +26,27 @@ MISSING_FILES_HINT = "Add the files, correct the patterns data.images and data.l
 class FilePair(NamedTuple):
     """An image file and its label file.
 
-    ``label`` is None for an image without a label file where such images count as background.
+    Paths are kept as text, because to make 200,000 ``Path`` objects takes seconds.
+
+    Attributes:
+        name: the stem, in printable form.
+        image_path: path of the image.
+        label_path: path of the label file, None for an image without one where such images count as background.
     """
 
     name: str
-    image: Path
-    label: Path | None
+    image_path: str
+    label_path: str | None
+
+    @property
+    def image(self) -> Path:
+        """The image file."""
+        return Path(self.image_path)
+
+    @property
+    def label(self) -> Path | None:
+        """The label file, if there is one."""
+        return None if self.label_path is None else Path(self.label_path)
 
 
 @dataclass(frozen=True)
@@ -96,11 +112,11 @@ class FileIndex:
             )
         return [FilePair(printable(stem), images[stem], labels.get(stem)) for stem in stems]
 
-    def find(self, pattern: str, exclude: set[Path] | None = None) -> dict[str, Path]:
+    def find(self, pattern: str, exclude: Container[str] = ()) -> dict[str, str]:
         """Find the files that match a pattern, except those in ``exclude``.
 
         Returns:
-            Stem -> file.
+            Stem -> path of the file.
 
         Raises:
             DataError: two files share a stem, or the folder does not exist or cannot be read.
@@ -111,14 +127,15 @@ class FileIndex:
             raise DataError(
                 f"{printable(top)} is not a folder. Correct data.root or the patterns.{self._source()}{self._found_files()}"
             )
-        paths: dict[str, Path] = {}
+        paths: dict[str, str] = {}
+        folder = os.path.join(top, "")
         for relative in list_files(top):
-            if (match := regex.fullmatch(relative)) is None or (path := top / relative) in (exclude or ()):
+            if (match := regex.fullmatch(relative)) is None or (path := folder + relative) in exclude:
                 continue
             stem = match["stem"]
             if stem in paths:
                 raise DataError(
-                    f"{printable(path)} and {printable(paths[stem].name)} share the stem {printable(stem)!r}. Remove one, or use a "
+                    f"{printable(path)} and {printable(os.path.basename(paths[stem]))} share the stem {printable(stem)!r}. Remove one, or use a "
                     "narrower pattern."
                 )
             paths[stem] = path
@@ -152,7 +169,7 @@ class FileIndex:
             )
         return stems
 
-    def _check_missing(self, stems: list[str], images: dict[str, Path], labels: dict[str, Path]) -> None:
+    def _check_missing(self, stems: list[str], images: dict[str, str], labels: dict[str, str]) -> None:
         """Raise DataError if images or labels are missing.
 
         The message gives their number, the first five of each, and the patterns they were searched with.

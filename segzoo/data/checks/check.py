@@ -18,7 +18,7 @@ from segzoo.data.paired_dataset import PairedDataset
 from segzoo.types import DataError, Dataset
 
 WHOLE_SET = 5000  # images of a split whose label files are all read; of more, a sample
-SAMPLE_SECONDS = 0.4  # for reading that sample, and again for whole images: 1.6 s for two splits
+SAMPLE_SECONDS = 0.25  # for reading that sample, and again for whole images: 1 s for two splits, plus 1 s to list 100,000 pairs
 FILE_SECONDS = 2.0  # for whole images of a smaller split of files, which may be damaged
 MAX_LISTED = 20  # errors in one message
 
@@ -27,7 +27,7 @@ def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | N
     """Check the splits of a data set and summarize each.
 
     Data sets that read files are checked file by file. Of every data set, whole samples are read for up to two seconds a split, or
-    0.4 s if it is large or not made of files.
+    0.25 s if it is large or not made of files.
 
     Args:
         splits: name of each split, as messages give it, and its data set.
@@ -138,7 +138,7 @@ def group_errors(found: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
 
 def shared_files(splits: Mapping[str, Dataset]) -> dict[str, str]:
     """Note images that a split shares with train, by split."""
-    images = {name: {pair.image for pair in split.scan()} for name, split in splits.items() if isinstance(split, PairedDataset)}
+    images = {name: {pair.image_path for pair in split.scan()} for name, split in splits.items() if isinstance(split, PairedDataset)}
     notes = {}
     for name, paths in images.items():
         if name != "train" and (shared := sorted(paths & images.get("train", set()))):

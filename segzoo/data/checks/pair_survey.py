@@ -54,7 +54,7 @@ def survey_pairs(dataset: PairedDataset, min_side: int, *, complete: bool, secon
         The surveys in the order of the image paths.
     """
     pairs, reader = dataset.scan(), dataset.reader
-    first = next((os.path.dirname(os.path.abspath(pair.label)) for pair in pairs if pair.label), "")
+    first = next((os.path.dirname(os.path.abspath(pair.label_path)) for pair in pairs if pair.label_path), "")
     cache = SurveyCache(None if reader.survey_key is None else f"{reader.survey_key} {first}")
     deadline = time.monotonic() + seconds
 
@@ -72,7 +72,7 @@ def survey_pairs(dataset: PairedDataset, min_side: int, *, complete: bool, secon
         warnings.simplefilter("ignore")
         surveys = list(with_progress(results(pool), len(pairs), "images", f"checking {dataset.info.name}"))
     cache.save(MIN_CACHED)
-    return sorted(surveys, key=lambda survey: os.fsencode(survey.pair.image))
+    return sorted(surveys, key=lambda survey: os.fsencode(survey.pair.image_path))
 
 
 def _survey_pair(dataset: PairedDataset, pair: FilePair, cache: SurveyCache, min_side: int, complete: bool) -> FileSurvey:

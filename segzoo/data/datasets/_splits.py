@@ -46,7 +46,7 @@ class AllSplits:
 
     def __call__(self) -> list[FilePair]:
         present = self.splits if self.complete else [split for split in self.splits if split.exists()] or self.splits[:1]
-        return list({pair.image: pair for split in present for pair in split()}.values())
+        return list({pair.image_path: pair for split in present for pair in split()}.values())
 
 
 def index_split(
