@@ -144,6 +144,7 @@ def test_a_page_shows_an_evaluation(evaluated):
     assert confusions[0] == ["label \\ prediction", *INFO.classes] and confusions[1][1:] == ["100", "", ""]
     assert f"{SCRIPT} predicted as nut" in page.text and "1,320 pixels" in page.text and "in 11 of 12 images" in page.text
     assert f"Most of them in {NAME} (220 pixels), 10 (200 pixels)" in " ".join(page.text.split())
+    assert "The weakest class is nut (IoU" in page.text and "background (IoU" not in page.text
     for title in ("Worst images", "Median images", "Best images", summary["protocol_id"], "0" * 64, summary["protocol"]["names"]):
         assert title in page.text
     images = page.elements("img")

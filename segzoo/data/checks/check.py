@@ -138,7 +138,9 @@ def group_errors(found: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
 
 def shared_files(splits: Mapping[str, Dataset]) -> dict[str, str]:
     """Note images that a split shares with train, by split."""
-    images = {name: {pair.image_path for pair in split.scan()} for name, split in splits.items() if isinstance(split, PairedDataset)}
+    images = {
+        name: {pair.image_path for pair in split.scan()} for name, split in splits.items() if isinstance(split, PairedDataset)
+    }
     notes = {}
     for name, paths in images.items():
         if name != "train" and (shared := sorted(paths & images.get("train", set()))):

@@ -98,7 +98,7 @@ def _draw_score(axes: Axes, score: Curve, best_step: int | None) -> None:
         axes.plot(score[0][best], 100 * score[1][best], "o", color=SECOND, markersize=8, label="best checkpoint")
         axes.legend(loc="lower right")
     _label_steps(axes)
-    axes.set(ylabel="mIoU, %", ylim=(0, None))
+    axes.set(ylabel="mIoU, %", ylim=(0, 105 * score[1].max(initial=0.01)))  # None would cut a marker at the top
 
 
 def _draw_rates(axes: Axes, rates: dict[str, Curve]) -> None:

@@ -86,4 +86,8 @@ def _draw_reliability(axes, bins: Sequence[PlainMapping]) -> None:
 
 def _draw_trimap(axes, points: Sequence[PlainMapping]) -> None:
     axes.plot([point["width"] for point in points], [100 * point["miou"] for point in points], marker="o", markersize=4, color=DATA)
-    axes.set(xlabel="width of the band around boundaries, pixels", ylabel="mIoU, %", ylim=(0, None))
+    axes.set(
+        xlabel="width of the band around boundaries, pixels",
+        ylabel="mIoU, %",
+        ylim=(0, 105 * max(point["miou"] for point in points)),
+    )

@@ -102,7 +102,9 @@ def _highlights(evaluation: StoredEvaluation, failures: Sequence[Failure]) -> li
     """Sentences on what to look at first."""
     scored = [(name, entry["iou"]) for name, entry in evaluation.summary["per_class"].items() if entry["iou"] is not None]
     scored.sort(key=lambda item: item[1])
-    sentences = ["The weakest classes are " + ", ".join(f"{name} (IoU {100 * iou:.1f} %)" for name, iou in scored[:3]) + "."]
+    weakest = scored[: max(1, min(3, len(scored) // 2))]
+    listed = ", ".join(f"{name} (IoU {100 * iou:.1f} %)" for name, iou in weakest)
+    sentences = [f"The weakest {'class is' if len(weakest) == 1 else 'classes are'} {listed}."]
     predicted = evaluation.counts[:, COUNTS.index("predicted")].sum(0)
     never = [name for name, pixels in zip(evaluation.classes, predicted, strict=True) if pixels == 0 and name in dict(scored)]
     if never:
@@ -110,9 +112,8 @@ def _highlights(evaluation: StoredEvaluation, failures: Sequence[Failure]) -> li
     if failures:
         first = failures[0]
         label, prediction = (evaluation.classes[k] for k in (first.label, first.prediction))
-        sentences.append(
-            f"The confusion that costs most: {100 * first.share:.0f} % of the pixels of {label} are predicted as {prediction}."
-        )
+        share = f"{100 * first.share:.0f}" if first.share >= 0.01 else f"{100 * first.share:.1g}"
+        sentences.append(f"The confusion that costs most: {share} % of the pixels of {label} are predicted as {prediction}.")
     return sentences
 
 
