@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.icnet_branches,
         accuracy.runtime_accuracy,
         accuracy.few_shot_transfer,
+        accuracy.narrowing,
         accuracy.rare_classes,
         accuracy.suspects,
         accuracy.compare_camvid,

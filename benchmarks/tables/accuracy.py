@@ -190,6 +190,21 @@ def few_shot_transfer() -> str:
     )
 
 
+def narrowing() -> str:
+    """mIoU of a half-width network by its starting weights, and the difference."""
+    return result_table(
+        "narrowing",
+        ("starting weights", "mIoU % of each seed", "mean mIoU %", "standard deviation", "95 % interval"),
+        lambda r: (
+            r["variant"],
+            " / ".join(map(format_percent, r["miou"])) if "miou" in r else None,
+            format_percent(r["mean"]),
+            format_percent(r["spread"]) if "spread" in r else None,
+            f"{format_percent(r['low'])} to {format_percent(r['high'])}" if "low" in r else None,
+        ),
+    )
+
+
 def rare_classes() -> str:
     """IoU of a small defect by sampler, and the difference."""
     return result_table(

@@ -154,8 +154,11 @@ class Backbone(nn.Module, ABC):
         return self
 
     @abstractmethod
-    def imagenet(self) -> tuple[str, str]:
+    def imagenet(self, *, narrowed: bool = False) -> tuple[str, str]:
         """Torchvision's ImageNet weights for this backbone.
+
+        Args:
+            narrowed: whether they are narrowed to this backbone's width.
 
         Returns:
             The weights as ``<Enum>.<ENTRY>``, and a note on how their network differs from this one, or an empty string.

@@ -75,18 +75,19 @@ class ResNet(Backbone):
             if isinstance(block, Bottleneck):
                 nn.init.zeros_(block.bn3.weight)  # blocks start as the identity; Goyal et al., arXiv:1706.02677, sec. 5.1
 
-    def imagenet(self) -> tuple[str, str]:
+    def imagenet(self, *, narrowed: bool = False) -> tuple[str, str]:
         """Torchvision's IMAGENET1K_V1 weights.
 
         The note names the stem and the stride position if they differ from this backbone's.
 
         Raises:
-            ConfigError: the width is not 1.
+            ConfigError: the width is not 1, or with ``narrowed`` above 1.
         """
-        if self.width != 1:
+        if self.width > 1 or (self.width < 1 and not narrowed):
             raise ConfigError(
                 f"backbone.weights='imagenet': the published weights have width 1, this {self.name} has width {self.width:g}. "
-                "Set backbone.width=1, or set backbone.weights to none or a file."
+                "Set backbone.width=1, set backbone.weights to none or a file, or narrow them to a smaller width with init.ckpt=imagenet "
+                "init.narrow=l1."
             )
         notes = []
         if self.stem != "basic":

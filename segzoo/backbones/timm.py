@@ -84,7 +84,7 @@ class TimmEncoder(Backbone):
             with torch.no_grad(), eval_mode(self), ShapesOnly():
                 self.channels["c3_1"] = self.forward_stages(image, last="c3_1")["c3_1"].shape[1]
 
-    def imagenet(self) -> tuple[str, str]:
+    def imagenet(self, *, narrowed: bool = False) -> tuple[str, str]:
         """Reject torchvision's weights.
 
         Raises:

@@ -61,7 +61,7 @@ class VGG(Backbone):
         self.trains_from_scratch = batch_norm
         init_weights(self)
 
-    def imagenet(self) -> tuple[str, str]:
+    def imagenet(self, *, narrowed: bool = False) -> tuple[str, str]:
         """Torchvision's IMAGENET1K_V1 weights, with or without batch norm.
 
         The note names the pools if they differ from this backbone's.

@@ -41,7 +41,7 @@ def training_errors(config: PlainMapping) -> list[str]:
     model = _collect_errors(lambda: build_meta_model(config, num_classes=info.num_classes), "model", errors)
     _collect_errors(lambda: AUGMENTS.build(augment["name"], info, **section_settings(augment)), "augment", errors)
     _collect_errors(lambda: SCHEDULES.build(schedule["name"], steps, **section_settings(schedule)), "schedule", errors)
-    _collect_errors(lambda: _check_published(config["init"].get("ckpt")), "init", errors)
+    _collect_errors(lambda: _check_init(config["init"], model), "init", errors)
     errors += _class_weight_errors(config["loss"], info)
     if model is not None:
         _collect_errors(lambda: build_loss(fill_class_weights(config["loss"], lambda: None), model, info.ignore), "loss", errors)
@@ -64,10 +64,14 @@ def _check_pruner(config: PlainMapping, model: SegModel) -> None:
         pruner.check(model)
 
 
-def _check_published(ckpt: str | None) -> None:
+def _check_init(init: PlainMapping, model: SegModel | None) -> None:
     from segzoo.weights import published
+    from segzoo.weights.load_model import imagenet_entry
 
-    if ckpt is not None and is_published(ckpt):
+    ckpt = init.get("ckpt")
+    if ckpt == "imagenet" and model is not None:
+        imagenet_entry(model.backbone, init.get("narrow", "none"))
+    elif ckpt is not None and is_published(ckpt):
         published(ckpt)
 
 

@@ -15,6 +15,7 @@ from segzoo.layers.channel_widths import set_channel_widths_
 from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
 from segzoo.models._pretrained import upload_pretrained, write_pretrained
+from segzoo.pruning.narrowing import narrow_state_dict
 from segzoo.types import InputTooSmall, Logits
 
 MIN_INPUT = 32  # smallest height and width in pixels, of which a backbone of stride 32 leaves one pixel
@@ -140,6 +141,13 @@ class SegModel(Segmenter, ABC):
         See ``segzoo.layers.channel_widths.set_channel_widths_``.
         """
         return set_channel_widths_(self, state)
+
+    def narrow_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Narrow tensors of this network at larger widths.
+
+        See ``segzoo.pruning.narrowing.narrow_state_dict``.
+        """
+        return narrow_state_dict(self, state)
 
     def external_names(self, layout: str) -> Mapping[str, str]:
         """Another project's names for this network's layers.

@@ -62,7 +62,11 @@ def backbone_mismatch(setting: str, state: Mapping[str, Tensor], own: Mapping[st
     differing = {key: value for key, value in found.items() if found["name"] != wanted.get("name") or value != wanted.get(key)}
     if differing:
         words = [format_override("backbone" if key == "name" else f"backbone.{key}", value) for key, value in differing.items()]
-        change = f"Set {' '.join(words)}, or set {setting} to weights of this backbone."
+        change = f"Set {' '.join(words)}, or set {setting} to weights of this backbone"
+        wider = {"width"} == differing.keys() and found["width"] > wanted["width"]
+        change += (
+            ", or init.ckpt=<these weights> init.narrow=l1, which keeps the channels with the largest filters." if wider else "."
+        )
     elif found:
         change = "The backbones are the same, so part of the file is missing or has other names."
     else:

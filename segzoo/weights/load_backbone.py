@@ -36,10 +36,7 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     if weights == "none":
         return None
     state, note = _imagenet(backbone) if weights == "imagenet" else _from_file(weights)
-    prefix = BACKBONE if any(name.startswith(BACKBONE) for name in state) else ""
-    file_names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
-    aliases = backbone.key_aliases(file_names)
-    external_names = {_rename(name, aliases): prefix + name for name in file_names}  # local -> in the file
+    external_names = names_in_file(backbone, state)
     own = loadable_tensors(backbone)
     candidates = {name: state[external] for name, external in external_names.items()}
     loaded = {name: external_names[name] for name in matching_shapes(own, candidates)}
@@ -51,6 +48,14 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     backbone.store_classifier(state)
     report.log()
     return report
+
+
+def names_in_file(backbone: LoadableBackbone, state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Map local names of a backbone's tensors to those in a file."""
+    prefix = BACKBONE if any(name.startswith(BACKBONE) for name in state) else ""
+    file_names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
+    aliases = backbone.key_aliases(file_names)
+    return {_rename(name, aliases): prefix + name for name in file_names}
 
 
 def _imagenet(backbone: LoadableBackbone) -> tuple[Mapping[str, Tensor], str]:

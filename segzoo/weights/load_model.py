@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from segzoo.checkpoints.paths import is_published
 from segzoo.registry import INITS, ConfigError, Range
-from segzoo.weights._base import LoadableModel
-from segzoo.weights.conversion import convert_state_dict
+from segzoo.weights._base import LoadableBackbone, LoadableModel
+from segzoo.weights.conversion import convert_state_dict, detect_layout
 from segzoo.weights.identify import backbone_mismatch
+from segzoo.weights.load_backbone import names_in_file
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import Weights, read_published, read_weights
 
 Match = Literal["name", "index"]
+Narrow = Literal["none", "l1"]
 
 
 @INITS.register
@@ -27,6 +29,7 @@ def checkpoint(
     ckpt: str | None = None,
     match: Match = "name",
     min_share: Annotated[float, Range(0, 1)] = 0.5,
+    narrow: Narrow = "none",
     freeze: tuple[Literal["c1", "c2", "c3", "c4", "c5"], ...] = (),
 ) -> LoadReport | None:
     """Initialize a model from a checkpoint in place and print the report.
@@ -40,9 +43,12 @@ def checkpoint(
         classes: the model's class names, or None if the dataset has none.
         ckpt: a path as ``segzoo.checkpoints.paths.resolve_weight_file`` takes it, in one of the layouts of
             ``segzoo.weights.conversion``; or the name of weights that torchvision publishes, such as
-            ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``. None loads nothing.
+            ``FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1``. With ``narrow``, also ``imagenet`` (torchvision's) or a file of a
+            backbone alone. None loads nothing.
         match: match classifier rows by class ``name`` or by ``index``.
         min_share: smallest fraction of the backbone's parameters that has to match, 0 to 1.
+        narrow: ``l1``: the checkpoint may be wider, and the channels with the largest L1 norm are kept, see
+            ``segzoo.pruning.narrowing``.
         freeze: stages of the backbone whose weights and batch norm statistics are frozen.
 
     Returns:
@@ -53,26 +59,34 @@ def checkpoint(
             the dataset has no class names; or the checkpoint was pruned and does not have the model's layers. The model is then
             unchanged.
     """
-    report = None if ckpt is None else _load(model, classes, ckpt, match, min_share)
+    report = None if ckpt is None else _load(model, classes, ckpt, match, min_share, narrow)
     if freeze:
         model.backbone.freeze_(freeze)
     return report
 
 
-def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, match: Match, min_fraction: float) -> LoadReport:
-    (state, metadata, key), ckpt_classes = _read(ckpt)
-    if match == "name" and not (classes and ckpt_classes):
+def _load(
+    model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, match: Match, min_fraction: float, narrow: Narrow
+) -> LoadReport:
+    (state, metadata, key), ckpt_classes = _read(model, ckpt, narrow)
+    whole_model = any(name.startswith(BACKBONE) for name in state) or detect_layout(state) != "segzoo"
+    if narrow != "none" and not whole_model:
+        state = {BACKBONE + name: state[external] for name, external in names_in_file(model.backbone, state).items()}
+    elif match == "name" and not (classes and ckpt_classes):
         problem = f"{ckpt} has no class names" if classes else "the dataset has no class names"
         raise ConfigError(f"init.match=name: {problem}. Set init.match=index to match classes by position.")
-    if widths := metadata.get("widths"):
+    if narrow == "none" and (widths := metadata.get("widths")):
         _match_pruned_widths_(model, state, widths, len(ckpt_classes), ckpt)
     hint = backbone_mismatch("init.ckpt", state, model.state_dict())
     (state, layout), own = convert_state_dict(model, state), loadable_tensors(model)
+    if narrow == "l1":
+        state = model.narrow_state_dict(state)
     rows = {name: _matching_rows(name, own, state, classes, ckpt_classes, match) for name in _classifier_tensors(model)}
     whole = [name for name in matching_shapes(own, state) if name not in rows]
     loaded = whole + [name for name in rows if rows[name]]
     note = _class_note(classes, ckpt_classes, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
     note += f"; taken from {key!r} in the file" if key else ""
+    note += "; narrowed by the L1 norm of filters" if narrow == "l1" else ""
     incomplete = tuple(
         name for name in rows if not name.startswith("aux.") and not len(rows[name]) == len(own[name]) == len(state.get(name, ()))
     )
@@ -87,8 +101,23 @@ def _load(model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, matc
     return report
 
 
-def _read(ckpt: str) -> tuple[Weights, tuple[str, ...]]:
+def imagenet_entry(backbone: LoadableBackbone, narrow: Narrow) -> str:
+    """Return torchvision's name of the weights of ``init.ckpt=imagenet``.
+
+    Raises:
+        ConfigError: they are not narrowed, or none fit the backbone.
+    """
+    if narrow == "none":
+        raise ConfigError(
+            "init.ckpt=imagenet: these are weights of a backbone. Set backbone.weights=imagenet, or init.narrow=l1 to narrow them."
+        )
+    return backbone.imagenet(narrowed=True)[0]
+
+
+def _read(model: LoadableModel, ckpt: str, narrow: Narrow) -> tuple[Weights, tuple[str, ...]]:
     """Read a weight file and its class names, which other libraries lack."""
+    if ckpt == "imagenet":
+        return Weights(read_published(imagenet_entry(model.backbone, narrow), "init.ckpt=imagenet")[0], {}), ()
     if is_published(ckpt):
         state, classes = read_published(ckpt, f"init.ckpt={ckpt}")
         return Weights(state, {}), classes

@@ -16,7 +16,7 @@ from benchmarks import cli
 from benchmarks.accuracy import compare_camvid, pruning, suspects
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
-from benchmarks.studies import few_shot_transfer, pruning_pspnet_largefov, rare_classes
+from benchmarks.studies import few_shot_transfer, narrowing, pruning_pspnet_largefov, rare_classes
 from segzoo.cli.overrides import parse_overrides
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,7 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
         f"transfer {name}": ("train", [*few_shot_transfer.COMMON, *words])
         for name, (words, _) in few_shot_transfer.VARIANTS.items()
     },
+    **{f"narrowing {name}": ("train", [*narrowing.COMMON, *words]) for name, words in narrowing.VARIANTS.items()},
     **{f"rare classes {name}": ("train", [*rare_classes.COMMON, override]) for name, override in rare_classes.VARIANTS.items()},
 }
 

@@ -26,7 +26,12 @@ from segzoo.types import DataError, PlainMapping
 
 INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
 PATHS = ("ckpt", "bundle", "token_file", "out", "source", "images", "data.root", "action.source", "action.image_root", *INPUT_PATHS)
-NO_PATH = {"init.ckpt": (), "backbone.weights": ("none", "imagenet", "hub"), "distill.ckpt": (), "resume": ("none", "auto")}
+NO_PATH = {
+    "init.ckpt": ("imagenet",),
+    "backbone.weights": ("none", "imagenet", "hub"),
+    "distill.ckpt": (),
+    "resume": ("none", "auto"),
+}
 NO_DATA = ("convert",)  # actions of tools/dataset.py that create a data set
 PACKAGES = ("mlflow", "wandb")  # loggers that need the package and the extra of their name
 UNKNOWN_CROP = (16384, 16384)  # assumed windows of a checkpoint, which any stride fits

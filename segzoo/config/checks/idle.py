@@ -95,7 +95,7 @@ RULES = (
     Rule("augment", (), ("reduced_jpeg",), _never_halved, "no image is halved. Set 'augment.scale_range=[0.25,1]'"),
     Rule("pruner", (), ("runtime", "precision"), _off("pruner", "target_ms"), NO_TARGET),
     Rule("pruner", (), ("hw",), _off("pruner", "target_ms", "target_gmacs"), NO_TARGET),
-    Rule("init", (), ("match", "min_share"), _off("init", "ckpt"), "nothing is loaded. Set init.ckpt=<run or file>"),
+    Rule("init", (), ("match", "min_share", "narrow"), _off("init", "ckpt"), "nothing is loaded. Set init.ckpt=<run or file>"),
     Rule("distill", (), ("layer_weight",), _off("distill", "layers"), "no layer is compared. Set distill.layers=<names>"),
     Rule("protocol", ("whole",), ("average",), _one_pass, "there is one pass. Set protocol.flip=true, or several protocol.scales"),
     Rule("", (), ("bench_precision", "bench_hw"), _off("", "bench_runtimes"), "nothing is timed. Set bench_runtimes=<names>"),
