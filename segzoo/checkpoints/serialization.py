@@ -1,4 +1,4 @@
-"""Write and read checkpoints, crash-safe on write and verified on read.
+"""Read checkpoints, which are verified before they are used.
 
 ``model.safetensors`` holds the weights, with configuration and dataset info as one JSON string of metadata. ``trainer.pt`` holds
 what only resuming needs. ``manifest.json`` holds checksums of both, and later the scores (see ``store.py``). A crash at any moment
@@ -8,105 +8,29 @@ leaves older checkpoints intact.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from segzoo.checkpoints.paths import resolve_verified_file
 from segzoo.checkpoints.schema import (
-    FORMAT,
-    MODEL,
     TRAINER,
     CheckpointError,
     check_metadata,
     parse_json,
     restore_integer_keys,
 )
-from segzoo.checkpoints.store import MANIFEST, read_manifest, set_pointer, step_dir, verify_checkpoint, write_manifest
-from segzoo.io import sha256, to_plain_containers, write_atomically
-from segzoo.types import DatasetInfo, PlainDict, PlainMapping
+from segzoo.checkpoints.store import MANIFEST, read_manifest, write_manifest
+from segzoo.io import sha256, to_plain_containers
+from segzoo.types import PlainDict
 
 HALF = (torch.float16, torch.bfloat16)
 MAX_WEIGHT = 1e20  # no training gets there, but a flipped bit of the exponent does
-
-
-def save_checkpoint(
-    run_dir: Path,
-    step: int,
-    model: nn.Module,
-    trainer: PlainDict,
-    config: PlainDict,
-    info: DatasetInfo,
-    widths: dict[str, int],
-) -> Path:
-    """Write the checkpoint of one step and point ``last`` at it.
-
-    Args:
-        run_dir: the run directory.
-        step: optimizer steps completed.
-        model: its parameters and buffers are stored.
-        trainer: plain containers and tensors only, so that ``torch.load(weights_only=True)`` can read them.
-        config: the plain configuration that builds the model.
-        info: dataset info of the training data.
-        widths: output channels of pruned layers, by module name; empty otherwise.
-
-    Returns:
-        The checkpoint directory.
-
-    Raises:
-        OSError: the disk is full or not writable; older checkpoints are untouched.
-        CheckpointError: the files read back differ from what was written.
-    """
-    directory = step_dir(run_dir, step)
-    directory.mkdir(parents=True, exist_ok=True)
-    metadata = {
-        "format": FORMAT,
-        "step": step,
-        "config": to_plain_containers(config),
-        "dataset": to_plain_containers(info.to_dict()),
-        "widths": widths,
-    }
-    buffer = io.BytesIO()
-    torch.save(trainer, buffer)
-    contents = {MODEL: model_bytes(model, metadata), TRAINER: buffer.getvalue()}
-    files = {}
-    for name, content in contents.items():
-        write_atomically(directory / name, lambda file, content=content: file.write(content))
-        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    write_manifest(directory, {"format": FORMAT, "step": step, "files": files})
-    errors = verify_checkpoint(directory)
-    if errors:
-        raise CheckpointError(f"{directory} reads back differently than it was written: {'; '.join(errors)}. Check the disk.")
-    set_pointer(run_dir, "last", step)
-    return directory
-
-
-def model_bytes(model: nn.Module, metadata: PlainMapping, precision: Literal["fp32", "fp16"] = "fp32") -> bytes:
-    """Encode weights and metadata as a safetensors file.
-
-    Args:
-        model: its parameters and buffers are stored.
-        metadata: as ``save_checkpoint`` writes it.
-        precision: ``fp16`` stores kernels in half the bytes. Vectors, such as running variances, stay fp32: they are few, and may exceed
-            the range of fp16.
-
-    Raises:
-        CheckpointError: a kernel exceeds the range of fp16.
-    """
-    tensors = _cpu_tensors(model)
-    if precision == "fp16":
-        tensors = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in tensors.items()}
-        if too_large := [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
-            raise CheckpointError(f"{', '.join(too_large[:3])}: fp16 holds numbers up to 65504, and these exceed it. Save in fp32.")
-    return to_safetensors(tensors, {"segzoo": json.dumps(dict(metadata))})
 
 
 def add_scores(directory: Path, scores: PlainDict) -> None:
@@ -231,14 +155,6 @@ def read_trainer(directory: Path) -> PlainDict:
         raise CheckpointError(
             f"{file} cannot be read ({type(error).__name__}). Resume from another checkpoint directory."
         ) from error
-
-
-def _cpu_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Copy a state dict to contiguous CPU tensors.
-
-    safetensors rejects channels-last tensors and shared memory.
-    """
-    return {name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in model.state_dict().items()}
 
 
 def state_dict_hash(model: nn.Module) -> str:

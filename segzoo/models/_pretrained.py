@@ -14,8 +14,9 @@ from safetensors.torch import load as from_safetensors
 from torch import Tensor
 
 from segzoo.checkpoints.schema import FORMAT, MODEL, CheckpointError
-from segzoo.checkpoints.serialization import model_bytes, read_model, read_scores
+from segzoo.checkpoints.serialization import read_model, read_scores
 from segzoo.checkpoints.store import verify_checkpoint, write_manifest
+from segzoo.checkpoints.writing import model_bytes
 from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.io import write_atomically, write_json, write_text
 from segzoo.layers.channel_widths import conv_out_channels

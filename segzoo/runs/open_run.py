@@ -89,7 +89,7 @@ def _auto_resume_newest(parent: Path, config: PlainDict) -> RunDir:
         if list_checkpoints(path) and not is_finished(path) and not stored_differences(path, config):
             lock = lock_directory(path)
             if lock is not None:
-                return _resume(RunDir(path, lock=lock))
+                return _resume(RunDir(path, lock=lock), *latest_valid(path))
             print(f"not resumed, in use by another process: {path}", flush=True)
     return _new_run(make_timestamped_dir(parent), "new run, no unfinished run of this configuration")
 
@@ -108,20 +108,33 @@ def _resume_in_place(path: Path, config: PlainDict, differences: Sequence[Differ
     """
     if is_finished(path) and not differences:
         return RunDir(path, finished=True, message=f"already finished, nothing to do: {path}")
-    step = check_progress(path, config, differences)
+    run = RunDir(path, lock=create_and_lock(path))
+    try:
+        found = latest_valid(path)
+        step = check_progress(path, config, differences, found[0])
+    except ConfigError:
+        run.close()
+        raise
     note = _note(differences)
     if "start" in config.get("schedule", {}) and any(difference.key.split(".")[0] in RATES for difference in differences):
         note += f" (schedule.start={step} would begin the schedule anew)"
-    return _resume(RunDir(path, lock=create_and_lock(path)), note)
+    return _resume(run, *found, note)
 
 
-def _resume(run: RunDir, note: str = "") -> RunDir:
-    run.resume_from, errors = latest_valid(run.path)
-    if run.resume_from is None:
+def _resume(run: RunDir, newest: Path | None, errors: list[str], note: str = "") -> RunDir:
+    """Resume a locked run from its newest valid checkpoint.
+
+    Args:
+        run: the run.
+        newest, errors: what ``latest_valid`` returns for it.
+        note: the end of its message.
+    """
+    if newest is None:
         run.close()
         raise ConfigError(f"{run.path}: every checkpoint is damaged: {'; '.join(errors)}. Start a new run with another out.")
     skipped = f" (skipped: {'; '.join(errors)})" if errors else ""
-    run.message = f"resumed at step {run.resume_from.name}: {run.path}{skipped}{note}"
+    run.resume_from = newest
+    run.message = f"resumed at step {newest.name}: {run.path}{skipped}{note}"
     return run
 
 

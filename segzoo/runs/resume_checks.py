@@ -59,9 +59,9 @@ def check_resume(config: PlainDict, *, out: str | None = None, resume: str = "no
     if resume != "auto":
         source = find_source(Path(resume), Path(out) if out else None, config)
         if source.in_place:
-            check_progress(source.run, config, source.differences)
-    elif out and occupant(Path(out)) == "a run":
-        check_progress(Path(out), config, changed_settings(Path(out), config))
+            check_progress(source.run, config, source.differences, source.checkpoint)
+    elif out and occupant(Path(out)) == "a run" and (differences := changed_settings(Path(out), config)):
+        check_progress(Path(out), config, differences, latest_valid(Path(out))[0])
 
 
 def changed_settings(path: Path, config: PlainDict) -> list[Difference]:
@@ -97,13 +97,19 @@ def find_source(path: Path, out: Path | None, config: PlainDict) -> Source:
     return Source(run_path, source, differences, in_place)
 
 
-def check_progress(path: Path, config: PlainDict, differences: Sequence[Difference]) -> int:
+def check_progress(path: Path, config: PlainDict, differences: Sequence[Difference], newest: Path | None) -> int:
     """Require that a run has steps left, unless nothing has changed.
+
+    Args:
+        path: the run directory.
+        config: the configuration that is to go on.
+        differences: what it changes.
+        newest: the newest valid checkpoint directory.
 
     Returns:
         The step of its newest checkpoint.
     """
-    finished, newest = is_finished(path), latest_valid(path)[0]
+    finished = is_finished(path)
     step, steps = int(newest.name) if newest else 0, config.get("steps")
     if not differences:
         return step

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from segzoo.checkpoints.serialization import read_scores, save_checkpoint
+from segzoo.checkpoints.background import BackgroundWriter
+from segzoo.checkpoints.serialization import read_scores
 from segzoo.checkpoints.store import delete_newest, delete_old, read_pointer, step_dir
+from segzoo.checkpoints.writing import prepare_checkpoint
 from segzoo.data.loader import BatchStream
 from segzoo.device import Precision
 from segzoo.distributed import Distributed
@@ -29,7 +32,11 @@ from segzoo.types import PlainDict
 
 @dataclass(kw_only=True)
 class TrainingContext:
-    """Objects of a running training, one set per rank."""
+    """Objects of a running training, one set per rank.
+
+    Attributes:
+        writer: writes and deletes checkpoints on rank 0 while the training continues.
+    """
 
     components: TrainingComponents
     settings: TrainingSettings
@@ -47,14 +54,17 @@ class TrainingContext:
     batches: BatchStream
     log: MetricLogger
     diagnostics: TrainingDiagnostics
+    writer: BackgroundWriter = field(default_factory=BackgroundWriter)
 
     def save_checkpoint(self) -> None:
-        """Write the checkpoint of this step on rank 0.
+        """Copy the checkpoint and write it in the background on rank 0.
 
-        Every rank calls it, with the weights to be evaluated in the model.
+        Every rank calls it, with the weights to be evaluated in the model. The copy takes as much memory as weights and optimizer state, and is
+        the only one at a time.
 
         Raises:
             Diverged: a weight is not finite or out of range.
+            OSError, CheckpointError: the previous checkpoint could not be written.
         """
         self.diagnostics.on_checkpoint(self.state.step, self.model)
         self.dist.broadcast_buffers(self.model)
@@ -63,9 +73,13 @@ class TrainingContext:
             return
         trainer = self._trainer_state()
         if self.dist.is_main:
-            save_checkpoint(
-                path, step, self.model, trainer, self.components.config, self.components.info, self.pruning.changed_widths()
+            self.writer.wait()
+            widths = self.pruning.changed_widths()
+            self.writer.submit(
+                prepare_checkpoint(path, step, self.model, trainer, self.components.config, self.components.info, widths)
             )
+            if step == 0:  # complete before the first image is read, which may end the run
+                self.writer.wait()
 
     def evaluate(self) -> None:
         """Evaluate on the validation set, unless this step has scores.
@@ -87,6 +101,7 @@ class TrainingContext:
             precision=self.precision.name,
             workers=self.settings.workers,
         )
+        self.writer.wait()
         try:
             self.diagnostics.on_evaluation(step, result.scores.loss, result.confusion, self.components.info.classes)
         except Diverged:
@@ -106,9 +121,12 @@ class TrainingContext:
         self.diagnostics.on_log(loss, waiting)
 
     def delete_old_checkpoints(self) -> None:
-        """Delete checkpoints on rank 0 that are neither recent, best nor last."""
+        """Delete checkpoints on rank 0 that are neither recent, best nor last.
+
+        They are deleted once the newest one is complete.
+        """
         if self.dist.is_main:
-            delete_old(self.run.path, self.settings.keep_checkpoints)
+            self.writer.submit(partial(delete_old, self.run.path, self.settings.keep_checkpoints))
 
     def should_stop(self) -> bool:
         """Return True after the last step or at an early stop."""

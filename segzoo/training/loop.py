@@ -76,7 +76,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
     """
     settings, plan, state = context.settings, context.plan, context.state
     dist, pruning, ema, log, stop = context.dist, context.pruning, context.ema, context.log, context.stop
-    with closing(context.batches) as batches, log:
+    with closing(context.batches) as batches, log, context.writer:
         log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {dist.size}x {context.precision}")
         train_step = TrainStep(context)
         while True:
@@ -86,6 +86,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
                 with ema.applied():
                     context.save_checkpoint()
                     if stopping:
+                        context.writer.wait()
                         stop.exit(
                             f"stopped at step {state.step} of {plan.total_steps}; resume with resume=auto or resume={context.run.path}"
                         )

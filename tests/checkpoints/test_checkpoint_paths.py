@@ -11,8 +11,9 @@ import torch
 
 import segzoo
 from segzoo.checkpoints.paths import split_run_and_step
-from segzoo.checkpoints.serialization import read_metadata, save_checkpoint
+from segzoo.checkpoints.serialization import read_metadata
 from segzoo.checkpoints.store import set_pointer
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build_training import build_training

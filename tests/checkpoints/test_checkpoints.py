@@ -17,10 +17,11 @@ from torch import nn
 from toy_training import INFO, Toy
 
 from segzoo import io as segzoo_io
-from segzoo.checkpoints import schema, serialization, store
+from segzoo.checkpoints import schema, store, writing
 from segzoo.checkpoints.schema import MODEL, TRAINER, CheckpointError
-from segzoo.checkpoints.serialization import add_scores, read_model, read_scores, read_trainer, save_checkpoint
+from segzoo.checkpoints.serialization import add_scores, read_model, read_scores, read_trainer
 from segzoo.checkpoints.store import MANIFEST, delete_old, latest_valid, set_pointer, update_best, verify_checkpoint
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.types import DatasetInfo
 
 CONFIG = {"model": {"name": "toy", "bins": (1, 2)}, "data": {"label_map": {0: 1, -1: 255}}, "note": None}
@@ -164,7 +165,7 @@ def test_corruption_while_writing_is_detected(tmp_path, monkeypatch):
         if path.name == MODEL:
             path.write_bytes(path.read_bytes()[:-1] + b"x")
 
-    monkeypatch.setattr(serialization, "write_atomically", corrupt)
+    monkeypatch.setattr(writing, "write_atomically", corrupt)
     with pytest.raises(CheckpointError, match="reads back differently"):
         save(tmp_path, 1)
 

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 import segzoo
 from segzoo.checkpoints.schema import FORMAT, MODEL, TRAINER, CheckpointError
-from segzoo.checkpoints.serialization import read_model, read_trainer, save_checkpoint, state_dict_hash
+from segzoo.checkpoints.serialization import read_model, read_trainer, state_dict_hash
 from segzoo.checkpoints.store import MANIFEST, latest_valid, read_pointer, set_pointer, update_best
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.config.from_checkpoint import load_checkpoint
 from segzoo.registry import INITS, ConfigError
 from segzoo.runs.open_run import open_run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from toy_training import INFO, Toy
 
-from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.cli.app import _reject_invalid
 from segzoo.cli.overrides import parse_overrides
 from segzoo.registry import ConfigError

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from small_exports import CONFIG, NoiseData, export_wrapper
 
-from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.data.datasets.parts import INFO
 from segzoo.models._base import SegModel
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from varied_networks import vary_batch_norms_
 
 from segzoo.api import create_model
-from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.data.datasets.parts import INFO
 from segzoo.export.exporter import export_model

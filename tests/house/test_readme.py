@@ -15,8 +15,8 @@ from PIL import Image
 from small_exports import CONFIG, INFO, NoiseData, export_wrapper
 from tiny_run import TINY_RUN
 
-from segzoo.checkpoints.serialization import save_checkpoint
 from segzoo.checkpoints.store import set_pointer
+from segzoo.checkpoints.writing import save_checkpoint
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,8 @@ import torch
 from varied_networks import vary_batch_norms_
 
 import segzoo
-from segzoo.checkpoints.serialization import add_scores, save_checkpoint, state_dict_hash
+from segzoo.checkpoints.serialization import add_scores, state_dict_hash
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.config.from_checkpoint import load_checkpoint
 from segzoo.registry import ConfigError
 from segzoo.types import DatasetInfo

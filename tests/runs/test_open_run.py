@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy_training import INFO, Toy
 
-from segzoo.checkpoints.serialization import save_checkpoint
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import config_hash, diff_configs
 from segzoo.runs.open_run import open_run
