@@ -74,7 +74,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     except CheckpointError as error:
         raise ConfigError(f"ckpt={ckpt}: {error}") from None
     info = DatasetInfo.from_dict(meta["dataset"])
-    if errors := dataset_info_errors(info.classes, info.palette, info.label_map):
+    if errors := dataset_info_errors(info.classes, info.palette, info.label_map, info.ignore):
         raise ConfigError([f"ckpt={ckpt}: its dataset info is invalid: {error}" for error in errors])
     model = build_model(model_sections(meta, f"ckpt={ckpt}"), info.num_classes)
     try:

@@ -129,7 +129,8 @@ def load_exported(file: Path) -> tuple[ExportedNetwork, PlainDict]:
         raise ConfigError(f"ckpt={file}: its metadata lacks {', '.join(missing)}. Export it with tools/export.py.")
     config = {key: network.metadata[key] for key in ("model", "backbone", "data")}
     errors = [error for name, section in config.items() for error in section_errors(name, section)]
-    if errors := errors + dataset_info_errors(network.info.classes, network.info.palette, network.info.label_map):
+    info = network.info
+    if errors := errors + dataset_info_errors(info.classes, info.palette, info.label_map, info.ignore):
         raise ConfigError([f"ckpt={file}: its metadata is invalid in this version of segzoo: {error}" for error in errors])
     meta = {"config": config, "dataset": network.metadata["dataset"], "widths": {}, "sha256": sha256(file), "path": str(file)}
     return network, meta

@@ -40,9 +40,12 @@ def make_dataset_info(
 
 
 def dataset_info_errors(
-    classes: tuple[str, ...], palette: tuple[tuple[int, int, int], ...] | None, label_map: dict[int, int] | None = None
+    classes: tuple[str, ...],
+    palette: tuple[tuple[int, int, int], ...] | None,
+    label_map: dict[int, int] | None = None,
+    ignore: int = IGNORE,
 ) -> list[str]:
-    """Errors in the classes, palette and label map, one line each."""
+    """Errors in the settings of a data set's classes, one line each."""
     errors = [f"data.classes: {error}" for error in class_name_errors(classes)]
     count = len(classes)
     if count < 2:
@@ -53,6 +56,10 @@ def dataset_info_errors(
         errors.append(
             f"data.classes: with {count} classes the name at position {IGNORE} must be 'ignore' (it is {classes[IGNORE]!r}) because "
             f"train id {IGNORE} is ignored. Put 'ignore' there and shift the raw values from {IGNORE} up by one in data.label_map."
+        )
+    if ignore != IGNORE:
+        errors.append(
+            f"the ignored train id is {ignore}, expected {IGNORE}: map the ignored values of the masks with data.label_map."
         )
     if palette is not None and len(palette) != count:
         errors.append(f"data.palette holds {len(palette)} colors for {count} classes; expected one per class, or null.")

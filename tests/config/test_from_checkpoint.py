@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from weight_files import write_run
 
-from segzoo.config.from_checkpoint import dataset_config
+from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.registry import ConfigError
+from segzoo.types import DatasetInfo
 
 
 def metadata(**data) -> dict:
@@ -44,3 +47,10 @@ def test_a_checkpoint_reads_no_other_variable(key, value, monkeypatch):
     assert "hunter2" not in str(error.value)
     given = dataset_config(metadata(**{key: value}), {key: "{split}/{stem}.png"})
     assert given[key] == "{split}/{stem}.png"
+
+
+def test_only_255_is_ignored(tmp_path):
+    info = DatasetInfo("own", ("a", "b"), ((0, 0, 0), (1, 1, 1)), ignore=0)
+    run = write_run(tmp_path, {"score.weight": torch.ones(1)}, info)
+    with pytest.raises(ConfigError, match="the ignored train id is 0, expected 255: map the ignored values.*data.label_map"):
+        load_checkpoint(ckpt=str(run))
