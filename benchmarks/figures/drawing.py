@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 
 Kind = Literal["image", "conv", "dilated", "context", "score"]
 Anchor = Literal["start", "middle", "end"]
+MapRow = tuple[float, int, Kind, str, str]  # center, stride, kind, name and note of a feature map
 LEGEND: dict[Kind, str] = {
     "conv": "convolutions",
     "dilated": "dilated convolutions",
@@ -98,6 +99,10 @@ class Figure:
         """
         return self.box(x, y, width, SIDE[stride], kind, name, note)
 
+    def maps(self, y: float, rows: Sequence[MapRow]) -> list[Box]:
+        """Draw feature maps from left to right."""
+        return [self.map(x, y, stride, kind, name, note) for x, stride, kind, name, note in rows]
+
     def box(self, x: float, y: float, width: float, height: float, kind: Kind, name: str = "", note: str = "") -> Box:
         """Draw a filled rectangle around a center."""
         box = Box(x, y, width, height)
@@ -155,12 +160,12 @@ class Figure:
 
         A legend of the colors is in the top right corner.
         """
-        shown = [(kind, LETTER * len(name) + 34) for kind, name in LEGEND.items() if kind in self.kinds]
-        x = self.width - sum(width for _, width in shown)
-        for kind, width in shown:
+        shown: list[Kind] = [kind for kind in LEGEND if kind in self.kinds]
+        x = self.width - sum(LETTER * len(LEGEND[kind]) + 34 for kind in shown)
+        for kind in shown:
             self._rect(Box(x + 5, 22, 10, 10), kind, 2)
             self.text(x + 15, 26, LEGEND[kind], anchor="start")
-            x += width
+            x += LETTER * len(LEGEND[kind]) + 34
         head = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path class="head" d="M0 0L8 4L0 8z"/></marker>'
         size = f'width="{self.width}" height="{self.height}" viewBox="0 0 {self.width} {self.height}"'
         start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">\n<title>{escape(self.title)}</title>\n'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.figures.drawing import SIDE, Box, Figure
+from benchmarks.figures.drawing import SIDE, Box, Figure, MapRow
 
 WIDTH = 880
 
@@ -84,15 +84,15 @@ def parsenet() -> str:
 def _dilated_vgg(figure: Figure, y: float) -> list[Box]:
     """Draw VGG16 up to fc6, without strides after pool3."""
     boxes = [figure.map(50, y, 1, "image", "image", width=60)]
-    for x, stride, kind, name, note in (
+    rows: list[MapRow] = [
         (125, 2, "conv", "", "1/2"),
         (180, 4, "conv", "", "1/4"),
         (240, 8, "conv", "pool3", "1/8"),
         (315, 8, "conv", "conv4", "1/8"),
         (390, 8, "dilated", "conv5", "dilation 2"),
         (475, 8, "dilated", "fc6", "dilation 12"),
-    ):
-        boxes.append(figure.map(x, y, stride, kind, name, note))
+    ]
+    boxes += figure.maps(y, rows)
     return boxes
 
 
@@ -100,14 +100,14 @@ def pspnet() -> str:
     """Draw PSPNet: averages of the last feature map over four grids."""
     figure, y = Figure("PSPNet: a pyramid of averages over the whole image", WIDTH, 330), 180
     boxes = [figure.map(50, y, 1, "image", "image", width=60)]
-    for x, stride, kind, name, note in (
+    rows: list[MapRow] = [
         (125, 2, "conv", "conv1", "1/2"),
         (180, 4, "conv", "conv2", "1/4"),
         (235, 8, "conv", "conv3", "1/8"),
         (295, 8, "dilated", "conv4", "dilation 2"),
         (370, 8, "dilated", "conv5", "dilation 4"),
-    ):
-        boxes.append(figure.map(x, y, stride, kind, name, note))
+    ]
+    boxes += figure.maps(y, rows)
     figure.chain(boxes)
     features = boxes[-1]
     figure.arrow((295, features.bottom[1] + 20), (295, 262), dashed=True)
@@ -148,15 +148,13 @@ def icnet() -> str:
     ]
     figure.chain([image, *branch])
     figure.chain([small, *shared])
-    deep = [
-        figure.map(x, low, 32, kind, name, note)
-        for x, kind, name, note in (
-            (265, "conv", "conv3", "1/32"),
-            (330, "dilated", "conv4", "dilation 2"),
-            (405, "dilated", "conv5", "dilation 4"),
-            (480, "context", "pyramid", "sum of averages"),
-        )
+    rows: list[MapRow] = [
+        (265, 32, "conv", "conv3", "1/32"),
+        (330, 32, "dilated", "conv4", "dilation 2"),
+        (405, 32, "dilated", "conv5", "dilation 4"),
+        (480, 32, "context", "pyramid", "sum of averages"),
     ]
+    deep = figure.maps(low, rows)
     figure.arrow((265, shared[-1].bottom[1] + 20), (265, deep[0].top[1] - 20), label="÷2")
     figure.chain(deep)
     sums = [figure.sum(560, half), figure.sum(665, high)]
