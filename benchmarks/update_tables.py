@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for make in (
         models.models,
         accuracy.first_run,
+        accuracy.pretrained_parts,
         accuracy.camvid,
         accuracy.crf_effect,
         accuracy.crf_grid_search,

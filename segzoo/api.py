@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.hub import download
+from segzoo.checkpoints.paths import is_pretrained
 from segzoo.config.build import build_model
 from segzoo.config.from_checkpoint import load_model
 from segzoo.config.from_export import load_exported, precision_errors, runtime_errors
@@ -101,8 +102,8 @@ def load(
     It is prepared once, so that each ``predict`` only runs it. Nothing that a file names is executed.
 
     Args:
-        path: a run directory (its best checkpoint), a checkpoint directory or a ``.safetensors`` file; or an ``.onnx`` or ``.xml`` file,
-            a bundle, or the output directory of an export.
+        path: a run directory (its best checkpoint), a checkpoint directory or a ``.safetensors`` file; an ``.onnx`` or ``.xml`` file, a
+            bundle, or the output directory of an export; or ``parts``, the network that segzoo comes with.
         device: ``auto`` (CUDA if it is available), ``cpu`` or ``cuda``. Exported files run on the CPU.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 where the hardware multiplies in it. An exported file has its own.
         runtime: what runs a checkpoint, see ``segzoo.runtimes.network.run_in``: ``eager`` (the same as None), ``torch_compile``,
@@ -140,12 +141,12 @@ def from_pretrained(
     Its files are checked like those of every checkpoint, and nothing in them is executed.
 
     Args:
-        source: a folder, or a repository ``<owner>/<name>`` of the Hugging Face Hub (extra ``hub``).
+        source: a folder, ``parts``, or a repository ``<owner>/<name>`` of the Hugging Face Hub (extra ``hub``).
         revision: branch, tag or commit of the repository. None takes the newest.
         device, precision, runtime: as for ``load``.
 
     Raises:
         ConfigError: there is no such folder or repository, it cannot be downloaded, or as ``load``.
     """
-    folder = source if Path(source).is_dir() else download(str(source), revision)
+    folder = source if Path(source).is_dir() or is_pretrained(source) else download(str(source), revision)
     return load(folder, device=device, precision=precision, runtime=runtime)

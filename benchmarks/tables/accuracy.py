@@ -35,6 +35,20 @@ def first_run() -> str:
     )
 
 
+def pretrained_parts() -> str:
+    """One sentence: size and score of the network that segzoo comes with."""
+    if not is_measured("pretrained_parts"):
+        return NOT_MEASURED
+    row = read_rows("pretrained_parts")
+    stored, full, small = row["stored"], row["stages"][0], row["stages"][-1]
+    low, high = (format_percent(end, 1) for end in stored["miou_interval"])
+    return (
+        f"{format_millions(small['params'])} parameters in {stored['bytes'] / 1e6:.1f} MB, mIoU {format_percent(stored['miou'], 1)} % "
+        f"({low} to {high}) on {stored['protocol']['images']} validation images; before pruning {format_millions(full['params'])} and "
+        f"{format_percent(full['miou'], 1)} %. Training and fine-tuning took {sum(row['minutes'].values()):.0f} minutes on one CPU core.\n"
+    )
+
+
 def camvid() -> str:
     """One row per CamVid training, best first.
 

@@ -1,6 +1,7 @@
 """Resolution of checkpoint paths, as ``ckpt=`` and ``resume=`` take them.
 
-Weight files are verified against the manifest of their checkpoint directory.
+Weight files are verified against the manifest of their checkpoint directory. The folder ``pretrained`` holds a checkpoint directory for
+each network that segzoo comes with, under the name that stands for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,21 @@ from pathlib import Path
 from segzoo.checkpoints.schema import MODEL, CheckpointError
 from segzoo.checkpoints.store import MANIFEST, POINTERS, follow_pointer, verify_checkpoint
 
+PRETRAINED = Path(__file__).with_name("pretrained")
+
+
+def pretrained_names() -> list[str]:
+    """List the names of the networks that segzoo comes with."""
+    return sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
+
+
+def is_pretrained(path: str | Path) -> bool:
+    """Return True if a path means a network that segzoo comes with.
+
+    A file or folder of that name takes precedence.
+    """
+    return not os.path.exists(path) and str(path) in pretrained_names()
+
 
 def resolve_weight_file(path: str | Path) -> Path:
     """Resolve a checkpoint path to a weight file.
@@ -20,14 +36,17 @@ def resolve_weight_file(path: str | Path) -> Path:
 
     Args:
         path: a weight file; a checkpoint directory; a run directory or its ``checkpoints``, which both mean the best checkpoint; or
-            one of the pointers ``best`` and ``last``.
+            one of the pointers ``best`` and ``last``; or the name of a network that segzoo comes with, see ``is_pretrained``.
 
     Raises:
         CheckpointError: ``path`` does not exist or holds no checkpoint.
     """
-    path = Path(path)
+    path = PRETRAINED / path if is_pretrained(path) else Path(path)
     if not os.path.exists(path):  # False for a name that is too long or holds a null byte
-        raise CheckpointError(f"{path} does not exist; set a run directory, a checkpoint directory, or a .safetensors or .pth file")
+        raise CheckpointError(
+            f"{path} does not exist; set a run directory, a checkpoint directory, a .safetensors or .pth file, or a pretrained network: "
+            f"{', '.join(pretrained_names())}"
+        )
     if path.is_file():
         return follow_pointer(path) / MODEL if path.name in POINTERS else path
     if (path / "checkpoints").is_dir():
@@ -37,8 +56,10 @@ def resolve_weight_file(path: str | Path) -> Path:
             raise CheckpointError(f"{path.parent} has no best checkpoint yet; set a checkpoint directory: {path}/<step>")
         return follow_pointer(path / "best") / MODEL
     if not (path / MODEL).exists() and not (path / MANIFEST).exists():
+        hidden = str(path) in pretrained_names()
         raise CheckpointError(
             f"{path} is neither a run directory nor a checkpoint directory: it holds neither checkpoints/ nor {MODEL}"
+            + (f". It hides the pretrained network of this name, which is in {PRETRAINED / path}" if hidden else "")
         )
     return path / MODEL
 

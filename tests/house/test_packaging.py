@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from toy_training import INFO, Toy, ToyData
 
+from segzoo.checkpoints.paths import PRETRAINED
 from segzoo.cli.override_errors import EXTRAS
 from segzoo.export.exporter import export_model
 from segzoo.registry import ConfigError
@@ -58,6 +59,7 @@ def test_every_file_is_in_the_wheel(wheel):
     expected |= {
         str(path.relative_to(ROOT)) for pattern in ("*.py", "*.html", "*.js", "*.css") for path in (ROOT / "segzoo").rglob(pattern)
     }
+    expected |= {str(path.relative_to(ROOT)) for path in PRETRAINED.rglob("*") if path.is_file()}
     expected = {name for name in expected if "__pycache__" not in name}
     assert expected <= packaged, expected - packaged
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from segzoo.checkpoints.exported_files import find_exported_file
-from segzoo.checkpoints.paths import is_published, resolve_weight_file
+from segzoo.checkpoints.paths import is_pretrained, is_published, resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
 from segzoo.config.checks.comparison import comparison_errors
 from segzoo.config.checks.conversion import conversion_errors
@@ -219,6 +219,8 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
     for key in INPUT_PATHS:
         path = _text(config, key)
         if path is None or path in NO_PATH[key] or (key == "init.ckpt" and is_published(path)) or os.path.exists(path):
+            continue
+        if key != "resume" and is_pretrained(path):
             continue
         if key == "resume":
             errors.append(f"resume={path}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")

@@ -96,8 +96,9 @@ def _format_errors(config: PlainMapping, kind: str) -> list[str]:
         )
     if config.get("format") in ("cityscapes", "voc") and is_video:
         errors.append(f"format={config['format']} packs images for a test server, and source= is a {kind}. Set format=index.")
-    if config.get("polygons") == "coco" and is_video:
-        errors.append(f"polygons=coco names image files, and source= is a {kind}. Set polygons=labelme, which embeds the frames.")
+    if config.get("polygons") == "coco" and (is_video or kind == "embedded"):
+        what = f"{config['source']} has none" if kind == "embedded" else f" is a {kind}"
+        errors.append(f"polygons=coco names image files, and source={what}. Set polygons=labelme, which embeds the images.")
     if config.get("polygons") == "coco" and config.get("format") not in (None, "index"):
         errors.append(f"polygons=coco is made from label maps of class ids, not format={config['format']}. Set format=index.")
     return errors

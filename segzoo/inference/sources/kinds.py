@@ -12,8 +12,9 @@ from segzoo.io import file_name
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".flv", ".3gp")
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 STANDARD_INPUT, LIST_SUFFIX = "-", ".txt"
+EMBEDDED = "parts"  # the data set whose images segzoo renders
 
-Kind = Literal["images", "list", "video", "camera", "stream"]
+Kind = Literal["images", "list", "embedded", "video", "camera", "stream"]
 VIDEO_KINDS = ("video", "camera", "stream")
 
 
@@ -21,8 +22,9 @@ def source_kind(source: str | int) -> Kind:
     """Tell the kind of a source.
 
     Args:
-        source: an image, a folder or a pattern (``images``); a text file of paths or ``-`` for standard input (``list``); a video file;
-            the number of a camera; or the address of a stream. A file or folder that exists is never a camera or a stream.
+        source: an image, a folder or a pattern (``images``); a text file of paths or ``-`` for standard input (``list``); ``parts``
+            (``embedded``); a video file; the number of a camera; or the address of a stream. A file or folder that exists is none of the
+            last ones.
     """
     text = str(source)
     suffix = Path(text).suffix.lower()
@@ -32,6 +34,8 @@ def source_kind(source: str | int) -> Kind:
         return "images"
     if text == STANDARD_INPUT:
         return "list"
+    if text == EMBEDDED:
+        return "embedded"
     if text.isdecimal():
         return "camera"
     return "stream" if "://" in text and text.partition("://")[0].lower() in SCHEMES else "images"

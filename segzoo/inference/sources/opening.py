@@ -8,6 +8,7 @@ from typing import Annotated
 
 from segzoo.inference.large.reader import read_or_open
 from segzoo.inference.sources._base import Source
+from segzoo.inference.sources.embedded import embedded_images
 from segzoo.inference.sources.image_files import find_images, listed_images
 from segzoo.inference.sources.kinds import source_kind
 from segzoo.inference.sources.path_lists import read_path_list
@@ -31,7 +32,7 @@ def open_source(
     Args:
         out, resumed: the output directory, and whether it holds results of the same prediction.
         source: an image, a folder or a quoted pattern, see ``find_images``; a ``.txt`` file of paths, or ``-`` for paths on standard
-            input; a video file; the number of a camera; or the address of a stream.
+            input; ``parts`` for some images of that data set; a video file; the number of a camera; or the address of a stream.
         recursive: also search the folders in a folder.
         stream_megapixels: images of more pixels are labeled while they are read, in strips of rows.
         max_megapixels: images of more pixels are rejected, since a small file may state any size.
@@ -45,6 +46,8 @@ def open_source(
     read = partial(read_or_open, stream_megapixels=stream_megapixels, max_megapixels=max_megapixels)
     if kind == "images":
         return find_images(str(source), out, resumed, recursive, read)
+    if kind == "embedded":
+        return embedded_images()
     if kind == "list":
         return listed_images(read_path_list(str(source)), out, resumed, read)
     return open_video(source, out, every=every, max_frames=max_frames)
