@@ -1,4 +1,4 @@
-"""The network that segzoo comes with, and its name in place of a path."""
+"""The network that segzoo comes with."""
 
 from __future__ import annotations
 
