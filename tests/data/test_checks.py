@@ -36,6 +36,7 @@ def test_inspect_split_counts_images_sizes_and_classes(tmp_path):
     )
     assert [line.split(" ")[0] for line in report.warnings()] == ["in", "75%"]
     assert inspect_split(build_folder(tmp_path), seconds=1e-9).num_read == 1
+    assert inspect_split(build_folder(tmp_path), seconds=1e-9, at_least=2).num_read == 2
     save(tmp_path / "labels/train/c.png", half * 0 + 7)
     with pytest.raises(DataError, match=r"c\.png: holds the values 7"):
         inspect_split(build_folder(tmp_path), seconds=60)
@@ -141,7 +142,7 @@ def test_of_a_large_split_a_sample_is_read(tmp_path, monkeypatch):
 def test_unchanged_masks_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(pair_survey, "MIN_CACHED", 1)
-    monkeypatch.setattr(check, "inspect_split", lambda dataset, seconds: None)
+    monkeypatch.setattr(check, "inspect_split", lambda dataset, **limits: None)
     splits = make_splits(tmp_path)
     first = check_splits(splits)
     read: list[str] = []

@@ -20,6 +20,7 @@ from segzoo.types import DataError, Dataset
 WHOLE_SET = 5000  # images of a split whose label files are all read; of more, a sample
 SAMPLE_SECONDS = 0.25  # for reading that sample, and again for whole images: 1 s for two splits, plus 1 s to list 100,000 pairs
 FILE_SECONDS = 2.0  # for whole images of a smaller split of files, which may be damaged
+DRAWN_IMAGES = 16  # at least, of a split without files; they show about every class
 MAX_LISTED = 20  # errors in one message
 
 
@@ -27,7 +28,7 @@ def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | N
     """Check the splits of a data set and summarize each.
 
     Data sets that read files are checked file by file. Of every data set, whole samples are read for up to two seconds a split, or
-    0.25 s if it is large or not made of files.
+    0.25 s if it is large or not made of files, but at least 16 images of the latter.
 
     Args:
         splits: name of each split, as messages give it, and its data set.
@@ -43,9 +44,10 @@ def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | N
             _, reports[name], own = check_files(name, dataset, (min_sides or {}).get(name, 1), seconds=seconds)
             errors += own
     for name, dataset in splits.items() if not errors else ():
-        has_few_files = isinstance(dataset, PairedDataset) and not _is_large(dataset)
+        has_files = isinstance(dataset, PairedDataset)
+        seconds = FILE_SECONDS if has_files and not _is_large(dataset) else SAMPLE_SECONDS
         try:
-            report = inspect_split(dataset, seconds=FILE_SECONDS if has_few_files else SAMPLE_SECONDS)
+            report = inspect_split(dataset, seconds=seconds, at_least=1 if has_files else DRAWN_IMAGES)
         except DataError as error:
             errors.append(str(error))
         else:

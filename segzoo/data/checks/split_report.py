@@ -100,14 +100,15 @@ def count_table(counts: Sequence[Mapping[int, int]], info: DatasetInfo) -> np.nd
     return table
 
 
-def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
+def inspect_split(dataset: Dataset, *, seconds: float = 2.0, at_least: int = 1) -> SplitReport:
     """Read images of a split for a limited time and summarize them.
 
-    Images are read in a fixed shuffled order until the time is up or all are read. At least one image is read.
+    Images are read in a fixed shuffled order until the time is up or all are read.
 
     Args:
         dataset: the split.
         seconds: time limit, above 0. The image being read when it expires is finished.
+        at_least: images to read whatever the time.
 
     Raises:
         DataError: a file is missing or invalid, or the split is empty.
@@ -121,7 +122,7 @@ def inspect_split(dataset: Dataset, *, seconds: float = 2.0) -> SplitReport:
         constant += [sample.name] if is_constant(sample.image) else []
         sizes[sample.label.shape[0], sample.label.shape[1]] += 1
         counts.append(count_labels(sample.label))
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and len(counts) >= at_least:
             break
     if len(constant) == len(counts):
         raise DataError(constant_error(constant))
