@@ -103,8 +103,7 @@ def run(
                 "hydra/launcher=submitit_slurm"
             )
         parsed = parse_overrides(command, arguments.overrides, sweep=arguments.multirun, config_dir=arguments.config_dir)
-        if parsed.added:
-            sys.argv = [parsed.for_hydra(word) for word in sys.argv]
+        sys.argv = [parsed.for_hydra(word) for word in sys.argv]
         if arguments.cfg or arguments.info is not None:
             if parsed.errors:
                 raise ConfigError(parsed.errors)

@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from segzoo.cli.compose import COMPOSE_ERRORS, CONF, compose, hydra_composer, to_dict
+from segzoo.cli.compose import COMPOSE_ERRORS, CONF, compose, hydra_composer, settings_of_swept_groups, to_dict
 from segzoo.cli.hydra_limits import rejected_feature_errors, rejected_key_error, sweep_output_error
 from segzoo.cli.override_errors import group_error, lost_brace_errors, value_error
 from segzoo.config.commands import COMMANDS
@@ -41,6 +41,7 @@ class ParsedOverrides:
         jobs: the configuration of a run, or of each combination in a sweep.
         changed: ``key=value`` for each difference of the first job from the defaults.
         added: keys of a section that is null because a checkpoint provides it.
+        from_swept_groups: keys that only the options of a swept group bring.
     """
 
     errors: list[str] = field(default_factory=list)
@@ -48,10 +49,17 @@ class ParsedOverrides:
     jobs: list[DictConfig] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     added: set[str] = field(default_factory=set)
+    from_swept_groups: set[str] = field(default_factory=set)
 
     def for_hydra(self, override: str) -> str:
-        """Prefix an override of a null section, which Hydra would otherwise reject."""
-        return f"++{override.lstrip('+')}" if override.lstrip("+").partition("=")[0] in self.added else override
+        """Rewrite an override that Hydra would reject although it is valid.
+
+        Hydra composes a sweep without its swept groups first, and fails at settings that only these bring. A choice of one is swept too.
+        """
+        key, equal, value = override.lstrip("+").partition("=")
+        if equal and key in self.from_swept_groups:
+            return f"{key}=choice({value})"
+        return f"++{override.lstrip('+')}" if key in self.added else override
 
     def reject(self, key: str, error: str) -> None:
         """Add the error of an override."""
@@ -106,6 +114,8 @@ def _compose_jobs(command: str, overrides: Sequence[str], sweep: bool, hydra: Hy
         config = base if job == selected else _compose(hydra, command, overrides, parsed.errors)
         if config is not None:
             parsed.jobs.append(config)
+    if any(override.is_sweep_override() for override in groups):
+        parsed.from_swept_groups = settings_of_swept_groups(command, hydra, defaults, groups, values)
     for config in parsed.jobs or [base]:
         parsed.errors += rejected_feature_errors(config, defaults)
         parsed.errors += [error] if sweep and (error := sweep_output_error(config)) else []

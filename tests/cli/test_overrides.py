@@ -170,6 +170,27 @@ def test_a_sweep_is_rejected_only_if_no_job_can_run():
     assert len(parsed.jobs) == 2
 
 
+def test_settings_that_only_swept_models_have_reach_hydra():
+    """Hydra composes a sweep without its swept groups first."""
+    words = ["model=icnet_half,fcn", "backbone=resnet50", "backbone.width=0.25", "hw=[96,128]"]
+    parsed = parse_overrides("bench", words, sweep=True)
+    assert not parsed.errors and [job.backbone.width for job in parsed.jobs] == [0.25, 0.25]
+    assert [parsed.for_hydra(word) for word in words] == [
+        words[0],
+        "backbone=choice(resnet50)",
+        "backbone.width=choice(0.25)",
+        words[3],
+    ]
+    words = ["model=pspnet", "backbone=resnet50,resnet101", "model.bins=[1,2]"]
+    assert [parse_overrides("train", words, sweep=True).for_hydra(word) for word in words] == words
+    words = ["model=parsenet,deeplab_largefov", "model.dilation=6", "steps=3"]
+    assert [parse_overrides("train", words, sweep=True).for_hydra(word) for word in words] == [
+        words[0],
+        "model.dilation=choice(6)",
+        "steps=3",
+    ]
+
+
 def test_a_plugin_that_is_not_installed_names_its_extra():
     assert unknown_option_error("hydra/launcher", "joblib", ["basic"]).endswith('pip install "segzoo[joblib]".')
     assert unknown_option_error("hydra/sweeper", "optuna", ["basic"]).endswith('pip install "segzoo[optuna]".')
