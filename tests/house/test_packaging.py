@@ -77,7 +77,7 @@ def test_extras_are_those_that_something_uses():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = set(setup["options.extras_require"])
-    own = {"export", "openvino", "dev", "peers", "annotations", "plot", "hub", "large", "mlflow", "ray", "serve", "wandb"}
+    own = {"export", "openvino", "dev", "peers", "annotations", "plot", "hub", "large", "mlflow", "ray", "serve", "timm", "wandb"}
     assert extras == own | set(EXTRAS.values())
     assert "pyyaml" in setup["options"]["install_requires"] and "nncf" in setup["options.extras_require"]["dev"]
 
