@@ -49,6 +49,8 @@ TABLES: dict[str, Callable[[], str]] = {
         speed.profile_layers,
         speed.crf,
         speed.loading,
+        speed.prediction,
+        speed.service,
         speed.checkpoint_overhead,
         speed.ddp_scaling,
     )

@@ -137,6 +137,40 @@ def loading() -> str:
     )
 
 
+def prediction() -> str:
+    """Speed from image files to label files compared with peer loops."""
+    return result_table(
+        "prediction",
+        ("images", "segzoo", "compared with", "segzoo images/s", "peer images/s", "time ratio [95 %]", "limited by"),
+        lambda r: (
+            f"{r['images']} of {r['size']}",
+            r["side"].removeprefix("segzoo "),
+            r["peer"],
+            f"{r['ours_images_per_second']:.1f}",
+            f"{r['peer_images_per_second']:.1f}",
+            format_ratio(r),
+            ", ".join(f"{name} {format_percent(share, 0)} %" for name, share in r["time_shares"].items()),
+        ),
+    )
+
+
+def service() -> str:
+    """Latency and throughput of the HTTP service under load."""
+    return result_table(
+        "service_360x480",
+        ("case", "requests", "wrong labels", "p50 ms", "p99 ms", "images/s", "images per batch", "answers by status"),
+        lambda r: (
+            r["case"],
+            r["requests"],
+            r.get("wrong"),
+            *((f"{r['ms']['p50']:.0f}", f"{r['ms']['p99']:.0f}", f"{r['images_per_s']:.1f}") if "ms" in r else (None,) * 3),
+            f"{r['images_per_batch']:.1f}" if "ms" in r else None,
+            ", ".join(f"{status}: {count}" for status, count in r["statuses"].items()) if "statuses" in r else None,
+        ),
+        prepare=lambda rows: rows["cases"],  # type: ignore[call-overload]
+    )
+
+
 def checkpoint_overhead() -> str:
     """Time of a checkpoint and time to the first step."""
     return result_table(

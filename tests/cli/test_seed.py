@@ -63,6 +63,7 @@ def initial_weights(seed: int, name: str = "pspnet") -> dict[str, torch.Tensor]:
     return build_training(config, recorded).model.state_dict()
 
 
+@pytest.mark.integration
 def test_initial_weights_depend_on_the_seed_alone():
     first = initial_weights(0)
     torch.rand(17)  # the state of the global generator must not matter

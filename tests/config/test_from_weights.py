@@ -100,6 +100,7 @@ def test_torchvisions_weights_give_its_logits(folder, reference):
     assert torch.allclose(upsampled, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
+@pytest.mark.integration
 def test_eval_and_predict_score_torchvisions_weights(folder, reference, tmp_path):
     from tools.eval import evaluate
     from tools.predict import predict

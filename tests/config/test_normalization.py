@@ -71,6 +71,7 @@ def test_roundings_of_the_same_statistics_are_equal():
     assert not same_normalization(IMAGENET, Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["segzoo", "conv1_1_3x3_s2.weight", "classifier.4.weight", "layer1.0.conv1.weight"])
 @pytest.mark.parametrize("setting", ["init.ckpt", "backbone.weights"])
 def test_weights_of_other_statistics_are_refused_until_the_words_of_the_message_are_typed(tmp_path, setting, name):
@@ -83,6 +84,7 @@ def test_weights_of_other_statistics_are_refused_until_the_words_of_the_message_
     assert validation_errors("train", compose(*start, *(word.rstrip(",.") for word in words))[0]) == []
 
 
+@pytest.mark.integration
 def test_statistics_on_the_scale_0_to_1_are_explained(tmp_path):
     unit = ("data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]")
     [error] = validation_errors("train", compose(*MODEL, "backbone.weights=" + write(tmp_path, "layer1.0.conv1.weight"), *unit)[0])

@@ -95,6 +95,7 @@ def streamed(labeler, image):
     return np.concatenate(parts), held
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SLIDES)
 def test_windows_label_exactly_as_in_memory(icnet, name):
     image, protocol = noise(400, 150), InferenceProtocol(**SLIDES[name])

@@ -84,6 +84,7 @@ def test_a_teacher_of_another_stride_is_resized_to_the_student():
     torch.testing.assert_close(loss, (attention - teacher_attention).square().sum(1).mean())
 
 
+@pytest.mark.integration
 def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
     class Stopping(ToyData):
         reads = 0

@@ -92,7 +92,7 @@ def released_fcn(model, x, stride, scales):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(33, 70), (64, 47)], ids=str)
+@pytest.mark.parametrize("size", [(33, 70), pytest.param((64, 47), marks=pytest.mark.integration)], ids=str)
 @pytest.mark.parametrize("stride, at_once", [(32, False), (16, False), (8, False), (8, True)])
 def test_fcn_equals_the_release(stride, at_once, size):
     model = build("fcn", stride=stride, geometry="pad100", fc_channels=24, at_once=at_once)

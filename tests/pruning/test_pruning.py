@@ -90,6 +90,7 @@ def test_pruned_model_equals_masked_model(name, backbone):
     torch.testing.assert_close(pruned(x).main, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
+@pytest.mark.integration
 def test_half_of_icnet_is_its_published_half():
     """It has the shapes of the half-width model and the masked outputs."""
     backbone: dict[str, Any] = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
@@ -114,7 +115,9 @@ def test_half_of_icnet_is_its_published_half():
         torch.testing.assert_close(model(x).main, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("name, backbone", PAIRS)
+@pytest.mark.parametrize(
+    "name, backbone", [pytest.param(*pair, marks=[pytest.mark.integration] if pair[1] == "vgg" else []) for pair in PAIRS]
+)
 def test_classes_and_colors_are_kept(name, backbone):
     model = small_model(name, backbone)
     remove_channels_(model, *select(model, 0.1))
@@ -204,6 +207,7 @@ def test_pruners_keep_the_most_important_filter(name):
         assert any(torch.equal(row, important) for row in model.high[0].conv.weight)
 
 
+@pytest.mark.integration
 def test_random_pruning_depends_on_the_seed_alone():
     first, again, other = small_model("icnet", "resnet"), small_model("icnet", "resnet"), small_model("icnet", "resnet")
     for model, seed in ((first, 3), (again, 3), (other, 4)):
@@ -367,6 +371,7 @@ def test_several_stages_end_at_the_widths_of_one(allocation, round_to):
         assert counts[0] == pytest.approx(counts[1], rel=0.02 * round_to)
 
 
+@pytest.mark.integration
 def test_sync_batch_norm_is_pruned_like_batch_norm():
     model: Any = nn.SyncBatchNorm.convert_sync_batchnorm(small_model("icnet", "resnet"))
     for layer in model.modules():

@@ -52,6 +52,7 @@ def test_accumulated_batches_equal_a_single_large_batch(tmp_path):
     assert not torch.allclose(naive, joint, atol=1e-3)  # the data above must distinguish the two
 
 
+@pytest.mark.integration
 def test_evaluating_and_saving_do_not_change_the_training(tmp_path, uninterrupted):
     components = make_components()
     train(components, make_run_dir(tmp_path), **settings(eval_every=12, save_every=None, num_val_images=2))

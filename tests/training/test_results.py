@@ -59,6 +59,7 @@ def trained(run, step):
     return model
 
 
+@pytest.mark.integration
 def test_the_grid_shows_the_best_checkpoint(worsening):
     run, components, texts = worsening
     scores: dict[int, Any] = {step: read_scores(run / "checkpoints" / str(step)) for step in (4, 8, 12)}

@@ -45,7 +45,10 @@ def heeded(number):
     signal.signal(number, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.integration) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP))],
+)
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, heeded, number):
     directory, expected_hash, result = uninterrupted
     before = signal.getsignal(number)
@@ -73,6 +76,7 @@ def test_a_run_under_nohup_ignores_sighup(tmp_path, uninterrupted):
     assert weights_hash(components.model) == uninterrupted[1]
 
 
+@pytest.mark.integration
 def test_an_fp16_run_with_adam_and_accumulation_resumes_twice(tmp_path):
     def run(directory, train_set=None):
         components = make_components(train_set=train_set)
@@ -89,6 +93,7 @@ def test_an_fp16_run_with_adam_and_accumulation_resumes_twice(tmp_path):
     assert last is not None and read_trainer(last)["scaler"]["_growth_tracker"] == 12
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("sampler", "options"), [("rare_class", {}), ("repeat_factor", {"threshold": 1.0})])
 def test_a_run_with_a_sampler_resumes_exactly(tmp_path, sampler, options):
     class Striped(ToyData):
@@ -126,6 +131,7 @@ def test_a_signal_stops_an_evaluation_which_the_resumed_run_repeats(tmp_path, un
     assert read_rows(tmp_path, "val") == read_rows(directory, "val")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("when", ["before the scores", "before best", "truncated row"])
 def test_a_run_killed_while_storing_scores_ends_the_same(tmp_path, uninterrupted, monkeypatch, when):
     directory, expected_hash, result = uninterrupted

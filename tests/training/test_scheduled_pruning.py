@@ -40,6 +40,7 @@ def staged_pruner(name="l1", **options):
     return PRUNERS.build(name, keep_schedule=[0.75, 0.5], start=0.25, **options)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name, adam", [("l1", False), ("random", True), ("taylor", True), ("bn_scale", False)])
 def test_a_run_prunes_in_stages_and_resumes_to_the_same_end(tmp_path, name, adam):
     pruner = staged_pruner(name)
@@ -56,6 +57,7 @@ def test_a_run_prunes_in_stages_and_resumes_to_the_same_end(tmp_path, name, adam
     assert again | {"train_minutes": 0} == result | {"train_minutes": 0}
 
 
+@pytest.mark.integration
 def test_a_run_of_another_length_neither_repeats_nor_skips_a_stage(tmp_path):
     early = PRUNERS.build("l1", keep_ratio=0.5, start=0.25)
     for total_steps in (4, 12, 16):
@@ -86,6 +88,7 @@ def test_batch_norm_scales_are_penalized_until_the_last_stage(tmp_path, monkeypa
     assert not any(any(penalty) for penalty, _ in gradients[2:])
 
 
+@pytest.mark.integration
 def test_channels_selected_for_other_weights_are_selected_again(tmp_path):
     def start(directory, keep_ratio, resume=None, total_steps=12):
         components = make_components()

@@ -55,6 +55,7 @@ def test_consecutive_bad_steps_end_the_run_even_across_a_resume(tmp_path):
     assert list_checkpoints(tmp_path)[-1] == 6
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("rate, message", [(3e3, "validation loss"), (1e6, "holds a weight")])
 def test_a_diverged_run_keeps_its_best_and_resumes_with_a_lower_rate(tmp_path, rate, message):
     options = settings(steps=8, eval_every=2, save_every=None, keep_checkpoints=9)
@@ -136,6 +137,7 @@ def test_frozen_stages_keep_weights_and_statistics(name, options):
     assert BACKBONES.build(name, **options).train().frozen == ()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_mixed_images_resume_bit_for_bit(tmp_path, name):
     def with_mixing():

@@ -258,6 +258,7 @@ def test_hue_shifts_by_up_to_a_fifth_of_the_color_jitter(color_jitter):
     assert turns.max() > 0.85 * color_jitter / 5 and turns.min() < -0.85 * color_jitter / 5
 
 
+@pytest.mark.integration
 def test_color_jitter_gives_no_warnings_and_needs_no_network():
     code = "import socket; socket.getaddrinfo = lambda *_: exit('contacted a server'); from test_augment import *; "
     code += "import warnings; warnings.simplefilter('error'); standard(color_jitter=0.3, blur=0.5)(blocks(20, 20), 0)"

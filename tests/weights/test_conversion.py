@@ -43,6 +43,7 @@ def load(model, state, tmp_path, **settings):
     return INITS.build("checkpoint", model, None, ckpt=str(tmp_path / "external.pth"), match="index", **settings)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("folded", [False, True], ids=["with_bn", "folded"])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "pspnet_ascending" else []) for n in RELEASED])
 @torch.no_grad()

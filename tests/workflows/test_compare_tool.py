@@ -57,6 +57,7 @@ def run(monkeypatch, *words: str) -> None:
     tool.main()
 
 
+@pytest.mark.integration
 def test_outside_predictions_stand_in_one_table(folder, monkeypatch, capsys):
     words = ["net.onnx", "mine_for_compare:build", "preds={other: other}", *DATA, "workers=0", "device=cpu", "draws=1000"]
     run(monkeypatch, *words, "out=out")

@@ -59,6 +59,7 @@ def test_labels_are_the_files_of_predict(client, model, tmp_path):
         assert np.array_equal(decoded(overlay.content), decoded((tmp_path / "out/overlays" / f"{name[0]}.png").read_bytes()))
 
 
+@pytest.mark.integration
 def test_no_request_is_lost_or_mixed_up(client, model):
     images = [pattern(seed, 64, (64, 96)[seed % 2]) for seed in range(48)]
     requests = [{"method": "POST", "url": "/predict?output=labels", "content": encoded(image)} for image in images]

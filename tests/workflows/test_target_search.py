@@ -108,6 +108,7 @@ def test_a_stored_ratio_is_searched_again_if_anything_it_depends_on_changed(tmp_
     assert len(searches) == 2
 
 
+@pytest.mark.integration
 def test_a_latency_is_measured(tmp_path):
     model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)
     pruner = PRUNERS.build("l1", hw=(64, 96), target_ms=1e9, precision="fp32")
