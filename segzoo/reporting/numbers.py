@@ -20,6 +20,6 @@ def format_millions(count: float) -> str:
     return f"{count / 1e6:.2f} M"
 
 
-def format_ms(milliseconds: float) -> str:
-    """Format milliseconds with three digits, or all before the point."""
-    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+def format_number(number: float) -> str:
+    """Format a number with three digits, or all before the point."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

@@ -47,7 +47,10 @@ def heeded(number):
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.integration) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP))],
+    [
+        signal.SIGTERM,
+        *(pytest.param(number, marks=pytest.mark.integration) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)),
+    ],
 )
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, uninterrupted, heeded, number):
     directory, expected_hash, result = uninterrupted

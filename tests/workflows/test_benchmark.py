@@ -207,6 +207,7 @@ def test_rows_of_one_runtime_show_the_settings_that_differ(tmp_path):
     text = write_tables(tmp_path, rows)
     assert "| settings | remarks |" in text and "channels_last=True" in text and "channels_last=False" in text
     assert "not measured here" in text and "Titan X" in text, "at this size, published latencies are listed"
+    assert "Titan X" in page(rows) and "Titan X" not in page([row | {"hw": [96, 128]} for row in rows])
     equal = [row | {"settings": {"channels_last": True}} for row in rows]
     assert "channels_last" not in write_tables(tmp_path, equal)
 

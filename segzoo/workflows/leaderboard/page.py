@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from segzoo.io import write_json, write_text
 from segzoo.reporting.blocks.plots import DATA, MISSING, MUTED, SECOND, Plot, can_plot, svg_plot
 from segzoo.reporting.html import render_template
-from segzoo.reporting.numbers import format_ms, format_percent
+from segzoo.reporting.numbers import format_number, format_percent
 from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.leaderboard.tables import leaderboard_csv, table_notes, table_protocol, table_rows, table_title
 
@@ -66,7 +66,7 @@ def _budgets(rows: Sequence[PlainMapping]) -> list[tuple[str, str, str]]:
         From which budget on it is the best one, its name and mIoU.
     """
     front = sorted((row for row in rows if row["front"] is not None), key=lambda row: row["front"])
-    return [(f"from {format_ms(row['ms'])} ms", row["name"], format_percent(row["miou"])) for row in front]
+    return [(f"from {format_number(row['ms'])} ms", row["name"], format_percent(row["miou"])) for row in front]
 
 
 def _plots(table: PlainMapping, budget_ms: float | None) -> list[Plot]:

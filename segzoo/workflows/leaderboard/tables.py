@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from segzoo.evaluation.report import csv_text
 from segzoo.messages import format_override
-from segzoo.reporting.numbers import format_interval, format_millions, format_ms, format_percent
+from segzoo.reporting.numbers import format_interval, format_millions, format_number, format_percent
 from segzoo.reporting.text_table import Column, text_table
 from segzoo.types import PlainMapping
 from segzoo.workflows.compare.compatibility import DATA_KEYS
@@ -89,7 +89,7 @@ def _cells(row: PlainMapping) -> list[str]:
         format_percent(row["miou"]),
         format_interval(row["interval"]),
         row["verdict"] or "",
-        "" if time is None else format_ms(row["ms"]),
+        "" if time is None else format_number(row["ms"]),
         "" if time is None else f"{time['runtime']} {time['precision']}",
         "" if row["front"] is None else str(row["front"]),
         "" if row["parameters"] is None else format_millions(row["parameters"]),
@@ -127,9 +127,9 @@ def _budget_note(timed: Sequence[PlainMapping], name: str | None, budget_ms: flo
         return f"No run has a measured time, so none is known to stay below {budget_ms:g} ms."
     if name is None:
         fastest = min(timed, key=lambda row: row["ms"])
-        return f"No run stays below {budget_ms:g} ms. The fastest is {fastest['name']} with {format_ms(fastest['ms'])} ms."
+        return f"No run stays below {budget_ms:g} ms. The fastest is {fastest['name']} with {format_number(fastest['ms'])} ms."
     best = next(row for row in timed if row["name"] == name)
-    return f"Best below {budget_ms:g} ms: {name}, mIoU {format_percent(best['miou'])} %, {format_ms(best['ms'])} ms."
+    return f"Best below {budget_ms:g} ms: {name}, mIoU {format_percent(best['miou'])} %, {format_number(best['ms'])} ms."
 
 
 def leaderboard_csv(result: PlainMapping) -> str:
