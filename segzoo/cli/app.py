@@ -114,8 +114,11 @@ def run(
             if parsed.jobs:  # the jobs of a search are not known yet
                 print(announce(parsed.jobs), flush=True)
             _run_sweep(start, arguments.overrides, summarize)
-        else:
+        elif _needs_hydra(parsed.jobs[0]):
             start()
+        else:  # composed already
+            HydraConfig.instance().set_config(parsed.jobs[0])
+            job(parsed.jobs[0])
     except InvalidDataset as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -150,6 +153,13 @@ def _reject_invalid(parsed: ParsedOverrides, command: str) -> None:
         raise ConfigError(list(dict.fromkeys(errors)))
     if parsed.changed and os.environ.get("RANK", "0") == "0":
         print("differs from the defaults: " + "  ".join(parsed.changed), flush=True)
+
+
+def _needs_hydra(job: DictConfig) -> bool:
+    """Check whether a command line makes Hydra do more than compose."""
+    settings = job.hydra
+    writes = settings.job.chdir or settings.run.dir != "." or settings.output_subdir is not None
+    return bool(writes or settings.verbose or settings.mode not in (None, RunMode.RUN))
 
 
 def _errors_of_all_jobs(parsed: ParsedOverrides, check: Callable[[DictConfig], list[str]]) -> list[str]:

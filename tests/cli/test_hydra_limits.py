@@ -11,7 +11,7 @@ from argparse import Namespace
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from segzoo.cli.app import _reject_invalid
+from segzoo.cli.app import _needs_hydra, _reject_invalid
 from segzoo.cli.compose import resolve_config
 from segzoo.cli.console import print_plain_messages
 from segzoo.cli.hydra_limits import flag_errors
@@ -129,3 +129,13 @@ def test_overrides_of_a_failed_job_are_shown_on_request(tmp_path, full):
     environment = os.environ | ({"HYDRA_FULL_ERROR": "1"} if full else {})
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert process.returncode == 1 and ("Error executing job" in process.stderr) == full
+
+
+def test_hydra_runs_only_jobs_that_need_it():
+    """It would compose the configuration once more."""
+
+    def needs_hydra(*overrides: str) -> bool:
+        return _needs_hydra(parse_overrides("leaderboard", overrides).jobs[0])
+
+    assert not needs_hydra("sort=miou")
+    assert needs_hydra("hydra.job.chdir=true") and needs_hydra("hydra.run.dir=runs") and needs_hydra("hydra.verbose=true")
