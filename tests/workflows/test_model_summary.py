@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
@@ -34,6 +35,18 @@ def test_icnet_has_the_published_parameters_and_operations():
     assert sum(row.params for row in rows.values()) == 6_699_987
     assert sum(row.macs for row in rows.values()) / 1e9 == pytest.approx(29.81, rel=0.005)
     assert rows["score"].output == (19, 257, 513) and rows["cff24.low.conv"].window == "3/1/2"
+
+
+@pytest.mark.parametrize("arch", ["mobilenetv3_small_050", "convnext_atto"])
+def test_every_layer_of_timm_counts(arch):
+    """Some have parameters next to their children, and ConvNeXt has linear layers."""
+    with torch.device("meta"), torch.no_grad():
+        encoder = BACKBONES.build("timm", arch=arch).eval()
+        with FlopCounterMode(display=False) as counter:
+            encoder(torch.empty(1, 3, 64, 96))
+    rows = describe(encoder, hw=(64, 96))
+    assert sum(row.params for row in rows) == sum(parameter.numel() for parameter in encoder.parameters())
+    assert sum(row.macs for row in rows) == counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize("side, gmacs", [(321, 50.93), (513, 128.59)])

@@ -41,7 +41,7 @@ class Row(NamedTuple):
     window: str  # kernel size, stride and dilation
     output: tuple[int, ...]  # (channels, height, width)
     params: int
-    macs: int  # multiply-adds of convolutions for one image
+    macs: int  # multiply-adds of convolutions and linear layers for one image
     field: float  # size of the receptive field in pixels, infinite for the whole image
 
 
@@ -123,12 +123,14 @@ def _counts(row: Row) -> tuple[str, str]:
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Iterate over leaf modules that compute something in evaluation.
+    """Iterate over modules that compute something in evaluation.
 
-    Training-only heads are included here, but they do not run in evaluation and so get no row.
+    They are leaves, and modules with parameters of their own, such as timm's batch norm with its activation. Training-only heads are
+    included here, but they do not run in evaluation and so get no row.
     """
+    empty = nn.Identity | nn.Dropout | nn.ModuleDict | nn.ModuleList | nn.Sequential
     for name, layer in model.named_modules():
-        if not list(layer.children()) and not isinstance(layer, nn.Identity | nn.Dropout | nn.ModuleDict | nn.ModuleList):
+        if list(layer.parameters(recurse=False)) or not (list(layer.children()) or isinstance(layer, empty)):
             yield name, layer
 
 
@@ -143,12 +145,14 @@ def _recorder(name: str, rows: list[Row], fields: _ReceptiveFields) -> Callable[
 
 
 def _row(name: str, layer: nn.Module, output: Tensor, field: ReceptiveField) -> Row:
-    params = sum(parameter.numel() for parameter in layer.parameters())
+    params = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
     macs = 0
     if isinstance(layer, nn.ConvTranspose2d):
         macs = layer.weight.numel() * output.shape[-2] * output.shape[-1] // math.prod(layer.stride)
     elif isinstance(layer, nn.Conv2d):
         macs = layer.weight.numel() * output.shape[-2] * output.shape[-1]
+    elif isinstance(layer, nn.Linear):
+        macs = layer.weight.numel() * output.numel() // layer.out_features
     return Row(name, type(layer).__name__, _window(layer), tuple(output.shape[1:]), params, macs, field.size)
 
 
