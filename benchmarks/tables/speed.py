@@ -14,7 +14,7 @@ from benchmarks.tables.formatting import (
     result_table,
     short_remark,
 )
-from segzoo.reporting.numbers import format_percent
+from segzoo.reporting.numbers import format_number, format_percent
 from segzoo.reporting.tables import markdown_table
 
 RUNTIME_COLUMNS = ("runtime", "precision", "batch", "ms per image", "% of peak", "pixel agreement %", "remarks")
@@ -139,19 +139,21 @@ def loading() -> str:
 
 def prediction() -> str:
     """Speed from image files to label files compared with peer loops."""
-    return result_table(
-        "prediction",
-        ("images", "segzoo", "compared with", "segzoo images/s", "peer images/s", "time ratio [95 %]", "limited by"),
-        lambda r: (
-            f"{r['images']} of {r['size']}",
-            r["side"].removeprefix("segzoo "),
-            r["peer"],
-            f"{r['ours_images_per_second']:.1f}",
-            f"{r['peer_images_per_second']:.1f}",
-            format_ratio(r),
-            ", ".join(f"{name} {format_percent(share, 0)} %" for name, share in r["time_shares"].items()),
-        ),
-    )
+    rows = [
+        (
+            f"{row['images']} of {row['size']}",
+            row["side"].removeprefix("segzoo "),
+            row["peer"],
+            format_number(row["ours_images_per_second"]),
+            format_number(row["peer_images_per_second"]),
+            format_ratio(row),
+            ", ".join(f"{name} {format_percent(share, 0)} %" for name, share in row["time_shares"].items()),
+        )
+        for path in sorted(RESULTS.glob("prediction_*.json"))
+        for row in read_rows(path.stem)
+    ]
+    columns = ("images", "segzoo", "compared with", "segzoo images/s", "peer images/s", "time ratio [95 %]", "time by stage")
+    return markdown_table(columns, rows) if rows else NOT_MEASURED
 
 
 def service() -> str:
