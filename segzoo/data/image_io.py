@@ -181,7 +181,7 @@ def color_codes(colors: np.ndarray) -> np.ndarray:
 
 def printable(path: str | Path) -> str:
     """Printable form of a path that may not be valid UTF-8."""
-    if (text := os.fspath(path)).isascii():  # of nearly all paths, in a hundredth of the time
+    if (text := str(os.fspath(path))).isascii():  # of nearly all paths, in a hundredth of the time
         return text
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

@@ -189,7 +189,7 @@ def test_a_page_includes_failed_rows(tmp_path):
     rows = [{"model": "a<b", "runtime": "eager", "error": "needs | more"}]
     assert "needs \\| more" in write_tables(tmp_path, rows)
     assert json.loads((tmp_path / "bench.json").read_text()) == rows
-    assert "a&lt;b" in page(rows) and "Titan X" in page(rows)
+    assert "a&lt;b" in page(rows)
 
 
 def test_values_shared_by_all_rows_are_printed_once(tmp_path):
