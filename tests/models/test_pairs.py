@@ -13,7 +13,7 @@ import torch
 from model_pairs import BACKBONES, CLASSES, fixed_batch
 
 from segzoo.api import create_model
-from segzoo.checkpoints import serialization as checkpoint
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.config.from_checkpoint import load_model
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.registry import LOSSES, MODELS, OPTIMS
@@ -59,7 +59,7 @@ def test_each_pair_fits_one_batch_and_survives_a_checkpoint(model, backbone, tmp
 
     config = {"model": {"name": model, **settings}, "backbone": BACKBONES[backbone]}
     info = make_dataset_info("test", CLASSES, None, (0, 0, 0), (1, 1, 1))
-    loaded = load_model(checkpoint.save_checkpoint(tmp_path, 30, built, {}, config, info, {}))
+    loaded = load_model(save_checkpoint(tmp_path, 30, built, {}, config, info, {}))
     built.eval()
     for height, width in SIZES:
         x = torch.randn(1, 3, height, width)

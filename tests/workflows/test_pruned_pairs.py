@@ -14,7 +14,7 @@ import torch
 from model_pairs import BACKBONES, CLASSES, fixed_batch
 
 from segzoo.api import create_model
-from segzoo.checkpoints import serialization as checkpoint
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.config.from_checkpoint import load_model
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.export.formats import ExportModel, to_onnx
@@ -66,9 +66,7 @@ def test_a_pruned_pair_trains_saves_and_exports(name, backbone, budget, tmp_path
         assert {"fc.0", "fc.3"} & widths.keys(), "fc6 and fc7 are pruned too"
     config = {"model": {"name": name}, "backbone": BACKBONES[backbone]}
     loaded = load_model(
-        checkpoint.save_checkpoint(
-            tmp_path, 1, model, {}, config, make_dataset_info("test", CLASSES, None, (0, 0, 0), (1, 1, 1)), widths
-        )
+        save_checkpoint(tmp_path, 1, model, {}, config, make_dataset_info("test", CLASSES, None, (0, 0, 0), (1, 1, 1)), widths)
     )
     x = torch.randn(1, 3, 97, 161)
     with torch.no_grad():
