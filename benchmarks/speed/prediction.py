@@ -51,7 +51,7 @@ class Size(NamedTuple):
     """Images of one size.
 
     Attributes:
-        hw: height and width to which they are enlarged, None to keep theirs.
+        hw: height and width to which they are enlarged, None to keep their size.
         images: their number.
         rounds: how often each side labels them.
     """
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def write_images(folder: Path, hw: tuple[int, int] | None, count: int) -> list[Path]:
-    """Write or link CamVid's validation images, in their order, to a new folder."""
+    """Write or link CamVid's validation images to a new folder."""
     folder.mkdir()
     found = sorted((Path(os.environ.get("SEGZOO_DATA", "data")) / "camvid/val").iterdir())[:count]
     paths = [folder / (path.name if hw is None else f"{path.stem}.png") for path in found]
@@ -210,7 +210,10 @@ def build_sides(names: Sequence[str], info: DatasetInfo) -> dict[str, Run]:
 
 
 def measure(name: str, size: Size, sides: dict[str, Run]) -> list[dict[str, Any]]:
-    """Time all sides alternately on images of one size, after two images each."""
+    """Time all sides alternately on images of one size.
+
+    Two images each warm them up.
+    """
     reports: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as parent:
         paths, first = (write_images(Path(parent, folder), size.hw, count) for folder, count in (("all", size.images), ("two", 2)))

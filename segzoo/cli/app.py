@@ -114,11 +114,8 @@ def run(
             if parsed.jobs:  # the jobs of a search are not known yet
                 print(announce(parsed.jobs), flush=True)
             _run_sweep(start, arguments.overrides, summarize)
-        elif _needs_hydra(parsed.jobs[0]):
-            start()
-        else:  # composed already
-            HydraConfig.instance().set_config(parsed.jobs[0])
-            job(parsed.jobs[0])
+        else:
+            _run_job(start, job, parsed.jobs[0])
     except InvalidDataset as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -129,6 +126,15 @@ def run(
         raise SystemExit(130) from None
     if any(exit_codes):
         raise SystemExit(max(exit_codes))
+
+
+def _run_job(start: Callable[[], None], job: Callable[[DictConfig], object], config: DictConfig) -> None:
+    """Run a job that is composed already, or let Hydra run it."""
+    if _needs_hydra(config):
+        start()
+    else:
+        HydraConfig.instance().set_config(config)
+        job(config)
 
 
 def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:

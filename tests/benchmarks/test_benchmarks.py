@@ -126,6 +126,7 @@ def test_no_module_reads_argv(path):
         assert not (isinstance(node, ast.ImportFrom) and node.module == "sys")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", OVERRIDES)
 def test_overrides_match_the_settings_of_their_tool(case):
     """Every value of a sweep stands in one of the jobs, whose number is that of the longest list of values."""

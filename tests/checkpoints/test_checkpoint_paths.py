@@ -49,6 +49,15 @@ READERS = {
     "metadata": read_metadata,
 }
 
+every_path = pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        pytest.param(name, path, marks=[pytest.mark.integration] if name == "distill.ckpt" and path else [])  # builds a training
+        for name in READERS
+        for path in PATHS
+    ],
+)
+
 
 @pytest.fixture(scope="module")
 def saved_run(tmp_path_factory) -> Path:
@@ -60,8 +69,7 @@ def saved_run(tmp_path_factory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", READERS)
+@every_path
 def test_every_setting_accepts_every_path(saved_run, name, path):
     assert READERS[name](saved_run / path) is not None
 
@@ -74,8 +82,7 @@ def test_resume_accepts_every_path(saved_run, path, tmp_path):
     assert opened.resume_from == saved_run / "checkpoints/7"
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", READERS)
+@every_path
 def test_every_setting_rejects_one_flipped_bit(saved_run, tmp_path, name, path):
     run = shutil.copytree(saved_run, tmp_path / "run")
     file = run / "checkpoints/7/model.safetensors"

@@ -51,6 +51,7 @@ def digest_in_subprocess(**environment: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.integration
 def test_images_are_equal_in_every_process_and_on_every_vector_unit(scenes: list[Scene]):
     """Compare thirty images bit for bit.
 

@@ -162,6 +162,7 @@ def write(folder: Path) -> Path:
     return write_bundle(model, INFO, {}, None, noise(), np.zeros((24, 31)))
 
 
+@pytest.mark.integration
 def test_an_export_proves_that_its_bundle_reads_alike(tmp_path, monkeypatch):
     bundle = write(tmp_path)
     assert {"predict.py", "image_decoder.py"} <= set(zipfile.ZipFile(bundle).namelist())

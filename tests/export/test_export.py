@@ -52,6 +52,7 @@ def test_onnx_runtime_matches_the_network_at_other_sizes(tmp_path, input, output
             np.testing.assert_allclose(actual[1], expected[1].numpy(), rtol=1e-3, atol=1e-3 * np.abs(expected[1].numpy()).max())
 
 
+@pytest.mark.integration
 def test_l2_norm_exports_zero_and_tiny_pixels(tmp_path):
     """The exporter drops additions of numbers below 1e-8, such as the paper's 1e-10 that guards the division."""
     norm = L2Norm(3).eval()

@@ -79,6 +79,7 @@ def test_scores_belong_to_their_weights(checkpoint, tmp_path):
     assert "scores" not in json.loads((tmp_path / "manifest.json").read_text())
 
 
+@pytest.mark.integration
 def test_half_precision_halves_the_file_and_drops_scores_of_other_weights(checkpoint, tmp_path):
     model = segzoo.load(checkpoint, device="cpu", runtime="eager")
     folder = model.save_pretrained(tmp_path / "half", precision="fp16")

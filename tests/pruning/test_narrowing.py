@@ -69,6 +69,7 @@ def test_equal_width_is_the_identity():
     assert list(state) == list(wide) and all(torch.equal(state[name], tensor) for name, tensor in wide.items())
 
 
+@pytest.mark.integration
 def test_a_run_of_another_width_with_other_classes(tmp_path, capsys):
     wide, narrow = seeded("icnet", 0.25), network("icnet", 0.125, seed=1)
     run = str(write_run(tmp_path, wide.state_dict(), INFO))
@@ -89,6 +90,7 @@ def test_a_run_of_another_width_with_other_classes(tmp_path, capsys):
         INITS.build("checkpoint", network("icnet", 0.25), CLASSES, ckpt=narrower, narrow="l1")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("stem", "initialized"), [pytest.param("basic", (), marks=pytest.mark.slow), ("deep", ("backbone.c1.",))])
 def test_weights_of_torchvision(tmp_path, monkeypatch, stem, initialized):
     """A half-width deep stem has as many channels as the basic one."""

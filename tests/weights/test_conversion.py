@@ -82,6 +82,7 @@ def test_caffe_pspnet_reads_bgr_and_concatenates_descending_bins():
     assert torch.equal(blocks[0], own[0])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["fcn_resnet50", pytest.param("fcn_resnet101", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_torchvision_fcn_weights_give_its_logits(name, tmp_path, capsys):
@@ -138,6 +139,7 @@ def test_mmsegmentation_weights_give_its_logits(config, tmp_path):
     assert torch.allclose(model.eval()(x).main, expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
 
 
+@pytest.mark.integration
 def test_shape_mismatches_are_listed_by_layer(tmp_path, capsys):
     state = to_caffe_state_dict(build("pspnet"))
     state["conv5_4.weight"] = state["conv5_4.weight"][:, :2560]

@@ -117,6 +117,7 @@ def test_a_latency_is_measured(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_machine_that_changes_its_speed_does_not_change_the_result(tmp_path, monkeypatch):
     """Latency proportional to parameters, at half speed during the first measurement."""
     model: Any = create_model("fcn_dilated", backbone={"name": "resnet50", "width": 0.25}, num_classes=4)

@@ -32,13 +32,13 @@ class SurveyCache:
         digest = hashlib.sha256(f"{FORMAT} {key}".encode(errors="surrogatepass")).hexdigest()[:16]
         folder = user_cache_dir()
         self._path = folder / f"labels-{digest}.json" if key is not None and folder.is_absolute() else None
-        self._entries: dict[str, list[Any]] | None = None
+        self._entries = self._load()  # before threads share it
         self._new = 0
 
     def get(self, path: Path, stamp: Stamp) -> LabelSurvey | None:
         """Find the survey of a file that has not changed since."""
         try:
-            known, *fields, notes = self._load()[os.path.abspath(path)]
+            known, *fields, notes = self._entries[os.path.abspath(path)]
             counts, palette = ({int(value): int(count) for value, count in field.items()} for field in fields)
             return LabelSurvey(counts, palette, notes=tuple(map(str, notes))) if known == stamp else None
         except (KeyError, ValueError, TypeError, AttributeError):
@@ -47,12 +47,12 @@ class SurveyCache:
     def put(self, path: Path, stamp: Stamp, survey: LabelSurvey) -> None:
         """Keep the survey of a file, unless it is unusually large."""
         if survey.counts and len(survey.counts) <= MAX_VALUES:
-            self._load()[os.path.abspath(path)] = [stamp, dict(survey.counts), dict(survey.palette), list(survey.notes)]
+            self._entries[os.path.abspath(path)] = [stamp, dict(survey.counts), dict(survey.palette), list(survey.notes)]
             self._new += 1
 
     def save(self, minimum: int) -> None:
         """Write the cache if at least ``minimum`` surveys are new."""
-        if self._path is None or self._entries is None or self._new < minimum:
+        if self._path is None or self._new < minimum:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +62,11 @@ class SurveyCache:
             return
 
     def _load(self) -> dict[str, list[Any]]:
-        if self._entries is None:
-            try:
-                entries = json.loads(self._path.read_bytes()) if self._path is not None else {}
-            except (OSError, ValueError, RecursionError):
-                entries = {}
-            self._entries = entries if isinstance(entries, dict) else {}
-        return self._entries
+        try:
+            entries = json.loads(self._path.read_bytes()) if self._path is not None else {}
+        except (OSError, ValueError, RecursionError):
+            entries = {}
+        return entries if isinstance(entries, dict) else {}
 
 
 def label_stamp(path: Path, image: tuple[tuple[int, int], int]) -> Stamp:
