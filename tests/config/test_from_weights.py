@@ -88,6 +88,7 @@ def read_image(path: Path) -> np.ndarray:
     return image[..., ::-1].copy()
 
 
+@pytest.mark.integration
 @torch.no_grad()
 def test_torchvisions_weights_give_its_logits(folder, reference):
     loaded = job("eval", *overrides(folder))

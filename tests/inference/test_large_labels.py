@@ -121,6 +121,7 @@ def test_tiles_label_as_the_whole_image(model, settings):
     assert held < len(image) * (0.7 if protocol.single else 1)
 
 
+@pytest.mark.integration
 def test_tiles_of_a_deep_network_label_as_the_whole_image(monkeypatch):
     monkeypatch.setattr(tiles, "PROBE", 1024)
     torch.manual_seed(0)

@@ -61,6 +61,7 @@ def label(model: nn.Module, height: int, width: int, protocol: dict[str, Any]) -
     return segment.segment_image(model, x, image, InferenceProtocol(**protocol), FP32)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SMALL)
 def test_no_tensor_holds_all_classes_at_image_size(name, monkeypatch):
     monkeypatch.setattr(score_rows, "STRIP_SCORES", 2**14)

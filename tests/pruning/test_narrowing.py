@@ -34,6 +34,7 @@ def largest(importance, count):
     return sorted(range(len(importance)), key=importance.tolist().__getitem__, reverse=True)[:count]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("model", ["icnet", "pspnet"])
 def test_half_the_width_equals_the_pruner(model):
     """PSPNet concatenates the backbone's output with pooled maps."""
@@ -63,6 +64,7 @@ def test_kept_channels_have_the_largest_filters():
     assert torch.equal(state["backbone.c5.0.conv1.weight"], reads[rows][:, tied])
 
 
+@pytest.mark.integration
 def test_equal_width_is_the_identity():
     wide = seeded("icnet", 0.25).state_dict()
     state = seeded("icnet", 0.25, seed=1).narrow_state_dict(wide)

@@ -47,6 +47,7 @@ def same_features(backbone, state):
         return torch.allclose(backbone.eval().forward_stages(x)["c5"], body(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_torchvision_file_gives_torchvisions_features(tmp_path, capsys, resnet50_state):
     torch.save(resnet50_state, tmp_path / "r50.pth")
     backbone = BACKBONES.build("resnet50", weights=str(tmp_path / "r50.pth"))
