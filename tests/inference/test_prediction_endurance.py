@@ -69,7 +69,7 @@ def test_memory_and_open_files_do_not_grow(tmp_path, traced_arrays, images, fram
         quarter = count // 4
         early, late = slice(quarter, 2 * quarter), slice(-quarter, None)
         assert min(model.handles[late]) - min(model.handles[early]) < 3
-        assert statistics.median(model.arrays[late]) - statistics.median(model.arrays[early]) < 4 * PIXELS
+        assert min(model.arrays[late]) - min(model.arrays[early]) < 4 * PIXELS  # the number of images under way varies
         assert statistics.median(model.memory[late]) - statistics.median(model.memory[early]) < 0.1 * count * PIXELS + 8 * MEGABYTE
 
 
