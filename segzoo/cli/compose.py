@@ -172,6 +172,5 @@ def settings_of_swept_groups(
     fixed = [str(override.input_line) for override in groups if not override.is_sweep_override() and override.key_or_group in known]
     config = compose(hydra, command, fixed) if fixed else defaults
     once = [override for override in (*groups, *values) if not override.is_sweep_override() and override.value() not in ("", None)]
-    return {
-        key for key in (override.key_or_group for override in once) if OmegaConf.select(config, key, default=_MISSING) is _MISSING
-    }
+    keys = [override.key_or_group for override in once if not override.key_or_group.startswith(("hydra/", "hydra."))]
+    return {key for key in keys if OmegaConf.select(config, key, default=_MISSING) is _MISSING}
