@@ -109,7 +109,7 @@ def run(
                 raise ConfigError(parsed.errors)
             start()  # Hydra prints and runs no job
             return
-        _reject_invalid(parsed, command)
+        reject_invalid(parsed, command)
         if arguments.multirun:
             if parsed.jobs:  # the jobs of a search are not known yet
                 print(announce(parsed.jobs), flush=True)
@@ -146,7 +146,7 @@ def _print_help(tool: Tool, command: str, arguments: Namespace) -> None:
         raise SystemExit(f"ConfigError: {error}") from None
 
 
-def _reject_invalid(parsed: ParsedOverrides, command: str) -> None:
+def reject_invalid(parsed: ParsedOverrides, command: str) -> None:
     """Raise all errors of a command line at once.
 
     Those that need no torch come first, and torch is imported only if there are none. A sweep is rejected only if none of its jobs can

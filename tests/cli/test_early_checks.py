@@ -11,7 +11,7 @@ import pytest
 from toy_training import INFO, Toy
 
 from segzoo.checkpoints.writing import save_checkpoint
-from segzoo.cli.app import _reject_invalid
+from segzoo.cli.app import reject_invalid
 from segzoo.cli.overrides import parse_overrides
 from segzoo.registry import ConfigError
 
@@ -95,7 +95,7 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
 
 def errors_of(command: str, *overrides: str, **options) -> list[str]:
     with pytest.raises(ConfigError) as error:
-        _reject_invalid(parse_overrides(command, overrides, **options), command)
+        reject_invalid(parse_overrides(command, overrides, **options), command)
     return error.value.errors
 
 

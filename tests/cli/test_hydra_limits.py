@@ -11,7 +11,7 @@ from argparse import Namespace
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
-from segzoo.cli.app import _needs_hydra, _reject_invalid
+from segzoo.cli.app import _needs_hydra, reject_invalid
 from segzoo.cli.compose import resolve_config
 from segzoo.cli.console import print_plain_messages
 from segzoo.cli.hydra_limits import flag_errors
@@ -21,7 +21,7 @@ from segzoo.registry import ConfigError
 
 def errors_of(*overrides: str, **options) -> str:
     with pytest.raises(ConfigError) as error:
-        _reject_invalid(parse_overrides("train", overrides, **options), "train")
+        reject_invalid(parse_overrides("train", overrides, **options), "train")
     return str(error.value)
 
 

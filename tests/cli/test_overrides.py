@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from segzoo.cli.app import _reject_invalid
+from segzoo.cli.app import reject_invalid
 from segzoo.cli.compose import to_dict
 from segzoo.cli.help import help_text
 from segzoo.cli.override_errors import unknown_option_error
@@ -57,7 +57,7 @@ INVALID = {
 
 def error_message(overrides: list[str], **options) -> str:
     with pytest.raises(ConfigError) as error:
-        _reject_invalid(parse_overrides("train", overrides, **options), "train")
+        reject_invalid(parse_overrides("train", overrides, **options), "train")
     return str(error.value)
 
 
@@ -126,7 +126,7 @@ def test_a_valid_users_yaml_works(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("defaults: [pspnet]\ndropout: 0.3\n")
     parsed = parse_overrides("train", ["model=mine"], config_dir=str(tmp_path))
-    _reject_invalid(parsed, "train")
+    reject_invalid(parsed, "train")
     assert parsed.jobs[0].model.dropout == 0.3
 
 
@@ -157,7 +157,7 @@ def test_a_missing_config_dir(tmp_path):
 
 
 def test_only_differences_from_the_defaults_are_printed(capsys):
-    _reject_invalid(parse_overrides("train", ["model=pspnet", "batch_size=8", "seed=3"]), "train")
+    reject_invalid(parse_overrides("train", ["model=pspnet", "batch_size=8", "seed=3"]), "train")
     printed = capsys.readouterr().out
     assert "model=pspnet" in printed and "seed=3" in printed
     assert "optim" not in printed
@@ -166,7 +166,7 @@ def test_only_differences_from_the_defaults_are_printed(capsys):
 def test_a_sweep_is_rejected_only_if_no_job_can_run():
     assert "an integer" in error_message(["model=fcn,pspnet", "steps=abc"], sweep=True)
     parsed = parse_overrides("train", ["model=icnet_half", "backbone=vgg16,resnet50_deep"], sweep=True)
-    _reject_invalid(parsed, "train")
+    reject_invalid(parsed, "train")
     assert len(parsed.jobs) == 2
 
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 TINY = ["workers=0", "steps=2", "batch_size=2", "precision=fp32", "device=cpu", "augment=none", "num_val_images=0", "report=false"]
 MODEL = ["model=icnet", "backbone.width=0.125"]
 DATA = ["data.train_images=4", "data.val_images=2", "data.height=64", "data.width=96"]
+FROZEN = ["init.freeze=[c1]", "pruner.exclude=[backbone.c1]", "optim.lr=0.1"]
 FAST = ["bench_runtimes=[]", "bench_hw=[64,96]", "sensitivity=false", *TINY]
 
 
@@ -51,7 +52,7 @@ def full(tmp_path_factory):
 def pruned(full):
     """The same, pruned except for its frozen first stage."""
     folder = full.parent / "pruned"
-    result = prune(f"ckpt={full}", f"out={folder}", "init.freeze=[c1]", "pruner.exclude=[backbone.c1]", "optim.lr=0.1")
+    result = prune(f"ckpt={full}", f"out={folder}", *FROZEN)
     report = result["report"]
     assert [row["what"] for row in report] == ["before", "pruned", "fine-tuned"]
     assert report[0]["params"] > 2 * report[2]["params"] and (folder / "report.md").is_file()
@@ -63,6 +64,13 @@ def test_a_frozen_stage_does_not_change(full, pruned):
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
     others = zip(load_model(full).backbone.c2.parameters(), load_model(pruned).backbone.c2.parameters(), strict=True)
     assert any(one.shape != other.shape for one, other in others)
+
+
+def test_a_pruning_resumes_with_the_model_and_data_of_its_checkpoint(full, pruned, capsys):
+    result = prune(f"ckpt={full}", f"out={pruned}", *FROZEN, "resume=auto")
+    assert "already finished" in capsys.readouterr().out and result["report"][2]["what"] == "fine-tuned"
+    with pytest.raises(ConfigError, match="pruner.keep_ratio: 0.5 -> 0.25"):
+        prune(f"ckpt={full}", f"out={pruned}", *FROZEN, "pruner.keep_ratio=0.25", "resume=auto")
 
 
 def test_a_training_from_a_pruned_checkpoint_keeps_its_widths(pruned, capsys):

@@ -30,11 +30,13 @@ def output_errors(command: str, config: PlainMapping) -> list[str]:
 def resume_errors(recorded: PlainMapping) -> list[str]:
     """List the errors of ``resume`` and ``out``, as ``open_run`` raises them.
 
+    None is listed if a checkpoint fills in the model and data: without reading it, the configuration is incomplete.
+
     Args:
         recorded: the configuration as run directories record it.
     """
     out, resume = recorded.get("out"), recorded.get("resume")
-    if not isinstance(resume, str) or recorded.get("dry_run"):
+    if not isinstance(resume, str) or recorded.get("dry_run") or recorded.get("ckpt") is not None:
         return []
     try:
         check_resume(dict(recorded), out=out, resume=resume)
