@@ -26,6 +26,16 @@ def run_tool(tool: str, *overrides: str, quiet: bool = False) -> None:
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL if quiet else None)
 
 
+def train_or_continue(run: Path, *overrides: str) -> dict[str, Any]:
+    """Train, or continue an interrupted run of the same settings.
+
+    Returns:
+        The ``result.json`` of the run.
+    """
+    run_tool("train", *overrides, "save_every=50", "resume=auto", f"out={run}", quiet=True)
+    return run_summary(run)
+
+
 def run_summary(run: Path) -> dict[str, Any]:
     """Return the ``result.json`` of a run directory."""
     return read_json(run / "result.json")

@@ -6,7 +6,7 @@ eight 192x192 crops and are scored on the whole validation images, which are oth
 scratch have seen no other drive, so the difference is the value of a wide network at hand, and not that of L1 over another way to narrow it.
 The interval is that of Student's distribution for the mean of the three differences.
 
-About 40 minutes on one core: OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks studies/narrowing. Needs SEGZOO_DATA.
+About 40 minutes on one core. An interrupted study continues where it stopped if it is given the same output directory. Needs SEGZOO_DATA.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.result_files import write_result
-from benchmarks.harness.tool_runs import run_summary, run_tool
+from benchmarks.harness.tool_runs import train_or_continue
 from benchmarks.studies.few_shot_transfer import DRIVES, link_subsets
 from benchmarks.studies.rare_classes import SEEDS, difference
 
@@ -34,31 +32,23 @@ VARIANTS = {  # overrides of tools/train.py
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the length of a run."""
+    """Add the output directory and the length of a run."""
+    parser.add_argument("out", type=Path, help="directory for the runs and the lists of their images")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of each run; the result is written for {STEPS} only")
-
-
-def train(out: Path, steps: int, *overrides: str) -> float:
-    """Train once and return the validation mIoU."""
-    length = (f"steps={steps}", f"eval_every={steps}", f"schedule.warmup={steps // 10}")
-    run_tool("train", *COMMON, *length, *overrides, f"out={out}", quiet=True)
-    return run_summary(out)["miou"]
 
 
 def main(args: argparse.Namespace) -> None:
     """Train the source network, then both variants seed by seed."""
-    camvid, started = Path(os.environ["SEGZOO_DATA"]) / "camvid", time.monotonic()
+    camvid, folder = (Path(os.environ["SEGZOO_DATA"]) / "camvid").absolute(), args.out.absolute()
     scores: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        data = link_subsets(folder, camvid, DRIVES["same"])
-        source_miou = train(folder / "wide", args.steps, *SOURCE, *data["source"])
-        for seed in range(SEEDS):
-            for variant, overrides in VARIANTS.items():
-                own = [word.format(source=folder / "wide") for word in overrides]
-                scores[variant].append(train(folder / f"{variant}-{seed}", args.steps, *data["few"], *own, f"seed={seed}"))
-                minutes = (time.monotonic() - started) / 60
-                print(f"{variant}, seed {seed}: mIoU {scores[variant][-1]:.4f}, {minutes:.1f} minutes so far", flush=True)
+    common = (*COMMON, f"steps={args.steps}", f"eval_every={args.steps}", f"schedule.warmup={args.steps // 10}")
+    data, wide = link_subsets(folder, camvid, DRIVES["same"]), folder / "runs" / "wide"
+    source_miou = train_or_continue(wide, *common, *SOURCE, *data["source"])["miou"]
+    for seed in range(SEEDS):
+        for number, (variant, overrides) in enumerate(VARIANTS.items()):
+            own, run = [word.format(source=wide) for word in overrides], folder / "runs" / f"{number}-{seed}"
+            scores[variant].append(train_or_continue(run, *common, *data["few"], *own, f"seed={seed}")["miou"])
+            print(f"{variant}, seed {seed}: mIoU {scores[variant][-1]:.4f}", flush=True)
     rows: list[dict[str, Any]] = [{"variant": "full width on the other drives", "miou": [source_miou], "mean": source_miou}]
     rows += [
         {"variant": variant, "miou": mious, "mean": statistics.fmean(mious), "spread": statistics.stdev(mious)}
@@ -67,4 +57,4 @@ def main(args: argparse.Namespace) -> None:
     rows.append({"variant": "narrowed by L1 - from scratch", **difference(scores["narrowed by L1"], scores["from scratch"])})
     print(rows)
     if args.steps == STEPS:
-        print(write_result("narrowing", args.command, rows))
+        print(write_result("narrowing", args.command.replace(str(args.out), "<out>"), rows))
