@@ -26,6 +26,7 @@ TABLES: dict[str, Callable[[], str]] = {
         models.models,
         accuracy.first_run,
         accuracy.pretrained_parts,
+        accuracy.inspection,
         accuracy.camvid,
         accuracy.crf_effect,
         accuracy.crf_grid_search,

@@ -49,6 +49,30 @@ def pretrained_parts() -> str:
     )
 
 
+def inspection() -> str:
+    """The networks of the inspection example: size, scores, defects and time."""
+    if not is_measured("inspection"):
+        return NOT_MEASURED
+    found = read_rows("inspection")
+    columns = ("network", "parameters", "mIoU %", "IoU % of pitting", "defects found %", "predictions right %", "ms per image")
+    rows = [
+        (
+            row["network"],
+            format_millions(row["params"]) if row["params"] else None,
+            f"{format_percent(row['miou'], 1)} ({' to '.join(format_percent(end, 1) for end in row['miou_interval'])})",
+            format_percent(row["iou"], 1),
+            *(format_percent(row["blobs"][kind]["0.1"], 1) for kind in ("recall", "precision")),
+            f"{row['ms_per_image']['p50']:.0f} ({row['runtime']}, {row['precision']})",
+        )
+        for row in found["networks"]
+    ]
+    minutes, threads = found["minutes"], read_result("inspection")["machine"]["threads"]
+    return (
+        f"{markdown_table(columns, rows)}\nTraining took {minutes['trained']:.0f} minutes and fine-tuning {minutes['pruned']:.0f} on "
+        f"{threads} CPU core{'s' if threads > 1 else ''}; the bundle has {found['bundle_bytes'] / 1e6:.1f} MB.\n"
+    )
+
+
 def camvid() -> str:
     """One row per CamVid training, best first.
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import cli
-from benchmarks.accuracy import compare_camvid, pruning, suspects
+from benchmarks.accuracy import compare_camvid, inspection, pruning, suspects
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
 from benchmarks.studies import few_shot_transfer, narrowing, pruning_pspnet_largefov, rare_classes
@@ -31,6 +31,10 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
     "pruning scratch": ("train", ["model=icnet_half", "data=camvid", *CAMVID_FINETUNING]),
     "checkpoint overhead": ("train", list(checkpoint_overhead.DATA)),
     **{f"compare {name}": ("eval", ["ckpt=any", *words]) for name, words in compare_camvid.PROTOCOLS.items()},
+    "inspection training": ("train", [*inspection.TRAINING]),
+    "inspection pruning": ("prune", ["ckpt=any", *inspection.PRUNING]),
+    "inspection export": ("export", ["ckpt=any", *inspection.EXPORT]),
+    "inspection scores": ("eval", ["ckpt=any", *inspection.SCORES]),
     "suspects": ("train", ["data=camvid", *suspects.TRAINING]),
     "pspnet and largefov": ("prune", [*pruning_pspnet_largefov.PRUNING, *pruning_pspnet_largefov.REPORT]),
     **{

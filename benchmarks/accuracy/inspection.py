@@ -1,0 +1,88 @@
+"""Pitting on ball screws: from LabelMe files to a pruned int8 network.
+
+The BSData images are converted from their LabelMe files with the published lists, which keep all images of a spindle on one side. ICNet half
+is trained, half of the channels of every layer are removed, and the rest is fine-tuned with the unpruned network as the teacher and exported
+in int8 as a bundle. The trained, the pruned and the delivered network are scored on the validation images, whole and at their own size: IoU,
+the defects found, and milliseconds from an encoded image to its label map. Nothing is chosen on the validation images: every run is evaluated
+once, at its end.
+
+About 40 minutes on one core. An interrupted run continues where it stopped if it is given the same output directory. Needs SEGZOO_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.result_files import read_json, write_result
+from benchmarks.harness.tool_runs import NO_REPORT, run_summary, run_tool, train_or_continue
+
+SIZE = (460, 1130)  # height and width of most images of BSData
+COMMON = ("augment.crop=[224,224]", "sampler=rare_class", "loss=cross_entropy_dice", "num_val_images=0")
+TRAINING = ("model=icnet_half", "steps=600", "eval_every=600", "schedule.warmup=60", *COMMON)
+PRUNING = ("pruner.keep_ratio=0.5", "distill=teacher", "steps=300", "eval_every=300", "optim.lr=0.001", *COMMON, *NO_REPORT)
+EXPORT = ("precision=int8", "bundle=true")
+SCORES = ("scores=[blobs]", "defects=[Pitting]", "blob_curve=false")
+RUNTIMES = {"trained": "openvino", "pruned": "openvino", "delivered": "onnxruntime"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the output directory."""
+    parser.add_argument("out", type=Path, help="directory for the data set, both runs and the bundle")
+
+
+def convert(out: Path) -> tuple[str, ...]:
+    """Convert the LabelMe files, unless they have been.
+
+    Returns:
+        The words that select the data set.
+    """
+    if not (out / "conf").exists():
+        source = (Path(os.environ["SEGZOO_DATA"]) / "bsdata").absolute()
+        run_tool(
+            "dataset", "action=convert", "action.format=labelme", f"action.source={source}", "action.title=pitting", f"out={out}"
+        )
+    return "--config-dir", str(out / "conf"), "data=pitting"
+
+
+def score(name: str, network: Path, out: Path) -> dict[str, Any]:
+    """Evaluate and time a network, unless it has been."""
+    scores, times = out / "scores" / name, out / "times" / name
+    if not (scores / "summary.json").exists():
+        run_tool("eval", f"ckpt={network}", *SCORES, f"out={scores}")
+    if not (times / "result.json").exists():
+        size = f"hw=[{SIZE[0]},{SIZE[1]}]"
+        run_tool("bench", f"ckpt={network}", f"runtime={RUNTIMES[name]}", size, "scope=end_to_end", f"out={times}")
+    summary, timing = read_json(scores / "summary.json"), read_json(times / "result.json")["row"]
+    blobs = summary["blobs"]["per_class"]["Pitting"]
+    return {
+        "network": name,
+        "params": timing["params"],
+        "runtime": timing["runtime"],
+        "precision": timing["precision"],
+        "miou": summary["miou"],
+        "miou_interval": summary["miou_interval"],
+        "iou": summary["per_class"]["Pitting"]["iou"],
+        "blobs": {key: blobs[key] for key in ("blobs", "recall", "precision")},
+        "ms_per_image": timing["ms_per_image"],
+        "protocol": summary["protocol"],
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    """Convert, train, prune, export, and score each network."""
+    data = convert(args.out / "data")
+    networks = {name: args.out / name for name in RUNTIMES}
+    train_or_continue(networks["trained"], *data, *TRAINING)
+    run_tool("prune", f"ckpt={networks['trained']}", *PRUNING, "save_every=50", "resume=auto", f"out={networks['pruned']}")
+    if not (networks["delivered"] / "export.json").exists():
+        run_tool("export", f"ckpt={networks['pruned']}", *EXPORT, f"out={networks['delivered']}")
+    rows = {
+        "networks": [score(name, network, args.out) for name, network in networks.items()],
+        "minutes": {name: run_summary(networks[name])["train_minutes"] for name in ("trained", "pruned")},
+        "bundle_bytes": (networks["delivered"] / "bundle.zip").stat().st_size,
+        "hw": SIZE,
+    }
+    print(write_result("inspection", args.command.replace(str(args.out), "<out>"), rows))
