@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from typing import Any
+
+from segzoo.types import PlainDict
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
 LABEL_FOLDER = re.compile(r"mask|label|annot|(^|[/_])(gt|ann|seg)|segmentationclass", re.IGNORECASE)
@@ -14,7 +15,7 @@ LABEL = re.compile(r"\.(?i:png|bmp|tiff?|gif|json)$")
 SAMPLE = 50  # label files of a folder that are matched with images
 
 
-def settings_for(tree: dict[str, list[str]]) -> dict[str, Any]:
+def settings_for(tree: dict[str, list[str]]) -> PlainDict:
     """Guess settings that match images with labels.
 
     Args:
@@ -27,7 +28,7 @@ def settings_for(tree: dict[str, list[str]]) -> dict[str, Any]:
     for folder, names in tree.items():
         pattern, split = _split_of(folder)
         groups.setdefault(pattern, {})[split] = names
-    best: tuple[int, dict[str, Any]] = (0, {})
+    best: tuple[int, PlainDict] = (0, {})
     for images in groups:
         for labels in groups:
             for split in groups[images].keys() & groups[labels].keys():
@@ -49,7 +50,7 @@ def _split_of(folder: str) -> tuple[str, str]:
     return folder, ""
 
 
-def _match(images: str, image_names: list[str], labels: str, label_names: list[str]) -> tuple[int, dict[str, Any]]:
+def _match(images: str, image_names: list[str], labels: str, label_names: list[str]) -> tuple[int, PlainDict]:
     """Match label files with images by their stems.
 
     Returns:
@@ -85,7 +86,7 @@ def _match(images: str, image_names: list[str], labels: str, label_names: list[s
     return count, patterns
 
 
-def _separation(images: str, splits: list[str], tree: dict[str, list[str]]) -> dict[str, Any]:
+def _separation(images: str, splits: list[str], tree: dict[str, list[str]]) -> PlainDict:
     """Settings that separate train from val."""
     if "{split}" in images:
         on_disk = {split: next((name for name in splits if name.lower() in names), None) for split, names in SPLIT_NAMES.items()}

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -150,7 +149,7 @@ def run_directory(folder: Path) -> Path | None:
     return None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> PlainDict:
     """Content of a file, empty if it cannot be read."""
     with suppress(OSError, ValueError, yaml.YAMLError):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from segzoo.messages import did_you_mean
 from segzoo.reporting.html import render_template
+from segzoo.types import PlainDict
 from segzoo.workflows.serve.answers import PNG, ZIP, Options, Output, accepted_output, encode
 from segzoo.workflows.serve.corrections import correction_record, read_correction
 from segzoo.workflows.serve.guard import Guard
@@ -33,7 +34,7 @@ BODY = {
         },
     },
 }
-STATUSES: dict[int | str, dict[str, Any]] = {
+STATUSES: dict[int | str, PlainDict] = {
     200: {"content": {PNG: {}, "application/json": {}, ZIP: {}}, "description": "One image: the file. Several: a zip, or one JSON."},
     400: {"description": "The image is damaged, or there is none."},
     401: {"description": "The token is missing or wrong."},
@@ -130,7 +131,7 @@ async def _answer(service: Service, served: ServedModel, uploads: list[Upload], 
 
 def _add_labelme(app: FastAPI, service: Service) -> None:
     body = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    statuses: dict[int | str, dict[str, Any]] = {key: STATUSES[key] for key in (400, 401, 404, 408, 413, 422, 429, 503)}
+    statuses: dict[int | str, PlainDict] = {key: STATUSES[key] for key in (400, 401, 404, 408, 413, 422, 429, 503)}
 
     @app.post("/labelme", responses=statuses, openapi_extra={"requestBody": body}, response_description="LabelMe JSON.")
     async def labelme(
@@ -158,7 +159,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
         return JSONResponse({"status": "draining" if service.draining else "ok"}, 503 if service.draining else 200)
 
     @app.get("/models", responses={401: STATUSES[401]}, response_description="The models and the limits.")
-    async def models() -> dict[str, Any]:
+    async def models() -> PlainDict:
         """List the models with their classes, and the limits of requests."""
         limits = {"mb": service.limits.max_mb, "megapixels": service.limits.max_megapixels, "images": service.limits.max_queue}
         return {"models": [served.describe() for served in service.models.values()], "limits": limits}
@@ -183,7 +184,7 @@ def _add_pages(app: FastAPI) -> None:
         return FileResponse(f"{STATIC}/index.html")
 
 
-def _allowed_values(schema: dict[str, Any]) -> str:
+def _allowed_values(schema: PlainDict) -> str:
     """Describe the values of a parameter of OpenAPI."""
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
     words = []

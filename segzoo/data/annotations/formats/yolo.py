@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -134,7 +133,7 @@ def _masks(names: dict[int, str]) -> IndexMasks:
 
 
 def _read_polygons(path: Path, image: Path, names: dict[int, str], split: Split) -> AnnotatedImage:
-    known: dict[str, Any] = {"source": path, "name": image.name, "split": split, "label_orientation": "upright"}
+    known: PlainDict = {"source": path, "name": image.name, "split": split, "label_orientation": "upright"}
     try:
         size = read_header(image)[0]
         lines = read_bytes(path).decode("utf-8-sig").splitlines()
