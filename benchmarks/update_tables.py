@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from benchmarks.figures.models import FIGURES
 from benchmarks.harness.result_files import ROOT
-from benchmarks.tables import accuracy, models, pruning, speed
+from benchmarks.tables import accuracy, history, models, pruning, speed
 from segzoo.io import write_text
 
 PAGES = tuple(
@@ -37,6 +37,8 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.rare_classes,
         accuracy.suspects,
         accuracy.compare_camvid,
+        history.history,
+        history.history_tenth,
         pruning.pruning,
         pruning.pruning_pspnet_largefov,
         pruning.pruning_latency_target,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.result_files import read_json, write_result
-from benchmarks.harness.tool_runs import run_tool
+from benchmarks.harness.tool_runs import run_tool, run_unless_finished
 
 PROTOCOLS = {
     "whole": ("protocol=whole",),
@@ -37,16 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS), help="only these; all by default")
 
 
-def run_once(result: Path, tool: str, *overrides: str) -> None:
-    """Run a tool unless its result file exists."""
-    if not result.exists():
-        run_tool(tool, *overrides, f"out={result.parent}")
-
-
 def evaluate(run: Path, protocol: str, size: list[str], out: Path) -> Path:
     """Evaluate a run, and return the evaluation directory."""
     folder = out / protocol / run.name
-    run_once(folder / "summary.json", "eval", f"ckpt={run}", *PROTOCOLS[protocol], *size)
+    run_unless_finished(folder / "summary.json", "eval", f"ckpt={run}", *PROTOCOLS[protocol], *size)
     return folder
 
 
@@ -57,8 +51,8 @@ def outside_words(run: Path, size: list[str], out: Path) -> list[str]:
         The words that add them to a comparison.
     """
     images = Path(os.environ["SEGZOO_DATA"]).absolute() / "camvid" / "val"
-    run_once(out / "png" / "predict.json", "predict", f"ckpt={run}", f"source={images}", "overlays=none", *size)
-    run_once(out / "onnx" / "export.json", "export", f"ckpt={run}", "format=onnx", "output=both")
+    run_unless_finished(out / "png" / "predict.json", "predict", f"ckpt={run}", f"source={images}", "overlays=none", *size)
+    run_unless_finished(out / "onnx" / "export.json", "export", f"ckpt={run}", "format=onnx", "output=both")
     return [f"preds={{png: {out / 'png'}}}", str(out / "onnx" / "model.onnx"), *size]
 
 

@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.result_files import read_json, write_result
-from benchmarks.harness.tool_runs import NO_REPORT, run_summary, run_tool, train_or_continue
+from benchmarks.harness.result_files import write_result
+from benchmarks.harness.tool_runs import NO_REPORT, run_summary, run_tool, run_unless_finished, train_or_continue
 
 SIZE = (460, 1130)  # height and width of most images of BSData
 COMMON = ("augment.crop=[224,224]", "sampler=rare_class", "loss=cross_entropy_dice", "num_val_images=0")
@@ -49,13 +49,10 @@ def convert(out: Path) -> tuple[str, ...]:
 
 def score(name: str, network: Path, out: Path) -> dict[str, Any]:
     """Evaluate and time a network, unless it has been."""
-    scores, times = out / "scores" / name, out / "times" / name
-    if not (scores / "summary.json").exists():
-        run_tool("eval", f"ckpt={network}", *SCORES, f"out={scores}")
-    if not (times / "result.json").exists():
-        size = f"hw=[{SIZE[0]},{SIZE[1]}]"
-        run_tool("bench", f"ckpt={network}", f"runtime={RUNTIMES[name]}", size, "scope=end_to_end", f"out={times}")
-    summary, timing = read_json(scores / "summary.json"), read_json(times / "result.json")["row"]
+    size = f"hw=[{SIZE[0]},{SIZE[1]}]"
+    summary = run_unless_finished(out / "scores" / name / "summary.json", "eval", f"ckpt={network}", *SCORES)
+    words = (f"ckpt={network}", f"runtime={RUNTIMES[name]}", size, "scope=end_to_end")
+    timing = run_unless_finished(out / "times" / name / "result.json", "bench", *words)["row"]
     blobs = summary["blobs"]["per_class"]["Pitting"]
     return {
         "network": name,
@@ -77,8 +74,7 @@ def main(args: argparse.Namespace) -> None:
     networks = {name: args.out / name for name in RUNTIMES}
     train_or_continue(networks["trained"], *data, *TRAINING)
     run_tool("prune", f"ckpt={networks['trained']}", *PRUNING, "save_every=50", "resume=auto", f"out={networks['pruned']}")
-    if not (networks["delivered"] / "export.json").exists():
-        run_tool("export", f"ckpt={networks['pruned']}", *EXPORT, f"out={networks['delivered']}")
+    run_unless_finished(networks["delivered"] / "export.json", "export", f"ckpt={networks['pruned']}", *EXPORT)
     rows = {
         "networks": [score(name, network, args.out) for name, network in networks.items()],
         "minutes": {name: run_summary(networks[name])["train_minutes"] for name in ("trained", "pruned")},

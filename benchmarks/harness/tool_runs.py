@@ -36,6 +36,17 @@ def train_or_continue(run: Path, *overrides: str) -> dict[str, Any]:
     return run_summary(run)
 
 
+def run_unless_finished(result: Path, tool: str, *overrides: str) -> Any:
+    """Run a tool that writes a result file, unless the file exists.
+
+    Returns:
+        The content of the file.
+    """
+    if not result.exists():
+        run_tool(tool, *overrides, f"out={result.parent}")
+    return read_json(result)
+
+
 def run_summary(run: Path) -> dict[str, Any]:
     """Return the ``result.json`` of a run directory."""
     return read_json(run / "result.json")

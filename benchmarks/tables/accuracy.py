@@ -8,8 +8,10 @@ from typing import Any
 from benchmarks.harness.result_files import RESULTS, read_result
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
+    PAIR_COLUMNS,
     current_term,
     is_measured,
+    pair_cells,
     read_rows,
     result_table,
     with_front,
@@ -199,19 +201,9 @@ def compare_camvid() -> str:
     """Differences of networks on CamVid with their verdicts."""
     if not is_measured("compare_camvid"):
         return NOT_MEASURED
-    rows = [
-        (
-            protocol,
-            f"{pair['first']} - {pair['second']}",
-            f"{100 * pair['difference']:+.2f}",
-            "[{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in pair["interval"])),
-            f"{pair['p_value']:.3f}",
-            pair["verdict"],
-        )
-        for protocol, result in read_rows("compare_camvid").items()
-        for pair in result["pairs"]
-    ]
-    return markdown_table(("protocol", "pair", "difference in mIoU", "95 % interval", "p", "verdict"), rows)
+    results = read_rows("compare_camvid")
+    rows = [(protocol, *pair_cells(pair)) for protocol, result in results.items() for pair in result["pairs"]]
+    return markdown_table(("protocol", *PAIR_COLUMNS), rows)
 
 
 def few_shot_transfer() -> str:

@@ -11,6 +11,7 @@ from benchmarks.harness.result_files import RESULTS, read_json, read_result
 from segzoo.reporting.tables import markdown_table
 from segzoo.workflows.leaderboard.front import pareto_front
 
+PAIR_COLUMNS = ("pair", "difference in mIoU", "95 % interval", "p", "verdict")
 NOT_MEASURED = "Not measured yet.\n"
 # result files keep the keys and names of their commit; this file maps them to the current ones
 RECORDED = read_json(Path(__file__).with_name("recorded_terms.json"))
@@ -74,6 +75,17 @@ def with_front(rows: list[dict[str, Any]], cost: str) -> list[dict[str, Any]]:
     """
     numbers = {index: number for number, index in enumerate(pareto_front([(row[cost], row["miou"]) for row in rows]), 1)}
     return [row | {"front": numbers.get(index)} for index, row in enumerate(rows)]
+
+
+def pair_cells(pair: dict[str, Any]) -> tuple[str, ...]:
+    """Cells of a pair of compared networks, see ``PAIR_COLUMNS``."""
+    return (
+        f"{pair['first']} - {pair['second']}",
+        f"{100 * pair['difference']:+.2f}",
+        "[{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in pair["interval"])),
+        f"{pair['p_value']:.3f}",
+        pair["verdict"],
+    )
 
 
 def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import cli
-from benchmarks.accuracy import compare_camvid, inspection, pruning, suspects
+from benchmarks.accuracy import compare_camvid, history, inspection, pruning, suspects
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
 from benchmarks.studies import few_shot_transfer, narrowing, pruning_pspnet_largefov, rare_classes
@@ -31,6 +31,7 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
     "pruning scratch": ("train", ["model=icnet_half", "data=camvid", *CAMVID_FINETUNING]),
     "checkpoint overhead": ("train", list(checkpoint_overhead.DATA)),
     **{f"compare {name}": ("eval", ["ckpt=any", *words]) for name, words in compare_camvid.PROTOCOLS.items()},
+    **{f"history {name}": ("train", ["experiment=history", *row.overrides]) for name, row in history.ROWS.items()},
     "inspection training": ("train", [*inspection.TRAINING]),
     "inspection pruning": ("prune", ["ckpt=any", *inspection.PRUNING]),
     "inspection export": ("export", ["ckpt=any", *inspection.EXPORT]),

@@ -1,0 +1,110 @@
+"""The five networks of the article's history, trained alike on CamVid.
+
+Every network is trained from scratch by ``experiment=history`` on ResNet-50 at half width, and those that the papers built on VGG16 also on
+``vgg16_bn``. Runs that differ only in their seed form one row. Images are halved for the network, and its scores are resized to the labels'
+480x360. Nothing is chosen on the validation images: the last checkpoint is scored. The networks with the first seed are timed in every runtime.
+
+``--tenth`` trains a tenth of the steps. An interrupted study continues where it stopped if it is given the same output directory. Two CPU
+cores take days for the whole study, and three hours for a tenth of it. Needs SEGZOO_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.accuracy.compare_camvid import compare, evaluate
+from benchmarks.harness.result_files import read_json, write_result
+from benchmarks.harness.tool_runs import run_unless_finished, train_or_continue
+from segzoo.config.from_checkpoint import load_model
+from segzoo.workflows.benchmark.model_summary import model_complexity
+
+INPUT = (180, 240)  # height and width of the images that the networks see
+SIZES = ((360, 480), (1024, 2048))  # at which they are timed
+RUNTIMES = ("eager", "openvino")
+
+
+class Row(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        overrides: of tools/train.py.
+        seeds: number of runs.
+    """
+
+    overrides: tuple[str, ...]
+    seeds: int
+
+
+VGG = ("backbone=vgg16_bn", "backbone.width=1.0")
+ROWS = {
+    "fcn": Row(("model=fcn",), 2),
+    "parsenet": Row(("model=parsenet",), 2),
+    "deeplab_largefov": Row(("model=deeplab_largefov",), 2),
+    "pspnet": Row(("model=pspnet",), 3),
+    "icnet": Row(("model=icnet",), 3),
+    "fcn_vgg": Row(("model=fcn", *VGG), 2),
+    "parsenet_vgg": Row(("model=parsenet", *VGG), 2),
+    "deeplab_largefov_vgg": Row(("model=deeplab_largefov", *VGG), 2),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the output directory, the length, and the rows."""
+    parser.add_argument("out", type=Path, help="directory for the runs, their scores and times")
+    parser.add_argument("--tenth", action="store_true", help="experiment=history_tenth, whose result is history_tenth.json")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="train only these; all by default")
+    parser.add_argument("--seeds", type=int, help="at most this many seeds per row")
+    parser.add_argument("--train-only", action="store_true", help="score and time nothing, and write no result")
+
+
+def train(name: str, experiment: str, seeds: int, out: Path) -> list[Path]:
+    """Train a row and return the directories of its runs."""
+    runs = [out / "runs" / f"{name}-{seed}" for seed in range(seeds)]
+    for seed, run in enumerate(runs):
+        result = train_or_continue(run, f"experiment={experiment}", *ROWS[name].overrides, "workers=1", f"seed={seed}")
+        print(f"{name}, seed {seed}: trained in {result['train_minutes']:.1f} minutes", flush=True)
+    return runs
+
+
+def times(run: Path, out: Path) -> list[dict[str, Any]]:
+    """Time a network in every runtime at every size."""
+    rows = []
+    for runtime in RUNTIMES:
+        for height, width in SIZES:
+            result = out / "times" / f"{run.name}-{runtime}-{height}" / "result.json"
+            words = (f"ckpt={run}", f"runtime={runtime}", f"hw=[{height},{width}]", "precision=fp32")
+            row = run_unless_finished(result, "bench", *words)["row"]
+            rows.append({key: row[key] for key in ("runtime", "hw", "precision", "ms_per_image", "threads")})
+    return rows
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train all rows, compare their scores, and time them."""
+    if len(args.rows) < 2 and not args.train_only:
+        raise SystemExit("--rows: name two or more to compare, or add --train-only")
+    experiment, out = "history_tenth" if args.tenth else "history", args.out.absolute()
+    seeds = {name: min(ROWS[name].seeds, args.seeds or ROWS[name].seeds) for name in args.rows}
+    runs = {name: train(name, experiment, count, out) for name, count in seeds.items()}
+    if args.train_only:
+        return
+    words = [f"protocol.input_hw=[{INPUT[0]},{INPUT[1]}]"]
+    compared = compare([evaluate(run, "whole", words, out) for name in runs for run in runs[name]], [], out / "compare")
+    rows = {}
+    for name, model in zip(runs, compared["models"], strict=True):
+        results = [read_json(run / "result.json") for run in runs[name]]
+        rows[name] = {
+            "model": model["name"],
+            "miou": model["miou"],
+            "miou_interval": model["interval"],
+            "seeds": model["seeds"],
+            "per_class": {title: score["iou"] for title, score in model["per_class"].items()},
+            "params": results[0]["params"],
+            "gmacs": model_complexity(load_model(runs[name][0]), SIZES[0])["gmacs"],
+            "minutes": [result["train_minutes"] for result in results],
+            "steps": results[0]["steps"],
+            "times": times(runs[name][0], out),
+        }
+    content = {"rows": rows, "pairs": compared["pairs"], "images": compared["images"], "input_hw": INPUT}
+    print(write_result(experiment, args.command.replace(str(args.out), "<out>"), content))
