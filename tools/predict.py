@@ -58,11 +58,14 @@ def _predict_on_ray(job: Job) -> dict[str, Any]:
     from segzoo.config.from_export import network_protocol
     from segzoo.config.from_weights import load_trained
     from segzoo.inference.engines.ray_data import predict_with_ray
+    from segzoo.models._base import SegModel
 
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
     protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
     for note in notes:
         print(f"note: {note}", flush=True)
+    if isinstance(model, SegModel):
+        model.fuse_for_inference_()  # so that the labels are those of engine=local
     identity = {"checkpoint_sha256": meta["sha256"], "protocol": protocol.to_dict(), "precision": job.config["precision"]}
     source, out = str(job.config["source"]), str(job.config["out"])
     result = predict_with_ray(model, info, protocol, source, out, identity, **job.arguments["predict_with_ray"])

@@ -101,6 +101,8 @@ def segzoo_side(runtime: str, info: DatasetInfo) -> Run:
     """Predict as tools/predict.py does."""
     model = build_network()
     model.info = info
+    if runtime == "eager":
+        model.fuse_for_inference_()  # as the tool does
     model = run_in(model, runtime, precision="fp32", device=torch.device("cpu"))  # type: ignore[arg-type]
 
     def run(paths: list[Path], out: Path) -> dict[str, Any]:

@@ -159,6 +159,8 @@ def runtime_errors(file: Path, runtime: str | None, device: str) -> list[str]:
 def run_as_configured(config: PlainMapping, model: Segmenter) -> tuple[Segmenter, Literal["cpu", "cuda"]]:
     """Prepare the network of a tool to label images of any size.
 
+    In every runtime it is fused for inference.
+
     Args:
         config: its settings ``ckpt``, ``runtime``, ``device`` and ``precision``.
         model: the loaded network. It is changed.
@@ -180,4 +182,6 @@ def run_as_configured(config: PlainMapping, model: Segmenter) -> tuple[Segmenter
     chosen = pick_device("cpu" if runtime in RUNTIME_PACKAGES and device == "auto" else device)
     if runtime in RUNTIME_PACKAGES:
         print(f"exporting the network for runtime={runtime}", flush=True)
+    if runtime == "eager":
+        model.fuse_for_inference_()  # type: ignore[operator]
     return run_in(model, runtime, precision=config["precision"], device=chosen), "cuda" if chosen.type == "cuda" else "cpu"

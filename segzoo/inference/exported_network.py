@@ -8,6 +8,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class ExportedNetwork(Segmenter):
         call: runs the file.
         metadata: the file's metadata, with the keys ``KEYS``, and the ``threshold`` of its labels if it has one.
         precision: the precision that it runs in.
+        divides_cores: as in ``Segmenter``.
 
     Raises:
         ConfigError: the thresholds do not fit the classes.
@@ -46,7 +48,7 @@ class ExportedNetwork(Segmenter):
 
     info: DatasetInfo
 
-    def __init__(self, call: CallFn, metadata: PlainMapping, precision: str):
+    def __init__(self, call: CallFn, metadata: PlainMapping, precision: str, divides_cores: bool = False):
         super().__init__()
         self.call, self.metadata = call, metadata
         self.precision = precision  # type: ignore[assignment]
@@ -55,6 +57,7 @@ class ExportedNetwork(Segmenter):
         self.outputs = {"both": ("labels", "logits")}.get(metadata["output"], (metadata["output"],))
         values = metadata.get("threshold")
         self.threshold = make_threshold(self.info, values) if values else None
+        self.divides_cores = divides_cores
 
     @property
     def has_logits(self) -> bool:
@@ -169,7 +172,7 @@ def open_exported(path: Path) -> ExportedNetwork:
     if missing := [key for key in KEYS if key not in metadata]:
         raise ConfigError(f"{path}: its metadata lacks {', '.join(missing)}. Export it with this version of tools/export.py.")
     try:
-        return ExportedNetwork(call, metadata, precision or metadata["precision"])
+        return ExportedNetwork(call, metadata, precision or metadata["precision"], divides_cores=path.suffix.lower() == ".xml")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: its metadata is invalid: {error}. Export it again.") from None
 
@@ -207,18 +210,21 @@ def _open_openvino(path: Path) -> tuple[CallFn, str | None, str | None]:
     graph = core.read_model(path)
     text = str(graph.get_rt_info("segzoo").value) if graph.has_rt_info("segzoo") else None
     precision = parse_metadata(text).get("precision", "fp32")
-    properties = {
-        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32"),
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-    compiled = core.compile_model(graph, "CPU", properties)
-    requests = threading.local()  # a request serves one thread at a time
-    runs_bf16 = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
+    cores, compiling = torch.get_num_threads(), threading.Lock()
+    properties = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32"), "INFERENCE_NUM_THREADS": cores}
+    compiled = {1: core.compile_model(graph, "CPU", properties)}  # by the number of calls at the same time, which share the cores
+    requests = threading.local()  # of each thread, since a request serves one at a time
+    runs_bf16 = compiled[1].get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
 
     def call(batch: np.ndarray) -> list[np.ndarray]:
-        if not hasattr(requests, "own"):
-            requests.own = compiled.create_infer_request()
-        return [np.array(output) for output in requests.own.infer(batch, share_inputs=True).values()]
+        streams = max(1, cores // torch.get_num_threads())
+        own: dict[int, Any] = vars(requests).setdefault("own", {})
+        if streams not in own:
+            with compiling:
+                if streams not in compiled:
+                    compiled[streams] = core.compile_model(graph, "CPU", properties | {"NUM_STREAMS": streams})
+            own[streams] = compiled[streams].create_infer_request()
+        return [np.array(output) for output in own[streams].infer(batch, share_inputs=True).values()]
 
     return call, text, "fp32" if precision == "bf16" and not runs_bf16 else None
 

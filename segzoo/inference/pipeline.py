@@ -33,7 +33,8 @@ class Stage:
     """
 
     def __init__(self, name: str, threads: int = 1):
-        self.name, self.threads, self.seconds = name, threads, 0.0
+        self.name, self.threads = name, threads
+        self.seconds = 0.0  # of all threads together
         self._lock = Lock()
         self._failure: BaseException | None = None
 
@@ -42,15 +43,25 @@ class Stage:
         """Busy seconds per thread. The stage with most of them limits all."""
         return self.seconds / self.threads
 
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
+    def map(self, function: Callable[[T], R], items: Iterable[T], alone: Callable[[T], bool] = lambda item: False) -> Generator[R]:
         """Call a function on each item in threads, keeping the order.
 
         One item per thread is in work and one more is waiting, which limits the memory. After an exception no further call starts.
+
+        Args:
+            function: the work.
+            items: what it is done on.
+            alone: true for an item that is in work while no other is. It counts as work of all threads.
         """
         pending: deque[Future[R]] = deque()
         pool = ThreadPoolExecutor(self.threads, self.name)
         try:
             for item in items:
+                if alone(item):
+                    while pending:
+                        yield pending.popleft().result()
+                    yield pool.submit(self._call, function, item, self.threads).result()
+                    continue
                 pending.append(pool.submit(self._call, function, item))
                 if len(pending) > self.threads:
                     yield pending.popleft().result()
@@ -61,7 +72,7 @@ class Stage:
             if isinstance(items, Generator):
                 items.close()  # ends the threads of the stage before
 
-    def _call(self, function: Callable[[T], R], item: T) -> R:
+    def _call(self, function: Callable[[T], R], item: T, busy: int = 1) -> R:
         if self._failure is not None:
             raise self._failure
         start = time.perf_counter()
@@ -72,7 +83,7 @@ class Stage:
             raise
         finally:
             with self._lock:
-                self.seconds += time.perf_counter() - start
+                self.seconds += busy * (time.perf_counter() - start)
 
 
 def slowest(stages: Iterable[Stage]) -> Stage:

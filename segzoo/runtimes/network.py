@@ -30,10 +30,10 @@ def run_in(model: Segmenter, runtime: RuntimeName, *, precision: PrecisionName, 
 
     Args:
         model: a ``SegModel`` in evaluation mode with its ``info``. It is changed.
-        runtime: ``eager`` moves it to the device, with weights in channels-last order, and its labels are those of ``tools/predict.py``.
-            In the others they are the same up to rounding. ``torch_compile`` also fuses it, so that it cannot be trained, and compiles
-            it at the first image, which takes half a minute or more, and again at the first ones of other sizes. ``onnxruntime`` and
-            ``openvino`` export it to a temporary file, which takes up to half a minute, and run that on the CPU, at least 64 x 64 pixels.
+        runtime: ``eager`` moves it to the device, with weights in channels-last order. The labels of all runtimes are the same up to
+            rounding. ``torch_compile`` also fuses it, so that it cannot be trained, and compiles it at the first image, which takes
+            half a minute or more, and again at the first ones of other sizes. ``onnxruntime`` and ``openvino`` export it to a temporary
+            file, which takes up to half a minute, and run that on the CPU, at least 64 x 64 pixels.
         precision: precision of the layers. ``onnxruntime`` has fp32, ``openvino`` fp32 and bf16, the others all.
         device: the device.
 
@@ -46,6 +46,7 @@ def run_in(model: Segmenter, runtime: RuntimeName, *, precision: PrecisionName, 
         if runtime == "torch_compile":
             model.fuse_for_inference_()  # type: ignore[operator]
             model.compile(options={"freezing": True})
+            model.divides_cores = False  # the number of threads is compiled in
         return model
     if runtime not in FILE_PRECISIONS:
         raise ConfigError(f"runtime={runtime} is not known, expected one of eager, torch_compile, {', '.join(FILE_PRECISIONS)}.")

@@ -7,7 +7,9 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import segzoo
 from segzoo.checkpoints.paths import PRETRAINED, is_pretrained, pretrained_names, resolve_verified_file, resolve_weight_file
@@ -78,13 +80,16 @@ def test_images_of_the_embedded_data_set_are_a_source(tmp_path, monkeypatch):
 
 
 @pytest.mark.integration
-def test_the_first_command_shows_something(tmp_path, monkeypatch, capsys):
+def test_the_first_command_shows_something(network, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     predict = importlib.import_module("segzoo.tools.predict")
     monkeypatch.setattr("sys.argv", ["predict", "ckpt=parts", "source=parts", "out=shown"])
     predict.main()
     assert "8 images in" in capsys.readouterr().out
     assert len(list((tmp_path / "shown" / "overlays").glob("*.png"))) == 8
+    for item in open_source(tmp_path / "out", source="parts").items:
+        label = np.array(Image.open(tmp_path / "shown" / "labels" / f"{item.name}.png"))
+        assert (network.predict(item.read()).labels == label).mean() > 0.9999, "the tool fuses batch norm"
     scoring = importlib.import_module("segzoo.tools.eval")
     monkeypatch.setattr("sys.argv", ["eval", "ckpt=parts", "data.val_images=4", "workers=0", "report=false", "out=scores"])
     scoring.main()

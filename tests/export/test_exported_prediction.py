@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from predictions import predict_source
 from small_exports import NoiseData
@@ -57,12 +58,29 @@ def test_settings_that_a_file_or_a_runtime_lacks_are_rejected(exported):
         segzoo.load(checkpoint, device="cpu", precision="fp16", runtime="onnxruntime")
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_checkpoint_runs_in_another_runtime(exported, runtime):
-    pytest.importorskip(runtime)
+def test_a_checkpoint_runs_in_another_runtime(exported, runtime, two_threads, monkeypatch):
+    package, streams = pytest.importorskip(runtime), []
+    if runtime == "openvino":
+        compile_model = package.Core.compile_model
+
+        def compile_and_record(core, graph, device, properties):
+            streams.append(properties.get("NUM_STREAMS", 1))
+            return compile_model(core, graph, device, properties)
+
+        monkeypatch.setattr(package.Core, "compile_model", compile_and_record)
     checkpoint = exported.run / "checkpoints" / "last"
     eager, network = (segzoo.load(checkpoint, device="cpu", runtime=name) for name in ("eager", runtime))
     assert isinstance(eager, SegModel) and isinstance(network, ExportedNetwork)
+    assert eager.divides_cores and network.divides_cores == (runtime == "openvino")
     expected, found = eager.predict(IMAGES, probabilities=True), network.predict(IMAGES, probabilities=True)
     for one, other in zip(expected, found, strict=True):
         assert (one.labels == other.labels).mean() > 0.999 and one.probabilities is not None and other.probabilities is not None
@@ -72,6 +90,7 @@ def test_a_checkpoint_runs_in_another_runtime(exported, runtime):
     results = {}
 
     def work(number):
+        torch.set_num_threads(1)  # half of the cores for each of the two
         results[number] = [network.predict(image).labels for image in IMAGES * 2]
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
@@ -81,4 +100,4 @@ def test_a_checkpoint_runs_in_another_runtime(exported, runtime):
         thread.join()
     for labels in results.values():
         assert all((label == prediction.labels).mean() > 0.999 for label, prediction in zip(labels, found * 2, strict=True))
-    assert len(results) == 2
+    assert len(results) == 2 and streams == ([1, 2] if runtime == "openvino" else [])

@@ -49,6 +49,33 @@ def test_few_items_are_read_ahead():
     results.close()
 
 
+def test_an_item_alone_waits_for_the_others_and_keeps_the_order():
+    running, seen, lock = set(), {}, threading.Lock()
+    barrier = threading.Barrier(2, timeout=20)  # the two items before and after the one alone are in work together
+
+    def work(number: int) -> int:
+        with lock:
+            running.add(number)
+        if number != 2:
+            barrier.wait()
+        with lock:
+            seen[number] = set(running)
+        if number != 2:
+            barrier.wait()
+        running.discard(number)
+        return number
+
+    stage = Stage("network", 2)
+    assert list(stage.map(work, range(5), lambda number: number == 2)) == list(range(5))
+    assert seen == {0: {0, 1}, 1: {0, 1}, 2: {2}, 3: {3, 4}, 4: {3, 4}}
+
+
+def test_an_item_alone_is_work_of_all_threads(monkeypatch):
+    monkeypatch.setattr("segzoo.inference.pipeline.time.perf_counter", iter([0.0, 1.0, 1.0, 4.0]).__next__)
+    stage = Stage("network", 3)
+    assert list(stage.map(str, range(2), lambda number: number == 1)) == ["0", "1"] and stage.seconds == 1 + 3 * 3
+
+
 def test_an_exception_stops_all_stages():
     started, threads = [], threading.active_count()
 

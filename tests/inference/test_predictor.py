@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from segzoo.inference.outputs.result_files import write_labels
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.segment import segment_image
 from segzoo.inference.sources.image_files import find_images
+from segzoo.inference.stages import parallel_images
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
@@ -90,6 +92,46 @@ def test_images_of_one_size_go_through_the_network_together(tmp_path):
     with pytest.raises(DataError, match="1 of 9 images"):
         run(network, tmp_path / "out", folder, batch=2, overlays="none")
     assert [shape[0] for shape in sizes] == [2, 1, 2, 1, 1, 1]
+    for number, image in enumerate(images):
+        assert (np.array(Image.open(tmp_path / f"out/labels/{number}.png")) == expected_label(network, image)).all()
+
+
+class Divided(Toy):
+    """Records how each image is labeled, small ones in pairs."""
+
+    divides_cores = True
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.pair = [], threading.Barrier(2, timeout=20)
+
+    def forward(self, x):
+        self.calls.append((x.shape[3], torch.get_num_threads()))
+        if x.shape[3] < 64:
+            self.pair.wait()
+        return super().forward(x)
+
+
+def test_small_images_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr("segzoo.inference.stages.PARALLEL_PIXELS", 2 * 32 * 48)
+    torch.manual_seed(2)
+    network, folder, rng = Divided(), tmp_path / "images", np.random.default_rng(0)
+    images = [rng.integers(0, 256, (32, 64 if number == 4 else 48, 3), np.uint8) for number in range(9)]
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    threads, cpu = torch.get_num_threads(), torch.device("cpu")
+    torch.set_num_threads(2)
+    try:
+        run(network, tmp_path / "out", folder, overlays="none")
+        assert torch.get_num_threads() == 2
+        assert parallel_images(network, SINGLE_PASS, cpu, None) == parallel_images(network, SINGLE_PASS, cpu, 8) == 2
+        assert parallel_images(network, SINGLE_PASS, cpu, 7) == parallel_images(Toy(), SINGLE_PASS, cpu, 8) == 1
+        assert parallel_images(network, InferenceProtocol(flip=True), cpu, 8) == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert network.calls == [*[(48, 1)] * 4, (64, 2), *[(48, 1)] * 4]
+    network.pair = threading.Barrier(1)
     for number, image in enumerate(images):
         assert (np.array(Image.open(tmp_path / f"out/labels/{number}.png")) == expected_label(network, image)).all()
 

@@ -30,6 +30,7 @@ class Segmenter(nn.Module):
         origin: metadata of the checkpoint that it was loaded from, or the configuration that it was created from, with ``channels`` of its
             convolutions at that time. None if they are unknown.
         threshold: the thresholds that an exported file records.
+        divides_cores: whether calls in several threads of fewer cores each keep all cores busy.
         num_classes, align_corners: number of classes, and how its logits are upsampled.
     """
 
@@ -37,6 +38,7 @@ class Segmenter(nn.Module):
     precision: RuntimePrecision = "fp32"
     origin: PlainDict | None = None
     threshold: Threshold | None = None
+    divides_cores: bool = True
     num_classes: int
     align_corners: bool
 
@@ -74,9 +76,10 @@ class Segmenter(nn.Module):
     ) -> Prediction | list[Prediction]:
         """Segment an image or a list of images.
 
-        It runs on the device of the network. The labels are those of ``tools/predict.py``. Images of one size go through the network together, which may change a label where
-        two classes are equally likely up to rounding. A model in training mode predicts in evaluation mode, and then trains on. Several
-        threads may predict with a model in evaluation mode at the same time, as ``segzoo.load`` returns it.
+        It runs on the device of the network. The labels are those of ``tools/eval.py``. ``tools/predict.py`` fuses batch norm into the
+        convolutions, and images of one size go through the network together here. Both may change a label where two classes are equally
+        likely up to rounding. A model in training mode predicts in evaluation mode, and then trains on. Several threads may predict with a
+        model in evaluation mode at the same time, as ``segzoo.load`` returns it.
 
         Args:
             images: a path; an array (H, W, 3) or gray (H, W) of uint8; a tensor (H, W, 3) or (3, H, W) of uint8; a Pillow image; or a
