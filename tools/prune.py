@@ -5,7 +5,6 @@ With ``model=pspnet data=camvid`` instead of ``ckpt``, it starts from the same m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -36,7 +35,6 @@ def prune(job: Job) -> dict[str, Any]:
     from segzoo.workflows.report.run_page import training_sections
 
     enable_memory_reuse()
-    _reject_torchrun(job)
     assign_gpu(job)
     model, meta = initial_model(job.config, **job.arguments["initial_model"])
     job = _with_checkpoint_config(job, meta)
@@ -65,21 +63,6 @@ def prune(job: Job) -> dict[str, Any]:
             loggers.results(result)
         print(report)
         return result
-
-
-def _reject_torchrun(job: Job) -> None:
-    """Reject several processes, which this tool does not support.
-
-    Raises:
-        ConfigError: the tool runs under torchrun.
-    """
-    ckpt = job.config["ckpt"]
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        start = f"init.ckpt={ckpt} and the model=, backbone= and data= it was trained with," if ckpt else "the same settings,"
-        raise ConfigError(
-            f"tools/prune.py runs in a single process. Under torchrun, use tools/train.py with {start} pruner={job.config['pruner']['name']} "
-            "pruner.start=0"
-        )
 
 
 def _with_checkpoint_config(job: Job, meta: Mapping[str, Any]) -> Job:

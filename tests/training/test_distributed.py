@@ -19,6 +19,8 @@ from ranks import run_ranks
 from toy_training import Toy, balance, make_components, make_run_dir, settings, train
 
 from segzoo.checkpoints.serialization import read_model, read_trainer
+from segzoo.config.checks.early import early_errors
+from segzoo.config.commands import COMMANDS
 from segzoo.distributed import SINGLE_PROCESS
 from segzoo.registry import PRUNERS, ConfigError
 
@@ -226,6 +228,16 @@ def test_a_nonfinite_loss_on_one_rank_skips_the_step_on_all(tmp_path):
     assert "the loss is nan at step 2, on toy" in line and line.count("toy") == 2  # only the two images of rank 1
     assert "skipped" not in one
     assert all(tensor.isfinite().all() for tensor in read_model(tmp_path / "checkpoints/3")[0].values())
+
+
+def test_tools_of_a_single_process_reject_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = "tools/leaderboard.py runs in a single process. Start python tools/leaderboard.py instead of torchrun."
+    assert early_errors("leaderboard", {"runs": ["."]}) == [words]
+    assert all(f"tools/{tool}.py" in str(early_errors(tool, {})) for tool in set(COMMANDS) - {"train", "eval", "predict"})
+    assert "init.ckpt=x and the model=" in early_errors("prune", {"ckpt": "x", "pruner": {"name": "l1"}})[0]
+    assert "with the same settings, pruner=l1 pruner.start=0" in early_errors("prune", {"pruner": {"name": "l1"}})[0]
+    assert "torchrun" not in str(early_errors("eval", {"ckpt": "parts"}))
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ NO_PATH = {
     "resume": ("none", "auto"),
 }
 NO_DATA = ("convert",)  # actions of tools/dataset.py that create a data set
+ON_RANKS = ("train", "eval", "predict")  # tools that torchrun may start
 PACKAGES = ("mlflow", "wandb")  # loggers that need the package and the extra of their name
 UNKNOWN_CROP = (16384, 16384)  # assumed windows of a checkpoint, which any stride fits
 MAX_NAME, MAX_PATH = 255, 4096  # bytes that Linux allows
@@ -47,6 +48,8 @@ def early_errors(command: str, config: PlainMapping) -> list[str]:
         command: the tool's name, such as ``train``.
         config: its configuration. Sections may be null.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and command not in ON_RANKS:
+        return [_single_process_error(command, config)]
     unusable = [error for key in PATHS if (error := _path_name_error(key, _text(config, key)))]
     if unusable:
         return unusable
@@ -99,6 +102,16 @@ def _checkpoints(config: PlainMapping) -> list[tuple[str, str]]:
     given = action.get("ckpt") if isinstance(action, Mapping) else None
     paths = [("action.ckpt", path) for path in (given if isinstance(given, list) else [given])]
     return [(key, path) for key, path in (("ckpt", config.get("ckpt")), *paths) if isinstance(path, str)]
+
+
+def _single_process_error(command: str, config: PlainMapping) -> str:
+    """Say what to start instead of torchrun."""
+    error = f"tools/{command}.py runs in a single process."
+    if command != "prune":
+        return f"{error} Start python tools/{command}.py instead of torchrun."
+    ckpt, pruner = config.get("ckpt"), _text(config, "pruner.name")
+    start = f"init.ckpt={ckpt} and the model=, backbone= and data= it was trained with," if ckpt else "the same settings,"
+    return f"{error} Under torchrun, use tools/train.py with {start} pruner={pruner} pruner.start=0"
 
 
 def _path_name_error(key: str, path: str | None) -> str | None:
