@@ -33,15 +33,19 @@ def test_plots_take_the_colors_of_the_page_and_escape_names():
 
 def test_curves_of_a_training(tmp_path):
     rows = [f'{{"step": {step}, "epoch": 0, "split": "train", "loss": {1 / step}, "lr": 0.1}}' for step in range(1, 9)]
-    rows += ['{"step": 8, "epoch": 1, "split": "val", "loss": null, "mIoU": 0.5}', '{"step": 9, "epo']
+    rows += [f'{{"step": {step}, "epoch": 1, "split": "val", "loss": null, "mIoU": {step / 16}}}' for step in (4, 8)] + [
+        '{"step": 9, "epo'
+    ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
     read = read_rows(tmp_path / "metrics.jsonl")
-    assert len(read) == 9 and read_rows(tmp_path / "other.jsonl") == []
-    assert curve(read, "val", "mIoU")[1].tolist() == [0.5] and len(curve(read, "val", "loss")[0]) == 0
+    assert len(read) == 10 and read_rows(tmp_path / "other.jsonl") == []
+    assert curve(read, "val", "mIoU")[1].tolist() == [0.25, 0.5] and len(curve(read, "val", "loss")[0]) == 0
     plots = training_plots(read, 8)
     assert [plot.title for plot in plots] == ["Loss", "mIoU on the validation images", "Learning rate"]
     assert "best checkpoint" in plots[1].svg and all(plot.caption.endswith(".") for plot in plots)
     assert training_plots([]) == []
+    once = [row for row in read if row.get("mIoU") != 0.25]  # as a short training is scored
+    assert [plot.title for plot in training_plots(once)] == ["Loss", "Learning rate"], "a single score is no curve"
 
 
 def test_long_curves_are_averaged():

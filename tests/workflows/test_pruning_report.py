@@ -50,6 +50,7 @@ def test_a_report_states_speedups_and_their_absence(tmp_path):
     assert "| a.conv, b.<conv> | 8 | 1.0000 | 1.1000 | 1.3000 | 2.0000 |" in text
     page = (tmp_path / "report.html").read_text()
     assert page.count('<table class="matrix">') == 1 and "b.&lt;conv&gt;" in page and "NOT faster" in page
+    assert "<th>GMACs at 1024x2048</th>" in page
     shades = re.findall(r'style="--v: ([\d.]+)" title="(\d+)% kept: \+([\d.]+)"', page)
     assert shades == [("0.100", "75", "0.1000"), ("0.300", "50", "0.3000"), ("1.000", "25", "1.0000")]
 

@@ -58,7 +58,7 @@ def training_plots(rows: Sequence[PlainMapping], best_step: int | None = None) -
     plots = []
     if any(len(steps) for steps, _ in losses.values()):
         plots.append(svg_plot("Loss", LOSS, lambda axes: _draw_losses(axes, losses)))
-    if len(score[0]):
+    if len(score[0]) > 1:  # the tables have a single score
         plots.append(svg_plot("mIoU on the validation images", MIOU, lambda axes: _draw_score(axes, score, best_step)))
     if rates:
         plots.append(svg_plot("Learning rate", RATE, lambda axes: _draw_rates(axes, rates)))

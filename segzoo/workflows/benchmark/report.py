@@ -41,6 +41,7 @@ COLUMNS = (
     "peak memory MB",
     "remarks",
 )
+NAME_COLUMNS = ("runtime", "precision")
 GROUP_COLUMNS = {
     "hw": "{0[0]}x{0[1]}",
     "scope": "{}",
@@ -166,12 +167,15 @@ def _bars(rows: Sequence[PlainMapping]) -> list[BarRow]:
 
     A label names the settings by which the rows differ.
     """
-    varying = [key for key in GROUP_COLUMNS if len({str(row.get(key)) for row in rows}) > 1]
+    varying = [key for key in (*NAME_COLUMNS, *GROUP_COLUMNS) if len({str(row.get(key)) for row in rows}) > 1]
     slowest = max([row["ms_per_image"]["p90"] for row in rows], default=1.0)
     bars = []
     for row in rows:
-        label = f"{row['model']} {row['runtime']} {row['precision']}" + (f" x{row['batch']}" if row["batch"] > 1 else "")
-        label += "".join(f" {GROUP_COLUMNS[key].format(row[key])}" for key in varying if row.get(key) is not None)
+        label = " ".join([row["model"], *(row[key] for key in NAME_COLUMNS if key in varying)])
+        label += f" x{row['batch']}" if row["batch"] > 1 else ""
+        label += "".join(
+            f" {GROUP_COLUMNS[key].format(row[key])}" for key in varying if key in GROUP_COLUMNS and row.get(key) is not None
+        )
         median, p90 = row["ms_per_image"]["p50"], row["ms_per_image"]["p90"]
         bar = Bar(0.0, median / slowest, median / slowest, p90 / slowest)
         bars.append(BarRow(label, bar, [f"{median:.1f}", f"{p90:.1f}"]))

@@ -13,6 +13,7 @@ from segzoo.reporting.blocks.matrices import Cell, Matrix
 from segzoo.reporting.html import render_template
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import PlainDict, PlainMapping
+from segzoo.workflows.prune.stages import Side
 from segzoo.workflows.report.page import write_page
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def write_report(
     training: Callable[[], PlainDict] | None = None,
     *,
     report: bool = True,
+    bench_hw: tuple[Side, Side] = (1024, 2048),
 ) -> str:
     """Write ``report.md`` and ``report.html``.
 
@@ -39,11 +41,12 @@ def write_report(
         curves: sensitivity of the loss to each layer's channels; empty if it was not measured.
         training: collects what the page shows of the fine-tuning; None shows nothing.
         report: write the page, not the Markdown alone.
+        bench_hw: height and width for which operations are counted.
 
     Returns:
         The Markdown.
     """
-    columns, lines = _table(rows, times)
+    columns, lines = _table(rows, times, bench_hw)
     verdicts = _target_lines(folder) + _speedup_lines(times)
     text = markdown_table(columns, lines) + "".join(f"\n{line}\n" for line in verdicts)
     if curves:
@@ -77,13 +80,15 @@ def _bar_rows(rows: Sequence[PlainMapping], lines: Sequence[Sequence[str | None]
     ]
 
 
-def _table(rows: Sequence[PlainMapping], times: Mapping[str, Sequence[PlainMapping]]) -> tuple[list[str], list[list[str | None]]]:
+def _table(
+    rows: Sequence[PlainMapping], times: Mapping[str, Sequence[PlainMapping]], hw: tuple[int, int]
+) -> tuple[list[str], list[list[str | None]]]:
     """Columns and one line per stage.
 
     Only the networks before pruning and after fine-tuning are timed. A pruned network of the same size as the fine-tuned one shares its
     time; any other has empty cells.
     """
-    columns = ["", "mIoU %", "95% CI", "parameters", "GMACs"]
+    columns = ["", "mIoU %", "95 % interval", "parameters", f"GMACs at {hw[0]}x{hw[1]}"]
     for timed in times.get("before", ()):
         columns += [f"ms {timed['runtime']} {timed.get('precision', '')}".strip(), "MB"]
     lines = []
