@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-pytest.importorskip("playwright", reason="needs the package playwright")
+pytest.importorskip("playwright", reason="needs the extra dev")
 
 from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
 from small_service import INFO, encoded, pattern, small_model
