@@ -25,8 +25,9 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {  # network, pr
     "scales": ("pspnet", MULTI_SCALE, (1792, 3584)),
     "pspnet_ms": ("pspnet", MULTI_SCALE | {"crop": (713, 713), "average": "flip_logits"}, (713, 713)),
     "scales of stride 4": ("icnet", MULTI_SCALE, (1792, 3584)),
+    "pspnet_ms of icnet_half": ("icnet_half", MULTI_SCALE | {"crop": (713, 713), "average": "flip_logits"}, (1024, 2048)),
 }
-STRIDES = {"pspnet": 8, "icnet": 4}  # of the logits
+STRIDES = {"pspnet": 8, "icnet": 4, "icnet_half": 4}  # of the logits
 SMALL: dict[str, dict[str, Any]] = {
     "whole": {},
     "flip": {"flip": True},

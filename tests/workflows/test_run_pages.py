@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from parsed_page import check_page
+from ranks import HELPERS, run_ranks
 from tool_jobs import job
 
 from segzoo.loggers.group import LoggerGroup
@@ -58,6 +63,45 @@ def test_a_training_writes_its_page_before_its_loggers_get_the_files(trained):
     for part in ("Learning rate", "too few images for intervals", "All images", "for 2 steps, 4 images", "GMACs at 64x96"):
         assert part in text
     assert "model.name" not in text and "data.train_images" in text and "python " in text
+
+
+# a training that records which pages it writes, and dies while it writes one if asked to
+SCRIPT = """
+import importlib, json, os, signal
+from tool_jobs import job
+from segzoo.workflows.report import page
+
+written, write_text = [], page.write_text
+
+def write(path, text):
+    written.append(path.name)
+    if {dies}:
+        os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+    write_text(path, text)
+
+page.write_text = write
+importlib.import_module("segzoo.tools.train").train(job("train", *{words}))
+print(json.dumps(written))
+"""
+
+
+def test_rank_0_alone_writes_the_page(tmp_path):
+    words = [*TINY, *MODEL, *DATA, "steps=1", f"out={tmp_path / 'run'}"]
+    outputs = run_ranks(SCRIPT.format(dies=False, words=words))
+    assert [json.loads(output.splitlines()[-1]) for output in outputs] == [["report.html"], []]
+    assert "for 1 steps, 4 images" in text_of(tmp_path / "run")
+
+
+@pytest.mark.crash
+def test_a_kill_leaves_no_half_page_and_the_next_run_writes_it(tmp_path):
+    run, words = tmp_path / "run", [*MODEL, *DATA, "steps=1", f"out={tmp_path / 'run'}"]
+    code = SCRIPT.format(dies=True, words=[*TINY, *words])
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(HELPERS)}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert not (run / "report.html").exists() and len(list(run.glob("*.tmp.*"))) == 1
+    run_tool("train", *words, "resume=auto")
+    assert "for 1 steps, 2 images" in text_of(run) and not list(run.glob("*.tmp.*"))
 
 
 def test_a_resumed_run_writes_its_page_again(trained, tmp_path, monkeypatch):
@@ -118,6 +162,7 @@ def test_a_pruning_shows_both_networks_and_the_result(trained, tmp_path):
     text = text_of(tmp_path / "cut")
     for part in (
         "Before and after",
+        "GMACs at 64x96",
         "fine-tuned",
         "The result",
         "Learning rate",
