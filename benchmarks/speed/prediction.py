@@ -2,7 +2,7 @@
 
 From image files to label maps on disk, with the same icnet_half of random weights on every side, so only what drives it differs:
 
-- segzoo: ``predict_images`` as tools/predict.py calls it, in eager PyTorch and in OpenVINO, without overlays.
+- segzoo: ``predict_images`` as tools/predict.py calls it, in eager PyTorch and in OpenVINO, with the network fused, without overlays.
 - plain loop: Pillow reads, the network runs, logits are upsampled, torch takes the argmax, Pillow saves.
 - smp: the loop of segmentation_models_pytorch's examples: a dataset with OpenCV and its preprocessing function, a DataLoader, argmax.
 - mmsegmentation: ``MMSegInferencer`` with the same network in its segmentor, label maps only. ``mmseg icnet_r18`` is its own ICNet.
