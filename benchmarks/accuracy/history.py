@@ -73,9 +73,9 @@ def times(run: Path, out: Path) -> list[dict[str, Any]]:
     rows = []
     for runtime in RUNTIMES:
         for height, width in SIZES:
-            result = out / "times" / f"{run.name}-{runtime}-{height}" / "result.json"
+            result = out / "times" / f"{run.name}-{runtime}-{height}" / "bench.json"
             words = (f"ckpt={run}", f"runtime={runtime}", f"hw=[{height},{width}]", "precision=fp32")
-            row = run_unless_finished(result, "bench", *words)["row"]
+            row = run_unless_finished(result, "bench", *words)[0]
             rows.append({key: row[key] for key in ("runtime", "hw", "precision", "ms_per_image", "threads")})
     return rows
 

@@ -52,7 +52,7 @@ def score(name: str, network: Path, out: Path) -> dict[str, Any]:
     size = f"hw=[{SIZE[0]},{SIZE[1]}]"
     summary = run_unless_finished(out / "scores" / name / "summary.json", "eval", f"ckpt={network}", *SCORES)
     words = (f"ckpt={network}", f"runtime={RUNTIMES[name]}", size, "scope=end_to_end")
-    timing = run_unless_finished(out / "times" / name / "result.json", "bench", *words)["row"]
+    timing = run_unless_finished(out / "times" / name / "bench.json", "bench", *words)[0]
     blobs = summary["blobs"]["per_class"]["Pitting"]
     return {
         "network": name,
