@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from segzoo.layers.norm import accept_single_values_
 from segzoo.messages import did_you_mean
 from segzoo.registry import ConfigError
 
@@ -27,6 +28,8 @@ DILATABLE = (
     "inception_next_tiny",
     "repvgg_a0",
 )
+# channel attention of timm with batch norm on a map pooled to 1x1
+POOLED_ATTENTION = ("SEModule", "SplitAttn", "SelectiveKernelAttn")
 # stages of timm besides nn.Sequential whose blocks can be run one by one
 DOWNSAMPLED, BLOCK_LISTS = ("ConvNeXtStage", "MetaNeXtStage"), ("RegStage",)
 
@@ -86,6 +89,9 @@ def build_features(arch: str, *, pretrained: bool = False, **options: Any) -> nn
                 "backbone.weights=<path>."
             ) from error
         raise ConfigError(f"backbone.arch={arch}: timm cannot build it with {options or 'feature maps'} ({reason}).") from error
+    for name, module in list(net.named_modules()):
+        if type(module).__name__ in POOLED_ATTENTION:
+            accept_single_values_(module, f"the channel attention {name}")
     return net
 
 

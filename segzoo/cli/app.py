@@ -165,7 +165,8 @@ def _needs_hydra(job: DictConfig) -> bool:
     """Check whether a command line makes Hydra do more than compose."""
     settings = job.hydra
     writes = settings.job.chdir or settings.run.dir != "." or settings.output_subdir is not None
-    return bool(writes or settings.verbose or settings.mode not in (None, RunMode.RUN))
+    shows_full_errors = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    return bool(writes or shows_full_errors or settings.verbose or settings.mode not in (None, RunMode.RUN))
 
 
 def _errors_of_all_jobs(parsed: ParsedOverrides, check: Callable[[DictConfig], list[str]]) -> list[str]:

@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,5 +194,13 @@ def _export_program(model: ExportModel, height: int, width: int, *, fixed: bool)
     }
     if fixed:
         dynamic = {0: torch.export.Dim("batch", min=1, max=64)}
+    trace = partial(torch.export.export, model.eval(), (image,), dynamic_shapes={"image": dynamic})
     with torch.no_grad():
-        return torch.export.export(model.eval(), (image,), dynamic_shapes={"image": dynamic})
+        try:
+            return trace()
+        except torch._dynamo.exc.UserError as error:
+            if "Constraints violated" not in str(error):
+                raise
+            # Some guards hold for every size but cannot be proven, such as those of pooling in ceil mode next to a strided convolution.
+            # They become assertions. The parity check, with sizes that were never traced, shows whether they hold.
+            return trace(prefer_deferred_runtime_asserts_over_guards=True)

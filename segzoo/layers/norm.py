@@ -55,6 +55,21 @@ class SingleValueBatchNorm(nn.BatchNorm2d):
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
+def accept_single_values_(module: nn.Module, role: str) -> None:
+    """Replace the batch norms in a module that pools to 1x1.
+
+    Args:
+        module: its ``nn.BatchNorm2d`` layers become ``SingleValueBatchNorm`` with the same weights and settings.
+        role: what they do, for the warning.
+    """
+    for name, layer in list(module.named_modules()):
+        if type(layer) is nn.BatchNorm2d:
+            replacement = SingleValueBatchNorm(layer.num_features, role)
+            replacement.eps, replacement.momentum = layer.eps, layer.momentum
+            replacement.load_state_dict(layer.state_dict())
+            module.set_submodule(name, replacement)
+
+
 class L2Norm(nn.Module):
     """L2 normalization across channels, followed by a learned scale per channel.
 

@@ -202,6 +202,17 @@ def test_sync_batch_norm_keeps_activations():
 
 
 @torch.no_grad()
+def test_channel_attention_trains_on_a_single_image():
+    net = BACKBONES.build("timm", arch="rexnet_100").train()
+    batch_norm = next(module for name, module in net.named_modules() if name.endswith(".se.bn"))
+    before = batch_norm.running_mean.clone()
+    with pytest.warns(UserWarning, match="batch norm of the channel attention .* received one value per channel"):
+        net.forward_stages(random_images(1, 3, 64, 64))
+    assert torch.equal(batch_norm.running_mean, before)
+    net.forward_stages(random_images(2, 3, 64, 64))
+    assert not torch.equal(batch_norm.running_mean, before)
+
+
 def test_pruning_removes_channels_or_is_rejected_by_name():
     torch.manual_seed(0)
     model = randomized(create_model("fcn", backbone={"name": "timm", "arch": "resnet10t"}, num_classes=4)).eval()
