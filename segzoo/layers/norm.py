@@ -56,7 +56,7 @@ class SingleValueBatchNorm(nn.BatchNorm2d):
 
 
 def accept_single_values_(module: nn.Module, role: str) -> None:
-    """Replace the batch norms in a module that pools to 1x1.
+    """Let the batch norm of a module that pools to 1x1 train on single values.
 
     Args:
         module: its ``nn.BatchNorm2d`` layers become ``SingleValueBatchNorm`` with the same weights and settings.
