@@ -56,10 +56,10 @@ class SingleValueBatchNorm(nn.BatchNorm2d):
 
 
 def accept_single_values_(module: nn.Module, role: str) -> None:
-    """Let the batch norm of a module that pools to 1x1 train on single values.
+    """Let the batch norm of a module train on single values.
 
     Args:
-        module: its ``nn.BatchNorm2d`` layers become ``SingleValueBatchNorm`` with the same weights and settings.
+        module: one that pools to 1x1. Its ``nn.BatchNorm2d`` layers become ``SingleValueBatchNorm`` with the same weights and settings.
         role: what they do, for the warning.
     """
     for name, layer in list(module.named_modules()):
