@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from segzoo.class_names import background_id, class_name_errors
+from segzoo.pixel_format import IMAGENET, Normalization, PixelFormat, pixel_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +84,7 @@ class Sample(NamedTuple):
     """A labeled image.
 
     Attributes:
-        image: RGB, (H, W, 3) uint8.
+        image: (H, W, C) uint8 or uint16; RGB is (H, W, 3) uint8.
         label: train ids, (H, W) uint8 or uint16.
         name: identifies the image in messages.
         focus: pixel (row, column) that a crop should contain, or None.
@@ -101,7 +102,7 @@ class Batch(NamedTuple):
     """Samples of one size.
 
     Attributes:
-        image: RGB, (N, H, W, 3) uint8.
+        image: (N, H, W, C) uint8 or uint16.
         label: train ids, (N, H, W) uint8 or int32.
         names: names of the samples.
         indices: their positions in the data set.
@@ -111,25 +112,6 @@ class Batch(NamedTuple):
     label: Tensor
     names: tuple[str, ...]
     indices: tuple[int, ...]
-
-
-class Normalization(NamedTuple):
-    """Normalization of images: subtraction of the mean, division by the std.
-
-    Attributes:
-        mean, std: one value per RGB channel, on the 0..255 scale.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    @classmethod
-    def of(cls, plain: PlainMapping) -> Normalization:
-        """Take ``mean`` and ``std`` from dataset info in plain containers."""
-        return cls(tuple(plain["mean"]), tuple(plain["std"]))  # type: ignore[arg-type]
-
-
-IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of torchvision, timm and mmsegmentation
 
 
 @dataclass(frozen=True)
@@ -142,26 +124,36 @@ class DatasetInfo:
         name: name of the data set.
         classes: class names, in the order of their train ids.
         palette: one RGB triple (0..255) per class.
-        mean, std: per-channel RGB statistics on the 0..255 scale, for normalization.
+        mean, std: statistics for normalization, one value per channel on the scale of the samples.
         ignore: train id of ignored pixels.
         label_map: label value in the files -> train id; empty if the files contain train ids.
+        bits: bits of a sample, 8 or 16.
+        show_channels: positions of the channels to show, one for gray or three for RGB. None shows the first three, or else the first.
     """
 
     name: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    mean: tuple[float, float, float] = IMAGENET.mean
-    std: tuple[float, float, float] = IMAGENET.std
+    mean: tuple[float, ...] = IMAGENET.mean
+    std: tuple[float, ...] = IMAGENET.std
     ignore: int = IGNORE
     label_map: dict[int, int] = field(default_factory=dict)
+    bits: int = 8
+    show_channels: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        if errors := class_name_errors(self.classes):
+        errors = class_name_errors(self.classes) + pixel_errors(self.pixels, self.mean, self.std, self.show_channels)
+        if errors:
             raise ValueError(" ".join(errors))
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """Channels and bits of the images."""
+        return PixelFormat(len(self.mean), self.bits)
 
     @property
     def normalization(self) -> Normalization:
@@ -173,8 +165,12 @@ class DatasetInfo:
         return background_id(self.classes)
 
     def to_dict(self) -> PlainDict:
-        """Convert to plain JSON-compatible containers."""
-        return asdict(self)
+        """Convert to plain JSON-compatible containers.
+
+        Fields newer than the first release appear only where they differ from it.
+        """
+        newer = {"bits": 8, "show_channels": None}
+        return {key: value for key, value in asdict(self).items() if key not in newer or value != newer[key]}
 
     @classmethod
     def from_dict(cls, plain: PlainDict) -> DatasetInfo:
@@ -183,15 +179,17 @@ class DatasetInfo:
             name=plain["name"],
             classes=tuple(plain["classes"]),
             palette=tuple(tuple(color) for color in plain["palette"]),  # type: ignore[arg-type]
-            mean=tuple(plain["mean"]),  # type: ignore[arg-type]
-            std=tuple(plain["std"]),  # type: ignore[arg-type]
+            mean=tuple(plain["mean"]),
+            std=tuple(plain["std"]),
             ignore=int(plain["ignore"]),
             label_map={int(raw): int(train) for raw, train in plain["label_map"].items()},
+            bits=int(plain.get("bits", 8)),
+            show_channels=None if plain.get("show_channels") is None else tuple(plain["show_channels"]),
         )
 
 
 class Images(Protocol):
-    """Indexed images, (H, W, 3) uint8 RGB, whose labels are not read."""
+    """Indexed images (H, W, C) whose labels are not read."""
 
     def __len__(self) -> int: ...
 

@@ -10,7 +10,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from segzoo.registry import ConfigError, Range, type_error
 from segzoo.types import DatasetInfo, PlainDict
@@ -41,11 +41,12 @@ DATASET_FIELDS = {
     "name": str,
     "classes": tuple[str, ...],
     "palette": tuple[Annotated[tuple[int, int, int], Range(0, 255)], ...],
-    "mean": Annotated[tuple[float, float, float], Range(0, 255)],
-    "std": Annotated[tuple[float, float, float], Range(0, 255, above=True)],
+    "mean": Annotated[tuple[float, ...], Range(0, 65535)],
+    "std": Annotated[tuple[float, ...], Range(0, 65535, above=True)],
     "ignore": Annotated[int, Range(0, 65535)],
     "label_map": dict[int, int],
 }
+NEWER_DATASET_FIELDS = {"bits": Literal[8, 16], "show_channels": Annotated[tuple[int, ...] | None, Range(0, 65535)]}
 SECTIONS = ("model", "backbone", "data", "loss")  # of the configuration
 
 
@@ -98,7 +99,8 @@ def check_metadata(path: Path, metadata: Any) -> None:
     check_format(path, metadata)
     errors = _field_errors(metadata, METADATA_FIELDS)
     if not errors:
-        errors = _section_errors(metadata["config"]) + _field_errors(metadata["dataset"], DATASET_FIELDS, "dataset")
+        newer = {key: kind for key, kind in NEWER_DATASET_FIELDS.items() if key in metadata["dataset"]}
+        errors = _section_errors(metadata["config"]) + _field_errors(metadata["dataset"], DATASET_FIELDS | newer, "dataset")
     if not errors:
         try:
             DatasetInfo.from_dict(metadata["dataset"])

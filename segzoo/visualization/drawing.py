@@ -68,6 +68,30 @@ def overlay(
     return view
 
 
+def shown_rgb(image: np.ndarray, channels: Sequence[int] | None = None) -> np.ndarray:
+    """Convert an image of any channels to one that can be shown.
+
+    Samples of 16 bits are stretched from their 0.5th to their 99.5th percentile.
+
+    Args:
+        image: (H, W, C) uint8 or uint16.
+        channels: positions of one channel, shown in gray, or of three for red, green and blue. None means the first three, or else the
+            first.
+
+    Returns:
+        (H, W, 3) uint8, the image itself if it is that already.
+    """
+    if channels is None:
+        channels = (0, 1, 2) if image.shape[2] >= 3 else (0,)
+    if image.dtype == np.uint8 and image.shape[2] == 3 and tuple(channels) == (0, 1, 2):
+        return image
+    picked = image.take([*channels] * (3 // len(channels)), axis=2)
+    if picked.dtype == np.uint8:
+        return picked
+    low, high = np.percentile(picked[::4, ::4], (0.5, 99.5))  # of a sixteenth of the pixels
+    return np.rint((picked - low).clip(0, None) * (255 / max(high - low, 1))).clip(0, 255).astype(np.uint8)
+
+
 def outlines(label: np.ndarray) -> np.ndarray:
     """Find the pixels next to another label.
 

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "segzoo"
 # A module may import from its own package and from packages in rows above. Packages in the same row do not import each other.
 LAYERS = (
-    ("types", "class_names", "io", "messages", "progress", "registry", "device", "distributed", "visualization", "image_decoder"),
+    (
+        *("types", "class_names", "io", "messages", "progress", "registry", "device", "distributed"),
+        *("visualization", "image_decoder", "channel_decoder", "channel_files", "pixel_format"),
+    ),
     ("layers", "checkpoints"),
     ("weights", "data"),
     ("backbones", "losses", "optim", "transforms", "pruning", "runs", "reporting"),
