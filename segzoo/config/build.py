@@ -31,22 +31,25 @@ def build_split(section: PlainMapping, *, split: SplitOrAll = "val") -> Dataset:
     return build_data(section, split)
 
 
-def build_model(config: PlainMapping, num_classes: int) -> SegModel:
+def build_model(config: PlainMapping, num_classes: int, channels: int = 3) -> SegModel:
     """Build a model from its ``model`` and ``backbone`` sections.
 
-    Backbone weights are loaded if the ``backbone`` section names any.
+    Backbone weights are loaded if the ``backbone`` section names any, and adapted to the number of channels of the images.
     """
     backbone = BACKBONES.build(config["backbone"]["name"], **section_settings(config["backbone"]))
-    return MODELS.build(config["model"]["name"], backbone, num_classes, **section_settings(config["model"]))
+    model: SegModel = MODELS.build(config["model"]["name"], backbone, num_classes, **section_settings(config["model"]))
+    model.set_input_channels_(channels)
+    return model
 
 
-def build_meta_model(config: PlainMapping, *, num_classes: Annotated[int, Range(1, 65535)] = 19) -> SegModel:
+def build_meta_model(config: PlainMapping, channels: int = 3, *, num_classes: Annotated[int, Range(1, 65535)] = 19) -> SegModel:
     """Build a model on the meta device.
 
     It takes no memory and reads no weights.
 
     Args:
         config: its ``model`` and ``backbone`` sections.
+        channels: number of channels of its images.
         num_classes: number of classes.
     """
     import torch
@@ -55,7 +58,7 @@ def build_meta_model(config: PlainMapping, *, num_classes: Annotated[int, Range(
 
     without_weights = {**config, "backbone": {**config["backbone"], "weights": "none"}}
     with torch.device("meta"), SkipInitialization():
-        return build_model(without_weights, num_classes)
+        return build_model(without_weights, num_classes, channels)
 
 
 def build_loss(section: PlainMapping, model: SegModel, ignore: int) -> SegmentationLoss:

@@ -62,7 +62,7 @@ def build_training(
     info = train_set.info
     loss, sampler = _balance_classes(config, train_set, dist)
     if model is None:
-        model = build_model(config, info.num_classes)
+        model = build_model(config, info.num_classes, info.pixels.channels)
     model.info = info
     built_widths = conv_out_channels(model)
     INITS.build(config["init"]["name"], model, info.classes, **section_settings(config["init"]))

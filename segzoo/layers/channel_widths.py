@@ -1,7 +1,11 @@
-"""Channel counts that differ from the configuration, as in pruned models."""
+"""Channel counts that differ from the configuration.
+
+Those of pruned models, and of networks for images other than RGB.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -55,3 +59,58 @@ def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[s
 def conv_out_channels(model: nn.Module) -> dict[str, int]:
     """The output channels of every convolution, by name."""
     return {name: layer.out_channels for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)}
+
+
+@torch.no_grad()
+def set_input_channels_(model: nn.Module, channels: int) -> tuple[str, ...]:
+    """Change the number of channels of the images that a network takes.
+
+    The model changes in place. Every convolution that reads the image is replaced by its ``adapted_weight``.
+
+    Args:
+        model: a network for images of three channels.
+        channels: number of channels of its images.
+
+    Returns:
+        The names of these convolutions.
+
+    Raises:
+        ValueError: no convolution reads the image.
+    """
+    readers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.in_channels == 3 and layer.groups == 1 and max(layer.kernel_size) > 1
+    }
+    if not readers:
+        raise ValueError(f"{type(model).__name__} has no convolution of 3 input channels, so it cannot take {channels}")
+    for layer in readers.values():
+        layer.in_channels, layer.weight = channels, nn.Parameter(adapted_weight(layer.weight, channels), layer.weight.requires_grad)
+    return tuple(readers)
+
+
+def adapted_weight(weight: Tensor, channels: int) -> Tensor:
+    """Weights of a convolution for RGB, for images of other channels.
+
+    As in timm: summed for one channel, which has the same output for a gray image. For others, channel i has the weights of channel
+    i modulo 3, scaled by 3 / channels.
+
+    Shapes:
+        (O, 3, h, w) -> (O, channels, h, w)
+    """
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight if channels == 3 else weight.repeat(1, math.ceil(channels / 3), 1, 1)[:, :channels] * (3 / channels)
+
+
+def adapt_input_weights(names: tuple[str, ...], state: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """Adapt the tensors of a network for RGB.
+
+    Args:
+        names: names of the convolutions that read the image, as ``set_input_channels_`` returns them.
+        state: tensors by name. Those of other channels than 3 stay as they are.
+        channels: number of channels of the images.
+    """
+    weights = (f"{name}.weight" for name in names)
+    adapted = {name: adapted_weight(state[name], channels) for name in weights if name in state and state[name].shape[1] == 3}
+    return {**state, **adapted}

@@ -9,16 +9,16 @@ from segzoo.types import DatasetInfo
 
 
 def normalize(image: Tensor, info: DatasetInfo, device: torch.device, channels_last: bool = True) -> Tensor:
-    """Move images to the device as bytes and normalize them there.
+    """Move images to the device as they are and normalize them.
 
     Args:
         image: images as read from disk.
-        info: provides the mean and standard deviation, on the 0..255 scale.
+        info: provides the mean and standard deviation, on the scale of the samples.
         device: the device of the model.
         channels_last: whether the result is channels last in memory.
 
     Shapes:
-        (N, H, W, 3) uint8 -> (N, 3, H, W) float32
+        (N, H, W, C) uint8 or uint16 -> (N, C, H, W) float32
     """
     x = image.to(device, non_blocking=True).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     mean, std = (torch.tensor(values, device=device) for values in (info.mean, info.std))
@@ -30,9 +30,9 @@ def normalize_rows_(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Normalize NHWC images in place and return them as NCHW.
 
     Shapes:
-        (N, H, W, 3) float32 contiguous, (3,), (3,) -> (N, 3, H, W), a view
+        (N, H, W, C) float32 contiguous, (C,), (C,) -> (N, C, H, W), a view
     """
     width = x.shape[2]
-    # whole rows at once: with a last axis of 3, PyTorch would loop over single pixels
+    # whole rows at once: with a last axis of a few channels, PyTorch would loop over single pixels
     x.flatten(2).sub_(mean.repeat(width)).div_(std.repeat(width))
     return x.permute(0, 3, 1, 2)

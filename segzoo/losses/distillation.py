@@ -69,6 +69,11 @@ def teacher(
             f"distill.ckpt={ckpt} was trained on the classes {', '.join(teacher_info.classes)}, but the data has "
             f"{', '.join(info.classes)}. Use a teacher of the same classes."
         )
+    if teacher_info.pixels != info.pixels:
+        raise ConfigError(
+            f"distill.ckpt={ckpt} takes images with {teacher_info.pixels}, but those of the data have {info.pixels}. Use a teacher of the "
+            "same images."
+        )
     scale = tuple(std / teacher_std for std, teacher_std in zip(info.std, teacher_info.std, strict=True))
     shift = tuple(
         (mean - teacher_mean) / teacher_std
@@ -80,7 +85,7 @@ def teacher(
 class Teacher:
     """Distillation term with a frozen teacher in evaluation mode.
 
-    ``scale`` and ``shift``, one value per color channel, convert images from the student's normalization to the teacher's. See
+    ``scale`` and ``shift``, one value per channel, convert images from the student's normalization to the teacher's. See
     ``teacher`` for the other arguments.
     """
 
@@ -122,7 +127,7 @@ class Teacher:
         """Compute the term for the batch of the student's last forward pass.
 
         Args:
-            x: (N, 3, H, W), the student's input.
+            x: (N, C, H, W), the student's input.
             logits: the student's output.
             forward: runs the teacher.
         """

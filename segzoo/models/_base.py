@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.inference.prediction.segmenter import Segmenter
-from segzoo.layers.channel_widths import set_channel_widths_
+from segzoo.layers.channel_widths import set_channel_widths_, set_input_channels_
 from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
 from segzoo.models._pretrained import upload_pretrained, write_pretrained
@@ -33,12 +33,16 @@ class SegModel(Segmenter, ABC):
     Attributes:
         aux: the training-only heads. Their parameters are named ``aux.0...``.
         aux_weights: their loss weights.
+        input_channels: channels of its images.
+        input_convs: names of the convolutions that read the image, if it is no RGB image.
         loss_resolution: resolution of the loss in the paper: logits are upsampled to the label, or labels are downsampled to the
             logits.
         info, precision, origin: as in ``Segmenter``.
     """
 
     loss_resolution: Literal["label", "logits"] = "label"
+    input_channels = 3
+    input_convs: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class SegModel(Segmenter, ABC):
         Implementations call ``check_input`` first.
 
         Shapes:
-            (N, 3, H, W) float -> main (N, K, h, w) float32 at the model's own stride, aux logits in training, none in eval
+            (N, C, H, W) float -> main (N, K, h, w) float32 at the model's own stride, aux logits in training, none in eval
 
         Raises:
             ValueError: as ``check_input``, and in training when a feature map of the backbone would be one pixel.
@@ -142,6 +146,14 @@ class SegModel(Segmenter, ABC):
         """
         return set_channel_widths_(self, state)
 
+    def set_input_channels_(self, channels: int) -> None:
+        """Change the number of channels of the images, in place.
+
+        See ``segzoo.layers.channel_widths.set_input_channels_``.
+        """
+        if channels != self.input_channels:
+            self.input_convs, self.input_channels = set_input_channels_(self, channels), channels
+
     def narrow_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Narrow tensors of this network at larger widths.
 
@@ -185,12 +197,12 @@ class SegModel(Segmenter, ABC):
     def check_input(self, x: Tensor) -> None:
         """Raise ValueError unless ``x`` is a valid batch of images.
 
-        Valid are floats of shape (N, 3, H, W) with a height and width of at least 32 pixels.
+        Valid are floats of shape (N, C, H, W), C being ``input_channels``, with a height and width of at least 32 pixels.
         """
         received = f"{type(self).__name__} received {tuple(x.shape)} {x.dtype}".replace("torch.", "")
-        if x.dim() != 4 or x.shape[1] != 3:
+        if x.dim() != 4 or x.shape[1] != self.input_channels:
             raise ValueError(
-                f"{received}, expected (N, 3, H, W): add a batch dimension with x[None], move channels to dimension 1 with x.permute"
+                f"{received}, expected (N, {self.input_channels}, H, W): add a batch dimension with x[None], move channels to dimension 1 with x.permute"
             )
         if not x.is_floating_point():
             raise ValueError(f"{received}, expected normalized floats: subtract the mean and divide by the std, or call predict()")

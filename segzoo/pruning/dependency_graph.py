@@ -66,7 +66,7 @@ def trace_channels(model: nn.Module, size: int = 128, exclude: Collection[str] =
 def model_outputs(meta_model: nn.Module, size: int = 128) -> list[Tensor]:
     """Run a model on the meta device, including its training-only heads."""
     meta_model.eval().training = True  # runs the training-only heads, with batch norm and dropout in evaluation mode
-    outputs = tree_leaves(tuple(meta_model(torch.empty(1, 3, size, size, device="meta"))))
+    outputs = tree_leaves(tuple(meta_model(torch.empty(1, getattr(meta_model, "input_channels", 3), size, size, device="meta"))))
     return [output for output in outputs if isinstance(output, Tensor)]
 
 

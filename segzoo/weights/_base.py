@@ -36,6 +36,8 @@ class LoadableModel(Protocol):
     """
 
     num_classes: int
+    input_channels: int
+    input_convs: tuple[str, ...]
 
     @property
     def backbone(self) -> LoadableBackbone: ...

@@ -32,8 +32,10 @@ def identify_backbone(state: Mapping[str, Tensor]) -> PlainDict:
     if first is None or first.dim() != 4:
         return {}
     if last is None:
-        is_vgg = first.shape == (64, 3, 3, 3) and any(
-            name in state for name in _with_prefix("c5.4.weight", "c5.6.weight", "features.28.weight")
+        is_vgg = (
+            len(first) == 64
+            and first.shape[2:] == (3, 3)
+            and any(name in state for name in _with_prefix("c5.4.weight", "c5.6.weight", "features.28.weight"))
         )
         return {"name": "vgg16", "batch_norm": any(map(VGG_BN.search, state))} if is_vgg else {}
     blocks = {int(match[1]) + 1 if match[1] else int(match[2]) for match in map(BLOCK.search, state) if match}

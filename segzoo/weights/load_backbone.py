@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from segzoo.registry import ConfigError
 from segzoo.weights._base import LoadableBackbone
 from segzoo.weights.identify import backbone_mismatch
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
@@ -30,7 +31,7 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
         The report, or None for ``none``.
 
     Raises:
-        ConfigError: the weights cannot be downloaded or read, or match less than half of the backbone's parameters. The backbone is
+        ConfigError: the weights cannot be downloaded or read, are for images of other channels than RGB, or match less than half of the backbone's parameters. The backbone is
             then unchanged.
     """
     if weights == "none":
@@ -39,6 +40,7 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     external_names = names_in_file(backbone, state)
     own = loadable_tensors(backbone)
     candidates = {name: state[external] for name, external in external_names.items()}
+    _check_input_channels(own, candidates, weights)
     loaded = {name: external_names[name] for name in matching_shapes(own, candidates)}
     report = LoadReport.of(weights, backbone, state, loaded, "", note)
     hint = backbone_mismatch("backbone.weights", state, backbone.state_dict())
@@ -48,6 +50,21 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     backbone.store_classifier(state)
     report.log()
     return report
+
+
+def _check_input_channels(own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: str) -> None:
+    """Reject weights whose first convolution is not for RGB."""
+    for name, tensor in own.items():
+        shape = tuple(state[name].shape) if name in state else ()
+        if (
+            tensor.dim() == len(shape) == 4
+            and tensor.shape[1] == 3 != shape[1]
+            and tensor[:, :1].shape == (shape[0], 1, *shape[2:])
+        ):
+            raise ConfigError(
+                f"backbone.weights={weights} takes images of {shape[1]} channels, and only weights for RGB can be adapted to others. A whole model "
+                "for the same images can be loaded with init.ckpt."
+            )
 
 
 def names_in_file(backbone: LoadableBackbone, state: Mapping[str, Tensor]) -> dict[str, str]:

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from segzoo.checkpoints.paths import is_published
+from segzoo.layers.channel_widths import adapt_input_weights
 from segzoo.registry import INITS, ConfigError, Range
+from segzoo.types import PlainMapping
 from segzoo.weights._base import LoadableBackbone, LoadableModel
 from segzoo.weights.conversion import convert_state_dict, detect_layout
 from segzoo.weights.identify import backbone_mismatch
@@ -55,7 +57,7 @@ def checkpoint(
         The report, or None without ``ckpt``.
 
     Raises:
-        ConfigError: the file cannot be read; less than ``min_share`` of the backbone matches; ``match=name`` but the checkpoint or
+        ConfigError: the file cannot be read; it is for images of other channels, neither RGB nor the model's; less than ``min_share`` of the backbone matches; ``match=name`` but the checkpoint or
             the dataset has no class names; or the checkpoint was pruned and does not have the model's layers. The model is then
             unchanged.
     """
@@ -69,16 +71,19 @@ def _load(
     model: LoadableModel, classes: tuple[str, ...] | None, ckpt: str, match: Match, min_fraction: float, narrow: Narrow
 ) -> LoadReport:
     (state, metadata, key), ckpt_classes = _read(model, ckpt, narrow)
+    _check_input_channels(model, metadata, ckpt)
     whole_model = any(name.startswith(BACKBONE) for name in state) or detect_layout(state) != "segzoo"
     if narrow != "none" and not whole_model:
         state = {BACKBONE + name: state[external] for name, external in names_in_file(model.backbone, state).items()}
     elif match == "name" and not (classes and ckpt_classes):
         problem = f"{ckpt} has no class names" if classes else "the dataset has no class names"
         raise ConfigError(f"init.match=name: {problem}. Set init.match=index to match classes by position.")
+    state = adapt_input_weights(model.input_convs, state, model.input_channels)
     if narrow == "none" and (widths := metadata.get("widths")):
         _match_pruned_widths_(model, state, widths, len(ckpt_classes), ckpt)
     hint = backbone_mismatch("init.ckpt", state, model.state_dict())
     (state, layout), own = convert_state_dict(model, state), loadable_tensors(model)
+    state = adapt_input_weights(model.input_convs, state, model.input_channels)  # those that had other names
     if narrow == "l1":
         state = model.narrow_state_dict(state)
     rows = {name: _matching_rows(name, own, state, classes, ckpt_classes, match) for name in _classifier_tensors(model)}
@@ -87,6 +92,7 @@ def _load(
     note = _class_note(classes, ckpt_classes, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
     note += f"; taken from {key!r} in the file" if key else ""
     note += "; narrowed by the L1 norm of filters" if narrow == "l1" else ""
+    note += f"; adapted to images of {model.input_channels} channels" if model.input_convs else ""
     incomplete = tuple(
         name for name in rows if not name.startswith("aux.") and not len(rows[name]) == len(own[name]) == len(state.get(name, ()))
     )
@@ -99,6 +105,16 @@ def _load(
             own[name][row] = state[name][ckpt_row]
     report.log()
     return report
+
+
+def _check_input_channels(model: LoadableModel, metadata: PlainMapping, ckpt: str) -> None:
+    """Reject weights for other images, unless they are for RGB."""
+    trained, own = len(metadata["dataset"]["mean"]) if metadata else 3, model.input_channels
+    if trained not in (3, own):
+        raise ConfigError(
+            f"init.ckpt={ckpt} takes images of {trained} channels, and those of the data have {own}. Only weights for RGB can be adapted. Set "
+            f"data.channels={trained}, or start from other weights."
+        )
 
 
 def imagenet_entry(backbone: LoadableBackbone, narrow: Narrow) -> str:

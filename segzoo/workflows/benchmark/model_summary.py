@@ -59,7 +59,7 @@ def describe(
     Raises:
         ValueError: if the model rejects images of that size.
     """
-    x = torch.empty(1, 3, *hw, device="meta")
+    x = torch.empty(1, getattr(model, "input_channels", 3), *hw, device="meta")
     rows: list[Row] = []
     with ExitStack() as hooks, torch.no_grad(), _ReceptiveFields(x) as fields:
         for name, layer in _layers(model):

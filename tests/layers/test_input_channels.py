@@ -1,0 +1,70 @@
+"""Networks for images of other channels than RGB."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from small_models import assert_close_to_scale, build, random_images, randomized
+from torch import nn
+
+from segzoo.checkpoints.store import step_dir
+from segzoo.checkpoints.writing import save_checkpoint
+from segzoo.layers.channel_widths import adapted_weight, set_input_channels_
+from segzoo.registry import INITS, ConfigError
+from segzoo.types import DatasetInfo
+from segzoo.weights import load_backbone
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7])
+def test_weights_adapt_as_in_timm(channels):
+    timm = pytest.importorskip("timm", reason='pip install -e ".[timm]"')
+    weight = random_images(8, 3, 5, 5)
+    torch.testing.assert_close(adapted_weight(weight, channels), timm.models.adapt_input_conv(channels, weight))
+
+
+@pytest.mark.parametrize("name", ["icnet", "fcn"])
+def test_a_gray_image_has_the_same_logits_in_one_channel_and_in_rgb(name):
+    """Summed and scaled weights give equal outputs on replicated inputs."""
+    torch.manual_seed(0)
+    rgb = randomized(build(name)).eval()
+    gray = random_images(1, 1, 64, 96)
+    with torch.no_grad():
+        expected = rgb(gray.expand(-1, 3, -1, -1)).main
+        for channels in (1, 6):
+            other = copy.deepcopy(rgb)
+            other.set_input_channels_(channels)
+            assert_close_to_scale(other(gray.expand(-1, channels, -1, -1)).main, expected)
+            with pytest.raises(ValueError, match=rf"expected \(N, {channels}, H, W\)"):
+                other(gray.expand(-1, 3, -1, -1))
+    assert len(other.input_convs) == (2 if name == "icnet" else 1)
+
+
+def test_a_network_that_reads_no_rgb_is_rejected():
+    with pytest.raises(ValueError, match="no convolution of 3 input channels"):
+        set_input_channels_(nn.Sequential(nn.Conv2d(5, 5, 3)), 4)
+
+
+def test_checkpoints_of_rgb_start_networks_of_other_channels(tmp_path):
+    torch.manual_seed(0)
+    trained, classes = randomized(build("icnet", num_classes=2)), ("background", "part")
+    info = DatasetInfo("made", classes, ((0, 0, 0), (9, 9, 9)))
+    save_checkpoint(tmp_path / "rgb", 1, trained, {}, {}, info, {})
+    model = build("icnet", num_classes=2)
+    model.set_input_channels_(4)
+    report = INITS.build("checkpoint", model, classes, ckpt=str(step_dir(tmp_path / "rgb", 1)))
+    assert report.fraction == 1 and "adapted to images of 4 channels" in report.note
+    for name in model.input_convs:
+        weights = [net.get_submodule(name).weight for net in (model, trained)]
+        torch.testing.assert_close(weights[0], adapted_weight(weights[1], 4))
+    info = DatasetInfo("made", classes, ((0, 0, 0), (9, 9, 9)), (1.0,) * 4, (1.0,) * 4)
+    save_checkpoint(tmp_path / "four", 1, model, {}, {}, info, {})
+    with pytest.raises(ConfigError, match="takes images of 4 channels, and those of the data have 3"):
+        INITS.build("checkpoint", trained, classes, ckpt=str(step_dir(tmp_path / "four", 1)))
+    with pytest.raises(ConfigError, match="takes images of 4 channels, and only weights for RGB"):
+        load_backbone(trained.backbone, str(step_dir(tmp_path / "four", 1)))
+    again = copy.deepcopy(model)
+    INITS.build("checkpoint", again, classes, ckpt=str(step_dir(tmp_path / "four", 1)))
+    assert all(np.array_equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
