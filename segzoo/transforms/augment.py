@@ -8,14 +8,13 @@ and never blended, so no new value can appear except ignore in the padding. Colo
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from segzoo.data.jpeg_reduction import largest_reduction
 from segzoo.registry import AUGMENTS, ConfigError, Range
+from segzoo.transforms.colors import blurred, color_transform
 from segzoo.transforms.warp import resize, source_span, warp_affine
 from segzoo.types import DatasetInfo, Sample
 
@@ -55,7 +54,7 @@ def standard(
         hflip: flip half of the images horizontally.
         rotate: rotate half of the images by an angle drawn uniformly from -rotate to rotate, in degrees.
         color_jitter: jitter brightness, contrast and saturation by factors from 1 - color_jitter to 1 + color_jitter, and hue by up to
-            a fifth of it in units of full turns. 0 is off. Padding inside the crop is jittered too.
+            a fifth of it in units of full turns. 0 is off. Padding inside the crop is jittered too. Only for 8-bit RGB.
         blur: fraction of the images blurred by a 5x5 Gaussian.
         reduced_jpeg: decode JPEG images at 1/2, 1/4 or 1/8 of their size where they are scaled down at least as much. It is faster, and
             its pixels are averages over blocks, where a bilinear resize skips pixels. Images of ``data.cache`` are not reduced.
@@ -64,11 +63,15 @@ def standard(
         ``(sample, seed) -> sample``, a function of only its arguments.
 
     Raises:
-        ConfigError: the smallest factor is above the largest.
+        ConfigError: the smallest factor is above the largest, or colors are jittered where channels are no colors.
     """
     if scale_range[0] > scale_range[1]:
         raise ConfigError(
             f"augment.scale_range={list(scale_range)}: expected the smaller factor first, [{scale_range[1]}, {scale_range[0]}]"
+        )
+    if color_jitter and not info.pixels.is_rgb:
+        raise ConfigError(
+            f"augment.color_jitter={color_jitter:g} is for 8-bit RGB, and the images have {info.pixels}. Set augment.color_jitter=0."
         )
     factors = scale_range if scale else (1.0, 1.0)
     fill = tuple(round(value) for value in info.mean)
@@ -117,7 +120,7 @@ class StandardAugmentation:
 
         The crop contains the focus of the sample, if there is one.
 
-        Shapes: image (H, W, 3) uint8 -> (h, w, 3) uint8, label (H, W) -> (h, w) of the same dtype.
+        Shapes: image (H, W, C) -> (h, w, C), label (H, W) -> (h, w), of the same dtypes.
         """
         # one number per transform: disabling one leaves the others unchanged
         draws = np.random.default_rng(seed).random(6)
@@ -158,8 +161,10 @@ class StandardAugmentation:
     def _jitter(self, image: np.ndarray, seed: int) -> np.ndarray:
         if self.color_jitter == 0 and self.blur == 0:
             return image
+        if image.shape[2] != 3 or image.dtype != np.uint8:  # which albumentations does not blur
+            return blurred(image) if np.random.default_rng((seed, 1)).random() < self.blur else image
         if self._transform is None:
-            self._transform = _color_transform(self.color_jitter, self.blur)
+            self._transform = color_transform(self.color_jitter, self.blur)
         # seeded per sample: albumentations 2.0.8 repeats its random numbers across workers and epochs
         self._transform.set_random_seed(seed % 2**32)
         return self._transform(image=image)["image"]
@@ -232,24 +237,3 @@ def _crop_offset(length: int, crop: int, draw: float, focus: int | None = None) 
     first, last = focus - crop + 1, focus  # offsets of crops that contain it
     low, high = min(max(min(margin, 0), first), last), max(min(max(margin, 0), last), first)
     return low + math.floor(draw * (high - low + 1))
-
-
-def _color_transform(color_jitter: float, blur: float) -> albumentations.Compose:
-    """Blur and color jitter of albumentations.
-
-    Warnings are raised as errors because albumentations only warns about unknown arguments.
-    """
-    # read at import: without it, every import asks a server for newer versions
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-
-    factors = (1 - color_jitter, 1 + color_jitter)
-    hue = (-color_jitter / 5, color_jitter / 5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return albumentations.Compose(
-            [
-                albumentations.GaussianBlur(blur_limit=(5, 5), sigma_limit=(1.1, 1.1), p=blur),
-                albumentations.ColorJitter(factors, factors, factors, hue, p=float(color_jitter > 0)),
-            ]
-        )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 MAX_SIDE = 32766  # of what OpenCV 4 warps, in pixels; OpenCV 5 has no limit
+EXACT_CHANNELS = (1, 3, 4)  # others are warped with coarser weights, or not at all
 MARGIN = 2  # pixels that interpolation may read beyond a mapped corner
 
 
@@ -25,9 +26,12 @@ def warp_affine(source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], *
     """
     import cv2
 
+    if source.ndim == 3 and source.shape[2] not in EXACT_CHANNELS:
+        channels = [np.ascontiguousarray(source[..., i]) for i in range(source.shape[2])]
+        return np.stack([warp_affine(channel, matrix, size, **options) for channel in channels], axis=2)
     width, height = size
     if max(*source.shape[:2], width, height) <= MAX_SIDE:
-        return cv2.warpAffine(source, matrix, size, **options)
+        return with_channels(cv2.warpAffine(source, matrix, size, **options), source)
     stretch = max(1.0, float(np.abs(matrix[:, :2]).sum(axis=1).max()))  # source pixels that a step of one pixel in x and y covers
     tile = max(1, int((MAX_SIDE // 2) / stretch))
     output = np.empty((height, width, *source.shape[2:]), source.dtype)
@@ -38,7 +42,7 @@ def warp_affine(source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], *
             shifted[:, 2] += matrix[:, :2] @ (left, top)
             x, y = _rectangle(shifted, part.shape[:2], source.shape[:2])
             shifted[:, 2] -= (x.start, y.start)
-            part[...] = cv2.warpAffine(source[y, x], shifted, part.shape[1::-1], **options)
+            part[...] = with_channels(cv2.warpAffine(source[y, x], shifted, part.shape[1::-1], **options), source)
     return output
 
 
@@ -79,7 +83,7 @@ def resize(array: np.ndarray, size: tuple[int, int], flipped: bool) -> np.ndarra
     Three times as fast as a warp. Pixel i covers i to i + 1 in both.
 
     Args:
-        array: image (H, W, 3) or label map (H, W).
+        array: image (H, W, C) or label map (H, W).
         size: (h, w) of the output.
         flipped: flip the output horizontally.
     """
@@ -87,5 +91,10 @@ def resize(array: np.ndarray, size: tuple[int, int], flipped: bool) -> np.ndarra
 
     if array.shape[:2] != size:
         interpolation = cv2.INTER_LINEAR if array.ndim == 3 else cv2.INTER_NEAREST_EXACT
-        array = cv2.resize(array, size[::-1], interpolation=interpolation)
-    return cv2.flip(array, 1) if flipped else np.ascontiguousarray(array)
+        array = with_channels(cv2.resize(array, size[::-1], interpolation=interpolation), array)
+    return with_channels(cv2.flip(array, 1), array) if flipped else np.ascontiguousarray(array)
+
+
+def with_channels(result: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Restore the axis of a single channel, which OpenCV drops."""
+    return result if result.ndim == source.ndim else result[..., None]
