@@ -14,6 +14,7 @@ from segzoo.config.build import build_data, build_loss, build_meta_model, fill_c
 from segzoo.config.from_weights import choose_normalization, has_unit_scale
 from segzoo.config.sections import section_settings
 from segzoo.messages import format_override, unknown_name_error
+from segzoo.pixel_format import MEASURE
 from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError
 from segzoo.types import PlainMapping
 
@@ -38,7 +39,7 @@ def training_errors(config: PlainMapping) -> list[str]:
         return errors
     info, steps = data.info, config["steps"] or UNKNOWN_LENGTH
     augment, schedule, optim = config["augment"], config["schedule"], config["optim"]
-    model = _collect_errors(lambda: build_meta_model(config, num_classes=info.num_classes), "model", errors)
+    model = _collect_errors(lambda: build_meta_model(config, info.pixels.channels, num_classes=info.num_classes), "model", errors)
     _collect_errors(lambda: AUGMENTS.build(augment["name"], info, **section_settings(augment)), "augment", errors)
     _collect_errors(lambda: SCHEDULES.build(schedule["name"], steps, **section_settings(schedule)), "schedule", errors)
     _collect_errors(lambda: _check_init(config["init"], model), "init", errors)
@@ -88,8 +89,10 @@ def _check_distilled_layers(distill: PlainMapping, model: SegModel) -> None:
         return
     meta = read_metadata(ckpt)
     if meta:  # otherwise loading reports that the file is not a checkpoint
-        teacher = build_meta_model(model_sections(meta, f"distill.ckpt={ckpt}"), num_classes=len(meta["dataset"]["classes"])).eval()
-        check_layers(model.train(), teacher, tuple(distill["layers"]), torch.empty(2, 3, 257, 257, device="meta"))
+        sections, channels = model_sections(meta, f"distill.ckpt={ckpt}"), len(meta["dataset"]["mean"])
+        if channels == model.input_channels:  # otherwise an error when the teacher is loaded
+            teacher = build_meta_model(sections, channels, num_classes=len(meta["dataset"]["classes"])).eval()
+            check_layers(model.train(), teacher, tuple(distill["layers"]), torch.empty(2, channels, 257, 257, device="meta"))
 
 
 def _runtime_errors(config: PlainMapping) -> list[str]:
@@ -131,12 +134,7 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
     """List training settings that are valid but rarely intended, one line each."""
     warnings = pruning_warnings(config["pruner"])
     info = build_data(config["data"], "train").info
-    if has_unit_scale(info.normalization):
-        mean, std = ([round(255 * value, 3) for value in values] for values in info.normalization)
-        warnings.append(
-            "data.mean and data.std are on the scale 0 to 1, but images have 0 to 255. Set "
-            f"{format_override('data.mean', mean)} {format_override('data.std', std)}."
-        )
+    warnings += _scale_warnings(config["data"], info)
     if config["sampler"]["name"] == "rare_class" and config["augment"].get("crop") is None:
         warnings.append(
             "sampler=rare_class draws whole images, as augment.crop is null. Set 'augment.crop=[H,W]' to crop around pixels."
@@ -148,6 +146,24 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
         *warnings,
         f"{model.backbone.name} without batch norm barely trains from scratch. Set backbone=vgg16_bn, backbone.weights=imagenet, "
         "or init.ckpt=<run>.",
+    ]
+
+
+def _scale_warnings(data: PlainMapping, info: DatasetInfo) -> list[str]:
+    """Warn about statistics on another scale than the samples, and unmeasured ones."""
+    largest, unit = info.pixels.largest, has_unit_scale(info.normalization)
+    if unit or (largest > 255 and max(info.mean) < 256 and max(info.std) < 256):
+        factor = largest if unit else 257
+        mean, std = ([round(factor * value, 3) for value in values] for values in info.normalization)
+        return [
+            f"data.mean and data.std are on the scale 0 to {1 if unit else 255}, but images have 0 to {largest}. Set "
+            f"{format_override('data.mean', mean)} {format_override('data.std', std)}."
+        ]
+    if info.pixels.is_rgb or not {"mean", "std"} <= {key for key, value in data.items() if value is None}:
+        return []
+    return [
+        f"data.mean and data.std are null, so the images with {info.pixels} are normalized by the range of their samples. {MEASURE} "
+        f"data.channels={info.pixels.channels} data.bits={info.bits}"
     ]
 
 
@@ -206,7 +222,7 @@ def _size_errors(config: PlainMapping, model: SegModel) -> list[str]:
     if is_tested and min(crop) >= AMPLE_SIDE:
         return []
     errors: list[str] = []
-    batch = torch.empty(config["batch_size"], 3, *crop, device="meta")
+    batch = torch.empty(config["batch_size"], model.input_channels, *crop, device="meta")
     with ShapesOnly():
         _collect_errors(lambda: model.train()(batch), "augment.crop" if config["augment"].get("crop") else "data", errors)
     return errors

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from segzoo.config.build import build_data, build_loss, build_meta_model, build_model
 from segzoo.config.sections import section_errors
+from segzoo.pixel_format import PixelFormat
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict, PlainMapping
 
@@ -40,7 +41,9 @@ def meta_models(
     check_same_model(meta, config)
     if num_classes not in (None, info.num_classes):
         raise ConfigError(f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Omit num_classes=.")
-    return model.to("meta"), build_meta_model(meta["config"], num_classes=info.num_classes) if meta["widths"] else None
+    if not meta["widths"]:
+        return model.to("meta"), None
+    return model.to("meta"), build_meta_model(meta["config"], info.pixels.channels, num_classes=info.num_classes)
 
 
 def load_model(ckpt: str | Path) -> SegModel:
@@ -76,7 +79,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     info = DatasetInfo.from_dict(meta["dataset"])
     if errors := dataset_info_errors(info.classes, info.palette, info.label_map, info.ignore):
         raise ConfigError([f"ckpt={ckpt}: its dataset info is invalid: {error}" for error in errors])
-    model = build_model(model_sections(meta, f"ckpt={ckpt}"), info.num_classes)
+    model = build_model(model_sections(meta, f"ckpt={ckpt}"), info.num_classes, info.pixels.channels)
     try:
         set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
@@ -137,6 +140,12 @@ def checkpoint_title(meta: PlainMapping) -> str:
     return "-".join((meta["config"]["model"]["name"], meta["config"]["backbone"]["name"], meta["dataset"]["name"]))
 
 
+def image_patterns(meta: PlainMapping) -> list[str]:
+    """Patterns of the files of an image, if the training read several."""
+    images = (meta["config"].get("data") or {}).get("images")
+    return list(images) if isinstance(images, list | tuple) else []
+
+
 def training_crop(meta: PlainMapping) -> list[int] | None:
     """Height and width of the training's crops, if it had any."""
     return (meta["config"].get("augment") or {}).get("crop")
@@ -180,7 +189,7 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
         given: a whole ``data`` section, some of its settings, or None.
 
     Raises:
-        ConfigError: the given data is invalid or has other classes than the checkpoint.
+        ConfigError: the given data is invalid, or has other classes or pixels than the checkpoint.
     """
     if given is None or "name" not in given:
         stored = meta["config"].get("data")
@@ -197,6 +206,13 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
         raise ConfigError(
             f"data={info.name} has the classes {', '.join(info.classes)}; the checkpoint was trained on {', '.join(trained)}. "
             "Omit data= to evaluate on the checkpoint's own data, or train on this one."
+        )
+    stored = meta["dataset"]
+    own = PixelFormat(len(stored["mean"]), stored.get("bits", 8)) if "mean" in stored else info.pixels
+    if info.pixels != own:
+        raise ConfigError(
+            f"data={info.name} has images with {info.pixels}; the checkpoint takes {own}. Set data.channels={own.channels} "
+            f"data.bits={own.bits}, with images of that kind."
         )
     return dict(given)
 

@@ -84,6 +84,10 @@ def network_protocol(
     """
     from segzoo.inference.threshold import add_threshold
 
+    if config["post"]["name"] != "none" and not info.pixels.is_rgb:
+        raise ConfigError(
+            f"post={config['post']['name']} compares the colors of 8-bit RGB images, and this network takes {info.pixels}. Set post=none."
+        )
     filled, recorded = fill_window(config, network, meta), network.threshold
     protocol = add_threshold(build_protocol(filled), info, recorded, threshold=threshold)
     notes = []

@@ -72,7 +72,7 @@ def load_weights(config: PlainMapping, normalization: Policy) -> tuple[SegModel,
     if note:
         log_rank0(f"note: {note}")
     info = build_data(data, "val").info
-    model = build_model(sections, info.num_classes)
+    model = build_model(sections, info.num_classes, info.pixels.channels)
     model.info = info
     weights = config["init"]["ckpt"]
     _require_all(INITS.build(config["init"]["name"], model, info.classes, **section_settings(config["init"])), weights)
@@ -139,6 +139,9 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
     info = build_data(data, "train").info
     own, trained = info.normalization, _trained_normalization(config["backbone"], *source)
     setting = "=".join(source)
+    if trained is not None and len(trained.mean) != len(own.mean):
+        return data, _adapted_note(setting, trained, own, info.name, normalization)
+    trained = trained and trained.scaled(info.pixels.largest / 255)
     if trained is None and normalization == "weights":
         raise ConfigError(
             f"normalization=weights: {setting} does not tell how its images were normalized. Set data.mean and data.std to the values that "
@@ -158,6 +161,23 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
         note = f"normalization=weights: {_describe(trained)}, those of {setting}, instead of {_describe(own)}."
         return data | {"mean": list(trained.mean), "std": list(trained.std)}, note
     raise ConfigError(_mismatch_error(setting, trained, info.name, own, has_settings))
+
+
+def _adapted_note(setting: str, trained: Normalization, own: Normalization, data_name: str, policy: Policy) -> str:
+    """Note on weights for images of other channels.
+
+    Raises:
+        ConfigError: the normalization of the weights is asked for.
+    """
+    if policy == "weights":
+        raise ConfigError(
+            f"normalization=weights: {setting} was trained on images of {len(trained.mean)} channels, and those of data={data_name} have "
+            f"{len(own.mean)}. Set normalization=same for the values of the data."
+        )
+    return (
+        f"{setting} was trained on images of {len(trained.mean)} channels. Its first convolution is adapted to {len(own.mean)}, with "
+        f"{_describe(own)}, those of data={data_name}."
+    )
 
 
 def _starting_weights(config: PlainMapping) -> tuple[str, str] | None:
@@ -183,7 +203,7 @@ def _trained_normalization(backbone: PlainMapping, setting: str, weights: str) -
 
 def _mismatch_error(setting: str, trained: Normalization, data_name: str, own: Normalization, has_settings: bool) -> str:
     words = f"{format_override('data.mean', trained.mean)} {format_override('data.std', trained.std)}"
-    scale = " The values of the data are on the scale 0 to 1, but images have 0 to 255." if has_unit_scale(own) else ""
+    scale = " The values of the data are on the scale 0 to 1, but images have 0 to 255 or more." if has_unit_scale(own) else ""
     hint = f"Set {words}, or normalization=weights" if has_settings else "Use data with these values"
     return (
         f"{setting} was trained on images with {_describe(trained)}, but data={data_name} has {_describe(own)}.{scale} {hint}. To keep "
@@ -193,7 +213,7 @@ def _mismatch_error(setting: str, trained: Normalization, data_name: str, own: N
 
 def has_unit_scale(normalization: Normalization) -> bool:
     """Detect values that suit images of the scale 0 to 1."""
-    return max(normalization.mean) < 1.5 and max(normalization.std) < 1.5 and normalization.mean != (0, 0, 0)
+    return max(normalization.mean) < 1.5 and max(normalization.std) < 1.5 and any(normalization.mean)
 
 
 def _describe(normalization: Normalization) -> str:

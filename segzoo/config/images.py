@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from segzoo.pixel_format import PixelFormat
 from segzoo.registry import DATA
 from segzoo.types import DataError, Dataset, Images
 
@@ -22,17 +23,32 @@ class ChosenImages(NamedTuple):
 class ImageFiles:
     """Images in files, read when they are needed."""
 
-    def __init__(self, paths: list[Path]):
-        self.paths = paths
+    def __init__(self, paths: list[Path], pixels: PixelFormat):
+        self.paths, self.pixels = paths, pixels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def image(self, index: int) -> np.ndarray:
-        """Image (H, W, 3) uint8 of a file."""
-        from segzoo.data.image_io import read_image
+        """Image (H, W, C) of a file."""
+        from segzoo.data.channels.reading import read_pixels
 
-        return read_image(self.paths[index])
+        return read_pixels([self.paths[index]], self.pixels)[0]
+
+
+class GeneratedImages:
+    """Gray images of the embedded data set with any channels."""
+
+    def __init__(self, pixels: PixelFormat):
+        self.dataset, self.pixels = DATA.build("parts", "val"), pixels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image (H, W, C), whose channels are equal."""
+        gray = self.dataset.image(index)[..., :1]
+        return gray.repeat(self.pixels.channels, axis=2).astype(self.pixels.dtype) * (self.pixels.largest // 255)
 
 
 def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None) -> ChosenImages:
@@ -50,9 +66,12 @@ def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None
         DataError: the data set is given and cannot be read.
     """
     if images is not None:
+        from segzoo.data.channels.reading import image_suffixes
         from segzoo.inference.sources.image_files import find_image_files
 
-        return ChosenImages(ImageFiles(find_image_files(images, setting="images")[0]), images)
+        pixels = dataset.info.pixels
+        files = find_image_files(images, suffixes=image_suffixes(pixels), setting="images")[0]
+        return ChosenImages(ImageFiles(files, pixels), images)
     try:
         len(dataset)  # finds the files
     except DataError as error:
@@ -60,5 +79,5 @@ def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None
             raise
         reason = str(error).split(". ")[0]
         print(f"images: generated ones, since {reason}. Set images=<folder> to use your own.", flush=True)
-        return ChosenImages(DATA.build("parts", "val"), "generated parts")
+        return ChosenImages(GeneratedImages(dataset.info.pixels), "generated parts")
     return ChosenImages(dataset, dataset.info.name)

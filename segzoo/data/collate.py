@@ -16,13 +16,14 @@ def check_sample(sample: Sample, info: DatasetInfo) -> None:
     The check runs while the file name is still known. On a CUDA device an out-of-range label would abort the process.
 
     Raises:
-        DataError: image and label are not (H, W, 3) uint8 and (H, W) uint8 or uint16, or a label is neither a class nor ignore.
+        DataError: the image has not the channels and bits of the data set, the label is not (H, W) uint8 or uint16 of its size, or a label is
+            neither a class nor ignore.
     """
     image, label = sample.image, sample.label
-    expected = (*(reduced_length(length, sample.reduction) for length in label.shape), 3)
-    if image.dtype != np.uint8 or label.dtype not in (np.uint8, np.uint16) or label.ndim != 2 or image.shape != expected:
+    expected = (*(reduced_length(length, sample.reduction) for length in label.shape), info.pixels.channels)
+    if image.dtype != info.pixels.dtype or label.dtype not in (np.uint8, np.uint16) or label.ndim != 2 or image.shape != expected:
         raise DataError(
-            f"{sample.name}: expected an image (H, W, 3) uint8 and a label (H, W) uint8 or uint16 of the same size, got "
+            f"{sample.name}: expected an image (H, W, {info.pixels.channels}) {info.pixels.dtype} and a label (H, W) uint8 or uint16 of the same size, got "
             f"{image.shape} {image.dtype} and {label.shape} {label.dtype}; check the data set's reader"
         )
     out_of_range = label >= info.num_classes
@@ -38,7 +39,7 @@ def check_sample(sample: Sample, info: DatasetInfo) -> None:
 def collate(items: list[tuple[Sample, int] | DataError]) -> Batch | DataError:
     """Stack samples into a batch, or return the first error.
 
-    The batch holds image (N, H, W, 3) uint8 and label (N, H, W) uint8, or int32 if any label is uint16.
+    The batch holds image (N, H, W, C) uint8 or uint16 and label (N, H, W) uint8, or int32 if any label is uint16.
     """
     pairs = []
     for item in items:

@@ -6,12 +6,13 @@ Nothing here opens a file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from segzoo.class_names import class_name_errors
 from segzoo.messages import Example, did_you_mean
+from segzoo.pixel_format import IMAGENET, MAX_CHANNELS, RGB, PixelFormat, default_normalization
 from segzoo.registry import ConfigError, Range
-from segzoo.types import IGNORE, IMAGENET, DatasetInfo
+from segzoo.types import IGNORE, DatasetInfo
 from segzoo.visualization.palette import default_palette
 
 Color = Annotated[tuple[int, int, int], Range(0, 255)]
@@ -20,6 +21,11 @@ LabelMap = Annotated[
     dict[Annotated[int, Range(-32768, 65535)], Annotated[int, Range(0, 65535)]],
     Example({0: 0, 255: 1}),
 ]
+Channels = Annotated[int, Range(1, MAX_CHANNELS)]
+Bits = Literal[8, 16]
+ShownChannels = Annotated[tuple[int, ...], Range(0, MAX_CHANNELS - 1), Example([3, 0, 1])]
+Mean = Annotated[tuple[float, ...], Range(0, 65535)]
+Std = Annotated[tuple[float, ...], Range(0, 65535, above=True)]
 MEAN, STD = IMAGENET
 
 
@@ -27,16 +33,21 @@ def make_dataset_info(
     title: str,
     classes: tuple[str, ...],
     palette: tuple[tuple[int, int, int], ...] | None,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
     label_map: dict[int, int] | None = None,
+    pixels: PixelFormat = RGB,
+    show_channels: tuple[int, ...] | None = None,
 ) -> DatasetInfo:
     """Build the dataset info.
 
-    Without a palette, each class gets a distinct color.
+    Without a palette, each class gets a distinct color. Without mean or std, they are those of ``default_normalization``.
     """
-    colors = default_palette(classes) if palette is None else palette
-    return DatasetInfo(title, classes, colors, mean, std, label_map=dict(label_map or {}))
+    colors, default = default_palette(classes) if palette is None else palette, default_normalization(pixels)
+    statistics = default.mean if mean is None else mean, default.std if std is None else std
+    return DatasetInfo(
+        title, classes, colors, *statistics, label_map=dict(label_map or {}), bits=pixels.bits, show_channels=show_channels
+    )
 
 
 def dataset_info_errors(

@@ -32,16 +32,23 @@ class FilePair(NamedTuple):
         name: the stem, in printable form.
         image_path: path of the image.
         label_path: path of the label file, None for an image without one where such images count as background.
+        more_paths: paths of the files with further channels of the image.
     """
 
     name: str
     image_path: str
     label_path: str | None
+    more_paths: tuple[str, ...] = ()
 
     @property
     def image(self) -> Path:
         """The image file."""
         return Path(self.image_path)
+
+    @property
+    def images(self) -> list[Path]:
+        """All files of the image."""
+        return [Path(path) for path in (self.image_path, *self.more_paths)]
 
     @property
     def label(self) -> Path | None:
@@ -66,6 +73,7 @@ class FileIndex:
         missing_images_hint: extra advice when images are missing.
         missing_files_hint: advice when any file is missing.
         homepage: where the data set can be downloaded, None if unknown.
+        more_images: patterns of the files with further channels of an image.
     """
 
     root: str
@@ -78,6 +86,7 @@ class FileIndex:
     missing_images_hint: str = ""
     missing_files_hint: str = MISSING_FILES_HINT
     homepage: str | None = None
+    more_images: tuple[str, ...] = ()
 
     def exists(self) -> bool:
         """Return true if the list, or else the image folder, exists."""
@@ -100,17 +109,20 @@ class FileIndex:
         self.check_location()
         root = Path(self.root).expanduser()
         labels = self.find(self.labels)
-        images = self.find(self.images, exclude=set(labels.values()))
-        stems = self._listed_stems(root) if self.lists else sorted(images.keys() | labels.keys())
+        images, *others = (self.find(pattern, set(labels.values())) for pattern in (self.images, *self.more_images))
+        stems = self._listed_stems(root) if self.lists else sorted(labels.keys() | images.keys() | set().union(*others))
         if self.ratio_split:
             stems = self.ratio_split.select(stems, self.root)
-        self._check_missing(stems, images, labels)
+        self._check_missing(stems, [images, *others], labels)
         if not stems:
             raise DataError(
                 f"split {self.split!r} of {printable(root)} is empty: no file matches {self._pattern(self.images)}. "
                 f"{self._expected_files()}{self._found_files()}"
             )
-        return [FilePair(printable(stem), images[stem], labels.get(stem)) for stem in stems]
+        return [
+            FilePair(printable(stem), images[stem], labels.get(stem), tuple(more[stem] for more in others) if others else ())
+            for stem in stems
+        ]
 
     def find(self, pattern: str, exclude: Container[str] = ()) -> dict[str, str]:
         """Find the files that match a pattern, except those in ``exclude``.
@@ -169,23 +181,24 @@ class FileIndex:
             )
         return stems
 
-    def _check_missing(self, stems: list[str], images: dict[str, str], labels: dict[str, str]) -> None:
+    def _check_missing(self, stems: list[str], images: list[dict[str, str]], labels: dict[str, str]) -> None:
         """Raise DataError if images or labels are missing.
 
         The message gives their number, the first five of each, and the patterns they were searched with.
         """
         problems = []
-        for kind, paths, pattern in (("image", images, self.images), ("label", labels, self.labels)):
+        patterns = zip(["image"] * len(images), images, (self.images, *self.more_images), strict=True)
+        for kind, paths, pattern in (*patterns, ("label", labels, self.labels)):
             missing = [stem for stem in stems if stem not in paths]
             if missing and (kind == "image" or self.need_labels):
                 first = ", ".join(printable(stem) for stem in missing[:5]) + (", ..." if len(missing) > 5 else "")
                 problems.append(f"{len(missing)} of {len(stems)} have no {kind} {self._pattern(pattern)}: {first}.")
                 if kind == "image" and self.missing_images_hint:
                     problems.append(self.missing_images_hint)
-        if problems and self.lists and any(os.path.splitext(stem)[0] in images for stem in stems):
+        if problems and self.lists and any(os.path.splitext(stem)[0] in images[0] for stem in stems):
             problems.append("The list seems to contain file names: use stems, without the extension.")
         if problems:
-            found = self._found_files() if not images or (not labels and self.need_labels) else ""
+            found = self._found_files() if not all(images) or (not labels and self.need_labels) else ""
             raise DataError(
                 f"split {self.split!r} of {printable(self.root)} is incomplete: {' '.join(problems)} {self.missing_files_hint}{self._source()}{found}"
             )

@@ -9,9 +9,9 @@ import numpy as np
 
 from segzoo.data.cache.disk import DiskCache
 from segzoo.data.cache.memory import read_all
+from segzoo.data.channels.reading import read_pixels
 from segzoo.data.checks.label_survey import LabelReader
 from segzoo.data.file_index import FilePair
-from segzoo.data.image_io import read_image, read_turned_image
 from segzoo.data.jpeg_reduction import read_reduced
 from segzoo.data.masks import label_dtype
 from segzoo.types import DatasetInfo, Sample
@@ -51,7 +51,7 @@ class PairedDataset:
     def __init__(self, info: DatasetInfo, index: PairIndex, reader: LabelReader, cache: CacheMode = "none"):
         self.info, self.reader, self.cache = info, reader, cache
         self._index = index
-        self._disk = DiskCache(reader) if cache == "disk" else None
+        self._disk = DiskCache(reader, info.pixels) if cache == "disk" else None
         self._memory: list[Sample] | None = None
         self._pairs: list[FilePair] | None = None
 
@@ -81,7 +81,7 @@ class PairedDataset:
         Processes forked afterwards share them.
         """
         if self.cache == "ram" and self._memory is None:
-            self._memory = read_all(self.scan(), self._decode)
+            self._memory = read_all(self.scan(), self._decode, self.info.pixels)
 
     def __getitem__(self, index: int) -> Sample:
         if self._memory is not None:
@@ -97,17 +97,17 @@ class PairedDataset:
             reduction: divisor of the image's sides: 1, 2, 4 or 8.
 
         Returns:
-            The sample with its label in full size. Its ``reduction`` is 1 if samples are cached or the image is not an upright JPEG.
+            The sample with its label in full size. Its ``reduction`` is 1 if samples are cached or the image is no upright JPEG of 8-bit RGB.
         """
-        if reduction > 1 and self.cache == "none":
+        if reduction > 1 and self.cache == "none" and self.info.pixels.is_rgb:
             pair = self.scan()[index]
-            if reduced := read_reduced(pair.image, reduction):
+            if not pair.more_paths and (reduced := read_reduced(pair.image, reduction)):
                 image, size = reduced
                 return Sample(image, self._label(pair, size, orientation=1), pair.name, reduction=reduction)
         return self[index]
 
     def _decode(self, pair: FilePair) -> Sample:
-        image, orientation = read_turned_image(pair.image)
+        image, orientation = read_pixels(pair.images, self.info.pixels)
         return Sample(image, self._label(pair, (image.shape[0], image.shape[1]), orientation), pair.name)
 
     def _label(self, pair: FilePair, size: tuple[int, int], orientation: int) -> np.ndarray:
@@ -116,8 +116,8 @@ class PairedDataset:
         return self.reader(pair.label, size, orientation)
 
     def image(self, index: int) -> np.ndarray:
-        """Image (H, W, 3) uint8, without opening its label."""
-        return read_image(self.scan()[index].image)
+        """Image (H, W, C), without opening its label."""
+        return read_pixels(self.scan()[index].images, self.info.pixels)[0]
 
     def name(self, index: int) -> str:
         """Stem of an image, without opening a file."""

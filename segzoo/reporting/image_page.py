@@ -19,7 +19,7 @@ from segzoo.io import write_atomically, write_text
 from segzoo.registry import Range
 from segzoo.reporting.html import render_template
 from segzoo.types import DatasetInfo, PlainDict, Sample
-from segzoo.visualization.drawing import IGNORED
+from segzoo.visualization.drawing import IGNORED, shown_rgb
 from segzoo.visualization.layers import downscale_image, downscale_label, label_layer, page_size
 
 FOLDER = "thumbnails"  # next to the page
@@ -57,7 +57,7 @@ def write_thumbnails(
     Args:
         out: folder of the page.
         number: a number for the names of the files.
-        image: (H, W, 3) uint8.
+        image: (H, W, C).
         layers: name of each layer, such as ``label``, and its train ids (H, W).
         info: classes and palette.
         max_pixels: larger images are downscaled to this number of pixels.
@@ -71,7 +71,7 @@ def write_thumbnails(
     folder = out / FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{number:06}.jpg"
-    small = Image.fromarray(downscale_image(image, size))
+    small = Image.fromarray(downscale_image(shown_rgb(image, info.show_channels), size))
     write_atomically(path, lambda file: small.save(file, "JPEG", quality=JPEG_QUALITY), durable=False)
     paths = [path]
     for name, label in layers.items():

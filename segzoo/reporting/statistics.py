@@ -64,7 +64,8 @@ def image_table(splits: Splits) -> Table:
         mean, std = ([f"{value:.2f}" for value in values] for values in one.mean_and_std())
         ignored = one.ignored_pixels / max(one.histogram[0].sum(), 1)
         rows.append([name, str(one.num_images), str(len(one.sizes)), *spreads, f"{ignored:.2%}", ", ".join(mean), ", ".join(std)])
-    return ["split", "images", "sizes", "height", "width", "width / height", "ignored", "mean RGB", "std RGB"], rows
+    channels = " RGB" if len(next(iter(splits.values())).histogram) == 3 else ""
+    return ["split", "images", "sizes", "height", "width", "width / height", "ignored", f"mean{channels}", f"std{channels}"], rows
 
 
 def _spread(values: np.ndarray) -> str:

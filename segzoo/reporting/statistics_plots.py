@@ -79,8 +79,12 @@ def _plot_sizes(axes: Axes, splits: Mapping[str, SplitStatistics]) -> None:
 
 
 def _plot_channels(axes: Axes, name: str, one: SplitStatistics) -> None:
-    for channel, color in enumerate(("red", "green", "blue")):
-        axes.plot(one.histogram[channel] / one.histogram[channel].sum() * 100, color=color, label=color)
+    channels = len(one.histogram)
+    colors = ("red", "green", "blue") if channels == 3 else [None] * channels
+    for channel, color in enumerate(colors):
+        counts = one.histogram[channel].reshape(256, -1).sum(1)  # of 16 bits, 256 values together
+        values = np.arange(256) * (one.histogram.shape[1] // 256)
+        axes.plot(values, counts / counts.sum() * 100, color=color, label=color or f"channel {channel}")
     axes.set(xlabel=f"value, {name}", ylabel="% of the pixels")
     axes.legend()
 

@@ -28,6 +28,7 @@ IGNORED_KEYS = (
     "jobs_per_gpu",
     "dry_run",
     "data.cache",
+    "data.show_channels",
     "logger",
     "report",
 )  # they change no result

@@ -52,7 +52,7 @@ def test_cached_samples_equal_decoded_ones(root, mode):
 
 def test_files_are_decoded_once_for_all_processes(root, monkeypatch):
     assert_same_samples(build(root, "disk"), build(root, "none"))
-    monkeypatch.setattr("segzoo.data.paired_dataset.read_turned_image", lambda path: pytest.fail(f"decoded {path} again"))
+    monkeypatch.setattr("segzoo.data.paired_dataset.read_pixels", lambda path, form: pytest.fail(f"decoded {path} again"))
     build(root, "disk")[0]
     pickle.loads(pickle.dumps(build(root, "disk")))[1]  # as in a worker that is not forked
     assert len(cache_files(root)) == 3

@@ -21,6 +21,7 @@ import PIL
 from segzoo.data.checks.label_survey import LabelReader
 from segzoo.data.file_index import FilePair
 from segzoo.io import user_cache_dir, write_atomically
+from segzoo.pixel_format import RGB, PixelFormat
 from segzoo.types import DataError, Sample
 
 MAGIC = b"segzoo 1"  # begins each file; rises with its layout and with changes of how files are decoded
@@ -35,12 +36,15 @@ class DiskCache:
 
     Args:
         reader: reads the label files.
+        pixels: channels and bits of the images.
         folder: where the files are kept; None means ``~/.cache/segzoo/samples``, or below ``XDG_CACHE_HOME``.
     """
 
-    def __init__(self, reader: LabelReader, folder: Path | None = None):
+    def __init__(self, reader: LabelReader, pixels: PixelFormat = RGB, folder: Path | None = None):
         self._folder = folder or user_cache_dir() / "samples"
-        self._key = hashlib.sha256(pickle.dumps((MAGIC, np.__version__, PIL.__version__, reader))).digest()
+        self._pixels, self._pixel_bytes = pixels, pixels.channels * pixels.bits // 8
+        form = () if pixels.is_rgb else tuple(pixels)
+        self._key = hashlib.sha256(pickle.dumps((MAGIC, np.__version__, PIL.__version__, reader, *form))).digest()
         self._verified: set[Path] = set()
 
     def read(self, pair: FilePair, decode: Callable[[], Sample]) -> Sample:
@@ -66,7 +70,7 @@ class DiskCache:
 
     def _path(self, pair: FilePair) -> Path:
         digest = hashlib.sha256(self._key)
-        for file in (pair.image, pair.label):
+        for file in (*pair.images, pair.label):
             if file is not None:
                 status = os.stat(file)
                 digest.update(os.fsencode(os.path.abspath(file)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -77,7 +81,7 @@ class DiskCache:
         """Map a file into memory.
 
         Returns:
-            Image (H, W, 3) uint8 and label (H, W), or None if the file is missing or damaged.
+            Image (H, W, C) and label (H, W), or None if the file is missing or damaged.
         """
         try:
             with open(path, "rb") as file:
@@ -88,14 +92,15 @@ class DiskCache:
             return None
         magic, height, width, item, checksum = HEADER.unpack_from(content)
         pixels = height * width
-        if magic != MAGIC or item not in (1, 2) or len(content) != HEADER.size + pixels * (3 + item):
+        if magic != MAGIC or item not in (1, 2) or len(content) != HEADER.size + pixels * (self._pixel_bytes + item):
             return None
         if path not in self._verified:
             if zlib.crc32(memoryview(content)[HEADER.size :]) != checksum:
                 return None
             self._verified.add(path)
-        image = np.frombuffer(content, np.uint8, 3 * pixels, HEADER.size).reshape(height, width, 3)
-        label = np.frombuffer(content, np.uint8 if item == 1 else np.uint16, pixels, HEADER.size + 3 * pixels)
+        channels = self._pixels.channels
+        image = np.frombuffer(content, self._pixels.dtype, channels * pixels, HEADER.size).reshape(height, width, channels)
+        label = np.frombuffer(content, np.uint8 if item == 1 else np.uint16, pixels, HEADER.size + self._pixel_bytes * pixels)
         return image, label.reshape(height, width)
 
     def _write(self, path: Path, sample: Sample) -> None:

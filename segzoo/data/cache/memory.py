@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from segzoo.data.channels.reading import read_size
 from segzoo.data.file_index import FilePair
-from segzoo.data.image_io import read_header
+from segzoo.pixel_format import PixelFormat
 from segzoo.progress import with_progress
 from segzoo.types import DataError, Sample
 
 MAX_FRACTION = 0.8  # of the available memory
 
 
-def read_all(pairs: Sequence[FilePair], decode: Callable[[FilePair], Sample]) -> list[Sample]:
+def read_all(pairs: Sequence[FilePair], decode: Callable[[FilePair], Sample], pixels: PixelFormat) -> list[Sample]:
     """Decode all samples of a split with every core.
 
     Processes forked afterwards share them.
@@ -24,13 +25,15 @@ def read_all(pairs: Sequence[FilePair], decode: Callable[[FilePair], Sample]) ->
     Args:
         pairs: the files.
         decode: reads one sample.
+        pixels: channels and bits of the images.
 
     Raises:
         DataError: the samples need more memory than is available, or what ``decode`` raises.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes = pool.map(lambda pair: read_header(pair.image)[0], pairs)
-        needed, available = sum(4 * height * width for height, width in sizes), available_memory()
+        sizes = pool.map(lambda pair: read_size(pair.image)[0], pairs)
+        pixel_bytes = pixels.channels * pixels.bits // 8 + 1  # with a label
+        needed, available = sum(pixel_bytes * height * width for height, width in sizes), available_memory()
         if available is not None and needed > MAX_FRACTION * available:
             raise DataError(
                 f"data.cache=ram needs {needed / 1e9:.1f} GB for {len(pairs)} decoded images, and {available / 1e9:.1f} GB of memory are "

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from segzoo.channel_decoder import NPY_SUFFIX
+from segzoo.data.channels.reading import read_pixels
 from segzoo.data.checks.split_report import is_constant
-from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.image_io import read_bytes
 from segzoo.data.near_duplicates import thumbnail
-from segzoo.image_decoder import ImageError, decode_rgb
-from segzoo.types import DataError
+from segzoo.pixel_format import PixelFormat
+from segzoo.visualization.drawing import shown_rgb
 
 DARK = 16  # an image of 16 bits that stays below it in 8 bits has probably values of 12 bits or fewer
 
@@ -40,28 +43,32 @@ class ImageSurvey(NamedTuple):
     dark: bool
 
 
-def survey_image(path: Path) -> ImageSurvey:
+def survey_image(paths: Sequence[Path], pixels: PixelFormat, show_channels: Sequence[int] | None) -> ImageSurvey:
     """Decode a whole image and survey it.
 
+    Args:
+        paths, pixels: as for ``read_pixels``.
+        show_channels: the channels of the thumbnail.
+
     Raises:
-        DataError: as ``image_io.read_image``.
+        DataError: as ``read_pixels``.
     """
-    data = read_bytes(path)
-    try:
-        image, orientation = decode_rgb(data)
-    except ImageError as error:
-        raise DataError(f"{printable(path)}: {error}") from error
+    image, orientation = read_pixels(paths, pixels)
     height, width = image.shape[:2]
-    kind = _kind(data)
+    kind = " with ".join(_kind(path) for path in paths)
     digest = hashlib.blake2b(image.data, digest_size=16, key=f"{height}x{width}".encode()).digest()
-    dark = kind.startswith("16-bit") and int(image.max()) < DARK
-    return ImageSurvey((height, width), orientation, kind, digest, thumbnail(image), is_constant(image), dark)
+    dark = pixels.is_rgb and kind.startswith("16-bit") and int(image.max()) < DARK
+    small = thumbnail(shown_rgb(image, show_channels))
+    return ImageSurvey((height, width), orientation, kind, digest, small, is_constant(image), dark)
 
 
-def _kind(data: bytes) -> str:
+def _kind(path: Path) -> str:
     """Bits, mode and format of an image that has been decoded once."""
     from PIL import Image
 
+    if path.suffix.lower() == NPY_SUFFIX:
+        return "NumPy array"
+    data = read_bytes(path)
     with Image.open(io.BytesIO(data)) as header:
         bits = 16 if header.mode.startswith("I") else 1 if header.mode == "1" else 8
         if header.format == "PNG":

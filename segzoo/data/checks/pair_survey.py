@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from segzoo.data.channels.reading import read_size
 from segzoo.data.checks.image_survey import ImageSurvey, survey_image
 from segzoo.data.checks.label_survey import LabelSurvey
 from segzoo.data.checks.split_report import shuffled
 from segzoo.data.checks.survey_cache import SurveyCache, label_stamp
 from segzoo.data.file_index import FilePair
-from segzoo.data.image_io import printable, read_header
+from segzoo.data.image_io import printable
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.progress import with_progress
 from segzoo.types import DataError
@@ -79,10 +80,10 @@ def _survey_pair(dataset: PairedDataset, pair: FilePair, cache: SurveyCache, min
     size, image = (0, 0), None
     try:
         if complete:
-            image = survey_image(pair.image)
+            image = survey_image(pair.images, dataset.info.pixels, dataset.info.show_channels)
             size, orientation = image.size, image.orientation
         else:
-            size, orientation = read_header(pair.image)
+            size, orientation = read_size(pair.image)
         if min(size) < min_side:
             return FileSurvey(
                 pair, size, None, f"{printable(pair.image)}: {size[1]}x{size[0]} pixels (W x H) {_too_small(min_side)}"
@@ -106,4 +107,4 @@ def _too_small(min_side: int) -> str:
 
 def subject(pair: FilePair) -> tuple[str, ...]:
     """Printable paths of a pair, with one of which its errors begin."""
-    return tuple(printable(path) for path in (pair.label, pair.image) if path is not None)
+    return tuple(printable(path) for path in (pair.label, *pair.images) if path is not None)

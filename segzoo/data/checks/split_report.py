@@ -163,7 +163,7 @@ def label_errors(split: str, report: SplitReport, counts: Mapping[int, int], inf
 
 
 def is_constant(image: np.ndarray) -> bool:
-    """Check whether all pixels (H, W, 3) have one color."""
+    """Check whether all pixels (H, W, C) are equal."""
     return bool((image[0] == image[0, 0]).all() and (image == image[0, 0]).all())
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args
+from typing import Annotated, Protocol, get_args
 
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.data.splitting.grouping import group_pattern_error
 from segzoo.data.splitting.ratio_split import RatioSplit
-from segzoo.messages import unknown_name_error
+from segzoo.messages import Example, unknown_name_error
+
+Patterns = Annotated[tuple[str, ...], Example(["rgb/{split}/{stem}.png", "nir/{split}/{stem}.png"])]
 
 
 class SplitFiles(Protocol):
@@ -49,10 +51,15 @@ class AllSplits:
         return list({pair.image_path: pair for split in present for pair in split()}.values())
 
 
+def pattern_list(images: str | Sequence[str]) -> list[str]:
+    """Patterns of the files that hold the channels of one image."""
+    return [images] if isinstance(images, str) else list(images)
+
+
 def index_split(
     split: SplitOrAll,
     root: str,
-    images: str,
+    images: str | tuple[str, ...],
     labels: str,
     lists: str | None,
     splits: Mapping[Split, str],
@@ -68,21 +75,25 @@ def index_split(
 
     Args:
         split: train, val, test or all.
-        root, images, labels, lists, need_labels, missing_images_hint, homepage: as in ``FileIndex``.
+        root, labels, lists, need_labels, missing_images_hint, homepage: as in ``FileIndex``.
+        images: a pattern, or those of several files that hold the channels of one image.
         splits: names of the splits on disk. A missing name is that of the split.
         val_ratio, group_by: as in ``RatioSplit``, if nothing else separates the splits.
     """
-    index = FileIndex(root, split, images, labels, lists, None, need_labels, missing_images_hint, homepage=homepage)
+    first, *others = pattern_list(images)
+    index = FileIndex(
+        root, split, first, labels, lists, None, need_labels, missing_images_hint, homepage=homepage, more_images=tuple(others)
+    )
     if split != "all":
         ratio_split = None if val_ratio is None else RatioSplit(split, val_ratio, group_by)
         return replace(index, split=splits.get(split, split), ratio_split=ratio_split)
-    names = [splits.get(name, name) for name in SPLITS] if "{split}" in images + (lists or "") else [split]
+    names = [splits.get(name, name) for name in SPLITS] if "{split}" in first + (lists or "") else [split]
     return AllSplits(tuple(replace(index, split=name) for name in dict.fromkeys(names)))
 
 
 def file_index_errors(
     split: str,
-    images: str,
+    images: str | tuple[str, ...],
     labels: str,
     lists: str | None,
     splits: Mapping[Split, str],
@@ -97,8 +108,10 @@ def file_index_errors(
     errors = [unknown_name_error("split", split, valid)] if split not in valid else []
     required = ("train", "val")
     errors += [f"data.splits has no folder or list for {name!r}; add {name}: <name>." for name in required if name not in splits]
+    patterns = pattern_list(images)
+    errors += [] if patterns else ["data.images is empty. Give one pattern, or one for each file of an image."]
     for key, pattern, fields in (
-        ("images", images, ("stem", "split")),
+        *(("images", pattern, ("stem", "split")) for pattern in patterns),
         ("labels", labels, ("stem", "split")),
         ("lists", lists or "", ("split",)),
     ):
@@ -112,7 +125,7 @@ def file_index_errors(
             errors.append(
                 f"data.{key}={pattern!r}: `*` is only allowed in the extension `.*` (any image format); {{stem}} already spans folders."
             )
-    separate = "{split}" in images or "{split}" in (lists or "")
+    separate = any("{split}" in pattern for pattern in (*patterns, lists or ""))
     if split == "test" and val_ratio is not None:
         errors.append("data.val_ratio separates val from train, so there is no test. Set split=val or split=all.")
     if not separate and val_ratio is None and split != "all":

@@ -9,20 +9,24 @@ from typing import Annotated, Literal
 
 from segzoo.data.color_masks import ColorMasks, Transparent
 from segzoo.data.dataset_info import (
-    MEAN,
-    STD,
+    Bits,
+    Channels,
     Color,
     LabelMap,
+    Mean,
     Palette,
+    ShownChannels,
+    Std,
     dataset_info_errors,
     make_dataset_info,
     unknown_class_error,
 )
-from segzoo.data.datasets._splits import file_index_errors, index_split
+from segzoo.data.datasets._splits import Patterns, file_index_errors, index_split
 from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.messages import Example
+from segzoo.pixel_format import PixelFormat, pixel_errors
 from segzoo.registry import DATA, ConfigError, Range
 
 ExtraColors = Annotated[dict[str, tuple[Color, ...]], Example({"road": [[255, 255, 255], [200, 200, 200]]})]
@@ -35,7 +39,7 @@ def folder(
     root: str,
     classes: tuple[str, ...],
     title: str = "folder",
-    images: str = "images/{split}/{stem}.*",
+    images: str | Patterns = "images/{split}/{stem}.*",
     labels: str = "labels/{split}/{stem}.png",
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
@@ -50,29 +54,29 @@ def folder(
     label_orientation: LabelOrientation | None = None,
     homepage: str | None = None,
     cache: CacheMode = "none",
-    mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
-    std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
+    channels: Channels = 3,
+    bits: Bits = 8,
+    show_channels: ShownChannels | None = None,
+    mean: Mean | None = None,
+    std: Std | None = None,
 ) -> PairedDataset:
     """Images and masks below a root folder, found by patterns.
 
     Args:
         split: train, val, test, or all: every split that exists.
-        root, title: folder of the data set, and its name in checkpoints and results.
+        root, title, homepage: folder of the data set, its name in checkpoints and results, and where it can be downloaded.
         classes, palette: class names, whose position is the train id, and one RGB triple each. None assigns distinct colors.
         images, labels: patterns relative to root. ``{split}`` is the name of the split, ``{stem}`` the part that an image and its
-            mask share (including subfolders), and the extension ``.*`` any image format. Extensions are case-insensitive.
+            mask share (including subfolders), and the extension ``.*`` any image format. Several patterns are files of one image.
         lists: text file with one stem per line, such as ``{split}.txt``. None uses every file, and rejects those without a partner.
         splits: names of train, val and test on disk.
         val_ratio, group_by: assignment of the images to val, if nothing else separates them; see ``RatioSplit``.
         masks: ``index``: the numbers in the mask are raw labels. ``color``: its colors are matched exactly against ``palette``.
         label_map: complete table raw value -> train id (255: ignored). None if raw values are train ids.
-        extra_colors, ignore_colors: with ``masks=color``: further colors by class name, and colors of ignored pixels.
-        transparent: what fully transparent pixels of color masks are: an error, ignored, or the first class.
-        label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright``, the image as
-            annotation tools show it, or ``stored``, its stored pixels. None rejects such images. Otherwise the mask's size tells.
-        homepage: where to download the data set, for messages about missing files.
+        extra_colors, ignore_colors, transparent: with ``masks=color``: further colors by class, those to ignore, and none at all.
+        label_orientation: what the masks fit if an image has an EXIF orientation that keeps its size: ``upright`` or ``stored``.
         cache: keep decoded samples: not, in memory (ram), or in memory-mapped files (disk).
-        mean, std: RGB statistics on the 0..255 scale.
+        channels, bits, show_channels, mean, std: see ``conf/data/folder.yaml``.
 
     Raises:
         ConfigError: the settings are invalid; lists all errors at once.
@@ -80,11 +84,11 @@ def folder(
     """
     errors = dataset_info_errors(classes, palette, label_map)
     errors += file_index_errors(split, images, labels, lists, splits, val_ratio, group_by)
-    errors += _color_errors(masks, palette, extra_colors, ignore_colors, transparent, label_map, classes)
-    if errors:
+    errors += pixel_errors(pixels := PixelFormat(channels, bits), mean, std, show_channels)
+    if errors := errors + _color_errors(masks, palette, extra_colors, ignore_colors, transparent, label_map, classes):
         raise ConfigError(errors)
     index = index_split(split, root, images, labels, lists, splits, val_ratio, group_by, homepage=homepage)
-    info = make_dataset_info(title, classes, palette, mean, std, label_map)
+    info = make_dataset_info(title, classes, palette, mean, std, label_map, pixels, show_channels)
     if masks == "index":
         return PairedDataset(info, index, IndexMasks(len(classes), label_map, None, label_orientation, palette), cache)
     extra = {color: classes.index(name) for name, colors in (extra_colors or {}).items() for color in colors}

@@ -14,14 +14,26 @@ import numpy as np
 from segzoo.data.annotations.drawing import draw_objects
 from segzoo.data.annotations.shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, find_label
 from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labels
-from segzoo.data.dataset_info import MEAN, STD, Palette, class_id, dataset_info_errors, make_dataset_info, unknown_class_error
-from segzoo.data.datasets._splits import file_index_errors, index_split
+from segzoo.data.dataset_info import (
+    Bits,
+    Channels,
+    Mean,
+    Palette,
+    ShownChannels,
+    Std,
+    class_id,
+    dataset_info_errors,
+    make_dataset_info,
+    unknown_class_error,
+)
+from segzoo.data.datasets._splits import Patterns, file_index_errors, index_split
 from segzoo.data.image_io import printable, read_bytes
 from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.image_decoder import turn_upright
 from segzoo.messages import Example, did_you_mean
+from segzoo.pixel_format import PixelFormat, pixel_errors
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import IGNORE, DataError, PlainDict
 
@@ -40,7 +52,7 @@ def labelme(
     root: str,
     classes: tuple[str, ...],
     title: str = "labelme",
-    images: str = "{split}/{stem}.*",
+    images: str | Patterns = "{split}/{stem}.*",
     labels: str = "{split}/{stem}.json",
     lists: str | None = None,
     splits: dict[Split, str] = SPLITS,
@@ -54,34 +66,34 @@ def labelme(
     label_orientation: LabelOrientation | None = None,
     palette: Palette | None = None,
     cache: CacheMode = "none",
-    mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
-    std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
+    channels: Channels = 3,
+    bits: Bits = 8,
+    show_channels: ShownChannels | None = None,
+    mean: Mean | None = None,
+    std: Std | None = None,
 ) -> PairedDataset:
     """Images with one LabelMe JSON file each.
 
     Pixels outside all shapes belong to the first class. ``imageData`` and ``imagePath`` in the JSON are not used.
 
     Args:
-        split: train, val, test, or all: every split that exists.
-        root: folder of the data set.
         classes: class names, background first; position is the train id.
-        title: name of the data set in checkpoints and results.
-        images, labels, lists, splits, val_ratio, group_by: location of images, JSON files and lists, as for the data set ``folder``.
-        names: label in the JSON -> class name, where they differ. The class ``ignore`` means ignored pixels. LabelMe's own labels
-            ``__ignore__`` and ``_background_`` are known.
-        unlabeled: how to treat an image without a JSON file: as an error, or as all background.
+        split, root, title, images, labels, lists, splits, val_ratio, group_by: as for the data set ``folder``.
+        names: label in the JSON -> class name, where they differ. The class ``ignore`` and LabelMe's ``__ignore__`` are ignored pixels.
+        unlabeled: what an image without a JSON file is: an error, or all background.
         clip_px: how far a point may lie outside the image, in pixels. Such points are moved to the border.
         line_px: width in pixels with which lines and points are drawn. None rejects them, because they cover no area.
         skip_shapes: types of shapes to leave out, such as ``point``.
         label_orientation: as for the data set ``folder``, for files below version 4. Later ones refer to the upright image.
-        palette: one RGB triple per class. None assigns distinct colors.
-        cache, mean, std: as for the data set ``folder``.
+        palette, cache, channels, bits, show_channels, mean, std: as for the data set ``folder``.
 
     Raises:
         ConfigError: the settings are invalid; lists all errors at once.
         DataError: at first use: files are missing or invalid.
     """
-    errors = dataset_info_errors(classes, palette) + file_index_errors(split, images, labels, lists, splits, val_ratio, group_by)
+    errors = dataset_info_errors(classes, palette)
+    errors += pixel_errors(pixels := PixelFormat(channels, bits), mean, std, show_channels)
+    errors += file_index_errors(split, images, labels, lists, splits, val_ratio, group_by)
     for label, name in (names or {}).items():
         if class_id(name, classes) is None:
             errors.append(f"data.names.{label}: the class {unknown_class_error(name, (*classes, 'ignore'))}")
@@ -93,7 +105,7 @@ def labelme(
     index = index_split(split, root, images, labels, lists, splits, val_ratio, group_by, unlabeled == "error", EMBEDDED)
     label_names = {str(label).strip(): name for label, name in (names or {}).items()}
     reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
-    return PairedDataset(make_dataset_info(title, classes, palette, mean, std), index, reader, cache)
+    return PairedDataset(make_dataset_info(title, classes, palette, mean, std, None, pixels, show_channels), index, reader, cache)
 
 
 class LabelMeShapes(LabelReader):

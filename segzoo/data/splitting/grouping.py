@@ -13,7 +13,8 @@ from segzoo.data.image_io import printable
 from segzoo.data.near_duplicates import near_duplicate_groups, thumbnail
 from segzoo.messages import format_override
 from segzoo.progress import with_progress
-from segzoo.types import DataError, Images
+from segzoo.types import DataError, Dataset
+from segzoo.visualization.drawing import shown_rgb
 
 EXAMPLE = r"^(.*)_\d+$"
 
@@ -86,7 +87,7 @@ def join_groups(names: Sequence[str], linked: Iterable[Sequence[int]]) -> list[s
     return [root(name) for name in names]
 
 
-def find_near_duplicates(images: Images) -> list[list[int]]:
+def find_near_duplicates(images: Dataset) -> list[list[int]]:
     """Find images that look the same.
 
     All of them are read, on all cores.
@@ -98,6 +99,8 @@ def find_near_duplicates(images: Images) -> list[list[int]]:
         DataError: an image cannot be read.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        thumbnails = pool.map(lambda index: thumbnail(images.image(index)), range(len(images)))
+        thumbnails = pool.map(
+            lambda index: thumbnail(shown_rgb(images.image(index), images.info.show_channels)), range(len(images))
+        )
         found = list(with_progress(thumbnails, len(images), "images", "comparing images"))
     return near_duplicate_groups(np.stack(found))

@@ -8,15 +8,16 @@ import numpy as np
 def channel_histogram(image: np.ndarray) -> np.ndarray:
     """Count the values of each channel.
 
-    Histograms of images add up to that of all their pixels. Takes about 10 ms per megapixel.
+    Histograms of images add up to that of all their pixels. Takes about 3 ms per megapixel and channel.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, C) uint8 or uint16.
 
     Returns:
-        (3, 256) int64
+        (C, 256) or (C, 65536) int64
     """
-    return np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)])
+    values = np.iinfo(image.dtype).max + 1
+    return np.stack([np.bincount(image[..., channel].ravel(), minlength=values) for channel in range(image.shape[2])])
 
 
 def mean_and_std(histogram: np.ndarray) -> tuple[list[float], list[float]]:
@@ -25,10 +26,10 @@ def mean_and_std(histogram: np.ndarray) -> tuple[list[float], list[float]]:
     The sums are integers of any size, so nothing is rounded before the last division and the square root.
 
     Args:
-        histogram: (channels, 256) pixels by value, at least one per channel.
+        histogram: (channels, values) pixels by value, at least one per channel.
 
     Returns:
-        One mean and one standard deviation per channel, on the 0..255 scale
+        One mean and one standard deviation per channel, on the scale of the samples
     """
     means, stds = [], []
     for counts in histogram.tolist():

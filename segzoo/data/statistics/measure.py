@@ -27,7 +27,7 @@ class SplitStatistics:
         ignored_pixels: pixels that belong to no class.
         sizes: (H, W) -> number of images.
         blobs: class name -> pixels of each of its blobs, in ascending order.
-        histogram: (3, 256) pixels by channel and value.
+        histogram: (channels, 256 or 65536) pixels by channel and value.
     """
 
     classes: tuple[str, ...]
@@ -57,7 +57,7 @@ class SplitStatistics:
         return len(self.class_counts)
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of the images by channel, 0..255."""
+        """Mean and standard deviation of the images by channel."""
         return mean_and_std(self.histogram)
 
 
@@ -89,7 +89,7 @@ def measure_split(name: str, dataset: Dataset) -> SplitStatistics:
 
     sizes: Counter[tuple[int, int]] = Counter()
     blobs: dict[int, list[np.ndarray]] = defaultdict(list)
-    histogram = np.zeros((3, 256), np.int64)
+    histogram = np.zeros((info.pixels.channels, info.pixels.largest + 1), np.int64)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for measured in with_progress(pool.map(measure, range(len(dataset))), len(dataset), "images", f"measuring {name}"):
             sizes[measured.size] += 1

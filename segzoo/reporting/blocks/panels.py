@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segzoo.types import DatasetInfo
-from segzoo.visualization.drawing import IGNORED, Color, overlay
+from segzoo.visualization.drawing import IGNORED, Color, overlay, shown_rgb
 from segzoo.visualization.layers import downscale_image, downscale_label
 from segzoo.visualization.panels import ERRORS, error_kinds, mark_errors
 
@@ -26,7 +26,7 @@ class Example:
     Attributes:
         name: of the image.
         caption: what to see.
-        image: (H, W, 3) uint8.
+        image: (H, W, C).
         label: (H, W) train ids.
         predictions: name of each model and its train ids (h, w).
     """
@@ -67,7 +67,7 @@ def _views(example: Example, info: DatasetInfo, side: int) -> list[tuple[str, np
     height, width = example.image.shape[:2]
     scale = min(1.0, side / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    image = downscale_image(example.image, size)
+    image = downscale_image(shown_rgb(example.image, info.show_channels), size)
     hidden = () if info.background is None else (info.background,)
     views = [("image", image), ("ground truth", overlay(image, _small(example.label, size), info.palette, hidden))]
     several = len(example.predictions) > 1

@@ -85,7 +85,7 @@ def _data_errors(data: PlainMapping) -> list[str]:
     if "lists" not in DATA.settings(data["name"]):
         listed = [name for name in DATA.names() if "lists" in DATA.settings(name)]
         return [f"data={data['name']} has splits of its own. action=split writes lists for the data sets {' and '.join(listed)}."]
-    patterns = {key: data[key] for key in ("images", "labels") if "{split}" in data.get(key, "")}
+    patterns = {key: data[key] for key in ("images", "labels") if "{split}" in str(data.get(key, ""))}
     if not patterns:
         return []
     shown = ", ".join(f"data.{key}={pattern}" for key, pattern in patterns.items())
