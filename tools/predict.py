@@ -19,7 +19,7 @@ def predict(job: Job) -> dict[str, Any]:
         The number of images, the seconds and the output directory.
     """
     from segzoo.config.checks.runtime import runtime_notes
-    from segzoo.config.from_checkpoint import checkpoint_title
+    from segzoo.config.from_checkpoint import checkpoint_title, image_patterns
     from segzoo.config.from_export import network_protocol, run_as_configured
     from segzoo.config.from_weights import load_trained
     from segzoo.distributed import SHARDED_TIMEOUT, init_distributed
@@ -40,7 +40,8 @@ def predict(job: Job) -> dict[str, Any]:
         with on_all_ranks(dist, directory, job.recorded) as output_dir:
             files = plan_results(info, output_dir.path, **job.arguments["plan_results"])
             # the other ranks might already see further images
-            source = dist.run_on_rank0(lambda: open_source(output_dir.path, output_dir.resumed, **options))
+            folder, pixels = output_dir, (info.pixels, image_patterns(meta))
+            source = dist.run_on_rank0(lambda: open_source(folder.path, folder.resumed, *pixels, **options))
             model, device = run_as_configured(job.config, loaded)
             for note in [*notes, *runtime_notes(job.config, device == "cuda", source.total)] if dist.is_main else ():
                 print(f"note: {note}", flush=True)

@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+import segzoo.channel_decoder as channel_decoder
+import segzoo.channel_files as channel_files
 import segzoo.image_decoder as image_decoder
 from segzoo.export.bundle_check import check_reader
 from segzoo.export.card import describe_interface
@@ -20,12 +22,15 @@ from segzoo.visualization import drawing
 
 NOTES = """Contents and licenses
 =====================
-predict.py, drawing.py and image_decoder.py are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow (MIT-CMU) and onnxruntime 1.17 or
-newer (MIT), which are not included. So is predict.cpp, an example in C++ that needs only ONNX Runtime. Other programs find what model.onnx takes and
-returns under "interface" in card.json.
-model.onnx contains weights trained on the data set '{data}', and test.png is one of its images. The license terms of that data set and of
+predict.py, drawing.py and the decoders are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow (MIT-CMU) and
+onnxruntime 1.17 or newer (MIT), which are not included.{cpp} Other programs find what model.onnx takes and returns under
+"interface" in card.json.
+model.onnx contains weights trained on the data set '{data}', and {test} is one of its images. The license terms of that data set and of
 any pretrained weights apply to them. Ask whoever trained the network before you redistribute either.
 """
+
+
+CPP = " So is predict.cpp, an example in C++ that needs only ONNX Runtime."  # and reads 8-bit RGB
 
 
 def write_bundle(
@@ -34,18 +39,24 @@ def write_bundle(
     """Write ``bundle.zip`` next to the exported model.
 
     Args:
-        model: the ``.onnx`` file, (N, H, W, 3) uint8 -> labels.
+        model: the ``.onnx`` file, (N, H, W, C) integers -> labels.
         info: classes and colors.
         metadata: further entries of ``card.json``, such as the checkpoint's checksum.
         hw: fixed input size of the model, None if it takes any.
-        image: (H, W, 3) uint8, the image of the self-test.
+        image: (H, W, C), the image of the self-test.
         labels: (H, W), its labels by the exported network.
 
     Raises:
         ParityError: the bundle reads images to other pixels than segzoo does. The bundle is deleted.
     """
     labels = labels.astype(np.uint8)
-    card = metadata | info.to_dict() | {"background": info.background, "hw": hw, "model_sha256": sha256(model)}
+    test, content = ("test.png", _png(image)) if info.pixels.is_rgb else ("test.npy", _npy(image))
+    card = (
+        metadata
+        | info.to_dict()
+        | info.pixels._asdict()
+        | {"test_image": test, "background": info.background, "hw": hw, "model_sha256": sha256(model)}
+    )
     card["interface"] = describe_interface(model, info, hw)
     card["test_labels_sha256"] = hashlib.sha256(labels.tobytes()).hexdigest()
     script, example = (Path(__file__).with_name(f"bundle_predict.{suffix}") for suffix in ("py", "cpp"))
@@ -55,21 +66,35 @@ def write_bundle(
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.write(model, "model.onnx")
             archive.write(script, "predict.py")
-            archive.write(example, "predict.cpp")
+            if info.pixels.is_rgb:
+                archive.write(example, "predict.cpp")
             archive.write(drawing.__file__, "drawing.py")
             archive.write(image_decoder.__file__, "image_decoder.py")
+            for module in (channel_decoder, channel_files):
+                archive.writestr(Path(module.__file__).name, standalone(Path(module.__file__)))
             archive.writestr("card.json", json.dumps(card, indent=2) + "\n")
-            archive.writestr("NOTES.txt", NOTES.format(data=info.name))
-            archive.writestr("test.png", _png(image))
+            archive.writestr("NOTES.txt", NOTES.format(data=info.name, test=test, cpp=CPP if info.pixels.is_rgb else ""))
+            archive.writestr(test, content)
             archive.writestr("test_labels.png", _png(labels))
 
     write_atomically(path, write)
     try:
-        check_reader(path)
+        check_reader(path, info.pixels)
     except BaseException:
         path.unlink()
         raise
     return path
+
+
+def standalone(module: Path) -> str:
+    """Source of a module that imports those next to it in a bundle."""
+    return module.read_text(encoding="utf-8").replace("from segzoo.", "from ")
+
+
+def _npy(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, pixels)
+    return buffer.getvalue()
 
 
 def _png(pixels: np.ndarray) -> bytes:

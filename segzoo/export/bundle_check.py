@@ -11,38 +11,44 @@ from typing import Any
 
 import numpy as np
 
-from segzoo.data.image_io import read_image
+from segzoo.data.channels.reading import read_pixels
 from segzoo.image_decoder import ORIENTATION
+from segzoo.pixel_format import RGB, PixelFormat
 from segzoo.types import ParityError
 
 _READ_FILES = """
 import sys
 from pathlib import Path
-bundle, folder = sys.argv[1:]
+bundle, folder, channels, bits = sys.argv[1:]
 sys.path.insert(0, bundle)
 import numpy, predict
-numpy.savez(folder + "/pixels.npz", **{path.name: predict.read_image(path) for path in Path(folder).iterdir()})
+pixels = {path.name: predict.read_image(path, channels=int(channels), bits=int(bits)) for path in Path(folder).iterdir()}
+numpy.savez(folder + "/pixels.npz", **pixels)
 """
 
 
-def check_reader(bundle: Path) -> None:
+def check_reader(bundle: Path, pixels: PixelFormat = RGB) -> None:
     """Compare how a bundle and segzoo read one image of each kind.
 
     The bundle's own ``predict.py`` reads them, in another process.
+
+    Args:
+        bundle: the ``.zip`` file.
+        pixels: channels and bits of the images that its network takes.
 
     Raises:
         ParityError: the pixels of an image differ, or the bundle cannot read it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        images = example_images()
+        images = example_images() if pixels.is_rgb else stored_channels(pixels)
         for name, data in images.items():
             (Path(folder) / name).write_bytes(data)
-        command = [sys.executable, "-c", _READ_FILES, str(bundle.resolve()), folder]
+        command = [sys.executable, "-c", _READ_FILES, str(bundle.resolve()), folder, *map(str, pixels)]
         process = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         if process.returncode:
             raise ParityError(f"the bundle cannot read images: {process.stderr.strip().splitlines()[-1:]}")
-        with np.load(Path(folder) / "pixels.npz") as pixels:
-            different = [name for name in images if not np.array_equal(pixels[name], read_image(Path(folder) / name))]
+        with np.load(Path(folder) / "pixels.npz") as read:
+            different = [name for name in images if not np.array_equal(read[name], read_pixels([Path(folder) / name], pixels)[0])]
     if different:
         raise ParityError(f"the bundle reads {', '.join(different)} to other pixels than segzoo; this is a bug, so it was deleted")
 
@@ -88,3 +94,23 @@ def example_images() -> dict[str, bytes]:
         "turned.webp": turned("WEBP", 5),
         "turned.tif": turned("TIFF", 8),
     }
+
+
+def stored_channels(pixels: PixelFormat) -> dict[str, bytes]:
+    """Small images with a number of channels and bits, in every kind of file.
+
+    Returns:
+        File name -> content.
+    """
+    import cv2
+    from PIL import Image
+
+    samples = np.random.default_rng(0).integers(0, pixels.largest + 1, (12, 20, pixels.channels), dtype=pixels.dtype)
+    array, pages = io.BytesIO(), io.BytesIO()
+    np.save(array, samples)
+    first, *others = (Image.fromarray(np.ascontiguousarray(samples[..., channel])) for channel in range(pixels.channels))
+    first.save(pages, "TIFF", save_all=True, append_images=others)
+    files = {"array.npy": array.getvalue(), "pages.tif": pages.getvalue()}
+    if pixels.channels in (1, 3, 4):
+        files["colors.png"] = cv2.imencode(".png", samples)[1].tobytes()
+    return files

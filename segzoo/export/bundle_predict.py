@@ -4,7 +4,8 @@
     python predict.py --selftest                         # compare this machine's labels with the bundled ones
 
 Requires only numpy, pillow and onnxruntime 1.17 or newer. A label map is a palette PNG whose pixel values are the class indices of
-card.json. Images are read upright, as segzoo reads them: image_decoder.py is its own code.
+card.json. Images are read upright, as segzoo reads them: the decoders are its own code. A network for other channels than RGB or for
+16 bits reads files that store them so, such as PNG, TIFF with one channel on each page, or .npy (H, W, C).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,15 @@ try:
     from PIL import Image
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install numpy pillow onnxruntime") from None
-from drawing import overlay, with_legend  # type: ignore[import-not-found]  # lies next to this file in a bundle
-from image_decoder import MAX_PIXELS, SUFFIXES, ImageTooLarge, decode_rgb  # type: ignore[import-not-found]
+from channel_decoder import (  # type: ignore[import-not-found]  # lies next to this file in a bundle
+    NPY_SUFFIX,
+    decode_channels,
+    decode_samples,
+    join_channels,
+)
+from channel_files import channel_files, is_further_file  # type: ignore[import-not-found]
+from drawing import overlay, shown_rgb, with_legend  # type: ignore[import-not-found]
+from image_decoder import MAX_PIXELS, SUFFIXES, ImageTooLarge  # type: ignore[import-not-found]
 
 HERE = Path(__file__).resolve().parent
 MIN_ONNXRUNTIME = "1.17"  # the first that reads the format of model.onnx
@@ -57,7 +66,7 @@ class Network:
         """Label one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, of the fixed size in ``card.json`` if it has one, otherwise at least 64x64 pixels.
+            image: (H, W, C) as ``read_image`` returns it, of the fixed size in ``card.json`` if it has one, otherwise at least 64x64 pixels.
 
         Returns:
             (H, W) class indices.
@@ -71,9 +80,17 @@ class Network:
         return np.asarray(self.session.run(None, {"image": np.ascontiguousarray(image[None])})[0])[0]
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read (H, W, 3) uint8 RGB, upright."""
-    return decode_rgb(path.read_bytes(), max_pixels)[0]
+def read_image(
+    path: Path, max_pixels: int = MAX_PIXELS, channels: int = 3, bits: int = 8, patterns: Sequence[str] = ()
+) -> np.ndarray:
+    """Read (H, W, channels) uint8 or uint16, upright.
+
+    With several patterns, the files of the others hold further channels.
+    """
+    files = channel_files(path, patterns)
+    if len(files) == 1:
+        return decode_channels(path.read_bytes(), channels, bits, max_pixels)[0]
+    return join_channels([decode_samples(file.read_bytes(), channels, max_pixels)[0] for file in files], channels, bits)
 
 
 def write_results(path: Path, labels: np.ndarray, info: dict[str, Any], image: np.ndarray) -> None:
@@ -83,7 +100,8 @@ def write_results(path: Path, labels: np.ndarray, info: dict[str, Any], image: n
     label_map.putpalette([channel for color in palette for channel in color])
     label_map.save(path)
     hidden = () if background is None else (background,)
-    image = with_legend(overlay(image, labels, palette, hidden), [labels], info["classes"], palette, hidden)
+    shown = shown_rgb(image, info.get("show_channels"))
+    image = with_legend(overlay(shown, labels, palette, hidden), [labels], info["classes"], palette, hidden)
     Image.fromarray(image).save(overlay_path(path), quality=90)
 
 
@@ -100,7 +118,9 @@ def find_images(sources: list[str]) -> list[Path]:
     paths: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            paths += sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+            paths += sorted(
+                path for path in source.iterdir() if path.suffix.lower() in (*SUFFIXES, NPY_SUFFIX) and path.name[0] != "."
+            )
         elif source.is_file():
             paths.append(source)
         else:
@@ -127,7 +147,8 @@ def selftest(network: Network) -> int:
     Returns:
         The exit code, 0 if they agree.
     """
-    labels = network.predict(read_image(HERE / "test.png")).astype(np.uint8)
+    info = network.info
+    labels = network.predict(read_image(HERE / info["test_image"], channels=info["channels"], bits=info["bits"])).astype(np.uint8)
     expected = np.asarray(Image.open(HERE / "test_labels.png"))
     if hashlib.sha256(labels.tobytes()).hexdigest() == network.info["test_labels_sha256"]:
         print("self-test passed: all labels equal the bundled ones")
@@ -155,7 +176,10 @@ def main() -> int:
     network = Network(threads=args.threads)
     if args.selftest:
         return selftest(network)
-    images = find_images(args.source)
+    info = network.info
+    patterns = info.get("data", {}).get("images")
+    patterns = patterns if isinstance(patterns, list) else []  # of the files that hold the channels of one image
+    images = [path for path in find_images(args.source) if not is_further_file(path, patterns)]
     if not images:
         parser.error("no images: give images or folders of images, or use --selftest")
     Image.MAX_IMAGE_PIXELS = None  # --max-megapixels is the limit, instead of Pillow's
@@ -163,7 +187,7 @@ def main() -> int:
     Path(args.out).mkdir(parents=True, exist_ok=True)
     for source, path in zip(images, paths, strict=True):
         try:
-            image = read_image(source, round(args.max_megapixels * 1e6))
+            image = read_image(source, round(args.max_megapixels * 1e6), info["channels"], info["bits"], patterns)
             start = time.perf_counter()
             labels = network.predict(image)
             elapsed_ms = 1000 * (time.perf_counter() - start)

@@ -14,7 +14,7 @@ def describe_interface(model: Path, info: DatasetInfo, hw: tuple[int, int] | Non
     """Describe the inputs and outputs of a bundle's network.
 
     Args:
-        model: the ``.onnx`` file, (N, H, W, 3) uint8 -> labels.
+        model: the ``.onnx`` file, (N, H, W, C) integers -> labels.
         info: classes and colors.
         hw: fixed input size, None if it takes any.
 
@@ -39,8 +39,8 @@ def describe_interface(model: Path, info: DatasetInfo, hw: tuple[int, int] | Non
             "layout": "NHWC",
             "shape": _shape(image),
             "size": size,
-            "channels": "RGB",
-            "values": "0 to 255, upright, as decoded. The file itself subtracts mean and divides by std: do not normalize",
+            "channels": "RGB" if info.pixels.channels == 3 else info.pixels.channels,
+            "values": f"0 to {info.pixels.largest}, upright, as decoded. The file itself subtracts mean and divides by std: do not normalize",
         },
         "output": {
             "name": labels.name,

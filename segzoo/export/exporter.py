@@ -15,7 +15,7 @@ from torch import nn
 
 from segzoo.device import RuntimePrecision
 from segzoo.export.bundle import write_bundle
-from segzoo.export.formats import ExportModel, to_onnx, to_openvino, to_torch_export
+from segzoo.export.formats import ExportModel, OutputFormat, to_onnx, to_openvino, to_torch_export
 from segzoo.export.parity import check_accuracy, check_parity, parity_images, spread_images, working_size
 from segzoo.export.quantization import halve_onnx, quantize_onnx, quantize_openvino
 from segzoo.inference.exported_network import ExportedNetwork, open_exported
@@ -72,7 +72,7 @@ def export_model(
         folder: directory of ``model.<onnx|xml|pt2>``, and of ``mismatch.png`` if the check fails.
         format, precision: ``onnx``, ``openvino`` (an ``.xml`` with its ``.bin``) or ``torch_export``, in one of its ``PRECISIONS``.
         hw: fixed height and width in pixels, 33 or more. None makes batch, height and width dynamic.
-        input: ``uint8`` (N, H, W, 3), or ``float`` (N, 3, H, W) in 0 to 255. Both are RGB.
+        input: ``uint8`` (N, H, W, C), which is uint16 for images of 16 bits, or ``float`` (N, C, H, W) on the same scale.
         output: ``labels`` (N, H, W), ``logits`` at the network's own stride, or both.
         min_agreement: required fraction of equal labels in every image. None means that of ``MIN_AGREEMENT``.
         calibration_images, max_miou_drop: for int8, the number of images and the largest loss of mIoU, 0 to 1.
@@ -87,10 +87,10 @@ def export_model(
         ConfigError: if a package that the format needs is not installed, or the settings do not fit together.
     """
     check_request(format, precision, input, output, bundle, info.num_classes)
-    exported, fused = _fuse(ExportModel(copy.deepcopy(model), info.mean, info.std, input=input, output=output, threshold=threshold))
+    exported, fused = _fuse(model, info, input, output, threshold)
     path, least = folder / f"model.{SUFFIXES[format]}", MIN_AGREEMENT[precision] if min_agreement is None else min_agreement
-    values = threshold.values if threshold else None
-    result: PlainDict = {"file": str(path), "norms_merged": fused, "precision": precision, "threshold": values}
+    result: PlainDict = {"file": str(path), "norms_merged": fused, "precision": precision}
+    result["threshold"] = threshold.values if threshold else None
     metadata = metadata | interface_metadata(exported, info, hw, precision)
     calibration = _calibration(labeled, calibration_images, working_size(images, hw)) if precision == "int8" else []
     with _removed_on_failure(path, format) as files:
@@ -104,8 +104,12 @@ def export_model(
     return result
 
 
-def _fuse(exported: ExportModel) -> tuple[ExportModel, int]:
-    """Fuse a network in place, and count its batch norm layers."""
+def _fuse(
+    model: nn.Module, info: DatasetInfo, input: str, output: OutputFormat, threshold: StripLabeler | None
+) -> tuple[ExportModel, int]:
+    """Copy and fuse a network, and count its batch norm layers."""
+    taken: Any = "float" if input == "float" else info.pixels.dtype
+    exported = ExportModel(copy.deepcopy(model), info.mean, info.std, input=taken, output=output, threshold=threshold)
     count = exported.model.fuse_for_inference_()  # type: ignore[operator]
     return exported.eval(), count
 

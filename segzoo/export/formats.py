@@ -1,6 +1,6 @@
 """Export to ONNX, OpenVINO and ``torch.export``.
 
-An exported file takes images of any size as bytes and returns labels or logits. Normalization and upsampling are part of the graph, so
+An exported file takes images of any size as they are decoded and returns labels or logits. Normalization and upsampling are part of the graph, so
 users need not reimplement them. Classes, palette, mean, std and the checksum of the weights are stored as JSON in the file's metadata,
 under the key ``segzoo``.
 """
@@ -29,7 +29,7 @@ from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import label_dtype
 from segzoo.types import PlainMapping
 
-InputFormat = Literal["uint8", "float"]
+InputFormat = Literal["uint8", "uint16", "float"]
 OutputFormat = Literal["labels", "logits", "both"]
 IR_VERSION = 9  # of ONNX files: the oldest that can hold the graphs, read by onnxruntime 1.17 and newer
 
@@ -39,8 +39,8 @@ class ExportModel(nn.Module):
 
     Args:
         model: the network in evaluation mode, with ``align_corners``.
-        mean, std: RGB statistics on the 0..255 scale that it was trained with.
-        input: ``uint8`` takes (N, H, W, 3) bytes as decoders return them; ``float`` takes (N, 3, H, W) in 0 to 255. Both are RGB.
+        mean, std: statistics that it was trained with, one value per channel on the scale of the samples.
+        input: ``uint8`` and ``uint16`` take (N, H, W, C) samples as decoders return them; ``float`` takes (N, C, H, W) on the same scale.
         output: ``labels`` returns (N, H, W) uint8, or int32 above 255 classes; ``logits`` returns (N, K, h, w) float32 at the network's
             own stride; ``both`` returns labels, then logits.
         threshold: labels pixels by their class probabilities. None takes the argmax.
@@ -71,8 +71,10 @@ class ExportModel(nn.Module):
 
     def example(self, height: int, width: int) -> Tensor:
         """Create two random images in the input format of ``forward``."""
-        images = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
-        return images if self.input == "uint8" else images.permute(0, 3, 1, 2).float()
+        images = torch.randint(0, 256, (2, height, width, len(self.mean)), dtype=torch.uint8)
+        if self.input == "float":
+            return images.permute(0, 3, 1, 2).float()
+        return images if self.input == "uint8" else images.to(torch.uint16)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = self._normalize(image)
@@ -85,7 +87,7 @@ class ExportModel(nn.Module):
         return (labels, logits) if self.output == "both" else (labels,)
 
     def _normalize(self, image: Tensor) -> Tensor:
-        """Normalize images to (N, 3, H, W) float32.
+        """Normalize images to (N, C, H, W) float32.
 
         ``layers.normalize.normalize`` is not used here, because it copies mean and std to the device in every call. A CUDA graph cannot
         capture that copy, and an exported graph needs them as buffers.
@@ -185,7 +187,7 @@ def _export_program(model: ExportModel, height: int, width: int, *, fixed: bool)
     The batch dimension is always dynamic. Height and width are dynamic too, unless ``fixed``.
     """
     image = model.example(height, width)
-    rows, columns = (1, 2) if model.input == "uint8" else (2, 3)
+    rows, columns = (2, 3) if model.input == "float" else (1, 2)
     limits = {"min": MIN_SIDE, "max": MAX_SIDE}
     dynamic = {
         0: torch.export.Dim("batch", min=1, max=64),

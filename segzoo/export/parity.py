@@ -17,6 +17,7 @@ from segzoo.evaluation.evaluator import evaluate
 from segzoo.export.formats import ExportModel
 from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE, ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol
+from segzoo.transforms.warp import with_channels
 from segzoo.types import Dataset, DatasetInfo, Images, ParityError, PlainDict
 from segzoo.visualization.panels import comparison_grid, comparison_panel
 
@@ -42,12 +43,12 @@ def spread_images(images: Images, count: int, hw: tuple[int, int]) -> list[np.nd
         hw: height and width in pixels.
 
     Returns:
-        (H, W, 3) uint8 each.
+        (H, W, C) each.
     """
     import cv2
 
     chosen = (images.image(i * len(images) // count) for i in range(count))
-    return [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_LINEAR) for image in chosen]
+    return [with_channels(cv2.resize(image, hw[::-1], interpolation=cv2.INTER_LINEAR), image) for image in chosen]
 
 
 def working_size(images: Images, hw: tuple[int, int] | None) -> tuple[int, int]:
@@ -69,7 +70,7 @@ def parity_images(images: Images, hw: tuple[int, int] | None) -> list[np.ndarray
         hw: height and width of the crops in pixels. None uses the working size and sizes that the export never traced.
 
     Returns:
-        ``NUM_IMAGES`` images, (H, W, 3) uint8 each.
+        ``NUM_IMAGES`` images, (H, W, C) each.
     """
     import cv2
 
@@ -78,7 +79,7 @@ def parity_images(images: Images, hw: tuple[int, int] | None) -> list[np.ndarray
     for index, (height, width) in enumerate(sizes):
         image = images.image(index * len(images) // len(sizes))
         if image.shape[0] < height or image.shape[1] < width:
-            image = cv2.resize(image, (max(width, image.shape[1]), max(height, image.shape[0])))
+            image = with_channels(cv2.resize(image, (max(width, image.shape[1]), max(height, image.shape[0]))), image)
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         crops.append(np.ascontiguousarray(image[top : top + height, left : left + width]))
     return crops
@@ -101,7 +102,7 @@ def check_parity(
     Args:
         exported: the network of the file.
         network: the original, in evaluation mode.
-        images: (H, W, 3) uint8 each.
+        images: (H, W, C) each.
         info: colors and class names for ``mismatch.png``.
         folder: directory of ``mismatch.png``.
         min_agreement: required fraction of equal labels in every image, 0 to 1.
@@ -113,7 +114,9 @@ def check_parity(
     Raises:
         ParityError: if an image agrees less. ``mismatch.png`` shows it next to both label maps.
     """
-    original = ExportModel(network, info.mean, info.std, input="uint8", output="labels", threshold=exported.threshold).eval()
+    original = ExportModel(
+        network, info.mean, info.std, input=info.pixels.dtype, output="labels", threshold=exported.threshold
+    ).eval()
     rows = []
     for image in images:
         size = f"{image.shape[0]}x{image.shape[1]}"

@@ -26,7 +26,7 @@ def quantize_onnx(proto: Any, model: ExportModel, images: Sequence[np.ndarray]) 
     Args:
         proto: the ``onnx.ModelProto`` that ``model`` was exported to.
         model: names the weights of the classifiers and the input format.
-        images: (H, W, 3) uint8 each.
+        images: (H, W, C) each.
 
     Returns:
         The quantized ``onnx.ModelProto``.

@@ -79,7 +79,7 @@ class ExportedNetwork(Segmenter):
         The file's thresholds apply.
 
         Shapes:
-            (N, H, W, 3) uint8 -> (N, H, W)
+            (N, H, W, C) uint8 or uint16 -> (N, H, W)
         """
         return self.label_with_logits(images)[0]
 
@@ -87,7 +87,7 @@ class ExportedNetwork(Segmenter):
         """Label images as ``label_images``, and return the file's logits.
 
         Shapes:
-            (N, H, W, 3) uint8 -> (N, H, W), (N, K, h, w) or None if the file has only labels
+            (N, H, W, C) uint8 or uint16 -> (N, H, W), (N, K, h, w) or None if the file has only labels
         """
         outputs = self.run(images)
         logits = outputs.get("logits")
@@ -108,9 +108,9 @@ class ExportedNetwork(Segmenter):
         return labels
 
     def forward(self, x: Tensor) -> Logits:
-        """Return the logits of normalized images (N, 3, H, W).
+        """Return the logits of normalized images (N, C, H, W).
 
-        The normalization is reversed. A file that takes bytes gets rounded pixels, which differ only where the images were resized.
+        The normalization is reversed. A file that takes integers gets rounded pixels, which differ only where the images were resized.
 
         Raises:
             ConfigError: the file has only labels.
@@ -119,15 +119,15 @@ class ExportedNetwork(Segmenter):
             raise ConfigError("the exported file returns only labels. Export it with output=both for its logits.")
         mean, std = (torch.tensor(values) for values in self.info.normalization)
         pixels = x.float().cpu().permute(0, 2, 3, 1) * std + mean
-        if self.metadata["input"] == "uint8":
-            pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+        if self.metadata["input"] != "float":
+            pixels = pixels.round().clamp(0, self.info.pixels.largest).to(getattr(torch, self.info.pixels.dtype))
         return Logits(self.run(pixels)["logits"].to(x.device))
 
     def run(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Run the file on images (N, H, W, 3).
+        """Run the file on images (N, H, W, C).
 
         Returns:
-            Its outputs by name, for pixels of 0 to 255.
+            Its outputs by name, for pixels as they are stored.
 
         Raises:
             ValueError: the file does not take images of this size.
@@ -143,13 +143,13 @@ class ExportedNetwork(Segmenter):
 
 
 def to_input_format(pixels: np.ndarray, input: str) -> np.ndarray:
-    """Convert images (N, H, W, 3) to what a file takes.
+    """Convert images (N, H, W, C) to what a file takes.
 
     Args:
-        pixels: RGB in 0 to 255.
-        input: ``uint8`` for (N, H, W, 3) bytes, ``float`` for (N, 3, H, W) float32.
+        pixels: samples as they are stored.
+        input: ``uint8`` or ``uint16`` for (N, H, W, C) integers, ``float`` for (N, C, H, W) float32.
     """
-    return np.ascontiguousarray(pixels if input == "uint8" else pixels.transpose(0, 3, 1, 2).astype(np.float32))
+    return np.ascontiguousarray(pixels if input != "float" else pixels.transpose(0, 3, 1, 2).astype(np.float32))
 
 
 def open_exported(path: Path) -> ExportedNetwork:

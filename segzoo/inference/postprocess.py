@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
+import torch
 from torch import Tensor
 
 from segzoo.inference.dense_crf import DenseCRF
-from segzoo.registry import POSTS, Range
+from segzoo.registry import POSTS, ConfigError, Range
 
 Positive = Annotated[float, Range(0, 1e4, above=True)]
 Weight = Annotated[float, Range(0, 1e4)]
@@ -65,7 +66,14 @@ class CRF:
 
         Shapes:
             (N, H, W, 3) uint8 RGB, (N, K, H, W) -> (N, H, W) int64
+
+        Raises:
+            ConfigError: the images are no 8-bit RGB.
         """
+        if image.shape[-1] != 3 or image.dtype != torch.uint8:
+            raise ConfigError(
+                f"post=crf compares colors of 8-bit RGB, and the images are {tuple(image.shape)} {image.dtype}. Set post=none."
+            )
         dense_crf = DenseCRF(
             image.to(probabilities.device),
             bilateral=(self.bilateral_weight, self.bilateral_xy, self.bilateral_rgb),

@@ -36,7 +36,7 @@ class LabelsImages(Protocol):
         """Label images, and return the logits if there are any.
 
         Shapes:
-            (N, H, W, 3) uint8 -> (N, H, W), (N, K, h, w) or None
+            (N, H, W, C) -> (N, H, W), (N, K, h, w) or None
         """
         ...
 
@@ -62,8 +62,8 @@ def segment_image(
 
     Args:
         model: the network.
-        x: (1, 3, H, W), the normalized image.
-        image: (1, H, W, 3) uint8, the original image, for the protocol's ``post``.
+        x: (1, C, H, W), the normalized image.
+        image: (1, H, W, C), the original image, for the protocol's ``post``.
         protocol: windows, scales, flip and post-processing.
         precision: precision of the layers.
         on_rows: also gets the class probabilities of all rows. The network does not run again for them.
@@ -117,8 +117,8 @@ def segment_batch(
 
     Args:
         model, protocol, precision: as in ``segment_image``.
-        x: (N, 3, H, W), the normalized images.
-        images: (N, H, W, 3) uint8, the original images.
+        x: (N, C, H, W), the normalized images.
+        images: (N, H, W, C), the original images.
         on_rows: as in ``segment_image``, one function per image.
 
     Shapes:
@@ -161,7 +161,7 @@ def predict_probabilities(model: nn.Module, x: Tensor, protocol: InferenceProtoc
     """Average class probabilities over scales, flips and windows.
 
     Shapes:
-        (1, 3, H, W) -> (1, K, *protocol.output_size((H, W)))
+        (1, C, H, W) -> (1, K, *protocol.output_size((H, W)))
     """
     rows = _mean_scores(model, x, protocol, precision)
     if protocol.average == "logits":

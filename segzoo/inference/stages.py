@@ -37,7 +37,7 @@ class Task:
 
     Attributes:
         item: the image to read.
-        image: its pixels (H, W, 3) uint8. None before it was read, after its results are written, and if it cannot be read.
+        image: its pixels (H, W, C). None before it was read, after its results are written, and if it cannot be read.
         large: the opened image, if it is too large to hold.
         label, confidence: class ids (H, W), and their confidence map (H, W) uint8.
         report: what it shows.
@@ -88,7 +88,7 @@ class Network:
         """Label images of one size.
 
         Shapes:
-            images (H, W, 3) -> class ids (H, W) each
+            images (H, W, C) -> class ids (H, W) each
         """
         pixels = [task.image for task in tasks if task.image is not None]
         if not pixels:
@@ -111,7 +111,7 @@ class Network:
         """Normalize images, unless the network does.
 
         Shapes:
-            (N, H, W, 3) -> (N, 3, H, W)
+            (N, H, W, C) -> (N, C, H, W)
         """
         if labels_itself(self.model, self.protocol):
             return images.permute(0, 3, 1, 2)

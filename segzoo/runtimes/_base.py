@@ -17,7 +17,7 @@ from torch import Tensor
 from segzoo.device import RuntimePrecision
 from segzoo.export.formats import ExportModel, to_onnx
 
-InferenceFn = Callable[[Tensor], Tensor]  # (N, H, W, 3) uint8 RGB -> logits (N, K, h, w) float32
+InferenceFn = Callable[[Tensor], Tensor]  # (N, H, W, C) uint8 or uint16 -> logits (N, K, h, w) float32
 RuntimeBuilder = Callable[..., InferenceFn]
 
 
@@ -26,10 +26,10 @@ class RuntimeRequest:
     """A network to run, and the conditions it runs under.
 
     Attributes:
-        model: takes ``uint8`` and returns ``logits``, in evaluation mode on its device. A builder may modify it.
-        example: (N, H, W, 3) uint8 on that device. It fixes the batch size and the image size.
+        model: takes integers and returns ``logits``, in evaluation mode on its device. A builder may modify it.
+        example: (N, H, W, C) on that device. It fixes the batch size and the image size.
         precision: precision of the layers.
-        calibration_images: (H, W, 3) uint8 of that size, for the activation ranges of int8.
+        calibration_images: (H, W, C) of that size, for the activation ranges of int8.
     """
 
     model: ExportModel

@@ -74,7 +74,7 @@ def _export(model: Segmenter, runtime: RuntimeName, precision: PrecisionName) ->
     info = model.info
     assert isinstance(info, DatasetInfo)
     model.fuse_for_inference_()  # type: ignore[operator]
-    exported = ExportModel(model.cpu(), info.mean, info.std, input="uint8", output="logits").eval()
+    exported = ExportModel(model.cpu(), info.mean, info.std, input=info.pixels.dtype, output="logits").eval()
     metadata = interface_metadata(exported, info, None, precision)
     with tempfile.TemporaryDirectory(prefix="segzoo-") as folder:
         path = Path(folder) / ("model.xml" if runtime == "openvino" else "model.onnx")

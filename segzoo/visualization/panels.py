@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from segzoo.types import DatasetInfo
-from segzoo.visualization.drawing import INK, PAPER, class_entries, font_for, legend, overlay, printable, text_length
+from segzoo.visualization.drawing import INK, PAPER, class_entries, font_for, legend, overlay, printable, shown_rgb, text_length
 
 SIDE = 400  # length of the longer side of a panel in pixels
 TEXT = 15  # font height in pixels
@@ -25,11 +25,12 @@ def comparison_panel(
     """Image, ground truth, prediction and errors side by side.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, C).
         ground_truth, prediction: (H, W) train ids.
         info: classes and palette.
         captions: text above each panel.
     """
+    image = shown_rgb(image, info.show_channels)
     scale = SIDE / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     image, expected, predicted = _resized(image, size, smooth=True), _resized(ground_truth, size), _resized(prediction, size)

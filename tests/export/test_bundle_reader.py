@@ -18,12 +18,16 @@ from onnx_files import write_onnx
 from PIL import Image
 from torch import nn
 
+import segzoo.channel_decoder
+import segzoo.channel_files
 import segzoo.export.bundle
 import segzoo.image_decoder
+from segzoo.data.channels.reading import read_pixels
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.data.image_io import read_image
-from segzoo.export.bundle import write_bundle
-from segzoo.export.bundle_check import example_images
+from segzoo.export.bundle import standalone, write_bundle
+from segzoo.export.bundle_check import example_images, stored_channels
+from segzoo.pixel_format import PixelFormat
 from segzoo.types import DataError, ParityError
 from segzoo.visualization import drawing
 
@@ -38,10 +42,12 @@ def predict(tmp_path_factory):
     shutil.copy(Path(segzoo.export.bundle.__file__).with_name("bundle_predict.py"), folder / "predict.py")
     for module in (segzoo.image_decoder, drawing):
         shutil.copy(str(module.__file__), folder)
+    for module in (segzoo.channel_decoder, segzoo.channel_files):
+        (folder / Path(str(module.__file__)).name).write_text(standalone(Path(str(module.__file__))))
     sys.path.insert(0, str(folder))
     yield importlib.import_module("predict")
     sys.path.remove(str(folder))
-    for name in ("predict", "image_decoder", "drawing"):
+    for name in ("predict", "image_decoder", "channel_decoder", "channel_files", "drawing"):
         del sys.modules[name]
 
 
@@ -80,7 +86,7 @@ def test_the_bundle_and_segzoo_read_the_same_pixels(predict, tmp_path, name):
     if name in UNREADABLE:
         with pytest.raises(DataError) as error:
             read_image(path)
-        with pytest.raises(predict.decode_rgb.__globals__["ImageError"]) as bundle_error:
+        with pytest.raises(predict.decode_channels.__globals__["ImageError"]) as bundle_error:
             predict.read_image(path)
         assert str(error.value) == f"{path}: {bundle_error.value}"
     else:
@@ -89,7 +95,7 @@ def test_the_bundle_and_segzoo_read_the_same_pixels(predict, tmp_path, name):
 
 def test_the_pixel_limit_is_an_option(predict, tmp_path, monkeypatch, capsys):
     class Unused:
-        info = {"classes": ["a"], "palette": [[0, 0, 0]], "background": None}
+        info = {"classes": ["a"], "palette": [[0, 0, 0]], "background": None, "channels": 3, "bits": 8}
 
         def __init__(self, threads):
             pass
@@ -216,3 +222,12 @@ def test_a_network_that_cannot_be_loaded_names_the_versions(predict, tmp_path):
     installed = sys.modules["onnxruntime"].__version__
     with pytest.raises(SystemExit, match=f"needs onnxruntime 1.17 or newer and cannot be loaded by the installed {installed}"):
         predict.Network(tmp_path)
+
+
+@pytest.mark.parametrize("pixels", [(1, 16), (4, 8), (4, 16), (5, 16), (1, 8), (3, 16)])
+def test_other_channels_and_16_bits_are_read_alike(predict, tmp_path, pixels):
+    for name, data in stored_channels(PixelFormat(*pixels)).items():
+        (tmp_path / name).write_bytes(data)
+        own = read_pixels([tmp_path / name], PixelFormat(*pixels))[0]
+        assert own.shape == (12, 20, pixels[0]) and own.dtype == f"uint{pixels[1]}"
+        np.testing.assert_array_equal(own, predict.read_image(tmp_path / name, channels=pixels[0], bits=pixels[1]))

@@ -186,6 +186,8 @@ def test_a_bundle_runs_its_self_test_and_labels_images(bundle):
     assert sorted(path.name for path in bundle.iterdir()) == [
         "NOTES.txt",
         "card.json",
+        "channel_decoder.py",
+        "channel_files.py",
         "drawing.py",
         "image_decoder.py",
         "model.onnx",

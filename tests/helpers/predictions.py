@@ -33,7 +33,7 @@ def predict_source(
         return {key: settings.pop(key) for key in settings_of(function) if key in settings}
 
     files = plan_results(info, out, **chosen(plan_results))
-    found = open_source(out, resumed, **chosen(open_source))
+    found = open_source(out, resumed, info.pixels, **chosen(open_source))
     result = predict_images(model, info, found, files, protocol, resumed, distributed, **chosen(predict_images))
     assert not settings, f"unknown settings: {settings}"
     return result

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 import numpy as np
 from torch import nn
 
+from segzoo.channel_decoder import decode_channels
+from segzoo.data.channels.reading import image_suffixes
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
-from segzoo.image_decoder import SUFFIXES, ImageError, decode_rgb
+from segzoo.image_decoder import ImageError
 from segzoo.inference.protocol import InferenceProtocol, check_label_size
 from segzoo.inference.sources._base import Item
 from segzoo.inference.sources.image_files import unique_names
@@ -64,7 +66,7 @@ class Labeler:
     def _label(self, path: str, data: bytes) -> str:
         item = Item(self.names[path], path, lambda: None)
         try:
-            image = decode_rgb(data)[0]
+            image = decode_channels(data, *self.network.info.pixels)[0]
         except ImageError as error:
             return f"{path} {error}"
         with channels_last(self.network.model):
@@ -111,10 +113,10 @@ def claim_folder(out: str, identity: PlainDict) -> None:
         raise ConfigError(f"out={out} holds labels of other settings ({changed}). Set another out, or remove it.")
 
 
-def name_images(fs: Any, folder: str) -> dict[str, str]:
+def name_images(fs: Any, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     """Name the results of a folder's images by their paths."""
     found = fs.find(folder) if fs.isdir(folder) else []
-    paths = sorted(path for path in found if path.lower().endswith(SUFFIXES) and "/." not in path[len(folder) :])
+    paths = sorted(path for path in found if path.lower().endswith(suffixes) and "/." not in path[len(folder) :])
     return dict(zip(paths, unique_names([Path(posixpath.relpath(path, folder)) for path in paths]), strict=True))
 
 
@@ -160,9 +162,8 @@ def predict_with_ray(
     check_label_size(protocol)
     claim_folder(out, identity)
     fs, root = filesystem(source)
-    names = name_images(fs, root)
-    if not names:
-        raise ConfigError(f"source={source} is no folder with images; expected files ending in {' '.join(SUFFIXES)}.")
+    if not (names := name_images(fs, root, suffixes := image_suffixes(info.pixels))):
+        raise ConfigError(f"source={source} is no folder with images; expected files ending in {' '.join(suffixes)}.")
     target, folder = filesystem(posixpath.join(out, "labels"))
     done = set(target.find(folder)) if target.exists(folder) else set()
     rest = [path for path, name in names.items() if posixpath.join(folder, f"{name}.png") not in done]

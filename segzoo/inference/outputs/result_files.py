@@ -20,7 +20,7 @@ from segzoo.inference.submission import LabelFormat, Submission, make_submission
 from segzoo.io import write_atomically
 from segzoo.registry import Range
 from segzoo.types import DatasetInfo
-from segzoo.visualization.drawing import colorize, overlay, with_legend
+from segzoo.visualization.drawing import colorize, overlay, shown_rgb, with_legend
 from segzoo.visualization.label_png import write_label_png
 from segzoo.visualization.palette import Color
 
@@ -88,7 +88,7 @@ class ResultFiles:
 
         Args:
             item: the image.
-            image, label, confidence: (H, W, 3) uint8, (H, W) class ids, and (H, W) uint8 or None.
+            image, label, confidence: (H, W, C), (H, W) class ids, and (H, W) uint8 or None.
 
         Returns:
             The overlay if it is a frame of a video, whose legend lists all classes, since frames have one size.
@@ -101,7 +101,7 @@ class ResultFiles:
         if confidence is not None:
             write_confidence(self._confidence_path(name), confidence)
         if self.polygons == "labelme":
-            write_labelme(self._labelme_path(name), image, label, self.info, item.path)
+            write_labelme(self._labelme_path(name), shown_rgb(image, self.info.show_channels), label, self.info, item.path)
         if self.submission is not None:
             self.submission.write_label(self.label_path(name), label)
         elif self.format == "color":
@@ -138,7 +138,7 @@ class ResultFiles:
 
     def _draw(self, image: np.ndarray, label: np.ndarray, listed: np.ndarray) -> np.ndarray:
         """Draw an overlay, whose legend lists the classes of ``listed``."""
-        tinted = overlay(image, label, self.info.palette, self.hidden, self.alpha)
+        tinted = overlay(shown_rgb(image, self.info.show_channels), label, self.info.palette, self.hidden, self.alpha)
         return with_legend(tinted, [listed], self.info.classes, self.info.palette, self.hidden)
 
     def _overlay_path(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Images as Python users have them, read into upright RGB arrays."""
+"""Images as Python users have them, read into upright arrays."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from segzoo.data.image_io import printable, read_image
+from segzoo.data.channels.reading import read_pixels
+from segzoo.data.image_io import printable
 from segzoo.image_decoder import ImageError, decode, gray_to_rgb, to_rgb, turn_decoded
+from segzoo.pixel_format import RGB, PixelFormat
 
 BATCH_PIXELS = 2**22  # of one batch, unless its size is given: 8 images of 512 x 1024
 MAX_BATCH = 16
@@ -28,7 +30,7 @@ class InputImage(NamedTuple):
         position: its position in the list of images.
         name: the path, or ``images[<position>]``, for messages.
         path: the path, None for an image that was not read from a file.
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, C) uint8 or uint16.
     """
 
     position: int
@@ -37,7 +39,7 @@ class InputImage(NamedTuple):
     pixels: np.ndarray
 
 
-def batches(images: Sequence[ImageInput], batch_size: int | None) -> Iterator[list[InputImage]]:
+def batches(images: Sequence[ImageInput], batch_size: int | None, form: PixelFormat = RGB) -> Iterator[list[InputImage]]:
     """Read images and group those of one size.
 
     At most a batch of each size is in memory.
@@ -45,6 +47,7 @@ def batches(images: Sequence[ImageInput], batch_size: int | None) -> Iterator[li
     Args:
         images: the images, in any order.
         batch_size: images per batch. None takes as many as have ``BATCH_PIXELS`` together, at most ``MAX_BATCH``.
+        form: channels and bits of the images.
 
     Raises:
         ValueError: as ``read_input``.
@@ -53,7 +56,7 @@ def batches(images: Sequence[ImageInput], batch_size: int | None) -> Iterator[li
     for position, given in enumerate(images):
         path = Path(given) if isinstance(given, str | os.PathLike) else None
         name = printable(path) if path else "image" if len(images) == 1 else f"images[{position}]"
-        pixels = read_input(given, name)
+        pixels = read_input(given, name, form)
         height, width = pixels.shape[:2]
         batch = waiting.setdefault((height, width), [])
         batch.append(InputImage(position, name, path, pixels))
@@ -62,12 +65,13 @@ def batches(images: Sequence[ImageInput], batch_size: int | None) -> Iterator[li
     yield from waiting.values()
 
 
-def read_input(given: ImageInput, name: str = "image") -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB.
+def read_input(given: ImageInput, name: str = "image", form: PixelFormat = RGB) -> np.ndarray:
+    """Read an image as (H, W, C) uint8 or uint16.
 
     Args:
         given: as ``Segmenter.predict`` takes it.
         name: its name in messages.
+        form: its channels and bits.
 
     Raises:
         DataError: the file cannot be read as an image.
@@ -80,7 +84,9 @@ def read_input(given: ImageInput, name: str = "image") -> np.ndarray:
                 f"{printable(path)} is a folder, expected an image. Pass a list of its images, such as "
                 f"sorted(pathlib.Path({path!r}).glob('*.png'))"
             )
-        return read_image(path)
+        return read_pixels([Path(path)], form)[0]
+    if isinstance(given, Image.Image) and not form.is_rgb:
+        given = np.asarray(given)
     if isinstance(given, Image.Image):
         try:
             orientation = decode(given)  # type: ignore[arg-type]  # an image without a file is decoded already
@@ -91,25 +97,31 @@ def read_input(given: ImageInput, name: str = "image") -> np.ndarray:
     if isinstance(given, Tensor):
         values = given.detach().cpu()
         array = values.float().numpy() if values.is_floating_point() else values.numpy()
-        if array.dtype == np.uint8 and array.ndim == 3 and array.shape[0] == 3 != array.shape[2]:
+        if array.dtype == form.dtype and array.ndim == 3 and array.shape[0] == form.channels != array.shape[2]:
             array = array.transpose(1, 2, 0)
-        return _check_array(array, name, f"a tensor of {given.dtype}".replace("torch.", ""))
+        return _check_array(array, name, f"a tensor of {given.dtype}".replace("torch.", ""), form)
     if isinstance(given, np.ndarray):
-        return _check_array(given, name, f"an array of {given.dtype}")
+        return _check_array(given, name, f"an array of {given.dtype}", form)
     raise ValueError(
-        f"{name} is a {type(given).__name__}, expected a path, an array (H, W, 3) uint8 RGB, a tensor, a Pillow image, or a list of them"
+        f"{name} is a {type(given).__name__}, expected a path, an array {_expected(form)}, a tensor, a Pillow image, or a list of them"
     )
 
 
-def _check_array(array: np.ndarray, name: str, kind: str) -> np.ndarray:
-    """Convert an array to contiguous RGB, or reject it."""
-    if array.dtype == np.uint8 and array.size:
-        if array.ndim == 2:
+def _check_array(array: np.ndarray, name: str, kind: str, form: PixelFormat) -> np.ndarray:
+    """Convert an array to contiguous channels, or reject it."""
+    if array.dtype == form.dtype and array.size:
+        if array.ndim == 2 and form.is_rgb:
             return gray_to_rgb(array)
-        if array.ndim == 3 and array.shape[2] == 3:
+        if array.ndim == 2 and form.channels == 1:
+            return np.ascontiguousarray(array[..., None])
+        if array.ndim == 3 and array.shape[2] == form.channels:
             return np.ascontiguousarray(array)
-    hint = _shape_hint(array.shape) or _value_hint(array)
-    raise ValueError(f"{name} is {kind} {array.shape}, expected (H, W, 3) uint8 RGB: {hint}")
+    hint = (_shape_hint(array.shape) or _value_hint(array)) if form.is_rgb else "the network was trained on such images"
+    raise ValueError(f"{name} is {kind} {array.shape}, expected {_expected(form)}: {hint}")
+
+
+def _expected(form: PixelFormat) -> str:
+    return f"(H, W, {form.channels}) {form.dtype}{' RGB' if form.is_rgb else ''}"
 
 
 def _shape_hint(shape: tuple[int, ...]) -> str:
@@ -150,6 +162,6 @@ def to_tensor(batch: Sequence[InputImage]) -> Tensor:
     """Stack images of one size.
 
     Shapes:
-        -> (N, H, W, 3) uint8
+        -> (N, H, W, C)
     """
     return torch.from_numpy(np.stack([image.pixels for image in batch]))

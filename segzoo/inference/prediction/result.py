@@ -20,7 +20,7 @@ from segzoo.data.inspection.blobs import class_blobs
 from segzoo.io import write_atomically, write_json
 from segzoo.reporting.html import render_template
 from segzoo.types import DatasetInfo
-from segzoo.visualization.drawing import overlay, with_legend
+from segzoo.visualization.drawing import overlay, shown_rgb, with_legend
 from segzoo.visualization.label_png import write_label_png
 from segzoo.visualization.layers import downscale_image, downscale_label, page_size
 
@@ -60,7 +60,7 @@ class Prediction:
     A notebook shows the overlay and the areas of the classes.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, upright.
+        image: (H, W, C) uint8 or uint16, upright.
         labels: (H, W) train ids, uint8 up to 255 classes, int32 above.
         info: names and colors of the classes.
         path: the file that the image was read from, or None.
@@ -85,7 +85,7 @@ class Prediction:
         """Overlay, and areas of the classes with their colors."""
         size = page_size(self.labels.shape, NOTEBOOK_PIXELS)
         small = overlay(
-            downscale_image(self.image, size), downscale_label(self.labels, size), self.info.palette, hidden_ids(self.info, None)
+            downscale_image(self.shown, size), downscale_label(self.labels, size), self.info.palette, hidden_ids(self.info, None)
         )
         rows = [
             ("#{:02x}{:02x}{:02x}".format(*color), name, area)
@@ -96,6 +96,11 @@ class Prediction:
         title = self.path.name if self.path else ""
         png = base64.b64encode(_png(small)).decode()
         return render_template("prediction.html", title=title, size=self.labels.shape, png=png, rows=rows)
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The image as (H, W, 3) uint8, with the channels that the data set shows."""
+        return shown_rgb(self.image, self.info.show_channels)
 
     @cached_property
     def areas(self) -> dict[str, ClassArea]:
@@ -136,7 +141,7 @@ class Prediction:
             legend: append a legend of the visible classes below the image.
         """
         hidden = hidden_ids(self.info, hide)
-        tinted = overlay(self.image, self.labels, self.info.palette, hidden, alpha)
+        tinted = overlay(self.shown, self.labels, self.info.palette, hidden, alpha)
         if legend:
             tinted = with_legend(tinted, [self.labels], self.info.classes, self.info.palette, hidden)
         return Image.fromarray(tinted)
@@ -171,7 +176,7 @@ class Prediction:
         else:
             name = relative_name(self.path, path) if self.path else f"{path.stem}.png"
             image = DraftImage(name, self.labels.shape, self.polygons(tolerance))
-            embedded = None if self.path else _png(self.image)
+            embedded = None if self.path else _png(self.shown)
             write_json(path, labelme_record(image, embedded) if format == "labelme" else coco_record([image], self.info))
         return path
 

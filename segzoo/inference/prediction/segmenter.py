@@ -83,7 +83,7 @@ class Segmenter(nn.Module):
 
         Args:
             images: a path; an array (H, W, 3) or gray (H, W) of uint8; a tensor (H, W, 3) or (3, H, W) of uint8; a Pillow image; or a
-                list of these, which gives a list. Files and Pillow images are read upright. Colors are RGB. Nothing can tell BGR, which
+                list of these, which gives a list. A network for other channels or for 16 bits takes arrays (H, W, C) of these. Files and Pillow images are read upright. Colors are RGB. Nothing can tell BGR, which
                 OpenCV reads: pass the path, or ``image[..., ::-1]``.
             probabilities: also return the class probabilities, K times as many values as pixels.
             protocol: windows, scales, flip and post-processing, such as ``InferenceProtocol(crop=(193, 193), flip=True)`` of
@@ -112,7 +112,7 @@ class Segmenter(nn.Module):
         is_list = isinstance(images, list | tuple)
         done: dict[int, Prediction] = {}
         with eval_mode(self), channels_last(self):
-            for batch in batches(images if is_list else [images], batch_size):
+            for batch in batches(images if is_list else [images], batch_size, self.info.pixels):
                 results = self._predict_batch(batch, labeled_by, probabilities, self.info)
                 done |= {image.position: result for image, result in zip(batch, results, strict=True)}
         return [done[position] for position in range(len(done))] if is_list else done[0]

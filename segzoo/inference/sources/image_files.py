@@ -24,7 +24,14 @@ ALL_SUFFIXES = (*SUFFIXES, *JP2_SUFFIXES)  # of images that are predicted
 RESULT_FOLDERS = ("labels", "overlays", "confidence", "polygons")  # of an output directory
 
 
-def find_images(source: str, out: Path, resumed: bool = False, recursive: bool = True, read: Read = read_image) -> Source:
+def find_images(
+    source: str,
+    out: Path,
+    resumed: bool = False,
+    recursive: bool = True,
+    read: Read = read_image,
+    suffixes: tuple[str, ...] = ALL_SUFFIXES,
+) -> Source:
     """Find a source's images, sorted, with a unique output name each.
 
     Folders are searched through links but not in a loop. Hidden files and folders are left out.
@@ -35,6 +42,7 @@ def find_images(source: str, out: Path, resumed: bool = False, recursive: bool =
         resumed: ``out`` holds results of the same prediction, which may be overwritten.
         recursive: also search the folders in a folder.
         read: reads an image.
+        suffixes: endings of images.
 
     Returns:
         The images and notes about skipped files. Names keep the folders below the source (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and
@@ -46,7 +54,7 @@ def find_images(source: str, out: Path, resumed: bool = False, recursive: bool =
     root = Path(source)
     if root.is_file():
         return _source([(root, root.stem)], [], read)
-    paths, skipped = find_image_files(source, out, recursive, ALL_SUFFIXES)
+    paths, skipped = find_image_files(source, out, recursive, suffixes)
     if not root.is_dir():
         root = Path(os.path.commonpath([path.parent for path in paths]))
     names = unique_names([path.relative_to(root) for path in paths])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segzoo.device import RuntimePrecision, peak_memory, reset_peak_memory
 from segzoo.image_decoder import decode_rgb
-from segzoo.registry import Range
+from segzoo.registry import ConfigError, Range
 from segzoo.runtimes._base import InferenceFn
 from segzoo.types import PlainDict
 from segzoo.workflows.benchmark.roofline import roofline
@@ -90,6 +90,8 @@ def _timed_call(
     if scope == "end_to_end":
         import cv2
 
+        if images[0].shape[2] != 3 or images[0].dtype != np.uint8:
+            raise ConfigError("scope=end_to_end decodes 8-bit RGB files, which this network does not take. Set scope=net+labels.")
         files = [cv2.imencode(".png", image[:, :, ::-1])[1].tobytes() for image in images]
 
         def end_to_end() -> np.ndarray:

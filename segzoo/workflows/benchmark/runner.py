@@ -148,7 +148,7 @@ def inference_copy(model: SegModel, info: DatasetInfo, device: torch.device) -> 
 
     fused = copy.deepcopy(model)
     fused.fuse_for_inference_()
-    return ExportModel(fused, info.mean, info.std, input="uint8", output="logits").eval().to(device)
+    return ExportModel(fused, info.mean, info.std, input=info.pixels.dtype, output="logits").eval().to(device)
 
 
 def build_runtime(name: str, request: RuntimeRequest, **settings: Any) -> InferenceFn:

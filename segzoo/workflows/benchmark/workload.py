@@ -77,7 +77,7 @@ def build_workload(
     data = build_data(config["data"], "val") if config.get("data") else DATA.build("parts", "val")
     chosen = choose_images(data, True, images=images)
     torch.manual_seed(seed)
-    model = build_model(config, num_classes or 19).eval()
+    model = build_model(config, num_classes or 19, data.info.pixels.channels).eval()
     model.info = data.info
     init_zero_classifiers_(model)
     _calibrate_batch_norm(model, [chosen.images.image(i) for i in range(min(4, len(chosen.images)))], data.info)

@@ -119,7 +119,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 async def _answer(service: Service, served: ServedModel, uploads: list[Upload], output: Output, options: Options) -> Response:
     """Decode, label and encode the images of a request."""
     max_pixels = int(service.limits.max_megapixels * 1e6)
-    images = [await service.in_thread(decode_upload, upload.data, max_pixels) for upload in uploads]
+    images = [await service.in_thread(decode_upload, upload.data, max_pixels, served.info.pixels) for upload in uploads]
     try:
         results = await service.predict(served, images, output in ("all", "confidence") and served.has_probabilities)
     except ValueError as error:  # an image is too small for the model

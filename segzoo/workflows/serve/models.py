@@ -61,6 +61,7 @@ class ServedModel:
             "classes": classes,
             "background": self.info.background,
             "confidence": self.has_probabilities,
+            **self.info.pixels._asdict(),
         }
 
 

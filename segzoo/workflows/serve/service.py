@@ -129,7 +129,7 @@ class Service:
 
         Args:
             model: one of ``models``.
-            images: (H, W, 3) uint8 each.
+            images: (H, W, C) each.
             probabilities: also compute the class probabilities.
 
         Returns:

@@ -15,7 +15,9 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from segzoo.image_decoder import ImageError, ImageTooLarge, UnknownFormat, decode_rgb
+from segzoo.channel_decoder import decode_channels
+from segzoo.image_decoder import ImageError, ImageTooLarge, UnknownFormat
+from segzoo.pixel_format import RGB, PixelFormat
 
 IMAGE_TYPES = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")  # the last is what curl states by default
 MAX_SCANS = 100  # of a progressive JPEG, which takes the time of a whole image for each
@@ -106,11 +108,16 @@ def base_name(name: str) -> str:
     return name.replace("\\", "/").rpartition("/")[2]
 
 
-def decode_upload(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_upload(data: bytes, max_pixels: int, pixels: PixelFormat = RGB) -> np.ndarray:
     """Decode an uploaded image, unless its header announces too many pixels.
 
+    Args:
+        data: the file.
+        max_pixels: of its header.
+        pixels: channels and bits of the images that the model takes.
+
     Returns:
-        (H, W, 3) uint8, upright.
+        (H, W, C), upright.
 
     Raises:
         HTTPException: 400 for a damaged image, 413 for one that is too large, 415 for something else.
@@ -118,7 +125,7 @@ def decode_upload(data: bytes, max_pixels: int) -> np.ndarray:
     if data[:2] == b"\xff\xd8" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise HTTPException(413, f"The JPEG has {scans} scans, more than {MAX_SCANS}. Save it as an ordinary JPEG.")
     try:
-        return decode_rgb(data, max_pixels)[0]
+        return decode_channels(data, *pixels, max_pixels)[0]
     except ImageTooLarge as error:
         raise HTTPException(413, f"The image is too large: {error}") from None
     except UnknownFormat as error:
