@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from small_models import build, randomized
 from torch import nn
 
+from segzoo.config.from_export import run_as_configured
 from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.runtimes.network import run_in
 from segzoo.types import DatasetInfo, Logits
@@ -49,3 +51,17 @@ def test_the_precision_of_a_network_is_that_of_its_predictions():
     network.get_submodule("head").register_forward_hook(lambda layer, inputs, output: types.append(output.dtype))
     network.predict(np.zeros((64, 64, 3), np.uint8))
     assert types == [torch.bfloat16] and network.precision == "bf16"
+
+
+def test_tools_predict_with_a_fused_network():
+    torch.manual_seed(0)
+    network, image = (
+        randomized(build("icnet", num_classes=3)).eval(),
+        np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8),
+    )
+    network.info = TwoConvs.info
+    expected = network.predict(image).labels
+    config = {"ckpt": None, "runtime": {"name": "eager"}, "device": "cpu", "precision": "fp32"}
+    fused, device = run_as_configured(config, network)
+    assert device == "cpu" and not any(isinstance(layer, nn.BatchNorm2d) for layer in fused.modules())
+    assert len(np.unique(expected)) > 1 and (fused.predict(image).labels == expected).mean() > 0.999
