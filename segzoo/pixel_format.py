@@ -86,7 +86,7 @@ def pixel_errors(
     pixels: PixelFormat, mean: Sequence[float] | None, std: Sequence[float] | None, show_channels: Sequence[int] | None
 ) -> list[str]:
     """Errors in the settings of a data set's pixels, one line each."""
-    errors = []
+    errors = [] if pixels.channels else ["data.mean is empty: give one value per channel, or null."]
     for key, values in (("mean", mean), ("std", std)):
         if values is None:
             continue

@@ -18,6 +18,7 @@ from toy_training import INFO, Toy, ToyData, make_components, make_run_dir, sett
 from segzoo.api import create_model
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.dense_crf import DenseCRF
+from segzoo.layers.normalize import normalize
 from segzoo.layers.upsample_argmax import upsample_argmax
 from segzoo.registry import LOSSES, MODELS, RUNTIMES
 from segzoo.types import Logits
@@ -35,6 +36,13 @@ def _exact(monkeypatch):
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_samples_of_16_bits_are_normalized_alike():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (2, 40, 56, 1), dtype=np.uint16))
+    info = replace(INFO, mean=(30000.0,), std=(9000.0,), bits=16)
+    expected, actual = (normalize(images, info, torch.device(device)) for device in ("cpu", DEVICE))
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MODELS.names())

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from segzoo.layers.modes import eval_mode
 
 
 @torch.no_grad()
@@ -77,16 +81,30 @@ def set_input_channels_(model: nn.Module, channels: int) -> tuple[str, ...]:
     Raises:
         ValueError: no convolution reads the image.
     """
-    readers = {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.in_channels == 3 and layer.groups == 1 and max(layer.kernel_size) > 1
-    }
+    convs = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    readers = {name: layer for name, layer in convs if layer.in_channels == 3 and layer.groups == 1}
+    if any(max(layer.kernel_size) == 1 for layer in readers.values()):
+        readers = _with_large_inputs(model, readers)
     if not readers:
         raise ValueError(f"{type(model).__name__} has no convolution of 3 input channels, so it cannot take {channels}")
     for layer in readers.values():
         layer.in_channels, layer.weight = channels, nn.Parameter(adapted_weight(layer.weight, channels), layer.weight.requires_grad)
     return tuple(readers)
+
+
+def _with_large_inputs(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Leave out layers that read pooled features, such as those of channel attention."""
+    kept: dict[str, nn.Module] = {}
+
+    def hook(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if min(inputs[0].shape[-2:]) > 1:
+            kept[name] = layer
+
+    with ExitStack() as hooks, eval_mode(model):
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_pre_hook(partial(hook, name)).remove)
+        model(torch.zeros(1, 3, 64, 64, device=next(model.parameters()).device))
+    return {name: layer for name, layer in layers.items() if name in kept}
 
 
 def adapted_weight(weight: Tensor, channels: int) -> Tensor:

@@ -42,6 +42,29 @@ def test_a_gray_image_has_the_same_logits_in_one_channel_and_in_rgb(name):
     assert len(other.input_convs) == (2 if name == "icnet" else 1)
 
 
+@pytest.mark.integration
+def test_branches_of_one_pixel_are_adapted_but_not_channel_attention():
+    pytest.importorskip("timm", reason='pip install -e ".[timm]"')
+    torch.manual_seed(0)
+    rgb = randomized(build("fcn_dilated", "timm", options={"arch": "repvgg_a0"})).eval()
+    gray, other = random_images(1, 1, 64, 64), copy.deepcopy(rgb)
+    other.set_input_channels_(1)
+    assert len(other.input_convs) == 2
+    with torch.no_grad():
+        assert_close_to_scale(other(gray).main, rgb(gray.expand(-1, 3, -1, -1)).main)
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.squeeze, self.excite = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 3, 1), nn.Conv2d(3, 8, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return x * self.excite(self.squeeze(x.mean((2, 3), keepdim=True)))
+
+    assert set_input_channels_(Attention(), 4) == ("stem",)
+
+
 def test_a_network_that_reads_no_rgb_is_rejected():
     with pytest.raises(ValueError, match="no convolution of 3 input channels"):
         set_input_channels_(nn.Sequential(nn.Conv2d(5, 5, 3)), 4)

@@ -20,6 +20,8 @@ class Net(nn.Module):
     One is in the backbone, the other one has no bias.
     """
 
+    input_channels, input_convs = 3, ()
+
     def __init__(self, num_classes, width=8):
         super().__init__()
         self.num_classes = num_classes
