@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, Self
 
+import torch
 from torch import Tensor, nn
 
+from segzoo.backbones._recompute import run_checkpointed
 from segzoo.registry import ConfigError
 from segzoo.types import Stage
 
@@ -55,11 +57,13 @@ class Backbone(nn.Module, ABC):
         classifier: fully connected layers of the loaded weights, for heads that start from them. Usually empty.
         trains_from_scratch: whether training from random weights works within a usual schedule.
         frozen: the stages that are not trained.
+        checkpoint: whether the backward pass recomputes activations instead of keeping them.
     """
 
     classifier: Mapping[str, Tensor] = MappingProxyType({})
     trains_from_scratch = True
     frozen: tuple[str, ...] = ()
+    checkpoint = False
 
     def __init__(self, name: str, layers: Sequence[nn.Sequential], channels: Sequence[int], *, inner: int):
         super().__init__()
@@ -100,8 +104,7 @@ class Backbone(nn.Module, ABC):
         for index in range(begin, end + 1):
             if self.training:
                 self._check_not_one_pixel(index, x.shape, begin, size)
-            for layer in self._layers(OUTPUTS[index]):
-                x = layer(x)
+            x = self._run(self._layers(OUTPUTS[index]), x)
             if OUTPUTS[index] in self.channels:
                 features[OUTPUTS[index]] = x
         return features
@@ -198,6 +201,13 @@ class Backbone(nn.Module, ABC):
             return list(self.c3.children())[: self._inner]
         layers = list(self.get_submodule(output).children())
         return layers[self._inner :] if output == "c3" else layers
+
+    def _run(self, layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+        if self.checkpoint and self.training and torch.is_grad_enabled():
+            return run_checkpointed(layers, x)
+        for layer in layers:
+            x = layer(x)
+        return x
 
     def _halve(self, side: int) -> int:
         """The output size of a strided layer of this family."""

@@ -24,16 +24,30 @@ DEEP_STEMS = {"deep": (64, 64, 128), "v1c": (32, 32, 64)}  # channels of the thr
 
 
 @BACKBONES.register
-def resnet50(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width = 1.0, weights: str = "none") -> ResNet:
+def resnet50(
+    *,
+    stem: Stem = "basic",
+    stride_at: StrideAt = "3x3",
+    width: Width = 1.0,
+    weights: str = "none",
+    checkpoint: bool = False,
+) -> ResNet:
     """ResNet-50: 3, 4, 6 and 3 bottlenecks in c2 to c5.
 
     Settings as in ``resnet101``.
     """
-    return _build("resnet50", (3, 4, 6, 3), stem, stride_at, width, weights)
+    return _build("resnet50", (3, 4, 6, 3), stem, stride_at, width, weights, checkpoint)
 
 
 @BACKBONES.register
-def resnet101(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width = 1.0, weights: str = "none") -> ResNet:
+def resnet101(
+    *,
+    stem: Stem = "basic",
+    stride_at: StrideAt = "3x3",
+    width: Width = 1.0,
+    weights: str = "none",
+    checkpoint: bool = False,
+) -> ResNet:
     """ResNet-101: 3, 4, 23 and 3 bottlenecks in c2 to c5.
 
     Args:
@@ -42,12 +56,16 @@ def resnet101(*, stem: Stem = "basic", stride_at: StrideAt = "3x3", width: Width
         stride_at: strided convolution in the first bottleneck of c3, c4 and c5.
         width: factor of all channel counts, 0.125 to 2. ICNet's backbone has 0.5.
         weights: ``none``, ``imagenet`` (torchvision's IMAGENET1K_V1) or a file. See ``segzoo.weights.load_backbone``.
+        checkpoint: whether training recomputes the activations of each block in its backward pass, which saves memory.
     """
-    return _build("resnet101", (3, 4, 23, 3), stem, stride_at, width, weights)
+    return _build("resnet101", (3, 4, 23, 3), stem, stride_at, width, weights, checkpoint)
 
 
-def _build(name: str, blocks: tuple[int, ...], stem: Stem, stride_at: StrideAt, width: float, weights: str) -> ResNet:
+def _build(
+    name: str, blocks: tuple[int, ...], stem: Stem, stride_at: StrideAt, width: float, weights: str, checkpoint: bool
+) -> ResNet:
     backbone = ResNet(name, blocks, stem, stride_at, width)
+    backbone.checkpoint = checkpoint
     load_backbone(backbone, weights)
     return backbone
 

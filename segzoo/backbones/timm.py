@@ -19,18 +19,20 @@ from segzoo.weights import load_backbone, log_rank0
 
 
 @BACKBONES.register
-def timm(*, arch: str = "resnet18", weights: str = "none") -> TimmEncoder:
+def timm(*, arch: str = "resnet18", weights: str = "none", checkpoint: bool = False) -> TimmEncoder:
     """An encoder of timm (extra ``timm``).
 
     Args:
         arch: name of the encoder in timm, with or without the tag of its weights, such as ``resnet50.a1_in1k``.
         weights: ``none``, ``hub`` (those of the tag, or timm's default for the encoder) or a file. See
             ``segzoo.weights.load_backbone``.
+        checkpoint: whether training recomputes the activations of each block in its backward pass, which saves memory.
 
     Raises:
         ConfigError: timm is not installed or has no such encoder, or the encoder is not a chain of convolutional stages.
     """
     encoder = TimmEncoder(arch, build_features(arch, pretrained=weights == HUB))
+    encoder.checkpoint = checkpoint
     if weights == HUB:
         log_rank0(f"weights from timm: {weights_config(arch).hf_hub_id or arch}")
     else:
@@ -127,7 +129,8 @@ class TimmEncoder(Backbone):
 
     def _layers(self, output: str) -> list[nn.Module]:
         if output not in ("c3_1", "c3"):
-            return super()._layers(output)
+            stage = self.get_submodule(output)
+            return blocks(stage)[0] if self.checkpoint and len(stage) else super()._layers(output)  # type: ignore[arg-type]
         layers, _ = blocks(self.c3)
         return layers[: self._inner] if output == "c3_1" else layers[self._inner :]
 

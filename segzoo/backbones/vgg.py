@@ -20,7 +20,7 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and numbe
 
 
 @BACKBONES.register
-def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none") -> VGG:
+def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none", checkpoint: bool = False) -> VGG:
     """VGG-16, with or without batch norm.
 
     Without batch norm it does not train from scratch: set ``weights``, or ``batch_norm=True``.
@@ -30,8 +30,10 @@ def vgg16(*, batch_norm: bool = False, pool: Pool = "vgg", weights: str = "none"
         pool: ``vgg`` (2x2 with stride 2, odd sizes rounded down), ``caffe`` (the same, rounded up) or ``deeplab`` (3x3 with stride
             2 and padding 1, which aligns the corners at sizes 8k+1).
         weights: ``none``, ``imagenet`` (torchvision's) or a file. See ``segzoo.weights.load_backbone``.
+        checkpoint: whether training recomputes the activations of each stage in its backward pass, which saves memory.
     """
     backbone = VGG("vgg16", batch_norm, pool)
+    backbone.checkpoint = checkpoint
     load_backbone(backbone, weights)
     return backbone
 

@@ -1,8 +1,8 @@
-"""Temporary modes: evaluation, channels last, and shapes without values."""
+"""Temporary modes: evaluation, channels last, recomputation, and shapes without values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+_recomputing: list[
+    bool
+] = []  # one entry per open ``recomputation``. Not of a thread: CUDA has a thread of its own for backward passes
 
 
 @contextmanager
@@ -45,6 +49,30 @@ def channels_last(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, data in originals:
             parameter.data = data
+
+
+@contextmanager
+def recomputation(layers: Collection[nn.Module]) -> Iterator[None]:
+    """Run layers a second time in a ``with`` block, without further effects.
+
+    Their buffers are replaced by copies, so that batch norm counts a batch in its running statistics once. ``is_recomputing`` is true.
+    """
+    owners = [module for layer in layers for module in layer.modules() if module._buffers]
+    originals = [dict(module._buffers) for module in owners]
+    _recomputing.append(True)
+    try:
+        for module in owners:
+            module._buffers.update({name: None if tensor is None else tensor.clone() for name, tensor in module._buffers.items()})
+        yield
+    finally:
+        _recomputing.pop()
+        for module, buffers in zip(owners, originals, strict=True):
+            module._buffers.update(buffers)
+
+
+def is_recomputing() -> bool:
+    """Return True inside ``recomputation``, where a hook must not store features."""
+    return bool(_recomputing)
 
 
 class ShapesOnly(TorchFunctionMode):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segzoo.layers.modes import is_recomputing
 from segzoo.layers.resize import resize
 from segzoo.messages import did_you_mean
 from segzoo.registry import DISTILLS, ConfigError, Range
@@ -162,7 +163,8 @@ class Teacher:
 
     def _feature_hook(self, role: Role, name: str, network: nn.Module) -> Hook:
         def store(module: nn.Module, inputs: tuple, output: object) -> None:
-            if role == "teacher" or network.training:  # of the network, because a frozen layer is in evaluation mode
+            # in training by the network's mode, because a frozen layer is in evaluation mode
+            if role == "teacher" or (network.training and not is_recomputing()):
                 self._features[role][name] = _feature_maps(output)
 
         return store

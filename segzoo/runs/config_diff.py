@@ -29,6 +29,7 @@ IGNORED_KEYS = (
     "dry_run",
     "data.cache",
     "data.show_channels",
+    "backbone.checkpoint",
     "logger",
     "report",
 )  # they change no result
@@ -47,8 +48,9 @@ def config_hash(config: PlainMapping) -> str:
     Settings for location, speed and resuming are ignored.
     """
     kept = {key: value for key, value in config.items() if key not in IGNORED_KEYS}
-    if isinstance(data := kept.get("data"), Mapping):
-        kept["data"] = {key: value for key, value in data.items() if f"data.{key}" not in IGNORED_KEYS}
+    for section in ("data", "backbone"):
+        if isinstance(settings := kept.get(section), Mapping):
+            kept[section] = {key: value for key, value in settings.items() if f"{section}.{key}" not in IGNORED_KEYS}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -140,11 +140,14 @@ def explain_out_of_memory(components: TrainingComponents, settings: TrainingSett
 
 
 def suggest_settings(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> str:
-    """Suggest smaller batches with gradient accumulation, or else smaller crops."""
-    crop = components.config.get("augment", {}).get("crop")
+    """Suggest activation checkpointing, or else smaller batches or crops."""
+    config = components.config
+    crop, checkpoint = config.get("augment", {}).get("crop"), config.get("backbone", {}).get("checkpoint")
     requested = f"batch_size={settings.batch_size}, augment.crop={crop}, grad_accum_steps={settings.grad_accum_steps}"
     memory = total_memory(precision.device) / 1e9
-    if settings.batch_size > 1:
+    if checkpoint is False:
+        hint = "Try backbone.checkpoint=true, which computes activations again instead of keeping them"
+    elif settings.batch_size > 1:
         fewer = (settings.batch_size + 1) // 2
         passes = -(-settings.batch_size * settings.grad_accum_steps // fewer)
         hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more forward passes"

@@ -52,6 +52,7 @@ BACKBONE_VARIANTS = [
     (backbone, name, value)
     for backbone in ("vgg16", "resnet50")
     for name in settings_of(BACKBONES.get(backbone))
+    if name != "checkpoint"  # of training only
     for value in choices(BACKBONES.get(backbone), name)
 ]
 

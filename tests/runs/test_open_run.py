@@ -261,6 +261,7 @@ CONFIGS = st.dictionaries(st.sampled_from(["model", "steps", "workers", "out"]),
 @given(CONFIGS, CONFIGS)
 @example({"model": [False], "steps": {}}, {"model": [0], "steps": {}})
 @example({"data": {"cache": "none", "root": "a"}}, {"data": {"cache": "disk", "root": "a"}})
+@example({"backbone": {"name": "vgg16"}}, {"backbone": {"name": "vgg16", "checkpoint": True}})
 def test_configs_have_equal_hashes_exactly_if_nothing_differs(one, other):
     assert (config_hash(one) == config_hash(other)) == (diff_configs(one, other) == [])
     stored = yaml.safe_load(yaml.safe_dump(one))

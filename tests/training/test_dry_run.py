@@ -37,6 +37,14 @@ ERRORS = [
 ]
 
 
+def test_activation_checkpointing_is_suggested_first(tmp_path):
+    for checkpoint, expected in ((False, "Try backbone.checkpoint=true"), (True, "Try batch_size=2")):
+        components = make_components(model=OutOfMemoryModel(ERRORS[0]))
+        components.config["backbone"] = {"checkpoint": checkpoint}
+        with pytest.raises(OutOfMemory, match=expected):
+            train(components, make_run_dir(tmp_path / str(checkpoint)), **settings())
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu"])
 def test_the_message_names_the_settings_and_suggests_smaller_ones(tmp_path, error):
     components = make_components(model=OutOfMemoryModel(error))
