@@ -152,14 +152,15 @@ class TrainStep:
         self.context.pruning.add_sparsity_gradient_()
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if self.context.precision.name != "fp16" and not torch.isfinite(norm):  # in fp16 the scaler skips such a step itself
-            message = f"the gradient norm is {float(norm)}"
+        norm_value = float(norm)  # read once and before the step, for which a GPU would otherwise be waited for as well
+        if self.context.precision.name != "fp16" and not math.isfinite(norm_value):  # in fp16 the scaler skips such a step itself
+            message = f"the gradient norm is {norm_value}"
             raise Diverged(_diverged_message(message, step, self._nonfinite_images(batches, [])))
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
         scaler.step(optimizer)
         scaler.update()
-        return float(norm)
+        return norm_value
 
     def _nonfinite_images(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
         """Name the images of all ranks whose loss is not finite.
