@@ -18,6 +18,7 @@ from types import ModuleType
 FOLDER = Path(__file__).parent
 GROUPS = {
     "speed": "Latency, throughput and overhead",
+    "costs": "Memory of training, and how costs scale",
     "accuracy": "mIoU of trained networks",
     "studies": "Finished studies, frozen",
 }

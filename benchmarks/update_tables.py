@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 from benchmarks.figures.models import FIGURES
 from benchmarks.harness.result_files import ROOT
-from benchmarks.tables import accuracy, history, models, pruning, speed
+from benchmarks.tables import accuracy, costs, history, models, pruning, speed
 from segzoo.io import write_text
 
 PAGES = tuple(
-    ROOT / folder / "README.md" for folder in ("", "benchmarks", "benchmarks/speed", "benchmarks/accuracy", "benchmarks/studies")
+    ROOT / folder / "README.md"
+    for folder in ("", "benchmarks", "benchmarks/speed", "benchmarks/costs", "benchmarks/accuracy", "benchmarks/studies")
 )
 IMAGES = ROOT / "benchmarks" / "images"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -56,6 +57,8 @@ TABLES: dict[str, Callable[[], str]] = {
         speed.service,
         speed.checkpoint_overhead,
         speed.ddp_scaling,
+        costs.training_memory,
+        costs.scaling,
     )
 }
 

@@ -63,10 +63,19 @@ def ratio_interval(times: Sequence[float], peer_times: Sequence[float]) -> dict[
         times, peer_times: Seconds of interleaved calls, at least three of each.
     """
     logs = [math.log(a / b) for a, b in zip(times, peer_times, strict=True)]
+    center, low, high = mean_interval(logs)
+    return {"ratio": math.exp(center), "low": math.exp(low), "high": math.exp(high)}
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of values and its 95 % interval.
+
+    The interval comes from a t distribution, so there have to be at least three values.
+    """
     students_t = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-    half = students_t.get(len(logs), 2.0 if len(logs) < 60 else 1.96) * statistics.stdev(logs) / math.sqrt(len(logs))
-    center = statistics.fmean(logs)
-    return {"ratio": math.exp(center), "low": math.exp(center - half), "high": math.exp(center + half)}
+    half = students_t.get(len(values), 2.0 if len(values) < 60 else 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+    center = statistics.fmean(values)
+    return center, center - half, center + half
 
 
 def _rounds(taken: Mapping[Any, list[float]]) -> int:

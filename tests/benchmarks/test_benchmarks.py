@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import cli
 from benchmarks.accuracy import compare_camvid, history, inspection, pruning, suspects
+from benchmarks.costs import scaling
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
 from benchmarks.studies import few_shot_transfer, narrowing, pruning_pspnet_largefov, rare_classes
@@ -116,6 +117,14 @@ def test_difference_of_rare_class_runs_is_paired():
     result = rare_classes.difference([0.5, 0.7, 0.6], [0.4, 0.5, 0.3])  # differences 0.1, 0.2, 0.3
     margin = 4.303 * 0.1 / 3**0.5
     assert result == pytest.approx({"mean": 0.2, "low": 0.2 - margin, "high": 0.2 + margin})
+
+
+def test_exponents_are_fitted_in_each_round():
+    taken = {size: [factor * size**1.5 for factor in (1.0, 2.0, 3.0)] for size in (10, 100, 1000)}
+    assert scaling.fit_exponent(taken) == pytest.approx({"exponent": 1.5, "low": 1.5, "high": 1.5})
+    taken[1000][2] *= 10  # the third round has exponent 2
+    fitted = scaling.fit_exponent(taken)
+    assert fitted["exponent"] == pytest.approx((1.5 + 1.5 + 2) / 3) and fitted["low"] < 1.5 < 2 < fitted["high"]
 
 
 @pytest.mark.parametrize("options", [["article", "--ckpt", "runs/quick"], ["trained"]], ids=" ".join)

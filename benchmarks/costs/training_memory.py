@@ -1,0 +1,70 @@
+"""Peak memory of training compared with peer libraries.
+
+Each side trains in a process of its own: forward, loss, backward and SGD in fp32, from random images of 19 classes in channels-last order.
+Memory is the peak of the resident memory, without that of Python and its libraries. ``checkpoint`` is segzoo with
+backbone.checkpoint=true, which computes the activations of the backbone again in the backward pass. Sides alternate over the rounds.
+
+About 25 minutes on one core with AVX2. The result file is written only if no option narrows the selection. Needs "segzoo[peers]".
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from benchmarks.harness.interleaved_timing import ratio_interval
+from benchmarks.harness.result_files import write_result
+from benchmarks.harness.training_steps import CASES, train_briefly
+
+Size = tuple[int, int]
+BATCHES: dict[str, tuple[Size, int]] = {  # height and width of the crops, and their number; mmsegmentation rejects a single one
+    "icnet_half": ((1024, 2048), 2),
+    **dict.fromkeys(("pspnet", "pspnet_32", "fcn_dilated", "parsenet", "largefov"), ((360, 480), 2)),
+}
+SIDES, ROUNDS, STEPS = ("segzoo", "checkpoint", "peer"), 3, 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that narrow the selection."""
+    parser.add_argument("--model", nargs="+", choices=CASES, default=list(CASES), help="default: all")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the crops")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"processes of each side, at least 3; default: {ROUNDS}")
+
+
+def measure(name: str, size: Size, batch: int, rounds: int) -> dict[str, Any]:
+    """Train all sides of a network interleaved and return its row."""
+    results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for number in range(rounds):
+        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                results[side].append(process.submit(train_briefly, name, side, size, batch, STEPS).result())
+    memory = {side: [result["peak_mb"] for result in runs] for side, runs in results.items()}
+    seconds = {side: [statistics.median(result["seconds"]) for result in runs] for side, runs in results.items()}
+    row: dict[str, Any] = {
+        "model": name,
+        "peer": CASES[name][1].partition("-")[0],
+        "hw": list(size),
+        "batch": batch,
+        "rounds": rounds,
+    }
+    row |= {f"{side}_mb": statistics.median(values) for side, values in memory.items()}
+    return row | {
+        "memory": ratio_interval(memory["segzoo"], memory["peer"]),
+        "checkpoint_memory": ratio_interval(memory["checkpoint"], memory["peer"]),
+        "time": ratio_interval(seconds["segzoo"], seconds["peer"]),
+        "checkpoint_time": ratio_interval(seconds["checkpoint"], seconds["segzoo"]),
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure the selected networks."""
+    rows = []
+    for name in args.model:
+        size, batch = BATCHES[name]
+        rows.append(measure(name, tuple(args.size) if args.size else size, batch, args.rounds))
+        print(rows[-1], flush=True)
+    if args.model == list(CASES) and not args.size and args.rounds == ROUNDS:
+        print(write_result("training_memory", args.command, rows, packages=("mmsegmentation", "segmentation-models-pytorch")))

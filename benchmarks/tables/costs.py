@@ -1,0 +1,39 @@
+"""Tables of memory and of costs against sizes."""
+
+from __future__ import annotations
+
+from benchmarks.tables.formatting import format_ratio, result_table
+from segzoo.reporting.numbers import format_number
+
+
+def training_memory() -> str:
+    """Peak memory of training compared with peer libraries."""
+    return result_table(
+        "training_memory",
+        (
+            *("model", "peer", "crops", "segzoo MB", "checkpoint MB", "peer MB"),
+            *("memory ratio [95 %]", "with checkpoint", "time ratio to the peer", "time with checkpoint to without"),
+        ),
+        lambda r: (
+            r["model"],
+            r["peer"],
+            f"{r['batch']} of {r['hw'][0]}x{r['hw'][1]}",
+            *(f"{r[f'{side}_mb']:.0f}" for side in ("segzoo", "checkpoint", "peer")),
+            *(format_ratio(r[key]) for key in ("memory", "checkpoint_memory", "time", "checkpoint_time")),
+        ),
+    )
+
+
+def scaling() -> str:
+    """Times by size and their fitted exponents."""
+    return result_table(
+        "scaling",
+        ("against", "what", "sizes", "ms", "exponent [95 %]"),
+        lambda r: (
+            r["against"].replace("_", " "),
+            r["what"],
+            ", ".join(f"{size:,}" for size in r["sizes"]),
+            ", ".join(format_number(ms) for ms in r["ms"]),
+            format_ratio(r | {"ratio": r["exponent"]}),
+        ),
+    )
