@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -72,6 +72,17 @@ class Classifier(nn.Conv2d):
         with autocast_disabled(input):
             bias = None if self.bias is None else self.bias.float()
             return self._conv_forward(input.float(), self.weight.float(), bias)
+
+
+def concatenate(features: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Concatenate feature maps along channels in the memory order of the first.
+
+    ``torch.cat`` alone would return NCHW if another is expanded from one pixel. Then it transposes the others while it copies them, and a
+    channels-last convolution transposes the result back, in the forward pass and again in the backward pass.
+    """
+    if not torch.compiler.is_exporting() and features.is_contiguous(memory_format=torch.channels_last):  # type: ignore[attr-defined]
+        others = [other.contiguous(memory_format=torch.channels_last) for other in others]
+    return torch.cat([features, *others], 1)
 
 
 def init_normal_(conv: nn.Conv2d, std: float) -> None:

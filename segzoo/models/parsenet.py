@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import Classifier, init_normal_
+from segzoo.layers.conv import Classifier, concatenate, init_normal_
 from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
 from segzoo.models._fc6_fc7 import Fc6Fc7
@@ -88,5 +87,5 @@ class ParseNet(SegModel):
         local = self.local_norm(features)
         context = self.dropout(self.global_norm(features.float().mean((2, 3), keepdim=True).to(features.dtype)))
         if self.global_score is None:
-            return Logits(self.score(torch.cat([local, context.expand_as(local)], 1)))
+            return Logits(self.score(concatenate(local, [context.expand_as(local)])))
         return Logits(self.score(local) + self.global_score(context))

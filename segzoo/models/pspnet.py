@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.conv import Classifier, ConvBN, concatenate
 from segzoo.layers.norm import SingleValueBatchNorm
 from segzoo.layers.pyramid_conv import FactorizedPyramidConv
 from segzoo.layers.pyramid_pooling import PyramidPooling, upsample_pooled
@@ -115,7 +115,7 @@ class PSPNet(SegModel):
         if self.context is not None:
             return Logits(self.score(torch.relu(self.context(features, pooled))))
         upsampled = [upsample_pooled(grid, features.shape[-2:], self.align_corners) for grid in pooled]
-        main = self.score(self.dropout(self.fuse(torch.cat([features, *upsampled], 1))))
+        main = self.score(self.dropout(self.fuse(concatenate(features, upsampled))))
         return Logits(main, self.aux_logits(stages["c4"]))
 
     def fuse_for_inference_(self) -> int:

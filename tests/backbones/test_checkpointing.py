@@ -74,6 +74,7 @@ def test_gradients_and_running_statistics_are_exactly_those_without(model, backb
         assert torch.equal(plain.eval()(x).main, checkpointed.eval()(x).main)
 
 
+@pytest.mark.integration
 def test_dropout_frozen_stages_and_accumulated_batches_are_exact():
     torch.manual_seed(0)
     plain = randomized(build("icnet"))
@@ -108,6 +109,7 @@ def test_a_block_that_changes_its_input_is_rejected():
         model(random_images(2, 3, 64, 64))
 
 
+@pytest.mark.integration
 def test_layers_are_distilled_once_and_not_kept():
     torch.manual_seed(0)
     plain = randomized(build("pspnet"))
