@@ -39,8 +39,8 @@ _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "
 def decode_channels(data: bytes, channels: int, bits: int, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, int]:
     """Decode an image with a number of channels, upright.
 
-    Three channels of 8 bits are decoded by ``decode_rgb``, which converts other images. Otherwise samples are returned as they are stored,
-    and another number of channels or bits is an error.
+    Image files of three channels of 8 bits are decoded by ``decode_rgb``, which converts others. Otherwise samples are returned as they
+    are stored, and another number of channels or bits is an error.
 
     Args:
         data: content of a NumPy file (H, W) or (H, W, C), of a TIFF with one channel on each page, or of another image file.
@@ -54,7 +54,7 @@ def decode_channels(data: bytes, channels: int, bits: int, max_pixels: int = MAX
     Raises:
         ImageError: as ``decode_rgb``, or the file holds other samples.
     """
-    if (channels, bits) == (3, 8):
+    if (channels, bits) == (3, 8) and not data.startswith(_NPY):
         return decode_rgb(data, max_pixels)
     samples, orientation = decode_samples(data, channels, max_pixels)
     return join_channels([samples], channels, bits), orientation

@@ -53,6 +53,10 @@ def test_samples_are_decoded_as_they_are_stored():
         for compression in (None, "tiff_lzw", "tiff_deflate"):
             pages = encode(first, "TIFF", save_all=True, append_images=others, compression=compression)
             np.testing.assert_array_equal(decode_channels(pages, 5, bits)[0], expected)
+    rgb = samples(3, 8)
+    np.testing.assert_array_equal(decode_channels(as_npy(rgb), 3, 8)[0], rgb)
+    gray = decode_channels(by_opencv(".png", rgb[..., :1]), 3, 8)[0]
+    np.testing.assert_array_equal(gray, rgb[..., [0, 0, 0]])  # as ever
     big_endian = samples(2, 16).astype(">u2")
     np.testing.assert_array_equal(decode_channels(as_npy(big_endian), 2, 16)[0], big_endian)
     exif, gray = Image.Exif(), samples(1, 16)

@@ -31,7 +31,7 @@ def read_pixels(paths: Sequence[Path], pixels: PixelFormat, max_pixels: int = MA
         DataError: as for ``image_io.read_image``, or the files hold other channels or bits.
     """
     first = paths[0]
-    if len(paths) == 1 and pixels.is_rgb:
+    if len(paths) == 1 and pixels.is_rgb and first.suffix.lower() != NPY_SUFFIX:
         return read_turned_image(first, max_pixels)
     if len(paths) == 1:
         data = read_bytes(first)

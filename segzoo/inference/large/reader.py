@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.image_io import printable, read_image
+from segzoo.data.channels.reading import read_pixels
+from segzoo.data.image_io import printable
 from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, gray_to_rgb
 from segzoo.inference.large.jp2_file import Jp2File
 from segzoo.inference.large.vips_file import VipsFile
 from segzoo.messages import format_override
+from segzoo.pixel_format import RGB
 from segzoo.types import DataError
 
 JP2_SUFFIXES = (".jp2", ".j2k", ".jpx", ".j2c", ".jpf")
@@ -63,7 +65,7 @@ def read_or_open(path: Path, stream_megapixels: float, max_megapixels: int) -> n
         ConfigError, DataError: as for ``read_image`` and ``LargeImage``.
     """
     if not is_large(path, min(stream_megapixels, MAX_PIXELS / 1e6)):
-        return read_image(path)
+        return read_pixels([path], RGB)[0]
     image = LargeImage(path, max_megapixels)
     height, width = image.size
     return image if height * width > stream_megapixels * 1e6 else image.rows(0, height)
