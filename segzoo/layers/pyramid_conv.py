@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segzoo.layers.conv import ConvBN, autocast_disabled, concatenate
+from segzoo.layers.pyramid_pooling import upsample_pooled
 from segzoo.layers.resize import bilinear_matrix
 
 
@@ -44,28 +46,76 @@ class FactorizedPyramidConv(nn.Module):
         self.conv = nn.Conv2d(features, cout, 3, padding=1)
         self.conv.weight = nn.Parameter(conv.weight.detach()[:, :features].clone())
         self.conv.bias = nn.Parameter(torch.zeros(cout) if conv.bias is None else conv.bias.detach().clone())
-        taps = conv.weight.detach()[:, features:].permute(2, 3, 0, 1).reshape(9 * cout, -1, 1, 1)  # rows, columns, cout
+        taps = _tap_kernels(conv.weight.detach()[:, features:])
         self.taps = nn.Conv2d(taps.shape[1], 9 * cout, 1, bias=False)
         self.taps.weight = nn.Parameter(taps.clone())
 
     def forward(self, features: Tensor, pooled: Sequence[Tensor]) -> Tensor:
-        main = self.conv(features)
-        batch, cout, height, width = main.shape
-        upsampled_rows, column_weights, first = [], [], 0
-        for grid in pooled:
-            channels, side = grid.shape[1], grid.shape[-1]
-            products = F.conv2d(grid, self.taps.weight[:, first : first + channels]).float()
-            first += channels
-            # (N, columns, side, rows, side, cout)
-            products = products.view(batch, 3, 3, cout, side, side).permute(0, 2, 5, 1, 4, 3)
-            down = _tap_weights(height, side, self.align_corners).to(products.device)
-            upsampled_rows.append(torch.matmul(down.t(), products.reshape(batch, 3 * side, 3 * side, cout)))  # (N, 3 side, H, cout)
-            column_weights.append(_tap_weights(width, side, self.align_corners).to(products.device))
-        if not pooled:
-            return main
-        across = torch.cat(column_weights).t()
-        upsampled = torch.matmul(across, torch.cat(upsampled_rows, 1).transpose(1, 2))  # (N, H, W, cout)
-        return main + upsampled.permute(0, 3, 1, 2).to(main.dtype)
+        return _add_pooled(self.conv(features), pooled, self.taps.weight, self.align_corners)
+
+
+class PyramidConvBN(ConvBN):
+    """A 3x3 ``ConvBN`` over features and pooled maps, upsampled and concatenated.
+
+    In training it is computed as in ``FactorizedPyramidConv``, in half of the multiply-adds and without the concatenated map. Evaluation
+    keeps the order of the release. Both are equal up to rounding.
+
+    Args:
+        features: channels of the features, which come first.
+        pooled: channels of all pooled maps together.
+        cout: output channels.
+        align_corners: how pooled maps are upsampled.
+
+    Shapes:
+        (N, features, H, W), [(N, C_i, b_i, b_i), ...] -> (N, cout, H, W)
+    """
+
+    def __init__(self, features: int, pooled: int, cout: int, align_corners: bool):
+        super().__init__(features + pooled, cout, 3)
+        self.align_corners = align_corners
+
+    def forward(self, features: Tensor, pooled: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        if not self.training:
+            upsampled = [upsample_pooled(grid, features.shape[-2:], self.align_corners) for grid in pooled]
+            return super().forward(concatenate(features, upsampled))
+        weight, split = self.conv.weight, features.shape[1]
+        x = F.conv2d(features, weight[:, :split], padding=1)
+        with autocast_disabled(x):
+            x = _add_pooled(x, [grid.to(weight.dtype) for grid in pooled], _tap_kernels(weight[:, split:]), self.align_corners)
+        return self.relu(self.bn(x))
+
+
+def _tap_kernels(weight: Tensor) -> Tensor:
+    """The nine taps of a 3x3 convolution as kernels of 1x1.
+
+    Shapes:
+        (cout, C, 3, 3) -> (9 cout, C, 1, 1), in the order of rows, columns and outputs
+    """
+    return weight.permute(2, 3, 0, 1).reshape(9 * weight.shape[0], -1, 1, 1)
+
+
+def _add_pooled(main: Tensor, pooled: Sequence[Tensor], taps: Tensor, align_corners: bool) -> Tensor:
+    """Add the upsampled products of pooled maps to a convolution.
+
+    Shapes:
+        main (N, cout, H, W), [(N, C_i, b_i, b_i), ...], taps as of ``_tap_kernels`` -> (N, cout, H, W)
+    """
+    batch, cout, height, width = main.shape
+    upsampled_rows, column_weights, first = [], [], 0
+    for grid in pooled:
+        channels, side = grid.shape[1], grid.shape[-1]
+        products = F.conv2d(grid, taps[:, first : first + channels])
+        products = products.to(torch.promote_types(products.dtype, torch.float32))
+        first += channels
+        # (N, columns, side, rows, side, cout)
+        products = products.view(batch, 3, 3, cout, side, side).permute(0, 2, 5, 1, 4, 3)
+        down, across = (_tap_weights(size, side, align_corners).to(products.device, products.dtype) for size in (height, width))
+        upsampled_rows.append(torch.matmul(down.t(), products.reshape(batch, 3 * side, 3 * side, cout)))  # (N, 3 side, H, cout)
+        column_weights.append(across)
+    if not pooled:
+        return main
+    upsampled = torch.matmul(torch.cat(column_weights).t(), torch.cat(upsampled_rows, 1).transpose(1, 2))  # (N, H, W, cout)
+    return main + upsampled.permute(0, 3, 1, 2).to(main.dtype)
 
 
 def _tap_weights(size: int, sources: int, align_corners: bool) -> Tensor:

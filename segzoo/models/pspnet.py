@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import Classifier, ConvBN, concatenate
+from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.norm import SingleValueBatchNorm
-from segzoo.layers.pyramid_conv import FactorizedPyramidConv
-from segzoo.layers.pyramid_pooling import PyramidPooling, upsample_pooled
+from segzoo.layers.pyramid_conv import FactorizedPyramidConv, PyramidConvBN
+from segzoo.layers.pyramid_pooling import PyramidPooling
 from segzoo.models._base import FCNHead, SegModel, caffe_conv_bn_names
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
@@ -99,7 +99,7 @@ class PSPNet(SegModel):
         self.pyramid = PyramidPooling(sorted(bins), pool)
         reduced = cin // len(bins) if bins and reduce else cin
         self.reduce = nn.ModuleList(_reduction(cin, reduced, b) if reduce else nn.Identity() for b in self.pyramid.bins)
-        self.fuse = ConvBN(cin + len(bins) * reduced, cin // 4, 3)
+        self.fuse = PyramidConvBN(cin, len(bins) * reduced, cin // 4, align_corners)
         self.dropout = nn.Dropout(dropout)
         self.score = Classifier(cin // 4, num_classes)
         self.context: FactorizedPyramidConv | None = None  # replaces fuse in a network fused for inference
@@ -114,8 +114,7 @@ class PSPNet(SegModel):
             pooled.reverse()
         if self.context is not None:
             return Logits(self.score(torch.relu(self.context(features, pooled))))
-        upsampled = [upsample_pooled(grid, features.shape[-2:], self.align_corners) for grid in pooled]
-        main = self.score(self.dropout(self.fuse(concatenate(features, upsampled))))
+        main = self.score(self.dropout(self.fuse(features, pooled)))
         return Logits(main, self.aux_logits(stages["c4"]))
 
     def fuse_for_inference_(self) -> int:

@@ -16,7 +16,7 @@ from segzoo.losses.distillation import Teacher
 from segzoo.registry import LOSSES, ConfigError
 
 BN_VGG, TIMM = {"batch_norm": True}, ("resnet10t", "test_convnext", "mobilenetv3_small_050")
-SLOW_TIMM = ("resnetv2_50", "regnety_002", "efficientnet_b0", "vgg11_bn", "rexnet_100")
+SLOW_TIMM = ("resnetv2_50", "regnety_002", "efficientnet_b0", "rexnet_100")
 CASES = [  # model, backbone and its settings
     ("icnet", "resnet50", {"stem": "deep", "stride_at": "1x1", "width": 0.125}),
     *(
@@ -26,6 +26,7 @@ CASES = [  # model, backbone and its settings
     pytest.param("parsenet", "vgg16", BN_VGG, marks=pytest.mark.integration),
     *(pytest.param("pspnet", "timm", {"arch": arch}, marks=pytest.mark.integration) for arch in TIMM),
     *(pytest.param("icnet", "timm", {"arch": arch}, marks=pytest.mark.slow) for arch in SLOW_TIMM),
+    pytest.param("fcn", "timm", {"arch": "vgg11_bn"}, marks=pytest.mark.slow),
 ]
 
 

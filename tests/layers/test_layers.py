@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.norm import SingleValueBatchNorm
-from segzoo.layers.pyramid_conv import FactorizedPyramidConv
+from segzoo.layers.pyramid_conv import FactorizedPyramidConv, PyramidConvBN
 from segzoo.layers.pyramid_pooling import PyramidPooling, upsample_pooled
 from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import upsample_argmax
@@ -250,6 +250,23 @@ def test_factorized_pyramid_conv_equals_upsampling_before_the_convolution(size, 
     torch.testing.assert_close(
         FactorizedPyramidConv(conv, 7, align_corners)(features, pooled), conv(concatenated), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_pyramid_conv_trains_like_the_concatenated_map(align_corners):
+    torch.manual_seed(0)
+    layer = PyramidConvBN(7, 2 * 3, 5, align_corners).double().train()
+    inputs = [torch.randn(2, 7, 9, 14), *(torch.randn(2, 3, b, b) for b in (1, 4))]
+    features, *pooled = (x.double().requires_grad_() for x in inputs)
+    concatenated = torch.cat([features, *(resize(p, (9, 14), align_corners) for p in pooled)], 1)
+    expected = layer.relu(F.batch_norm(layer.conv(concatenated), None, None, training=True))
+    actual = layer(features, pooled)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+    upstream, parameters = torch.randn_like(expected), (features, *pooled, layer.conv.weight)
+    for one, other in zip(*(torch.autograd.grad(y, parameters, upstream) for y in (actual, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.eval()(features, pooled), layer.relu(layer.bn(layer.conv(concatenated))))
 
 
 def test_factorized_pyramid_conv_rejects_other_convolutions():

@@ -32,7 +32,7 @@ def test_auxiliary_weights_follow_the_settings(model, settings, weights):
 @pytest.mark.parametrize("concat, order", [("descending", (6, 3, 2, 1)), ("ascending", (1, 2, 3, 6))])
 def test_pspnet_concatenates_its_pooled_maps_in_the_configured_order(concat, order):
     model = randomized(build("pspnet", concat=concat)).eval()
-    calls = record_calls(model, c5="backbone.c5.2", fuse="fuse")
+    calls = record_calls(model, c5="backbone.c5.2", fuse="fuse.conv")
     with torch.no_grad():
         model(random_images(1, 3, 97, 129))
         features = calls["c5"][1]
