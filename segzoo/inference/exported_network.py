@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segzoo.checkpoints.schema import restore_integer_keys
 from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.threshold import make_threshold
@@ -180,7 +181,7 @@ def open_exported(path: Path) -> ExportedNetwork:
 def parse_metadata(text: str | None) -> PlainDict:
     """Parse the metadata of a file, empty if others wrote it."""
     try:
-        metadata = json.loads(text or "{}")
+        metadata = json.loads(text or "{}", object_hook=restore_integer_keys)
     except ValueError:
         return {}
     return metadata if isinstance(metadata, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from segzoo.config.checks.early import early_errors
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.config.from_export import load_network
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.inference.exported_network import ExportedNetwork, open_exported, to_input_format
+from segzoo.inference.exported_network import ExportedNetwork, open_exported, parse_metadata, to_input_format
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError
@@ -57,6 +58,11 @@ def test_an_exported_file_scores_as_its_checkpoint(exported, tmp_path):
     assert (bundle.label_images(torch.from_numpy(image[None]))[0].numpy() == model.predict(image).labels).mean() > 0.999
     row = benchmark_file(exported.result["file"])
     assert row["runtime"] == "onnxruntime" and row["ms_per_image"]["p50"] > 0 and row["agreement"] is row["gmacs"] is None
+
+
+def test_metadata_keeps_the_integers_of_a_label_map():
+    metadata = {"data": {"name": "folder", "label_map": {7: 0, -1: 255}, "classes": {"road": 0}}}
+    assert parse_metadata(json.dumps(metadata)) == metadata
 
 
 def benchmark_file(file, **changes):
