@@ -45,6 +45,8 @@ def create_model(
 ) -> SegModel:
     """Create a model by name, without a configuration file.
 
+    It takes RGB images. ``model.set_input_channels_(4)`` adapts it to others.
+
     Args:
         name: name of a model as the command line takes it; see ``list_models()``.
         backbone: name of a backbone, or a dictionary with its name and settings, such as ``{"name": "resnet50", "stem": "deep"}``.

@@ -136,7 +136,8 @@ def npy_shape(data: bytes) -> tuple[int, ...] | None:
 
 def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
     """Read an array (H, W) or (H, W, C) as (H, W, C)."""
-    shape = npy_shape(data) or ()
+    shape = npy_shape(data)
+    assert shape is not None
     if len(shape) not in (2, 3) or 0 in shape:
         raise ImageError(f"is an array of shape {shape}, expected (H, W) or (H, W, C).")
     if shape[0] * shape[1] > max_pixels:
@@ -163,7 +164,7 @@ def _page_samples(data: bytes, page: int, max_pixels: int) -> tuple[np.ndarray, 
     samples = _samples(image)
     if order:  # Pillow keeps the high bytes; those of the other byte order are the low bytes
         low = _open_page(data, page, max_pixels)
-        low.tile = [tile._replace(args=_swapped(tile.args, order)) for tile in low.tile]
+        low.tile = [tile._replace(args=_swapped(tile.args or "", order)) for tile in low.tile]
         decode(low)
         samples = samples.astype(np.uint16) << 8 | np.asarray(low)
     return turn_decoded(image, samples[..., None] if samples.ndim == 2 else samples, orientation), orientation

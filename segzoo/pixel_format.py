@@ -6,7 +6,7 @@ Importing this module imports neither torch nor NumPy.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from segzoo.messages import format_override
 
@@ -36,9 +36,9 @@ class PixelFormat(NamedTuple):
         return 2**self.bits - 1
 
     @property
-    def dtype(self) -> str:
-        """Name of the samples' type, ``uint8`` or ``uint16``."""
-        return f"uint{self.bits}"
+    def dtype(self) -> Literal["uint8", "uint16"]:
+        """Name of the samples' type."""
+        return "uint8" if self.bits == 8 else "uint16"
 
     def __str__(self) -> str:
         return f"{self.channels} channel{'' if self.channels == 1 else 's'} of {self.bits} bits"

@@ -167,8 +167,13 @@ def _adapted_note(setting: str, trained: Normalization, own: Normalization, data
     """Note on weights for images of other channels.
 
     Raises:
-        ConfigError: the normalization of the weights is asked for.
+        ConfigError: they are not for RGB, or their normalization is asked for.
     """
+    if len(trained.mean) != 3:
+        raise ConfigError(
+            f"{setting} takes images of {len(trained.mean)} channels, and those of data={data_name} have {len(own.mean)}. Only weights for RGB "
+            f"can be adapted. Set data.channels={len(trained.mean)}, or start from other weights."
+        )
     if policy == "weights":
         raise ConfigError(
             f"normalization=weights: {setting} was trained on images of {len(trained.mean)} channels, and those of data={data_name} have "

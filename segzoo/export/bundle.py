@@ -71,7 +71,8 @@ def write_bundle(
             archive.write(drawing.__file__, "drawing.py")
             archive.write(image_decoder.__file__, "image_decoder.py")
             for module in (channel_decoder, channel_files):
-                archive.writestr(Path(module.__file__).name, standalone(Path(module.__file__)))
+                source = Path(str(module.__file__))
+                archive.writestr(source.name, standalone(source))
             archive.writestr("card.json", json.dumps(card, indent=2) + "\n")
             archive.writestr("NOTES.txt", NOTES.format(data=info.name, test=test, cpp=CPP if info.pixels.is_rgb else ""))
             archive.writestr(test, content)

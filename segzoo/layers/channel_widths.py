@@ -92,13 +92,13 @@ def set_input_channels_(model: nn.Module, channels: int) -> tuple[str, ...]:
     return tuple(readers)
 
 
-def _with_large_inputs(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Leave out layers that read pooled features, such as those of channel attention."""
-    kept: dict[str, nn.Module] = {}
+def _with_large_inputs(model: nn.Module, layers: Mapping[str, nn.Conv2d]) -> dict[str, nn.Conv2d]:
+    """Leave out layers of pooled features, as in channel attention."""
+    kept = set()
 
     def hook(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if min(inputs[0].shape[-2:]) > 1:
-            kept[name] = layer
+            kept.add(name)
 
     with ExitStack() as hooks, eval_mode(model):
         for name, layer in layers.items():

@@ -55,11 +55,11 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
 def _check_input_channels(own: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: str) -> None:
     """Reject weights whose first convolution is not for RGB."""
     for name, tensor in own.items():
-        shape = tuple(state[name].shape) if name in state else ()
+        shape = list(state.get(name, tensor).shape)
         if (
             tensor.dim() == len(shape) == 4
             and tensor.shape[1] == 3 != shape[1]
-            and tensor[:, :1].shape == (shape[0], 1, *shape[2:])
+            and [len(tensor), *tensor.shape[2:]] == shape[:1] + shape[2:]
         ):
             raise ConfigError(
                 f"backbone.weights={weights} takes images of {shape[1]} channels, and only weights for RGB can be adapted to others. A whole model "

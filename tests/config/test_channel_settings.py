@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from torch import nn
 
+from segzoo.checkpoints.store import step_dir
+from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.config.build import build_data
 from segzoo.config.cross_checks import _scale_warnings
 from segzoo.config.from_checkpoint import dataset_config
@@ -14,6 +17,7 @@ from segzoo.config.from_weights import choose_normalization
 from segzoo.inference.sources.opening import open_source
 from segzoo.pixel_format import IMAGENET, PixelFormat
 from segzoo.registry import ConfigError
+from segzoo.types import DatasetInfo
 
 FOLDER = {"name": "folder", "root": "nowhere", "classes": ["background", "part"]}
 
@@ -22,16 +26,20 @@ def section(**settings):
     return {**FOLDER, **settings}
 
 
-def weights(data, policy="same"):
-    config = {"data": data, "init": {"name": "checkpoint"}, "backbone": {"name": "resnet50", "weights": "imagenet"}}
+def weights(data, policy="same", init=None):
+    config = {"data": data, "init": {"name": "checkpoint", "ckpt": init}, "backbone": {"name": "resnet50", "weights": "imagenet"}}
     return choose_normalization(config, normalization=policy)
 
 
-def test_weights_for_rgb_keep_the_normalization_of_other_channels():
+def test_weights_for_rgb_keep_the_normalization_of_other_channels(tmp_path):
     data, note = weights(section(channels=1, mean=[90.0], std=[40.0]))
     assert data["mean"] == [90.0] and "Its first convolution is adapted to 1, with mean [90] and std [40]" in note
     with pytest.raises(ConfigError, match="normalization=weights: .* images of 3 channels, and those of data=folder have 4"):
         weights(section(channels=4), "weights")
+    four = DatasetInfo("made", ("a", "b"), ((0, 0, 0), (1, 1, 1)), (1.0,) * 4, (1.0,) * 4)
+    save_checkpoint(tmp_path, 1, nn.Conv2d(1, 1, 1), {}, {}, four, {})
+    with pytest.raises(ConfigError, match="takes images of 4 channels, and those of data=folder have 1. Only weights for RGB"):
+        weights(section(channels=1), init=str(step_dir(tmp_path, 1)))
     assert weights(section(bits=16)) == (section(bits=16), "")  # ImageNet's on the scale of 16 bits
     data, _ = weights(section(bits=16, mean=[30000.0] * 3, std=[9000.0] * 3), "weights")
     assert data["mean"] == pytest.approx([257 * value for value in IMAGENET.mean])
