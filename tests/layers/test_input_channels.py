@@ -12,8 +12,9 @@ from torch import nn
 
 from segzoo.checkpoints.store import step_dir
 from segzoo.checkpoints.writing import save_checkpoint
+from segzoo.config.build import build_model
 from segzoo.layers.channel_widths import adapted_weight, set_input_channels_
-from segzoo.registry import INITS, ConfigError
+from segzoo.registry import BACKBONES, INITS, ConfigError
 from segzoo.types import DatasetInfo
 from segzoo.weights import load_backbone
 
@@ -40,6 +41,37 @@ def test_a_gray_image_has_the_same_logits_in_one_channel_and_in_rgb(name):
             with pytest.raises(ValueError, match=rf"expected \(N, {channels}, H, W\)"):
                 other(gray.expand(-1, 3, -1, -1))
     assert len(other.input_convs) == (2 if name == "icnet" else 1)
+
+
+def test_one_image_has_the_same_labels_in_every_pixel_format():
+    torch.manual_seed(0)
+    rgb = randomized(build("icnet", num_classes=3)).eval()
+    gray = copy.deepcopy(rgb)
+    gray.set_input_channels_(1)
+    deep, (mean, std) = copy.deepcopy(gray), ((110.0,), (55.0,))
+    classes, palette = ("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2))
+    rgb.info = DatasetInfo("made", classes, palette, mean * 3, std * 3)
+    gray.info = DatasetInfo("made", classes, palette, mean, std)
+    deep.info = DatasetInfo("made", classes, palette, (257 * mean[0],), (257 * std[0],), bits=16)
+    image = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    expected = rgb.predict(image, probabilities=True)
+    assert len(np.unique(expected.labels)) > 1
+    for network, given in ((gray, image), (gray, image[..., None]), (deep, image.astype(np.uint16) * 257)):
+        found = network.predict(given, probabilities=True)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+        assert (found.labels == expected.labels).mean() > 0.999
+    with pytest.raises(ValueError, match=r"array of uint8 \(64, 96\), expected \(H, W, 1\) uint16"):
+        deep.predict(image)
+
+
+def test_backbones_load_weights_for_rgb_and_adapt_them(tmp_path):
+    backbone = {"name": "resnet50", "stem": "deep", "width": 0.125, "weights": str(tmp_path / "rgb.pth")}
+    torch.manual_seed(0)
+    trained = BACKBONES.build("resnet50", stem="deep", width=0.125)
+    torch.save(trained.state_dict(), backbone["weights"])
+    model = build_model({"model": {"name": "fcn", "fc_channels": 16}, "backbone": backbone}, 2, channels=4)
+    torch.testing.assert_close(model.backbone.c1[0].weight, adapted_weight(trained.c1[0].weight, 4))
+    torch.testing.assert_close(model.backbone.c2.state_dict(), trained.c2.state_dict())
 
 
 @pytest.mark.integration
