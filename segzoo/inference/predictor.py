@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from torch import nn
 
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
@@ -23,7 +22,7 @@ from segzoo.inference.outputs.video_file import VideoFile
 from segzoo.inference.pipeline import Stage, shares, slowest
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol, check_label_size
 from segzoo.inference.sources._base import Item, Source
-from segzoo.inference.stages import Network, Task, make_stages, parallel_images, run_stages
+from segzoo.inference.stages import Network, Task, make_stages, run_stages
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.progress import with_progress
 from segzoo.registry import Range
@@ -50,8 +49,7 @@ def predict_images(
 ) -> PlainDict:
     """Write the results of every image of a source, and ``images.csv``.
 
-    Reading, the network and writing overlap, and a CPU labels several small images at the same time. An image that cannot be read, is too
-    small or has too long a name does not stop the others.
+    Reading, the network and writing overlap. An image that cannot be read, is too small or has too long a name does not stop the others.
 
     Args:
         model, info, protocol: as in ``evaluate``.
@@ -73,10 +71,8 @@ def predict_images(
         KeyboardInterrupt, SystemExit: after a stop signal, unless the source is live. The same prediction can be resumed.
     """
     check_label_size(protocol)
-    layers = Precision(precision, pick_device(device))
-    threads = 1 if source.is_live else parallel_images(model, protocol, layers.device, source.total)
-    network = Network(model, info, protocol, layers, batch, files.confidence, threads)
-    stages = make_stages(source.is_sequence, threads)
+    network = Network(model, info, protocol, Precision(precision, pick_device(device)), batch, files.confidence)
+    stages = make_stages(source.is_sequence, network.parallel_batches(source))
     table = ImageTable(files.folder / "images.csv", files.columns, resumed, distributed)
     video = VideoFile(files.folder / "overlays", source.fps)
     log = PredictionLog(source, files, table, stages, distributed)
@@ -92,8 +88,6 @@ def predict_images(
             stop.check("stopped. The same command labels the remaining images.")
         table.finish(log.names)
     finally:
-        if threads > 1:
-            torch.set_num_threads(network.cores)  # else threads that start later would have the share of one image
         video.close()
         table.close()
         source.close()

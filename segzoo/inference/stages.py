@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,7 @@ from segzoo.inference.outputs.result_files import ResultFiles
 from segzoo.inference.pipeline import MAX_THREADS, Stage, helper_threads
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.segment import labels_itself, segment_batch
-from segzoo.inference.sources._base import Item, SourceEnded
+from segzoo.inference.sources._base import Item, Source, SourceEnded
 from segzoo.layers.normalize import normalize
 from segzoo.types import DataError, DatasetInfo
 
@@ -69,19 +69,6 @@ class Network:
     precision: Precision
     batch: int | None  # images of one size per forward pass
     confidence: Confidence
-    threads: int = 1  # batches at the same time, see ``parallel_images``
-    cores: int = field(default_factory=torch.get_num_threads)  # all that torch may use
-
-    def runs_alone(self, tasks: list[Task]) -> bool:
-        """True if images are too large to be labeled while others are."""
-        pixels = sum(task.image.shape[0] * task.image.shape[1] for task in tasks if task.image is not None)
-        return self.threads > 1 and (tasks[0].large is not None or pixels * self.threads > PARALLEL_PIXELS)
-
-    def use_cores(self, tasks: list[Task]) -> None:
-        """Give this thread all cores or its share of them."""
-        count = self.cores if self.runs_alone(tasks) else self.cores // self.threads
-        if torch.get_num_threads() != count:
-            torch.set_num_threads(count)
 
     @torch.no_grad()
     def label(self, tasks: list[Task]) -> list[Task]:
@@ -117,6 +104,18 @@ class Network:
             return images.permute(0, 3, 1, 2)
         return normalize(images, self.info, self.precision.device)
 
+    def parallel_batches(self, source: Source) -> int:
+        """Number of batches of small images that are labeled at the same time.
+
+        Layers on small feature maps do not keep several cores busy. So on a CPU each batch has its share of the cores, if the network can
+        follow that, runs once per image, and there are enough images.
+        """
+        once = self.protocol.single or labels_itself(self.model, self.protocol)
+        if self.precision.device.type != "cpu" or source.is_live or not once or not getattr(self.model, "divides_cores", False):
+            return 1
+        threads = min(torch.get_num_threads(), MAX_THREADS)
+        return threads if source.total is None or source.total >= IMAGES_PER_THREAD * threads else 1
+
     def batch_size(self, image: np.ndarray) -> int:
         """Number of images per forward pass."""
         if self.batch is not None:
@@ -126,25 +125,12 @@ class Network:
         return max(1, min(MAX_BATCH, BATCH_PIXELS // (image.shape[0] * image.shape[1])))
 
 
-def parallel_images(model: nn.Module, protocol: InferenceProtocol, device: torch.device, total: int | None) -> int:
-    """Number of small images that a network labels at the same time.
-
-    Layers on small feature maps do not keep several cores busy. So on a CPU each of these images has its share of the cores, if the network
-    can follow that, runs once per image, and there are enough images.
-    """
-    once = protocol.single or labels_itself(model, protocol)
-    if device.type != "cpu" or not once or not getattr(model, "divides_cores", False):
-        return 1
-    threads = min(torch.get_num_threads(), MAX_THREADS)
-    return threads if total is None or total >= IMAGES_PER_THREAD * threads else 1
-
-
 def make_stages(is_sequence: bool, networks: int = 1) -> tuple[Stage, Stage, Stage]:
     """Create the stages of reading, the network and writing.
 
     Args:
         is_sequence: images can only be read one after the other.
-        networks: number of images that are labeled at the same time.
+        networks: number of batches that are labeled at the same time.
     """
     threads = helper_threads()
     return Stage("reading", 1 if is_sequence else threads), Stage("network", networks), Stage("writing", threads)
@@ -167,14 +153,25 @@ def run_stages(
         label_large: labels an image that is too large to hold, and writes its results meanwhile.
     """
     reading, labeling, writing = stages
+    cores = torch.get_num_threads()
+
+    def needs_all(tasks: list[Task]) -> bool:
+        pixels = sum(task.image.shape[0] * task.image.shape[1] for task in tasks if task.image is not None)
+        return labeling.threads > 1 and (tasks[0].large is not None or pixels * labeling.threads > PARALLEL_PIXELS)
 
     def label(tasks: list[Task]) -> list[Task]:
-        network.use_cores(tasks)
+        count = cores if needs_all(tasks) else cores // labeling.threads
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
         return network.label(tasks) if tasks[0].large is None else [label_large(tasks[0])]
 
     batches = _same_size(reading.map(_read, items), network)
-    labeled = (task for tasks in labeling.map(label, batches, network.runs_alone) for task in tasks)
-    yield from writing.map(partial(_write, files), labeled)
+    labeled = (task for tasks in labeling.map(label, batches, needs_all) for task in tasks)
+    try:
+        yield from writing.map(partial(_write, files), labeled)
+    finally:
+        if labeling.threads > 1:
+            torch.set_num_threads(cores)  # else threads that start later would have the share of one batch
 
 
 def _read(item: Item) -> Task:

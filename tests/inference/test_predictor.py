@@ -18,8 +18,9 @@ from segzoo.device import Precision
 from segzoo.inference.outputs.result_files import write_labels
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.segment import segment_image
+from segzoo.inference.sources._base import Source
 from segzoo.inference.sources.image_files import find_images
-from segzoo.inference.stages import parallel_images
+from segzoo.inference.stages import Network
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.registry import ConfigError
@@ -112,6 +113,11 @@ class Divided(Toy):
         return super().forward(x)
 
 
+def parallel_batches(model, protocol=SINGLE_PASS, total=None, is_live=False) -> int:
+    network = Network(model, INFO, protocol, Precision("fp32", torch.device("cpu")), None, "none")
+    return network.parallel_batches(Source((), total, [], is_live=is_live))
+
+
 def test_small_images_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.setattr("segzoo.inference.stages.PARALLEL_PIXELS", 2 * 32 * 48)
     torch.manual_seed(2)
@@ -120,14 +126,14 @@ def test_small_images_share_the_cores(tmp_path, monkeypatch):
     folder.mkdir()
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number}.png")
-    threads, cpu = torch.get_num_threads(), torch.device("cpu")
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         run(network, tmp_path / "out", folder, overlays="none")
         assert torch.get_num_threads() == 2
-        assert parallel_images(network, SINGLE_PASS, cpu, None) == parallel_images(network, SINGLE_PASS, cpu, 8) == 2
-        assert parallel_images(network, SINGLE_PASS, cpu, 7) == parallel_images(Toy(), SINGLE_PASS, cpu, 8) == 1
-        assert parallel_images(network, InferenceProtocol(flip=True), cpu, 8) == 1
+        assert [parallel_batches(network, total=total) for total in (None, 8, 7)] == [2, 2, 1]
+        assert parallel_batches(network, is_live=True) == parallel_batches(Toy()) == 1
+        assert parallel_batches(network, InferenceProtocol(flip=True)) == 1
     finally:
         torch.set_num_threads(threads)
     assert network.calls == [*[(48, 1)] * 4, (64, 2), *[(48, 1)] * 4]
