@@ -196,13 +196,25 @@ def _export_program(model: ExportModel, height: int, width: int, *, fixed: bool)
     }
     if fixed:
         dynamic = {0: torch.export.Dim("batch", min=1, max=64)}
-    trace = partial(torch.export.export, model.eval(), (image,), dynamic_shapes={"image": dynamic})
     with torch.no_grad():
-        try:
-            return trace()
-        except torch._dynamo.exc.UserError as error:
-            if "Constraints violated" not in str(error):
-                raise
-            # Some guards hold for every size but cannot be proven, such as those of pooling in ceil mode next to a strided convolution.
-            # They become assertions. The parity check, with sizes that were never traced, shows whether they hold.
-            return trace(prefer_deferred_runtime_asserts_over_guards=True)
+        return trace(model.eval(), image, {"image": dynamic})
+
+
+def trace(network: nn.Module, example: Tensor, dynamic_shapes: dict[str, dict[int, Any]]) -> torch.export.ExportedProgram:
+    """Trace a network for a range of sizes.
+
+    Some guards hold for every size but cannot be proven, such as those of pooling in ceil mode next to a strided convolution. They become
+    assertions, and only labels at sizes that were never traced show whether they hold.
+
+    Args:
+        network: in evaluation mode.
+        example: its only argument.
+        dynamic_shapes: as for ``torch.export.export``.
+    """
+    export = partial(torch.export.export, network, (example,), dynamic_shapes=dynamic_shapes)
+    try:
+        return export()
+    except torch._dynamo.exc.UserError as error:
+        if "Constraints violated" not in str(error):
+            raise
+        return export(prefer_deferred_runtime_asserts_over_guards=True)
