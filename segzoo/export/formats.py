@@ -211,10 +211,12 @@ def trace(network: nn.Module, example: Tensor, dynamic_shapes: dict[str, dict[in
         example: its only argument.
         dynamic_shapes: as for ``torch.export.export``.
     """
+    from torch._dynamo.exc import UserError  # takes a second to import
+
     export = partial(torch.export.export, network, (example,), dynamic_shapes=dynamic_shapes)
     try:
         return export()
-    except torch._dynamo.exc.UserError as error:
+    except UserError as error:
         if "Constraints violated" not in str(error):
             raise
         return export(prefer_deferred_runtime_asserts_over_guards=True)
