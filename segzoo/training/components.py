@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from segzoo.data.balance.sampling import Sampler
 from segzoo.data.loader import Augment
-from segzoo.device import DeviceName, PrecisionName
+from segzoo.device import ChannelsLast, DeviceName, PrecisionName
 from segzoo.pruning._base import Pruner
 from segzoo.registry import ConfigError, Range, Seed
 from segzoo.transforms.mixing import MixBatch
@@ -68,7 +68,7 @@ class TrainingSettings:
         grad_accum_steps: forward passes per optimizer step. Their gradients add up to those of one large batch.
         workers: processes that read images. The result does not depend on it.
         device, precision: device, and number format of the layers. Weights, classifiers and losses stay fp32.
-        channels_last: keep activations in NHWC order.
+        channels_last: keep activations in NHWC order. ``auto``: where that is faster, see ``Precision.picks_channels_last``.
         clip_grad_norm: maximum gradient norm; None does not clip.
         seed: seed of data order, augmentation and dropout. ``build_training`` seeds the initial weights with it.
         eval_every: steps between evaluations; None makes about ten, at least an epoch apart. The last step is always evaluated.
@@ -92,7 +92,7 @@ class TrainingSettings:
     workers: Annotated[int, Range(0, 1024)] = 2
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
-    channels_last: bool = True
+    channels_last: ChannelsLast = "auto"
     clip_grad_norm: Annotated[float, Range(0, 10**6, above=True)] | None = None
     seed: Seed = 0
     eval_every: Positive | None = None

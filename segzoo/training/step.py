@@ -127,8 +127,9 @@ class TrainStep:
         return {"loss": total, "loss_main": main, "loss_aux": total - main}
 
     def _normalize(self, image: Tensor) -> Tensor:
-        context = self.context
-        return normalize(image, context.components.info, context.precision.device, context.settings.channels_last)
+        context, precision = self.context, self.context.precision
+        channels_last = precision.picks_channels_last(context.settings.channels_last)
+        return normalize(image, context.components.info, precision.device, channels_last)
 
     def _forward(self, net: nn.Module, x: Tensor) -> Logits:
         return forward(net, x, self.context.precision)

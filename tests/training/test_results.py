@@ -89,6 +89,15 @@ def test_eval_repeats_the_trainers_score_to_the_last_digit(tmp_path, precision, 
     assert other.protocol_id != stored["protocol_id"]
 
 
+@pytest.mark.parametrize(
+    ("precision", "capability", "expected"), [("fp32", "AVX2", False), ("fp32", "AVX512", True), ("bf16", "AVX2", True)]
+)
+def test_the_memory_order_is_chosen_by_precision_and_processor(monkeypatch, precision, capability, expected):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    picks = Precision(precision, torch.device("cpu")).picks_channels_last
+    assert (picks("auto"), picks(True), picks(False)) == (expected, True, False)
+
+
 def test_parameters_are_counted_without_training_only_heads(worsening):
     import json
 
