@@ -1,6 +1,6 @@
 """Peak memory of training compared with peer libraries.
 
-Each side trains in a process of its own: forward, loss, backward and SGD in fp32, from random images of 19 classes in channels-last order.
+Each side trains in a process of its own: forward, loss, backward and SGD in fp32, from random images of 19 classes.
 Memory is the peak of the resident memory, without that of Python and its libraries. ``checkpoint`` is segzoo with
 backbone.checkpoint=true, which computes the activations of the backbone again in the backward pass. Sides alternate over the rounds.
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from benchmarks.harness.models import NETWORKS
 from segzoo.api import create_model
-from segzoo.device import enable_memory_reuse, peak_memory, reset_peak_memory
+from segzoo.device import Precision, enable_memory_reuse, peak_memory, reset_peak_memory
 from segzoo.registry import LOSSES, OPTIMS
 
 CLASSES = 19
 CPU = torch.device("cpu")
+# of all sides: the one that segzoo's trainings choose in fp32 on this processor
+MEMORY_FORMAT = torch.channels_last if Precision("fp32", CPU).picks_channels_last("auto") else torch.contiguous_format
 # name -> segzoo's settings, and the peer
 CASES: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "icnet_half": (NETWORKS["icnet_half"], "mmseg icnet_r18-d8_4xb2-80k_cityscapes-832x832"),
@@ -71,7 +73,7 @@ def build_step(name: str, side: str) -> tuple[nn.Module, Callable[[Tensor, Tenso
     """
     torch.manual_seed(0)
     model, loss = build_peer(name) if side == "peer" else build_segzoo(name, side == "checkpoint")
-    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train().to(memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
     if side == "peer":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
     else:
@@ -86,8 +88,8 @@ def build_step(name: str, side: str) -> tuple[nn.Module, Callable[[Tensor, Tenso
 
 
 def random_batch(size: tuple[int, int], batch: int) -> tuple[Tensor, Tensor]:
-    """Random images in channels-last order, and labels."""
-    images = torch.randn(batch, 3, *size).contiguous(memory_format=torch.channels_last)
+    """Random images in the memory order of the networks, and labels."""
+    images = torch.randn(batch, 3, *size).contiguous(memory_format=MEMORY_FORMAT)
     return images, torch.randint(0, CLASSES, (batch, *size))
 
 
