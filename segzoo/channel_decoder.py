@@ -1,4 +1,4 @@
-"""Decoding of image files to channels of 8 or 16 bits, as they are stored.
+"""Decoding of image files to their stored channels and bits.
 
 It needs only numpy and Pillow, because each exported bundle contains a copy of this file next to that of ``image_decoder``.
 """
@@ -135,7 +135,7 @@ def npy_shape(data: bytes) -> tuple[int, ...] | None:
 
 
 def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
-    """Read an array (H, W) or (H, W, C) as (H, W, C)."""
+    """Read an array as (H, W, C)."""
     shape = npy_shape(data)
     assert shape is not None
     if len(shape) not in (2, 3) or 0 in shape:
@@ -157,7 +157,7 @@ def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def _page_samples(data: bytes, page: int, max_pixels: int) -> tuple[np.ndarray, int]:
-    """Decode one page of an image file as (H, W, C), and its orientation."""
+    """Decode one page of a file, and its orientation."""
     image = _open_page(data, page, max_pixels)
     order = _order_of_16_bit_colors(image)
     orientation = decode(image)
@@ -180,7 +180,7 @@ def _open_page(data: bytes, page: int, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def _order_of_16_bit_colors(image: ImageFile.ImageFile) -> str:
-    """Byte order of the 16-bit colors of an opened image, empty for others.
+    """Byte order of 16-bit colors, empty for other samples.
 
     Raises:
         ImageError: Pillow reads only the high bytes of such samples.

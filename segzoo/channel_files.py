@@ -44,7 +44,7 @@ def channel_files(path: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def is_further_file(path: Path, patterns: Sequence[str]) -> bool:
-    """True for a file with channels of an image that another file stands for."""
+    """Check whether another file stands for the image of this one."""
     first, *others = ([_path_regex(pattern).fullmatch(path.absolute().as_posix()) for pattern in patterns]) or [None]
     return first is None and any(others)
 

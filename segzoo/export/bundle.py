@@ -88,7 +88,7 @@ def write_bundle(
 
 
 def standalone(module: Path) -> str:
-    """Source of a module that imports those next to it in a bundle."""
+    """Source of a module whose imports work in a bundle."""
     return module.read_text(encoding="utf-8").replace("from segzoo.", "from ")
 
 

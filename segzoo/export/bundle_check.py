@@ -97,7 +97,7 @@ def example_images() -> dict[str, bytes]:
 
 
 def stored_channels(pixels: PixelFormat) -> dict[str, bytes]:
-    """Small images with a number of channels and bits, in every kind of file.
+    """Small images of given channels and bits, in every file format.
 
     Returns:
         File name -> content.

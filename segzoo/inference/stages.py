@@ -105,7 +105,7 @@ class Network:
         return normalize(images, self.info, self.precision.device)
 
     def parallel_batches(self, source: Source) -> int:
-        """Number of batches of small images that are labeled at the same time.
+        """Number of batches that are labeled at the same time.
 
         Layers on small feature maps do not keep several cores busy. So on a CPU each batch has its share of the cores, if the network can
         follow that, runs once per image, and there are enough images.

@@ -1,4 +1,4 @@
-"""Settings that do not go together with other channels than RGB, or with 16 bits."""
+"""Settings that do not suit other channels or 16 bits."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reading of images with any number of channels of 8 or 16 bits."""
+"""Images with any number of channels, of 8 or 16 bits."""

@@ -99,7 +99,7 @@ class Prediction:
 
     @property
     def shown(self) -> np.ndarray:
-        """The image as (H, W, 3) uint8, with the channels that the data set shows."""
+        """The image as (H, W, 3) uint8, with the shown channels."""
         return shown_rgb(self.image, self.info.show_channels)
 
     @cached_property

@@ -77,7 +77,7 @@ def open_source(
 
 
 def _read_whole(path: Path, pixels: PixelFormat, patterns: Sequence[str], max_megapixels: int) -> np.ndarray:
-    """Read an image that is no 8-bit RGB, which is not read in strips."""
+    """Read an image of other pixels than 8-bit RGB, at once."""
     try:
         files = channel_files(path, patterns)
     except ImageError as error:
