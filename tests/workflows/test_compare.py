@@ -71,6 +71,8 @@ def test_seeds_of_one_training_are_grouped_with_their_spread(tmp_path):
     assert result["models"][0]["miou"] == pytest.approx(np.mean(scores))
     text = comparison_text(result)
     assert all(f"{100 * score:.2f}" in text for score in scores) and "standard deviation over seeds" in text
+    few = compare(*(tmp_path / name for name in ("icnet_seed0", "icnet_seed1", "other_0")))
+    assert "(1 degree of freedom)" in few["notes"][0] and not result["notes"]
 
 
 def test_an_evaluation_of_a_checkpoint_is_grouped_by_its_training(tmp_path):

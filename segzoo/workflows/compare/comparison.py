@@ -19,6 +19,7 @@ from segzoo.workflows.compare.compatibility import check_comparable, is_from_fil
 from segzoo.workflows.compare.evaluations import StoredEvaluation
 
 NOT_RESOLVED = "not resolved"
+AMPLE_FREEDOM = 4  # degrees of freedom from which the interval of a mean is below 1.5 times that of a known deviation
 
 
 def compare_evaluations(
@@ -169,6 +170,11 @@ def _notes(
     elif compared.spread is None:
         notes.append(
             "Each model has a single seed, so the verdicts are about these networks. Trained with other seeds, the models may rank otherwise."
+        )
+    elif compared.spread.freedom < AMPLE_FREEDOM:
+        degrees = f"{compared.spread.freedom} degree{'s' if compared.spread.freedom > 1 else ''} of freedom"
+        notes.append(
+            f"So few seeds tell little about their spread ({degrees}), which widens the intervals. Train more, of any model."
         )
     if len({model.image_set for model in models}) > 1:
         notes.append("Models scored on different images are drawn independently, which widens the intervals.")
