@@ -82,7 +82,7 @@ def run(
         announce: returns the line that is printed before a sweep of the given jobs.
     """
     make_output_robust()
-    if "HYDRA_FULL_ERROR" not in os.environ:
+    if not (in_full := "HYDRA_FULL_ERROR" in os.environ):
         print_plain_messages()
     arguments = get_args_parser().parse_args()
     if arguments.help:
@@ -115,7 +115,7 @@ def run(
                 print(announce(parsed.jobs), flush=True)
             _run_sweep(start, arguments.overrides, summarize)
         else:
-            _run_job(start, job, parsed.jobs[0])
+            _run_job(start, job, parsed.jobs[0], in_full)
     except InvalidDataset as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -128,9 +128,9 @@ def run(
         raise SystemExit(max(exit_codes))
 
 
-def _run_job(start: Callable[[], None], job: Callable[[DictConfig], object], config: DictConfig) -> None:
-    """Run a job that is composed already, or let Hydra run it."""
-    if _needs_hydra(config):
+def _run_job(start: Callable[[], None], job: Callable[[DictConfig], object], config: DictConfig, in_full: bool) -> None:
+    """Run a job that is composed already, or let Hydra run it and show all."""
+    if in_full or _needs_hydra(config):
         start()
     else:
         HydraConfig.instance().set_config(config)
@@ -165,8 +165,7 @@ def _needs_hydra(job: DictConfig) -> bool:
     """Check whether a command line makes Hydra do more than compose."""
     settings = job.hydra
     writes = settings.job.chdir or settings.run.dir != "." or settings.output_subdir is not None
-    shows_full_errors = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
-    return bool(writes or shows_full_errors or settings.verbose or settings.mode not in (None, RunMode.RUN))
+    return bool(writes or settings.verbose or settings.mode not in (None, RunMode.RUN))
 
 
 def _errors_of_all_jobs(parsed: ParsedOverrides, check: Callable[[DictConfig], list[str]]) -> list[str]:
