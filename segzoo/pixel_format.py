@@ -70,7 +70,8 @@ class Normalization(NamedTuple):
         return self if factor == 1 else Normalization(*(tuple(value * factor for value in values) for values in self))
 
 
-IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of torchvision, timm and mmsegmentation
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, in torchvision, timm and mmsegmentation
+IMAGENET = Normalization(MEAN, STD)
 
 
 def default_normalization(pixels: PixelFormat) -> Normalization:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from segzoo.class_names import class_name_errors
 from segzoo.messages import Example, did_you_mean
-from segzoo.pixel_format import IMAGENET, MAX_CHANNELS, RGB, PixelFormat, default_normalization
+from segzoo.pixel_format import MAX_CHANNELS, RGB, PixelFormat, default_normalization
 from segzoo.registry import ConfigError, Range
 from segzoo.types import IGNORE, DatasetInfo
 from segzoo.visualization.palette import default_palette
@@ -26,7 +26,6 @@ Bits = Literal[8, 16]
 ShownChannels = Annotated[tuple[int, ...], Range(0, MAX_CHANNELS - 1), Example([3, 0, 1])]
 Mean = Annotated[tuple[float, ...], Range(0, 65535)]
 Std = Annotated[tuple[float, ...], Range(0, 65535, above=True)]
-MEAN, STD = IMAGENET
 
 
 def make_dataset_info(

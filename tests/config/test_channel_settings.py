@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from torch import nn
@@ -13,7 +14,7 @@ from segzoo.config.build import build_data
 from segzoo.config.cross_checks import _scale_warnings
 from segzoo.config.from_checkpoint import dataset_config
 from segzoo.config.from_export import network_protocol
-from segzoo.config.from_weights import choose_normalization
+from segzoo.config.from_weights import Policy, choose_normalization
 from segzoo.inference.sources.opening import open_source
 from segzoo.pixel_format import IMAGENET, PixelFormat
 from segzoo.registry import ConfigError
@@ -26,7 +27,7 @@ def section(**settings):
     return {**FOLDER, **settings}
 
 
-def weights(data, policy="same", init=None):
+def weights(data, policy: Policy = "same", init=None):
     config = {"data": data, "init": {"name": "checkpoint", "ckpt": init}, "backbone": {"name": "resnet50", "weights": "imagenet"}}
     return choose_normalization(config, normalization=policy)
 
@@ -53,9 +54,9 @@ def test_data_has_the_pixels_that_the_network_takes():
             dataset_config(meta, section(**settings))
     info = build_data(section(channels=1, bits=16), "val").info
     with pytest.raises(ConfigError, match="post=crf compares the colors .* takes 1 channel of 16 bits. Set post=none"):
-        network_protocol({"post": {"name": "crf"}}, None, info, meta)
+        network_protocol({"post": {"name": "crf"}}, None, info, meta)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="source=0: its images are 8-bit RGB, and this network takes 4 channels of 8 bits"):
-        open_source("out", pixels=PixelFormat(4, 8), source=0)
+        open_source(Path("out"), pixels=PixelFormat(4, 8), source=0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import cv2
 import numpy as np
@@ -89,7 +90,7 @@ def test_other_samples_are_rejected(data, expected):
         decode_channels(data, 1, 16)
 
 
-def build(root, split="train", **settings):
+def build(root, split="train", **settings) -> Any:
     return DATA.build("folder", split, root=str(root), classes=CLASSES, **settings)
 
 
@@ -153,9 +154,9 @@ def test_16_bits_stay_as_they_are_to_the_network(tmp_path):
     (tmp_path / "images/train").mkdir(parents=True)
     np.save(tmp_path / "images/train/a.npy", image[..., 0])
     save(tmp_path / "labels/train/a.png", np.zeros(image.shape[:2], np.uint8))
-    settings = {"channels": 1, "bits": 16, "images": "images/{split}/{stem}.npy"}
+    settings: Any = {"channels": 1, "bits": 16, "images": "images/{split}/{stem}.npy"}
     dataset = build(tmp_path, mean=[30000.5], std=[1234.5], **settings)
-    batch = collate([(dataset[0], 0)] * 2)
+    batch: Any = collate([(dataset[0], 0)] * 2)
     assert batch.image.dtype == torch.uint16
     x = normalize(batch.image, dataset.info, torch.device("cpu"))
     expected = (image.astype(np.float64) - 30000.5) / 1234.5

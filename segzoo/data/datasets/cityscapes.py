@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segzoo.data.checks.label_survey import LabelReader
-from segzoo.data.dataset_info import MEAN, STD, LabelMap, Palette, dataset_info_errors, make_dataset_info
+from segzoo.data.dataset_info import LabelMap, Palette, dataset_info_errors, make_dataset_info
 from segzoo.data.datasets._splits import AllSplits
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks, LabelOrientation
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SplitOrAll
+from segzoo.pixel_format import MEAN, STD
 from segzoo.registry import DATA, ConfigError, Range
 
 IMAGES = "leftImg8bit/{split}/{stem}_leftImg8bit.png"

@@ -19,6 +19,7 @@ from segzoo.registry import DATA, ConfigError, Range, Seed
 from segzoo.types import DatasetInfo, Sample
 
 SPLITS = ("train", "val")
+MEAN, STD = (58.8, 58.8, 58.8), (48.9, 48.9, 48.9)  # over the 320 training images at the default settings
 INFO = DatasetInfo(
     name="parts",
     classes=("belt", "nut", "washer", "screw", "pin", "bushing", "scratch", "dent"),
@@ -32,8 +33,8 @@ INFO = DatasetInfo(
         (244, 67, 54),
         (255, 145, 215),
     ),
-    mean=(58.8, 58.8, 58.8),  # over the 320 training images at the default settings
-    std=(48.9, 48.9, 48.9),
+    mean=MEAN,
+    std=STD,
 )
 
 
@@ -111,8 +112,8 @@ def parts(
     objects: Annotated[tuple[int, int], Range(1, 100)] = (3, 5),
     seed: Seed = 0,
     cache: bool = True,
-    mean: Annotated[tuple[float, float, float], Range(0, 255)] = INFO.mean,
-    std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = INFO.std,
+    mean: Annotated[tuple[float, float, float], Range(0, 255)] = MEAN,
+    std: Annotated[tuple[float, float, float], Range(0, 255, above=True)] = STD,
 ) -> PartsDataset:
     """Synthetic grayscale images of machine parts with scratches and dents.
 
