@@ -160,7 +160,7 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
     if normalization == "weights" and has_settings:
         note = f"normalization=weights: {_describe(trained)}, those of {setting}, instead of {_describe(own)}."
         return data | {"mean": list(trained.mean), "std": list(trained.std)}, note
-    raise ConfigError(_mismatch_error(setting, trained, info.name, own, has_settings))
+    raise ConfigError(_mismatch_error(setting, trained, info, has_settings))
 
 
 def _adapted_note(setting: str, trained: Normalization, own: Normalization, data_name: str, policy: Policy) -> str:
@@ -206,12 +206,13 @@ def _trained_normalization(backbone: PlainMapping, setting: str, weights: str) -
     return trained_normalization(weights)
 
 
-def _mismatch_error(setting: str, trained: Normalization, data_name: str, own: Normalization, has_settings: bool) -> str:
+def _mismatch_error(setting: str, trained: Normalization, info: DatasetInfo, has_settings: bool) -> str:
+    own, largest = info.normalization, info.pixels.largest
     words = f"{format_override('data.mean', trained.mean)} {format_override('data.std', trained.std)}"
-    scale = " The values of the data are on the scale 0 to 1, but images have 0 to 255 or more." if has_unit_scale(own) else ""
+    scale = f" The values of the data are on the scale 0 to 1, but images have 0 to {largest}." if has_unit_scale(own) else ""
     hint = f"Set {words}, or normalization=weights" if has_settings else "Use data with these values"
     return (
-        f"{setting} was trained on images with {_describe(trained)}, but data={data_name} has {_describe(own)}.{scale} {hint}. To keep "
+        f"{setting} was trained on images with {_describe(trained)}, but data={info.name} has {_describe(own)}.{scale} {hint}. To keep "
         "the values of the data, set normalization=data."
     )
 
