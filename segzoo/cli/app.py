@@ -129,7 +129,7 @@ def run(
 
 
 def _run_job(start: Callable[[], None], job: Callable[[DictConfig], object], config: DictConfig, in_full: bool) -> None:
-    """Run a job that is composed already, or let Hydra run it and show all."""
+    """Run a job that is composed already, or let Hydra run it."""
     if in_full or _needs_hydra(config):
         start()
     else:
