@@ -40,6 +40,11 @@ class PixelFormat(NamedTuple):
         """Name of the samples' type."""
         return "uint8" if self.bits == 8 else "uint16"
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of a pixel."""
+        return self.channels * self.bits // 8
+
     def __str__(self) -> str:
         return f"{self.channels} channel{'' if self.channels == 1 else 's'} of {self.bits} bits"
 

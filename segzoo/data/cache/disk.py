@@ -42,7 +42,7 @@ class DiskCache:
 
     def __init__(self, reader: LabelReader, pixels: PixelFormat = RGB, folder: Path | None = None):
         self._folder = folder or user_cache_dir() / "samples"
-        self._pixels, self._pixel_bytes = pixels, pixels.channels * pixels.bits // 8
+        self._pixels = pixels
         form = () if pixels.is_rgb else tuple(pixels)
         self._key = hashlib.sha256(pickle.dumps((MAGIC, np.__version__, PIL.__version__, reader, *form))).digest()
         self._verified: set[Path] = set()
@@ -92,7 +92,7 @@ class DiskCache:
             return None
         magic, height, width, item, checksum = HEADER.unpack_from(content)
         pixels = height * width
-        if magic != MAGIC or item not in (1, 2) or len(content) != HEADER.size + pixels * (self._pixel_bytes + item):
+        if magic != MAGIC or item not in (1, 2) or len(content) != HEADER.size + pixels * (self._pixels.num_bytes + item):
             return None
         if path not in self._verified:
             if zlib.crc32(memoryview(content)[HEADER.size :]) != checksum:
@@ -100,7 +100,7 @@ class DiskCache:
             self._verified.add(path)
         channels = self._pixels.channels
         image = np.frombuffer(content, self._pixels.dtype, channels * pixels, HEADER.size).reshape(height, width, channels)
-        label = np.frombuffer(content, np.uint8 if item == 1 else np.uint16, pixels, HEADER.size + self._pixel_bytes * pixels)
+        label = np.frombuffer(content, np.uint8 if item == 1 else np.uint16, pixels, HEADER.size + self._pixels.num_bytes * pixels)
         return image, label.reshape(height, width)
 
     def _write(self, path: Path, sample: Sample) -> None:

@@ -32,7 +32,7 @@ def read_all(pairs: Sequence[FilePair], decode: Callable[[FilePair], Sample], pi
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sizes = pool.map(lambda pair: read_size(pair.image)[0], pairs)
-        pixel_bytes = pixels.channels * pixels.bits // 8 + 1  # with a label
+        pixel_bytes = pixels.num_bytes + 1  # with a label
         needed, available = sum(pixel_bytes * height * width for height, width in sizes), available_memory()
         if available is not None and needed > MAX_FRACTION * available:
             raise DataError(
