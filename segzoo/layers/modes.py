@@ -11,9 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_recomputing: list[
-    bool
-] = []  # one entry per open ``recomputation``. Not of a thread: CUDA has a thread of its own for backward passes
+# one entry per open ``recomputation``. Not of a thread: CUDA has a thread of its own for backward passes
+_recomputing: list[bool] = []
 
 
 @contextmanager
