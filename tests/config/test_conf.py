@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build import build_protocol
+from segzoo.config.checks.idle import idle_settings
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import LIST_SECTIONS, SECTIONS
 from segzoo.config.validate import validation_errors
@@ -89,8 +90,9 @@ def test_every_model_and_backbone_is_valid(model, backbone):
 
 
 @pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONF / "experiment").glob("*.yaml")))
-def test_every_experiment_is_valid(experiment):
+def test_every_experiment_is_valid_and_has_no_idle_setting(experiment):
     config = compose("train", f"experiment={experiment}")
     assert validation_errors("train", config) == []
+    assert idle_settings("train", config) == []
     header = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()[:12]
     assert any("command:" in line for line in header) and any("hardware:" in line for line in header)

@@ -64,11 +64,6 @@ def test_a_setting_without_effect_is_named(command, overrides, key, change):
     assert notes(command, kept + change) == []
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
-def test_no_recipe_has_a_setting_without_effect(experiment):
-    assert notes("train", [f"experiment={experiment}"]) == []
-
-
 @pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
 def test_no_model_has_a_setting_without_effect(model):
     assert notes("train", [f"model={model}"]) == []
