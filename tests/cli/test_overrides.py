@@ -170,6 +170,7 @@ def test_a_sweep_is_rejected_only_if_no_job_can_run():
     assert len(parsed.jobs) == 2
 
 
+@pytest.mark.integration
 def test_settings_that_only_swept_models_have_reach_hydra():
     """Hydra composes a sweep without its swept groups first."""
     words = ["model=icnet_half,fcn", "backbone=resnet50", "backbone.width=0.25", "hw=[96,128]"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from segzoo.cli.compose import resolve_config
 from segzoo.cli.overrides import parse_overrides
@@ -50,10 +52,18 @@ IDLE = [
 ]  # fmt: skip
 
 
-def notes(command: str, overrides: list[str]) -> list[str]:
-    parsed = parse_overrides(command, overrides)
+@cache
+def composed(command: str, *choices: str) -> DictConfig:
+    parsed = parse_overrides(command, choices)
     assert not parsed.errors
-    return idle_settings(command, resolve_config(parsed.jobs[0])[0])
+    return parsed.jobs[0]
+
+
+def notes(command: str, overrides: list[str]) -> list[str]:
+    """Notes on a command, whose choices of groups are composed once."""
+    choices = [text for text in overrides if text.partition("=")[0] in SECTIONS]
+    values = OmegaConf.from_dotlist([text for text in overrides if text not in choices])
+    return idle_settings(command, resolve_config(OmegaConf.merge(composed(command, *choices), values))[0])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("command", "overrides", "key", "change"), IDLE, ids=lambda value: value if isinstance(value, str) else "")

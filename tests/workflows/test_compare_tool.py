@@ -86,6 +86,7 @@ def test_settings_that_score_nothing_are_named(folder, monkeypatch, capsys):
         run(monkeypatch, *paths, "out=out")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "message"),
     [
