@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -69,9 +69,9 @@ class Distributed:
         """
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
+        values: list[T | None] = [None] * self.size
         dist.all_gather_object(values, value)
-        return values
+        return cast(list[T], values)
 
     def run_on_rank0(self, function: Callable[[], T]) -> T:
         """Call ``function`` on rank 0 and broadcast its result.

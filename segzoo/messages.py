@@ -6,13 +6,13 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import get_args
 
 
 class Example:
     """Valid value of a setting, which its errors show."""
 
-    def __init__(self, value: Any):
+    def __init__(self, value: object):
         self.value = value
 
 
@@ -79,7 +79,7 @@ def _is_other_type(text: str) -> bool:
     return True
 
 
-def show_example(key: str, annotation: Any) -> str:
+def show_example(key: str, annotation: object) -> str:
     """Override that sets the example of an annotation, empty without one."""
     for arg in get_args(annotation):
         is_example = isinstance(arg, Example)

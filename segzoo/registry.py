@@ -59,7 +59,7 @@ class Setting:
 
     REQUIRED = inspect.Parameter.empty
     name: str
-    type: Any
+    type: object
     default: Any  # REQUIRED if there is none
 
 
@@ -158,7 +158,7 @@ def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: 
     return errors
 
 
-def describe_type(annotation: Any) -> str:
+def describe_type(annotation: object) -> str:
     """Describe a type for an error message, such as ``an integer, at least 1``."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -174,11 +174,18 @@ def describe_type(annotation: Any) -> str:
         return f"a list of {len(args)}: " + "; ".join(describe_type(arg) for arg in args)
     if origin is dict:
         return f"a mapping from {describe_type(args[0])} to {describe_type(args[1])}"
-    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", type(None): "null", Any: "anything"}
+    names: dict[object, str] = {
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        type(None): "null",
+        Any: "anything",
+    }
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
-def type_error(value: object, annotation: Any) -> str | None:
+def type_error(value: object, annotation: object) -> str | None:
     """Describe the expected type if ``value`` does not match, else None.
 
     Lists match tuples, and integers match float. Booleans match neither int nor float.
@@ -186,7 +193,7 @@ def type_error(value: object, annotation: Any) -> str | None:
     return None if _fits(value, annotation) else describe_type(annotation)
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def _fits(value: Any, annotation: object) -> bool:
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return True
@@ -211,7 +218,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     return isinstance(annotation, type) and isinstance(value, annotation)
 
 
-def coerce(value: Any, annotation: Any) -> Any:
+def coerce(value: Any, annotation: object) -> Any:
     """Convert YAML lists to tuples and integers to floats where annotated."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -227,7 +234,7 @@ def coerce(value: Any, annotation: Any) -> Any:
     return float(value) if annotation is float else value
 
 
-def _nearest_literal(value: object, annotation: Any) -> str:
+def _nearest_literal(value: object, annotation: object) -> str:
     args = get_args(annotation)
     options = [a for arg in args for a in (get_args(arg) if get_origin(arg) is Literal else [arg])]
     return did_you_mean(str(value), [str(option) for option in options if isinstance(option, str)])

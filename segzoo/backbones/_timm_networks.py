@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from segzoo.layers.norm import accept_single_values_
 from segzoo.messages import did_you_mean
 from segzoo.registry import ConfigError
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 HUB = "hub"  # the value of ``weights`` that downloads them
 # encoders that timm can dilate, one of each family
@@ -42,7 +45,7 @@ def _import_timm() -> ModuleType:
     return library
 
 
-def weights_config(arch: str) -> Any:
+def weights_config(arch: str) -> PretrainedCfg:
     """Return timm's ``PretrainedCfg`` of an encoder's weights.
 
     Raises:

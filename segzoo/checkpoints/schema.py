@@ -19,7 +19,7 @@ FORMAT = 2  # 1 had other names for settings and metadata
 MODEL, TRAINER = "model.safetensors", "trainer.pt"
 
 Count = Annotated[int, Range(0, 2**63 - 1)]
-Table = dict[str, Any]
+Table = PlainDict
 MANIFEST_FIELDS = {"step": Count, "files": Table}
 FILE_FIELDS = {"sha256": str, "bytes": Count}
 SCORE_FIELDS = {"miou": float}
@@ -57,7 +57,7 @@ class CheckpointError(ConfigError):
     """
 
 
-def parse_json(path: Path, content: str | bytes, object_hook: Callable[[PlainDict], Any] | None = None) -> Any:
+def parse_json(path: Path, content: str | bytes, object_hook: Callable[[PlainDict], object] | None = None) -> Any:
     """Parse JSON from a checkpoint.
 
     Raises:
@@ -69,7 +69,7 @@ def parse_json(path: Path, content: str | bytes, object_hook: Callable[[PlainDic
         raise CheckpointError(f"{path} cannot be read: its JSON is invalid: {error}") from None
 
 
-def check_manifest(path: Path, manifest: Any) -> None:
+def check_manifest(path: Path, manifest: object) -> None:
     """Check the fields of a manifest and their types.
 
     Raises:
@@ -88,7 +88,7 @@ def check_manifest(path: Path, manifest: Any) -> None:
     _raise_errors(path, errors)
 
 
-def check_metadata(path: Path, metadata: Any) -> None:
+def check_metadata(path: Path, metadata: object) -> None:
     """Check the metadata of a weight file.
 
     Raises:
@@ -146,7 +146,7 @@ def restore_integer_keys(table: PlainDict) -> dict[Any, Any]:
     return {int(key): value for key, value in table.items()} if has_integer_keys else table
 
 
-def _field_errors(table: Any, fields: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _field_errors(table: object, fields: Mapping[str, object], prefix: str = "") -> list[str]:
     if not isinstance(table, dict):
         return [f"{prefix} is {_short(table)}, expected a table"]
     errors = []

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -125,7 +124,7 @@ def read_metadata(path: Path | str) -> PlainDict:
 
 
 @contextmanager
-def _open(file: Path) -> Iterator[Any]:
+def _open(file: Path) -> Iterator[safe_open]:
     try:
         with safe_open(file, framework="pt") as reader:
             yield reader
@@ -133,7 +132,7 @@ def _open(file: Path) -> Iterator[Any]:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
 
 
-def _metadata(file: Path, reader: Any) -> PlainDict:
+def _metadata(file: Path, reader: safe_open) -> PlainDict:
     text = (reader.metadata() or {}).get("segzoo")
     if text is None:
         return {}

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -110,13 +110,13 @@ class _HashedFile:
         return {"sha256": self._digest.hexdigest(), "bytes": self._bytes}
 
 
-def _write_hashed(path: Path, write: Callable[[Any], object]) -> PlainDict:
+def _write_hashed(path: Path, write: Callable[[BinaryIO], object]) -> PlainDict:
     """Write a file atomically and return its entry of the manifest."""
     entries = []
 
     def write_and_hash(file: BinaryIO) -> None:
         hashed = _HashedFile(file)
-        write(hashed)
+        write(cast(BinaryIO, hashed))
         entries.append(hashed.entry())
 
     write_atomically(path, write_and_hash)

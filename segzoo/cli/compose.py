@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -140,7 +139,7 @@ def missing_keys(config: DictConfig) -> set[str]:
     return {key for key, value in flatten(own).items() if value == "???"}
 
 
-def _expand_home(node: Any) -> Any:
+def _expand_home(node: object) -> object:
     if isinstance(node, dict):
         return {key: _expand_home(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -148,7 +147,7 @@ def _expand_home(node: Any) -> Any:
     return os.path.expanduser(node) if isinstance(node, str) and re.match(r"~\w*(/|$)", node) else node
 
 
-def _keep_env_interpolations(resolved: Any, raw: Any) -> Any:
+def _keep_env_interpolations(resolved: object, raw: object) -> object:
     if isinstance(raw, dict) and isinstance(resolved, dict):
         return {key: _keep_env_interpolations(resolved[key], node) for key, node in raw.items()}
     return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from segzoo.config.build import build_data, build_loss, build_meta_model, build_model
 from segzoo.config.sections import section_errors
@@ -217,7 +217,7 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
     return dict(given)
 
 
-def _resolve_env(key: str, value: Any) -> Any:
+def _resolve_env(key: str, value: object) -> object:
     """Resolve ``${oc.env:SEGZOO_DATA,default}`` at the start of ``root``.
 
     Raises:

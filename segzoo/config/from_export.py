@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_protocol
@@ -99,7 +99,7 @@ def network_protocol(
     return protocol, notes
 
 
-def fill_window(config: PlainMapping, network: Any, meta: PlainMapping) -> PlainMapping:
+def fill_window(config: PlainMapping, network: object, meta: PlainMapping) -> PlainMapping:
     """Replace a null ``protocol.crop`` by the crop of the training.
 
     Args:

@@ -6,12 +6,16 @@ Training and evaluation share this code, so their scores agree.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segzoo.class_names import background_id
 from segzoo.types import IGNORE, DataError, PlainDict
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
 
 COUNTS = ("hit", "labeled", "predicted")  # the rows of ``ConfusionMatrix.class_counts``
 
@@ -62,7 +66,7 @@ class ConfusionMatrix:
         self.num_classes, self.ignore = num_classes, ignore
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
 
-    def update(self, pred: Any, label: Any) -> None:
+    def update(self, pred: ArrayLike | Tensor, label: ArrayLike | Tensor) -> None:
         """Count the pixels of a predicted label map.
 
         It takes about 6 ns per pixel for uint8, with one pass over 16-bit codes that also detects values out of range. Wider types take
@@ -121,7 +125,7 @@ class ConfusionMatrix:
                 "Map them in the data's label_map"
             )
 
-    def merge(self, other: Any) -> None:
+    def merge(self, other: ConfusionMatrix | ArrayLike | Tensor) -> None:
         """Add the counts of another matrix.
 
         Args:
@@ -208,9 +212,10 @@ class ConfusionMatrix:
         )
 
 
-def _as_integers(values: Any, name: str) -> np.ndarray:
+def _as_integers(values: ArrayLike | Tensor, name: str) -> np.ndarray:
     """Convert an integer array, or a tensor on any device, to NumPy."""
-    array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    detach = getattr(values, "detach", None)
+    array = np.asarray(values if detach is None else detach().cpu())
     if array.dtype.kind not in "ui":
         raise TypeError(f"expected integers as {name}, got {array.dtype}; take the argmax of logits first")
     return array

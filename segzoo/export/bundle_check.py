@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +65,7 @@ def example_images() -> dict[str, bytes]:
     deep = Image.fromarray(rng.integers(0, 65536, (12, 20), dtype=np.uint16))
     rgba = Image.fromarray(rng.integers(0, 256, (12, 20, 4), dtype=np.uint8))
 
-    def encode(image: Image.Image, form: str, **options: Any) -> bytes:
+    def encode(image: Image.Image, form: str, **options: object) -> bytes:
         file = io.BytesIO()
         image.save(file, form, **options)
         return file.getvalue()

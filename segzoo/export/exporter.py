@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from segzoo.device import RuntimePrecision
 from segzoo.export.bundle import write_bundle
-from segzoo.export.formats import ExportModel, OutputFormat, to_onnx, to_openvino, to_torch_export
+from segzoo.export.formats import ExportModel, InputFormat, OutputFormat, to_onnx, to_openvino, to_torch_export
 from segzoo.export.parity import check_accuracy, check_parity, parity_images, spread_images, working_size
 from segzoo.export.quantization import halve_onnx, quantize_onnx, quantize_openvino
 from segzoo.inference.exported_network import ExportedNetwork, open_exported
@@ -23,7 +23,11 @@ from segzoo.inference.protocol import StripLabeler
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, Dataset, DatasetInfo, Images, PlainDict
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 Side = Annotated[int, Range(33, 8192)]
+Graph = TypeVar("Graph")
 Format = Literal["onnx", "openvino", "torch_export"]
 SUFFIXES = {"onnx": "onnx", "openvino": "xml", "torch_export": "pt2"}
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "bf16", "int8"), "torch_export": ("fp32",)}
@@ -108,7 +112,7 @@ def _fuse(
     model: nn.Module, info: DatasetInfo, input: str, output: OutputFormat, threshold: StripLabeler | None
 ) -> tuple[ExportModel, int]:
     """Copy and fuse a network, and count its batch norm layers."""
-    taken: Any = "float" if input == "float" else info.pixels.dtype
+    taken: InputFormat = "float" if input == "float" else info.pixels.dtype
     exported = ExportModel(copy.deepcopy(model), info.mean, info.std, input=taken, output=output, threshold=threshold)
     count = exported.model.fuse_for_inference_()  # type: ignore[operator]
     return exported.eval(), count
@@ -178,7 +182,7 @@ def _write(
         convert = partial(quantize_openvino, model=exported, images=calibration) if precision == "int8" else _unchanged
         to_openvino(exported, path, metadata, hw=hw, convert=convert, fp16=precision == "fp16")
     else:
-        conversions: dict[str, Callable[[Any], Any]] = {
+        conversions: dict[str, Callable[[ModelProto], ModelProto]] = {
             "fp32": _unchanged,
             "fp16": partial(halve_onnx, model=exported),
             "int8": partial(quantize_onnx, model=exported, images=calibration),
@@ -186,7 +190,7 @@ def _write(
         to_onnx(exported, path, metadata, hw=hw, convert=conversions[precision])
 
 
-def _unchanged(graph: Any) -> Any:
+def _unchanged(graph: Graph) -> Graph:
     return graph
 
 

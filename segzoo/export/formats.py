@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ from segzoo.layers.normalize import normalize_rows_
 from segzoo.layers.resize import resize
 from segzoo.layers.upsample_argmax import label_dtype
 from segzoo.types import PlainMapping
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from openvino import Model
 
 InputFormat = Literal["uint8", "uint16", "float"]
 OutputFormat = Literal["labels", "logits", "both"]
@@ -106,7 +110,7 @@ def to_onnx(
     metadata: PlainMapping,
     *,
     hw: tuple[int, int] | None = None,
-    convert: Callable[[Any], Any] = lambda proto: proto,
+    convert: Callable[[ModelProto], ModelProto] = lambda proto: proto,
 ) -> None:
     """Write one ``.onnx`` file atomically.
 
@@ -143,7 +147,7 @@ def to_openvino(
     metadata: PlainMapping,
     *,
     hw: tuple[int, int] | None = None,
-    convert: Callable[[Any], Any] = lambda graph: graph,
+    convert: Callable[[Model], Model] = lambda graph: graph,
     fp16: bool = False,
 ) -> None:
     """Write the ``.xml`` and ``.bin`` files of an OpenVINO model.
@@ -200,7 +204,9 @@ def _export_program(model: ExportModel, height: int, width: int, *, fixed: bool)
         return trace(model.eval(), image, {"image": dynamic})
 
 
-def trace(network: nn.Module, example: Tensor, dynamic_shapes: dict[str, dict[int, Any]]) -> torch.export.ExportedProgram:
+def trace(
+    network: nn.Module, example: Tensor, dynamic_shapes: dict[str, dict[int, torch.export.Dim]]
+) -> torch.export.ExportedProgram:
     """Trace a network for a range of sizes.
 
     Some guards hold for every size but cannot be proven, such as those of pooling in ceil mode next to a strided convolution. They become

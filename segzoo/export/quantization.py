@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from torch import nn
@@ -15,10 +15,16 @@ from segzoo.inference.exported_network import to_input_format
 from segzoo.layers.conv import Classifier
 from segzoo.types import PlainDict
 
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from onnx import ModelProto, NodeProto
+    from openvino import Model
+
+M = TypeVar("M", bound="Message")
 HALF_OPERATORS = ("Relu", "Add", "Concat", "MaxPool")  # kept in fp16 between convolutions
 
 
-def quantize_onnx(proto: Any, model: ExportModel, images: Sequence[np.ndarray]) -> Any:
+def quantize_onnx(proto: ModelProto, model: ExportModel, images: Sequence[np.ndarray]) -> ModelProto:
     """Quantize the convolutions of an ONNX model to int8, except classifiers.
 
     Quantization is static and per channel, with activation ranges from the images.
@@ -67,7 +73,7 @@ def quantize_onnx(proto: Any, model: ExportModel, images: Sequence[np.ndarray]) 
         return onnx.load(quantized)
 
 
-def quantize_openvino(graph: Any, model: ExportModel, images: Sequence[np.ndarray]) -> Any:
+def quantize_openvino(graph: Model, model: ExportModel, images: Sequence[np.ndarray]) -> Model:
     """Quantize the layers of an OpenVINO graph to int8 with NNCF.
 
     The arguments are those of ``quantize_onnx``.
@@ -79,7 +85,7 @@ def quantize_openvino(graph: Any, model: ExportModel, images: Sequence[np.ndarra
     return nncf.quantize(graph, dataset, subset_size=len(images), ignored_scope=upsampling)
 
 
-def halve_onnx(proto: Any, model: nn.Module) -> Any:
+def halve_onnx(proto: ModelProto, model: nn.Module) -> ModelProto:
     """Convert the convolutions of an ONNX model to fp16, and return it.
 
     So are the simple operators between them. Classifiers, normalization, pooling and upsampling stay in fp32: they are a small part of
@@ -91,7 +97,7 @@ def halve_onnx(proto: Any, model: nn.Module) -> Any:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     halved: dict[str, str] = {}  # tensor in fp32 -> its version in fp16
     only_half: set[str] = set()  # tensors that so far exist in fp16 only
-    nodes: list[Any] = []
+    nodes: list[NodeProto] = []
 
     def to_half(name: str) -> str:
         if name not in halved:
@@ -121,15 +127,20 @@ def halve_onnx(proto: Any, model: nn.Module) -> Any:
     to_single([output.name for output in graph.output])
     used = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    for field, values in ((graph.node, nodes), (graph.initializer, kept)):
-        copies = [type(value).FromString(value.SerializeToString()) for value in values]
-        del field[:]
-        field.extend(copies)
+    _refill(graph.node, nodes)
+    _refill(graph.initializer, kept)
     del graph.value_info[:]  # types and shapes of intermediate tensors, which the checker infers again
     return proto
 
 
-def _classifier_weights(proto: Any, model: nn.Module) -> set[str]:
+def _refill(field: MutableSequence[M], messages: Sequence[M]) -> None:
+    """Replace the messages of a repeated field, some of which may be in it."""
+    copies = [type(message).FromString(message.SerializeToString()) for message in messages]
+    del field[:]
+    field.extend(copies)
+
+
+def _classifier_weights(proto: ModelProto, model: nn.Module) -> set[str]:
     """Find the tensors of an ONNX model that are weights of classifiers.
 
     Raises:

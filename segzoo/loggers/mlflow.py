@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from segzoo.io import file_name
 from segzoo.loggers._base import LoggedRun, RunLogger, Status
@@ -58,7 +57,7 @@ class MlflowLogger(RunLogger):
             store.parent.mkdir(parents=True, exist_ok=True)
             artifacts = (store.parent / "mlflow_artifacts" / file_name(experiment)).as_uri()
         self.path = run.path
-        self.library: Any = importlib.import_module("mlflow")  # the package, which type checkers confuse with this module
+        self.library = importlib.import_module("mlflow")  # the package, which type checkers confuse with this module
         self.client = self.library.MlflowClient(tracking_uri)
         self.id, params = self._open(run, experiment, run_name, artifacts)
         self.resumed, self.last_steps = self.id == run.id, dict[str, int]()

@@ -53,7 +53,7 @@ class WandbLogger(RunLogger):
         if offline:
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no connections
         self.path = run.path
-        self.library: Any = importlib.import_module("wandb")  # the package, which type checkers confuse with this module
+        self.library = importlib.import_module("wandb")  # the package, which type checkers confuse with this module
         settings = self.library.Settings(silent=True, console="off", disable_git=True, save_code=False, login_timeout=LOGIN_TIMEOUT)
         self.run = self.library.init(
             **options,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from segzoo.losses._base import ClassWeights, MultiHeadLoss, Resolution, ResolutionSetting, explicit_weights, fp32_or_wider
 from segzoo.messages import unknown_name_error
 from segzoo.registry import LOSSES, ConfigError, Range
-from segzoo.types import IGNORE, Logits
+from segzoo.types import IGNORE, Logits, PlainDict
 
 Weight = Annotated[float, Range(0, 1e6, above=True)]
 
@@ -24,7 +24,7 @@ def weighted_sum(
     model_resolution: Resolution = "label",
     *,
     weights: dict[str, Weight],
-    settings: dict[str, dict[str, Any]] | None = None,
+    settings: dict[str, PlainDict] | None = None,
     resolution: ResolutionSetting = "model",
     class_weights: ClassWeights = None,
 ) -> WeightedSum:

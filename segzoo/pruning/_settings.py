@@ -18,7 +18,7 @@ Limit = Annotated[float, Range(0, 1e12, above=True)]
 Side = Annotated[int, Range(33, 8192)]
 
 
-def register_criterion(**defaults: Any) -> Callable[[Criterion], PrunerBuilder]:
+def register_criterion(**defaults: object) -> Callable[[Criterion], PrunerBuilder]:
     """Register a pruner for an importance criterion, as a decorator.
 
     Its settings are those of ``build_pruner`` and the keyword-only parameters of the criterion.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ def onnxruntime(request: RuntimeRequest, *, calibration_images: Annotated[int, R
         ImportError: if the packages of ``segzoo[export]`` are not installed.
         RuntimeUnavailable: for other precisions, and on CUDA if ONNX Runtime was built without it or cannot start on it.
     """
-    ort: Any = importlib.import_module("onnxruntime")  # the package, which type checkers confuse with this module
+    ort = importlib.import_module("onnxruntime")  # the package, which type checkers confuse with this module
 
     provider = "CUDAExecutionProvider" if request.example.is_cuda else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
@@ -39,7 +39,7 @@ def onnxruntime(request: RuntimeRequest, *, calibration_images: Annotated[int, R
     options.log_severity_level = 3
     with onnx_file(request) as path:
         if request.precision == "int8":
-            onnx: Any = importlib.import_module("onnx")
+            onnx = importlib.import_module("onnx")
             onnx.save(quantize_onnx(onnx.load(path), request.model, request.calibration_images[:calibration_images]), path)
         session = ort.InferenceSession(path, options, providers=[provider])
     if provider not in session.get_providers():  # ONNX Runtime falls back to the CPU and only logs it

@@ -63,7 +63,7 @@ def compile_network(request: RuntimeRequest, num_calibration_images: int, **prop
         properties: additional properties of the CPU plug-in, such as ``PERF_COUNT=True``.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # disables telemetry
-    ov: Any = importlib.import_module("openvino")  # the package, which type checkers confuse with this module
+    ov = importlib.import_module("openvino")  # the package, which type checkers confuse with this module
 
     reject_cuda(request, "openvino")
     check_precision(request, "openvino", tuple(HINTS))
@@ -77,7 +77,7 @@ def compile_graph(graph: Any, request: RuntimeRequest, num_calibration_images: i
 
     The other arguments are those of ``compile_network``.
     """
-    ov: Any = importlib.import_module("openvino")
+    ov = importlib.import_module("openvino")
     if request.precision == "int8":
         graph.reshape([1, *request.example.shape[1:]])  # calibration images come one by one
         graph = quantize_openvino(graph, request.model, request.calibration_images[:num_calibration_images])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Color = Sequence[int]  # red, green and blue, 0 to 255
 Entries = tuple[tuple[str, tuple[int, ...]], ...]  # text and color of each class in a legend
 
@@ -212,13 +213,13 @@ def _has_letters(name: str, text: str) -> bool:
     return font is not None and all(c == " " or _glyph(font, c) != _glyph(font, "\uffff") for c in set(text))
 
 
-def _glyph(font: Any, letter: str) -> tuple[Any, bytes]:
-    mask = font.getmask(letter)
+def _glyph(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+    mask: Any = font.getmask(letter)  # iterable, which its type does not say
     return mask.size, bytes(mask)
 
 
 @cache
-def _load_font(name: str, size: int) -> Any:
+def _load_font(name: str, size: int) -> Font | None:
     """Load a font by its file name, if the system has it."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
@@ -226,9 +227,11 @@ def _load_font(name: str, size: int) -> Any:
         return None
 
 
-def font_for(text: str, size: int) -> Any:
+def font_for(text: str, size: int) -> Font:
     """Load the first font that has every letter of a text."""
-    return _load_font(_font_with(text) or "", size)
+    font = _load_font(_font_with(text) or "", size)
+    assert font is not None  # Pillow has its own, and the others have been loaded
+    return font
 
 
 @cache

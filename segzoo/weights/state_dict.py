@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -15,6 +15,9 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.checkpoints.serialization import check_tensors, read_safetensors
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 # keys under which training code stores weights; averaged weights come first because their scores are the published ones
 EMA_KEYS = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "params_ema")
@@ -67,7 +70,7 @@ def read_weights(path: str | Path) -> Weights:
     return Weights(dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta, key)
 
 
-def published(entry: str) -> Any:
+def published(entry: str) -> WeightsEnum:
     """Look up weights that torchvision publishes.
 
     Raises:
@@ -107,13 +110,13 @@ def read_published(entry: str, setting: str) -> tuple[dict[str, Tensor], tuple[s
     return dict(state), tuple(name.strip("_") for name in weights.meta.get("categories", ()))
 
 
-def _read(file: Path) -> tuple[Any, PlainDict]:
+def _read(file: Path) -> tuple[object, PlainDict]:
     if file.suffix == ".safetensors":
         return read_safetensors(file)
     return torch.load(file, map_location="cpu", weights_only=True), {}
 
 
-def _find_state_dict(content: Any) -> tuple[dict[str, Tensor], str]:
+def _find_state_dict(content: object) -> tuple[dict[str, Tensor], str]:
     """Find the tensors by name, and the dotted key that holds them."""
     if not isinstance(content, Mapping):
         return {}, ""

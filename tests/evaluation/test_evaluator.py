@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -399,7 +400,7 @@ def test_every_setting_has_a_type_the_registry_can_check():
     from segzoo.runs.open_run import open_run
     from segzoo.training.components import TrainingSettings
 
-    assert Range(1, 65536) in settings_of(TrainingSettings)["batch_size"].type.__metadata__
+    assert Range(1, 65536) in get_args(settings_of(TrainingSettings)["batch_size"].type)
     names = {each.__name__: set(settings_of(each)) for each in (TrainingSettings, evaluate, predict_images, plan_results, open_run)}
     assert names["open_run"] == {"out", "resume"} and {"steps", "epochs", "clip_grad_norm"} < names["TrainingSettings"]
     assert {"format", "alpha"} < names["plan_results"] and {"device", "precision"} == names["evaluate"] & names["predict_images"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -60,3 +61,14 @@ def test_only_one_module_upsamples():
         path.relative_to(ROOT / "segzoo").as_posix() for path in SOURCES if "F.interpolate(" in path.read_text(encoding="utf-8")
     }
     assert modules == {"layers/resize.py"}
+
+
+def test_any_stays_rare():
+    """It is for what has no narrower type, such as plain containers, other libraries' objects and hooks of torch."""
+    lines = {
+        (path.name, node.lineno)
+        for path in (ROOT / "segzoo").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id == "Any"
+    }
+    assert 10 < len(lines) < 60, "a type, a protocol or object fits most values"

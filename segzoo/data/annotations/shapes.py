@@ -85,7 +85,7 @@ class ShapeRules:
             raise ShapeError(self.unknown_label(str(shape.get("label"))))
         return outline._replace(train_id=self.ids[name])
 
-    def parse_outline(self, shape: Any, size: tuple[int, int]) -> Shape | None:
+    def parse_outline(self, shape: object, size: tuple[int, int]) -> Shape | None:
         """Validate a shape as ``parse`` does, but leave its label aside.
 
         The train id of the result is 1.
@@ -111,7 +111,7 @@ class ShapeRules:
         bitmap = _bitmap(shape.get("mask"), points) if kind == "mask" else None
         return Shape(kind, 1, points, bitmap, group if isinstance(group, int | str) else None)
 
-    def _check_kind(self, kind: Any) -> None:
+    def _check_kind(self, kind: object) -> None:
         if isinstance(kind, str) and kind in AREAS:
             return
         leave_out = f"leave it out with {format_override(f'{self.section}.skip_shapes', [*self.skip, str(kind)])}"
@@ -143,7 +143,7 @@ class ShapeRules:
         return f"the label {unknown_class_error(label, tuple(self.ids))} Correct the file, or map the label to a class, such as {entry}."
 
 
-def find_label(label: Any, ids: Mapping[str, int]) -> str | None:
+def find_label(label: object, ids: Mapping[str, int]) -> str | None:
     """Find the key of ``ids`` that a label means.
 
     Blanks around it are ignored, and so is its case if no other key differs in case alone.

@@ -7,7 +7,7 @@ import posixpath
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from torch import nn
@@ -24,6 +24,9 @@ from segzoo.layers.modes import channels_last
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, DatasetInfo, PlainDict
 from segzoo.visualization.label_png import encode_label_png
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 Columns = dict[str, np.ndarray]
 READER_CPUS = 0.1  # of a core; with whole cores, actors on all of them would wait for readers without one
@@ -89,7 +92,7 @@ def write_file(url: str, data: bytes) -> None:
     fs.mv(part, path)
 
 
-def filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     """Return fsspec's file system of a URL, and the path there.
 
     Raises:
@@ -113,7 +116,7 @@ def claim_folder(out: str, identity: PlainDict) -> None:
         raise ConfigError(f"out={out} holds labels of other settings ({changed}). Set another out, or remove it.")
 
 
-def name_images(fs: Any, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+def name_images(fs: AbstractFileSystem, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     """Name the results of a folder's images by their paths."""
     found = fs.find(folder) if fs.isdir(folder) else []
     paths = sorted(path for path in found if path.lower().endswith(suffixes) and "/." not in path[len(folder) :])
@@ -127,7 +130,7 @@ def predict_with_ray(
     source: str,
     out: str,
     identity: PlainDict,
-    make_labeler: Callable[..., Any] = Labeler,
+    make_labeler: Callable[..., object] = Labeler,
     *,
     actors: Annotated[int, Range(1, 10_000)] = 2,
     device: DeviceName = "auto",

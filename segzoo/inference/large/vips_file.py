@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class VipsFile:
             raise OSError(str(error)) from error
 
 
-def _import_vips() -> Any:
+def _import_vips() -> ModuleType:
     """Import pyvips, whose cache would keep files open.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from segzoo.registry import Range
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import PlainDict
 
-aten: Any = torch.ops.aten
+aten = torch.ops.aten
 GLOBAL_OPS = (aten.bmm, aten.mm, aten.index, aten.mean)  # global or pyramid pooling: every output sees the whole image
 
 
@@ -134,7 +134,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, layer
 
 
-def _recorder(name: str, rows: list[Row], fields: _ReceptiveFields) -> Callable[[nn.Module, Any, Any], None]:
+def _recorder(name: str, rows: list[Row], fields: _ReceptiveFields) -> Callable[[nn.Module, object, object], None]:
     """Create a forward hook that adds the layer to the rows."""
 
     def record(layer: nn.Module, inputs: object, output: object) -> None:
@@ -184,7 +184,7 @@ class _ReceptiveFields(TorchDispatchMode):
         return output
 
 
-def _output_field(operation: Any, args: Any, output: Tensor, field: ReceptiveField) -> ReceptiveField:
+def _output_field(operation: object, args: Sequence[Any], output: Tensor, field: ReceptiveField) -> ReceptiveField:
     """Compute the receptive field of an output from that of the inputs."""
     jump, size = field
     if operation is aten.convolution:  # (input, weight, bias, stride, padding, dilation, transposed, output_padding, groups)

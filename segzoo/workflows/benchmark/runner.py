@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.commands import arguments_for
@@ -151,7 +151,7 @@ def inference_copy(model: SegModel, info: DatasetInfo, device: torch.device) -> 
     return ExportModel(fused, info.mean, info.std, input=info.pixels.dtype, output="logits").eval().to(device)
 
 
-def build_runtime(name: str, request: RuntimeRequest, **settings: Any) -> InferenceFn:
+def build_runtime(name: str, request: RuntimeRequest, **settings: object) -> InferenceFn:
     """Build the inference function of a runtime.
 
     Raises:

@@ -9,11 +9,11 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from segzoo.data.splitting.grouping import group_pattern_error
 from segzoo.registry import ConfigError, Range
-from segzoo.types import PlainDict
+from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.compare.evaluations import unique_names
 from segzoo.workflows.leaderboard.entries import SCORES, Entry, read_entries
 from segzoo.workflows.leaderboard.filters import Pattern, Times, Where, check_names, matches
@@ -108,7 +108,7 @@ def _groups(entries: Sequence[Entry], names: Mapping[Path, str]) -> list[list[En
     return list(groups.values())
 
 
-def sort_key(row: Mapping[str, Any], sort: str) -> tuple[bool, Any]:
+def sort_key(row: PlainMapping, sort: str) -> tuple[bool, float | str]:
     """Key that sorts rows best first, and those without a value last."""
     value = row[sort]
     return value is None, "" if value is None else -value if sort in HIGHER_IS_BETTER else value

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from segzoo.config.from_checkpoint import load_model
 from segzoo.device import DeviceName, Precision, PrecisionName, RuntimePrecision, pick_device
@@ -68,7 +68,7 @@ def evaluate_stages(
     model = components.model.to(torch_device)
     calibration = CalibrationSet(model, components, Precision(precision, torch_device))
 
-    def row(stage: str, network: Any) -> PlainDict:
+    def row(stage: str, network: nn.Module) -> PlainDict:
         result = evaluate(network, components.val_set, components.info, device=device, precision=precision, workers=workers)
         return {"what": stage, "miou": result.scores.miou, "miou_interval": result.interval} | _model_size(network, bench_hw)
 
@@ -88,7 +88,7 @@ def evaluate_stages(
     return rows, curves
 
 
-def _cache_key(components: TrainingComponents, **settings: Any) -> PlainDict:
+def _cache_key(components: TrainingComponents, **settings: object) -> PlainDict:
     """Everything that the results of ``evaluate_stages`` depend on, except the device."""
     from segzoo.checkpoints.serialization import state_dict_hash
 

@@ -76,7 +76,7 @@ def accepted_output(accept: str) -> Output:
     )
 
 
-def encode(results: Sequence[Timed], names: Sequence[str], output: Output, model: str, options: Options) -> Answer:
+def encode(results: Sequence[Timed[Prediction]], names: Sequence[str], output: Output, model: str, options: Options) -> Answer:
     """Encode the predictions of a request.
 
     Areas and ``all`` are one JSON document. The others are files: the file itself for one image, otherwise a zip of ``0000.png`` or
@@ -142,9 +142,9 @@ def confidence_map(prediction: Prediction) -> np.ndarray:
     return collected.pixels()
 
 
-def describe_areas(result: Timed) -> PlainDict:
+def describe_areas(result: Timed[Prediction]) -> PlainDict:
     """Describe the areas of all classes and the regions of an image."""
-    prediction: Prediction = result.value
+    prediction = result.value
     height, width = prediction.labels.shape
     areas = {name: {"pixels": area.pixels, "share": round(area.share, 6)} for name, area in prediction.areas.items()}
     regions = [{"class": region.class_name, "box": list(region.box), "pixels": region.area} for region in prediction.regions]
@@ -152,13 +152,13 @@ def describe_areas(result: Timed) -> PlainDict:
     return {"height": height, "width": width, "areas": areas, "regions": regions, "ms": milliseconds}
 
 
-def describe_all(result: Timed) -> PlainDict:
+def describe_all(result: Timed[Prediction]) -> PlainDict:
     """Describe an image for the page, pixel by pixel.
 
     Adds class ids and confidence to the areas. Both are rows of bytes, deflated and in base64: browsers have no exact way to read a palette PNG. Above 255 classes, an id has two
     bytes, the lower first.
     """
-    prediction: Prediction = result.value
+    prediction = result.value
     ids = prediction.labels.astype("<u2" if prediction.info.num_classes > 255 else np.uint8)
     described = describe_areas(result) | {"labels": _packed(ids), "confidence": None}
     if prediction.probabilities is None:

@@ -8,10 +8,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
-class Timed(NamedTuple):
+class Timed(NamedTuple, Generic[Value]):
     """Result of a batch for one item.
 
     Attributes:
@@ -21,23 +25,23 @@ class Timed(NamedTuple):
         batch: number of items in the batch.
     """
 
-    value: Any
+    value: Value
     waited: float
     ran: float
     batch: int
 
 
 @dataclass(eq=False)
-class Entry:
+class Entry(Generic[Key, Item, Value]):
     """An item that waits for its batch."""
 
-    key: Hashable
-    item: Any
-    future: Future[Timed]
+    key: Key
+    item: Item
+    future: Future[Timed[Value]]
     arrived: float
 
 
-class BatchQueue:
+class BatchQueue(Generic[Key, Item, Value]):
     """Queue that processes items of one key together, in its own thread.
 
     The oldest item goes first. It waits for others of its key until its batch is full or ``wait`` seconds have passed since it arrived. While
@@ -52,13 +56,13 @@ class BatchQueue:
 
     def __init__(
         self,
-        process: Callable[[Any, list[Any]], Sequence[Any]],
-        max_batch: Callable[[Any], int],
+        process: Callable[[Key, list[Item]], Sequence[Value]],
+        max_batch: Callable[[Key], int],
         wait: float,
     ):
         self.process, self.max_batch, self.wait = process, max_batch, wait
         self.seconds_per_item = 0.0  # moving average
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[Entry[Key, Item, Value]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
@@ -68,9 +72,9 @@ class BatchQueue:
         """Number of items that wait."""
         return len(self._waiting)
 
-    def submit(self, key: Hashable, item: Any) -> Future[Timed]:
+    def submit(self, key: Key, item: Item) -> Future[Timed[Value]]:
         """Queue an item."""
-        entry = Entry(key, item, Future(), time.monotonic())
+        entry: Entry[Key, Item, Value] = Entry(key, item, Future(), time.monotonic())
         with self._changed:
             if self._closed:
                 raise RuntimeError("the queue is closed")
@@ -91,7 +95,7 @@ class BatchQueue:
             if entries:
                 self._process(entries)
 
-    def _next_batch(self) -> list[Entry]:
+    def _next_batch(self) -> list[Entry[Key, Item, Value]]:
         """Wait for a batch and take it out, empty at the end."""
         with self._changed:
             while True:
@@ -108,7 +112,7 @@ class BatchQueue:
                     return batch
                 self._changed.wait(remaining)
 
-    def _process(self, entries: list[Entry]) -> None:
+    def _process(self, entries: list[Entry[Key, Item, Value]]) -> None:
         """Process a batch.
 
         If it fails, its items run one by one, so that none fails because of another.

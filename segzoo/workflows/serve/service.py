@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segzoo.inference.prediction.result import Prediction
     from segzoo.workflows.serve.models import ServedModel
 
+P = ParamSpec("P")
 R = TypeVar("R")
 CODERS = 4  # threads that decode and encode images
 BATCH_VALUES = 2**22  # pixels of a batch, 8 images of 512 x 1024, or their class probabilities if those are asked for
@@ -120,11 +121,11 @@ class Service:
         finally:
             self.in_work -= images
 
-    async def in_thread(self, function: Callable[..., R], *args: Any, **settings: Any) -> R:
+    async def in_thread(self, function: Callable[P, R], *args: P.args, **settings: P.kwargs) -> R:
         """Decode or encode without blocking the server."""
         return await asyncio.get_running_loop().run_in_executor(self._coders, partial(function, *args, **settings))
 
-    async def predict(self, model: ServedModel, images: Sequence[np.ndarray], probabilities: bool) -> list[Timed]:
+    async def predict(self, model: ServedModel, images: Sequence[np.ndarray], probabilities: bool) -> list[Timed[Prediction]]:
         """Label images, each in a batch with others of its size.
 
         Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from segzoo.data.annotations.formats.json_files import read_json
 from segzoo.data.annotations.image_finder import ImageFinder
@@ -21,7 +20,7 @@ from segzoo.data.annotations.shapes import ShapeError
 from segzoo.data.file_index import list_files
 from segzoo.data.image_io import printable
 from segzoo.data.masks import Size
-from segzoo.data.splits import split_of
+from segzoo.data.splits import Split, split_of
 from segzoo.types import DataError, PlainDict
 
 
@@ -45,7 +44,7 @@ def read_coco(source: Path, finder: ImageFinder) -> Annotations:
     return found
 
 
-def _unsuitable(content: Any) -> str:
+def _unsuitable(content: object) -> str:
     """Say why a JSON file holds no regions in COCO's form."""
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ("images", "annotations")):
         return "is not a COCO file: it has no lists 'images' and 'annotations'."
@@ -61,7 +60,7 @@ def _read_file(path: Path, content: PlainDict, finder: ImageFinder, found: Annot
     split = split_of(path.stem, path.parent.name)
     names = {entry["id"]: str(entry.get("name")) for entry in content["categories"] if isinstance(entry, dict) and "id" in entry}
     found.classes += names.values()
-    regions: dict[Any, list[Region]] = {}
+    regions: dict[int | str | None, list[Region]] = {}
     for entry in content["images"]:
         image_id = entry.get("id") if isinstance(entry, dict) else None
         if not isinstance(image_id, int | str) or not isinstance(entry.get("file_name"), str) or image_id in regions:
@@ -84,14 +83,14 @@ def _read_file(path: Path, content: PlainDict, finder: ImageFinder, found: Annot
             found.images.append(_image(path, entry, own, finder, split))
 
 
-def _image(path: Path, entry: PlainDict, regions: list[Region], finder: ImageFinder, split: Any) -> AnnotatedImage:
+def _image(path: Path, entry: PlainDict, regions: list[Region], finder: ImageFinder, split: Split | None) -> AnnotatedImage:
     height, width, name = entry.get("height"), entry.get("width"), entry["file_name"]
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     image, problem = finder.locate(name, path.parent, split)
     return AnnotatedImage(path, name, image, tuple(regions), size=size, split=split or split_of(name), problem=problem)
 
 
-def _region(entry: PlainDict, name: str, names: dict[Any, str]) -> Region:
+def _region(entry: PlainDict, name: str, names: dict[int | str, str]) -> Region:
     category = entry.get("category_id")
     label = names.get(category) if isinstance(category, int | str) else None
     box = entry.get("bbox")

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from segzoo.data.image_io import printable
 from segzoo.data.splits import split_of
 from segzoo.registry import ConfigError
 from segzoo.types import DataError
+
+if TYPE_CHECKING:
+    from datumaro.components.annotation import Annotation  # pyright: ignore[reportMissingImports]
+    from datumaro.components.dataset_base import DatasetItem  # pyright: ignore[reportMissingImports]
+    from datumaro.components.errors import DatumaroError  # pyright: ignore[reportMissingImports]
 
 NO_PIXELS = ("label", "caption")
 
@@ -48,10 +53,10 @@ def read_datumaro(source: Path, finder: ImageFinder, plugin: str) -> Annotations
     class Collect(ImportErrorPolicy):
         """Note an error and let the rest go on."""
 
-        def _handle_item_error(self, error: Any) -> None:
+        def _handle_item_error(self, error: DatumaroError) -> None:
             found.errors.append(f"{printable(source)}, image {error.item_id[0]!r}: {error.__cause__}")
 
-        def _handle_annotation_error(self, error: Any) -> None:
+        def _handle_annotation_error(self, error: DatumaroError) -> None:
             found.errors.append(f"{printable(source)}, annotation {error.item_id[0]!r}: {error.__cause__}")
             found.lost += 1
 
@@ -81,7 +86,7 @@ def _warnings(notes: list[str]) -> Iterator[None]:
         logging.getLogger().removeHandler(handler)
 
 
-def _check_counts(source: Path, items: list[Any], found: Annotations) -> None:
+def _check_counts(source: Path, items: list[DatasetItem], found: Annotations) -> None:
     """Compare the number of annotations read with that in the JSON files."""
     written = 0
     for path in sorted((source / "annotations").glob("*.json")):
@@ -93,7 +98,7 @@ def _check_counts(source: Path, items: list[Any], found: Annotations) -> None:
         found.lost += max(written - read, 0)
 
 
-def _read_item(source: Path, item: Any, names: list[str], finder: ImageFinder, found: Annotations) -> AnnotatedImage:
+def _read_item(source: Path, item: DatasetItem, names: list[str], finder: ImageFinder, found: Annotations) -> AnnotatedImage:
     split, path = split_of(item.subset), getattr(item.media, "path", None)
     image, problem = Path(path) if path and Path(path).is_file() else None, ""
     if image is None:
@@ -116,7 +121,7 @@ def _read_item(source: Path, item: Any, names: list[str], finder: ImageFinder, f
     return AnnotatedImage(source, item.id, image, tuple(regions), split=split, problem=problem)
 
 
-def _region(annotation: Any, name: str, names: list[str]) -> Region:
+def _region(annotation: Annotation, name: str, names: list[str]) -> Region:
     number, kind = annotation.label, annotation.type.name
     label = names[number] if isinstance(number, int) and 0 <= number < len(names) else None
     known = {"id": name, "label": label, "z": annotation.z_order, "is_crowd": annotation.attributes.get("is_crowd") is True}

@@ -6,7 +6,6 @@ import base64
 import binascii
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Region, true_flags
@@ -93,21 +92,23 @@ def embedded_image(path: Path) -> bytes:
         raise DataError(f"{printable(path)}: the embedded image is not base64 text. Save it with LabelMe again.") from error
 
 
-def _regions(shapes: list[Any]) -> tuple[Region, ...]:
+def _regions(shapes: list[object]) -> tuple[Region, ...]:
     """Group the shapes of a file to regions.
 
     Shapes with the same label and ``group_id`` are one object, in place of the first.
     """
-    objects: dict[object, list[tuple[int, Any]]] = {}
+    objects: dict[object, list[tuple[int, object]]] = {}
     for number, shape in enumerate(shapes, 1):
-        group = shape.get("group_id") if isinstance(shape, dict) else None
-        key = (str(shape.get("label")).strip(), group) if isinstance(group, int | str) else number
+        fields = shape if isinstance(shape, dict) else {}
+        group = fields.get("group_id")
+        key = (str(fields.get("label")).strip(), group) if isinstance(group, int | str) else number
         objects.setdefault(key, []).append((number, shape))
     regions = []
     for parts in objects.values():
         numbers, own = zip(*parts, strict=True)
         name = f"shape{'s' if len(numbers) > 1 else ''} {' and '.join(map(str, numbers))}"
-        label = own[0].get("label") if isinstance(own[0], dict) else None
+        first = own[0]
+        label = first.get("label") if isinstance(first, dict) else None
         flags = dict.fromkeys(flag for shape in own if isinstance(shape, dict) for flag in true_flags(shape.get("flags")))
         regions.append(Region(name, label, shapes=own, flags=tuple(flags), count=len(own)))
     return tuple(regions)

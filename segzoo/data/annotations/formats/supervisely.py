@@ -49,7 +49,7 @@ def read_supervisely(source: Path, finder: ImageFinder) -> Annotations:
     return found
 
 
-def _read_image(path: Path, content: Any, finder: ImageFinder) -> AnnotatedImage:
+def _read_image(path: Path, content: object, finder: ImageFinder) -> AnnotatedImage:
     if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
         raise DataError(f"{printable(path)}: is not an annotation of Supervisely: it has no list 'objects'. Export it again.")
     size, tags = content.get("size"), content.get("tags")
@@ -68,7 +68,7 @@ def _read_image(path: Path, content: Any, finder: ImageFinder) -> AnnotatedImage
     )
 
 
-def _region(entry: Any, number: int) -> Region:
+def _region(entry: object, number: int) -> Region:
     if not isinstance(entry, dict):
         return Region(f"object number {number}", None, problem=f"is of type {type(entry).__name__}, expected an object.")
     known = {"id": f"object {entry.get('id', f'number {number}')}", "label": entry.get("classTitle")}
