@@ -134,7 +134,10 @@ def halve_onnx(proto: ModelProto, model: nn.Module) -> ModelProto:
 
 
 def _refill(field: MutableSequence[M], messages: Sequence[M]) -> None:
-    """Replace the messages of a repeated field, some of which may be in it."""
+    """Replace the messages of a repeated field by copies of others.
+
+    These may be its own.
+    """
     copies = [type(message).FromString(message.SerializeToString()) for message in messages]
     del field[:]
     field.extend(copies)

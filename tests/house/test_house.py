@@ -64,7 +64,7 @@ def test_only_one_module_upsamples():
 
 
 def test_any_stays_rare():
-    """It is for what has no narrower type, such as plain containers, other libraries' objects and hooks of torch."""
+    """It is for plain containers, objects of untyped libraries and hooks of torch."""
     lines = {
         (path.name, node.lineno)
         for path in (ROOT / "segzoo").rglob("*.py")

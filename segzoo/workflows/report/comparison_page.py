@@ -74,7 +74,7 @@ def report_comparison(
             "comparison_report.html",
             title=f"Comparison on {evaluations[0].protocol['data']}",
             result=result,
-            verdicts=[_sentence(pair) for pair in result["pairs"]],
+            verdicts=_verdicts(result["pairs"]),
             models=_model_rows(result["models"]),
             differences=_difference_rows([(f"{pair['first']} − {pair['second']}", pair) for pair in result["pairs"]]),
             pairs=pairs,
@@ -168,16 +168,25 @@ def _stored_rows(result: PlainMapping) -> list[PlainMapping]:
     return [own | {"model": model["name"]} for model in result["models"] for own in model["evaluations"]]
 
 
+def _verdicts(pairs: Sequence[PlainMapping]) -> list[str]:
+    """State the verdicts, those on unresolved pairs in one sentence."""
+    unresolved = [
+        f"{pair['first']} and {pair['second']} ({100 * pair['difference']:+.2f})"
+        for pair in pairs
+        if pair["interval"] is not None and pair["verdict"] == NOT_RESOLVED
+    ]
+    sentences = [_sentence(pair) for pair in pairs if pair["interval"] is None or pair["verdict"] != NOT_RESOLVED]
+    if unresolved:
+        sentences.append(f"Not resolved, since the difference in points of mIoU may be chance: {', '.join(unresolved)}.")
+    return sentences
+
+
 def _sentence(pair: PlainMapping) -> str:
-    """State the verdict on a pair."""
+    """State the verdict on a resolved pair."""
     names = f"{pair['first']} and {pair['second']}"
     if pair["interval"] is None:
         return f"{names}: too few images for a verdict."
     low, high = sorted(abs(100 * bound) for bound in pair["interval"])
-    if pair["verdict"] == NOT_RESOLVED:
-        return (
-            f"{names}: which one is better is not resolved. The difference of {100 * pair['difference']:+.2f} points may be chance."
-        )
     return f"{names}: {pair['verdict']}, by {100 * abs(pair['difference']):.2f} points of mIoU (95 % interval {low:.2f} to {high:.2f})."
 
 
