@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import signal
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from segzoo.data.paired_dataset import PairedDataset
 from segzoo.types import Batch, DataError, Dataset, Sample
 
 Augment = Callable[[Sample, int], Sample]
+# PyTorch's advice on the number of workers comes twice per iteration, and a training that waits for its data says so itself
+warnings.filterwarnings("ignore", "This DataLoader will create")
 BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 

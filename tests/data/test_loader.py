@@ -100,6 +100,13 @@ def test_epochs_and_seeds_differ_in_order():
     assert stream[:50] != stream[50:] != order(train(50, batch_size=50, stop=2, seed=2))[50:]
 
 
+@pytest.mark.integration
+def test_workers_beyond_the_cores_bring_no_advice():
+    """A filter of the package hides it, so the process is a new one."""
+    code = "import os; os.sched_setaffinity(0, {0}); from segzoo.data.loader import DataLoader; DataLoader([1], num_workers=3)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stderr == ""
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_and_restarts_change_nothing(workers):
     augment = AUGMENTS.build("standard", INFO, crop=[9, 7], rotate=20.0, color_jitter=0.4, blur=0.5)
