@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segzoo.device import RuntimePrecision
+from segzoo.layers.parameters import meta_copy
 from segzoo.pruning.dependency_graph import ChannelGraph, ParamDim, model_outputs, trace_channels
 from segzoo.pruning.ranking import Allocation, Ranking
 from segzoo.pruning.selection import FilterImportance, channel_importance, prunable_groups, select_channels
@@ -168,7 +168,7 @@ class Pruner:
         return graph
 
     def _dry_run(self, model: nn.Module, graph: ChannelGraph) -> None:
-        meta_model = copy.deepcopy(model).to("meta")
+        meta_model = meta_copy(model)
         equal = {channel: 0.0 for group in graph.groups for channel in group}
         remove_channels_(meta_model, graph, select_channels(graph, equal, self.keep_ratios[-1], round_to=self.round_to))
         try:

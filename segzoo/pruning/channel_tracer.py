@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -56,7 +57,8 @@ class ChannelTracer(TorchDispatchMode):
             module.register_forward_hook(_hook(self.running.pop))
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
+        is_batch_norm = func.overloadpacket is torch.ops.aten.native_batch_norm
+        output = _batch_norm_output(args[0]) if is_batch_norm else func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         if any(tensor in self.labels for tensor in tensors):
             name, arguments = str(func.overloadpacket), _named_arguments(func, args, kwargs or {})
@@ -200,6 +202,14 @@ class ChannelTracer(TorchDispatchMode):
         for row in rows:
             self.keep(row)
         return (None,) * output.dim()
+
+
+def _batch_norm_output(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Allocate the output of batch norm, and its unused statistics.
+
+    On the meta device, PyTorch decomposes every batch norm into some twenty operations.
+    """
+    return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
 
 
 def _named_arguments(func: OpOverload, args: Sequence[object], kwargs: PlainMapping) -> PlainDict:

@@ -7,7 +7,6 @@ All labels that turn out equal are one channel of the model, which can only be r
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from segzoo.layers.conv import Classifier
+from segzoo.layers.parameters import meta_copy
 from segzoo.pruning.channel_tracer import ChannelTracer
 from segzoo.pruning.op_rules import KEPT, ParamDim
 
@@ -51,7 +51,7 @@ def trace_channels(model: nn.Module, size: int = 128, exclude: Collection[str] =
     Raises:
         NotImplementedError: an operation is unknown, or mixes channels in a way that cannot be traced, such as a grouped convolution.
     """
-    meta_model = copy.deepcopy(model).to("meta")
+    meta_model = meta_copy(model)
     tracer = ChannelTracer(meta_model, exclude)
     for name, layer in meta_model.named_modules():
         if isinstance(layer, Classifier):

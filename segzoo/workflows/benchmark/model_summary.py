@@ -6,7 +6,6 @@ between layers (Araujo et al., Computing Receptive Fields of Convolutional Neura
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from segzoo.layers.parameters import meta_copy
 from segzoo.registry import Range
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import PlainDict
@@ -86,7 +86,7 @@ def model_complexity(model: nn.Module, hw: tuple[int, int]) -> PlainDict:
 
     The network may be pruned and on any device. It is left unchanged.
     """
-    return totals(describe(copy.deepcopy(model).to("meta"), hw=hw))
+    return totals(describe(meta_copy(model), hw=hw))
 
 
 def _pixels(field: float) -> int | str:
