@@ -76,6 +76,7 @@ def test_stage_table_is_timms_feature_info(arch):
     assert {name: net.channels[name] for name in ("c3", "c4", "c5")} == {f"c{i}": table[2**i] for i in (3, 4, 5)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arch", TINY)
 @torch.no_grad()
 def test_outputs_equal_timms_from_the_same_file(arch, weight_file, capsys):

@@ -79,6 +79,7 @@ def mutate(content: bytes, generator: random.Random) -> bytes:
     return content[:position] + changed + content[position + 1 :]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [4, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FILES)
 def test_a_mutated_byte_gives_a_checkpoint_error_or_the_same_weights(saved_run, tmp_path, name, count):

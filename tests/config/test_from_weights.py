@@ -116,6 +116,7 @@ def test_eval_and_predict_score_torchvisions_weights(folder, reference, tmp_path
     assert np.mean(predicted == labels) > 0.999
 
 
+@pytest.mark.integration
 def test_bench_takes_them_too(folder):
     config = job("bench", *overrides(folder)).config
     workload = build_workload(config, **arguments_for(build_workload, config))

@@ -165,6 +165,7 @@ def test_other_encodings_are_named(tmp_path):
         draw(tmp_path, shape("划痕", SQUARE), encoding="gbk")
 
 
+@pytest.mark.integration
 def test_a_polygon_of_a_great_many_points_is_drawn_or_rejected(tmp_path):
     angle = np.linspace(0, 2 * np.pi, 100_000)
     circle = np.stack([45 + 25 * np.cos(angle), 30 + 25 * np.sin(angle)], axis=1)

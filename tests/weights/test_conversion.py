@@ -148,6 +148,7 @@ def test_shape_mismatches_are_listed_by_layer(tmp_path, capsys):
     assert "shape mismatch: fuse.conv.weight" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_layout_without_such_a_model_is_rejected():
     fcn = create_model("fcn", backbone="vgg16", num_classes=3)
     with pytest.raises(ConfigError, match="layout of mmseg, which has no FCN"):
