@@ -153,7 +153,7 @@ with init_distributed("cpu") as dist:
 """
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_ranks_with_accumulation_are_exact():
     outputs: list[Any] = run_ranks(RANKS)
     assert all(output.splitlines()[-1] == "exact" for output in outputs)

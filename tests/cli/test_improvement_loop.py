@@ -59,7 +59,7 @@ def correct(drafts: Path, folder: Path) -> None:
         write(folder / draft.name, record)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_corrections_of_a_delivered_network_train_the_next_one(tmp_path):
     pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
     photograph(tmp_path / "photos/monday", 0, labeled=True)

@@ -66,7 +66,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_checkpoint_runs_in_another_runtime(exported, runtime, two_threads, monkeypatch):
     package, streams = pytest.importorskip(runtime), []
     if runtime == "openvino":

@@ -33,7 +33,7 @@ class TwoConvs(Segmenter):
         return 0
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_compiled_network_predicts_images_of_several_sizes():
     torch.manual_seed(0)
     network = TwoConvs().eval()

@@ -66,7 +66,7 @@ def run_all(directory, *commands):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", SETS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind == "rgbn" else []) for kind in SETS])
 def test_labels_are_equal_from_the_training_to_the_bundle(kind, tmp_path):
     pytest.importorskip("onnxscript", reason='pip install -e ".[export]"')
     images, source = draw(kind, tmp_path / "set"), "set/new" if kind == "gray16" else "set/new/rgb"
