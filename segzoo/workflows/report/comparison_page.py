@@ -182,7 +182,7 @@ def _verdicts(pairs: Sequence[PlainMapping]) -> list[str]:
 
 
 def _sentence(pair: PlainMapping) -> str:
-    """State the verdict on a resolved pair."""
+    """State the verdict on a resolved pair, or why there is none."""
     names = f"{pair['first']} and {pair['second']}"
     if pair["interval"] is None:
         return f"{names}: too few images for a verdict."
