@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segzoo.checkpoints.schema import MODEL, CheckpointError
 from segzoo.checkpoints.store import MANIFEST, POINTERS, follow_pointer, verify_checkpoint
+from segzoo.messages import did_you_mean
 
 PRETRAINED = Path(__file__).with_name("pretrained")
 
@@ -43,9 +44,10 @@ def resolve_weight_file(path: str | Path) -> Path:
     """
     path = PRETRAINED / path if is_pretrained(path) else Path(path)
     if not os.path.exists(path):  # False for a name that is too long or holds a null byte
+        names = [*pretrained_names(), *(os.listdir(path.parent) if os.path.isdir(path.parent) else ())]
         raise CheckpointError(
-            f"{path} does not exist; set a run directory, a checkpoint directory, a .safetensors or .pth file, or a pretrained network: "
-            f"{', '.join(pretrained_names())}"
+            f"{path} does not exist.{did_you_mean(path.name, names)} Set a run directory, a checkpoint directory, a .safetensors or .pth "
+            f"file, or a pretrained network: {', '.join(pretrained_names())}"
         )
     if path.is_file():
         return follow_pointer(path) / MODEL if path.name in POINTERS else path

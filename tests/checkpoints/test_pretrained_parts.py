@@ -50,8 +50,11 @@ def test_it_recognizes_new_images(network):
 def test_a_path_takes_precedence_over_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert pretrained_names() == ["parts"] and is_pretrained("parts") and not is_pretrained("./parts/x")
-    with pytest.raises(CheckpointError, match="pats does not exist; set .* or a pretrained network: parts"):
+    with pytest.raises(CheckpointError, match="pats does not exist. Did you mean 'parts'. Set .* or a pretrained network: parts"):
         resolve_weight_file("pats")
+    (tmp_path / "runs" / "pitting").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="runs/pittin does not exist. Did you mean 'pitting'"):
+        resolve_weight_file("runs/pittin")
     (tmp_path / "parts").mkdir()
     with pytest.raises(CheckpointError, match="parts is neither a run .* It hides the pretrained network .*/pretrained/parts$"):
         resolve_weight_file("parts")

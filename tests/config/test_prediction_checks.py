@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from segzoo.config.checks import runtime
+from segzoo.config.checks.early import early_errors
 from segzoo.config.checks.prediction import prediction_errors, source_errors
-from segzoo.config.checks.runtime import runtime_errors, runtime_notes
+from segzoo.config.checks.runtime import export_errors, runtime_errors, runtime_notes
 
 
 def settings(**changes):
@@ -52,6 +53,24 @@ def test_runtimes_that_are_missing_or_faster_are_named(monkeypatch):
         and "torch_compile" in runtime_notes(settings(), True, 1000)[0]
     )
     assert runtime_notes(settings(), False, 3) == runtime_notes(settings(runtime={"name": "openvino"}), False, 1000) == []
+
+
+def test_packages_that_an_export_lacks_are_named(monkeypatch):
+    installed = {"openvino", "onnxruntime", "onnx"}
+    monkeypatch.setattr(runtime, "find_spec", lambda name: name if name in installed else None)
+    (error,) = export_errors({"format": "onnx", "precision": "int8"})
+    assert error == 'format=onnx needs onnxscript: pip install "segzoo[export]"' and early_errors("export", {"format": "onnx"}) == [
+        error
+    ]
+    installed.add("onnxscript")
+    assert (
+        export_errors({"format": "onnx"})
+        == export_errors({"format": "openvino"})
+        == export_errors({"format": "torch_export"})
+        == []
+    )
+    (error,) = export_errors({"format": "openvino", "precision": "int8"})
+    assert error == 'format=openvino needs nncf: pip install "segzoo[export,openvino]"'
 
 
 @pytest.mark.parametrize("total", [10, None])

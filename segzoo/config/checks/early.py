@@ -18,6 +18,7 @@ from segzoo.config.checks.comparison import comparison_errors
 from segzoo.config.checks.conversion import conversion_errors
 from segzoo.config.checks.output import output_errors
 from segzoo.config.checks.prediction import prediction_errors
+from segzoo.config.checks.runtime import export_errors
 from segzoo.config.checks.serving import serving_errors
 from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
@@ -167,10 +168,8 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     from segzoo.config.from_weights import subject_errors
 
     ckpt, model = config.get("ckpt"), config.get("model")
-    if command == "compare":
-        return comparison_errors(config)
-    if command == "serve":
-        return serving_errors(config)
+    if own_errors := {"compare": comparison_errors, "serve": serving_errors, "export": export_errors}.get(command):
+        return own_errors(config)
     if command in ("eval", "predict") and (errors := subject_errors(config)):
         return errors
     if command == "predict" and ckpt is not None and config.get("data") is not None:

@@ -1,4 +1,4 @@
-"""Runtimes of a prediction, without torch."""
+"""Packages of runtimes and of exported files, without torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ PACKAGES = {
     "openvino": (("openvino", "onnx", "onnxscript"), "export,openvino"),
     "onnxruntime": (("onnxruntime", "onnx", "onnxscript"), "export"),
 }
+FORMATS = {"onnx": "onnxruntime", "openvino": "openvino"}  # formats of files, and the runtimes that check them
 WORTH_A_NOTE = 50  # images for which another runtime saves more time than it takes to export the network
 
 
@@ -23,12 +24,25 @@ def runtime_errors(config: PlainMapping) -> list[str]:
         return ["runtime=cuda_graphs is for images of one size, as tools/bench.py times them. Set runtime=torch_compile."]
     if name not in PACKAGES:
         return []
-    errors, (packages, extras) = [], PACKAGES[name]
-    if missing := [package for package in packages if find_spec(package) is None]:
-        errors.append(f'runtime={name} needs {", ".join(missing)}: pip install "segzoo[{extras}]"')
+    errors = _package_errors(f"runtime={name}", name)
     if config.get("device") == "cuda":
         errors.append(f"runtime={name} predicts on the CPU. Set device=cpu, or runtime=torch_compile.")
     return errors
+
+
+def export_errors(config: PlainMapping) -> list[str]:
+    """List the packages that an export needs and lacks."""
+    format = config.get("format")
+    if format not in FORMATS:
+        return []
+    more = ("nncf",) if (format, config.get("precision")) == ("openvino", "int8") else ()
+    return _package_errors(f"format={format}", FORMATS[format], more)
+
+
+def _package_errors(setting: str, runtime: str, more: tuple[str, ...] = ()) -> list[str]:
+    packages, extras = PACKAGES[runtime]
+    missing = [package for package in (*packages, *more) if find_spec(package) is None]
+    return [f'{setting} needs {", ".join(missing)}: pip install "segzoo[{extras}]"'] if missing else []
 
 
 def runtime_notes(config: PlainMapping, is_cuda: bool, total: int | None) -> list[str]:
