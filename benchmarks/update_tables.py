@@ -57,6 +57,7 @@ TABLES: dict[str, Callable[[], str]] = {
         speed.service,
         speed.checkpoint_overhead,
         speed.ddp_scaling,
+        costs.training_step,
         costs.training_memory,
         costs.scaling,
     )

@@ -14,6 +14,7 @@ from benchmarks.harness.models import NETWORKS
 from segzoo.api import create_model
 from segzoo.device import Precision, enable_memory_reuse, peak_memory, reset_peak_memory
 from segzoo.registry import LOSSES, OPTIMS
+from segzoo.training.step import compile_network
 
 CLASSES = 19
 CPU = torch.device("cpu")
@@ -38,13 +39,18 @@ Heads = list[tuple[float, Tensor]]  # weight in the loss and logits of each head
 Loss = Callable[[Tensor, Tensor], Tensor]  # images (N, 3, H, W) and labels (N, H, W) -> loss
 
 
-def build_segzoo(name: str, checkpoint: bool) -> tuple[nn.Module, Loss]:
-    """Build segzoo's network and its loss at the resolution of the paper."""
+def build_segzoo(name: str, side: str) -> tuple[nn.Module, Loss]:
+    """Build segzoo's network and its loss at the resolution of the paper.
+
+    Args:
+        name, side: as for ``build_step``.
+    """
     settings, _ = CASES[name]
-    backbone, options = {**settings["backbone"], "checkpoint": checkpoint}, dict(settings["model"])
+    backbone, options = {**settings["backbone"], "checkpoint": side == "checkpoint"}, dict(settings["model"])
     model = create_model(options.pop("name"), backbone, CLASSES, **options)
     loss = LOSSES.build("cross_entropy", model.aux_weights, model.align_corners, resolution=model.loss_resolution)
-    return model, lambda x, label: loss(model(x), label)
+    network = compile_network(model) if side == "compiled" else model
+    return model, lambda x, label: loss(network(x), label)
 
 
 def build_peer(name: str) -> tuple[nn.Module, Loss]:
@@ -69,10 +75,10 @@ def build_step(name: str, side: str) -> tuple[nn.Module, Callable[[Tensor, Tenso
 
     Args:
         name: a key of ``CASES``.
-        side: ``segzoo``, ``checkpoint`` (segzoo with backbone.checkpoint=true) or ``peer``.
+        side: ``segzoo``, ``checkpoint`` (segzoo with backbone.checkpoint=true), ``compiled`` (segzoo with compile=true) or ``peer``.
     """
     torch.manual_seed(0)
-    model, loss = build_peer(name) if side == "peer" else build_segzoo(name, side == "checkpoint")
+    model, loss = build_peer(name) if side == "peer" else build_segzoo(name, side)
     model.train().to(memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
     if side == "peer":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)

@@ -6,6 +6,24 @@ from benchmarks.tables.formatting import format_ratio, result_table
 from segzoo.reporting.numbers import format_number
 
 
+def training_step() -> str:
+    """Time of training steps, compiled and not, compared with peer libraries."""
+    return result_table(
+        "training_step",
+        (
+            *("model", "peer", "crops", "segzoo ms", "compiled ms", "peer ms"),
+            *("ratio to the peer [95 %]", "compiled to the peer", "compiled to segzoo"),
+        ),
+        lambda r: (
+            r["model"],
+            r["peer"],
+            f"{r['batch']} of {r['hw'][0]}x{r['hw'][1]}",
+            *(f"{r[f'{side}_ms']:.0f}" for side in ("segzoo", "compiled", "peer")),
+            *(format_ratio(r[key]) for key in ("time", "compiled_time", "compiled_to_eager")),
+        ),
+    )
+
+
 def training_memory() -> str:
     """Peak memory of training compared with peer libraries."""
     return result_table(

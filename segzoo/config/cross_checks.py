@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from segzoo.checkpoints.paths import is_published
 from segzoo.config.build import build_data, build_loss, build_meta_model, fill_class_weights
+from segzoo.config.checks.compilation import compile_errors
 from segzoo.config.from_weights import choose_normalization, has_unit_scale
 from segzoo.config.sections import section_settings
 from segzoo.messages import format_override, unknown_name_error
@@ -52,7 +53,7 @@ def training_errors(config: PlainMapping) -> list[str]:
         _collect_errors(lambda: _check_distilled_layers(config["distill"], model), "distill", errors)
         if config["backbone"].get("weights") == "imagenet":
             _collect_errors(model.backbone.imagenet, "backbone.weights", errors)
-        errors += _size_errors(config, model)
+        errors += _size_errors(config, model) + compile_errors(config)
     if not errors:  # it reads weight files
         _collect_errors(lambda: choose_normalization(config, normalization=config["normalization"]), "normalization", errors)
     return errors

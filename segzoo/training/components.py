@@ -81,6 +81,7 @@ class TrainingSettings:
         max_nonfinite_steps: consecutive steps with a non-finite loss or gradient that are skipped before the run stops.
         bn_momentum: weight of a batch in the running statistics of every batch norm layer. Caffe's 0.95 is 0.05 here.
         sync_bn: compute batch norm statistics over all ranks, if every rank has CUDA.
+        compile: compile the network with ``torch.compile``. Each new size of crops is compiled again.
         deterministic: use only deterministic operations. An operation without a deterministic version raises an error.
         dry_run: take a few small steps and estimate what a step needs instead of training.
     """
@@ -105,6 +106,7 @@ class TrainingSettings:
     max_nonfinite_steps: Annotated[int, Range(0, 10**8)] = 3
     bn_momentum: Annotated[float, Range(0, 1, above=True)] = 0.1
     sync_bn: bool = True
+    compile: bool = False
     deterministic: bool = False
     dry_run: bool = False
 

@@ -78,6 +78,8 @@ def _training_loop(context: TrainingContext) -> PlainDict:
     dist, pruning, ema, log, stop = context.dist, context.pruning, context.ema, context.log, context.stop
     with closing(context.batches) as batches, log, context.writer:
         log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {dist.size}x {context.precision}")
+        if settings.compile:
+            log.info("compile=true: the first step compiles the network, which takes a minute or more")
         train_step = TrainStep(context)
         while True:
             stopping = dist.any(stop.requested, context.precision.device)

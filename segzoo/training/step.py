@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,10 +47,11 @@ class TrainStep:
     def __init__(self, context: TrainingContext):
         self.context = context
         self.model, self.loss, self.dist = context.model, context.components.loss, context.dist
-        self.net = context.dist.wrap_ddp(context.model, context.settings.sync_bn)
         self.valid = 0.0
         if context.components.distill is not None:
             context.components.distill.attach(context.model)
+        model = compile_network(context.model) if context.settings.compile else context.model
+        self.net = context.dist.wrap_ddp(model, context.settings.sync_bn)
         self._buffers = [buffer for buffer in context.model.buffers() if buffer.is_floating_point()]
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
 
@@ -173,6 +174,15 @@ class TrainStep:
         if not any(names):
             names = self.dist.gather([name for batch in batches for name in batch.names])
         return [name for rank_names in names for name in rank_names]
+
+
+def compile_network(model: nn.Module) -> nn.Module:
+    """Compile a network at the first call with each input size.
+
+    The network itself runs uncompiled. Graphs of its layers before a pruning are dropped.
+    """
+    torch.compiler.reset()
+    return cast(nn.Module, torch.compile(model, dynamic=False))
 
 
 def _identity(x: Tensor) -> Tensor:
