@@ -33,6 +33,13 @@ IGNORED_KEYS = (
     "logger",
     "report",
 )  # they change no result
+NEWER_SETTINGS: PlainDict = {
+    "compile": False,
+    "data.channels": 3,
+    "data.bits": 8,
+    "augment.reduced_jpeg": False,
+    "init.narrow": "none",
+}  # settings that were added later, with the values of the runs from before
 
 
 class Difference(NamedTuple):
@@ -45,13 +52,9 @@ class Difference(NamedTuple):
 def config_hash(config: PlainMapping) -> str:
     """Hash the settings of a configuration that change results.
 
-    Settings for location, speed and resuming are ignored.
+    Settings for location, speed and resuming are ignored. So are newer settings at the value that stands for their absence.
     """
-    kept = {key: value for key, value in config.items() if key not in IGNORED_KEYS}
-    for section in ("data", "backbone"):
-        if isinstance(settings := kept.get(section), Mapping):
-            kept[section] = {key: value for key, value in settings.items() if f"{section}.{key}" not in IGNORED_KEYS}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(_relevant(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def check_same_settings(dist: Distributed, config: PlainMapping) -> None:
@@ -64,14 +67,9 @@ def check_same_settings(dist: Distributed, config: PlainMapping) -> None:
 
 def diff_configs(old: PlainMapping, new: PlainMapping) -> list[Difference]:
     """List differences in settings that change results."""
-    if config_hash(old) == config_hash(new):
-        return []
-    before, after = flatten(old), flatten(new)
-    keys = [
-        key
-        for key in before | after
-        if not {key, key.split(".")[0]} & {*IGNORED_KEYS} and _as_json(before, key) != _as_json(after, key)
-    ]
+    before, after = flatten(_relevant(old)), flatten(_relevant(new))
+    keys = [key for key in before | after if _as_json(before, key) != _as_json(after, key)]
+    before, after = NEWER_SETTINGS | before, NEWER_SETTINGS | after
     return [Difference(key, f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}") for key in keys]
 
 
@@ -87,6 +85,17 @@ def stored_differences(path: Path, config: PlainMapping) -> list[Difference]:
     if not isinstance(old, dict):
         return [Difference("config.yaml", "its config.yaml holds no settings")]
     return diff_configs(old, config)
+
+
+def _relevant(config: PlainMapping, section: str = "") -> PlainDict:
+    """Keep the settings of a configuration or section that change results."""
+    kept: PlainDict = {}
+    for key, value in config.items():
+        path = section + key
+        if path in IGNORED_KEYS or (path in NEWER_SETTINGS and json.dumps(value) == json.dumps(NEWER_SETTINGS[path])):
+            continue
+        kept[key] = _relevant(value, f"{key}.") if isinstance(value, Mapping) and not section else value
+    return kept
 
 
 def _as_json(leaves: PlainMapping, key: str) -> str | None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from toy_training import INFO, Toy
 
 from segzoo.checkpoints.writing import save_checkpoint
+from segzoo.cli.compose import compose, hydra_composer, resolve_config
 from segzoo.registry import ConfigError
-from segzoo.runs.config_diff import config_hash, diff_configs
+from segzoo.runs.config_diff import NEWER_SETTINGS, config_hash, diff_configs, flatten
 from segzoo.runs.open_run import open_run
 from segzoo.runs.output_dir import create_output_dir
 
@@ -266,6 +267,19 @@ def test_configs_have_equal_hashes_exactly_if_nothing_differs(one, other):
     assert (config_hash(one) == config_hash(other)) == (diff_configs(one, other) == [])
     stored = yaml.safe_load(yaml.safe_dump(one))
     assert config_hash(stored) == config_hash(one)
+
+
+def test_a_run_from_before_a_setting_existed_has_its_default():
+    with hydra_composer() as hydra:
+        defaults = flatten(resolve_config(compose(hydra, "train", ["data=camvid"]))[1])
+    assert {key: defaults[key] for key in NEWER_SETTINGS} == NEWER_SETTINGS
+    old, new = (
+        {"steps": 5, "init": {"name": "checkpoint"}},
+        {"steps": 5, "init": {"name": "checkpoint", "narrow": "none"}, "compile": False},
+    )
+    assert diff_configs(old, new) == [] and config_hash(old) == config_hash(new)
+    changed = new | {"init": {"name": "checkpoint", "narrow": "l1"}, "compile": True}
+    assert {text for _, text in diff_configs(old, changed)} == {"compile: False -> True", "init.narrow: none -> l1"}
 
 
 def test_a_run_resumes_with_another_cache():
