@@ -41,7 +41,7 @@ def test_a_source_of_text_is_checked(tmp_path, monkeypatch):
 
 def test_runtimes_that_are_missing_or_faster_are_named(monkeypatch):
     installed = {"onnxruntime", "onnx", "onnxscript"}
-    monkeypatch.setattr(runtime, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(runtime, "is_installed", lambda name: name in installed)
     (error,) = runtime_errors({"runtime": {"name": "openvino"}, "device": "cpu"})
     assert error == 'runtime=openvino needs openvino: pip install "segzoo[export,openvino]"'
     assert "predicts on the CPU" in runtime_errors({"runtime": {"name": "onnxruntime"}, "device": "cuda"})[0]
@@ -57,7 +57,7 @@ def test_runtimes_that_are_missing_or_faster_are_named(monkeypatch):
 
 def test_packages_that_an_export_lacks_are_named(monkeypatch):
     installed = {"openvino", "onnxruntime", "onnx"}
-    monkeypatch.setattr(runtime, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(runtime, "is_installed", lambda name: name in installed)
     (error,) = export_errors({"format": "onnx", "precision": "int8"})
     assert error == 'format=onnx needs onnxscript: pip install "segzoo[export]"' and early_errors("export", {"format": "onnx"}) == [
         error
@@ -75,5 +75,5 @@ def test_packages_that_an_export_lacks_are_named(monkeypatch):
 
 @pytest.mark.parametrize("total", [10, None])
 def test_nothing_is_proposed_without_packages(monkeypatch, total):
-    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime, "is_installed", lambda name: False)
     assert runtime_notes(settings(), False, total) == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-
 import pytest
 
 from segzoo.config.checks import serving
@@ -37,9 +35,7 @@ def test_models_are_named_in_one_way(ckpt, bundle, models, expected):
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):
-    monkeypatch.setattr(
-        serving, "find_spec", lambda name: None if name == "uvicorn" else importlib.machinery.ModuleSpec(name, None)
-    )
+    monkeypatch.setattr(serving, "is_installed", lambda name: name != "uvicorn")
     assert serving_errors({"ckpt": "a"}) == ['tools/serve.py needs uvicorn, which is not installed: pip install "segzoo[serve]".']
 
 

@@ -62,7 +62,7 @@ def test_errors_of_the_settings():
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):
-    monkeypatch.setattr(early, "find_spec", lambda package: None)
+    monkeypatch.setattr(early, "is_installed", lambda package: False)
     config = {"logger": {"tensorboard": {}, "mlflow": {}, "wandb": {}}}
     assert early._logger_errors(config) == [
         'logger=mlflow needs a package that is not installed: pip install "segzoo[mlflow]".',

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from importlib.util import find_spec
 
+from segzoo.config.checks.packages import is_installed
 from segzoo.types import PlainMapping
 
 
@@ -31,7 +31,7 @@ def _machine_errors(device: str) -> list[str]:
     import torch
 
     if device != "cpu" and torch.cuda.is_available():
-        return [] if find_spec("triton") else ["compile=true needs triton on CUDA: pip install triton"]
+        return [] if is_installed("triton") else ["compile=true needs triton on CUDA: pip install triton"]
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler):
         return []

@@ -9,7 +9,6 @@ import glob
 import os
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import is_pretrained, is_published, resolve_weight_file
@@ -17,6 +16,7 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.config.checks.comparison import comparison_errors
 from segzoo.config.checks.conversion import conversion_errors
 from segzoo.config.checks.output import output_errors
+from segzoo.config.checks.packages import is_installed
 from segzoo.config.checks.prediction import prediction_errors
 from segzoo.config.checks.runtime import export_errors
 from segzoo.config.checks.serving import serving_errors
@@ -153,14 +153,8 @@ def _logger_errors(config: PlainMapping) -> list[str]:
     return [
         f'logger={name} needs a package that is not installed: pip install "segzoo[{name}]".'
         for name in names
-        if not _is_installed(name)
+        if not is_installed(name)
     ]
-
-
-def _is_installed(package: str) -> bool:
-    """True if a package can be imported. A directory without code cannot."""
-    spec = find_spec(package)
-    return spec is not None and spec.origin is not None
 
 
 def _subject_errors(command: str, config: PlainMapping) -> list[str]:

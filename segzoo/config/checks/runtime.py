@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.config.checks.packages import is_installed
 from segzoo.types import PlainMapping
 
 # packages and extras of the runtimes that export the network, the fastest one first
@@ -41,7 +40,7 @@ def export_errors(config: PlainMapping) -> list[str]:
 
 def _package_errors(setting: str, runtime: str, more: tuple[str, ...] = ()) -> list[str]:
     packages, extras = PACKAGES[runtime]
-    missing = [package for package in (*packages, *more) if find_spec(package) is None]
+    missing = [package for package in (*packages, *more) if not is_installed(package)]
     return [f'{setting} needs {", ".join(missing)}: pip install "segzoo[{extras}]"'] if missing else []
 
 
@@ -58,5 +57,5 @@ def runtime_notes(config: PlainMapping, is_cuda: bool, total: int | None) -> lis
         return []
     if is_cuda:
         return ["runtime=torch_compile is usually faster on CUDA, after a minute of compilation."]
-    installed = [name for name, (packages, _) in PACKAGES.items() if all(find_spec(package) for package in packages)]
+    installed = [name for name, (packages, _) in PACKAGES.items() if all(map(is_installed, packages))]
     return [f"runtime={name} is installed and usually faster on a CPU." for name in installed[:1]]

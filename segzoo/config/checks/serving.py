@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
+from segzoo.config.checks.packages import is_installed
 from segzoo.config.checks.runtime import runtime_errors
 from segzoo.registry import ConfigError
 from segzoo.types import PlainMapping
@@ -26,7 +26,7 @@ def serving_errors(config: PlainMapping) -> list[str]:
     missing = [
         f'tools/serve.py needs {name}, which is not installed: pip install "segzoo[serve]".'
         for name in PACKAGES
-        if find_spec(name) is None
+        if not is_installed(name)
     ][:1]
     errors = missing + runtime_errors(config)
     try:
