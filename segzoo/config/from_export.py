@@ -15,7 +15,7 @@ from segzoo.registry import ConfigError
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
-    from segzoo.inference.exported_network import ExportedNetwork
+    from segzoo.inference.exported.network import ExportedNetwork
     from segzoo.inference.prediction.segmenter import Segmenter
     from segzoo.inference.protocol import InferenceProtocol
     from segzoo.models._base import SegModel
@@ -121,7 +121,7 @@ def load_exported(file: Path) -> tuple[ExportedNetwork, PlainDict]:
         ConfigError: the file cannot be loaded, or the package that runs it is not installed.
     """
     from segzoo.data.dataset_info import dataset_info_errors
-    from segzoo.inference.exported_network import open_exported
+    from segzoo.inference.exported.network import open_exported
     from segzoo.io import sha256
 
     try:

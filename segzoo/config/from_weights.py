@@ -14,7 +14,7 @@ from segzoo.registry import DATA, INITS, ConfigError
 from segzoo.types import Normalization, PlainDict, PlainMapping
 
 if TYPE_CHECKING:
-    from segzoo.inference.exported_network import ExportedNetwork
+    from segzoo.inference.exported.network import ExportedNetwork
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo
     from segzoo.weights import LoadReport

@@ -25,7 +25,7 @@ from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
 from segzoo.evaluation.scores._base import ImageScore, ScoreResult, check_probabilities, merged_results, rows_reader, update_scores
-from segzoo.inference.exported_network import ExportedNetwork
+from segzoo.inference.exported.network import ExportedNetwork
 from segzoo.inference.passes.forward_pass import forward, size_of
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.segment import OnRows, label_logits, segment_image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE
+from segzoo.inference.exported.network import MAX_SIDE, MIN_SIDE
 from segzoo.types import DatasetInfo, PlainDict
 
 MIN_ONNXRUNTIME = "1.17"

@@ -18,7 +18,7 @@ from segzoo.export.bundle import write_bundle
 from segzoo.export.formats import ExportModel, InputFormat, OutputFormat, to_onnx, to_openvino, to_torch_export
 from segzoo.export.parity import check_accuracy, check_parity, parity_images, spread_images, working_size
 from segzoo.export.quantization import halve_onnx, quantize_onnx, quantize_openvino
-from segzoo.inference.exported_network import ExportedNetwork, open_exported
+from segzoo.inference.exported.network import ExportedNetwork, open_exported
 from segzoo.inference.protocol import StripLabeler
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, Dataset, DatasetInfo, Images, PlainDict

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE
+from segzoo.inference.exported.network import MAX_SIDE, MIN_SIDE
 from segzoo.inference.protocol import StripLabeler
 from segzoo.io import write_atomically
 from segzoo.layers.normalize import normalize_rows_

@@ -15,7 +15,7 @@ from torch import nn
 
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.export.formats import ExportModel
-from segzoo.inference.exported_network import MAX_SIDE, MIN_SIDE, ExportedNetwork
+from segzoo.inference.exported.network import MAX_SIDE, MIN_SIDE, ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.transforms.warp import with_channels
 from segzoo.types import Dataset, DatasetInfo, Images, ParityError, PlainDict

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from segzoo.export.formats import ExportModel
-from segzoo.inference.exported_network import to_input_format
+from segzoo.inference.exported.network import to_input_format
 from segzoo.layers.conv import Classifier
 from segzoo.types import PlainDict
 

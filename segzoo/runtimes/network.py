@@ -11,7 +11,7 @@ import torch
 from segzoo.device import PrecisionName, pick_precision
 from segzoo.export.exporter import interface_metadata
 from segzoo.export.formats import ExportModel, to_onnx, to_openvino
-from segzoo.inference.exported_network import ExportedNetwork, open_exported
+from segzoo.inference.exported.network import ExportedNetwork, open_exported
 from segzoo.registry import ConfigError
 from segzoo.runtimes import EXTRAS
 from segzoo.types import DatasetInfo

@@ -20,7 +20,7 @@ from segzoo.evaluation.evaluator import evaluate
 from segzoo.evaluation.scores.build import build_scores
 from segzoo.export.exporter import LabeledImages, export_model
 from segzoo.export.formats import ExportModel
-from segzoo.inference.exported_network import ExportedNetwork, open_exported
+from segzoo.inference.exported.network import ExportedNetwork, open_exported
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.threshold import Threshold, add_threshold, make_threshold
 from segzoo.registry import ConfigError

@@ -18,7 +18,7 @@ from segzoo.config.checks.early import early_errors
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.config.from_export import load_network
 from segzoo.evaluation.evaluator import evaluate
-from segzoo.inference.exported_network import ExportedNetwork, open_exported, parse_metadata, to_input_format
+from segzoo.inference.exported.network import ExportedNetwork, open_exported, parse_metadata, to_input_format
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError

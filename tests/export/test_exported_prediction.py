@@ -13,7 +13,7 @@ from predictions import predict_source
 from small_exports import NoiseData
 
 import segzoo
-from segzoo.inference.exported_network import ExportedNetwork
+from segzoo.inference.exported.network import ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError

@@ -14,7 +14,7 @@ from torch import nn
 from segzoo.export.exporter import MIN_AGREEMENT, LabeledImages, export_model
 from segzoo.export.parity import check_accuracy
 from segzoo.export.quantization import halve_onnx
-from segzoo.inference.exported_network import ExportedNetwork, open_exported
+from segzoo.inference.exported.network import ExportedNetwork, open_exported
 from segzoo.layers.conv import Classifier
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, ParityError

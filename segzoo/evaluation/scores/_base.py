@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from segzoo.distributed import Distributed
-from segzoo.inference.exported_network import ExportedNetwork
+from segzoo.inference.exported.network import ExportedNetwork
 from segzoo.inference.segment import OnRows
 from segzoo.registry import ConfigError
 from segzoo.types import Batch, PlainDict

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.device import Precision
-from segzoo.inference.exported_network import ExportedNetwork
+from segzoo.inference.exported.network import ExportedNetwork
 from segzoo.inference.large.source_rows import SourceRows
 from segzoo.inference.large.tiles import ALIGNMENT, Reach, TiledLogits, choose_tile, measure_reach
 from segzoo.inference.passes.forward_pass import ForwardPass, scaled_size

@@ -18,7 +18,7 @@ from segzoo.types import PlainDict, PlainMapping
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segzoo.inference.exported_network import ExportedNetwork
+    from segzoo.inference.exported.network import ExportedNetwork
     from segzoo.runtimes._base import InferenceFn
 
 

@@ -18,7 +18,7 @@ from segzoo.evaluation.evaluator import evaluate
 from segzoo.evaluation.report import write_summary
 from segzoo.evaluation.scores._base import merged_results
 from segzoo.evaluation.scores.build import ScoreName, build_scores
-from segzoo.inference.exported_network import ExportedNetwork
+from segzoo.inference.exported.network import ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.threshold import make_threshold
 from segzoo.layers.normalize import normalize

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segzoo.checkpoints.schema import restore_integer_keys
+from segzoo.inference.exported.openvino_graph import OpenVinoGraph
 from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.threshold import make_threshold
@@ -211,23 +210,8 @@ def _open_openvino(path: Path) -> tuple[CallFn, str | None, str | None]:
     graph = core.read_model(path)
     text = str(graph.get_rt_info("segzoo").value) if graph.has_rt_info("segzoo") else None
     precision = parse_metadata(text).get("precision", "fp32")
-    cores, compiling = torch.get_num_threads(), threading.Lock()
-    properties = {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32"), "INFERENCE_NUM_THREADS": cores}
-    compiled = {1: core.compile_model(graph, "CPU", properties)}  # by the number of calls at the same time, which share the cores
-    requests = threading.local()  # of each thread, since a request serves one at a time
-    runs_bf16 = compiled[1].get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
-
-    def call(batch: np.ndarray) -> list[np.ndarray]:
-        streams = max(1, cores // torch.get_num_threads())
-        own: dict[int, Any] = vars(requests).setdefault("own", {})
-        if streams not in own:
-            with compiling:
-                if streams not in compiled:
-                    compiled[streams] = core.compile_model(graph, "CPU", properties | {"NUM_STREAMS": streams})
-            own[streams] = compiled[streams].create_infer_request()
-        return [np.array(output) for output in own[streams].infer(batch, share_inputs=True).values()]
-
-    return call, text, "fp32" if precision == "bf16" and not runs_bf16 else None
+    call = OpenVinoGraph(core, graph, {"INFERENCE_PRECISION_HINT": OPENVINO_HINTS.get(precision, "f32")})
+    return call, text, "fp32" if precision == "bf16" and not call.runs_bf16 else None
 
 
 def _unzip_model(path: Path) -> bytes:

@@ -1,0 +1,1 @@
+"""Networks of exported files, on the CPU."""
