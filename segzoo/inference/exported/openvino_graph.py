@@ -10,7 +10,7 @@ import torch
 
 from segzoo.types import PlainMapping
 
-REPEATS = 64  # batches of one shape after which its own graph has saved about the second that compiling it takes
+REPEATS = 100  # batches of one shape after which its own graph pays for the second that compiling it takes
 
 Shape = tuple[int, ...]
 
@@ -61,7 +61,7 @@ class OpenVinoGraph:
         return [np.array(output) for output in requests[variant].infer(batch, share_inputs=True).values()]
 
     def _fixed_shape(self, shape: Shape) -> Shape | None:
-        """Count a batch and return the shape of its own graph, if any."""
+        """Count a batch and return its shape if that is fixed."""
         with self._lock:
             self._repeats = self._repeats + 1 if shape == self._last else 1
             self._last = shape
