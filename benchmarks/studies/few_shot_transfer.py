@@ -14,12 +14,12 @@ SEGZOO_DATA.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.camvid_drives import camvid_folder, drive_images, link_drives
 from benchmarks.harness.result_files import write_result
 from benchmarks.harness.tool_runs import CAMVID_CROPS, train_or_continue
 
@@ -69,30 +69,18 @@ def link_subsets(folder: Path, camvid: Path, drives: Drives) -> dict[str, list[s
         camvid: the complete data set.
         drives: the sequences.
     """
-    names = sorted(path.stem for path in (camvid / "train").iterdir())
-    sequence = [name for name in names if name.startswith(drives.few)]
+    sequence = drive_images(camvid, drives.few)
     subsets = {
-        "source": [name for name in names if name.startswith(drives.source)],
+        "source": drive_images(camvid, drives.source),
         "few": [sequence[number * len(sequence) // SHOTS] for number in range(SHOTS)],
     }
-    splits = {"train": "train", "val": "val" if drives.scored is None else "train"}
-    scored = sorted(path.stem for path in (camvid / splits["val"]).iterdir() if path.name.startswith(drives.scored or ""))
-    for kind, train in subsets.items():
-        root = folder / kind
-        root.mkdir(parents=True, exist_ok=True)
-        for link, target in ((f"{split}{end}", f"{source}{end}") for split, source in splits.items() for end in ("", "annot")):
-            if not (root / link).is_symlink():
-                (root / link).symlink_to(camvid / target)
-        for split, listed in (("train", train), ("val", scored)):
-            (root / f"{split}.txt").write_text("\n".join(listed) + "\n")
-    return {kind: [f"data.root={folder / kind}", f"data.title=camvid_{kind}", "data.lists='{split}.txt'"] for kind in subsets}
+    return {kind: link_drives(folder / kind, camvid, train, drives.scored) for kind, train in subsets.items()}
 
 
 def main(args: argparse.Namespace) -> None:
     """Train the source model and every variant."""
-    camvid = (Path(os.environ["SEGZOO_DATA"]) / "camvid").absolute()
     drives, folder = DRIVES[args.drives], args.out.absolute()
-    data = link_subsets(folder, camvid, drives)
+    data = link_subsets(folder, camvid_folder(), drives)
     source = train_or_continue(folder / "runs" / "source", *COMMON, *data["source"], "steps=1200", "eval_every=1200")
     count = len((folder / "source" / "train.txt").read_text().split())
     rows: list[dict[str, Any]] = [

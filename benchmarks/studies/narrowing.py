@@ -12,11 +12,11 @@ About 40 minutes on one core. An interrupted study continues where it stopped if
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.camvid_drives import camvid_folder
 from benchmarks.harness.result_files import write_result
 from benchmarks.harness.tool_runs import train_or_continue
 from benchmarks.studies.few_shot_transfer import DRIVES, link_subsets
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Train the source network, then both variants seed by seed."""
-    camvid, folder = (Path(os.environ["SEGZOO_DATA"]) / "camvid").absolute(), args.out.absolute()
+    folder = args.out.absolute()
     scores: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     common = (*COMMON, f"steps={args.steps}", f"eval_every={args.steps}", f"schedule.warmup={args.steps // 10}")
-    data, wide = link_subsets(folder, camvid, DRIVES["same"]), folder / "runs" / "wide"
+    data, wide = link_subsets(folder, camvid_folder(), DRIVES["same"]), folder / "runs" / "wide"
     source_miou = train_or_continue(wide, *common, *SOURCE, *data["source"])["miou"]
     for seed in range(SEEDS):
         for number, (variant, overrides) in enumerate(VARIANTS.items()):

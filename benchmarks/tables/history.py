@@ -1,11 +1,11 @@
-"""Tables of the networks trained under one protocol."""
+"""Tables of networks trained under one protocol, and of recipes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from benchmarks.harness.result_files import read_result
-from benchmarks.tables.formatting import NOT_MEASURED, PAIR_COLUMNS, is_measured, pair_cells, read_rows, with_front
+from benchmarks.tables.formatting import NOT_MEASURED, PAIR_COLUMNS, is_measured, pair_cells, read_rows, result_table, with_front
 from segzoo.reporting.numbers import format_millions, format_percent
 from segzoo.reporting.tables import markdown_table
 
@@ -32,6 +32,20 @@ def history() -> str:
 def history_tenth() -> str:
     """The same after a tenth of the steps."""
     return _tables("history_tenth")
+
+
+def recipe_search() -> str:
+    """mIoU of ICNet half on a held-out drive, by recipe."""
+    return result_table(
+        "recipe_search",
+        ("recipe", "settings", "mIoU % of each seed", "mean mIoU %"),
+        lambda r: (
+            r["recipe"],
+            ", ".join(f"`{override}`" for override in r["overrides"]),
+            " / ".join(format_percent(score, 1) for score in r["miou"]),
+            format_percent(r["mean"], 1),
+        ),
+    )
 
 
 def _tables(name: str) -> str:

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import cli
-from benchmarks.accuracy import compare_camvid, history, inspection, pruning, suspects
+from benchmarks.accuracy import compare_camvid, history, inspection, pruning, recipe_search, suspects
 from benchmarks.costs import scaling
+from benchmarks.harness.camvid_drives import drive_images
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
 from benchmarks.studies import few_shot_transfer, narrowing, pruning_pspnet_largefov, rare_classes
@@ -43,6 +44,7 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
         f"transfer {name}": ("train", [*few_shot_transfer.COMMON, *words])
         for name, (words, _) in few_shot_transfer.VARIANTS.items()
     },
+    **{f"recipe search {name}": ("train", [*recipe_search.COMMON, *words]) for name, words in recipe_search.CHANGES.items()},
     **{f"narrowing {name}": ("train", [*narrowing.COMMON, *words]) for name, words in narrowing.VARIANTS.items()},
     **{f"rare classes {name}": ("train", [*rare_classes.COMMON, override]) for name, override in rare_classes.VARIANTS.items()},
 }
@@ -157,3 +159,29 @@ def test_overrides_match_the_settings_of_their_tool(case):
 def split_list(values: str) -> list[str]:
     """Split the values of a swept setting at commas outside brackets."""
     return re.split(r",(?![^\[]*\])", values)
+
+
+def test_drives_are_scored_on_images_of_another_drive(tmp_path):
+    camvid = tmp_path / "camvid"
+    for folder in ("train", "trainannot", "val", "valannot"):
+        (camvid / folder).mkdir(parents=True)
+    for name in [f"{drive}_{number:03d}" for drive in ("0001TP", "0006R0", "0016E5") for number in range(45)]:
+        (camvid / "train" / f"{name}.png").touch()
+    (camvid / "val" / "0016E5_900.png").touch()
+    for name, drives in few_shot_transfer.DRIVES.items():
+        few_shot_transfer.link_subsets(tmp_path / name, camvid, drives)
+    lists = {path: path.read_text().split() for path in tmp_path.glob("*/*/*.txt")}
+    assert {name[:6] for name in lists[tmp_path / "other/source/train.txt"]} == {"0016E5"}
+    assert {name[:6] for name in lists[tmp_path / "other/few/train.txt"]} == {"0006R0"} and len(
+        lists[tmp_path / "other/few/train.txt"]
+    ) == 40
+    assert lists[tmp_path / "other/few/val.txt"] == drive_images(camvid, "0001TP")
+    assert (tmp_path / "other/few/val").resolve() == camvid / "train" and (tmp_path / "same/few/val").resolve() == camvid / "val"
+    assert lists[tmp_path / "same/few/val.txt"] == ["0016E5_900"]
+
+
+def test_a_recipe_keeps_what_gains_more_than_the_spread_of_seeds():
+    gains = dict.fromkeys(recipe_search.CHANGES, 0.0) | {"OHEM": 0.03, "label smoothing 0.1": 0.05, "color jitter 0.4": 0.01}
+    assert recipe_search.kept_changes(gains, 0.02) == ["label smoothing 0.1"]
+    assert recipe_search.kept_changes(gains, 0.005) == ["label smoothing 0.1", "color jitter 0.4"]
+    assert recipe_search.kept_changes(gains, 0.06) == []
