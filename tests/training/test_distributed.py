@@ -75,10 +75,13 @@ def train_on_two_ranks(*jobs: dict[str, Any]) -> list[str]:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("grad_accum_steps", "balanced"),
-    [pytest.param(*case, marks=[] if case == (2, True) else [pytest.mark.slow]) for case in ((1, False), (2, False), (2, True))],
+    ("grad_accum_steps", "balanced", "compile"),
+    [
+        (2, True, False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, False, False), (2, False, False), (2, False, True))),
+    ],
 )
-def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_accum_steps, balanced):
+def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_accum_steps, balanced, compile):
     """Two ranks end with the weights of one process.
 
     Labels have different numbers of ignored pixels, so a mean of the ranks' means would differ. The model has neither batch norm nor
@@ -86,7 +89,7 @@ def test_two_ranks_train_like_one_process_with_the_whole_batch(tmp_path, grad_ac
     """
     options: dict[str, Any] = {"steps": 8, "eval_every": 4, "grad_accum_steps": grad_accum_steps}
     changes = options | {"batch_size": 2, "workers": 0}
-    outputs = train_on_two_ranks({"directory": tmp_path / "two", "changes": changes, "balanced": balanced})
+    outputs = train_on_two_ranks({"directory": tmp_path / "two", "changes": changes | {"compile": compile}, "balanced": balanced})
     torch.manual_seed(3)
     single = make_components(model=Toy(norm=False, drop=0.0))
     if balanced:
