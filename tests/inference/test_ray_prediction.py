@@ -40,7 +40,8 @@ def cluster():
     ray = pytest.importorskip("ray", reason='pip install -e ".[ray]"')
     pytest.importorskip("pyarrow", reason='pip install -e ".[ray]"')
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    start = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 150_000_000}
+    local = {"address": "local", "num_cpus": 2, "include_dashboard": False, "object_store_memory": 150_000_000}
+    start = {} if "RAY_ADDRESS" in os.environ else local
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     ray.init(log_to_driver=False, runtime_env={"env_vars": variables}, **start)
     yield
