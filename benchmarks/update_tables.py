@@ -56,6 +56,7 @@ TABLES: dict[str, Callable[[], str]] = {
         speed.crf,
         speed.loading,
         speed.prediction,
+        speed.evaluation,
         speed.service,
         speed.checkpoint_overhead,
         speed.ddp_scaling,

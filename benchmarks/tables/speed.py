@@ -156,6 +156,19 @@ def prediction() -> str:
     return markdown_table(columns, rows) if rows else NOT_MEASURED
 
 
+def evaluation() -> str:
+    """Time to evaluate CamVid compared with that of the bare network."""
+    return result_table(
+        "evaluation_360x480",
+        ("images", "precision", "loading processes", "evaluation s", "network s", "ratio [95 %]"),
+        lambda r: (
+            *(r["images"], r["precision"], r["workers"]),
+            *(f"{r[key] / 1000:.1f}" for key in ("ours_ms", "peer_ms")),
+            format_ratio(r),
+        ),
+    )
+
+
 def service() -> str:
     """Latency and throughput of the HTTP service under load."""
     return result_table(
