@@ -1,7 +1,7 @@
 """Latency and throughput of the HTTP service under load.
 
 tools/serve.py runs in a process of its own on the loopback address. Clients in threads send CamVid's validation images as PNG, each over
-one connection, and compare every answer with the labels that ``predict`` computes here. The cases alternate in blocks of requests:
+one connection, and compare every answer with the labels that tools/predict.py would write. The cases alternate in blocks of requests:
 
 - ``1 client``: the next image is sent when the answer is there, one at a time.
 - ``16 clients``: with micro-batches of up to 8 images, and of 1 image to see what batches bring.
@@ -149,6 +149,7 @@ def main(args: argparse.Namespace) -> None:
     """Measure all cases, block by block."""
     paths = sorted((Path(os.environ.get("SEGZOO_DATA", "data")) / "camvid/val").iterdir())[: args.images]
     uploads, network = [path.read_bytes() for path in paths], segzoo.load(args.ckpt, device="cpu")
+    network.fuse_for_inference_()  # type: ignore[operator]  # as tools/predict.py does
     labels = [network.predict(read_image(path)).labels for path in paths]
     order = [number % len(paths) for number in range(args.requests)]
     answers: dict[str, list[Answer]] = {case: [] for case in CASES}
