@@ -7,7 +7,7 @@ one connection, and compare every answer with the labels that tools/predict.py w
 - ``16 clients``: with micro-batches of up to 8 images, and of 1 image to see what batches bring.
 
 Between the blocks, a flood of more requests than the queue holds checks that each is answered or rejected with status 429.
-Needs SEGZOO_DATA and the extra ``serve``. About 15 minutes on two cores.
+Needs SEGZOO_DATA and the extra ``serve``. About 4 minutes on two cores.
 """
 
 from __future__ import annotations
