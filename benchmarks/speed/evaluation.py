@@ -4,7 +4,7 @@
 gets the same images, decoded and normalized beforehand, and its logits are thrown away. Both run the same weights in the same precision, one
 image at a time, and alternate. A ratio of 1 would mean that everything around the network is free.
 
-About 5 minutes on two cores with AVX2. Needs SEGZOO_DATA.
+About 3 minutes on two cores with AVX2. Needs SEGZOO_DATA.
 """
 
 from __future__ import annotations
