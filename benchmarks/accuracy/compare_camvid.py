@@ -11,10 +11,10 @@ About 25 minutes for four runs on one core. Finished evaluations in the output d
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.camvid_drives import camvid_folder
 from benchmarks.harness.result_files import read_json, write_result
 from benchmarks.harness.tool_runs import run_tool, run_unless_finished
 
@@ -50,7 +50,7 @@ def outside_words(run: Path, size: list[str], out: Path) -> list[str]:
     Returns:
         The words that add them to a comparison.
     """
-    images = Path(os.environ["SEGZOO_DATA"]).absolute() / "camvid" / "val"
+    images = camvid_folder() / "val"
     run_unless_finished(out / "png" / "predict.json", "predict", f"ckpt={run}", f"source={images}", "overlays=none", *size)
     run_unless_finished(out / "onnx" / "export.json", "export", f"ckpt={run}", "format=onnx", "output=both")
     return [f"preds={{png: {out / 'png'}}}", str(out / "onnx" / "model.onnx"), *size]

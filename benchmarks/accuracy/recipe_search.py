@@ -1,7 +1,7 @@
 """Search for a better CamVid recipe of ICNet half.
 
 The drive 0006R0 of the training split is held out and scores every run, because the validation split lies inside a training drive. One
-setting changes at a time, at a tenth of the usual length and without pretraining. A change is kept if it gains more than the standard
+setting changes at a time, in short runs without pretraining. A change is kept if it gains more than the standard
 deviation of the unchanged recipe's seeds. The kept changes are then trained together, with the same seeds.
 
 About 12 minutes per run on one core with AVX2, and three hours in all. An interrupted search continues where it stopped if it is given the same
@@ -65,7 +65,7 @@ def kept_changes(gains: dict[str, float], spread: float) -> list[str]:
 def main(args: argparse.Namespace) -> None:
     """Train the recipe, its changes, and those that help together."""
     camvid, folder = camvid_folder(), args.out.absolute()
-    train = drive_images(camvid, [drive for drive in TRAIN_DRIVES if drive != DEV])
+    train = drive_images(camvid, *(drive for drive in TRAIN_DRIVES if drive != DEV))
     data = link_drives(folder / "dev", camvid, train, DEV)
 
     def row(name: str, overrides: tuple[str, ...], seeds: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.harness.camvid_drives import camvid_folder
 from benchmarks.harness.result_files import write_result
 from benchmarks.harness.tool_runs import run_summary, run_tool
 from segzoo.config.build import build_data
@@ -158,7 +158,7 @@ def recall(ranking: list[str], planted: dict[str, dict[str, Any]]) -> dict[str, 
 
 def main(args: argparse.Namespace) -> None:
     """Plant the errors, train on each half, and measure recall."""
-    camvid = Path(os.environ["SEGZOO_DATA"]).absolute() / "camvid"
+    camvid = camvid_folder()
     stems = (camvid / "train.txt").read_text().split()
     if args.images:
         stems = stems[:: max(1, len(stems) // args.images)]

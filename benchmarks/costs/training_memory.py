@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.harness.interleaved_timing import ratio_interval
 from benchmarks.harness.result_files import write_result
-from benchmarks.harness.training_steps import CASES, train_briefly
+from benchmarks.harness.training_steps import CASES, case_columns, train_briefly
 
 Size = tuple[int, int]
 BATCHES: dict[str, tuple[Size, int]] = {  # height and width of the crops, and their number; mmsegmentation rejects a single one
@@ -43,13 +43,7 @@ def measure(name: str, size: Size, batch: int, rounds: int) -> dict[str, Any]:
                 results[side].append(process.submit(train_briefly, name, side, size, batch, STEPS).result())
     memory = {side: [result["peak_mb"] for result in runs] for side, runs in results.items()}
     seconds = {side: [statistics.median(result["seconds"]) for result in runs] for side, runs in results.items()}
-    row: dict[str, Any] = {
-        "model": name,
-        "peer": CASES[name][1].partition("-")[0],
-        "hw": list(size),
-        "batch": batch,
-        "rounds": rounds,
-    }
+    row = case_columns(name, size, batch, rounds)
     row |= {f"{side}_mb": statistics.median(values) for side, values in memory.items()}
     return row | {
         "memory": ratio_interval(memory["segzoo"], memory["peer"]),

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.harness.interleaved_timing import ratio_interval, time_interleaved
 from benchmarks.harness.result_files import write_result
-from benchmarks.harness.training_steps import CASES, build_step, random_batch
+from benchmarks.harness.training_steps import CASES, build_step, case_columns, random_batch
 
 CROPS = ((360, 480), (713, 713))
 SIDES, BATCH, ROUNDS = ("segzoo", "compiled", "peer"), 2, 4
@@ -36,13 +36,7 @@ def measure(name: str, crop: tuple[int, int]) -> dict[str, Any]:
     steps = {side: build_step(name, side)[1] for side in SIDES}
     calls = {side: lambda step=step: step(x, label) for side, step in steps.items()}
     taken = time_interleaved(calls, seconds=0, min_rounds=ROUNDS)
-    row: dict[str, Any] = {
-        "model": name,
-        "peer": CASES[name][1].partition("-")[0],
-        "hw": list(crop),
-        "batch": BATCH,
-        "rounds": ROUNDS,
-    }
+    row = case_columns(name, crop, BATCH, ROUNDS)
     row |= {f"{side}_ms": 1000 * statistics.median(times) for side, times in taken.items()}
     return row | {
         "time": ratio_interval(taken["segzoo"], taken["peer"]),

@@ -17,10 +17,9 @@ def camvid_folder() -> Path:
     return (Path(os.environ["SEGZOO_DATA"]) / "camvid").absolute()
 
 
-def drive_images(camvid: Path, drives: str | Sequence[str]) -> list[str]:
+def drive_images(camvid: Path, *drives: str) -> list[str]:
     """Names of the training images of drives, in order."""
-    prefix = drives if isinstance(drives, str) else tuple(drives)
-    return sorted(path.stem for path in (camvid / "train").iterdir() if path.name.startswith(prefix))
+    return sorted(path.stem for path in (camvid / "train").iterdir() if path.name.startswith(drives))
 
 
 def link_drives(root: Path, camvid: Path, train: Sequence[str], scored: str | None) -> list[str]:

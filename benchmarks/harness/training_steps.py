@@ -39,6 +39,11 @@ Heads = list[tuple[float, Tensor]]  # weight in the loss and logits of each head
 Loss = Callable[[Tensor, Tensor], Tensor]  # images (N, 3, H, W) and labels (N, H, W) -> loss
 
 
+def case_columns(name: str, size: tuple[int, int], batch: int, rounds: int) -> dict[str, Any]:
+    """Columns that the sides of a case share."""
+    return {"model": name, "peer": CASES[name][1].partition("-")[0], "hw": list(size), "batch": batch, "rounds": rounds}
+
+
 def build_segzoo(name: str, side: str) -> tuple[nn.Module, Loss]:
     """Build segzoo's network and its loss at the resolution of the paper.
 

@@ -71,7 +71,7 @@ def link_subsets(folder: Path, camvid: Path, drives: Drives) -> dict[str, list[s
     """
     sequence = drive_images(camvid, drives.few)
     subsets = {
-        "source": drive_images(camvid, drives.source),
+        "source": drive_images(camvid, *drives.source),
         "few": [sequence[number * len(sequence) // SHOTS] for number in range(SHOTS)],
     }
     return {kind: link_drives(folder / kind, camvid, train, drives.scored) for kind, train in subsets.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.tables.formatting import format_ratio, result_table
 from segzoo.reporting.numbers import format_number
 
@@ -15,9 +17,7 @@ def training_step() -> str:
             *("ratio to the peer [95 %]", "compiled to the peer", "compiled to segzoo"),
         ),
         lambda r: (
-            r["model"],
-            r["peer"],
-            f"{r['batch']} of {r['hw'][0]}x{r['hw'][1]}",
+            *_case_cells(r),
             *(f"{r[f'{side}_ms']:.0f}" for side in ("segzoo", "compiled", "peer")),
             *(format_ratio(r[key]) for key in ("time", "compiled_time", "compiled_to_eager")),
         ),
@@ -33,9 +33,7 @@ def training_memory() -> str:
             *("memory ratio [95 %]", "with checkpoint", "time ratio to the peer", "time with checkpoint to without"),
         ),
         lambda r: (
-            r["model"],
-            r["peer"],
-            f"{r['batch']} of {r['hw'][0]}x{r['hw'][1]}",
+            *_case_cells(r),
             *(f"{r[f'{side}_mb']:.0f}" for side in ("segzoo", "checkpoint", "peer")),
             *(format_ratio(r[key]) for key in ("memory", "checkpoint_memory", "time", "checkpoint_time")),
         ),
@@ -55,3 +53,7 @@ def scaling() -> str:
             format_ratio(r | {"ratio": r["exponent"]}),
         ),
     )
+
+
+def _case_cells(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["model"], row["peer"], f"{row['batch']} of {row['hw'][0]}x{row['hw'][1]}"

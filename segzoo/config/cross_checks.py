@@ -13,7 +13,7 @@ from segzoo.checkpoints.paths import is_published
 from segzoo.config.build import build_data, build_loss, build_meta_model, fill_class_weights
 from segzoo.config.checks.compilation import compile_errors
 from segzoo.config.from_weights import choose_normalization, has_unit_scale
-from segzoo.config.sections import section_settings
+from segzoo.config.sections import section_settings, training_size
 from segzoo.messages import format_override, unknown_name_error
 from segzoo.pixel_format import MEASURE
 from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError
@@ -216,14 +216,14 @@ def _size_errors(config: PlainMapping, model: SegModel) -> list[str]:
 
     from segzoo.layers.modes import ShapesOnly
 
-    crop = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
-    if None in crop:
-        return []  # images keep their own size, which is unknown until they are opened
+    size = training_size(config)
+    if size is None:
+        return []  # unknown until the images are opened
     is_tested = type(model).__module__.startswith("segzoo.models.") and type(model.backbone).__module__ in TESTED_BACKBONES
-    if is_tested and min(crop) >= AMPLE_SIDE:
+    if is_tested and min(size) >= AMPLE_SIDE:
         return []
     errors: list[str] = []
-    batch = torch.empty(config["batch_size"], model.input_channels, *crop, device="meta")
+    batch = torch.empty(config["batch_size"], model.input_channels, *size, device="meta")
     with ShapesOnly():
         _collect_errors(lambda: model.train()(batch), "augment.crop" if config["augment"].get("crop") else "data", errors)
     return errors

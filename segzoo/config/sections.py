@@ -86,3 +86,9 @@ def _part_errors(section: str, name: str, settings: object) -> list[str]:
     if name not in registry.names():
         return [unknown_name_error(section, name, registry.names())]
     return registry.errors(name, settings or {}, f"{section}.{name}")
+
+
+def training_size(config: PlainMapping) -> list[int] | None:
+    """Height and width of all training images, None if they differ."""
+    size = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
+    return None if None in size else list(size)

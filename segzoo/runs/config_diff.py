@@ -92,7 +92,7 @@ def _relevant(config: PlainMapping, section: str = "") -> PlainDict:
     kept: PlainDict = {}
     for key, value in config.items():
         path = section + key
-        if path in IGNORED_KEYS or (path in NEWER_SETTINGS and json.dumps(value) == json.dumps(NEWER_SETTINGS[path])):
+        if path in IGNORED_KEYS or _as_json(config, key) == _as_json(NEWER_SETTINGS, path):
             continue
         kept[key] = _relevant(value, f"{key}.") if isinstance(value, Mapping) and not section else value
     return kept

@@ -21,20 +21,9 @@ from segzoo.types import PlainDict
 
 # sections and settings that a run may change when it resumes; the others decide what is learned
 CHANGEABLE = {
-    *(
-        "steps",
-        "epochs",
-        "batch_size",
-        "grad_accum_steps",
-        "precision",
-        "compile",
-        "clip_grad_norm",
-        "augment",
-        "optim",
-        "schedule",
-    ),
+    *("steps", "epochs", "batch_size", "grad_accum_steps", "precision", "clip_grad_norm", "augment", "optim", "schedule"),
     *("eval_every", "save_every", "keep_checkpoints", "log_every", "num_val_images"),
-    *("early_stopping_patience", "max_nonfinite_steps"),
+    *("early_stopping_patience", "max_nonfinite_steps", "compile"),
 }
 LENGTH = {"steps", "epochs", "early_stopping_patience"}  # a change of these can extend a finished run
 

@@ -6,6 +6,7 @@ import os
 import shutil
 
 from segzoo.config.checks.packages import is_installed
+from segzoo.config.sections import training_size
 from segzoo.types import PlainMapping
 
 
@@ -14,8 +15,7 @@ def compile_errors(config: PlainMapping) -> list[str]:
     if not config.get("compile"):
         return []
     errors = []
-    crop = config["augment"].get("crop") or [config["data"].get("height"), config["data"].get("width")]
-    if None in crop:
+    if training_size(config) is None:
         errors.append(
             "compile=true compiles the network again for each size of images. Train on crops of one size: 'augment.crop=[H,W]'"
         )

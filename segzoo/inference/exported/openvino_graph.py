@@ -38,7 +38,7 @@ class OpenVinoGraph:
         self._core, self._graph, self._num_threads = core, graph, torch.get_num_threads()
         self._properties = {**properties, "INFERENCE_NUM_THREADS": self._num_threads}
         self._compiled: dict[_Variant, Any] = {}
-        self._lock = threading.Lock()
+        self._counting, self._compiling = threading.Lock(), threading.Lock()
         self._requests = threading.local()  # of each thread, since a request serves one at a time
         self._last: Shape | None = None
         self._repeats = 0
@@ -62,7 +62,7 @@ class OpenVinoGraph:
 
     def _fixed_shape(self, shape: Shape) -> Shape | None:
         """Count a batch and return its shape if that is fixed."""
-        with self._lock:
+        with self._counting:
             self._repeats = self._repeats + 1 if shape == self._last else 1
             self._last = shape
             if self._repeats == REPEATS and self._graph.is_dynamic():
@@ -71,7 +71,7 @@ class OpenVinoGraph:
 
     def _compile(self, variant: _Variant) -> Any:
         """Compile the graph for a variant, once."""
-        with self._lock:
+        with self._compiling:
             if variant not in self._compiled:
                 self._compiled = {key: graph for key, graph in self._compiled.items() if key.shape in (None, variant.shape)}
                 graph, streams = self._graph, {"NUM_STREAMS": variant.streams} if variant.streams > 1 else {}
