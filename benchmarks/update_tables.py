@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.compare_camvid,
         history.history,
         history.history_tenth,
+        history.ablations,
         history.recipe_search,
         pruning.pruning,
         pruning.pruning_pspnet_largefov,

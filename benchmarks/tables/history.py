@@ -21,6 +21,7 @@ COLUMNS = (
     "minutes",
     "front",
 )
+ABLATION_COLUMNS = ("idea", "network", "mIoU %", "mIoU % of each seed", *PAIR_COLUMNS[1:])
 BACKBONES = {False: "resnet50 x0.5", True: "vgg16_bn"}
 
 
@@ -32,6 +33,14 @@ def history() -> str:
 def history_tenth() -> str:
     """The same after a tenth of the steps."""
     return _tables("history_tenth")
+
+
+def ablations() -> str:
+    """mIoU of networks that differ in one idea, by idea."""
+    if not is_measured("ablations"):
+        return NOT_MEASURED
+    rows = [(group, row) for group, own in read_rows("ablations")["groups"].items() for row in own]
+    return markdown_table(ABLATION_COLUMNS, [_ablation_cells(group, row) for group, row in rows])
 
 
 def recipe_search() -> str:
@@ -65,6 +74,17 @@ def _tables(name: str) -> str:
 
 def _ms(row: dict[str, Any], height: int) -> float:
     return min(time["ms_per_image"]["p50"] for time in row["times"] if time["hw"][0] == height)
+
+
+def _ablation_cells(group: str, row: dict[str, Any]) -> tuple[Any, ...]:
+    is_first, pair = row["pair"] is None, {"first": "", "second": "", **(row["pair"] or {})}
+    return (
+        group if is_first else "",
+        row["network"],
+        f"{format_percent(row['miou'], 1)} ({' to '.join(format_percent(end, 1) for end in row['miou_interval'])})",
+        " / ".join(format_percent(score, 1) for score in row["seeds"]),
+        *(("", "", "", "") if is_first else pair_cells(pair)[1:]),
+    )
 
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:

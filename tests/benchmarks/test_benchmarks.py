@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import cli
-from benchmarks.accuracy import compare_camvid, history, inspection, pruning, recipe_search, suspects
+from benchmarks.accuracy import ablations, compare_camvid, history, inspection, pruning, recipe_search, suspects
 from benchmarks.costs import scaling
 from benchmarks.harness.camvid_drives import drive_images
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
@@ -34,6 +34,11 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
     "checkpoint overhead": ("train", list(checkpoint_overhead.DATA)),
     **{f"compare {name}": ("eval", ["ckpt=any", *words]) for name, words in compare_camvid.PROTOCOLS.items()},
     **{f"history {name}": ("train", ["experiment=history", *row.overrides]) for name, row in history.ROWS.items()},
+    **{
+        f"ablation {network.run}": ("train", ["experiment=history_tenth", *network.overrides])
+        for networks in ablations.GROUPS.values()
+        for network in networks
+    },
     "inspection training": ("train", [*inspection.TRAINING]),
     "inspection pruning": ("prune", ["ckpt=any", *inspection.PRUNING]),
     "inspection export": ("export", ["ckpt=any", *inspection.EXPORT]),
