@@ -39,11 +39,13 @@ def pick_device(name: DeviceName) -> torch.device:
 def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
     """Return the number format of that name.
 
-    ``auto`` means bf16 if the hardware multiplies matrices in bf16, else fp32.
+    ``auto`` means bf16 if the hardware multiplies matrices in bf16, else fp32. Of CPUs, those with AMX or AVX512_BF16 do.
     """
     if name != "auto":
         return name
-    has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return "bf16" if has_bf16 else "fp32"
 
 

@@ -1,0 +1,26 @@
+"""Devices and the number formats that they compute in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segzoo.device import pick_precision
+
+
+@pytest.mark.parametrize(
+    ("has_amx", "has_avx512_bf16", "picked"),
+    [(True, True, "bf16"), (False, True, "bf16"), (True, False, "bf16"), (False, False, "fp32")],
+)
+def test_auto_is_bf16_on_processors_that_multiply_in_it(has_amx, has_avx512_bf16, picked, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512_bf16)
+    assert pick_precision("auto", torch.device("cpu")) == picked
+    assert pick_precision("fp32", torch.device("cpu")) == "fp32"
+
+
+def test_auto_asks_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert pick_precision("auto", torch.device("cuda")) == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert pick_precision("auto", torch.device("cuda")) == "fp32"
