@@ -5,7 +5,7 @@ Every figure has a background of its own and follows the color scheme of the rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -30,6 +30,7 @@ STYLE = """
   .dashed { stroke-dasharray: 4 3; }
   .head { fill: #59636e; }
   .sum { fill: #ffffff; stroke: #59636e; stroke-width: 1.4; }
+  .tick { fill: none; stroke: #d1d9e0; stroke-width: 1; }
   .cell { fill: none; stroke: #c8d1da; stroke-width: 0.6; }
   .image { fill: #c8d1da; }
   .conv { fill: #54aeff; }
@@ -43,7 +44,7 @@ STYLE = """
     .line, .sum { stroke: #9198a1; }
     .sum { fill: #151b23; }
     .head { fill: #9198a1; }
-    .cell { stroke: #3d444d; }
+    .cell, .tick { stroke: #3d444d; }
     .image { fill: #656c76; }
   }
 """
@@ -80,10 +81,11 @@ class Figure:
     Args:
         title: heading, and the text for readers who cannot see the figure.
         width, height: in pixels.
+        legend: meaning of the colors.
     """
 
-    def __init__(self, title: str, width: int, height: int):
-        self.title, self.width, self.height = title, width, height
+    def __init__(self, title: str, width: int, height: int, legend: Mapping[Kind, str] = LEGEND):
+        self.title, self.width, self.height, self.legend = title, width, height, legend
         self.shapes: list[str] = []
         self.kinds: set[Kind] = set()
         self.text(16, 26, title, "title", "start")
@@ -113,6 +115,16 @@ class Figure:
         for number, line in enumerate(note.split("\n") if note else ()):
             self.text(x, box.bottom[1] + 14 + 13 * number, line)
         return box
+
+    def dot(self, x: float, y: float, kind: Kind, radius: float = 5) -> None:
+        """Draw a filled circle."""
+        self.kinds.add(kind)
+        self.shapes.append(f'<circle class="{kind}" cx="{x:g}" cy="{y:g}" r="{radius:g}"/>')
+
+    def line(self, *points: tuple[float, float], style: str = "line") -> None:
+        """Draw a line through points."""
+        path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+        self.shapes.append(f'<path class="{style}" d="{path}"/>')
 
     def sum(self, x: float, y: float, radius: float = 8) -> Box:
         """Draw the sign of a sum."""
@@ -160,12 +172,12 @@ class Figure:
 
         A legend of the colors is in the top right corner.
         """
-        shown: list[Kind] = [kind for kind in LEGEND if kind in self.kinds]
-        x = self.width - sum(LETTER * len(LEGEND[kind]) + 34 for kind in shown)
+        shown: list[Kind] = [kind for kind in self.legend if kind in self.kinds]
+        x = self.width - sum(LETTER * len(self.legend[kind]) + 34 for kind in shown)
         for kind in shown:
             self._rect(Box(x + 5, 22, 10, 10), kind, 2)
-            self.text(x + 15, 26, LEGEND[kind], anchor="start")
-            x += LETTER * len(LEGEND[kind]) + 34
+            self.text(x + 15, 26, self.legend[kind], anchor="start")
+            x += LETTER * len(self.legend[kind]) + 34
         head = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path class="head" d="M0 0L8 4L0 8z"/></marker>'
         size = f'width="{self.width}" height="{self.height}" viewBox="0 0 {self.width} {self.height}"'
         start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">\n<title>{escape(self.title)}</title>\n'

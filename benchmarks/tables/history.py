@@ -26,13 +26,34 @@ BACKBONES = {False: "resnet50 x0.5", True: "vgg16_bn"}
 
 
 def history() -> str:
-    """The networks of ``experiment=history``, and their differences."""
-    return _tables("history")
+    """The networks of ``experiment=history``."""
+    return _table("history")
+
+
+def history_pairs() -> str:
+    """Differences between the networks of ``experiment=history``."""
+    return _pairs("history")
 
 
 def history_tenth() -> str:
-    """The same after a tenth of the steps."""
-    return _tables("history_tenth")
+    """The same networks after a tenth of the steps."""
+    return _table("history_tenth")
+
+
+def history_tenth_pairs() -> str:
+    """Differences between the networks after a tenth of the steps."""
+    return _pairs("history_tenth")
+
+
+def history_rows(name: str) -> list[dict[str, Any]]:
+    """Return the networks of a history study for tables and figures.
+
+    ``ms`` is the latency of a 480x360 image in the fastest runtime.
+    """
+    rows = read_rows(name)["rows"]
+    return [
+        {**row, "name": key.removesuffix("_vgg"), "is_vgg": key.endswith("_vgg"), "ms": _ms(row, 360)} for key, row in rows.items()
+    ]
 
 
 def ablations() -> str:
@@ -57,19 +78,21 @@ def recipe_search() -> str:
     )
 
 
-def _tables(name: str) -> str:
+def _table(name: str) -> str:
     if not is_measured(name):
         return NOT_MEASURED
-    content, machine = read_rows(name), read_result(name)["machine"]
-    rows = [{"name": key, "ms": _ms(row, 360), **row} for key, row in content["rows"].items()]
-    ranked = sorted(with_front(rows, "ms"), key=lambda row: -row["miou"])
-    first, threads = ranked[0], machine["threads"]
+    images, machine = read_rows(name)["images"], read_result(name)["machine"]
+    ranked = sorted(with_front(history_rows(name), "ms"), key=lambda row: -row["miou"])
+    steps, threads = ranked[0]["steps"], machine["threads"]
     return (
         f"{markdown_table(COLUMNS, map(_cells, ranked))}\n"
-        f"{first['steps']} steps each, {content['images']} validation images; latency in the fastest runtime, in fp32 on {threads} CPU "
-        f"core{'s' if threads > 1 else ''} ({machine['cpu']}).\n\n"
-        f"{markdown_table(PAIR_COLUMNS, map(pair_cells, content['pairs']))}"
+        f"{steps} steps each, {images} validation images; latency in the fastest runtime, in fp32 on {threads} CPU "
+        f"core{'s' if threads > 1 else ''} ({machine['cpu']}).\n"
     )
+
+
+def _pairs(name: str) -> str:
+    return markdown_table(PAIR_COLUMNS, map(pair_cells, read_rows(name)["pairs"])) if is_measured(name) else NOT_MEASURED
 
 
 def _ms(row: dict[str, Any], height: int) -> float:
@@ -89,8 +112,8 @@ def _ablation_cells(group: str, row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
     return (
-        row["name"].removesuffix("_vgg"),
-        BACKBONES[row["name"].endswith("_vgg")],
+        row["name"],
+        BACKBONES[row["is_vgg"]],
         f"{format_percent(row['miou'], 1)} ({' to '.join(format_percent(end, 1) for end in row['miou_interval'])})",
         " / ".join(format_percent(score, 1) for score in row["seeds"]),
         format_millions(row["params"]),
