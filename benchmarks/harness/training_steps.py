@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness.models import NETWORKS
 from segzoo.api import create_model
-from segzoo.device import Precision, enable_memory_reuse, peak_memory, reset_peak_memory
+from segzoo.device import FloatFormat, Precision, enable_memory_reuse, peak_memory, reset_peak_memory
 from segzoo.registry import LOSSES, OPTIMS
 from segzoo.training.step import compile_network
 
@@ -75,14 +75,16 @@ def build_peer(name: str) -> tuple[nn.Module, Loss]:
     return model, loss
 
 
-def build_step(name: str, side: str) -> tuple[nn.Module, Callable[[Tensor, Tensor], None]]:
+def build_step(name: str, side: str, precision: FloatFormat = "fp32") -> tuple[nn.Module, Callable[[Tensor, Tensor], None]]:
     """Build a network in training and its optimizer step.
 
     Args:
         name: a key of ``CASES``.
         side: ``segzoo``, ``checkpoint`` (segzoo with backbone.checkpoint=true), ``compiled`` (segzoo with compile=true) or ``peer``.
+        precision: of the network. Both sides compute the forward pass and the loss under autocast.
     """
     torch.manual_seed(0)
+    autocast = Precision(precision, CPU).autocast
     model, loss = build_peer(name) if side == "peer" else build_segzoo(name, side)
     model.train().to(memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
     if side == "peer":
@@ -92,7 +94,9 @@ def build_step(name: str, side: str) -> tuple[nn.Module, Callable[[Tensor, Tenso
 
     def step(x: Tensor, label: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(x, label).backward()
+        with autocast():
+            value = loss(x, label)
+        value.backward()
         optimizer.step()
 
     return model, step

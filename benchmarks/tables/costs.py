@@ -13,11 +13,12 @@ def training_step() -> str:
     return result_table(
         "training_step",
         (
-            *("model", "peer", "crops", "segzoo ms", "compiled ms", "peer ms"),
+            *("model", "peer", "crops", "precision", "segzoo ms", "compiled ms", "peer ms"),
             *("ratio to the peer [95 %]", "compiled to the peer", "compiled to segzoo"),
         ),
         lambda r: (
             *_case_cells(r),
+            r["precision"],
             *(f"{r[f'{side}_ms']:.0f}" for side in ("segzoo", "compiled", "peer")),
             *(format_ratio(r[key]) for key in ("time", "compiled_time", "compiled_to_eager")),
         ),
