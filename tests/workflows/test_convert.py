@@ -226,7 +226,7 @@ def test_nothing_is_overwritten_and_only_own_files_are_replaced(tmp_path):
 def test_images_may_be_linked(tmp_path):
     settings = annotation_files.labelme(tmp_path / "mine")
     convert(tmp_path, **settings, images="link")
-    assert os.readlink(tmp_path / "out/images/a.png") == str((tmp_path / "mine/pics/a.png").resolve())
+    assert os.readlink(tmp_path / "out/images/pics/a.png") == str((tmp_path / "mine/pics/a.png").resolve())
     assert build(tmp_path, "val")[0].image.shape == (*SIZE, 3)
 
 
@@ -237,7 +237,21 @@ def test_images_without_annotations_are_left_out_or_background(tmp_path):
     assert any("1 images have no annotation file" in note for note in report.result["notes"])
     assert report.result["splits"] == {"train": 1, "val": 1}
     report = convert(tmp_path, "2", **settings, unlabeled="background")
-    assert report.result["splits"] == {"train": 2, "val": 1} and not mask(tmp_path, "b", "2").any()
+    assert report.result["splits"] == {"train": 2, "val": 1} and not mask(tmp_path, "pics/b", "2").any()
+
+
+def test_splits_by_name_last_when_images_of_another_folder_are_added(tmp_path):
+    """The first round has the images of one folder only."""
+    rounds = []
+    for day in ("monday", "tuesday"):
+        for number in range(12):
+            save(tmp_path / f"mine/{day}/{number}.png", noise(*SIZE))
+            write(tmp_path / f"mine/{day}/{number}.json", labelme_record(labelme_shape("dent", outline(DENT))))
+        convert(tmp_path)
+        data = {split: build(tmp_path, split, val_ratio=0.3) for split in ("train", "val")}
+        rounds.append({split: {own.name(index) for index in range(len(own))} for split, own in data.items()})
+    first, second = rounds
+    assert first["train"] < second["train"] and first["val"] < second["val"]
 
 
 def test_an_image_that_two_files_annotate_is_an_error(tmp_path):

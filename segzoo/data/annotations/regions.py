@@ -121,6 +121,7 @@ class Annotations:
         without_pixels: annotations that say nothing about pixels, such as labels of whole images.
         notes: remarks, one line each.
         lists: pattern of the lists of the splits below the source, if the format has any.
+        folder: where the names of images start, if they may lie in any folder below. Splits by name then last when images are added.
     """
 
     images: list[AnnotatedImage] = field(default_factory=list)
@@ -132,6 +133,7 @@ class Annotations:
     without_pixels: int = 0
     notes: list[str] = field(default_factory=list)
     lists: str | None = None
+    folder: Path | None = None
 
 
 def polygon(points: object) -> PlainDict:

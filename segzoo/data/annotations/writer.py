@@ -77,13 +77,18 @@ def claim_folders(out: Path) -> None:
 
 
 def write_images(
-    images: Sequence[AnnotatedImage], out: Path, settings: DrawSettings, palette: Sequence[Color], placement: Placement
+    images: Sequence[AnnotatedImage],
+    folder: Path | None,
+    out: Path,
+    settings: DrawSettings,
+    palette: Sequence[Color],
+    placement: Placement,
 ) -> list[Converted]:
     """Write masks and images on all cores.
 
-    An image that cannot be converted is left out, and its errors say why.
+    An image that cannot be converted is left out, and its errors say why. Images are named as by ``unique_stems``.
     """
-    stems = unique_stems(images)
+    stems = unique_stems(images, folder)
 
     def convert(number: int) -> Converted:
         return _write_image(Converted(images[number], stems[number]), out, settings, palette, placement)
@@ -141,16 +146,18 @@ def place_image(image: Path | bytes | Callable, path: Path, placement: Placement
     write_atomically(path, lambda file: file.write(data), durable=False)  # type: ignore[arg-type]
 
 
-def unique_stems(images: Sequence[AnnotatedImage]) -> list[str]:
-    """Name images by their path below the folder that all share.
+def unique_stems(images: Sequence[AnnotatedImage], folder: Path | None) -> list[str]:
+    """Name images by their path below a folder.
 
-    The extension is dropped, unless another image has the same name otherwise.
+    The extension is dropped, unless another image has the same name otherwise. Without a folder, or if an image lies elsewhere, it is the
+    one that all images share. That one changes when an image is added in another folder, and so do all names.
     """
     paths = [image.image if isinstance(image.image, Path) else image.source.with_suffix("") for image in images]
     if not paths:
         return []
-    top = Path(os.path.commonpath([path.parent for path in paths]))
-    stems = [path.relative_to(top).with_suffix("").as_posix() for path in paths]
+    if folder is None or not all(path.is_relative_to(folder) for path in paths):
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     counts = Counter(stems)
     return [f"{stem}_{path.suffix[1:]}" if counts[stem] > 1 else stem for stem, path in zip(stems, paths, strict=True)]
 

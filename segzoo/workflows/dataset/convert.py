@@ -82,7 +82,8 @@ def convert(
     settings = DrawSettings(table, order, crowd, boxes, ignore_flags, clip_px, line_px, skip_shapes, label_orientation)
     palette, name = default_palette(table.classes), conversion_title(source, title)
     claim_folders(out)
-    converted = write_images(_selected(annotations, unlabeled, ignore_flags), out, settings, palette, images)
+    selected = _selected(annotations, unlabeled, ignore_flags)
+    converted = write_images(selected, annotations.folder, out, settings, palette, images)
     errors = [*annotations.errors, *(error for entry in converted for error in entry.errors)]
     if not any(entry.drawn for entry in converted):
         raise DataError(

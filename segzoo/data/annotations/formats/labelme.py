@@ -21,7 +21,7 @@ def read_labelme(source: Path, finder: ImageFinder) -> Annotations:
 
     The image of a file has its name, or else that of its ``imagePath``, or is embedded.
     """
-    found = Annotations()
+    found = Annotations(folder=source if source.is_dir() else source.parent)
     paths = [source] if source.is_file() else [source / name for name in list_files(source) if name.lower().endswith(".json")]
     for path in paths:
         try:
