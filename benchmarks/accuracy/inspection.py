@@ -1,6 +1,6 @@
 """Pitting on ball screws: from LabelMe files to a pruned int8 network.
 
-The BSData images are converted from their LabelMe files with the published lists, which keep all images of a spindle on one side. ICNet half
+The BSData images are converted from their LabelMe files with lists that keep all images of a spindle position on one side. ICNet half
 is trained, half of the channels of every layer are removed, and the rest is fine-tuned with the unpruned network as the teacher and exported
 in int8 as a bundle. The trained, the pruned and the delivered network are scored on the validation images, whole and at their own size: IoU,
 the defects found, and milliseconds from an encoded image to its label map. Nothing is chosen on the validation images: every run is evaluated

@@ -1,7 +1,7 @@
 """Pruning ICNet to a latency target, checked by interleaved timing.
 
 In each runtime the network is timed, ``tools/prune.py`` prunes it to 60 % of that latency, and both networks are then timed interleaved,
-from bytes to labels. On a machine of varying speed the search measures a different latency of the unpruned network than the one that the
+from decoded image to labels. On a machine of varying speed the search measures a different latency of the unpruned network than the one that the
 target was derived from: "target_ratio" is the target as a fraction of the search's own measurement, to be compared with the interleaved
 ratio.
 

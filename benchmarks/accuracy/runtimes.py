@@ -1,7 +1,7 @@
 """mIoU and latency of a trained network in each runtime and precision.
 
 The network is fused for inference and scored on all validation images of its data set, one at a time; int8 is calibrated on training
-images. Latency is from bytes to labels, all runtimes interleaved on one image. Takes minutes.
+images. Latency is from the decoded image to its labels, all runtimes interleaved on one image. Takes minutes.
 """
 
 from __future__ import annotations

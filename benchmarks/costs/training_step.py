@@ -2,7 +2,7 @@
 
 Forward, loss, backward and SGD on random images of 19 classes, in the memory order that segzoo's trainings choose on this processor, in fp32,
 and in bf16 too if the processor multiplies in it. ``compiled`` is segzoo with compile=true; its first step, which compiles the network, is
-not timed. All sides train in one process and take turns, and a ratio below 1 means that the first side is faster.
+not timed. All sides train interleaved in one process, and a ratio below 1 means that the first side is faster.
 
 About two hours on one core with AVX512_BF16. The result file is written only if no option narrows the selection. Needs "segzoo[peers]" and a C++
 compiler.

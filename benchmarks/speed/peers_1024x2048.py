@@ -1,4 +1,4 @@
-"""Latency from bytes to labels at 1024x2048 compared with peer libraries.
+"""Latency from image to labels at 1024x2048 compared with peer libraries.
 
 Batch 1, 19 classes, random weights with calibrated batch norm, the same image on both sides, both in the same runtime of segzoo. Peers run
 unmodified: they upsample all logits and take the argmax inside the graph. In OpenVINO they are converted directly from torch, because

@@ -1,6 +1,6 @@
 """Time per layer or operator of one network in one runtime.
 
-One image of 1024x2048, 19 classes, random weights, the network fused for inference, from bytes to logits. Layers are reported as the
+One image of 1024x2048, 19 classes, random weights, the network fused for inference, from the decoded image to its logits. Layers are reported as the
 runtime executes them, averaged over repetitions, and summed by kind. Two runtimes provide such times: openvino (its own counters, layers
 after fusion) and eager (torch's profiler, operators). The runtime "training" stands for one training step of eight crops of 320x240:
 forward, loss, backward and optimizer.

@@ -36,7 +36,7 @@ def peers() -> str:
 
 
 def peers_1024x2048() -> str:
-    """Latency from bytes to labels compared with peer libraries."""
+    """Latency from image to labels compared with peer libraries."""
     rows = [
         (
             row["model"],

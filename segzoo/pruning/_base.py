@@ -57,7 +57,7 @@ class Target:
 
     Attributes:
         kind: ``ms``, ``gmacs`` or ``params``.
-        value: milliseconds per image from bytes to labels, 10^9 multiply-adds, or parameters.
+        value: milliseconds from a decoded image to its labels, 10^9 multiply-adds, or parameters.
         hw: height and width of the image that is timed or counted.
         runtime, precision: runtime and number format that are timed.
     """

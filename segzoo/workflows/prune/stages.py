@@ -121,7 +121,7 @@ def benchmark_before_after(
 ) -> dict[str, list[PlainDict]]:
     """Measure the latency of models in several runtimes.
 
-    Each measurement runs in its own process: one image, from bytes to labels.
+    Each measurement runs in its own process: one decoded image to its labels.
 
     Args:
         models: run directories or checkpoint files by name; or ``model``, ``backbone``, ``data`` and ``num_classes`` of a model with random

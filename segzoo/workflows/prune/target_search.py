@@ -192,7 +192,7 @@ def _complexity_meter(target: Target) -> Callable[[SegModel], float]:
 def _latency_meter(target: Target, dataset: Dataset, device: DeviceName) -> Callable[[SegModel], float]:
     """A function that measures the latency of a model in milliseconds.
 
-    It is the median time per image from bytes to labels. The first model is timed alone and becomes the reference. Each later one is timed
+    It is the median time from a decoded image to its labels. The first model is timed alone and becomes the reference. Each later one is timed
     interleaved with it, and its latency is the ratio of both times the median of all times of the reference so far. That way a machine that
     is slower for a while, even at the start, does not change the result.
     """
