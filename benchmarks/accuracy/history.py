@@ -5,18 +5,19 @@ Every network is trained from scratch by ``experiment=history`` on ResNet-50 at 
 480x360. Nothing is chosen on the validation images: the last checkpoint is scored. The networks with the first seed are timed in every runtime.
 
 ``--tenth`` trains a tenth of the steps. An interrupted study continues where it stopped if it is given the same output directory. Two CPU
-cores take days for the whole study, and three hours for a tenth of it. Needs SEGZOO_DATA.
+cores take days for the whole study, and one core with AVX512_BF16 three hours for a tenth of it. Needs SEGZOO_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.accuracy.compare_camvid import compare, evaluate
 from benchmarks.harness.result_files import read_json, write_result
-from benchmarks.harness.tool_runs import run_unless_finished, train_or_continue
+from benchmarks.harness.tool_runs import run_summary, run_unless_finished, train_or_continue
 from segzoo.config.from_checkpoint import load_model
 from segzoo.workflows.benchmark.model_summary import model_complexity
 
@@ -56,16 +57,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenth", action="store_true", help="experiment=history_tenth, whose result is history_tenth.json")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="train only these; all by default")
     parser.add_argument("--seeds", type=int, help="at most this many seeds per row")
-    parser.add_argument("--train-only", action="store_true", help="score and time nothing, and write no result")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--train-only", action="store_true", help="score and time nothing, and write no result")
+    length.add_argument("--finished", action="store_true", help="train nothing: score and time the runs that have finished")
 
 
-def train(name: str, experiment: str, seeds: int, out: Path) -> list[Path]:
+def train(name: str, *, experiment: str, seeds: int, out: Path) -> list[Path]:
     """Train a row and return the directories of its runs."""
     runs = [out / "runs" / f"{name}-{seed}" for seed in range(seeds)]
     for seed, run in enumerate(runs):
         result = train_or_continue(run, f"experiment={experiment}", *ROWS[name].overrides, "workers=1", f"seed={seed}")
         print(f"{name}, seed {seed}: trained in {result['train_minutes']:.1f} minutes", flush=True)
     return runs
+
+
+def finished(name: str, *, seeds: int, out: Path) -> list[Path]:
+    """Return the directories of a row's runs that have finished."""
+    runs = [out / "runs" / f"{name}-{seed}" for seed in range(seeds)]
+    found = [run for run in runs if (run / "result.json").exists() and run_summary(run)["finished"]]
+    if not found:
+        raise SystemExit(f"no run of {name} has finished in {out / 'runs'}: train without --finished, or leave it out of --rows")
+    return found
 
 
 def times(run: Path, out: Path) -> list[dict[str, Any]]:
@@ -86,7 +98,8 @@ def main(args: argparse.Namespace) -> None:
         raise SystemExit("--rows: name two or more to compare, or add --train-only")
     experiment, out = "history_tenth" if args.tenth else "history", args.out.absolute()
     seeds = {name: min(ROWS[name].seeds, args.seeds or ROWS[name].seeds) for name in args.rows}
-    runs = {name: train(name, experiment, count, out) for name, count in seeds.items()}
+    find = finished if args.finished else partial(train, experiment=experiment)
+    runs = {name: find(name, seeds=count, out=out) for name, count in seeds.items()}
     if args.train_only:
         return
     words = [f"protocol.input_hw=[{INPUT[0]},{INPUT[1]}]"]
