@@ -38,7 +38,7 @@ class Row(NamedTuple):
     seeds: int
 
 
-VGG = ("backbone=vgg16_bn", "backbone.width=1.0")
+VGG = ("backbone=vgg16_bn",)
 ROWS = {
     "fcn": Row(("model=fcn",), 2),
     "parsenet": Row(("model=parsenet",), 2),
