@@ -19,7 +19,10 @@ from benchmarks.harness.camvid_drives import drive_images
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
 from benchmarks.studies import few_shot_transfer, narrowing, pruning_pspnet_largefov, rare_classes
+from segzoo.cli.compose import resolve_config
 from segzoo.cli.overrides import parse_overrides
+from segzoo.config.commands import COMMANDS
+from segzoo.config.sections import section_errors
 
 ROOT = Path(__file__).parents[2]
 NAMES = list(cli.find_benchmarks())
@@ -158,7 +161,11 @@ def test_overrides_match_the_settings_of_their_tool(case):
         [f"{key}={values[i % len(values)]}" for key, values in sweeps] for i in range(max((len(v) for _, v in sweeps), default=0))
     ]
     for job in jobs or [overrides]:
-        assert parse_overrides(tool, job).errors == []
+        parsed = parse_overrides(tool, job)
+        assert parsed.errors == []
+        if tool == "train":  # other tools take sections from a checkpoint
+            config = resolve_config(parsed.jobs[0])[0]
+            assert [error for name in COMMANDS[tool].sections for error in section_errors(name, config[name], False)] == []
 
 
 def split_list(values: str) -> list[str]:
