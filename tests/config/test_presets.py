@@ -36,7 +36,7 @@ def test_a_model_that_needs_another_backbone_says_so():
     error = preset_error("icnet_half", "vgg16_bn")
     assert error == (
         "model=icnet_half sets backbone.width=0.5, which backbone=vgg16_bn does not have. Set backbone=resnet101|resnet101_deep|resnet50|"
-        "resnet50_caffe|resnet50_deep, or another model, such as model=icnet."
+        "resnet50_caffe|resnet50_deep|resnet50_deep_half, or another model, such as model=icnet."
     )
     assert preset_error("icnet_half", "resnet50") is None and preset_error("mine", "vgg16") is None
     assert "backbone=vgg16|vgg16_bn|" in (preset_error("fcn_pad100", "resnet50") or "")
