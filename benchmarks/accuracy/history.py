@@ -15,10 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from benchmarks.accuracy.compare_camvid import compare, evaluate
 from benchmarks.harness.result_files import read_json, write_result
 from benchmarks.harness.tool_runs import run_summary, run_unless_finished, train_or_continue
 from segzoo.config.from_checkpoint import load_model
+from segzoo.device import pick_precision
 from segzoo.workflows.benchmark.model_summary import model_complexity
 
 INPUT = (180, 240)  # height and width of the images that the networks see
@@ -81,12 +84,15 @@ def finished(name: str, *, seeds: int, out: Path) -> list[Path]:
 
 
 def times(run: Path, out: Path) -> list[dict[str, Any]]:
-    """Time a network in every runtime at every size."""
-    rows = []
+    """Time a network in every runtime at every size.
+
+    It computes in bf16 if the processor multiplies in it, else in fp32.
+    """
+    rows, precision = [], pick_precision("auto", torch.device("cpu"))
     for runtime in RUNTIMES:
         for height, width in SIZES:
             result = out / "times" / f"{run.name}-{runtime}-{height}" / "bench.json"
-            words = (f"ckpt={run}", f"runtime={runtime}", f"hw=[{height},{width}]", "precision=fp32")
+            words = (f"ckpt={run}", f"runtime={runtime}", f"hw=[{height},{width}]", f"precision={precision}")
             row = run_unless_finished(result, "bench", *words)[0]
             rows.append({key: row[key] for key in ("runtime", "hw", "precision", "ms_per_image", "threads")})
     return rows

@@ -83,10 +83,10 @@ def _table(name: str) -> str:
         return NOT_MEASURED
     images, machine = read_rows(name)["images"], read_result(name)["machine"]
     ranked = sorted(with_front(history_rows(name), "ms"), key=lambda row: -row["miou"])
-    steps, threads = ranked[0]["steps"], machine["threads"]
+    steps, threads, precision = ranked[0]["steps"], machine["threads"], ranked[0]["times"][0]["precision"]
     return (
         f"{markdown_table(COLUMNS, map(_cells, ranked))}\n"
-        f"{steps} steps each, {images} validation images; latency in the fastest runtime, in fp32 on {threads} CPU "
+        f"{steps} steps each, {images} validation images; latency in the fastest runtime, in {precision} on {threads} CPU "
         f"core{'s' if threads > 1 else ''} ({machine['cpu']}).\n"
     )
 
