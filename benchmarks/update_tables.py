@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from benchmarks.figures.models import FIGURES
 from benchmarks.harness.result_files import ROOT
-from benchmarks.tables import accuracy, costs, history, models, pruning, speed
+from benchmarks.tables import accuracy, costs, history, models, pruning, speed, studies
 from segzoo.io import write_text
 
 PAGES = tuple(
@@ -31,12 +31,12 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.camvid,
         accuracy.crf_effect,
         accuracy.crf_grid_search,
-        accuracy.icnet_branches,
+        studies.icnet_branches,
         accuracy.runtime_accuracy,
-        accuracy.few_shot_transfer,
-        accuracy.few_shot_transfer_other_drive,
-        accuracy.narrowing,
-        accuracy.rare_classes,
+        studies.few_shot_transfer,
+        studies.few_shot_transfer_other_drive,
+        studies.narrowing,
+        studies.rare_classes,
         accuracy.suspects,
         accuracy.compare_camvid,
         history.history,

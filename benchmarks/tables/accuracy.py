@@ -9,7 +9,6 @@ from benchmarks.harness.result_files import RESULTS, read_result
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     PAIR_COLUMNS,
-    current_term,
     is_measured,
     pair_cells,
     read_rows,
@@ -164,16 +163,6 @@ def crf_grid_search() -> str:
     )
 
 
-def icnet_branches() -> str:
-    """mIoU and milliseconds by the branches of ICNet."""
-    return result_table(
-        "icnet_branches",
-        ("branches", "mIoU %", "ms fp32", "ms bf16", "front"),
-        lambda r: (r["branches"], format_percent(r["miou"]), f"{r['ms_fp32']:.0f}", f"{r['ms_bf16']:.0f}", r["front"]),
-        lambda rows: with_front(rows, "ms_fp32"),
-    )
-
-
 def runtime_accuracy() -> str:
     """mIoU and milliseconds by runtime and precision."""
     return result_table(
@@ -204,56 +193,3 @@ def compare_camvid() -> str:
     results = read_rows("compare_camvid")
     rows = [(protocol, *pair_cells(pair)) for protocol, result in results.items() for pair in result["pairs"]]
     return markdown_table(("protocol", *PAIR_COLUMNS), rows)
-
-
-def few_shot_transfer() -> str:
-    """mIoU on forty images with and without pretraining."""
-    return _transfer("transfer")
-
-
-def few_shot_transfer_other_drive() -> str:
-    """The same study, scored on another drive."""
-    return _transfer("transfer_other_drive")
-
-
-def _transfer(result: str) -> str:
-    return result_table(
-        result,
-        ("variant", "seeds", "mean mIoU %", "standard deviation"),
-        lambda r: (
-            current_term(r["variant"]),
-            r["seeds"],
-            format_percent(sum(r["miou"]) / len(r["miou"])),
-            format_percent(r["spread"]) if r.get("spread") is not None else None,
-        ),
-    )
-
-
-def narrowing() -> str:
-    """mIoU of a half-width network by its starting weights, and the difference."""
-    return result_table(
-        "narrowing",
-        ("starting weights", "mIoU % of each seed", "mean mIoU %", "standard deviation", "95 % interval"),
-        lambda r: (
-            r["variant"],
-            " / ".join(map(format_percent, r["miou"])) if "miou" in r else None,
-            format_percent(r["mean"]),
-            format_percent(r["spread"]) if "spread" in r else None,
-            f"{format_percent(r['low'])} to {format_percent(r['high'])}" if "low" in r else None,
-        ),
-    )
-
-
-def rare_classes() -> str:
-    """IoU of a small defect by sampler, and the difference."""
-    return result_table(
-        "rare_classes",
-        ("sampler", "IoU % of each seed", "mean IoU %", "standard deviation", "95 % interval"),
-        lambda r: (
-            f"`{r['variant']}`",
-            " / ".join(map(format_percent, r["iou"])) if "iou" in r else None,
-            format_percent(r["mean"]),
-            format_percent(r["spread"]) if "spread" in r else None,
-            f"{format_percent(r['low'])} to {format_percent(r['high'])}" if "low" in r else None,
-        ),
-    )
