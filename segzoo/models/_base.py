@@ -13,6 +13,7 @@ from segzoo.backbones._base import Backbone
 from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.layers.channel_widths import set_channel_widths_, set_input_channels_
 from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.dropout import Dropout
 from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
 from segzoo.models._pretrained import upload_pretrained, write_pretrained
 from segzoo.pruning.narrowing import narrow_state_dict
@@ -218,7 +219,7 @@ class FCNHead(nn.Sequential):
     """
 
     def __init__(self, cin: int, num_classes: int, dropout: float):
-        super().__init__(ConvBN(cin, cin // 4, 3), nn.Dropout(dropout), Classifier(cin // 4, num_classes))
+        super().__init__(ConvBN(cin, cin // 4, 3), Dropout(dropout), Classifier(cin // 4, num_classes))
 
 
 def caffe_conv_bn_names(names: Mapping[str, str]) -> dict[str, str]:

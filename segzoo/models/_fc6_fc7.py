@@ -12,6 +12,7 @@ from torch import nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.backbones.vgg import VGG
+from segzoo.layers.dropout import Dropout
 from segzoo.registry import ConfigError
 from segzoo.weights import log_rank0
 
@@ -54,7 +55,7 @@ class Fc6Fc7(nn.Sequential):
         for conv in (fc6, fc7):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        super().__init__(fc6, nn.ReLU(inplace=True), nn.Dropout(dropout), fc7, nn.ReLU(inplace=True), nn.Dropout(dropout))
+        super().__init__(fc6, nn.ReLU(inplace=True), Dropout(dropout), fc7, nn.ReLU(inplace=True), Dropout(dropout))
         self.channels = channels
         self.uses_backbone_lr = False
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import Classifier, init_normal_
+from segzoo.layers.dropout import Dropout
 from segzoo.layers.resize import resize
 from segzoo.models._base import SegModel
 from segzoo.models._fc6_fc7 import Fc6Fc7
@@ -141,7 +142,7 @@ class Branch(nn.Module):
         super().__init__()
         self.wide = TrainOnlyStrideConv(cin, BRANCH_CHANNELS, stride)
         self.mix = nn.Conv2d(BRANCH_CHANNELS, BRANCH_CHANNELS, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.score = Classifier(BRANCH_CHANNELS, num_classes)
         for conv, std in ((self.wide, 0.001), (self.mix, 0.001), (self.score, 0.01)):
             init_normal_(conv, std)

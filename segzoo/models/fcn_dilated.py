@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.dropout import Dropout
 from segzoo.models._base import FCNHead, SegModel
 from segzoo.registry import MODELS, Range
 from segzoo.types import Logits
@@ -85,7 +86,7 @@ class DilatedFCN(SegModel):
         width = cin // 4
         self.convs = nn.Sequential(*(ConvBN(source, width, 3) for source in [cin] + [width] * (convs - 1)))
         self.join = ConvBN(cin + width, width, 3) if concat_input else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.score = Classifier(width, num_classes)
 
     def forward(self, x: Tensor) -> Logits:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import Classifier, concatenate, init_normal_
+from segzoo.layers.dropout import Dropout
 from segzoo.layers.norm import L2Norm
 from segzoo.models._base import SegModel
 from segzoo.models._fc6_fc7 import Fc6Fc7
@@ -73,7 +74,7 @@ class ParseNet(SegModel):
         channels = backbone.channels["c5"] if fc is None else fc.channels
         self.fc = nn.Identity() if fc is None else fc
         self.local_norm, self.global_norm = L2Norm(channels, scale), L2Norm(channels, scale)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.score = Classifier(2 * channels if early else channels, num_classes)
         self.global_score = None if early else Classifier(channels, num_classes)
         for score in (self.score, self.global_score):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.dropout import Dropout
 from segzoo.layers.norm import SingleValueBatchNorm
 from segzoo.layers.pyramid_conv import FactorizedPyramidConv, PyramidConvBN
 from segzoo.layers.pyramid_pooling import PyramidPooling
@@ -100,7 +101,7 @@ class PSPNet(SegModel):
         reduced = cin // len(bins) if bins and reduce else cin
         self.reduce = nn.ModuleList(_reduction(cin, reduced, b) if reduce else nn.Identity() for b in self.pyramid.bins)
         self.fuse = PyramidConvBN(cin, len(bins) * reduced, cin // 4, align_corners)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.score = Classifier(cin // 4, num_classes)
         self.context: FactorizedPyramidConv | None = None  # replaces fuse in a network fused for inference
 
