@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from segzoo.backbones._base import Backbone
 from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.layers.channel_widths import set_channel_widths_, set_input_channels_
-from segzoo.layers.conv import Classifier, ConvBN
+from segzoo.layers.conv import Classifier, ConvBN, fuse_conv_bn_
 from segzoo.layers.dropout import Dropout
-from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
 from segzoo.models._pretrained import upload_pretrained, write_pretrained
 from segzoo.pruning.narrowing import narrow_state_dict
 from segzoo.types import InputTooSmall, Logits

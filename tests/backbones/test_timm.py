@@ -18,7 +18,7 @@ from segzoo.backbones.timm import encoder_normalization
 from segzoo.config.from_weights import choose_normalization
 from segzoo.distributed import sync_batch_norm
 from segzoo.export.exporter import export_model
-from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
+from segzoo.layers.conv import fuse_conv_bn_
 from segzoo.pruning.dependency_graph import trace_channels
 from segzoo.pruning.selection import select_channels
 from segzoo.pruning.surgery import channels_masked, remove_channels_

@@ -10,7 +10,7 @@ from torch import nn
 from varied_networks import vary_batch_norms_
 
 from segzoo.api import create_model
-from segzoo.layers.fuse_conv_bn import fuse_conv_bn_
+from segzoo.layers.conv import fuse_conv_bn_
 from segzoo.registry import MODELS
 from segzoo.workflows.benchmark.workload import init_zero_classifiers_
 
