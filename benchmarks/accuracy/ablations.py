@@ -102,7 +102,7 @@ def train(network: Network, seeds: int, out: Path) -> list[Path]:
 
 def score_with_crf(run: Path, out: Path) -> Path:
     """Evaluate a run with the CRF, and return the evaluation directory."""
-    folder = out / "post_crf" / run.name
+    folder = out / "post_crf" / f"crf-{run.name}"  # names of compared folders have to differ
     run_unless_finished(folder / "summary.json", "eval", f"ckpt={run}", "post=crf", SIZE)
     return folder
 
