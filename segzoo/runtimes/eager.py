@@ -34,9 +34,12 @@ def eager(request: RuntimeRequest, *, channels_last: bool = True) -> InferenceFn
 
 
 def cast_to_precision(request: RuntimeRequest, channels_last: bool) -> nn.Module:
-    """Cast convolution weights to the requested precision, except classifiers."""
+    """Cast convolution weights to the requested precision.
+
+    Classifiers and transposed convolutions of class scores compute in fp32.
+    """
     for layer in request.model.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not isinstance(layer, Classifier):
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, Classifier):
             layer.to(DTYPES[request.precision])
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return request.model.to(memory_format=memory_format)  # type: ignore[call-overload]
