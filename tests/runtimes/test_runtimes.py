@@ -44,6 +44,19 @@ def test_runtimes_match_the_networks_logits(name, precision):
     assert low <= error < high, "a lower precision must differ from fp32, or it was not used"
 
 
+@pytest.mark.parametrize("model", ["fcn", "fcn_dilated", "parsenet", "deeplab_largefov", "pspnet", "icnet"])
+def test_every_model_runs_in_eager_bf16(model):
+    """FCN's transposed convolutions compute in fp32, as classifiers do."""
+    request = runtime_request("bf16", model)
+    for parameter in request.model.parameters():
+        if not parameter.any():  # FCN's classifiers
+            torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():
+        expected = request.model(request.example)[0]
+    actual = RUNTIMES.build("eager", request)(request.example)
+    assert actual.dtype == torch.float32 and (actual - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+
 @pytest.mark.slow
 def test_a_network_without_upsampling_is_quantized():
     for package in ("onnxscript", "openvino", "nncf"):
