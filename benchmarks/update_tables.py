@@ -10,7 +10,8 @@ import argparse
 import re
 from collections.abc import Callable
 
-from benchmarks.figures.models import FIGURES
+from benchmarks.figures.accuracy_latency import accuracy_latency
+from benchmarks.figures.models import NETWORKS
 from benchmarks.harness.result_files import ROOT
 from benchmarks.tables import accuracy, costs, history, models, pruning, speed, studies
 from segzoo.io import write_text
@@ -21,6 +22,10 @@ PAGES = tuple(
 )
 IMAGES = ROOT / "benchmarks" / "images"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+FIGURES: dict[str, Callable[[], str]] = {
+    **NETWORKS,
+    "accuracy_latency": lambda: accuracy_latency(history.history_rows("history_tenth")),
+}
 TABLES: dict[str, Callable[[], str]] = {
     make.__name__: make
     for make in (

@@ -177,4 +177,4 @@ def icnet() -> str:
     return figure.svg()
 
 
-FIGURES = {make.__name__: make for make in (fcn, deeplab_largefov, parsenet, pspnet, icnet)}
+NETWORKS = {make.__name__: make for make in (fcn, deeplab_largefov, parsenet, pspnet, icnet)}
