@@ -280,9 +280,11 @@ def test_masks_agree_with_pillow_except_on_outlines(tmp_path):
     report = ACTIONS.build("convert", {}, tmp_path, source=str(source), format="labelme", title="pitting", images="link")
     assert report.result["annotations"]["drawn"] == report.result["annotations"]["read"] == 360 and not report.errors
     for split in ("train", "val"):
-        assert (tmp_path / f"{split}.txt").read_text().split() == (source / f"{split}.txt").read_text().split()
+        assert (tmp_path / f"{split}.txt").read_text().split() == [
+            f"data/{name}" for name in (source / f"{split}.txt").read_text().split()
+        ]
     for path in sorted((source / "label").glob("*.json"))[::12]:
-        label = np.array(Image.open(tmp_path / f"labels/{path.stem}.png"))
+        label = np.array(Image.open(tmp_path / f"labels/data/{path.stem}.png"))
         drawn, outlines = Image.new("L", label.shape[::-1]), np.zeros(label.shape, np.uint8)
         for shape in json.loads(path.read_bytes())["shapes"]:
             points = np.array(shape["points"]) - 0.5  # Pillow and OpenCV measure from the middle of a pixel
