@@ -107,16 +107,22 @@ def score_with_crf(run: Path, out: Path) -> Path:
     return folder
 
 
-def compare_with_first(titles: list[str], evaluations: list[list[Path]], words: list[str], out: Path) -> list[dict[str, Any]]:
-    """Compare the seeds of each title with those of the first."""
+def compare_with_first(
+    titles: list[str], evaluations: list[list[Path]], others: list[Path], words: list[str], out: Path
+) -> list[dict[str, Any]]:
+    """Compare the seeds of each title with those of the first.
+
+    The spread between seeds is estimated from these and from other networks.
+    """
     runs = [folder.name for folder in evaluations[0]]
     base = runs[0].rpartition("-")[0] if len(runs) > 1 else runs[0]
-    compared = compare([folder for own in evaluations for folder in own], [f"baseline={base}", *words], out)
+    own = [folder for seeds in evaluations for folder in seeds]
+    compared = compare([*own, *(folder for folder in others if folder not in own)], [f"baseline={base}", *words], out)
     keys = ("difference", "interval", "p_value", "verdict")
     pairs = [None, *({key: pair[key] for key in keys} for pair in compared["pairs"])]
     return [
         {"network": title, "miou": model["miou"], "miou_interval": model["interval"], "seeds": model["seeds"], "pair": pair}
-        for title, model, pair in zip(titles, compared["models"], pairs, strict=True)
+        for title, model, pair in zip(titles, compared["models"], pairs, strict=False)  # others come last
     ]
 
 
@@ -128,12 +134,13 @@ def main(args: argparse.Namespace) -> None:
     if args.train_only:
         return
     scores = {name: [evaluate(run, "whole", [SIZE], out) for run in own] for name, own in runs.items()}
+    others = list({folder: None for networks in GROUPS.values() for folder in scores[networks[0].run]})
     for group, networks in GROUPS.items():
         titles, folder = [network.title for network in networks], out / "ablations" / group.replace(" ", "_")
-        groups[group] = compare_with_first(titles, [scores[network.run] for network in networks], [], folder)
+        groups[group] = compare_with_first(titles, [scores[network.run] for network in networks], others, [], folder)
     for network in CRF:
         refined = [score_with_crf(run, out) for run in runs[network.run]]
         titles, folder = [network.title, "with the CRF"], out / "ablations" / f"crf_{network.run}"
-        groups[f"CRF: {network.title}"] = compare_with_first(titles, [scores[network.run], refined], ["force=true"], folder)
+        groups[f"CRF: {network.title}"] = compare_with_first(titles, [scores[network.run], refined], others, ["force=true"], folder)
     content = {"groups": groups, "input_hw": INPUT}
     print(write_result("ablations", args.command.replace(str(args.out), "<out>"), content))
