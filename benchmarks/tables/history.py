@@ -8,6 +8,7 @@ from benchmarks.harness.result_files import read_result
 from benchmarks.tables.formatting import NOT_MEASURED, PAIR_COLUMNS, is_measured, pair_cells, read_rows, result_table, with_front
 from segzoo.reporting.numbers import format_millions, format_percent
 from segzoo.reporting.tables import markdown_table
+from segzoo.workflows.compare.comparison import NOT_RESOLVED
 
 COLUMNS = (
     "model",
@@ -101,6 +102,8 @@ def _ms(row: dict[str, Any], height: int) -> float:
 
 def _ablation_cells(group: str, row: dict[str, Any]) -> tuple[Any, ...]:
     is_first, pair = row["pair"] is None, {"first": "", "second": "", **(row["pair"] or {})}
+    if not is_first and pair["verdict"] != NOT_RESOLVED:
+        pair["verdict"] = "better" if pair["difference"] > 0 else "worse"
     return (
         group if is_first else "",
         row["network"],
