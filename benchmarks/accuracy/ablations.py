@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.accuracy.compare_camvid import compare, evaluate
-from benchmarks.accuracy.history import INPUT, ROWS
+from benchmarks.accuracy.history import INPUT, INPUT_OVERRIDE, ROWS, train
 from benchmarks.harness.result_files import write_result
-from benchmarks.harness.tool_runs import run_unless_finished, train_or_continue
-
-SIZE = f"protocol.input_hw=[{INPUT[0]},{INPUT[1]}]"
+from benchmarks.harness.tool_runs import run_unless_finished
 
 
 class Network(NamedTuple):
@@ -91,19 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-only", action="store_true", help="score nothing, and write no result")
 
 
-def train(network: Network, seeds: int, out: Path) -> list[Path]:
-    """Train a network with every seed and return its runs."""
-    runs = [out / "runs" / f"{network.run}-{seed}" for seed in range(seeds)]
-    for seed, run in enumerate(runs):
-        result = train_or_continue(run, "experiment=history_tenth", *network.overrides, "workers=1", f"seed={seed}")
-        print(f"{run.name}: trained in {result['train_minutes']:.1f} minutes", flush=True)
-    return runs
-
-
 def score_with_crf(run: Path, out: Path) -> Path:
     """Evaluate a run with the CRF, and return the evaluation directory."""
     folder = out / "post_crf" / f"crf-{run.name}"  # names of compared folders have to differ
-    run_unless_finished(folder / "summary.json", "eval", f"ckpt={run}", "post=crf", SIZE)
+    run_unless_finished(folder / "summary.json", "eval", f"ckpt={run}", "post=crf", INPUT_OVERRIDE)
     return folder
 
 
@@ -130,10 +119,13 @@ def main(args: argparse.Namespace) -> None:
     """Train, score and compare the networks of every group."""
     out, groups = args.out.absolute(), {}
     networks = (*itertools.chain(*GROUPS.values()), *CRF)
-    runs = {network.run: train(network, network.seeds or args.seeds, out) for network in networks}
+    runs = {
+        network.run: train(network.run, network.overrides, "history_tenth", network.seeds or args.seeds, out)
+        for network in networks
+    }
     if args.train_only:
         return
-    scores = {name: [evaluate(run, "whole", [SIZE], out) for run in own] for name, own in runs.items()}
+    scores = {name: [evaluate(run, "whole", [INPUT_OVERRIDE], out) for run in own] for name, own in runs.items()}
     others = list({folder: None for networks in GROUPS.values() for folder in scores[networks[0].run]})
     for group, networks in GROUPS.items():
         titles, folder = [network.title for network in networks], out / "ablations" / group.replace(" ", "_")

@@ -11,7 +11,6 @@ cores take days for the whole study, and one core with AVX512_BF16 three hours f
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from segzoo.device import pick_precision
 from segzoo.workflows.benchmark.model_summary import model_complexity
 
 INPUT = (180, 240)  # height and width of the images that the networks see
+INPUT_OVERRIDE = f"protocol.input_hw=[{INPUT[0]},{INPUT[1]}]"
 SIZES = ((360, 480), (1024, 2048))  # at which they are timed
 RUNTIMES = ("eager", "openvino")
 
@@ -65,16 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--finished", action="store_true", help="train nothing: score and time the runs that have finished")
 
 
-def train(name: str, *, experiment: str, seeds: int, out: Path) -> list[Path]:
-    """Train a row and return the directories of its runs."""
+def train(name: str, overrides: tuple[str, ...], experiment: str, seeds: int, out: Path) -> list[Path]:
+    """Train a network with every seed and return its runs."""
     runs = [out / "runs" / f"{name}-{seed}" for seed in range(seeds)]
     for seed, run in enumerate(runs):
-        result = train_or_continue(run, f"experiment={experiment}", *ROWS[name].overrides, "workers=1", f"seed={seed}")
+        result = train_or_continue(run, f"experiment={experiment}", *overrides, "workers=1", f"seed={seed}")
         print(f"{name}, seed {seed}: trained in {result['train_minutes']:.1f} minutes", flush=True)
     return runs
 
 
-def finished(name: str, *, seeds: int, out: Path) -> list[Path]:
+def finished(name: str, seeds: int, out: Path) -> list[Path]:
     """Return the directories of a row's runs that have finished."""
     runs = [out / "runs" / f"{name}-{seed}" for seed in range(seeds)]
     found = [run for run in runs if (run / "result.json").exists() and run_summary(run)["finished"]]
@@ -104,12 +104,13 @@ def main(args: argparse.Namespace) -> None:
         raise SystemExit("--rows: name two or more to compare, or add --train-only")
     experiment, out = "history_tenth" if args.tenth else "history", args.out.absolute()
     seeds = {name: min(ROWS[name].seeds, args.seeds or ROWS[name].seeds) for name in args.rows}
-    find = finished if args.finished else partial(train, experiment=experiment)
-    runs = {name: find(name, seeds=count, out=out) for name, count in seeds.items()}
+    runs = {
+        name: finished(name, count, out) if args.finished else train(name, ROWS[name].overrides, experiment, count, out)
+        for name, count in seeds.items()
+    }
     if args.train_only:
         return
-    words = [f"protocol.input_hw=[{INPUT[0]},{INPUT[1]}]"]
-    compared = compare([evaluate(run, "whole", words, out) for name in runs for run in runs[name]], [], out / "compare")
+    compared = compare([evaluate(run, "whole", [INPUT_OVERRIDE], out) for name in runs for run in runs[name]], [], out / "compare")
     rows = {}
     for name, model in zip(runs, compared["models"], strict=True):
         results = [read_json(run / "result.json") for run in runs[name]]

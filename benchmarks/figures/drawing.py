@@ -123,8 +123,7 @@ class Figure:
 
     def line(self, *points: tuple[float, float], style: str = "line") -> None:
         """Draw a line through points."""
-        path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
-        self.shapes.append(f'<path class="{style}" d="{path}"/>')
+        self.shapes.append(f'<path class="{style}" d="{_path(points)}"/>')
 
     def sum(self, x: float, y: float, radius: float = 8) -> Box:
         """Draw the sign of a sum."""
@@ -138,9 +137,8 @@ class Figure:
 
         The label is written at the middle of its last part.
         """
-        path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
         style = "line dashed" if dashed else "line"
-        self.shapes.append(f'<path class="{style}" d="{path}" marker-end="url(#head)"/>')
+        self.shapes.append(f'<path class="{style}" d="{_path(points)}" marker-end="url(#head)"/>')
         if label:
             (x0, y0), (x1, y1) = points[-2:]
             upright = x0 == x1
@@ -189,3 +187,7 @@ class Figure:
         self.shapes.append(
             f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{box.width:g}" height="{box.height:g}" rx="{radius:g}"/>'
         )
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)

@@ -9,6 +9,7 @@ from benchmarks.harness.result_files import RESULTS, read_result
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     PAIR_COLUMNS,
+    format_score,
     is_measured,
     pair_cells,
     read_rows,
@@ -60,7 +61,7 @@ def inspection() -> str:
         (
             row["network"],
             format_millions(row["params"]) if row["params"] else None,
-            f"{format_percent(row['miou'], 1)} ({' to '.join(format_percent(end, 1) for end in row['miou_interval'])})",
+            format_score(row),
             format_percent(row["iou"], 1),
             *(format_percent(row["blobs"][kind]["0.1"], 1) for kind in ("recall", "precision")),
             f"{row['ms_per_image']['p50']:.0f} ({row['runtime']}, {row['precision']})",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.result_files import RESULTS, read_json, read_result
+from segzoo.reporting.numbers import format_percent
 from segzoo.reporting.tables import markdown_table
 from segzoo.workflows.leaderboard.front import pareto_front
 
@@ -79,13 +80,22 @@ def with_front(rows: list[dict[str, Any]], cost: str) -> list[dict[str, Any]]:
 
 def pair_cells(pair: dict[str, Any]) -> tuple[str, ...]:
     """Cells of a pair of compared networks, see ``PAIR_COLUMNS``."""
+    return f"{pair['first']} - {pair['second']}", *difference_cells(pair)
+
+
+def difference_cells(pair: dict[str, Any]) -> tuple[str, ...]:
+    """Cells of a difference, see ``PAIR_COLUMNS``."""
     return (
-        f"{pair['first']} - {pair['second']}",
         f"{100 * pair['difference']:+.2f}",
         "[{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in pair["interval"])),
         f"{pair['p_value']:.3f}",
         pair["verdict"],
     )
+
+
+def format_score(row: dict[str, Any]) -> str:
+    """Format ``miou`` and ``miou_interval`` in percent."""
+    return f"{format_percent(row['miou'], 1)} ({' to '.join(format_percent(end, 1) for end in row['miou_interval'])})"
 
 
 def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:

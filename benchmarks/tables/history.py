@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.harness.result_files import read_result
-from benchmarks.tables.formatting import NOT_MEASURED, PAIR_COLUMNS, is_measured, pair_cells, read_rows, result_table, with_front
+from benchmarks.tables.formatting import (
+    NOT_MEASURED,
+    PAIR_COLUMNS,
+    difference_cells,
+    format_score,
+    is_measured,
+    pair_cells,
+    read_rows,
+    result_table,
+    with_front,
+)
 from segzoo.reporting.numbers import format_millions, format_percent
 from segzoo.reporting.tables import markdown_table
 from segzoo.workflows.compare.comparison import NOT_RESOLVED
@@ -101,15 +111,15 @@ def _ms(row: dict[str, Any], height: int) -> float:
 
 
 def _ablation_cells(group: str, row: dict[str, Any]) -> tuple[Any, ...]:
-    is_first, pair = row["pair"] is None, {"first": "", "second": "", **(row["pair"] or {})}
-    if not is_first and pair["verdict"] != NOT_RESOLVED:
-        pair["verdict"] = "better" if pair["difference"] > 0 else "worse"
+    pair = row["pair"]  # None for the first network of a group
+    if pair and pair["verdict"] != NOT_RESOLVED:
+        pair = pair | {"verdict": "better" if pair["difference"] > 0 else "worse"}
     return (
-        group if is_first else "",
+        "" if pair else group,
         row["network"],
-        f"{format_percent(row['miou'], 1)} ({' to '.join(format_percent(end, 1) for end in row['miou_interval'])})",
+        format_score(row),
         " / ".join(format_percent(score, 1) for score in row["seeds"]),
-        *(("", "", "", "") if is_first else pair_cells(pair)[1:]),
+        *(difference_cells(pair) if pair else ("", "", "", "")),
     )
 
 
@@ -117,7 +127,7 @@ def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
     return (
         row["name"],
         BACKBONES[row["is_vgg"]],
-        f"{format_percent(row['miou'], 1)} ({' to '.join(format_percent(end, 1) for end in row['miou_interval'])})",
+        format_score(row),
         " / ".join(format_percent(score, 1) for score in row["seeds"]),
         format_millions(row["params"]),
         f"{row['gmacs']:.1f}",
