@@ -50,6 +50,7 @@ TABLES: dict[str, Callable[[], str]] = {
         history.history_tenth_pairs,
         history.ablations,
         history.recipe_search,
+        history.recipe_search_long,
         pruning.pruning,
         pruning.pruning_pspnet_largefov,
         pruning.pruning_latency_target,

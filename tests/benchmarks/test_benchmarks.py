@@ -52,7 +52,11 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
         f"transfer {name}": ("train", [*few_shot_transfer.COMMON, *words])
         for name, (words, _) in few_shot_transfer.VARIANTS.items()
     },
-    **{f"recipe search {name}": ("train", [*recipe_search.COMMON, *words]) for name, words in recipe_search.CHANGES.items()},
+    **{
+        f"{search.result} {name}": ("train", [*recipe_search.COMMON, *search.overrides, *words])
+        for search in (recipe_search.SHORT, recipe_search.LONG)
+        for name, words in search.changes.items()
+    },
     **{f"narrowing {name}": ("train", [*narrowing.COMMON, *words]) for name, words in narrowing.VARIANTS.items()},
     **{f"rare classes {name}": ("train", [*rare_classes.COMMON, override]) for name, override in rare_classes.VARIANTS.items()},
 }
@@ -197,3 +201,4 @@ def test_a_recipe_keeps_what_gains_more_than_the_spread_of_seeds():
     assert recipe_search.kept_changes(gains, 0.02) == ["label smoothing 0.1"]
     assert recipe_search.kept_changes(gains, 0.005) == ["label smoothing 0.1", "color jitter 0.4"]
     assert recipe_search.kept_changes(gains, 0.06) == []
+    assert recipe_search.kept_changes({"OHEM": 0.03}, 0.02) == ["OHEM"]  # its rival was not tried
