@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import cli
 from benchmarks.accuracy import ablations, compare_camvid, history, inspection, pruning, recipe_search, suspects
-from benchmarks.costs import scaling
+from benchmarks.costs import scaling, training_step
 from benchmarks.harness.camvid_drives import drive_images
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
 from benchmarks.speed import checkpoint_overhead, runtimes
@@ -23,6 +23,7 @@ from segzoo.cli.compose import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import section_errors
+from segzoo.runs.environment import git_commit
 
 ROOT = Path(__file__).parents[2]
 NAMES = list(cli.find_benchmarks())
@@ -194,6 +195,18 @@ def test_drives_are_scored_on_images_of_another_drive(tmp_path):
     assert lists[tmp_path / "other/few/val.txt"] == drive_images(camvid, "0001TP")
     assert (tmp_path / "other/few/val").resolve() == camvid / "train" and (tmp_path / "same/few/val").resolve() == camvid / "val"
     assert lists[tmp_path / "same/few/val.txt"] == ["0016E5_900"]
+
+
+def test_a_measured_row_is_kept_but_not_of_another_commit(tmp_path, monkeypatch):
+    case, taken = ("icnet_half", (360, 480), "fp32"), []
+    monkeypatch.setattr(training_step, "measure", lambda *case: taken.append(case) or {"segzoo_ms": 1.0})
+    for _ in range(2):
+        assert training_step.measure_or_read(tmp_path / "out", case) == {"segzoo_ms": 1.0}
+    assert taken == [case]
+    path = training_step.row_file(tmp_path / "out", case)
+    path.write_text(path.read_text().replace(git_commit()["commit"], "0" * 40))
+    with pytest.raises(SystemExit, match=f"icnet_half-360x480-fp32.json was measured at .*{'0' * 40}"):
+        training_step.measure_or_read(tmp_path / "out", case)
 
 
 def test_a_recipe_keeps_what_gains_more_than_the_spread_of_seeds():
