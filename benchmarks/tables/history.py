@@ -28,7 +28,7 @@ COLUMNS = (
     "parameters",
     "GMACs",
     "ms at 480x360",
-    "ms at 2048x1024",
+    "ms at 1024x2048",
     "minutes",
     "front",
 )
