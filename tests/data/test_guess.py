@@ -181,3 +181,30 @@ def test_the_data_set_auto_needs_acceptance(tmp_path):
     assert DATA.build("auto", "train", root=str(tmp_path), accept=True).info.num_classes == 3
     loaded = yaml.safe_load(guess_section(str(tmp_path)).yaml())
     assert loaded["defaults"] == ["folder", "_self_"] and loaded["root"] == str(tmp_path)
+
+
+def labelme_files(folder: Path, label: str, names: int) -> None:
+    for number in range(names):
+        save(folder / f"{folder.name}{number}.jpg", noise(20, 24, number))
+        shapes = [{"label": label, "points": [[2, 2], [9, 2], [9, 9]], "shape_type": "polygon"}]
+        (folder / f"{folder.name}{number}.json").write_text(
+            json.dumps({"version": "5", "shapes": shapes, "imageHeight": 20, "imageWidth": 24})
+        )
+
+
+def test_folders_of_several_days_are_one_data_set(tmp_path):
+    labelme_files(tmp_path / "monday", "scratch", 6)
+    labelme_files(tmp_path / "tuesday", "dent", 8)
+    guess = guess_section(str(tmp_path))
+    assert guess.section["images"] == "{stem}.jpg" and guess.section["labels"] == "{stem}.json"
+    assert guess.section["classes"] == ["background", "dent", "scratch"] and "14 of 14" in guess.remarks[0]
+
+
+def test_masks_of_several_days_are_one_data_set_unless_images_lack_labels(tmp_path):
+    for day in ("monday", "tuesday"):
+        make(tmp_path, f"images/{day}/{{stem}}.png", f"masks/{day}/{{stem}}.png", values(0, 1, 2))
+    assert guess_section(str(tmp_path)).section["images"] == "images/{stem}.*"
+    save(tmp_path / "images/wednesday/a.png", noise(20, 24))
+    guess = guess_section(str(tmp_path))
+    assert guess.section["images"] == "images/monday/{stem}.*"
+    assert guess.remarks[-1] == "images with labels in images/tuesday are left out."

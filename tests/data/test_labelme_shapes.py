@@ -183,3 +183,15 @@ def test_a_shape_inside_of_another_of_its_group_is_a_hole(tmp_path):
     other = draw(tmp_path, shape("scratch", SQUARE, group_id=3), shape("pitting", inner, group_id=3))
     assert (other[12, 17], other[7, 12]) == (1, 2)  # another label is another object
     assert (draw(tmp_path, shape("scratch", SQUARE, group_id=3), shape("scratch", SQUARE, group_id=3))[5:26, 10:31] == 2).all()
+
+
+@pytest.mark.parametrize("left", [14, 16, 20])  # overlaps the first hole, shares its edge, lies apart
+def test_holes_may_touch_each_other(tmp_path, left):
+    def window(column: int) -> list[list[float]]:
+        return [[column, 10], [column, 20], [column + 4, 20], [column + 4, 10]]
+
+    parts = [shape("scratch", points, group_id=3) for points in (SQUARE, window(12), window(left))]
+    label = draw(tmp_path, *parts)
+    assert (label[10:21, 12:17] == 0).all() and (label[10:21, left : left + 5] == 0).all()
+    assert np.count_nonzero(label) == 21 * 21 - 11 * len({*range(12, 17), *range(left, left + 5)})
+    np.testing.assert_array_equal(draw(tmp_path, *parts, parts[1]), label)  # a hole that is drawn twice stays one

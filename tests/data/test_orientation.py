@@ -159,6 +159,11 @@ def test_labelme_files_of_stored_pixels(tmp_path, triangle):
     assert expected.shape == (40, 56) and np.mean(expected != triangle) < 0.05 < triangle.mean()
 
 
+def test_labelme_files_since_version_4_are_upright_whatever_the_setting(tmp_path, triangle):
+    sample = build_labelme(tmp_path, 3, drawn(TRIANGLE, (40, 56)), label_orientation="stored")[0]
+    np.testing.assert_array_equal(sample.label, triangle)
+
+
 @pytest.mark.parametrize("version", ["3.6.0", "2.3.6", None, "x"])
 def test_labelme_files_below_version_4_need_a_setting(tmp_path, triangle, version):
     record = drawn(TRIANGLE, (40, 56), version=version)

@@ -105,7 +105,11 @@ def test_an_image_that_is_missing_or_damaged_is_left_out(tmp_path):
     (tmp_path / "mine/pics/a.png").unlink()
     (tmp_path / "mine/pics/b.png").write_bytes(b"no image")
     report = convert(tmp_path)
-    assert len(report.errors) == 2 and "a.json: there is no image 'a'" in report.errors[0] and "b.png: is text" in report.errors[1]
+    assert (
+        len(report.errors) == 2
+        and "a.json: there is no image '../pics/a.png'" in report.errors[0]
+        and "b.png: is text" in report.errors[1]
+    )
     assert sorted(report.result["images"]["left_out"]) == ["a", "b"] and report.result["annotations"]["of images left out"] == 4
     with pytest.raises(DataError, match=r"(?s)no image could be converted:.*a.json.*b.png"):
         (tmp_path / "mine/pics/c.png").unlink()

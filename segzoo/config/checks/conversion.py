@@ -28,16 +28,20 @@ def conversion_errors(config: PlainMapping) -> list[str]:
     root = action.get("image_root")
     if isinstance(root, str) and not Path(root).expanduser().is_dir():
         errors.append(f"action.image_root={root}: there is no such folder (relative to {os.path.basename(os.getcwd())}/).")
-    if isinstance(out, str):
-        written, read = Path(out).resolve(), top.resolve()
-        if read == written or read in written.parents or written in read.parents:
+    for key, folder in (("source", source), ("image_root", root)):
+        if isinstance(out, str) and isinstance(folder, str) and _overlap(Path(out), Path(folder).expanduser()):
             errors.append(
-                f"out={out}: lies in action.source={source}, or contains it. Set another out: originals are never touched."
+                f"out={out}: lies in action.{key}={folder}, or contains it. Set another out: originals are never touched."
             )
     title = conversion_title(source, action.get("title"))
     if title in preset_names("data"):
         errors.append(f"the title {title!r} is that of another data set, which data={title} means. Set action.title=my_{title}.")
     return errors
+
+
+def _overlap(first: Path, second: Path) -> bool:
+    first, second = first.resolve(), second.resolve()
+    return first == second or first in second.parents or second in first.parents
 
 
 def conversion_title(source: str, title: object) -> str:

@@ -58,6 +58,11 @@ def _never_halved(config: Sections) -> bool:
     return not config["augment"]["scale"] or smallest > 0.5 or smallest == 0.5 < largest  # drawn with probability zero
 
 
+def _other_format(*formats: str) -> Callable[[Sections], bool]:
+    """Return a test of whether a conversion reads none of the formats."""
+    return lambda config: config["action"]["format"] not in formats
+
+
 def _on_ray(config: Sections) -> bool:
     return config[""].get("engine") == "ray"
 
@@ -115,6 +120,11 @@ RULES = (
     Rule("", (), ("alpha", "hide"), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
     Rule("runtime", (), ("channels_last", "calibration_images"), lambda c: "source" in c[""], "it is a setting of tools/bench.py"),
     Rule("", (), ("overlays", "alpha", "hide", "regions", "recursive", "batch", "tile"), _on_ray, "engine=ray writes label maps only"),
+    Rule("action", ("convert",), ("image_root",), lambda c: c["action"]["format"] == "yolo", "the YAML file of yolo names the folders"),
+    Rule("action", ("convert",), ("unlabeled",), _other_format("labelme", "yolo"), "it is for labelme and yolo"),
+    Rule("action", ("convert",), ("ignore_flags",), _other_format("labelme"), "only files of labelme have flags"),
+    Rule("action", ("convert",), ("crowd",), _other_format("coco", "datumaro"), "only files of coco and datumaro mark crowds"),
+    Rule("action", ("convert",), ("datumaro_format",), _other_format("datumaro"), "it is for action.format=datumaro"),
     Rule("", (), ("actors",), lambda c: not _on_ray(c), "it is for a Ray cluster. Set engine=ray"),
     Rule("", (), ("every", "max_frames"), lambda c: source_kind(c[""]["source"]) not in VIDEO_KINDS, "the source is no video"),
     Rule("", (), ("recursive",), lambda c: not os.path.isdir(str(c[""]["source"])), "the source is no folder"),
@@ -133,7 +143,7 @@ def idle_settings(command: str, config: PlainMapping) -> list[str]:
     """
     sections = {name: section for name, section in config.items() if name in SECTIONS and section}
     sections[""] = {key: value for key, value in config.items() if key not in SECTIONS}
-    notes = _short_schedule(sections)
+    notes = _short_schedule(sections) + _single_images(sections)
     for rule in RULES:
         section = sections.get(rule.section, {})
         known = _settings(command, rule.section, section)
@@ -169,3 +179,10 @@ def _short_schedule(sections: Sections) -> list[str]:
     if schedule.get("name") != "step" or steps is None or schedule["every"] < steps:
         return []
     return [f"schedule=step has no effect: the first decay is after schedule.every={schedule['every']} steps of {steps}."]
+
+
+def _single_images(sections: Sections) -> list[str]:
+    mix = sections.get("mix", {}).get("name", "none")
+    if mix == "none" or sections[""].get("batch_size") != 1:
+        return []
+    return [f"mix={mix} has no effect: it mixes the images of a forward pass, and batch_size is 1. Set batch_size=2 or more."]

@@ -28,7 +28,7 @@ def draw_objects(label: np.ndarray, shapes: Sequence[Shape], line_px: int | None
 def object_mask(parts: Sequence[Shape], size: tuple[int, ...], line_px: int | None) -> np.ndarray:
     """Pixels (H, W) of an object.
 
-    A part that lies inside of the others is a hole, and one in the hole belongs to the object again.
+    A part that lies inside of the others is a hole, and one in the hole belongs to the object again. Holes may touch each other.
     """
     areas = []
     for part in parts:
@@ -36,9 +36,21 @@ def object_mask(parts: Sequence[Shape], size: tuple[int, ...], line_px: int | No
         draw(area, part._replace(train_id=1), line_px)
         areas.append((int(np.count_nonzero(area)), part.kind in AREAS, area > 0))
     mask = np.zeros(size, bool)
+    layers: list[tuple[np.ndarray, set[bytes]]] = []  # union and parts of outlines, of their holes, of the parts in those, ...
     for pixels, can_be_hole, area in sorted(areas, key=lambda entry: -entry[0]):
-        mask[area] = not (can_be_hole and 0 < pixels < np.count_nonzero(mask) and mask[area].all())
+        content, depth = np.packbits(area).tobytes(), 0
+        while can_be_hole and pixels and depth < len(layers) and _lies_inside(area, content, *layers[depth]):
+            depth += 1
+        if depth == len(layers):
+            layers.append((np.zeros(size, bool), set()))
+        layers[depth][0][area] = True
+        layers[depth][1].add(content)
+        mask[area] = depth % 2 == 0
     return mask
+
+
+def _lies_inside(area: np.ndarray, content: bytes, union: np.ndarray, parts: set[bytes]) -> bool:
+    return content not in parts and bool(union[area].all())
 
 
 def draw(label: np.ndarray, shape: Shape, line_px: int | None) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from segzoo.data.annotations.output_folders import IMAGES, folder_of_conversion
 from segzoo.data.file_index import list_files
 from segzoo.data.image_io import printable
-from segzoo.data.splits import split_of
+from segzoo.data.splits import Split, split_of
 from segzoo.image_decoder import SUFFIXES
 from segzoo.types import DataError
 
@@ -16,25 +18,60 @@ from segzoo.types import DataError
 class ImageFinder:
     """Index of the images below some folders.
 
+    Images that an earlier conversion has copied are found only if there is no other, and its masks never.
+
     Args:
-        roots: the folders.
+        roots: the folders. Those below others, also by links, are searched once.
         hint: what to do about an image that is not found.
+        masks: names of folders whose files are no images.
 
     Attributes:
+        images: the images, without copies of a conversion.
         used: images that were found so far.
     """
 
-    def __init__(self, roots: Sequence[Path], hint: str):
-        self.roots, self.hint = list(dict.fromkeys(roots)), hint
-        files = {root / name: Path(name) for root in self.roots for name in list_files(root)}
-        self.images = [path for path in files if path.suffix.lower() in SUFFIXES]
-        self._split = {path: split_of(*reversed(files[path].parts[:-1])) for path in self.images}
+    def __init__(self, roots: Sequence[Path], hint: str, masks: Sequence[str] = ()):
+        self.roots, self.hint = _distinct(roots), hint
+        self.images: list[Path] = []
         self.used: set[Path] = set()
+        self._split: dict[Path, Split | None] = {}
+        self._copies: set[Path] = set()
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
-        for path in self.images:
-            self._by_name.setdefault(path.name, []).append(path)
-            self._by_stem.setdefault(path.stem, []).append(path)
+        for root in self.roots:
+            for name in list_files(root):
+                path, folders = root / name, Path(name).parts[:-1]
+                if path.suffix.lower() in SUFFIXES and not set(folders).intersection(masks):
+                    self._add(path, root, split_of(*reversed(folders)))
+
+    def _add(self, path: Path, root: Path, split: Split | None) -> None:
+        conversion = folder_of_conversion(str(path.parent), str(root))
+        if conversion not in (None, IMAGES):
+            return
+        if conversion:
+            self._copies.add(path)
+        else:
+            self.images.append(path)
+        self._split[path] = split
+        self._by_name.setdefault(path.name, []).append(path)
+        self._by_stem.setdefault(path.stem, []).append(path)
+
+    def unused(self) -> list[tuple[Path, Split | None]]:
+        """Return the images that were not found so far, with their splits."""
+        return [(path, self._split[path]) for path in self.images if path not in self.used]
+
+    def at(self, path: Path) -> Path | None:
+        """Return the image at a path, which may hold ``..``, or None."""
+        normal = Path(os.path.normpath(path))
+        return normal if normal in self._split else None
+
+    def beside(self, path: Path) -> list[Path]:
+        """Return the images in the folder of a file that have its stem."""
+        return [image for image in self._by_stem.get(path.stem, []) if image.parent == path.parent]
+
+    def mark_used(self, path: Path) -> None:
+        """Mark the images that may belong to a file that cannot be read."""
+        self.used.update(self.beside(path) or self._by_stem.get(path.stem, []))
 
     def find(self, name: str, near: Path, split: str | None = None) -> Path:
         """Find an image by the name in an annotation file.
@@ -74,6 +111,7 @@ class ImageFinder:
         if not paths:
             folders = ", ".join(printable(root) for root in self.roots)
             raise DataError(f"there is no image {printable(name)!r} below {folders}. {self.hint}")
+        paths = [path for path in paths if path not in self._copies] or paths
         best = max(map(score, paths))
         found = [path for path in paths if score(path) == best]
         if len(found) > 1:
@@ -81,3 +119,13 @@ class ImageFinder:
             raise DataError(f"{len(found)} images are called {printable(name)!r}: {listed}. Remove or rename all but one.")
         self.used.add(found[0])
         return found[0]
+
+
+def _distinct(roots: Sequence[Path]) -> list[Path]:
+    """Leave out the folders that lie in others, or are the same."""
+    real = [os.path.join(os.path.realpath(root), "") for root in roots]
+    return [
+        root
+        for number, root in enumerate(roots)
+        if real[number] not in real[:number] and not any(real[number].startswith(other) for other in real if other != real[number])
+    ]

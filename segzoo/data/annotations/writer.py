@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +14,19 @@ from typing import Literal
 
 import numpy as np
 
+from segzoo.data.annotations.output_folders import CONF, IMAGES, MASKS
 from segzoo.data.annotations.rasterize import Drawn, DrawSettings, draw_image, read_mask_file
 from segzoo.data.annotations.regions import AnnotatedImage
 from segzoo.data.checks.label_survey import count_labels
 from segzoo.data.image_io import printable, read_bytes, read_header
-from segzoo.data.splits import SPLITS, Split, write_list
+from segzoo.data.splits import Split, write_list
 from segzoo.image_decoder import FORMATS, MAX_PIXELS, ImageError, decode_rgb, open_image
 from segzoo.io import write_atomically, write_text
 from segzoo.progress import with_progress
-from segzoo.registry import ConfigError
 from segzoo.types import DataError
 from segzoo.visualization.label_png import write_label_png
 from segzoo.visualization.palette import Color
 
-IMAGES, MASKS, CONF = "images", "labels", "conf"  # folders of the converted data set
-MARKER = ".converted"  # in folders that a conversion has written, which another one may replace
 ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp", "PPM": ".ppm"}
 Placement = Literal["copy", "link"]
 
@@ -51,29 +48,6 @@ class Converted:
     errors: list[str] = field(default_factory=list)
     drawn: Drawn | None = None
     pixels: dict[int, int] = field(default_factory=dict)
-
-
-def claim_folders(out: Path) -> None:
-    """Remove an earlier conversion, and create the folders anew.
-
-    Raises:
-        ConfigError: ``out`` holds files under these names that no conversion has written.
-    """
-    folders, lists = [out / name for name in (IMAGES, MASKS, CONF)], [out / f"{split}.txt" for split in SPLITS]
-    is_own = any((folder / MARKER).is_file() and not folder.is_symlink() for folder in folders)
-    foreign = [folder for folder in folders if os.path.lexists(folder) and not (is_own and (folder / MARKER).is_file())]
-    foreign += [] if is_own else [path for path in lists if os.path.lexists(path)]
-    if foreign:
-        raise ConfigError(
-            f"out={out}: {printable(foreign[0])} was not written by action=convert. Set another out: originals are never touched."
-        )
-    for folder in folders:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        (folder / MARKER).touch()
-    for path in lists:
-        path.unlink(missing_ok=True)
 
 
 def write_images(
@@ -152,14 +126,23 @@ def unique_stems(images: Sequence[AnnotatedImage], folder: Path | None) -> list[
     The extension is dropped, unless another image has the same name otherwise. Without a folder, or if an image lies elsewhere, it is the
     one that all images share. That one changes when an image is added in another folder, and so do all names.
     """
-    paths = [image.image if isinstance(image.image, Path) else image.source.with_suffix("") for image in images]
+    files = [image.image if isinstance(image.image, Path) else image.source for image in images]
+    paths = [Path(os.path.abspath(file)) for file in files]
     if not paths:
         return []
-    if folder is None or not all(path.is_relative_to(folder) for path in paths):
-        folder = Path(os.path.commonpath([path.parent for path in paths]))
-    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    top = None if folder is None else Path(os.path.abspath(folder))
+    if top is None or not all(path.is_relative_to(top) for path in paths):
+        top = Path(os.path.commonpath([path.parent for path in paths]))
+    stems = [path.relative_to(top).with_suffix("").as_posix() for path in paths]
     counts = Counter(stems)
-    return [f"{stem}_{path.suffix[1:]}" if counts[stem] > 1 else stem for stem, path in zip(stems, paths, strict=True)]
+    taken = {stem for stem, count in counts.items() if count == 1}
+    for number, path in enumerate(paths):
+        if counts[stems[number]] > 1:
+            longer = f"{stems[number]}_{path.suffix[1:]}"
+            free = (longer, *(f"{longer}_{copy}" for copy in range(2, len(paths) + 2)))
+            stems[number] = next(name for name in free if name not in taken)
+            taken.add(stems[number])
+    return stems
 
 
 def assign_splits(converted: Sequence[Converted], lists: Mapping[Split, Sequence[str]]) -> tuple[dict[Split, list[str]], list[str]]:

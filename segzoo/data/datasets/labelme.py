@@ -154,7 +154,7 @@ class LabelMeShapes(LabelReader):
     def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:
         height, width = record.get("imageHeight"), record.get("imageWidth")
         drawn_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        label_orientation = self.label_orientation or ("upright" if is_labelme_4(record) else None)
+        label_orientation = "upright" if is_labelme_4(record) else self.label_orientation
         is_upright = labels_are_upright(path, drawn_size, size, orientation, label_orientation)
         label = np.zeros(size if is_upright or orientation < 5 else size[::-1], label_dtype(len(self.classes)))
         draw_objects(label, self._shapes(record, path, label.shape), self.rules.line_px)

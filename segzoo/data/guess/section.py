@@ -10,7 +10,7 @@ from typing import NamedTuple
 import yaml
 
 from segzoo.data.checks.layouts import Tree, describe_tree, list_tree
-from segzoo.data.checks.settings_for import settings_for
+from segzoo.data.checks.settings_for import folders_left_out, settings_for
 from segzoo.data.datasets._splits import AllSplits, index_split
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.guess.class_lists import find_class_list
@@ -67,13 +67,16 @@ def guess_section(root: str) -> GuessedSection:
         "title": re.sub(r"\W+", "_", top.name, flags=re.ASCII).strip("_") or "auto",
     }
     section |= {key.removeprefix("data."): value for key, value in patterns.items()}
+    left_out = [f"images with labels in {folder} are left out." for folder in folders_left_out(tree, section["images"])]
     pairs, listed = _find_pairs(section), find_class_list(top, tree)
     step = max(1, len(pairs) // SAMPLE)
     labels = [pair.label for pair in pairs[::step] if pair.label is not None]
     settings, remarks = guess_labelme(labels) if section["name"] == "labelme" else guess_masks(labels, listed)
     read = f"{len(labels)} of {len(pairs)} label files were read."
     section |= {key: value for key, value in settings.items() if value is not None}
-    return GuessedSection(section, [f"guessed by data=auto from {printable(top)}: {read}", *remarks, *_split_remarks(section)])
+    return GuessedSection(
+        section, [f"guessed by data=auto from {printable(top)}: {read}", *remarks, *_split_remarks(section), *left_out]
+    )
 
 
 def _find_pairs(section: PlainDict) -> list[FilePair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,7 +44,11 @@ class RatioSplit(NamedTuple):
         selected = [stem for stem, side in zip(stems, sides, strict=True) if (side == 0) == (self.split == "val")]
         if stems and not selected:
             fractions = sorted(map(hash_fraction, groups))
-            bound = f"at least {fractions[0] + 0.001:.3f}" if self.split == "val" else f"at most {fractions[-1]:.3f}"
+            bound = (
+                f"at least {fractions[0] + 0.001:.3f}"
+                if self.split == "val"
+                else f"at most {math.floor(fractions[-1] * 1000) / 1000:.3f}"
+            )
             unit = "group" if self.group_by else "image"
             raise DataError(
                 f"split {self.split!r} of {printable(root)} is empty: data.val_ratio={self.val_ratio:g} assigns it none of the {len(stems)} "

@@ -17,12 +17,13 @@ from segzoo.data.annotations.formats.cvat import read_cvat
 from segzoo.data.annotations.formats.datumaro import read_datumaro
 from segzoo.data.annotations.formats.labelme import read_labelme
 from segzoo.data.annotations.formats.supervisely import read_supervisely
-from segzoo.data.annotations.formats.voc import read_voc
+from segzoo.data.annotations.formats.voc import MASK_FOLDERS, read_voc
 from segzoo.data.annotations.formats.yolo import read_yolo
 from segzoo.data.annotations.image_finder import ImageFinder
+from segzoo.data.annotations.output_folders import claim_folders
 from segzoo.data.annotations.rasterize import DrawSettings, Order
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations
-from segzoo.data.annotations.writer import Converted, Placement, assign_splits, claim_folders, write_description, write_images
+from segzoo.data.annotations.writer import Converted, Placement, assign_splits, write_description, write_images
 from segzoo.data.image_io import printable
 from segzoo.data.masks import LabelOrientation
 from segzoo.data.splits import SPLITS, Split, read_list
@@ -34,6 +35,7 @@ from segzoo.visualization.palette import default_palette
 from segzoo.workflows.dataset._report import ActionReport
 
 MAX_LISTED = 20  # errors on the terminal
+LISTS = "{split}.txt"  # unless the format has lists of its own
 Format = Literal["labelme", "coco", "cvat", "voc", "yolo", "supervisely", "datumaro"]
 Names = Annotated[dict[str | int, str], Example({"scratches": "scratch", "unclear": "ignore"})]
 
@@ -51,7 +53,7 @@ def convert(
     classes: tuple[str, ...] | None = None,
     names: Names | None = None,
     order: Order = "file",
-    lists: str | None = "{split}.txt",
+    lists: str | None = LISTS,
     unlabeled: Literal["leave_out", "background"] = "leave_out",
     crowd: Literal["class", "ignore"] = "class",
     boxes: Literal["error", "fill"] = "error",
@@ -81,17 +83,17 @@ def convert(
     table = make_class_table(annotations, classes, {str(label).strip(): name for label, name in (names or {}).items()})
     settings = DrawSettings(table, order, crowd, boxes, ignore_flags, clip_px, line_px, skip_shapes, label_orientation)
     palette, name = default_palette(table.classes), conversion_title(source, title)
-    claim_folders(out)
     selected = _selected(annotations, unlabeled, ignore_flags)
+    claim_folders(out, [image.image for image in selected if isinstance(image.image, Path)])
     converted = write_images(selected, annotations.folder, out, settings, palette, images)
     errors = [*annotations.errors, *(error for entry in converted for error in entry.errors)]
     if not any(entry.drawn for entry in converted):
         raise DataError(
             "\n".join(["no image could be converted:", *_limited(errors or [f"{printable(top)} holds no annotations."])])
         )
-    splits, notes = assign_splits(converted, _read_lists(top, lists if annotations.lists is None else annotations.lists))
+    splits, notes = assign_splits(converted, _read_lists(top, annotations.lists if lists == LISTS and annotations.lists else lists))
     folder = write_description(out, name, f"Converted from {format} files", table.classes, palette, splits)
-    notes = [*annotations.notes, *alike_notes(table.classes), *notes]
+    notes = [*annotations.notes, *alike_notes(table.classes), *_absent_words(annotations, skip_shapes, ignore_flags), *notes]
     return _report(annotations, converted, table, splits, notes, errors, f"--config-dir {shlex.quote(str(folder))} data={name}")
 
 
@@ -108,6 +110,7 @@ def _read(
     finder = ImageFinder(
         [top, *([Path(image_root).expanduser()] if image_root else [])],
         "Add it, or set action.image_root to the folder of the images.",
+        MASK_FOLDERS if format == "voc" else (),
     )
     readers = {
         "labelme": read_labelme,
@@ -147,6 +150,21 @@ def _selected(annotations: Annotations, unlabeled: str, ignore_flags: Sequence[s
             f"{printable(annotations.unlabeled[0][0])}. With action.unlabeled=background they are all background."
         )
     return kept
+
+
+def _absent_words(annotations: Annotations, skip_shapes: Sequence[str], ignore_flags: Sequence[str]) -> list[str]:
+    """Note types of shapes and flags that are to be left out and occur nowhere."""
+    images = [*annotations.images, *annotations.flagged]
+    regions = [region for image in images for region in image.regions]
+    kinds = {str(shape.get("shape_type") or "polygon") for region in regions for shape in region.shapes if isinstance(shape, dict)}
+    flags = {flag for holder in (*regions, *images) for flag in holder.flags}
+    found = {"skip_shapes": (skip_shapes, kinds), "ignore_flags": (ignore_flags, flags)}
+    return [
+        f"action.{key}: {word!r} occurs nowhere; found: {', '.join(sorted(own)) or 'none'}."
+        for key, (words, own) in found.items()
+        for word in words
+        if word not in own
+    ]
 
 
 def _read_lists(source: Path, pattern: str | None) -> dict[Split, list[str]]:

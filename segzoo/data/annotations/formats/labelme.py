@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from segzoo.types import DataError, PlainDict
 def read_labelme(source: Path, finder: ImageFinder) -> Annotations:
     """Read one LabelMe file, or all below a folder.
 
-    The image of a file has its name, or else that of its ``imagePath``, or is embedded.
+    The image of a file lies next to it and has its name, or is that of ``imagePath``, or is embedded, or has its name elsewhere. Below a
+    folder, images without a file are unlabeled.
     """
     found = Annotations(folder=source if source.is_dir() else source.parent)
     paths = [source] if source.is_file() else [source / name for name in list_files(source) if name.lower().endswith(".json")]
@@ -28,54 +30,76 @@ def read_labelme(source: Path, finder: ImageFinder) -> Annotations:
             record = read_record(path)
         except DataError as error:
             found.errors.append(str(error))
+            finder.mark_used(path)
             continue
         split = split_of(*(part.name for part in path.relative_to(source).parents)) if path != source else None
         found.images.append(_read_image(path, record, finder, split, found.notes))
-    found.unlabeled = [
-        (image, split_of(*(part.name for part in image.parents))) for image in finder.images if image not in finder.used
-    ]
+    found.unlabeled = finder.unused() if source.is_dir() else []
     return found
 
 
 def _read_image(path: Path, record: PlainDict, finder: ImageFinder, split: Split | None, notes: list[str]) -> AnnotatedImage:
-    height, width, name = record.get("imageHeight"), record.get("imageWidth"), record.get("imagePath")
+    height, width = record.get("imageHeight"), record.get("imageWidth")
     image, problem = None, ""
     try:
-        image = _find(path, name if isinstance(name, str) else "", finder, split, notes)
+        image = _find(path, record, finder, split, notes)
     except DataError as error:
         problem = str(error)
-    embedded = isinstance(record.get("imageData"), str) and image is None
+        finder.mark_used(path)
     return AnnotatedImage(
         path,
         path.stem,
-        partial(embedded_image, path) if embedded else image,
+        image,
         _regions(record["shapes"]),
         size=(height, width) if isinstance(height, int) and isinstance(width, int) else None,
         label_orientation="upright" if is_labelme_4(record) else None,
         split=split,
         flags=true_flags(record.get("flags")),
-        problem="" if embedded else problem,
+        problem=problem,
     )
 
 
-def _find(path: Path, name: str, finder: ImageFinder, split: Split | None, notes: list[str]) -> Path:
-    """Find the image of a LabelMe file.
+def _find(path: Path, record: PlainDict, finder: ImageFinder, split: Split | None, notes: list[str]) -> Path | Callable[[], bytes]:
+    """Find the image of a LabelMe file, or how to decode it.
 
     Raises:
         DataError: there is none, or several fit.
     """
-    try:
-        image = finder.find_stem(path.stem, path.parent, split)
-    except DataError as error:
-        if not name:
-            raise
-        try:
-            return finder.find(name, path.parent, split)
-        except DataError:
-            raise error from None
-    if name and Path(name.replace("\\", "/")).stem != image.stem:
+    name, is_embedded = record.get("imagePath"), isinstance(record.get("imageData"), str)
+    name = name.replace("\\", "/") if isinstance(name, str) else ""
+    beside = finder.beside(path)
+    named = [image for image in beside if image.name == Path(name).name]
+    exact = finder.at(path.parent / name) if name else None
+    finder.used.update(beside, [exact] if exact else [])
+    if named or (beside and not is_embedded):
+        image = named[0] if named else finder.find_stem(path.stem, path.parent, split)
+    elif exact:
+        return exact
+    elif is_embedded:
+        finder.mark_used(path)
+        return partial(embedded_image, path)
+    else:
+        image = _find_elsewhere(path, name, finder, split)
+    is_named = Path(name).stem == image.stem if beside else Path(name).name == image.name
+    if name and image.stem == path.stem and not is_named:
         notes.append(f"{printable(path)}: names the image {printable(name)!r}; {printable(image)}, which has its name, was used.")
     return image
+
+
+def _find_elsewhere(path: Path, name: str, finder: ImageFinder, split: Split | None) -> Path:
+    """Find an image in another folder.
+
+    If ``imagePath`` has the name of the file, the extension decides too. Otherwise it may be outdated, and the file's name comes first.
+    """
+    by_stem, by_name = partial(finder.find_stem, path.stem, path.parent, split), partial(finder.find, name, path.parent, split)
+    first, second = (by_name, by_stem) if Path(name).stem == path.stem else (by_stem, by_name)
+    try:
+        return first()
+    except DataError as error:
+        try:
+            return second()
+        except DataError:
+            raise error from None
 
 
 def embedded_image(path: Path) -> bytes:

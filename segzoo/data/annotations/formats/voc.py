@@ -19,6 +19,7 @@ from segzoo.types import DataError
 from segzoo.visualization.palette import Color, voc_palette
 
 MASKS, IMAGES, LABEL_MAP = "SegmentationClass", "JPEGImages", "labelmap.txt"
+MASK_FOLDERS = (MASKS, "SegmentationObject", "SegmentationClassAug")
 VOID: Color = (224, 224, 192)
 
 
@@ -40,8 +41,6 @@ def read_voc(source: Path, finder: ImageFinder, label_orientation: LabelOrientat
         image, problem = None, ""
         try:
             image = finder.find_stem(f"{IMAGES}/{name.removesuffix(path.suffix)}", root / IMAGES)
-            if image == path:
-                image, problem = None, f"there is no image for this mask in {IMAGES}. {finder.hint}"
         except DataError as error:
             problem = str(error)
         mask = MaskFile(path, reader, tuple(colors))

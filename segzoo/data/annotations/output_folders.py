@@ -1,0 +1,64 @@
+"""Folders of a converted data set, which another conversion may replace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from segzoo.data.image_io import printable
+from segzoo.data.splits import SPLITS
+from segzoo.registry import ConfigError
+
+IMAGES, MASKS, CONF = "images", "labels", "conf"
+MARKER = ".converted"  # in folders that a conversion has written
+
+
+def claim_folders(out: Path, reading: Iterable[Path]) -> None:
+    """Remove an earlier conversion, and create the folders anew.
+
+    Args:
+        out: folder of the data set.
+        reading: the images to convert.
+
+    Raises:
+        ConfigError: ``out`` holds files under these names that no conversion has written, or images to convert.
+    """
+    folders, lists = [out / name for name in (IMAGES, MASKS, CONF)], [out / f"{split}.txt" for split in SPLITS]
+    is_own = any((folder / MARKER).is_file() and not folder.is_symlink() for folder in folders)
+    foreign = [folder for folder in folders if os.path.lexists(folder) and not (is_own and (folder / MARKER).is_file())]
+    foreign += [] if is_own else [path for path in lists if os.path.lexists(path)]
+    if foreign:
+        raise ConfigError(
+            f"out={out}: {printable(foreign[0])} was not written by action=convert. Set another out: originals are never touched."
+        )
+    removed = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders if folder.exists())
+    if lost := next((path for path in reading if removed and os.path.realpath(path).startswith(removed)), None):
+        raise ConfigError(f"out={out}: would be replaced, but {printable(lost)} in it is to be converted. Set another out.")
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        (folder / MARKER).touch()
+    for path in lists:
+        path.unlink(missing_ok=True)
+
+
+@cache
+def folder_of_conversion(folder: str, top: str) -> str | None:
+    """Return the name of the folder of a conversion that a folder lies in.
+
+    Args:
+        folder: a folder at or below ``top``, which itself does not count.
+        top: where to stop.
+
+    Returns:
+        ``images``, ``labels`` or ``conf``, or None.
+    """
+    if len(folder) <= len(top):
+        return None
+    if os.path.isfile(os.path.join(folder, MARKER)):
+        return os.path.basename(folder)
+    return folder_of_conversion(os.path.dirname(folder), top)
