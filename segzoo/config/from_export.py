@@ -48,6 +48,10 @@ def load_network(config: PlainMapping, *, ckpt: str) -> tuple[SegModel | Exporte
             f"protocol={config['protocol']['name']} with these settings needs logits, and {file} returns only labels. Use "
             "protocol=whole without others, or export the file with output=both."
         )
+    if config.get("confidence", "none") != "none" and not network.has_logits:
+        errors.append(
+            f"confidence={config['confidence']} needs logits, and {file} returns only labels. Export it with output=both."
+        )
     if errors := errors + _threshold_errors(network, file, config.get("threshold")):
         raise ConfigError(errors)
     return network, network.info, meta

@@ -128,7 +128,7 @@ class PredictionLog:
         for item in islice(self.source.items, self.distributed.rank, None, self.distributed.size):
             if stop.requested:
                 return
-            if resumed and self.files.is_complete(item.name) and self.table.has(item.name):
+            if resumed and self.files.is_complete(item.name) and self.table.has(item.name, item.origin):
                 self.done_before += 1
                 continue
             self.table.drop(item.name)

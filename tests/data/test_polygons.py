@@ -42,6 +42,13 @@ def test_exact_polygons_become_the_same_labels(tmp_path_factory, label):
     assert all(len(polygon.points) >= 3 for polygon in polygons)
 
 
+def test_a_region_of_a_great_many_holes_is_outlined(tmp_path):
+    label = np.ones((161, 161), np.uint8)
+    label[1:-1:2, 1:-1:2] = 0
+    (polygon,) = region_polygons(label, INFO, tolerance=0)
+    assert (labels_of([polygon], label.shape, tmp_path) == label).all()
+
+
 def blobs_of(seed, height=90, width=120):
     """Smooth regions with holes and islands, and specks."""
     rng = np.random.default_rng(seed)

@@ -89,6 +89,10 @@ def test_a_protocol_that_needs_logits_is_rejected_for_labels(exported, settings,
 
 
 def test_settings_that_contradict_an_exported_file_are_rejected(exported):
+    with pytest.raises(ConfigError, match="confidence=max needs logits, and .* returns only labels"):
+        load_network({"confidence": "max"}, ckpt=str(exported.folder))
+    with pytest.raises(ConfigError, match="model.name=pspnet contradicts"):
+        benchmark_file(exported.result["file"], model={"name": "pspnet"})
     with pytest.raises(ConfigError, match="precision=bf16: the exported file has fp32. Omit precision="):
         load_network({"precision": "bf16"}, ckpt=str(exported.folder))
     with pytest.raises(ConfigError, match="runs in onnxruntime") as error:

@@ -132,13 +132,28 @@ def test_no_cell_is_a_formula_and_failures_before_are_counted(tmp_path):
     text = (tmp_path / "images.csv").read_text()
     assert "'=1+1,f,fail" in text and "b,'-f,pass" in text
     table = ImageTable(tmp_path / "images.csv", ["share =x"], True)
-    assert table.has("=1+1") and table.has("b") and not table.has("c") and table.failed == 1
+    assert table.has("=1+1", "f") and table.has("b", "-f") and not table.has("c", "f")
+    assert not table.has("b", "other/f")  # another image of the same name
     table.drop("=1+1")
     table.add(["a", "f", "fail", "", 1, 0.5])
     table.finish([])
     assert table.failed == 1 and [row["image"] for row in rows_of(tmp_path)] == ["a", "b"]
     other = ImageTable(tmp_path / "images.csv", ["other"], True)
-    assert not other.has("a"), "rows of other columns are of no use"
+    assert not other.has("a", "f"), "rows of other columns are of no use"
+
+
+def test_rows_of_images_that_are_labeled_again_or_gone_count_once_or_not_at_all(tmp_path):
+    table = ImageTable(tmp_path / "images.csv", [], False)
+    for name, verdict in (("a", "fail"), ("b", "error"), ("c", "error")):
+        table.add([name, "f", verdict, "", 1])
+    table.close()
+    table = ImageTable(tmp_path / "images.csv", [], True)
+    for name in ("b", "c"):
+        table.drop(name)
+        table.add([name, "f", "pass", "", 1])
+    table.finish(["b", "c"])  # a was moved away
+    rows = {row["image"]: row["verdict"] for row in rows_of(tmp_path)}
+    assert rows == {"a": "fail", "b": "pass", "c": "pass"} and len(rows_of(tmp_path)) == 3 and table.failed == 0
 
 
 def test_confidence_maps_have_their_stated_scale(tmp_path):

@@ -102,6 +102,8 @@ def test_errors_of_large_images_do_not_stop_the_others(model, folder, tmp_path):
     lines = str(error.value).splitlines()
     assert len(lines) == 3 and "cut.tif: damaged or truncated file" in lines[1] and "set max_megapixels=2" in lines[2]
     assert [path.name for path in (tmp_path / "out/labels").iterdir()] == ["good.png"]
+    with pytest.raises(DataError, match="exceed the limit of 1 megapixels"):  # also of images that would not be streamed
+        predict_source(model, INFO, tmp_path / "out2", tmp_path / "images/vast.png", max_megapixels=1)
 
 
 def test_results_of_the_whole_label_map_are_rejected(model, folder, tmp_path):

@@ -189,7 +189,7 @@ def test_sources(drive, tmp_path):
 
     assert names(drive / "b/one.png") == ["one"]
     assert names(drive / "*" / "one.png") == ["a/one", "b/one"]
-    assert names(f"{drive}/**/*.bmp") == ["two"]
+    assert names(f"{drive}/**/*.bmp") == ["b/two"]  # whatever else matches, so a later image never takes its name
     assert names(drive / "b") == ["one", "two.PNG", "two.bmp"]
     for source, message in ((tmp_path / "nowhere", "is not a file or folder"), (drive / "*.png", "matches no image")):
         with pytest.raises(ConfigError, match=message):

@@ -227,3 +227,23 @@ def test_a_folder_without_its_folders(tmp_path):
         save(tmp_path / name, noise_image())
     sources = {recursive: open_source(tmp_path / "out", source=str(tmp_path), recursive=recursive) for recursive in (True, False)}
     assert {key: [item.name for item in found.items] for key, found in sources.items()} == {True: ["a", "b/c"], False: ["a"]}
+
+
+def test_a_file_that_does_not_state_its_length_ends(tmp_path, clip, model, monkeypatch):
+    """As one of a recording that was killed."""
+    opened = videos._open
+
+    class Unknown:
+        def __init__(self, capture):
+            self.capture = capture
+
+        def get(self, key):
+            return -2.3e17 if key == cv2.CAP_PROP_FRAME_COUNT else self.capture.get(key)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+    monkeypatch.setattr(videos, "_open", lambda source, kind: Unknown(opened(source, kind)))
+    for _ in range(2):  # the second time, all frames are there
+        assert predict_source(model, INFO, tmp_path / "out", clip, resumed=True)["images"] == FRAMES
+    assert len(labels(tmp_path / "out")) == FRAMES

@@ -21,7 +21,10 @@ from predictions import predict_source
 from small_service import INFO, Client, GatedModel, decoded, encoded, pattern, small_model
 
 from segzoo.data.datasets.labelme import LabelMeShapes
+from segzoo.inference.protocol import SINGLE_PASS
+from segzoo.inference.threshold import add_threshold
 from segzoo.workflows.serve.answers import accepted_output
+from segzoo.workflows.serve.models import ServedModel
 
 STATIC = Path(__file__).parents[2] / "segzoo/workflows/serve/static"
 
@@ -157,6 +160,7 @@ def test_polygons_and_corrections_are_labels_to_train_from(client, model, tmp_pa
         ("image/png", "labels"),
         ("application/json;q=0.5, image/*", "labels"),
         ("text/html, application/json;q=0.9", "areas"),
+        ("image/png;q=\u00b2, application/json;q=0.1", "areas"),
     ],
 )
 def test_the_accept_header_chooses_the_answer(accept, output):
@@ -202,6 +206,19 @@ def test_other_hosts_and_other_sites_are_rejected(client):
         assert client.post("/predict", encoded(pattern(0)), headers={"Origin": origin}).status_code == status
 
 
+@pytest.mark.parametrize("asked", [None, {"bolt": 0.4}])
+def test_no_threshold_is_none_even_if_a_file_records_one(asked):
+    class Exported:  # which takes the recorded threshold unless it is told
+        def predict(self, images, *, threshold, **settings):
+            given.append(threshold)
+            return []
+
+    given: list[dict | None] = []
+    protocol = add_threshold(SINGLE_PASS, INFO, threshold=asked)
+    ServedModel("default", "tiny", Exported(), protocol).predict([pattern(0)], False)  # type: ignore[arg-type]
+    assert given == [None if asked else {}]
+
+
 def test_a_token_is_asked_for(model):
     token = "a-long-token-of-letters"
     client = Client(model, token=token, loopback=False)
@@ -211,6 +228,14 @@ def test_a_token_is_asked_for(model):
     assert client.get("/metrics").status_code == client.get("/models").status_code == 401
     assert client.get("/").status_code == client.get("/healthz").status_code == client.get("/static/page.js").status_code == 200
     assert client.post("/predict", encoded(pattern(0)), headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    client.service.close()
+
+
+def test_a_proxy_with_the_token_may_pass_its_own_host(model):
+    client = Client(model, token="a-long-token-of-letters", loopback=True)
+    request = {"method": "GET", "url": "/models", "headers": {"Authorization": "Bearer a-long-token-of-letters"}}
+    assert client.gather(request, host="http://line4.example:8000")[0].status_code == 200
+    assert client.gather(request | {"headers": {}}, host="http://line4.example:8000")[0].status_code == 401
     client.service.close()
 
 

@@ -92,6 +92,15 @@ def test_wrong_uploads_get_their_status_and_a_sentence(client, monkeypatch, cont
     assert client.service.in_work == 0
 
 
+def test_a_form_of_too_many_pixels_is_rejected(client, monkeypatch):
+    monkeypatch.setattr("segzoo.workflows.serve.service.LARGEST_IMAGES", 0.08)  # 20 000 pixels
+    answer = client.post("/predict", files=[("image", ("a.png", PNG))] * 4)
+    assert answer.status_code == 413 and "0.02 megapixels are allowed" in answer.json()["detail"], answer.text
+    assert client.post("/predict", PNG).status_code == 200 and client.service.pixels_in_work == 0
+    with client.service.hold_pixels(19_000):
+        assert client.post("/predict", PNG).status_code == 429
+
+
 def test_a_form_of_too_many_images_is_rejected(client):
     answer = client.post("/predict", files=[("image", ("a.png", PNG))] * 5)
     assert answer.status_code == 413 and "Maximum number of files is 4" in answer.json()["detail"]

@@ -19,7 +19,8 @@ def output_errors(command: str, config: PlainMapping) -> list[str]:
         return []
     try:
         if resume is None:
-            check_output_dir(Path(out), command, config.get("overwrite") is True)
+            is_continued = command == "predict" and config.get("only") == "new"
+            check_output_dir(Path(out), command, config.get("overwrite") is True or is_continued)
         elif resume == "none" and not config.get("dry_run") and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             check_run_dir(Path(out))
     except ConfigError as error:

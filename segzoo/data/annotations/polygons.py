@@ -6,6 +6,7 @@ pixels of its outline, a polygon that is not simplified covers exactly its regio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -74,26 +75,65 @@ def _outline(mask: np.ndarray, tolerance: float) -> np.ndarray:
     is_hole = hierarchy[0, :, 3] >= 0
     (ring,) = (contour[:, 0] for contour, inside in zip(contours, is_hole, strict=True) if not inside)
     holes = [contour[:, 0] for contour, inside in zip(contours, is_hole, strict=True) if inside]
-    is_fixed = np.zeros(len(ring), bool)
-    for hole in sorted(holes, key=lambda hole: hole[:, 0].min()):
-        # From the leftmost pixel next to the hole, all pixels to the left belong to the region up to one on the ring so far, since holes
-        # further to the left are part of it.
-        hole = np.roll(hole, -hole[:, 0].argmin(), axis=0)
-        x, y = hole[0]
-        outside = np.flatnonzero(mask[y, :x] == 0)
-        start = np.array([[outside[-1] + 1 if len(outside) else 0, y]])
-        position = np.flatnonzero((ring == start).all(1))[0] + 1
-        detour = np.concatenate([hole, hole[:1], start])
-        is_anchor = np.zeros(len(detour), bool)
-        is_anchor[[0, -2, -1]] = True
-        ring = np.concatenate([ring[:position], detour, ring[position:]])
-        is_fixed = np.concatenate([is_fixed[: position - 1], [True], is_anchor, is_fixed[position:]])
     if not holes:
         return cv2.approxPolyDP(ring, tolerance, closed=True)[:, 0]
+    ring, is_fixed = _join_holes(mask, ring, holes)
     first = is_fixed.argmax()
     ring, is_fixed = np.roll(ring, -first, axis=0), np.roll(is_fixed, -first)
     closed, bounds = np.concatenate([ring, ring[:1]]), [*np.flatnonzero(is_fixed).tolist(), len(ring)]
     return np.concatenate([_simplify(closed[a : b + 1], tolerance)[:-1] for a, b in zip(bounds, bounds[1:], strict=False)])
+
+
+def _join_holes(mask: np.ndarray, ring: np.ndarray, holes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Extend the outer ring of a region by a detour around each hole.
+
+    From the leftmost pixel next to a hole, all pixels to the left belong to the region up to one on the outer ring or on a hole further
+    to the left. There the detour begins and ends.
+
+    Returns:
+        (n, 2) int x, y of the closed line, and (n,) whether simplifying keeps the point, as both ends of a bridge.
+    """
+    lines, places = [ring], {point: (0, place) for place, point in reversed(list(enumerate(map(tuple, ring.tolist()))))}
+    fixed = [np.zeros(len(ring), bool)]
+    detours: list[dict[int, list[int]]] = [{}]  # of each line: place -> lines that begin behind it
+    for hole in sorted(holes, key=lambda hole: hole[:, 0].min()):
+        hole = np.roll(hole, -hole[:, 0].argmin(), axis=0)
+        x, y = hole[0].tolist()
+        outside = np.flatnonzero(mask[y, :x] == 0)
+        start = (int(outside[-1]) + 1 if len(outside) else 0, y)
+        line, place = places[start]
+        fixed[line][place] = True
+        detours[line].setdefault(place, []).append(len(lines))
+        detour = np.concatenate([hole, hole[:1], [start]])
+        for number, point in enumerate(map(tuple, detour.tolist())):
+            places.setdefault(point, (len(lines), number))
+        lines.append(detour)
+        fixed.append(np.isin(np.arange(len(detour)), (0, len(detour) - 2, len(detour) - 1)))
+        detours.append({})
+    order, stack = [], [_steps(lines[0], detours[0])]
+    numbers = [0]
+    while stack:
+        step = next(stack[-1], None)
+        if step is None:
+            stack.pop()
+            numbers.pop()
+        elif isinstance(step, int):
+            stack.append(_steps(lines[step], detours[step]))
+            numbers.append(step)
+        else:
+            order.append((numbers[-1], step))
+    points = np.concatenate([lines[line][part] for line, part in order])
+    return points, np.concatenate([fixed[line][part] for line, part in order])
+
+
+def _steps(line: np.ndarray, detours: dict[int, list[int]]) -> Iterator[slice | int]:
+    """Yield the parts of a line and the numbers of the lines between them."""
+    done = 0
+    for place in sorted(detours):
+        yield slice(done, place + 1)
+        yield from reversed(detours[place])
+        done = place + 1
+    yield slice(done, len(line))
 
 
 def _simplify(line: np.ndarray, tolerance: float) -> np.ndarray:

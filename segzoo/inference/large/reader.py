@@ -64,7 +64,7 @@ def read_or_open(path: Path, stream_megapixels: float, max_megapixels: int) -> n
     Raises:
         ConfigError, DataError: as for ``read_image`` and ``LargeImage``.
     """
-    if not is_large(path, min(stream_megapixels, MAX_PIXELS / 1e6)):
+    if not is_large(path, min(stream_megapixels, max_megapixels, MAX_PIXELS / 1e6)):
         return read_pixels([path], RGB)[0]
     image = LargeImage(path, max_megapixels)
     height, width = image.size

@@ -32,17 +32,23 @@ class ImageTable:
         self._own_path = path if distributed.is_main else path.with_suffix(f".rank{distributed.rank}{path.suffix}")
         distributed.run_on_rank0(lambda: self._collect(resumed))
         self._kept = {row[0]: row for row in self._read(path)} if resumed else {}
-        self.failed = sum(row[2] == "fail" for row in self._kept.values()) if distributed.is_main else 0  # summed by ``finish``
+        self._joins = resumed or distributed.size > 1
+        self.failed = 0  # of this run; all that failed once ``finish`` has joined them
         self._file: IO[str] | None = None
 
-    def has(self, name: str) -> bool:
-        """True if the opened file had a row of this image."""
-        return _cell(name) in self._kept
+    def has(self, name: str, origin: str) -> bool:
+        """True if the opened file had a row of this image.
+
+        Args:
+            name: its name, which another file may have had before.
+            origin: its file.
+        """
+        row = self._kept.get(_cell(name))
+        return row is not None and row[1] == _cell(origin)
 
     def drop(self, name: str) -> None:
         """Forget the row of an image that is labeled again."""
-        if row := self._kept.pop(_cell(name), None):
-            self.failed -= row[2] == "fail"
+        self._kept.pop(_cell(name), None)
 
     def add(self, row: list[object]) -> None:
         """Append the row of an image."""
@@ -60,14 +66,16 @@ class ImageTable:
             self._file = None
 
     def finish(self, order: Iterable[str]) -> None:
-        """Close the file, and join and sort rows of several processes.
+        """Close the file, and join and sort rows of several processes or runs.
+
+        Rows of images that the source no longer has are kept, but are no failures any more.
 
         Args:
-            order: names of the images in the order of their source.
+            order: names of the images in the order of their source, empty if they are unknown.
         """
         self.close()
-        self.failed = sum(self._distributed.gather(self.failed))  # every rank has closed its file
-        if self._kept or self._distributed.size > 1:
+        self._distributed.gather(None)  # every rank has closed its file
+        if self._joins:
             self._distributed.run_on_rank0(lambda: self._join(order))
 
     def _collect(self, resumed: bool) -> None:
@@ -83,7 +91,8 @@ class ImageTable:
     def _join(self, order: Iterable[str]) -> None:
         """Move the rows of all ranks into one file, sorted."""
         places, parts = {_cell(name): place for place, name in enumerate(order)}, self._parts()
-        rows = {row[0]: row for path in (self.path, *parts) for row in self._read(path)}  # those of parts are newer
+        rows = {row[0]: row for path in (self.path, *parts) for row in self._read(path)}  # later ones are newer
+        self.failed = sum(row[2] == "fail" for row in rows.values() if not places or row[0] in places)
         self._rewrite(self.path, sorted(rows.values(), key=lambda row: (places.get(row[0], len(places)), row[0])))
         for part in parts:
             part.unlink()

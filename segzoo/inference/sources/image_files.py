@@ -45,7 +45,7 @@ def find_images(
         suffixes: endings of images.
 
     Returns:
-        The images and notes about skipped files. Names keep the folders below the source (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and
+        The images and notes about skipped files. Names keep the folders below the source, or below the part of a pattern that exists (``a/x.jpg`` and ``b/x.jpg`` become ``a/x`` and
         ``b/x``) and drop the suffix, unless another image would share the name (``x.jpg`` and ``x.png`` stay ``x.jpg`` and ``x.png``).
 
     Raises:
@@ -56,7 +56,7 @@ def find_images(
         return _source([(root, root.stem)], [], read)
     paths, skipped = find_image_files(source, out, recursive, suffixes)
     if not root.is_dir():
-        root = Path(os.path.commonpath([path.parent for path in paths]))
+        root = Path(*Path(source).parts[: _literal_parts(source)])
     names = unique_names([path.relative_to(root) for path in paths])
     if not resumed:
         _check_overwriting(root, out, names)
@@ -129,8 +129,7 @@ def _glob(pattern: str) -> list[Path]:
 
     The leading parts that exist are literal, so a folder may be called ``[2024] cam``. ``**`` follows links, but not in a loop.
     """
-    parts = Path(pattern).parts
-    literal = next((count for count in range(len(parts), 0, -1) if os.path.exists(Path(*parts[:count]))), 0)
+    parts, literal = Path(pattern).parts, _literal_parts(pattern)
     parts = (*map(glob.escape, parts[:literal]), *parts[literal:])
     depth = parts.index("**") if "**" in parts else len(parts)
     found = glob.glob(os.path.join(*parts[:depth])) if depth else ["."]
@@ -138,6 +137,12 @@ def _glob(pattern: str) -> list[Path]:
         return [Path(path) for path in found if os.path.isfile(path)]
     folders = [path for path in found if os.path.isdir(path)]
     return [Path(top, name) for top in folders for name in list_files(Path(top)) if _matches(tuple(name.split("/")), parts[depth:])]
+
+
+def _literal_parts(pattern: str) -> int:
+    """Number of leading parts of a pattern that exist."""
+    parts = Path(pattern).parts
+    return next((count for count in range(len(parts), 0, -1) if os.path.exists(Path(*parts[:count]))), 0)
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:

@@ -49,8 +49,11 @@ class Video:
 
     @property
     def is_live(self) -> bool:
-        """True if there is no last frame."""
-        return not self.count
+        """True if there is no last frame.
+
+        A file has one, even if it does not state their number.
+        """
+        return self.kind != "video" and not self.count
 
     def read(self, index: int) -> np.ndarray | None:
         """Read a frame behind those read before.
@@ -83,6 +86,8 @@ class Video:
             raise SourceEnded(
                 f"{self.title} broke after {self._position} frames: no further one came within {TIMEOUT_MS // 1000} s."
             )
+        if not self._position:
+            raise SourceEnded(f"{self.title} holds no frame: the file is damaged or incomplete.")
         if self.count - self._position > max(2, MISSING_FRAMES * self.count):
             raise SourceEnded(
                 f"{self.title} ends after {self._position} of {self.count} frames: the file is damaged or incomplete."

@@ -5,23 +5,22 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import torch
 from fastapi import HTTPException
 
 from segzoo.data.annotations.drafts import DraftImage, labelme_record
-from segzoo.inference.outputs.confidence import ConfidenceMap
 from segzoo.types import PlainDict
 from segzoo.visualization.label_png import encode_label_png, encode_png
 from segzoo.workflows.serve.batching import Timed
 
 if TYPE_CHECKING:
-    from segzoo.inference.prediction.result import Prediction
+    from segzoo.workflows.serve.models import Labeled
 
 Output = Literal["labels", "overlay", "confidence", "polygons", "areas", "all"]
 PNG, JSON, ZIP = "image/png", "application/json", "application/zip"
@@ -67,7 +66,7 @@ def accepted_output(accept: str) -> Output:
     for entry in (accept or "*/*").split(","):
         kind, *parameters = (part.strip().lower() for part in entry.split(";"))
         quality = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
-        ranges.append((kind, float(quality) if quality.replace(".", "", 1).isdigit() else 0.0))
+        ranges.append((kind, float(quality) if re.fullmatch(r"[0-9]+(\.[0-9]*)?", quality) else 0.0))
     for kind, quality in sorted(ranges, key=lambda entry: -entry[1]):
         if quality and kind in ACCEPTED:
             return ACCEPTED[kind]
@@ -76,14 +75,14 @@ def accepted_output(accept: str) -> Output:
     )
 
 
-def encode(results: Sequence[Timed[Prediction]], names: Sequence[str], output: Output, model: str, options: Options) -> Answer:
+def encode(results: Sequence[Timed[Labeled]], names: Sequence[str], output: Output, model: str, options: Options) -> Answer:
     """Encode the predictions of a request.
 
     Areas and ``all`` are one JSON document. The others are files: the file itself for one image, otherwise a zip of ``0000.png`` or
     ``0000.json`` and so on, in the order of the images.
 
     Args:
-        results: a ``Prediction`` for each image.
+        results: a ``Labeled`` for each image.
         names: names of the images for LabelMe files.
         output: the kind of answer.
         model: name of the model.
@@ -103,21 +102,23 @@ def encode(results: Sequence[Timed[Prediction]], names: Sequence[str], output: O
     return Answer(buffer.getvalue(), ZIP)
 
 
-def _labels(prediction: Prediction, name: str, options: Options) -> Answer:
-    return Answer(encode_label_png(prediction.labels, prediction.info.palette), PNG)
+def _labels(labeled: Labeled, name: str, options: Options) -> Answer:
+    return Answer(encode_label_png(labeled.prediction.labels, labeled.prediction.info.palette), PNG)
 
 
-def _overlay(prediction: Prediction, name: str, options: Options) -> Answer:
+def _overlay(labeled: Labeled, name: str, options: Options) -> Answer:
     buffer = io.BytesIO()
-    prediction.overlay(alpha=options.alpha, hide=options.hide).save(buffer, "PNG", compress_level=1)
+    labeled.prediction.overlay(alpha=options.alpha, hide=options.hide).save(buffer, "PNG", compress_level=1)
     return Answer(buffer.getvalue(), PNG)
 
 
-def _confidence(prediction: Prediction, name: str, options: Options) -> Answer:
-    return Answer(encode_png(confidence_map(prediction)), PNG)
+def _confidence(labeled: Labeled, name: str, options: Options) -> Answer:
+    assert labeled.confidence is not None
+    return Answer(encode_png(labeled.confidence), PNG)
 
 
-def _polygons(prediction: Prediction, name: str, options: Options) -> Answer:
+def _polygons(labeled: Labeled, name: str, options: Options) -> Answer:
+    prediction = labeled.prediction
     height, width = prediction.labels.shape
     record = labelme_record(DraftImage(name, (height, width), prediction.polygons(options.tolerance)))
     return Answer(json.dumps(record).encode(), JSON)
@@ -131,20 +132,9 @@ FILES: dict[str, Callable[..., Answer]] = {
 }
 
 
-def confidence_map(prediction: Prediction) -> np.ndarray:
-    """Map the highest class probability of each pixel.
-
-    Shapes:
-        -> (H, W) uint8, 255 for a probability of 1
-    """
-    collected = ConfidenceMap("max")
-    collected(torch.from_numpy(prediction.probabilities))
-    return collected.pixels()
-
-
-def describe_areas(result: Timed[Prediction]) -> PlainDict:
+def describe_areas(result: Timed[Labeled]) -> PlainDict:
     """Describe the areas of all classes and the regions of an image."""
-    prediction = result.value
+    prediction = result.value.prediction
     height, width = prediction.labels.shape
     areas = {name: {"pixels": area.pixels, "share": round(area.share, 6)} for name, area in prediction.areas.items()}
     regions = [{"class": region.class_name, "box": list(region.box), "pixels": region.area} for region in prediction.regions]
@@ -152,18 +142,17 @@ def describe_areas(result: Timed[Prediction]) -> PlainDict:
     return {"height": height, "width": width, "areas": areas, "regions": regions, "ms": milliseconds}
 
 
-def describe_all(result: Timed[Prediction]) -> PlainDict:
+def describe_all(result: Timed[Labeled]) -> PlainDict:
     """Describe an image for the page, pixel by pixel.
 
     Adds class ids and confidence to the areas. Both are rows of bytes, deflated and in base64: browsers have no exact way to read a palette PNG. Above 255 classes, an id has two
     bytes, the lower first.
     """
-    prediction = result.value
+    prediction, confidence = result.value
     ids = prediction.labels.astype("<u2" if prediction.info.num_classes > 255 else np.uint8)
     described = describe_areas(result) | {"labels": _packed(ids), "confidence": None}
-    if prediction.probabilities is None:
+    if confidence is None:
         return described
-    confidence = confidence_map(prediction)
     counts = np.bincount(prediction.labels.ravel(), minlength=prediction.info.num_classes)
     sums = np.bincount(prediction.labels.ravel(), confidence.ravel(), minlength=prediction.info.num_classes)
     for k, area in enumerate(described["areas"].values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from importlib.resources import files
 from typing import Annotated
 
@@ -111,27 +112,36 @@ def _add_predict(app: FastAPI, service: Service) -> None:
                     async with asyncio.timeout(limits.timeout_s):
                         return await _answer(service, served, uploads, wanted, options)
         except TimeoutError:
-            raise HTTPException(504, f"The answer took more than {limits.timeout_s:g} seconds.") from None
+            raise _too_slow(limits.timeout_s) from None
         except asyncio.CancelledError:  # by a second signal
             raise HTTPException(503, "The service was stopped.") from None
 
 
 async def _answer(service: Service, served: ServedModel, uploads: list[Upload], output: Output, options: Options) -> Response:
     """Decode, label and encode the images of a request."""
-    max_pixels = int(service.limits.max_megapixels * 1e6)
-    images = [await service.in_thread(decode_upload, upload.data, max_pixels, served.info.pixels) for upload in uploads]
-    try:
-        results = await service.predict(served, images, output in ("all", "confidence") and served.has_probabilities)
-    except ValueError as error:  # an image is too small for the model
-        raise HTTPException(422, str(error)) from None
-    names = [upload.name or f"{number:04}.png" for number, upload in enumerate(uploads)]
-    answer = await service.in_thread(encode, results, names, output, served.name, options)
+    max_pixels, images = int(service.limits.max_megapixels * 1e6), []
+    with ExitStack() as held:
+        for upload in uploads:
+            images.append(await service.in_thread(decode_upload, upload.data, max_pixels, served.info.pixels))
+            if (total := sum(image.shape[0] * image.shape[1] for image in images)) > service.max_pixels_in_work:
+                limit = f"{service.max_pixels_in_work / 1e6:g} megapixels"
+                raise HTTPException(
+                    413, f"The first {len(images)} images have {total / 1e6:.1f} megapixels, and {limit} are allowed."
+                )
+            held.enter_context(service.hold_pixels(images[-1].shape[0] * images[-1].shape[1]))
+        try:
+            results = await service.predict(served, images, output in ("all", "confidence") and served.has_probabilities)
+        except ValueError as error:  # an image is too small for the model
+            raise HTTPException(422, str(error)) from None
+        names = [upload.name or f"{number:04}.png" for number, upload in enumerate(uploads)]
+        answer = await service.in_thread(encode, results, names, output, served.name, options)
     return Response(answer.content, media_type=answer.media_type)
 
 
 def _add_labelme(app: FastAPI, service: Service) -> None:
+    limits = service.limits
     body = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    statuses: dict[int | str, PlainDict] = {key: STATUSES[key] for key in (400, 401, 404, 408, 413, 422, 429, 503)}
+    statuses: dict[int | str, PlainDict] = {key: STATUSES[key] for key in (400, 401, 404, 408, 413, 422, 429, 503, 504)}
 
     @app.post("/labelme", responses=statuses, openapi_extra={"requestBody": body}, response_description="LabelMe JSON.")
     async def labelme(
@@ -149,7 +159,11 @@ def _add_labelme(app: FastAPI, service: Service) -> None:
         served = _find_model(service, model)
         with service.admit():
             labels = await read_correction(request, (height, width), served.info, service.limits)
-            return JSONResponse(await service.in_thread(correction_record, labels, served.info, name, tolerance))
+            try:
+                async with asyncio.timeout(limits.timeout_s):
+                    return JSONResponse(await service.in_thread(correction_record, labels, served.info, name, tolerance))
+            except TimeoutError:
+                raise _too_slow(limits.timeout_s) from None
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
@@ -202,6 +216,10 @@ def _find_model(service: Service, name: str | None) -> ServedModel:
         hint = did_you_mean(name, service.models)
         raise HTTPException(404, f"There is no model {name[:40]!r}.{hint} Models: {', '.join(service.models)}.")
     return service.models[name]
+
+
+def _too_slow(seconds: float) -> HTTPException:
+    return HTTPException(504, f"The answer took more than {seconds:g} seconds.")
 
 
 def _known_classes(served: ServedModel, names: list[str]) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class Guard:
     def _error(self, path: str, headers: Headers) -> JSONResponse | None:
         """Return the response that rejects a request, None for a valid one."""
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.loopback and _address(f"//{host}", "hostname") not in LOOPBACK:
+        if self.loopback and self.digest is None and _address(f"//{host}", "hostname") not in LOOPBACK:
             return _rejection(421, f"This service answers to {', '.join(LOOPBACK)} only, not to {host[:80]!r}.")
         if origin is not None and _address(origin, "netloc") != host:
             return _rejection(403, f"Requests from pages of {origin[:80]!r} are not answered.")

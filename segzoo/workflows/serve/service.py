@@ -19,12 +19,12 @@ from segzoo.workflows.serve.batching import BatchQueue, Timed
 from segzoo.workflows.serve.metrics import Metrics
 
 if TYPE_CHECKING:
-    from segzoo.inference.prediction.result import Prediction
-    from segzoo.workflows.serve.models import ServedModel
+    from segzoo.workflows.serve.models import Labeled, ServedModel
 
 P = ParamSpec("P")
 R = TypeVar("R")
 CODERS = 4  # threads that decode and encode images
+LARGEST_IMAGES = 8  # images of max_megapixels that may be in work, or smaller ones of as many pixels together
 BATCH_VALUES = 2**22  # pixels of a batch, 8 images of 512 x 1024, or their class probabilities if those are asked for
 
 
@@ -85,7 +85,7 @@ class Service:
 
     def __init__(self, models: dict[str, ServedModel], limits: Limits):
         self.models, self.limits = models, limits
-        self.in_work = 0
+        self.in_work = self.pixels_in_work = 0
         self.draining = False
         self.queue = BatchQueue(self._run, self._max_batch, limits.batch_wait_ms / 1000)
         self.metrics = Metrics(lambda: self.in_work, self.queue.__len__)
@@ -121,11 +121,31 @@ class Service:
         finally:
             self.in_work -= images
 
+    @contextmanager
+    def hold_pixels(self, pixels: int) -> Iterator[None]:
+        """Hold decoded images of a request in memory.
+
+        Raises:
+            QueueFull: they do not fit beside those of other requests.
+        """
+        if self.pixels_in_work + pixels > self.max_pixels_in_work:
+            raise QueueFull(max(1, math.ceil(self.in_work * self.queue.seconds_per_item)))
+        self.pixels_in_work += pixels
+        try:
+            yield
+        finally:
+            self.pixels_in_work -= pixels
+
+    @property
+    def max_pixels_in_work(self) -> int:
+        """Pixels of all decoded images together."""
+        return int(LARGEST_IMAGES * self.limits.max_megapixels * 1e6)
+
     async def in_thread(self, function: Callable[P, R], *args: P.args, **settings: P.kwargs) -> R:
         """Decode or encode without blocking the server."""
         return await asyncio.get_running_loop().run_in_executor(self._coders, partial(function, *args, **settings))
 
-    async def predict(self, model: ServedModel, images: Sequence[np.ndarray], probabilities: bool) -> list[Timed[Prediction]]:
+    async def predict(self, model: ServedModel, images: Sequence[np.ndarray], probabilities: bool) -> list[Timed[Labeled]]:
         """Label images, each in a batch with others of its size.
 
         Args:
@@ -134,7 +154,7 @@ class Service:
             probabilities: also compute the class probabilities.
 
         Returns:
-            A ``Prediction`` for each, with its times.
+            A ``Labeled`` for each, with its times.
 
         Raises:
             ValueError: an image is too small for the model.
@@ -152,7 +172,7 @@ class Service:
         values = kind.size[0] * kind.size[1] * (self.models[kind.model].info.num_classes if kind.probabilities else 1)
         return max(1, min(self.limits.max_batch, int(BATCH_VALUES / values)))
 
-    def _run(self, kind: Kind, images: list[np.ndarray]) -> list[Prediction]:
+    def _run(self, kind: Kind, images: list[np.ndarray]) -> list[Labeled]:
         start = time.perf_counter()
         predictions = self.models[kind.model].predict(images, kind.probabilities)
         self.metrics.count_batch(kind.model, len(images), time.perf_counter() - start)
