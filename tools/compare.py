@@ -41,7 +41,7 @@ def compare(job: Job) -> dict[str, Any]:
     protocol = build_protocol(job.config)
     evaluations = find_evaluations(job.config["runs"])
     reference = next(iter(evaluations), None)
-    score = partial(score_outside, reference, job.config.get("data"), evaluate=evaluate, **job.arguments["score_outside"])
+    score = partial(score_outside, evaluations, job.config.get("data"), evaluate=evaluate, **job.arguments["score_outside"])
     title = reference.protocol["data"] if reference else job.config["data"]["name"]
     with create_output_dir("compare", title, job.recorded, **job.arguments["create_output_dir"]) as output_dir:
         evaluations += score(output_dir.path)

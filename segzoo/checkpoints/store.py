@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from segzoo.checkpoints.schema import CheckpointError, check_manifest, parse_json
+from segzoo.checkpoints.schema import MODEL, TRAINER, CheckpointError, check_manifest, parse_json
 from segzoo.io import sha256, write_atomically
 from segzoo.types import PlainDict, PlainMapping
 
@@ -189,6 +189,15 @@ def delete_old(run_dir: Path, keep: int) -> None:
     kept = set(list_checkpoints(run_dir)[-keep:])
     kept |= {int(directory.name) for name in POINTERS if (directory := read_pointer(run_dir, name))}
     _delete(run_dir, set(list_checkpoints(run_dir, complete=False)) - kept)
+
+
+def foreign_file(run_dir: Path) -> Path | None:
+    """Find a file among the checkpoints that no run of segzoo writes."""
+    for step in list_checkpoints(run_dir, complete=False):
+        for path in sorted(step_dir(run_dir, step).iterdir()):
+            if path.name not in (MANIFEST, MODEL, TRAINER) and ".tmp." not in path.name:
+                return path
+    return None
 
 
 def _delete(run_dir: Path, steps: set[int]) -> None:

@@ -93,15 +93,24 @@ def _write_checkpoint(run_dir: Path, tensors: dict[str, Tensor], metadata: Plain
 
 
 class _HashedFile:
-    """A file that is hashed while it is written."""
+    """A file that is hashed while it is written.
+
+    Attributes:
+        error: of the disk, for which ``torch.save`` raises another one that hides it.
+    """
 
     def __init__(self, file: BinaryIO):
         self._file, self._digest, self._bytes = file, hashlib.sha256(), 0
+        self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self._digest.update(content)
         self._bytes += len(content)
-        return self._file.write(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()
@@ -116,7 +125,12 @@ def _write_hashed(path: Path, write: Callable[[BinaryIO], object]) -> PlainDict:
 
     def write_and_hash(file: BinaryIO) -> None:
         hashed = _HashedFile(file)
-        write(cast(BinaryIO, hashed))
+        try:
+            write(cast(BinaryIO, hashed))
+        except RuntimeError:
+            if hashed.error is not None:
+                raise hashed.error from None
+            raise
         entries.append(hashed.entry())
 
     write_atomically(path, write_and_hash)

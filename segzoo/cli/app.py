@@ -13,7 +13,6 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from segzoo.cli.compose import missing_keys, resolve_config
 from segzoo.cli.console import make_output_robust, print_plain_messages
 from segzoo.cli.hydra_limits import flag_errors, untyped_code_errors
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
+from segzoo.cli.sweeps import run_sweep, sweep_dir
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
@@ -113,7 +113,7 @@ def run(
         if arguments.multirun:
             if parsed.jobs:  # the jobs of a search are not known yet
                 print(announce(parsed.jobs), flush=True)
-            _run_sweep(start, arguments.overrides, summarize)
+            run_sweep(start, sweep_dir(arguments.overrides, parsed.jobs), summarize)
         else:
             _run_job(start, job, parsed.jobs[0], in_full)
     except InvalidDataset as error:
@@ -241,19 +241,3 @@ def _hydra_job(tool: Tool, command: str, exit_codes: list[int]) -> Callable[[Dic
         return result.get("miou")
 
     return job
-
-
-def _run_sweep(start: Callable[[], None], overrides: list[str], summarize: Callable[[Path], str]) -> None:
-    """Run a sweep and write its table, even if jobs fail.
-
-    Hydra raises the first failure after the last job.
-    """
-    explicit = [override.partition("=")[2].strip("'\"") for override in overrides if override.startswith("hydra.sweep.dir=")]
-    sweep_dir = Path(explicit[-1] if explicit else f"runs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S}").expanduser()
-    if not explicit or explicit[-1].startswith("~"):
-        sys.argv.append(f'hydra.sweep.dir="{sweep_dir}"')
-    try:
-        start()
-    finally:
-        if sweep_dir.is_dir():
-            print(f"\n{summarize(sweep_dir)}\nwritten to {sweep_dir}", flush=True)

@@ -150,6 +150,8 @@ def _expand_home(node: object) -> object:
 def _keep_env_interpolations(resolved: object, raw: object) -> object:
     if isinstance(raw, dict) and isinstance(resolved, dict):
         return {key: _keep_env_interpolations(resolved[key], node) for key, node in raw.items()}
+    if isinstance(raw, list) and isinstance(resolved, list):
+        return [_keep_env_interpolations(*pair) for pair in zip(resolved, raw, strict=True)]
     return raw if isinstance(raw, str) and "${oc.env:" in raw else resolved
 
 

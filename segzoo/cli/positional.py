@@ -23,5 +23,8 @@ def name_positional_words() -> None:
     words = [word for word in typed if ("=" not in word and not word.startswith("~")) or os.path.exists(word)]
     modules = [word for word in words if MODULE.fullmatch(word) and not os.path.exists(word)]
     paths = [word for word in words if word not in modules]
+    for key, values in (("runs", paths), ("modules", modules)):
+        if values and any(word.lstrip("+").startswith(f"{key}=") for word in typed):
+            raise SystemExit(f"ConfigError: {key} is given twice, as {key}= and as {values[0]}. Give all of them in one way.")
     named = [format_override(key, values) for key, values in (("runs", paths), ("modules", modules)) if values]
     sys.argv = [word for word in sys.argv if word not in words] + [shlex.split(override)[0] for override in named]

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from segzoo.cli.app import Job
+from segzoo.io import to_plain_containers
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
@@ -32,10 +33,16 @@ def run_location(job: Job) -> PlainDict:
     """Return the arguments ``out`` and ``resume`` of a run.
 
     A sweep job runs in its own directory and resumes there when it is restarted.
+
+    Raises:
+        ConfigError: the directory holds the run of another job.
     """
+    from segzoo.runs.resume_checks import check_same_job
+
     arguments = job.arguments["open_run"]
     if job.output_dir is None:
         return arguments
+    check_same_job(job.output_dir, to_plain_containers(job.recorded))
     resume = "auto" if arguments["resume"] == "none" else arguments["resume"]
     return {"out": str(job.output_dir), "resume": resume}
 

@@ -54,6 +54,11 @@ def training_errors(config: PlainMapping) -> list[str]:
         if config["backbone"].get("weights") == "imagenet":
             _collect_errors(model.backbone.imagenet, "backbone.weights", errors)
         errors += _size_errors(config, model) + compile_errors(config)
+    if config["model"].get("msc") == "frozen" and config["init"].get("ckpt") is None:
+        errors.append(
+            "model.msc=frozen trains the multi-scale branches of a trained network alone. Set init.ckpt=<run of model=deeplab_largefov>, or "
+            "model.msc=joint."
+        )
     if not errors:  # it reads weight files
         _collect_errors(lambda: choose_normalization(config, normalization=config["normalization"]), "normalization", errors)
     return errors
@@ -140,7 +145,13 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
         warnings.append(
             "sampler=rare_class draws whole images, as augment.crop is null. Set 'augment.crop=[H,W]' to crop around pixels."
         )
+    if config["pruner"].get("sparsity") and not _has_trained_batch_norm(model):
+        warnings.append("pruner.sparsity has no effect: it penalizes the scales of batch norm, and the network trains none.")
     pretrained = config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
+    if config["init"].get("freeze") and not pretrained:
+        warnings.append(
+            "init.freeze keeps random weights, as nothing is loaded. Set init.ckpt=<run>, or backbone.weights=imagenet."
+        )
     if pretrained or model.backbone.trains_from_scratch:
         return warnings
     return [
@@ -148,6 +159,12 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
         f"{model.backbone.name} without batch norm barely trains from scratch. Set backbone=vgg16_bn, backbone.weights=imagenet, "
         "or init.ckpt=<run>.",
     ]
+
+
+def _has_trained_batch_norm(model: SegModel) -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return any(isinstance(layer, _BatchNorm) and layer.weight.requires_grad for layer in model.modules())
 
 
 def _scale_warnings(data: PlainMapping, info: DatasetInfo) -> list[str]:

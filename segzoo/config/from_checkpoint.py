@@ -223,6 +223,8 @@ def _resolve_env(key: str, value: object) -> object:
     Raises:
         ConfigError: there is another interpolation. A checkpoint of somebody else must not read the environment.
     """
+    if isinstance(value, list | tuple):
+        return [_resolve_env(key, item) for item in value]
     if not isinstance(value, str) or "${" not in value:
         return value
     match = re.match(r"\$\{oc\.env:SEGZOO_DATA(?:,([^}]*))?\}", value)

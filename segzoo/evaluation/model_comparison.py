@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segzoo.evaluation.bootstrap import LEVEL, SEED, ResampledScores, mean_iou, resample, sum_groups
+from segzoo.evaluation.bootstrap import LEVEL, MIN_IMAGES, SEED, ResampledScores, mean_iou, resample, sum_groups, tail_probability
+
+MAX_DRAWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Pair(NamedTuple):
         """True if the sign of the difference is established."""
         return bool(self.p_values[column] < 1 - LEVEL)  # False for NaN
 
+    def lowest_p(self) -> float:
+        """Lowest p-value of the mIoU that so many images and draws allow."""
+        certain = np.ones_like(self.difference.draws)
+        return ResampledScores(self.difference.values, certain, self.difference.units).p_value() or 0.0
+
 
 class Comparison(NamedTuple):
     """Scores of models and the differences of their pairs.
@@ -102,6 +109,26 @@ def compare_models(
         p_values[:, 1:] = holm(p_values[:, 1:].ravel()).reshape(p_values[:, 1:].shape)
     compared = [Pair(*pair, *values) for pair, values in zip(pairs, zip(differences, p_values, strict=True), strict=True)]
     return Comparison([_mean(scores) for scores in seeds], spread, compared)
+
+
+def enough_draws(models: Sequence[ScoredModel], num_pairs: int, draws: int) -> int:
+    """Raise the number of draws until a difference can be resolved.
+
+    The p-value of the largest difference is multiplied by the number of tests, and cannot be below about two per draw.
+
+    Args:
+        models, draws: as for ``compare_models``.
+        num_pairs: number of pairs.
+
+    Returns:
+        At most ``MAX_DRAWS``.
+    """
+    units = min(len(set(model.groups)) if model.groups else len(model.counts[0]) for model in models)
+    tests = num_pairs * models[0].counts[0].shape[2]
+    if units < MIN_IMAGES or not tests:
+        return draws
+    needed = 1 / tail_probability(units, 1 - (1 - LEVEL) / tests)
+    return max(draws, int(min(1.1 * needed, MAX_DRAWS)))
 
 
 def difference(first: Sequence[ResampledScores], second: Sequence[ResampledScores], spread: SeedSpread | None) -> ResampledScores:

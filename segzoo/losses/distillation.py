@@ -103,6 +103,7 @@ class Teacher:
         self.network = network.eval().requires_grad_(False)
         self.weight, self.temperature, self.layers, self.layer_weight = weight, temperature, layers, layer_weight
         self.scale, self.shift = scale, shift
+        self.align_corners = False  # of the student, which its grid follows
         self._features: dict[Role, dict[str, list[Tensor]]] = {"teacher": {}, "student": {}}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -115,6 +116,7 @@ class Teacher:
             ConfigError: one of the networks does not have all layers.
         """
         self.network.to(next(student.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.align_corners = getattr(student, "align_corners", False)
         for hook in self._hooks:
             hook.remove()
         networks: dict[Role, nn.Module] = {"teacher": self.network, "student": student}
@@ -152,11 +154,13 @@ class Teacher:
         if not student_maps or len(student_maps) != len(teacher_maps):
             raise ConfigError(_count_mismatch(name, len(student_maps), len(teacher_maps)))
         pairs = zip(student_maps, teacher_maps, strict=True)
-        return torch.stack([_attention_distance(student_map, teacher_map) for student_map, teacher_map in pairs]).mean()
+        return torch.stack(
+            [_attention_distance(student_map, teacher_map, self.align_corners) for student_map, teacher_map in pairs]
+        ).mean()
 
     def _logit_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         if teacher_logits.shape[-2:] != student_logits.shape[-2:]:
-            teacher_logits = resize(teacher_logits, student_logits.shape[-2:], align_corners=False)
+            teacher_logits = resize(teacher_logits, student_logits.shape[-2:], align_corners=self.align_corners)
         student, teacher = ((logits / self.temperature).log_softmax(1) for logits in (student_logits, teacher_logits))
         divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
         return self.temperature**2 * divergence.mean()
@@ -245,9 +249,9 @@ def _module(network: nn.Module, name: str) -> nn.Module:
     return modules[name]
 
 
-def _attention_distance(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+def _attention_distance(student_map: Tensor, teacher_map: Tensor, align_corners: bool) -> Tensor:
     """Squared distance of two normalized attention maps, averaged over images."""
     if student_map.shape[-2:] != teacher_map.shape[-2:]:
-        teacher_map = resize(teacher_map.float(), student_map.shape[-2:], align_corners=False)
+        teacher_map = resize(teacher_map.float(), student_map.shape[-2:], align_corners=align_corners)
     student, teacher = (F.normalize(x.float().square().mean(1).flatten(1), dim=1) for x in (student_map, teacher_map))
     return (student - teacher).square().sum(1).mean()

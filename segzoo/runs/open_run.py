@@ -65,9 +65,10 @@ def open_run(
 
 
 def _new_run(path: Path, kind: str, resume_from: Path | None = None) -> RunDir:
+    check_run_dir(path)
     lock = create_and_lock(path)
     try:
-        check_run_dir(path)
+        check_run_dir(path)  # another process may have started a run in it
     except ConfigError:
         lock.close()
         raise

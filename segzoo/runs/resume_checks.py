@@ -19,10 +19,11 @@ from segzoo.runs.config_diff import Difference, join_texts, stored_differences
 from segzoo.runs.run_dir import occupant, read_result
 from segzoo.types import PlainDict
 
+WRITING = {"eval_every", "save_every", "keep_checkpoints", "log_every", "num_val_images"}
 # sections and settings that a run may change when it resumes; the others decide what is learned
 CHANGEABLE = {
     *("steps", "epochs", "batch_size", "grad_accum_steps", "precision", "clip_grad_norm", "augment", "optim", "schedule"),
-    *("eval_every", "save_every", "keep_checkpoints", "log_every", "num_val_images"),
+    *WRITING,
     *("early_stopping_patience", "max_nonfinite_steps", "compile"),
 }
 LENGTH = {"steps", "epochs", "early_stopping_patience"}  # a change of these can extend a finished run
@@ -62,6 +63,23 @@ def check_resume(config: PlainDict, *, out: str | None = None, resume: str = "no
             check_progress(source.run, config, source.differences, source.checkpoint)
     elif out and occupant(Path(out)) == "a run" and (differences := changed_settings(Path(out), config)):
         check_progress(Path(out), config, differences, latest_valid(Path(out))[0])
+
+
+def check_same_job(path: Path, config: PlainDict) -> None:
+    """Require that a directory of a sweep holds no run of another job.
+
+    Directories of jobs are numbered, so a value that is added to a repeated sweep can move a job into the run of another.
+
+    Raises:
+        ConfigError: settings differ, other than the length and what a run writes.
+    """
+    if occupant(path) != "a run":
+        return
+    if other := [difference for difference in stored_differences(path, config) if difference.key not in LENGTH | WRITING]:
+        raise ConfigError(
+            f"{path} holds the run of another job ({join_texts(other)}). Repeat a sweep with the same values in the same order, or set another "
+            "hydra.sweep.dir."
+        )
 
 
 def changed_settings(path: Path, config: PlainDict) -> list[Difference]:

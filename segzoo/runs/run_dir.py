@@ -11,7 +11,7 @@ from typing import IO, Self
 
 import yaml
 
-from segzoo.checkpoints.store import list_checkpoints
+from segzoo.checkpoints.store import foreign_file, list_checkpoints
 from segzoo.io import to_plain_containers, write_json, write_text
 from segzoo.registry import ConfigError
 from segzoo.runs.locks import lock_directory
@@ -117,6 +117,10 @@ def occupant(path: Path) -> str | None:
     """
     if list_checkpoints(path) or read_result(path).get("finished") is True:
         return "a run"
+    if other := foreign_file(path):
+        return f"checkpoints of another program ({other.relative_to(path)})"
+    if (path / "config.yaml").is_file() and not (path / "run.lock").exists():  # which a run creates first
+        return "the config.yaml of another program"
     return next((f"results of tools/{tool}.py ({name})" for tool, name in RESULT_FILES.items() if (path / name).is_file()), None)
 
 

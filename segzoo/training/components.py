@@ -115,6 +115,24 @@ class TrainingSettings:
         """Images per optimizer step on each rank."""
         return self.batch_size * self.grad_accum_steps
 
+    def check_images_seen(self, step: int, images: int, num_ranks: int) -> None:
+        """Require that all steps of a run in epochs have the same images.
+
+        Args:
+            step: steps that the run has taken.
+            images: images that they have taken.
+            num_ranks: processes that train together.
+
+        Raises:
+            ConfigError: they have taken another number, so ``epochs`` would count wrongly.
+        """
+        per_step = self.images_per_step * num_ranks
+        if self.epochs is not None and images != step * per_step:
+            raise ConfigError(
+                f"epochs={self.epochs:g} with {per_step} images per step: the {step} steps of this run so far have taken {images} images, not "
+                f"{step * per_step}. Keep batch_size, grad_accum_steps and the number of processes, or set steps=<number> epochs=null."
+            )
+
     def plan(self, num_images: int, num_ranks: int) -> TrainingPlan:
         """Plan the length of the run and its evaluations.
 

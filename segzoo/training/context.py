@@ -133,12 +133,12 @@ class TrainingContext:
         return self.state.step == self.plan.total_steps or self.dist.run_on_rank0(self._out_of_patience)
 
     def _out_of_patience(self) -> bool:
-        best, every, patience = read_pointer(self.run.path, "best"), self.plan.eval_every, self.settings.early_stopping_patience
+        best, patience = read_pointer(self.run.path, "best"), self.settings.early_stopping_patience
         if patience is None or best is None or not self.plan.evaluates_at(self.state.step):
             return False
         if self.pruning.remaining_stages:
             return False  # only a fully pruned network may end the run
-        stale = self.state.step // every - int(best.name) // every
+        stale = self.log.count_rows("val", after=int(best.name))  # at whatever interval
         if stale >= patience:
             self.log.info(
                 f"no better mIoU in {stale} evaluations, stopping at step {self.state.step}; "

@@ -85,6 +85,12 @@ class MetricLogger:
         if self.bar is not None:
             self.bar.close()
 
+    def count_rows(self, split: str, after: int) -> int:
+        """Count the rows of a split behind a step."""
+        self.rows.flush()
+        rows = map(json.loads, Path(self.rows.name).read_text(encoding="utf-8").splitlines())
+        return sum(row.get("split") == split and row.get("step", 0) > after for row in rows)
+
     def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:
         """Write a row to ``metrics.jsonl`` and pass it to the loggers.
 
@@ -147,6 +153,12 @@ class NullLogger(MetricLogger):
     def __exit__(self, *error: object) -> None:
         pass
 
+    def count_rows(self, split: str, after: int) -> int:
+        """Count the rows of a split behind a step."""
+        self.rows.flush()
+        rows = map(json.loads, Path(self.rows.name).read_text(encoding="utf-8").splitlines())
+        return sum(row.get("split") == split and row.get("step", 0) > after for row in rows)
+
     def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:
         pass
 
@@ -189,6 +201,7 @@ def _remove_rows_after(path: Path, step: int, evaluated: bool) -> None:
             row = json.loads(line)
         except ValueError:
             continue
-        if row["step"] < step or (row["step"] == step and (evaluated or row["split"] != "val")):
+        own_step = row.get("step", 0)
+        if own_step < step or (own_step == step and (evaluated or row.get("split") != "val")):
             kept.append(line + "\n")
     write_text(path, "".join(kept))

@@ -154,6 +154,7 @@ def _start(
         epoch_size=len(components.train_set),
         total_steps=plan.total_steps,
     )
+    settings.check_images_seen(state.step, state.images, dist.size)
     batches = train_batches(
         components.train_set,
         components.augment,

@@ -79,11 +79,15 @@ class TrainStep:
                 raise Diverged(_diverged_message(f"the loss is {values['loss']}", step, self._nonfinite_images(batches, losses)))
             values["grad_norm"] = self._update(batches, step)
         except Diverged:
-            self.context.optimizer.zero_grad(set_to_none=True)
-            if self._buffers:
-                torch._foreach_copy_(self._buffers, self._saved_buffers)  # type: ignore[attr-defined]
+            self._undo()
             raise
         return values
+
+    def _undo(self) -> None:
+        """Drop the gradients and restore the running statistics."""
+        self.context.optimizer.zero_grad(set_to_none=True)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._saved_buffers)  # type: ignore[attr-defined]
 
     def _backward(self, batches: Sequence[Batch], step: int) -> tuple[dict[str, float], list[Tensor]]:
         """Accumulate gradients over the batches.
@@ -155,14 +159,28 @@ class TrainStep:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         norm_value = float(norm)  # read once and before the step, for which a GPU would otherwise be waited for as well
-        if self.context.precision.name != "fp16" and not math.isfinite(norm_value):  # in fp16 the scaler skips such a step itself
-            message = f"the gradient norm is {norm_value}"
-            raise Diverged(_diverged_message(message, step, self._nonfinite_images(batches, [])))
+        if not math.isfinite(norm_value):
+            self._reject_gradient(norm_value, batches, step)
+            return norm_value
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
         scaler.step(optimizer)
         scaler.update()
         return norm_value
+
+    def _reject_gradient(self, norm: float, batches: Sequence[Batch], step: int) -> None:
+        """Skip the step, without a call of the optimizer.
+
+        Fused optimizers would create their state from such a gradient. In fp16 it is ordinary until the scaler has found its scale.
+
+        Raises:
+            Diverged: it is no matter of the scale.
+        """
+        precision = self.context.precision
+        precision.scaler.update()
+        if precision.name != "fp16" or precision.scaler.get_scale() < 1:
+            raise Diverged(_diverged_message(f"the gradient norm is {norm}", step, self._nonfinite_images(batches, [])))
+        self._undo()
 
     def _nonfinite_images(self, batches: Sequence[Batch], losses: Sequence[Tensor]) -> list[str]:
         """Name the images of all ranks whose loss is not finite.

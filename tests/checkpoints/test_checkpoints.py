@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -157,6 +158,20 @@ def test_a_full_disk_raises_oserror_and_keeps_older_checkpoints(tmp_path, monkey
     with pytest.raises(OSError, match="No space left"):
         segzoo_io.write_atomically(target, full)
     assert target.read_bytes() == before and list(target.parent.glob("*.tmp.*")) == []
+
+
+def test_a_disk_that_is_full_at_the_trainer_state_is_named(tmp_path, monkeypatch):
+    """torch.save raises an error of its own, which hides that of the disk."""
+
+    class Full(io.BytesIO):
+        def write(self, content):
+            if self.tell() > 1000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    monkeypatch.setattr(writing, "write_atomically", lambda path, write: write(Full()))
+    with pytest.raises(OSError, match="No space left"):
+        writing._write_hashed(tmp_path / TRAINER, lambda file: torch.save({"a": torch.zeros(10_000)}, file))
 
 
 def test_corruption_while_writing_is_detected(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +53,19 @@ def store_evaluation(
     matrix.matrix = confusion.sum(0)
     described = InferenceProtocol().to_dict() | {"precision": "fp32"} | protocol | data_fingerprint("toy", names, counts)
     write_summary(
-        folder, Evaluation(matrix.scores(classes, images), matrix.matrix, described, counts, names), f"{number:064}", split
+        folder,
+        Evaluation(matrix.scores(classes, images), matrix.matrix, described, counts, names),
+        hashlib.sha256(str(folder).encode()).hexdigest(),
+        split,
     )
     return folder
 
 
 def store_run(folder: Path, quality: float, seed: int, lr: float = 0.01) -> Path:
-    """Write a run directory with its configuration and evaluation."""
+    """Write the directory of a finished run with its configuration and evaluation."""
     (folder / "checkpoints").mkdir(parents=True)
     config = {"model": {"name": "icnet"}, "optim": {"lr": lr}, "seed": seed, "out": str(folder)}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "result.json").write_text(json.dumps({"finished": True}))
     store_evaluation(folder / "eval", quality, number=seed)
     return folder

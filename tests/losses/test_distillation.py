@@ -84,6 +84,24 @@ def test_a_teacher_of_another_stride_is_resized_to_the_student():
     torch.testing.assert_close(loss, (attention - teacher_attention).square().sum(1).mean())
 
 
+def test_a_teacher_of_another_stride_keeps_aligned_corners():
+    """The corners of both grids are the same pixels."""
+
+    class Ramp(nn.Module):
+        align_corners = True
+
+        def __init__(self, side: int):
+            super().__init__()
+            self.side, self.scale = side, nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            ramp = self.scale * torch.linspace(-3, 3, self.side)
+            return Logits(torch.stack([ramp, -ramp])[None, :, None].expand(1, 2, self.side, self.side), ())
+
+    x = torch.zeros(1, 3, 65, 65)
+    assert distillation_loss(Ramp(17), Ramp(9), x) < 1e-10 and distillation_loss(Ramp(9), Ramp(17), x) < 1e-10
+
+
 @pytest.mark.integration
 def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
     class Stopping(ToyData):
@@ -149,7 +167,7 @@ def test_every_feature_map_of_a_layer_and_frozen_layers_are_compared():
     student, network, x = PyramidNet(5), PyramidNet(7), torch.randn(2, 3, 6, 5)
     loss = distillation_loss(student, network, x, weight=0.0, layers=("pool",))
     pooled = [model.pool(model.conv(x)) for model in (student, network)]
-    expected = [_attention_distance(student_map, teacher_map) for student_map, teacher_map in zip(*pooled, strict=True)]
+    expected = [_attention_distance(student_map, teacher_map, False) for student_map, teacher_map in zip(*pooled, strict=True)]
     torch.testing.assert_close(loss, torch.stack(expected).mean())
     check_layers(student, network, ("pool", "conv"), x)
 

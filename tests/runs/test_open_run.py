@@ -17,6 +17,7 @@ from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import NEWER_SETTINGS, config_hash, diff_configs, flatten
 from segzoo.runs.open_run import open_run
 from segzoo.runs.output_dir import create_output_dir
+from segzoo.runs.resume_checks import check_same_job
 
 CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
 
@@ -57,6 +58,32 @@ def test_runs_of_the_same_second_get_separate_directories(tmp_path, monkeypatch)
         add_step(run, 1)
         kill(run)
     assert start(tmp_path, resume="auto").path.name == "2026-01-02_03-04-05-11"  # not -9, which is last in text order
+
+
+def test_checkpoints_and_settings_of_other_programs_are_left_alone(tmp_path):
+    (tmp_path / "a/checkpoints/5000").mkdir(parents=True)
+    (tmp_path / "a/checkpoints/5000/weights.pth").write_bytes(b"w")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/config.yaml").write_text("lr: 0.1\n")
+    for folder, found in (
+        ("a", r"checkpoints of another program \(checkpoints/5000/weights.pth\)"),
+        ("b", "config.yaml of another"),
+    ):
+        for resume in ("none", "auto"):
+            with pytest.raises(ConfigError, match=rf"{folder} already holds .*{found}"):
+                start(tmp_path, out=str(tmp_path / folder), resume=resume)
+    assert (tmp_path / "a/checkpoints/5000/weights.pth").read_bytes() == b"w"
+    assert (tmp_path / "b/config.yaml").read_text() == "lr: 0.1\n" and not (tmp_path / "b/run.lock").exists()
+
+
+def test_a_sweep_does_not_continue_another_job(tmp_path):
+    run = start(tmp_path, CONFIG | {"optim": {"lr": 0.1}}, out=str(tmp_path / "0"))
+    add_step(run, 3)
+    kill(run)
+    check_same_job(tmp_path / "0", CONFIG | {"optim": {"lr": 0.1}, "steps": 20, "eval_every": 4})  # a longer sweep
+    check_same_job(tmp_path / "1", CONFIG)
+    with pytest.raises(ConfigError, match=r"0 holds the run of another job \(optim.lr: 0.1 -> 0.2\).*another hydra.sweep.dir"):
+        check_same_job(tmp_path / "0", CONFIG | {"optim": {"lr": 0.2}})
 
 
 def test_auto_resumes_the_newest_unfinished_run_of_the_same_configuration(tmp_path, capsys):

@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_training import Toy, ToyData, ToyLoss, hflip, make_components, make_run_dir, read_rows, settings, train, weights_hash
+from toy_training import (
+    SignalingData,
+    Toy,
+    ToyData,
+    ToyLoss,
+    hflip,
+    make_components,
+    make_run_dir,
+    read_rows,
+    settings,
+    train,
+    weights_hash,
+)
 
 from segzoo.checkpoints.serialization import read_model
 from segzoo.checkpoints.store import latest_valid, list_checkpoints
@@ -100,6 +113,38 @@ def test_a_nonfinite_gradient_stops_before_the_update(tmp_path):
     assert all(torch.equal(p, before[name]) for name, p in components.model.named_parameters())
 
 
+class OverflowingGradient(Toy):
+    """Its gradient is infinite until the n-th step."""
+
+    def __init__(self, until: float):
+        super().__init__()
+        self.until, self.steps = until, 0
+
+    def forward(self, x):
+        logits = super().forward(x)
+        self.steps += self.training
+        return logits._replace(main=logits.main + (self.head.weight.sum() * 0).sqrt()) if self.steps <= self.until else logits
+
+
+def test_a_gradient_that_overflows_in_fp16_leaves_no_trace(tmp_path):
+    """A fused optimizer would begin with uninitialized memory."""
+    components = make_components(model=OverflowingGradient(2))
+    components.make_optimizer = lambda net: torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, fused=True)
+    options = settings(steps=4, eval_every=4, save_every=1, keep_checkpoints=9, precision="fp16", deterministic=True)
+    train(components, make_run_dir(tmp_path), **options)
+    first, second, third = (read_model(tmp_path / f"checkpoints/{step}")[0] for step in (0, 2, 3))
+    assert all(torch.equal(first[name], second[name]) for name in first if "num_batches" not in name)
+    assert any(not torch.equal(second[name], third[name]) for name in first)
+    assert all(tensor.isfinite().all() for tensor in third.values())
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_gradient_that_stays_infinite_in_fp16_ends_the_run(tmp_path):
+    components = make_components(model=OverflowingGradient(math.inf))
+    with pytest.raises(Diverged, match=r"gradient norm is (nan|inf) at step 1[789]"):  # below a scale of 1
+        train(components, make_run_dir(tmp_path), **settings(steps=40, eval_every=40, precision="fp16", max_nonfinite_steps=0))
+
+
 def test_learning_rates_follow_the_schedule_and_are_logged(uninterrupted):
     for row in read_rows(uninterrupted[0], "train"):
         assert row["lr"] == pytest.approx(0.05 * (1 - (row["step"] - 1) / 12) ** 0.9)
@@ -164,6 +209,19 @@ def test_bf16_training_keeps_fp32_weights(tmp_path, uninterrupted):
 def test_epochs_are_rounded_up_to_steps(tmp_path):
     result = train(make_components(), make_run_dir(tmp_path), **settings(steps=None, epochs=1.5, batch_size=2, grad_accum_steps=2))
     assert (result["steps"], result["images_seen"]) == (4, 16)  # 15 images requested
+
+
+@pytest.mark.parametrize("changed", [{"batch_size": 4}, {"grad_accum_steps": 1}])
+def test_a_run_in_epochs_keeps_its_images_per_step(tmp_path, changed):
+    options = settings(steps=None, epochs=4, batch_size=2, grad_accum_steps=2, save_every=2)
+    components = make_components(train_set=SignalingData(signal.SIGTERM, when=20))
+    with pytest.raises(SystemExit):
+        train(components, make_run_dir(tmp_path), **options)
+    with pytest.raises(
+        ConfigError, match=r"epochs=4 with \d images per step: the \d steps of this run .* steps=<number> epochs=null"
+    ):
+        train(make_components(), make_run_dir(tmp_path), **options | changed)
+    assert train(make_components(), make_run_dir(tmp_path), **options)["images_seen"] == 40
 
 
 @pytest.mark.parametrize("length", [{"steps": None, "epochs": None}, {"steps": 3, "epochs": 1.0}], ids=["neither", "both"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from toy_training import SignalingData, make_components, make_run_dir, settings, train, weights_hash
 
 import segzoo
@@ -106,6 +107,15 @@ def test_channels_selected_for_other_weights_are_selected_again(tmp_path):
     train(plain, dataclasses.replace(make_run_dir(tmp_path / "plain"), resume_from=pruned), **settings(steps=13))
     assert model.get_parameter("head.weight").shape == (3, 4, 3, 3)
     assert weights_hash(model) == weights_hash(plain.model), "the least important remaining channels were removed"
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_loaded_widths_keep_the_memory_format_also_of_1x1_kernels(kernel, layout):
+    """The strides choose the kernel that computes, and with it the last bits of a resumed run."""
+    layer, expected = (nn.Conv2d(*channels, kernel, bias=False).to(memory_format=layout) for channels in ((6, 4), (5, 3)))
+    set_channel_widths_(layer, {"weight": torch.randn(3, 5, kernel, kernel)})
+    assert layer.weight.stride() == expected.weight.stride()
 
 
 def test_moments_and_weights_keep_their_memory_format():

@@ -119,6 +119,19 @@ def test_a_run_without_better_scores_stops_early(tmp_path, capsys):
     assert [row["step"] for row in rows if row["split"] == "val"] == [2, 4, 6, 8]
 
 
+def test_patience_counts_the_evaluations_at_whatever_interval(tmp_path):
+    def still(steps: int, **changes):
+        components = make_components()
+        components.make_schedule = lambda total: lambda step: 0.0
+        for module in components.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.0
+        return train(components, make_run_dir(tmp_path), **settings(steps=steps, **changes))
+
+    still(8, eval_every=4)  # the best at step 4, and one evaluation after it
+    assert still(40, eval_every=2, early_stopping_patience=3)["steps"] == 12
+
+
 @pytest.mark.parametrize("name, options", [("resnet50", {"width": 0.125}), ("vgg16", {"batch_norm": True})])
 def test_frozen_stages_keep_weights_and_statistics(name, options):
     small: dict[str, Any] = {"fc_channels": 8} if name == "vgg16" else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,49 @@ def test_evaluations_without_names_are_compared_but_not_grouped(tmp_path):
     assert compare(*paths)["pairs"][0]["changed_images"][0]["image"].startswith("number ")
     with pytest.raises(ConfigError, match="holds no image names. Evaluate again"):
         compare(*paths, group_by="(drive)")
+
+
+def test_a_repeated_evaluation_counts_once(tmp_path):
+    for name, quality in (("a", 1.0), ("b", 1.6)):
+        for seed in range(3):
+            store_run(tmp_path / f"{name}_{seed}", quality, seed, lr=quality)
+    expected = compare(tmp_path)
+    shutil.copytree(tmp_path / "a_0/eval", tmp_path / "again")
+    result = compare(tmp_path)
+    assert result["notes"][0] == "again repeats the evaluation a_0, and was left out."
+    assert result["models"] == expected["models"] and result["seed_deviation"] == expected["seed_deviation"]
+    both = compare(tmp_path / "a_0", tmp_path / "again")  # nothing else to compare with
+    assert both["pairs"][0]["difference"] == 0
+
+
+@pytest.mark.parametrize("content", [None, {"finished": False, "error": "Diverged"}])
+def test_an_unfinished_training_is_no_seed(tmp_path, content):
+    for seed in range(3):
+        store_run(tmp_path / f"a_{seed}", 1.0, seed)
+    result_file = tmp_path / "a_2/result.json"
+    result_file.unlink() if content is None else result_file.write_text(json.dumps(content))
+    result = compare(tmp_path)
+    assert [(model["name"], len(model["evaluations"])) for model in result["models"]] == [("a", 2), ("a_2", 1)]
+    assert result["notes"][0].startswith("The training of a_2 has not finished")
+
+
+def test_many_differences_can_still_be_resolved(tmp_path):
+    """The p-value of each is multiplied by their number."""
+    classes = tuple(f"class {number}" for number in range(40))
+    for number, quality in enumerate((0.5, 1.5, 2.5, 3.5)):
+        store_evaluation(tmp_path / f"m{number}", quality, number, images=60, classes=classes)
+    result = compare(tmp_path)
+    verdicts = [row["verdict"] for pair in result["pairs"] for row in pair["per_class"].values()]
+    assert result["draws"] > 10 * 6 * 40 and sum(verdict != NOT_RESOLVED for verdict in verdicts) > 200
+    assert not any("can be resolved" in note for note in result["notes"])
+
+
+def test_a_comparison_that_can_resolve_nothing_says_so(tmp_path):
+    for number in range(12):
+        store_evaluation(tmp_path / f"m{number}", 0.5 * number, number, images=10)
+    result = compare(tmp_path)
+    assert not any(pair["verdict"] != NOT_RESOLVED for pair in result["pairs"])
+    assert (
+        "No difference can be resolved: 66 pairs are too many for 10 images. Compare fewer, or with one baseline."
+        in result["notes"]
+    )

@@ -72,6 +72,21 @@ def _one_pass(config: Sections) -> bool:
     return len(protocol["scales"]) == 1 and not any(protocol[key] for key in ("flip", "pad_multiple", "resize_multiple"))
 
 
+def _from_checkpoint(config: Sections) -> bool:
+    """True for tools that only run a trained network."""
+    return config[""].get("ckpt") is not None and "optim" not in config
+
+
+def _image_by_image(config: Sections) -> bool:
+    protocol = config["protocol"]
+    return "source" in config[""] and (protocol["name"] != "whole" or not _one_pass(config) or config["post"]["name"] != "none")
+
+
+def _other_ratio(config: Sections) -> bool:
+    pruner = config["pruner"]
+    return bool(pruner["keep_schedule"]) or any(pruner.get(f"target_{kind}") is not None for kind in ("ms", "gmacs", "params"))
+
+
 def _nothing_to_score(config: Sections) -> bool:
     """True if tools/compare.py is given evaluated runs alone."""
     return not config[""]["modules"] and not any(find_exported_file(run) for run in config[""]["runs"])
@@ -103,7 +118,7 @@ RULES = (
     Rule("init", (), ("match", "min_share", "narrow"), _off("init", "ckpt"), "nothing is loaded. Set init.ckpt=<run or file>"),
     Rule("distill", (), ("layer_weight",), _off("distill", "layers"), "no layer is compared. Set distill.layers=<names>"),
     Rule("protocol", ("whole",), ("average",), _one_pass, "there is one pass. Set protocol.flip=true, or several protocol.scales"),
-    Rule("", (), ("bench_precision", "bench_hw"), _off("", "bench_runtimes"), "nothing is timed. Set bench_runtimes=<names>"),
+    Rule("", (), ("bench_precision",), _off("", "bench_runtimes"), "nothing is timed. Set bench_runtimes=<names>"),
     *(
         Rule("", (), keys, _without_score(name), f"scores lacks {name}. Set 'scores=[{name}]'")
         for name, keys in (
@@ -114,7 +129,12 @@ RULES = (
             ("blobs", ("defects", "blob_overlaps", "blob_pixels", "blob_recall", "blob_curve")),
         )
     ),
-    Rule("", (), ("precision",), _nothing_to_score, SCORED),
+    Rule("", (), ("precision", "split"), _nothing_to_score, SCORED),
+    Rule("", (), ("normalization",), _from_checkpoint, "the checkpoint has its own. Omit it"),
+    Rule("", (), ("calibration_images", "max_miou_drop"), lambda c: c[""]["precision"] != "int8", "they are for precision=int8"),
+    Rule("runtime", (), ("calibration_images",), lambda c: "hw" in c[""] and c[""]["precision"] != "int8", "it is for precision=int8"),
+    Rule("", (), ("batch",), _image_by_image, "this protocol labels one image at a time"),
+    Rule("pruner", (), ("keep_ratio",), _other_ratio, "pruner.keep_schedule or the target decides"),
     Rule("protocol", (), PROTOCOL, _nothing_to_score, SCORED),
     Rule("", (), ("group_by",), lambda c: c[""].get("max_compared") == 0, "no runs are compared. Set max_compared=<rows>"),
     Rule("", (), ("alpha", "hide"), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
@@ -143,7 +163,7 @@ def idle_settings(command: str, config: PlainMapping) -> list[str]:
     """
     sections = {name: section for name, section in config.items() if name in SECTIONS and section}
     sections[""] = {key: value for key, value in config.items() if key not in SECTIONS}
-    notes = _short_schedule(sections) + _single_images(sections)
+    notes = _short_schedule(sections) + _single_images(sections) + (_unused_by_scores(sections) if command == "compare" else [])
     for rule in RULES:
         section = sections.get(rule.section, {})
         known = _settings(command, rule.section, section)
@@ -186,3 +206,12 @@ def _single_images(sections: Sections) -> list[str]:
     if mix == "none" or sections[""].get("batch_size") != 1:
         return []
     return [f"mix={mix} has no effect: it mixes the images of a forward pass, and batch_size is 1. Set batch_size=2 or more."]
+
+
+def _unused_by_scores(sections: Sections) -> list[str]:
+    """List groups of tools/compare.py that only new scores depend on."""
+    if not _nothing_to_score(sections) or sections[""].get("preds"):
+        return []
+    chosen = [f"post={sections['post']['name']}"] if sections.get("post", {}).get("name", "none") != "none" else []
+    chosen += [f"data={sections['data'].get('name', '')}"] if sections.get("data") else []
+    return [f"{choice} has no effect: {SCORED}." for choice in chosen]

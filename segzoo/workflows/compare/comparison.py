@@ -10,12 +10,12 @@ import numpy as np
 
 from segzoo.data.image_io import printable
 from segzoo.data.splitting.grouping import group_names
-from segzoo.evaluation.bootstrap import MIN_IMAGES, ResampledScores
-from segzoo.evaluation.model_comparison import Comparison, Pair, ScoredModel, changed_images, compare_models
+from segzoo.evaluation.bootstrap import LEVEL, MIN_IMAGES, ResampledScores
+from segzoo.evaluation.model_comparison import Comparison, Pair, ScoredModel, changed_images, compare_models, enough_draws
 from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict
-from segzoo.workflows.compare.compatibility import check_comparable, is_from_files, seed_groups
+from segzoo.workflows.compare.compatibility import check_comparable, distinct_evaluations, is_from_files, seed_groups
 from segzoo.workflows.compare.evaluations import StoredEvaluation
 
 NOT_RESOLVED = "not resolved"
@@ -40,7 +40,7 @@ def compare_evaluations(
             images are independent.
         group_seeds: treat trainings that differ only in their seed as one model.
         baseline: compare every model with this one only. None compares all pairs.
-        draws: number of bootstrap draws.
+        draws: number of bootstrap draws. More are made where so many differences are tested that fewer could resolve none.
         changed: number of images to list that differ most, for each pair.
         force: compare scores of different protocols or data.
 
@@ -52,6 +52,7 @@ def compare_evaluations(
         ConfigError: there are fewer than two models, or the scores are not comparable.
         DataError: an image has no group.
     """
+    evaluations, repeated = distinct_evaluations(evaluations)
     _check_names([evaluation.name for evaluation in evaluations])
     forced = check_comparable(evaluations, force)
     classes = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.classes))
@@ -60,7 +61,9 @@ def compare_evaluations(
     is_one_model = len(grouped) == 1  # its seeds are compared with each other
     members = members if is_one_model else grouped
     models = [scored_model(name, [evaluations[index] for index in indices], classes, group_by) for name, indices in members]
-    compared = compare_models(models, _pairs([model.name for model in models], baseline), draws, is_one_model)
+    pairs = _pairs([model.name for model in models], baseline)
+    draws = enough_draws(models, len(pairs), draws)
+    compared = compare_models(models, pairs, draws, is_one_model)
     rows = [_model_row(model, scores, classes) for model, scores in zip(models, compared.scores, strict=True)]
     for row, (_, indices) in zip(rows, members, strict=True):
         row["evaluations"] = [_evaluation_row(evaluations[index]) for index in indices]
@@ -73,7 +76,7 @@ def compare_evaluations(
         "groups": None if group_by is None else len(set(models[0].groups or ())),
         "group_by": group_by,
         "draws": draws,
-        "notes": _notes(evaluations, models, compared, is_one_model),
+        "notes": [*repeated, *_notes(evaluations, models, compared, is_one_model)],
         "forced": forced,
     }
 
@@ -84,7 +87,7 @@ def _check_names(names: Sequence[str]) -> None:
             f"a comparison needs two evaluations, found {len(names)}: {', '.join(names) or 'none'}. Add another run, file or folder."
         )
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"two models are named {repeated[0]}. Choose another name in preds, or rename the file.")
+        raise ConfigError(f"two models are named {repeated[0]}. Rename one of the folders.")
 
 
 def _pairs(names: Sequence[str], baseline: str | None) -> list[tuple[int, int]]:
@@ -161,10 +164,18 @@ def _notes(
     notes = []
     if files := [evaluation.name for evaluation in evaluations if is_from_files(evaluation)]:
         notes.append(f"The protocol of {', '.join(files)} is unknown: its label maps were made by other code.")
+    if unfinished := [evaluation.name for evaluation in evaluations if evaluation.is_unfinished]:
+        notes.append(
+            f"The training of {', '.join(unfinished)} has not finished: its best score so far counts as a model of its own."
+        )
     units = int(min(scores.units[0] for scores in compared.scores))
     if units < MIN_IMAGES:
         kind = "images" if models[0].groups is None else "groups"
         notes.append(f"There are too few {kind} for intervals and verdicts: {units}, and {MIN_IMAGES} are needed.")
+    elif compared.pairs and compared.pairs[0].lowest_p() * len(compared.pairs) >= 1 - LEVEL:
+        notes.append(
+            f"No difference can be resolved: {len(compared.pairs)} pairs are too many for {units} images. Compare fewer, or with one baseline."
+        )
     if is_one_model:
         notes.append("These are seeds of one model: their differences are compared with their own spread.")
     elif compared.spread is None:

@@ -69,6 +69,23 @@ def is_from_files(evaluation: StoredEvaluation) -> bool:
     return "predictions" in evaluation.protocol
 
 
+def distinct_evaluations(evaluations: Sequence[StoredEvaluation]) -> tuple[list[StoredEvaluation], list[str]]:
+    """Leave out repeated evaluations of the same checkpoint.
+
+    Returns:
+        The others, and a note on each that was left out. If only one were left, all are kept.
+    """
+    kept: dict[object, StoredEvaluation] = {}
+    notes = []
+    for evaluation in evaluations:
+        summary = evaluation.summary
+        identity = summary.get("checkpoint_sha256"), summary["protocol_id"], summary.get("split"), evaluation.counts.tobytes()
+        first = kept.setdefault(identity if identity[0] else evaluation.folder, evaluation)
+        if first is not evaluation:
+            notes.append(f"{evaluation.name} repeats the evaluation {first.name}, and was left out.")
+    return (list(kept.values()), notes) if len(kept) > 1 else (list(evaluations), [])
+
+
 def seed_groups(evaluations: Sequence[StoredEvaluation]) -> list[tuple[str, list[int]]]:
     """Group the evaluations of trainings that differ only in their seed.
 
@@ -92,7 +109,7 @@ def seed_groups(evaluations: Sequence[StoredEvaluation]) -> list[tuple[str, list
 def _recipe(evaluation: StoredEvaluation) -> str | None:
     """Hash of the training without its seeds, and of the evaluation."""
     training = evaluation.training
-    if "seed" not in training:
+    if "seed" not in training or evaluation.is_unfinished:
         return None
     kept: PlainDict = {key: value for key, value in training.items() if key != "seed"}
     if isinstance(pruner := kept.get("pruner"), dict):

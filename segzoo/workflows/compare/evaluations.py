@@ -19,6 +19,7 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.evaluation.metrics import COUNTS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
+from segzoo.runs.run_dir import read_result
 from segzoo.types import PlainDict
 
 COUNTS_FILE = "per_image_counts.npy"
@@ -50,6 +51,13 @@ class StoredEvaluation:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the counts."""
         return tuple(self.summary["per_class"])
+
+    @property
+    def is_unfinished(self) -> bool:
+        """True for a run's own scores if it runs, was stopped or failed."""
+        run = self.folder.absolute().parent
+        is_own = self.folder.absolute().name == "eval" and (run / "checkpoints").is_dir()
+        return is_own and read_result(run).get("finished") is not True
 
     @property
     def protocol(self) -> PlainDict:

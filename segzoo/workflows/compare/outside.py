@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ Evaluate = Callable[["nn.Module", Dataset], "Evaluation"]
 
 
 def score_outside(
-    reference: StoredEvaluation | None,
+    stored: Sequence[StoredEvaluation],
     data: PlainMapping | None,
     out: Path,
     evaluate: Evaluate,
@@ -43,7 +43,7 @@ def score_outside(
     Each gets an evaluation directory ``<out>/evaluations/<name>``, which later comparisons can use.
 
     Args:
-        reference: an evaluation whose data and split are used unless others are given.
+        stored: the evaluations so far. Data and split of the first are used unless others are given.
         data: the ``data`` section, settings that change that of the reference, or None.
         out: output directory.
         evaluate: scores a network on a data set.
@@ -62,20 +62,23 @@ def score_outside(
     exported = [file for path in runs if (file := find_exported_file(path))]
     if not exported and not preds and not modules:
         return []
+    reference, taken = next(iter(stored), None), [evaluation.name for evaluation in stored]
     scored: SplitOrAll = split or (reference.summary["split"] if reference else "val")
     dataset = build_split(data_section(reference, data), split=scored)
     builders: dict[str, Callable[[], nn.Module]] = {}
     for file in exported:
-        builders[_free_name(_file_title(file), builders)] = lambda file=file: load_file(file, dataset)
+        builders[_free_name(_file_title(file), [*taken, *builders])] = lambda file=file: load_file(file, dataset)
     for path in modules:
-        builders[_free_name(path, builders)] = lambda path=path: load_module(path, dataset.info.num_classes)
+        builders[_free_name(path, [*taken, *builders])] = lambda path=path: load_module(path, dataset.info.num_classes)
+    if repeated := [name for name in preds or {} if name in {*taken, *builders}]:
+        raise ConfigError(f"two models are named {repeated[0]}. Choose another name in preds.")
     networks = {name: build() for name, build in builders.items()}  # all errors come before the first evaluation
-    stored = []
+    found = []
     for name, folder in (preds or {}).items():
-        stored.append(_store(out, name, evaluate_label_files(Path(folder), dataset, workers), scored))
+        found.append(_store(out, name, evaluate_label_files(Path(folder), dataset, workers), scored))
     for name, network in networks.items():
-        stored.append(_store(out, name, evaluate(network, dataset), scored))
-    return stored
+        found.append(_store(out, name, evaluate(network, dataset), scored))
+    return found
 
 
 def load_file(file: Path, dataset: Dataset) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.io import write_json
+from segzoo.pruning.sensitivity import RATIOS
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict, PlainMapping
 
@@ -60,7 +61,15 @@ def resolve_keep_ratio(
     ratio = dist.run_on_rank0(
         lambda: search_keep_ratio(pruner, model, calibration, components.val_set, folder, device, depends_on=depends_on)
     )
-    components.pruner = dataclasses.replace(pruner, keep_ratios=(ratio,), target=None)
+    allocation = pruner.allocation
+    if allocation == "sensitivity" and ratio <= min(RATIOS):  # where both are equal
+        allocation = "uniform"
+        if dist.is_main:
+            print(
+                f"note: pruner.allocation=sensitivity equals uniform at a keep ratio of {ratio:.1%}, below all that it scans.",
+                flush=True,
+            )
+    components.pruner = dataclasses.replace(pruner, keep_ratios=(ratio,), allocation=allocation, target=None)
 
 
 def search_keep_ratio(
