@@ -38,6 +38,7 @@ def test_settings_without_a_name_change_the_data_of_the_checkpoint(monkeypatch):
         ("root", "${oc.env:SEGZOO_DATA}/${oc.env:SECRET}"),
         ("title", "${oc.env:SEGZOO_DATA}"),
         ("images", "${x}"),
+        ("images", ["{split}/{stem}.png", "${oc.env:SECRET}/{stem}.png"]),
     ],
 )
 def test_a_checkpoint_reads_no_other_variable(key, value, monkeypatch):

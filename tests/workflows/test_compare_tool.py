@@ -145,3 +145,19 @@ def test_words_without_a_setting_become_runs_and_modules(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["compare.py", *words])
     name_positional_words()
     assert sys.argv[1:] == ["--config-dir", "conf", "force=true", 'runs=["runs/a b","lr=0.1",runs/c]', 'modules=["pkg.zoo:build"]']
+
+
+@pytest.mark.parametrize("typed", ["runs=[b]", "+runs=[b]"])
+def test_runs_are_named_in_one_way(typed, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["compare.py", "a", typed])
+    with pytest.raises(SystemExit, match="runs is given twice, as runs= and as a. Give all of them in one way"):
+        name_positional_words()
+
+
+@pytest.mark.integration
+def test_a_file_with_the_name_of_a_run_gets_another(folder, monkeypatch):
+    store_evaluation(folder / "net", 1.0)
+    config = {"data": {"name": "folder", "root": str(folder / "data"), "classes": ["road", "car", "sky"]}}
+    (folder / "net/config.yaml").write_text(json.dumps(config))
+    run(monkeypatch, "net", "net.onnx", "workers=0", "device=cpu", "draws=1000", "force=true", "out=out")
+    assert [model["name"] for model in json.loads((folder / "out/compare.json").read_text())["models"]] == ["net", "net 2"]

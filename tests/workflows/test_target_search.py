@@ -10,14 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_training import make_components
 
 from segzoo.api import create_model
+from segzoo.distributed import SINGLE_PROCESS
 from segzoo.pruning._base import NoCalibration, Pruner, Target
 from segzoo.pruning._settings import build_pruner
 from segzoo.registry import DATA, PRUNERS, ConfigError, settings_of
 from segzoo.workflows.benchmark import runner, timing
 from segzoo.workflows.benchmark.model_summary import describe, totals
-from segzoo.workflows.prune.target_search import search, search_keep_ratio
+from segzoo.workflows.prune.target_search import resolve_keep_ratio, search, search_keep_ratio
 
 NO_CALIBRATION = NoCalibration()
 
@@ -87,6 +89,17 @@ def test_the_pruned_model_meets_its_target(tmp_path, kind, limit):
     pruner.prune_(model, ratio, None)
     reached = totals(describe(model.eval().to("meta"), hw=(64, 96)))[kind]
     assert 0.9 * limit <= reached <= limit
+
+
+@pytest.mark.parametrize(("ratio", "allocation"), [(0.2, "uniform"), (0.25, "uniform"), (0.3, "sensitivity")])
+def test_a_ratio_below_all_that_are_scanned_is_uniform(tmp_path, monkeypatch, capsys, ratio, allocation):
+    """There both are equal, and the search has succeeded."""
+    components = make_components()
+    components.pruner = PRUNERS.build("l1", start=0.0, target_params=100, allocation="sensitivity")
+    monkeypatch.setattr("segzoo.workflows.prune.target_search.search_keep_ratio", lambda *arguments, **settings: ratio)
+    resolve_keep_ratio(components, tmp_path, SINGLE_PROCESS, device="cpu", precision="fp32")
+    assert components.pruner.allocation == allocation and components.pruner.keep_ratios == (ratio,)
+    assert ("equals uniform" in capsys.readouterr().out) == (allocation == "uniform")
 
 
 @pytest.mark.parametrize(
