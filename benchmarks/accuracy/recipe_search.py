@@ -5,7 +5,7 @@ setting changes at a time, in short runs without pretraining. A change is kept i
 deviation of the unchanged recipe's seeds. The kept changes are then trained together, with the same seeds. ``--long`` starts from what
 the short search kept and tries the changes that need more steps.
 
-About two minutes per run on one core with AVX512_BF16, and 35 minutes in all; six to nine minutes per long run, and 45 minutes in all. An
+About two minutes per run on one core with AVX512_BF16, and 35 minutes in all; six to thirteen minutes per long run, and an hour in all. An
 interrupted search continues where it stopped if it is given the same output directory. Needs SEGZOO_DATA.
 """
 
@@ -39,6 +39,8 @@ CHANGES: dict[str, tuple[str, ...]] = {  # overrides of tools/train.py
 LONG_CHANGES: dict[str, tuple[str, ...]] = {
     "loss at the label's size": CHANGES["loss at the label's size"],
     "moving average of the weights": ("ema_decay=0.998",),
+    "images at 960x720": ("augment.crop=[353,481]", *LARGE),
+    "color jitter 0.4": CHANGES["color jitter 0.4"],
 }
 EXCLUSIVE = (("OHEM", "label smoothing 0.1"), ("scales 0.35 to 2.5", "images at 960x720"))
 

@@ -17,8 +17,8 @@ from segzoo.evaluation.evaluator import evaluate
 from segzoo.export.formats import ExportModel
 from segzoo.inference.exported.network import MAX_SIDE, MIN_SIDE, ExportedNetwork
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.transforms.warp import with_channels
-from segzoo.types import Dataset, DatasetInfo, Images, ParityError, PlainDict
+from segzoo.transforms.warp import resize, with_channels
+from segzoo.types import Dataset, DatasetInfo, Images, ParityError, PlainDict, Sample
 from segzoo.visualization.panels import comparison_grid, comparison_panel
 
 SIZES = ((64, 64), (65, 97), (97, 65), (128, 160), (161, 225), (199, 256))  # odd, even, wide and tall
@@ -143,6 +143,33 @@ def check_parity(
     return rows
 
 
+class ResizedSamples:
+    """Samples of another data set, whose images and labels get one size."""
+
+    def __init__(self, samples: Dataset, hw: tuple[int, int]):
+        self.samples, self.hw, self.info = samples, hw, samples.info
+
+    def scan(self) -> object:
+        """Find the samples."""
+        return self.samples.scan()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, index: int) -> str:
+        """Name of a sample."""
+        return self.samples.name(index)
+
+    def image(self, index: int) -> np.ndarray:
+        """Resized image (H, W, C)."""
+        return resize(self.samples.image(index), self.hw, flipped=False)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        image, label = (resize(array, self.hw, flipped=False) for array in (sample.image, sample.label))
+        return sample._replace(image=image, label=label)
+
+
 def check_accuracy(
     exported: ExportedNetwork, network: nn.Module, validation: Dataset, info: DatasetInfo, *, max_miou_drop: float
 ) -> PlainDict:
@@ -150,7 +177,8 @@ def check_accuracy(
 
     Args:
         exported, network, info: as in ``check_parity``.
-        validation: labeled images; all of them are evaluated, as whole images and with the thresholds of the file.
+        validation: labeled images; all of them are evaluated, as whole images and with the thresholds of the file. If that takes one size
+            only, they are resized to it.
         max_miou_drop: the largest allowed difference, 0 to 1.
 
     Returns:
@@ -160,6 +188,8 @@ def check_accuracy(
         ParityError: if the exported network loses more.
     """
     protocol = InferenceProtocol(threshold=exported.threshold)
+    if hw := exported.metadata["hw"]:
+        validation = ResizedSamples(validation, tuple(hw))
     before, after = (
         evaluate(each, validation, info, protocol=protocol, device="cpu", workers=0).scores for each in (network, exported)
     )

@@ -70,6 +70,18 @@ def test_int8_is_judged_by_the_miou_that_it_loses():
     assert check_accuracy(exported(1), model, NoiseData(), INFO, max_miou_drop=1.0)["exported_miou"] == 0
 
 
+def test_a_file_of_one_size_is_judged_on_resized_images():
+    def label(batch):
+        assert batch.shape[1:3] == (64, 96)
+        return [np.zeros(batch.shape[:3], np.uint8)]
+
+    metadata = {"dataset": INFO.to_dict(), "input": "uint8", "output": "labels", "hw": [64, 96], "align_corners": True}
+    accuracy = check_accuracy(
+        ExportedNetwork(label, metadata, "int8"), export_wrapper().model, NoiseData(), INFO, max_miou_drop=0.0
+    )
+    assert accuracy["exported_miou"] == 1 and accuracy["images"] == 5 and NoiseData()[0].image.shape[:2] != (64, 96)
+
+
 def test_convolutions_but_no_classifiers_become_fp16(tmp_path):
     """Before and after the convolutions, operators stay in fp32."""
     model = nn.Module()
