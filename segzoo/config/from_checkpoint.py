@@ -199,6 +199,8 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
         given, is_own = kept | dict(given or {}), not given
         if is_own:
             return given
+        if errors := _normalization_errors(meta["dataset"], given):
+            raise ConfigError(errors)
         if errors := section_errors("data", given):
             raise ConfigError(errors)
     trained, info = tuple(meta["dataset"]["classes"]), build_data(given, "val").info
@@ -215,6 +217,18 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
             f"data.bits={own.bits}, with images of that kind."
         )
     return dict(given)
+
+
+def _normalization_errors(stored: PlainMapping, given: PlainMapping) -> list[str]:
+    """Reject statistics that differ from those of the training.
+
+    The network's own are used, so others would have no effect.
+    """
+    return [
+        f"data.{key}={list(given[key])} contradicts the checkpoint, whose images were normalized with {list(stored[key])}. Omit data.{key}=."
+        for key in ("mean", "std")
+        if given.get(key) is not None and key in stored and list(given[key]) != list(stored[key])
+    ]
 
 
 def _resolve_env(key: str, value: object) -> object:

@@ -25,6 +25,10 @@ def test_settings_without_a_name_change_the_data_of_the_checkpoint(monkeypatch):
         dataset_config(metadata(), {"rot": "away"})
     with pytest.raises(ConfigError, match="the checkpoint was trained on a, b"):
         dataset_config(metadata(), {"classes": ["a", "c"]})
+    trained = metadata()
+    trained["dataset"] |= {"mean": [100.0] * 3, "std": [50.0] * 3}
+    with pytest.raises(ConfigError, match=r"data.mean=\[0, 0, 0\] contradicts the checkpoint, whose images were normalized with"):
+        dataset_config(trained, {"mean": [0, 0, 0], "std": [50.0] * 3})
     without = metadata()
     del without["config"]["data"]
     with pytest.raises(ConfigError, match="does not say which data it was trained on. Set data=<name>"):
