@@ -46,7 +46,7 @@ EXCLUSIVE = (("OHEM", "label smoothing 0.1"), ("scales 0.35 to 2.5", "images at 
 
 
 class Search(NamedTuple):
-    """Where a search starts, what it tries, and how long it trains."""
+    """Start, candidates and length of a search."""
 
     result: str
     recipe: str

@@ -55,7 +55,7 @@ def measure(name: str, crop: tuple[int, int], precision: FloatFormat) -> dict[st
 
 
 def measure_or_read(folder: Path, case: Case) -> dict[str, Any]:
-    """Return the row of a case, measured unless the output directory has it.
+    """Return the row of a case, measured if it is missing.
 
     Raises:
         SystemExit: The row is of another commit.

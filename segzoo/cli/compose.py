@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segzoo.cli.auto_data import replace_auto_data
-from segzoo.cli.yaml_limits import yaml_error
+from segzoo.cli.hydra_limits import yaml_error
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict

@@ -1,18 +1,22 @@
-"""Features of Hydra that tools reject.
+"""Features of Hydra and sizes of YAML files that tools reject.
 
-They name Python objects to call, directories to search, or environment variables to set. A configuration is data: it runs nothing.
+The features name Python objects to call, directories to search, or environment variables to set. A configuration is data: it runs nothing.
+Through nested aliases, a few hundred bytes of YAML can expand to gigabytes, so a user's file is checked before it is loaded.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from segzoo.messages import format_override
 from segzoo.types import PlainMapping
 
+MAX_BYTES, MAX_VALUES = 1_000_000, 100_000  # more than any configuration needs
 REJECTED = {  # setting -> reason
     "hydra.job_logging": "segzoo configures its own logging",
     "hydra.hydra_logging": "segzoo configures its own logging",
@@ -113,3 +117,42 @@ def _targets(node: object) -> Iterator[object]:
     elif isinstance(node, list):
         for item in node:
             yield from _targets(item)
+
+
+def yaml_error(path: Path) -> str | None:
+    """Describe why a YAML file cannot be loaded, else None.
+
+    It may be too large, expand to too many values or not be valid YAML.
+    """
+    if (size := path.stat().st_size) > MAX_BYTES:
+        return f"{path} has {size:,} bytes. A configuration file may have at most {MAX_BYTES:,}."
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return f"{path} is not valid YAML: {' '.join(str(error).split())}"
+    count = _expanded_size(node, {}) if node else 0
+    if count <= MAX_VALUES:
+        return None
+    return (
+        f"{path} expands to {count:,} values through its aliases, but at most {MAX_VALUES:,} are allowed. Write it without aliases."
+    )
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count the values of a node, those behind aliases every time.
+
+    A node that contains itself counts as too many.
+
+    Args:
+        node: the node.
+        sizes: sizes of nodes that were counted before, by ``id``.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = MAX_VALUES + 1  # while its children are counted
+        children = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]

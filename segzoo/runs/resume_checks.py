@@ -66,7 +66,7 @@ def check_resume(config: PlainDict, *, out: str | None = None, resume: str = "no
 
 
 def check_same_job(path: Path, config: PlainDict) -> None:
-    """Require that a directory of a sweep holds no run of another job.
+    """Require that a sweep's directory holds no other job's run.
 
     Directories of jobs are numbered, so a value that is added to a repeated sweep can move a job into the run of another.
 

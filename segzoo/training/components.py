@@ -116,7 +116,7 @@ class TrainingSettings:
         return self.batch_size * self.grad_accum_steps
 
     def check_images_seen(self, step: int, images: int, num_ranks: int) -> None:
-        """Require that all steps of a run in epochs have the same images.
+        """Require equal steps in a run of a number of epochs.
 
         Args:
             step: steps that the run has taken.

@@ -77,6 +77,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
     settings, plan, state = context.settings, context.plan, context.state
     dist, pruning, ema, log, stop = context.dist, context.pruning, context.ema, context.log, context.stop
     with closing(context.batches) as batches, log, context.writer:
+        settings.check_images_seen(state.step, state.images, dist.size)
         log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {dist.size}x {context.precision}")
         if settings.compile:
             log.info("compile=true: the first step compiles the network, which takes a minute or more")
@@ -154,7 +155,6 @@ def _start(
         epoch_size=len(components.train_set),
         total_steps=plan.total_steps,
     )
-    settings.check_images_seen(state.step, state.images, dist.size)
     batches = train_batches(
         components.train_set,
         components.augment,

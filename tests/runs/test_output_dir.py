@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 import yaml
 
+from segzoo.config.checks.output import output_errors
 from segzoo.registry import ConfigError
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.open_run import open_run
@@ -152,3 +153,13 @@ def test_a_failed_tool_without_results_leaves_no_directory(tmp_path):
 def test_without_out_a_directory_is_named_by_tool_and_time(tmp_path):
     with create_output_dir("eval", "toy", CONFIG, tmp_path) as output:
         assert output.path.parent == tmp_path / "eval/toy"
+
+
+def test_only_new_continues_in_a_folder_of_results(tmp_path):
+    """The early check of the command lets it pass."""
+    with create_prediction_dir("toy", CONFIG, "abc", out=str(tmp_path / "out"), only="all") as output:
+        (output.path / "predict.json").write_text("{}")
+    config = {"out": str(tmp_path / "out"), "only": "all"}
+    (error,) = output_errors("predict", config)
+    assert "or label only images without results: only=new" in error
+    assert output_errors("predict", config | {"only": "new"}) == []

@@ -65,13 +65,13 @@ class ImageFinder:
         normal = Path(os.path.normpath(path))
         return normal if normal in self._split else None
 
-    def beside(self, path: Path) -> list[Path]:
-        """Return the images in the folder of a file that have its stem."""
+    def adjacent(self, path: Path) -> list[Path]:
+        """Return the images next to a file that have its stem."""
         return [image for image in self._by_stem.get(path.stem, []) if image.parent == path.parent]
 
     def mark_used(self, path: Path) -> None:
-        """Mark the images that may belong to a file that cannot be read."""
-        self.used.update(self.beside(path) or self._by_stem.get(path.stem, []))
+        """Mark the images that may belong to an unreadable file."""
+        self.used.update(self.adjacent(path) or self._by_stem.get(path.stem, []))
 
     def find(self, name: str, near: Path, split: str | None = None) -> Path:
         """Find an image by the name in an annotation file.

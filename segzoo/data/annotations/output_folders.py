@@ -48,7 +48,7 @@ def claim_folders(out: Path, reading: Iterable[Path]) -> None:
 
 @cache
 def folder_of_conversion(folder: str, top: str) -> str | None:
-    """Return the name of the folder of a conversion that a folder lies in.
+    """Name the folder of a conversion that holds a folder.
 
     Args:
         folder: a folder at or below ``top``, which itself does not count.

@@ -85,7 +85,7 @@ def _outline(mask: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def _join_holes(mask: np.ndarray, ring: np.ndarray, holes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Extend the outer ring of a region by a detour around each hole.
+    """Extend the outer ring by a detour around each hole.
 
     From the leftmost pixel next to a hole, all pixels to the left belong to the region up to one on the outer ring or on a hole further
     to the left. There the detour begins and ends.
@@ -127,7 +127,7 @@ def _join_holes(mask: np.ndarray, ring: np.ndarray, holes: list[np.ndarray]) -> 
 
 
 def _steps(line: np.ndarray, detours: dict[int, list[int]]) -> Iterator[slice | int]:
-    """Yield the parts of a line and the numbers of the lines between them."""
+    """Yield the parts of a line and the lines between them."""
     done = 0
     for place in sorted(detours):
         yield slice(done, place + 1)

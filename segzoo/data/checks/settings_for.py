@@ -84,9 +84,9 @@ def _matches(tree: dict[str, list[str]]) -> list[Match]:
 
 
 def _common_folders(best: Match, matches: Sequence[Match], tree: dict[str, list[str]]) -> tuple[str, str]:
-    """Return the folders above those of the best match, if others below them match alike.
+    """Return the folders above the best match, if others match alike.
 
-    ``monday`` becomes ``.`` beside ``tuesday``, as the stem may hold folders. Folders of splits stay as they are, and so does the match if there
+    ``monday`` becomes ``.`` if there is ``tuesday``, as the stem may hold folders. Folders of splits stay as they are, and so does the match if there
     are images without labels below.
     """
     own = best.images, best.labels
@@ -107,7 +107,7 @@ def _common_folders(best: Match, matches: Sequence[Match], tree: dict[str, list[
 
 
 def _below(folder: str, top: str) -> str | None:
-    """Return the path of a folder relative to ``top``, None if it lies elsewhere."""
+    """Return a folder relative to ``top``, None if it lies elsewhere."""
     relative = os.path.relpath(folder, top)
     return None if relative.startswith("..") else relative
 

@@ -66,7 +66,7 @@ class ImageTable:
             self._file = None
 
     def finish(self, order: Iterable[str]) -> None:
-        """Close the file, and join and sort rows of several processes or runs.
+        """Close the file, and join the rows of processes and runs.
 
         Rows of images that the source no longer has are kept, but are no failures any more.
 

@@ -54,7 +54,7 @@ class StoredEvaluation:
 
     @property
     def is_unfinished(self) -> bool:
-        """True for a run's own scores if it runs, was stopped or failed."""
+        """True for the scores of a training that has not finished."""
         run = self.folder.absolute().parent
         is_own = self.folder.absolute().name == "eval" and (run / "checkpoints").is_dir()
         return is_own and read_result(run).get("finished") is not True

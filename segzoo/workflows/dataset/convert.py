@@ -153,7 +153,7 @@ def _selected(annotations: Annotations, unlabeled: str, ignore_flags: Sequence[s
 
 
 def _absent_words(annotations: Annotations, skip_shapes: Sequence[str], ignore_flags: Sequence[str]) -> list[str]:
-    """Note types of shapes and flags that are to be left out and occur nowhere."""
+    """Note words in ``skip_shapes`` and ``ignore_flags`` that occur nowhere."""
     images = [*annotations.images, *annotations.flagged]
     regions = [region for image in images for region in image.regions]
     kinds = {str(shape.get("shape_type") or "polygon") for region in regions for shape in region.shapes if isinstance(shape, dict)}

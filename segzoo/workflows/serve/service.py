@@ -126,7 +126,7 @@ class Service:
         """Hold decoded images of a request in memory.
 
         Raises:
-            QueueFull: they do not fit beside those of other requests.
+            QueueFull: they do not fit in addition to those of other requests.
         """
         if self.pixels_in_work + pixels > self.max_pixels_in_work:
             raise QueueFull(max(1, math.ceil(self.in_work * self.queue.seconds_per_item)))

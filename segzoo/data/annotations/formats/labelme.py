@@ -67,11 +67,11 @@ def _find(path: Path, record: PlainDict, finder: ImageFinder, split: Split | Non
     """
     name, is_embedded = record.get("imagePath"), isinstance(record.get("imageData"), str)
     name = name.replace("\\", "/") if isinstance(name, str) else ""
-    beside = finder.beside(path)
-    named = [image for image in beside if image.name == Path(name).name]
+    adjacent = finder.adjacent(path)
+    named = [image for image in adjacent if image.name == Path(name).name]
     exact = finder.at(path.parent / name) if name else None
-    finder.used.update(beside, [exact] if exact else [])
-    if named or (beside and not is_embedded):
+    finder.used.update(adjacent, [exact] if exact else [])
+    if named or (adjacent and not is_embedded):
         image = named[0] if named else finder.find_stem(path.stem, path.parent, split)
     elif exact:
         return exact
@@ -80,7 +80,7 @@ def _find(path: Path, record: PlainDict, finder: ImageFinder, split: Split | Non
         return partial(embedded_image, path)
     else:
         image = _find_elsewhere(path, name, finder, split)
-    is_named = Path(name).stem == image.stem if beside else Path(name).name == image.name
+    is_named = Path(name).stem == image.stem if adjacent else Path(name).name == image.name
     if name and image.stem == path.stem and not is_named:
         notes.append(f"{printable(path)}: names the image {printable(name)!r}; {printable(image)}, which has its name, was used.")
     return image
