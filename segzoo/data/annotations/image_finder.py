@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from segzoo.data.annotations.output_folders import IMAGES, folder_of_conversion
@@ -39,13 +40,13 @@ class ImageFinder:
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         for root in self.roots:
+            conversion_of = cache(partial(folder_of_conversion, top=root))
             for name in list_files(root):
                 path, folders = root / name, Path(name).parts[:-1]
                 if path.suffix.lower() in SUFFIXES and not set(folders).intersection(masks):
-                    self._add(path, root, split_of(*reversed(folders)))
+                    self._add(path, conversion_of(path.parent), split_of(*reversed(folders)))
 
-    def _add(self, path: Path, root: Path, split: Split | None) -> None:
-        conversion = folder_of_conversion(str(path.parent), str(root))
+    def _add(self, path: Path, conversion: str | None, split: Split | None) -> None:
         if conversion not in (None, IMAGES):
             return
         if conversion:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from segzoo.data.image_io import printable
@@ -46,19 +45,15 @@ def claim_folders(out: Path, reading: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-@cache
-def folder_of_conversion(folder: str, top: str) -> str | None:
+def folder_of_conversion(folder: Path, top: Path) -> str | None:
     """Name the folder of a conversion that holds a folder.
 
     Args:
-        folder: a folder at or below ``top``, which itself does not count.
-        top: where to stop.
+        folder: a folder at or below ``top``.
+        top: only folders below it count.
 
     Returns:
         ``images``, ``labels`` or ``conf``, or None.
     """
-    if len(folder) <= len(top):
-        return None
-    if os.path.isfile(os.path.join(folder, MARKER)):
-        return os.path.basename(folder)
-    return folder_of_conversion(os.path.dirname(folder), top)
+    below = (top.joinpath(*folder.relative_to(top).parts[:depth]) for depth in range(len(folder.relative_to(top).parts), 0, -1))
+    return next((path.name for path in below if (path / MARKER).is_file()), None)
