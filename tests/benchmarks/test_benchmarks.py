@@ -198,13 +198,16 @@ def test_drives_are_scored_on_images_of_another_drive(tmp_path):
 
 
 def test_a_measured_row_is_kept_but_not_of_another_commit(tmp_path, monkeypatch):
-    case, taken = ("icnet_half", (360, 480), "fp32"), []
+    case: training_step.Case = ("icnet_half", (360, 480), "fp32")
+    taken: list[training_step.Case] = []
+    commit = git_commit()
+    assert commit is not None
     monkeypatch.setattr(training_step, "measure", lambda *case: taken.append(case) or {"segzoo_ms": 1.0})
     for _ in range(2):
         assert training_step.measure_or_read(tmp_path / "out", case) == {"segzoo_ms": 1.0}
     assert taken == [case]
     path = training_step.row_file(tmp_path / "out", case)
-    path.write_text(path.read_text().replace(git_commit()["commit"], "0" * 40))
+    path.write_text(path.read_text().replace(commit["commit"], "0" * 40))
     with pytest.raises(SystemExit, match=f"icnet_half-360x480-fp32.json was measured at .*{'0' * 40}"):
         training_step.measure_or_read(tmp_path / "out", case)
 

@@ -98,7 +98,9 @@ def test_a_ratio_below_all_that_are_scanned_is_uniform(tmp_path, monkeypatch, ca
     components.pruner = PRUNERS.build("l1", start=0.0, target_params=100, allocation="sensitivity")
     monkeypatch.setattr("segzoo.workflows.prune.target_search.search_keep_ratio", lambda *arguments, **settings: ratio)
     resolve_keep_ratio(components, tmp_path, SINGLE_PROCESS, device="cpu", precision="fp32")
-    assert components.pruner.allocation == allocation and components.pruner.keep_ratios == (ratio,)
+    assert (
+        components.pruner is not None and components.pruner.allocation == allocation and components.pruner.keep_ratios == (ratio,)
+    )
     assert ("equals uniform" in capsys.readouterr().out) == (allocation == "uniform")
 
 
