@@ -16,9 +16,9 @@ import yaml
 
 from benchmarks.harness.result_files import RESULTS, read_json
 from benchmarks.harness.tool_runs import run_environment, run_summary
-from segzoo.checkpoints.serialization import read_trainer
+from segzoo.checkpoints.serialization import read_metadata, read_trainer
 from segzoo.config.build import build_data
-from segzoo.config.from_checkpoint import load_model
+from segzoo.config.from_checkpoint import dataset_config, load_model
 from segzoo.io import write_json
 from segzoo.layers.parameters import count_parameters
 
@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the run and the name of its result file."""
     parser.add_argument("run", type=Path, help="run directory of tools/train.py")
     parser.add_argument("name", help="name of the result file, such as camvid_icnet_half")
+    parser.add_argument(
+        "--scores", type=Path, help="evaluation of the run's last checkpoint by another protocol, whose scores are kept"
+    )
 
 
 def read_metrics(run: Path, split: str) -> list[dict[str, Any]]:
@@ -82,15 +85,19 @@ def majority_baseline(section: dict[str, Any]) -> dict[str, Any]:
     return {"entropy": entropy, "class": classes[most], "miou": miou}
 
 
-def result_content(run: Path) -> dict[str, Any]:
+def result_content(run: Path, scores: Path | None = None) -> dict[str, Any]:
     """Return the content of the result file.
+
+    Args:
+        run: the run directory.
+        scores: an evaluation whose scores are kept instead of those of the training. None keeps the latter, with their curve.
 
     Raises:
         FileNotFoundError: The run has no ``result.json``.
     """
-    environment, summary = run_environment(run), read_json(run / "eval" / "summary.json")
+    environment, summary = run_environment(run), read_json((scores or run / "eval") / "summary.json")
     result, config = summarize(run), yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    baseline = majority_baseline(config["data"])
+    baseline = majority_baseline(dataset_config(read_metadata(run), None))  # which resolves SEGZOO_DATA
     config["data"].pop("root", None)
     for key in ("out", "resume"):
         config.pop(key, None)
@@ -103,10 +110,10 @@ def result_content(run: Path) -> dict[str, Any]:
         "protocol": summary["protocol"],
         "protocol_id": summary["protocol_id"],
         "checkpoint_sha256": summary["checkpoint_sha256"],
-        "result": result,
+        "result": result | ({"miou": summary["miou"], "last_miou": summary["miou"]} if scores else {}),
         "baseline": baseline,
         "per_class": summary["per_class"],
-        "curve": validation_curve(run),
+        "curve": [] if scores else validation_curve(run),
         "train_loss": training_losses(run),
         "config": config,
     }
@@ -115,5 +122,5 @@ def result_content(run: Path) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> None:
     """Write the result file."""
     path = RESULTS / f"{args.name}.json"
-    write_json(path, result_content(args.run))
+    write_json(path, result_content(args.run, args.scores))
     print(path)

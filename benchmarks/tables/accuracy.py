@@ -100,12 +100,19 @@ def _is_half(content: dict[str, Any]) -> bool:
     return content["config"]["data"].get("title") == "camvid_half"
 
 
+def _image_size(content: dict[str, Any]) -> str:
+    """Width and height of the images that the network takes."""
+    if hw := content["protocol"].get("input_hw"):
+        return f"{hw[1]}x{hw[0]}"
+    return "240x180" if _is_half(content) else "480x360"
+
+
 def _camvid_row(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
     result, config = content["result"], content["config"]
     minutes = result["train_minutes"]
     return (
         f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}",
-        "240x180" if _is_half(content) else "480x360",
+        _image_size(content),
         format_millions(_parameters(content)),
         f"{minutes:.0f}" + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
         format_percent(result["miou"]),
@@ -130,7 +137,7 @@ def _parameters(content: dict[str, Any]) -> int:
 
 def best_so_far(curve: list[dict[str, Any]], minutes: float, every: int = 30) -> list[tuple[int, float]]:
     """Return the best score after 30, 60, ... minutes of a run."""
-    marks = [mark for mark in range(every, int(minutes) + every + 1, every) if mark <= minutes + 1]
+    marks = [mark for mark in range(every, int(minutes) + every + 1, every) if mark <= minutes + 1] if curve else []
     return [(mark, max(row["mIoU"] for row in curve if row["minutes"] <= mark + 1)) for mark in marks]
 
 
