@@ -16,6 +16,7 @@ import numpy as np
 from segzoo.evaluation.bootstrap import LEVEL, MIN_IMAGES, SEED, ResampledScores, mean_iou, resample, sum_groups, tail_probability
 
 MAX_DRAWS = 100_000
+MAX_VALUES = 10**8  # that the draws of all models and pairs hold
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,20 @@ class Pair(NamedTuple):
         """True if the sign of the difference is established."""
         return bool(self.p_values[column] < 1 - LEVEL)  # False for NaN
 
-    def lowest_p(self) -> float:
-        """Lowest p-value of the mIoU that so many images and draws allow."""
-        certain = np.ones_like(self.difference.draws)
-        return ResampledScores(self.difference.values, certain, self.difference.units).p_value() or 0.0
+    def hopeless_tests(self, num_pairs: int) -> str:
+        """Name the tests that so many images and draws cannot resolve.
+
+        Args:
+            num_pairs: number of pairs that are tested together.
+
+        Returns:
+            Empty if there are none.
+        """
+        certain = ResampledScores(self.difference.values, np.ones_like(self.difference.draws), self.difference.units)
+        lowest, classes = certain.p_value() or 0.0, len(self.p_values) - 1
+        if lowest * num_pairs >= 1 - LEVEL:
+            return f"of {num_pairs} pairs"
+        return f"of {num_pairs * classes} classes of all pairs" if lowest * num_pairs * classes >= 1 - LEVEL else ""
 
 
 class Comparison(NamedTuple):
@@ -121,14 +132,15 @@ def enough_draws(models: Sequence[ScoredModel], num_pairs: int, draws: int) -> i
         num_pairs: number of pairs.
 
     Returns:
-        At most ``MAX_DRAWS``.
+        At most ``MAX_DRAWS``, and what keeps the memory within ``MAX_VALUES``, unless ``draws`` is above.
     """
     units = min(len(set(model.groups)) if model.groups else len(model.counts[0]) for model in models)
     tests = num_pairs * models[0].counts[0].shape[2]
     if units < MIN_IMAGES or not tests:
         return draws
-    needed = 1 / tail_probability(units, 1 - (1 - LEVEL) / tests)
-    return max(draws, int(min(1.1 * needed, MAX_DRAWS)))
+    needed = 1.1 / tail_probability(units, 1 - (1 - LEVEL) / tests)
+    columns = (1 + models[0].counts[0].shape[2]) * (len(models) + num_pairs)
+    return max(draws, int(min(needed, MAX_DRAWS, MAX_VALUES / columns)))
 
 
 def difference(first: Sequence[ResampledScores], second: Sequence[ResampledScores], spread: SeedSpread | None) -> ResampledScores:

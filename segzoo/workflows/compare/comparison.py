@@ -10,7 +10,7 @@ import numpy as np
 
 from segzoo.data.image_io import printable
 from segzoo.data.splitting.grouping import group_names
-from segzoo.evaluation.bootstrap import LEVEL, MIN_IMAGES, ResampledScores
+from segzoo.evaluation.bootstrap import MIN_IMAGES, ResampledScores
 from segzoo.evaluation.model_comparison import Comparison, Pair, ScoredModel, changed_images, compare_models, enough_draws
 from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError, Range
@@ -172,10 +172,8 @@ def _notes(
     if units < MIN_IMAGES:
         kind = "images" if models[0].groups is None else "groups"
         notes.append(f"There are too few {kind} for intervals and verdicts: {units}, and {MIN_IMAGES} are needed.")
-    elif compared.pairs and compared.pairs[0].lowest_p() * len(compared.pairs) >= 1 - LEVEL:
-        notes.append(
-            f"No difference can be resolved: {len(compared.pairs)} pairs are too many for {units} images. Compare fewer, or with one baseline."
-        )
+    elif compared.pairs and (tests := compared.pairs[0].hopeless_tests(len(compared.pairs))):
+        notes.append(f"No difference {tests} can be resolved with {units} images. Compare fewer models, or all with one baseline.")
     if is_one_model:
         notes.append("These are seeds of one model: their differences are compared with their own spread.")
     elif compared.spread is None:
