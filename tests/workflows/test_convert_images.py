@@ -48,6 +48,17 @@ def test_an_image_of_another_folder_does_not_replace_the_embedded_one(tmp_path):
     np.testing.assert_array_equal(pixels(written), image)
 
 
+def test_the_file_of_an_embedded_image_is_used_and_gives_the_name(tmp_path):
+    image = noise(*SIZE)
+    record(tmp_path, "mine/json/a.json", image, imagePath="a.png")
+    for folder, pixels_of in (("cam2", noise(*SIZE, 1)), ("cam1", image)):
+        save(tmp_path / f"mine/{folder}/a.png", pixels_of)
+    convert(tmp_path)
+    assert [path.relative_to(tmp_path / "out/images").as_posix() for path in (tmp_path / "out/images").rglob("*.png")] == [
+        "cam1/a.png"
+    ]
+
+
 def test_an_image_of_another_name_is_noted(tmp_path):
     record(tmp_path, "mine/json/a.json", imagePath="a.jpg")
     save(tmp_path / "mine/pics/a.png", noise(*SIZE))

@@ -66,6 +66,10 @@ class ImageFinder:
         normal = Path(os.path.normpath(path))
         return normal if normal in self._split else None
 
+    def named(self, name: str) -> list[Path]:
+        """Return the images of a file name, in all folders."""
+        return self._by_name.get(name, [])
+
     def adjacent(self, path: Path) -> list[Path]:
         """Return the images next to a file that have its stem."""
         return [image for image in self._by_stem.get(path.stem, []) if image.parent == path.parent]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Region, true_flags
 from segzoo.data.datasets.labelme import is_labelme_4, read_record
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable
+from segzoo.data.image_io import printable, read_image
 from segzoo.data.splits import Split, split_of
+from segzoo.image_decoder import ImageError, decode_rgb
 from segzoo.types import DataError, PlainDict
+
+MAX_DIFFERENCE = 8.0  # mean over pixels of 0 to 255, from encoding an image as JPEG once more
 
 
 def read_labelme(source: Path, finder: ImageFinder) -> Annotations:
@@ -77,13 +83,32 @@ def _find(path: Path, record: PlainDict, finder: ImageFinder, split: Split | Non
         return exact
     elif is_embedded:
         finder.mark_used(path)
-        return partial(embedded_image, path)
+        return _same_image(path, finder.named(Path(name).name)) or partial(embedded_image, path)
     else:
         image = _find_elsewhere(path, name, finder, split)
     is_named = Path(name).stem == image.stem if adjacent else Path(name).name == image.name
     if name and image.stem == path.stem and not is_named:
         notes.append(f"{printable(path)}: names the image {printable(name)!r}; {printable(image)}, which has its name, was used.")
     return image
+
+
+def _same_image(path: Path, candidates: Sequence[Path]) -> Path | None:
+    """Find the file of an embedded image, whose name others may have.
+
+    LabelMe encodes the embedded image anew, so the pixels may differ a little.
+    """
+    if not candidates:
+        return None
+    try:
+        embedded = decode_rgb(embedded_image(path))[0].astype(np.int16)
+    except (DataError, ImageError):
+        return None  # reported when it is converted
+    for candidate in candidates:
+        with suppress(DataError):
+            pixels = read_image(candidate)
+            if pixels.shape == embedded.shape and np.abs(pixels - embedded).mean() < MAX_DIFFERENCE:
+                return candidate
+    return None
 
 
 def _find_elsewhere(path: Path, name: str, finder: ImageFinder, split: Split | None) -> Path:
