@@ -39,7 +39,7 @@ RUNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the trained network."""
-    parser.add_argument("run", help="run directory of experiment=camvid_quick")
+    parser.add_argument("run", help="run directory of experiment=camvid_best")
 
 
 def score(segment: Callable[[Tensor], Tensor], data: Dataset) -> float:

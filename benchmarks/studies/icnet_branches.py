@@ -25,7 +25,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the trained network."""
-    parser.add_argument("run", help="run directory of experiment=camvid_quick")
+    parser.add_argument("run", help="run directory of experiment=camvid_best")
 
 
 @torch.no_grad()
