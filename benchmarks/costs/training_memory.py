@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.harness.interleaved_timing import ratio_interval
 from benchmarks.harness.result_files import write_result
-from benchmarks.harness.training_steps import CASES, case_columns, train_briefly
+from benchmarks.harness.training_steps import CASES, case_columns, crop_of, train_briefly
 
 Size = tuple[int, int]
 BATCHES: dict[str, tuple[Size, int]] = {  # height and width of the crops, and their number; mmsegmentation rejects a single one
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     rows = []
     for name in args.model:
         size, batch = BATCHES[name]
-        rows.append(measure(name, tuple(args.size) if args.size else size, batch, args.rounds))
+        rows.append(measure(name, crop_of(name, tuple(args.size) if args.size else size), batch, args.rounds))
         print(rows[-1], flush=True)
     if args.model == list(CASES) and not args.size and args.rounds == ROUNDS:
         print(write_result("training_memory", args.command, rows, packages=("mmsegmentation", "segmentation-models-pytorch")))

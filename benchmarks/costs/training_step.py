@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.harness.interleaved_timing import ratio_interval, time_interleaved
 from benchmarks.harness.result_files import read_json, write_result
-from benchmarks.harness.training_steps import CASES, CPU, build_step, case_columns, random_batch
+from benchmarks.harness.training_steps import CASES, CPU, build_step, case_columns, crop_of, random_batch
 from segzoo.device import FloatFormat, pick_precision
 from segzoo.io import write_json
 from segzoo.runs.environment import git_commit
@@ -41,11 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(name: str, crop: tuple[int, int], precision: FloatFormat) -> dict[str, Any]:
     """Train all sides of a network interleaved and return its row."""
-    x, label = random_batch(crop, BATCHES[crop])
+    size, batch = crop_of(name, crop), BATCHES[crop]
+    x, label = random_batch(size, batch)
     steps = {side: build_step(name, side, precision)[1] for side in SIDES}
     calls = {side: lambda step=step: step(x, label) for side, step in steps.items()}
     taken = time_interleaved(calls, seconds=0, min_rounds=ROUNDS)
-    row = case_columns(name, crop, BATCHES[crop], ROUNDS) | {"precision": precision}
+    row = case_columns(name, size, batch, ROUNDS) | {"precision": precision}
     row |= {f"{side}_ms": 1000 * statistics.median(times) for side, times in taken.items()}
     return row | {
         "time": ratio_interval(taken["segzoo"], taken["peer"]),

@@ -39,6 +39,15 @@ Heads = list[tuple[float, Tensor]]  # weight in the loss and logits of each head
 Loss = Callable[[Tensor, Tensor], Tensor]  # images (N, 3, H, W) and labels (N, H, W) -> loss
 
 
+def crop_of(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Enlarge crops to what the peer of a case takes.
+
+    segmentation-models-pytorch requires multiples of 32.
+    """
+    height, width = size
+    return (-(-height // 32) * 32, -(-width // 32) * 32) if CASES[name][1].startswith("smp ") else (height, width)
+
+
 def case_columns(name: str, size: tuple[int, int], batch: int, rounds: int) -> dict[str, Any]:
     """Columns that the sides of a case share."""
     return {"model": name, "peer": CASES[name][1].partition("-")[0], "hw": list(size), "batch": batch, "rounds": rounds}

@@ -54,7 +54,7 @@ def training_errors(config: PlainMapping) -> list[str]:
         if config["backbone"].get("weights") == "imagenet":
             _collect_errors(model.backbone.imagenet, "backbone.weights", errors)
         errors += _size_errors(config, model) + compile_errors(config)
-    if config["model"].get("msc") == "frozen" and config["init"].get("ckpt") is None:
+    if config["model"].get("msc") == "frozen" and config["init"].get("ckpt") is None and config.get("ckpt") is None:
         errors.append(
             "model.msc=frozen trains the multi-scale branches of a trained network alone. Set init.ckpt=<run of model=deeplab_largefov>, or "
             "model.msc=joint."
@@ -164,7 +164,8 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
 def _has_trained_batch_norm(model: SegModel) -> bool:
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    return any(isinstance(layer, _BatchNorm) and layer.weight.requires_grad for layer in model.modules())
+    scales = [layer.weight for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    return any(scale is not None and scale.requires_grad for scale in scales)
 
 
 def _scale_warnings(data: PlainMapping, info: DatasetInfo) -> list[str]:

@@ -139,7 +139,7 @@ def enough_draws(models: Sequence[ScoredModel], num_pairs: int, draws: int) -> i
     if units < MIN_IMAGES or not tests:
         return draws
     needed = 1.1 / tail_probability(units, 1 - (1 - LEVEL) / tests)
-    columns = (1 + models[0].counts[0].shape[2]) * (len(models) + num_pairs)
+    columns = (1 + models[0].counts[0].shape[2]) * (sum(len(model.counts) for model in models) + num_pairs)
     return max(draws, int(min(needed, MAX_DRAWS, MAX_VALUES / columns)))
 
 

@@ -127,6 +127,11 @@ def check_progress(path: Path, config: PlainDict, differences: Sequence[Differen
     Returns:
         The step of its newest checkpoint.
     """
+    if config.get("epochs") is not None and any(difference.key in ("batch_size", "grad_accum_steps") for difference in differences):
+        raise ConfigError(
+            f"{path}: the number of epochs is counted in steps of equal size ({join_texts(differences)}). Keep batch_size and grad_accum_steps, or "
+            "set steps=<number> epochs=null."
+        )
     finished = is_finished(path)
     step, steps = int(newest.name) if newest else 0, config.get("steps")
     if not differences:

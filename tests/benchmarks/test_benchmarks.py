@@ -197,6 +197,14 @@ def test_drives_are_scored_on_images_of_another_drive(tmp_path):
     assert lists[tmp_path / "same/few/val.txt"] == ["0016E5_900"]
 
 
+def test_crops_are_enlarged_for_peers_that_need_multiples_of_32():
+    pytest.importorskip("mmseg", reason="needs the extra peers")
+    from benchmarks.harness.training_steps import crop_of
+
+    assert crop_of("pspnet_32", (360, 480)) == (384, 480) and crop_of("pspnet_32", (713, 713)) == (736, 736)
+    assert crop_of("pspnet", (360, 480)) == (360, 480)
+
+
 def test_a_measured_row_is_kept_but_not_of_another_commit(tmp_path, monkeypatch):
     case: training_step.Case = ("icnet_half", (360, 480), "fp32")
     taken: list[training_step.Case] = []

@@ -53,7 +53,7 @@ IDLE = [
     ("bench", ["runtime=onnxruntime", "runtime.calibration_images=500"], "runtime.calibration_images", ["precision=int8"]),
     ("eval", ["ckpt=x", "normalization=weights"], "normalization", ["normalization=same"]),
     ("predict", ["ckpt=x", "source=x", "batch=8", "protocol.flip=true"], "batch", ["protocol.flip=false"]),
-    ("compare", ["runs=[a,b]", "split=test"], "split", ["modules=['m:f']"]),
+    ("compare", ["runs=[a,b]", "split=test"], "split", ["preds={x: y}"]),
     ("compare", ["runs=[a,b]", "post=crf"], "post=crf", ["modules=['m:f']"]),
     ("eval", ["ckpt=x", "protocol.average=logits"], "protocol.average", ["protocol.flip=true"]),
     ("predict", ["ckpt=x", "source=x", "overlays=none", "alpha=0.3"], "alpha", ["overlays=jpg"]),

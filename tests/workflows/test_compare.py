@@ -205,6 +205,7 @@ def test_a_repeated_evaluation_counts_once(tmp_path):
     result = compare(tmp_path)
     assert result["notes"][0] == "again repeats the evaluation a_0, and was left out."
     assert result["models"] == expected["models"] and result["seed_deviation"] == expected["seed_deviation"]
+    assert len(compare(tmp_path, group_seeds=False, baseline="again")["pairs"]) == 5
     both = compare(tmp_path / "a_0", tmp_path / "again")  # nothing else to compare with
     assert both["pairs"][0]["difference"] == 0
 
@@ -217,7 +218,7 @@ def test_an_unfinished_training_is_no_seed(tmp_path, content):
     result_file.unlink() if content is None else result_file.write_text(json.dumps(content))
     result = compare(tmp_path)
     assert [(model["name"], len(model["evaluations"])) for model in result["models"]] == [("a", 2), ("a_2", 1)]
-    assert result["notes"][0].startswith("The training of a_2 has not finished")
+    assert result["notes"][0] == "Unfinished trainings count as models of their own, by their best scores so far: a_2."
 
 
 def test_many_differences_can_still_be_resolved(tmp_path, monkeypatch):

@@ -59,6 +59,37 @@ def test_the_file_of_an_embedded_image_is_used_and_gives_the_name(tmp_path):
     ]
 
 
+def test_a_pair_that_was_renamed_together_stays_a_pair(tmp_path):
+    """Its ``imagePath`` names the image of another pair now."""
+    photos = [noise(*SIZE, number) for number in range(2)]
+    for number in range(2):
+        save(tmp_path / f"mine/img_{number}.png", photos[number])
+        record(tmp_path, f"mine/img_{number}.json", photos[number], imagePath=f"img_{number + 1}.png")
+    convert(tmp_path)
+    for number in range(2):
+        np.testing.assert_array_equal(pixels(tmp_path / f"out/images/img_{number}.png"), photos[number])
+
+
+def test_the_path_in_the_file_comes_before_a_mask_next_to_it(tmp_path):
+    photo = noise(*SIZE)
+    save(tmp_path / "mine/images/a.jpg", photo)
+    save(tmp_path / "mine/labels/a.png", np.zeros(SIZE, np.uint8))
+    record(tmp_path, "mine/labels/a.json", imagePath="../images/a.jpg")
+    report = convert(tmp_path, unlabeled="background")
+    assert [path.name for path in (tmp_path / "out/images").rglob("*.*") if path.name != ".converted"] == ["a.jpg"]
+    assert report.result["images"]["written"] == 1
+
+
+def test_similar_images_of_one_name_are_told_apart_or_not_used(tmp_path):
+    photo = noise(*SIZE)
+    for day in (1, 2):
+        save(tmp_path / f"mine/day{day}/a.png", np.clip(photo.astype(int) + day, 0, 255).astype(np.uint8))
+    record(tmp_path, "mine/json/a.json", photo, imagePath="a.png")
+    convert(tmp_path)
+    (written,) = (tmp_path / "out/images").rglob("*.png")
+    np.testing.assert_array_equal(pixels(written), photo)  # the embedded one
+
+
 def test_an_image_of_another_name_is_noted(tmp_path):
     record(tmp_path, "mine/json/a.json", imagePath="a.jpg")
     save(tmp_path / "mine/pics/a.png", noise(*SIZE))

@@ -93,7 +93,8 @@ def test_wrong_uploads_get_their_status_and_a_sentence(client, monkeypatch, cont
 
 
 def test_a_form_of_too_many_pixels_is_rejected(client, monkeypatch):
-    monkeypatch.setattr("segzoo.workflows.serve.service.LARGEST_IMAGES", 0.08)  # 20 000 pixels
+    monkeypatch.setattr("segzoo.workflows.serve.service.LARGEST_IMAGES", 0)
+    monkeypatch.setattr("segzoo.workflows.serve.service.LEAST_MEGAPIXELS", 0.02)
     answer = client.post("/predict", files=[("image", ("a.png", PNG))] * 4)
     assert answer.status_code == 413 and "0.02 megapixels are allowed" in answer.json()["detail"], answer.text
     assert client.post("/predict", PNG).status_code == 200 and client.service.pixels_in_work == 0

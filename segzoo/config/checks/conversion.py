@@ -29,7 +29,7 @@ def conversion_errors(config: PlainMapping) -> list[str]:
     if isinstance(root, str) and not Path(root).expanduser().is_dir():
         errors.append(f"action.image_root={root}: there is no such folder (relative to {os.path.basename(os.getcwd())}/).")
     for key, folder in (("source", source), ("image_root", root)):
-        if isinstance(out, str) and isinstance(folder, str) and _overlap(Path(out), Path(folder).expanduser()):
+        if isinstance(out, str) and isinstance(folder, str) and _overlap(Path(out), Path(folder).expanduser(), key == "source"):
             errors.append(
                 f"out={out}: lies in action.{key}={folder}, or contains it. Set another out: originals are never touched."
             )
@@ -39,9 +39,10 @@ def conversion_errors(config: PlainMapping) -> list[str]:
     return errors
 
 
-def _overlap(first: Path, second: Path) -> bool:
-    first, second = first.resolve(), second.resolve()
-    return first == second or first in second.parents or second in first.parents
+def _overlap(out: Path, read: Path, also_below: bool) -> bool:
+    """True if ``out`` is a folder, contains it or lies below it."""
+    out, read = out.resolve(), read.resolve()
+    return out == read or out in read.parents or (also_below and read in out.parents)
 
 
 def conversion_title(source: str, title: object) -> str:

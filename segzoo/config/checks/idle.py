@@ -129,7 +129,8 @@ RULES = (
             ("blobs", ("defects", "blob_overlaps", "blob_pixels", "blob_recall", "blob_curve")),
         )
     ),
-    Rule("", (), ("precision", "split"), _nothing_to_score, SCORED),
+    Rule("", (), ("precision",), _nothing_to_score, SCORED),
+    Rule("", (), ("split",), lambda c: _nothing_to_score(c) and not c[""]["preds"], SCORED),
     Rule("", (), ("normalization",), _from_checkpoint, "the checkpoint has its own. Omit it"),
     Rule("", (), ("calibration_images", "max_miou_drop"), lambda c: c[""]["precision"] != "int8", "they are for precision=int8"),
     Rule("runtime", (), ("calibration_images",), lambda c: "hw" in c[""] and c[""]["precision"] != "int8", "it is for precision=int8"),
@@ -163,7 +164,7 @@ def idle_settings(command: str, config: PlainMapping) -> list[str]:
     """
     sections = {name: section for name, section in config.items() if name in SECTIONS and section}
     sections[""] = {key: value for key, value in config.items() if key not in SECTIONS}
-    notes = _short_schedule(sections) + _single_images(sections) + (_unused_by_scores(sections) if command == "compare" else [])
+    notes = _short_schedule(sections) + _single_images(sections) + (_unused_post(sections) if command == "compare" else [])
     for rule in RULES:
         section = sections.get(rule.section, {})
         known = _settings(command, rule.section, section)
@@ -208,10 +209,6 @@ def _single_images(sections: Sections) -> list[str]:
     return [f"mix={mix} has no effect: it mixes the images of a forward pass, and batch_size is 1. Set batch_size=2 or more."]
 
 
-def _unused_by_scores(sections: Sections) -> list[str]:
-    """List groups of tools/compare.py that only new scores depend on."""
-    if not _nothing_to_score(sections) or sections[""].get("preds"):
-        return []
-    chosen = [f"post={sections['post']['name']}"] if sections.get("post", {}).get("name", "none") != "none" else []
-    chosen += [f"data={sections['data'].get('name', '')}"] if sections.get("data") else []
-    return [f"{choice} has no effect: {SCORED}." for choice in chosen]
+def _unused_post(sections: Sections) -> list[str]:
+    post = sections.get("post", {}).get("name", "none")
+    return [f"post={post} has no effect: {SCORED}."] if post != "none" and _nothing_to_score(sections) else []

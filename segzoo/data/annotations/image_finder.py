@@ -22,7 +22,7 @@ class ImageFinder:
     Images that an earlier conversion has copied are found only if there is no other, and its masks never.
 
     Args:
-        roots: the folders. Those below others, also by links, are searched once.
+        roots: the folders. A file that several of them hold, also by links, counts once, as the first one's.
         hint: what to do about an image that is not found.
         masks: names of folders whose files are no images.
 
@@ -32,18 +32,23 @@ class ImageFinder:
     """
 
     def __init__(self, roots: Sequence[Path], hint: str, masks: Sequence[str] = ()):
-        self.roots, self.hint = _distinct(roots), hint
+        self.roots, self.hint = list(dict.fromkeys(roots)), hint
         self.images: list[Path] = []
         self.used: set[Path] = set()
         self._split: dict[Path, Split | None] = {}
         self._copies: set[Path] = set()
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
+        seen: set[str] = set()
         for root in self.roots:
             conversion_of = cache(partial(folder_of_conversion, top=root))
             for name in list_files(root):
                 path, folders = root / name, Path(name).parts[:-1]
-                if path.suffix.lower() in SUFFIXES and not set(folders).intersection(masks):
+                if path.suffix.lower() not in SUFFIXES or set(folders).intersection(masks):
+                    continue
+                real = os.path.realpath(path) if len(self.roots) > 1 else name
+                if real not in seen:
+                    seen.add(real)
                     self._add(path, conversion_of(path.parent), split_of(*reversed(folders)))
 
     def _add(self, path: Path, conversion: str | None, split: Split | None) -> None:
@@ -124,13 +129,3 @@ class ImageFinder:
             raise DataError(f"{len(found)} images are called {printable(name)!r}: {listed}. Remove or rename all but one.")
         self.used.add(found[0])
         return found[0]
-
-
-def _distinct(roots: Sequence[Path]) -> list[Path]:
-    """Leave out the folders that lie in others, or are the same."""
-    real = [os.path.join(os.path.realpath(root), "") for root in roots]
-    return [
-        root
-        for number, root in enumerate(roots)
-        if real[number] not in real[:number] and not any(real[number].startswith(other) for other in real if other != real[number])
-    ]

@@ -134,14 +134,16 @@ def unique_stems(images: Sequence[AnnotatedImage], folder: Path | None) -> list[
     if top is None or not all(path.is_relative_to(top) for path in paths):
         top = Path(os.path.commonpath([path.parent for path in paths]))
     stems = [path.relative_to(top).with_suffix("").as_posix() for path in paths]
-    counts = Counter(stems)
+    counts, copies = Counter(stems), Counter[str]()
     taken = {stem for stem, count in counts.items() if count == 1}
     for number, path in enumerate(paths):
         if counts[stems[number]] > 1:
-            longer = f"{stems[number]}_{path.suffix[1:]}"
-            free = (longer, *(f"{longer}_{copy}" for copy in range(2, len(paths) + 2)))
-            stems[number] = next(name for name in free if name not in taken)
-            taken.add(stems[number])
+            name = longer = f"{stems[number]}_{path.suffix[1:]}"
+            while name in taken:
+                copies[longer] += 1
+                name = f"{longer}_{copies[longer] + 1}"
+            stems[number] = name
+            taken.add(name)
     return stems
 
 

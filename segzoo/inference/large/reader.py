@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.data.channels.reading import read_pixels
-from segzoo.data.image_io import printable
+from segzoo.data.image_io import printable, read_header
 from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, gray_to_rgb
 from segzoo.inference.large.jp2_file import Jp2File
 from segzoo.inference.large.vips_file import VipsFile
@@ -64,11 +64,21 @@ def read_or_open(path: Path, stream_megapixels: float, max_megapixels: int) -> n
     Raises:
         ConfigError, DataError: as for ``read_image`` and ``LargeImage``.
     """
-    if not is_large(path, min(stream_megapixels, max_megapixels, MAX_PIXELS / 1e6)):
+    if not is_large(path, min(stream_megapixels, MAX_PIXELS / 1e6)):
+        if is_large(path, max_megapixels):
+            raise _too_large(path, read_header(path)[0], max_megapixels)
         return read_pixels([path], RGB)[0]
     image = LargeImage(path, max_megapixels)
     height, width = image.size
     return image if height * width > stream_megapixels * 1e6 else image.rows(0, height)
+
+
+def _too_large(path: Path, size: tuple[int, int], max_megapixels: int) -> DataError:
+    height, width = size
+    return DataError(
+        f"{printable(path)}: {width}x{height} pixels (W x H) exceed the limit of {max_megapixels} megapixels. If the file is what you expect, "
+        f"set {format_override('max_megapixels', -(-height * width // 1_000_000))}."
+    )
 
 
 class LargeImage:
@@ -97,11 +107,7 @@ class LargeImage:
             raise self._damaged(error) from error
         height, width = self.size = self._file.size
         if height * width > max_megapixels * 1_000_000:
-            needed = -(-height * width // 1_000_000)
-            raise DataError(
-                f"{printable(path)}: {width}x{height} pixels (W x H) exceed the limit of {max_megapixels} megapixels. If the file is what "
-                f"you expect, set {format_override('max_megapixels', needed)}."
-            )
+            raise _too_large(path, self.size, max_megapixels)
         if not self._file.is_supported:
             raise DataError(
                 f"{printable(path)}: holds {self._file.samples}; expected gray, RGB, palette or CMYK of 8 or 16 bits. Convert it to 8-bit RGB."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Annotated
 
@@ -53,6 +53,7 @@ def compare_evaluations(
         DataError: an image has no group.
     """
     evaluations, repeated = distinct_evaluations(evaluations)
+    baseline = repeated.get(baseline, baseline) if baseline is not None else None
     _check_names([evaluation.name for evaluation in evaluations])
     forced = check_comparable(evaluations, force)
     classes = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.classes))
@@ -76,7 +77,7 @@ def compare_evaluations(
         "groups": None if group_by is None else len(set(models[0].groups or ())),
         "group_by": group_by,
         "draws": draws,
-        "notes": [*repeated, *_notes(evaluations, models, compared, is_one_model)],
+        "notes": [*_repeated_notes(repeated), *_notes(evaluations, models, compared, is_one_model)],
         "forced": forced,
     }
 
@@ -157,6 +158,10 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def _repeated_notes(repeated: Mapping[str, str]) -> list[str]:
+    return [f"{name} repeats the evaluation {first}, and was left out." for name, first in repeated.items()]
+
+
 def _notes(
     evaluations: Sequence[StoredEvaluation], models: Sequence[ScoredModel], compared: Comparison, is_one_model: bool
 ) -> list[str]:
@@ -165,15 +170,12 @@ def _notes(
     if files := [evaluation.name for evaluation in evaluations if is_from_files(evaluation)]:
         notes.append(f"The protocol of {', '.join(files)} is unknown: its label maps were made by other code.")
     if unfinished := [evaluation.name for evaluation in evaluations if evaluation.is_unfinished]:
-        notes.append(
-            f"The training of {', '.join(unfinished)} has not finished: its best score so far counts as a model of its own."
-        )
-    units = int(min(scores.units[0] for scores in compared.scores))
+        notes.append(f"Unfinished trainings count as models of their own, by their best scores so far: {', '.join(unfinished)}.")
+    units, kind = int(min(scores.units[0] for scores in compared.scores)), "images" if models[0].groups is None else "groups"
     if units < MIN_IMAGES:
-        kind = "images" if models[0].groups is None else "groups"
         notes.append(f"There are too few {kind} for intervals and verdicts: {units}, and {MIN_IMAGES} are needed.")
     elif compared.pairs and (tests := compared.pairs[0].hopeless_tests(len(compared.pairs))):
-        notes.append(f"No difference {tests} can be resolved with {units} images. Compare fewer models, or all with one baseline.")
+        notes.append(f"No difference {tests} can be resolved with {units} {kind}. Compare fewer models, or all with one baseline.")
     if is_one_model:
         notes.append("These are seeds of one model: their differences are compared with their own spread.")
     elif compared.spread is None:

@@ -69,21 +69,21 @@ def is_from_files(evaluation: StoredEvaluation) -> bool:
     return "predictions" in evaluation.protocol
 
 
-def distinct_evaluations(evaluations: Sequence[StoredEvaluation]) -> tuple[list[StoredEvaluation], list[str]]:
+def distinct_evaluations(evaluations: Sequence[StoredEvaluation]) -> tuple[list[StoredEvaluation], dict[str, str]]:
     """Leave out repeated evaluations of the same checkpoint.
 
     Returns:
-        The others, and a note on each that was left out. If only one were left, all are kept.
+        The others, and for the name of each that was left out, that of the one that it repeats. If only one were left, all are kept.
     """
     kept: dict[object, StoredEvaluation] = {}
-    notes = []
+    repeated = {}
     for evaluation in evaluations:
         summary = evaluation.summary
         identity = summary.get("checkpoint_sha256"), summary["protocol_id"], summary.get("split"), evaluation.counts.tobytes()
         first = kept.setdefault(identity if identity[0] else evaluation.folder, evaluation)
         if first is not evaluation:
-            notes.append(f"{evaluation.name} repeats the evaluation {first.name}, and was left out.")
-    return (list(kept.values()), notes) if len(kept) > 1 else (list(evaluations), [])
+            repeated[evaluation.name] = first.name
+    return (list(kept.values()), repeated) if len(kept) > 1 else (list(evaluations), {})
 
 
 def seed_groups(evaluations: Sequence[StoredEvaluation]) -> list[tuple[str, list[int]]]:

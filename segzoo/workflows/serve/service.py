@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 CODERS = 4  # threads that decode and encode images
-LARGEST_IMAGES = 8  # images of max_megapixels that may be in work, or smaller ones of as many pixels together
+LARGEST_IMAGES, LEAST_MEGAPIXELS = 8, 512  # images of max_megapixels, and megapixels, that may be in work in any case
 BATCH_VALUES = 2**22  # pixels of a batch, 8 images of 512 x 1024, or their class probabilities if those are asked for
 
 
@@ -53,7 +53,8 @@ class Limits:
         batch_wait_ms: how long an image waits for others of its size.
         max_queue: images that are uploaded, queued or labeled at a time, also the most of one request. More are rejected with status 429.
         max_mb: megabytes of a request, else status 413.
-        max_megapixels: megapixels of an image, else status 413.
+        max_megapixels: megapixels of an image, else status 413. All images in work may have eight times as many, at least 512; a single
+            request with more gets 413, another one 429.
         timeout_s: seconds for the upload (status 408), and from then on for the answer (status 504).
     """
 
@@ -139,7 +140,7 @@ class Service:
     @property
     def max_pixels_in_work(self) -> int:
         """Pixels of all decoded images together."""
-        return int(LARGEST_IMAGES * self.limits.max_megapixels * 1e6)
+        return int(max(LARGEST_IMAGES * self.limits.max_megapixels, LEAST_MEGAPIXELS) * 1e6)
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **settings: P.kwargs) -> R:
         """Decode or encode without blocking the server."""

@@ -15,12 +15,13 @@ from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Region, true_flags
 from segzoo.data.datasets.labelme import is_labelme_4, read_record
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable, read_image
+from segzoo.data.image_io import printable, read_header, read_image
 from segzoo.data.splits import Split, split_of
 from segzoo.image_decoder import ImageError, decode_rgb
 from segzoo.types import DataError, PlainDict
 
 MAX_DIFFERENCE = 8.0  # mean over pixels of 0 to 255, from encoding an image as JPEG once more
+MAX_CANDIDATES = 8  # files of one name that are decoded
 
 
 def read_labelme(source: Path, finder: ImageFinder) -> Annotations:
@@ -71,44 +72,48 @@ def _find(path: Path, record: PlainDict, finder: ImageFinder, split: Split | Non
     Raises:
         DataError: there is none, or several fit.
     """
-    name, is_embedded = record.get("imagePath"), isinstance(record.get("imageData"), str)
+    name = record.get("imagePath")
     name = name.replace("\\", "/") if isinstance(name, str) else ""
-    adjacent = finder.adjacent(path)
-    named = [image for image in adjacent if image.name == Path(name).name]
-    exact = finder.at(path.parent / name) if name else None
-    finder.used.update(adjacent, [exact] if exact else [])
-    if named or (adjacent and not is_embedded):
-        image = named[0] if named else finder.find_stem(path.stem, path.parent, split)
+    adjacent, exact = finder.adjacent(path), finder.at(path.parent / name) if name else None
+    places = [*([exact] if exact else []), *adjacent]
+    finder.used.update(places)
+    if trusted := [image for image in places if image.name == Path(name).name and image.stem == path.stem]:
+        return trusted[0]
+    if isinstance(record.get("imageData"), str):
+        finder.mark_used(path)
+        return _same_image(path, [*places, *finder.named(Path(name).name)], finder) or partial(embedded_image, path)
+    if adjacent:
+        image = finder.find_stem(path.stem, path.parent, split)
     elif exact:
         return exact
-    elif is_embedded:
-        finder.mark_used(path)
-        return _same_image(path, finder.named(Path(name).name)) or partial(embedded_image, path)
     else:
         image = _find_elsewhere(path, name, finder, split)
-    is_named = Path(name).stem == image.stem if adjacent else Path(name).name == image.name
-    if name and image.stem == path.stem and not is_named:
+    if name and image.stem == path.stem and image.name != Path(name).name and (not adjacent or Path(name).stem != image.stem):
         notes.append(f"{printable(path)}: names the image {printable(name)!r}; {printable(image)}, which has its name, was used.")
     return image
 
 
-def _same_image(path: Path, candidates: Sequence[Path]) -> Path | None:
+def _same_image(path: Path, candidates: Sequence[Path], finder: ImageFinder) -> Path | None:
     """Find the file of an embedded image, whose name others may have.
 
-    LabelMe encodes the embedded image anew, so the pixels may differ a little.
+    LabelMe encodes the embedded image anew, so the pixels may differ a little. Of similar images, such as those of a fixed camera, none is
+    taken.
     """
-    if not candidates:
+    candidates = list(dict.fromkeys(candidates))
+    if not 0 < len(candidates) <= MAX_CANDIDATES:
         return None
-    try:
+    differences = []
+    with suppress(DataError, ImageError):  # reported when it is converted
         embedded = decode_rgb(embedded_image(path))[0].astype(np.int16)
-    except (DataError, ImageError):
-        return None  # reported when it is converted
-    for candidate in candidates:
-        with suppress(DataError):
-            pixels = read_image(candidate)
-            if pixels.shape == embedded.shape and np.abs(pixels - embedded).mean() < MAX_DIFFERENCE:
-                return candidate
-    return None
+        for candidate in candidates:
+            with suppress(DataError):
+                if read_header(candidate)[0] == embedded.shape[:2]:
+                    differences.append((float(np.abs(read_image(candidate) - embedded).mean()), candidate))
+    differences.sort()
+    if not differences or differences[0][0] > MAX_DIFFERENCE or any(2 * differences[0][0] > other for other, _ in differences[1:]):
+        return None
+    finder.used.add(differences[0][1])
+    return differences[0][1]
 
 
 def _find_elsewhere(path: Path, name: str, finder: ImageFinder, split: Split | None) -> Path:
