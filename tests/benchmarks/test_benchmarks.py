@@ -17,6 +17,7 @@ from benchmarks.accuracy import ablations, compare_camvid, history, inspection, 
 from benchmarks.costs import scaling, training_step
 from benchmarks.harness.camvid_drives import drive_images
 from benchmarks.harness.tool_runs import CAMVID_FINETUNING, NO_REPORT
+from benchmarks.harness.training_steps import crop_of
 from benchmarks.speed import checkpoint_overhead, runtimes
 from benchmarks.studies import few_shot_transfer, narrowing, pruning_pspnet_largefov, rare_classes
 from segzoo.cli.compose import resolve_config
@@ -198,9 +199,6 @@ def test_drives_are_scored_on_images_of_another_drive(tmp_path):
 
 
 def test_crops_are_enlarged_for_peers_that_need_multiples_of_32():
-    pytest.importorskip("mmseg", reason="needs the extra peers")
-    from benchmarks.harness.training_steps import crop_of
-
     assert crop_of("pspnet_32", (360, 480)) == (384, 480) and crop_of("pspnet_32", (713, 713)) == (736, 736)
     assert crop_of("pspnet", (360, 480)) == (360, 480)
 
