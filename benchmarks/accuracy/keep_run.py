@@ -97,6 +97,9 @@ def result_content(run: Path, scores: Path | None = None) -> dict[str, Any]:
     """
     environment, summary = run_environment(run), read_json((scores or run / "eval") / "summary.json")
     result, config = summarize(run), yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    if scores:
+        result = result | {key: summary[key] for key in ("miou", "macc", "aacc", "fwiou", "loss", "protocol_id") if key in summary}
+        result |= {"last_miou": summary["miou"], "best_step": result["steps"]}
     baseline = majority_baseline(dataset_config(read_metadata(run), None))  # which resolves SEGZOO_DATA
     config["data"].pop("root", None)
     for key in ("out", "resume"):
@@ -110,7 +113,7 @@ def result_content(run: Path, scores: Path | None = None) -> dict[str, Any]:
         "protocol": summary["protocol"],
         "protocol_id": summary["protocol_id"],
         "checkpoint_sha256": summary["checkpoint_sha256"],
-        "result": result | ({"miou": summary["miou"], "last_miou": summary["miou"]} if scores else {}),
+        "result": result,
         "baseline": baseline,
         "per_class": summary["per_class"],
         "curve": [] if scores else validation_curve(run),
