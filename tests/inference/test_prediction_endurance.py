@@ -18,6 +18,8 @@ from predictions import predict_source
 from test_video_source import write_video
 from toy_training import INFO, Toy
 
+from segzoo.io import remove_stale_temp_files
+
 MEGABYTE = 2**20
 HELPERS = Path(__file__).parents[1] / "helpers"
 HW = (120, 160)
