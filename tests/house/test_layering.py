@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -111,3 +112,17 @@ def test_folders_and_files_stay_small():
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 assert length <= 60, f"{path}: {node.name} has {length} lines"
+
+
+def test_the_top_level_holds_what_was_decided():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    hidden = {".ci", ".github", ".gitignore", ".pre-commit-config.yaml"}
+    folders = {"segzoo", "conf", "tools", "benchmarks", "tests"}
+    assert {line.partition("/")[0] for line in listed.stdout.splitlines()} == hidden | folders | {
+        "setup.cfg",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    }
