@@ -44,10 +44,9 @@ def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[s
         )
     widths = {}
     for name, tensor in state.items():
-        strides = own[name].stride()
-        channels_last = (
-            own[name].dim() == 4 and strides[1] == 1 and strides[3] == own[name].shape[1]
-        )  # also tells 1x1 kernels apart
+        shape, strides = own[name].shape, own[name].stride()
+        # is_contiguous() cannot tell for a 1x1 kernel
+        channels_last = len(shape) == 4 and strides[1] == 1 and strides[3] == shape[1]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         # a copy in memory of its own: tensors of a file are not aligned, and on some CPUs alignment decides the last bit of a sum
         own[name].data = tensor.to(own[name].device, own[name].dtype, copy=True, memory_format=layout)

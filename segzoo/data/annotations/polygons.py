@@ -110,18 +110,16 @@ def _join_holes(mask: np.ndarray, ring: np.ndarray, holes: list[np.ndarray]) -> 
         lines.append(detour)
         fixed.append(np.isin(np.arange(len(detour)), (0, len(detour) - 2, len(detour) - 1)))
         detours.append({})
-    order, stack = [], [_steps(lines[0], detours[0])]
-    numbers = [0]
+    order, stack = [], [(0, _steps(lines[0], detours[0]))]
     while stack:
-        step = next(stack[-1], None)
+        line, steps = stack[-1]
+        step = next(steps, None)
         if step is None:
             stack.pop()
-            numbers.pop()
         elif isinstance(step, int):
-            stack.append(_steps(lines[step], detours[step]))
-            numbers.append(step)
+            stack.append((step, _steps(lines[step], detours[step])))
         else:
-            order.append((numbers[-1], step))
+            order.append((line, step))
     points = np.concatenate([lines[line][part] for line, part in order])
     return points, np.concatenate([fixed[line][part] for line, part in order])
 

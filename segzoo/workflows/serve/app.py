@@ -119,16 +119,19 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 
 async def _answer(service: Service, served: ServedModel, uploads: list[Upload], output: Output, options: Options) -> Response:
     """Decode, label and encode the images of a request."""
-    max_pixels, images = int(service.limits.max_megapixels * 1e6), []
+    max_pixels, images, total = int(service.limits.max_megapixels * 1e6), [], 0
     with ExitStack() as held:
         for upload in uploads:
-            images.append(await service.in_thread(decode_upload, upload.data, max_pixels, served.info.pixels))
-            if (total := sum(image.shape[0] * image.shape[1] for image in images)) > service.max_pixels_in_work:
+            image = await service.in_thread(decode_upload, upload.data, max_pixels, served.info.pixels)
+            pixels = image.shape[0] * image.shape[1]
+            images.append(image)
+            total += pixels
+            if total > service.max_pixels_in_work:
                 limit = f"{service.max_pixels_in_work / 1e6:g} megapixels"
                 raise HTTPException(
                     413, f"The first {len(images)} images have {total / 1e6:.1f} megapixels, and {limit} are allowed."
                 )
-            held.enter_context(service.hold_pixels(images[-1].shape[0] * images[-1].shape[1]))
+            held.enter_context(service.hold_pixels(pixels))
         try:
             results = await service.predict(served, images, output in ("all", "confidence") and served.has_probabilities)
         except ValueError as error:  # an image is too small for the model

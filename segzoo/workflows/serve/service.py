@@ -115,7 +115,7 @@ class Service:
             QueueFull: they do not fit.
         """
         if self.in_work + images > self.limits.max_queue:
-            raise QueueFull(max(1, math.ceil(self.in_work * self.queue.seconds_per_item)))
+            raise self._full()
         self.in_work += images
         try:
             yield
@@ -130,12 +130,15 @@ class Service:
             QueueFull: they do not fit in addition to those of other requests.
         """
         if self.pixels_in_work + pixels > self.max_pixels_in_work:
-            raise QueueFull(max(1, math.ceil(self.in_work * self.queue.seconds_per_item)))
+            raise self._full()
         self.pixels_in_work += pixels
         try:
             yield
         finally:
             self.pixels_in_work -= pixels
+
+    def _full(self) -> QueueFull:
+        return QueueFull(max(1, math.ceil(self.in_work * self.queue.seconds_per_item)))
 
     @property
     def max_pixels_in_work(self) -> int:
