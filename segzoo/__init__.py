@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or else albumentations checks for updates over the network at import
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["ConfigError", "create_model", "from_pretrained", "list_backbones", "list_models", "load"]
 
 if TYPE_CHECKING:

@@ -163,7 +163,11 @@ def interface_metadata(exported: ExportModel, info: DatasetInfo, hw: tuple[int, 
     """Collect the metadata that ``ExportedNetwork`` needs."""
     interface = {"input": exported.input, "output": exported.output, "hw": hw, "precision": precision}
     interface["threshold"] = exported.threshold.values if exported.threshold else None
-    return interface | {"align_corners": bool(exported.model.align_corners), "dataset": info.to_dict()}
+    resampling = {
+        "align_corners": bool(exported.model.align_corners),
+        "corner_multiple": getattr(exported.model, "corner_multiple", None),
+    }
+    return interface | resampling | {"dataset": info.to_dict()}
 
 
 def _write(

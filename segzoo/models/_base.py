@@ -14,6 +14,7 @@ from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.layers.channel_widths import set_channel_widths_, set_input_channels_
 from segzoo.layers.conv import Classifier, ConvBN, fuse_conv_bn_
 from segzoo.layers.dropout import Dropout
+from segzoo.layers.resize import enlarge_to_corners
 from segzoo.models._pretrained import upload_pretrained, write_pretrained
 from segzoo.pruning.narrowing import narrow_state_dict
 from segzoo.types import InputTooSmall, Logits
@@ -33,6 +34,7 @@ class SegModel(Segmenter, ABC):
     Attributes:
         aux: the training-only heads. Their parameters are named ``aux.0...``.
         aux_weights: their loss weights.
+        corner_multiple: with ``align_corners``, the images are enlarged to sides of this multiple plus 1.
         input_channels: channels of its images.
         input_convs: names of the convolutions that read the image, if it is no RGB image.
         loss_resolution: resolution of the loss in the paper: logits are upsampled to the label, or labels are downsampled to the
@@ -57,6 +59,7 @@ class SegModel(Segmenter, ABC):
         backbone.classifier = {}  # frees half a gigabyte, which only a head built before this point could use
         self.num_classes = num_classes
         self.align_corners = align_corners
+        self.corner_multiple = backbone.output_stride if align_corners else None
         self.aux = nn.ModuleList(head for head, _ in aux)
         self.aux_weights = tuple(weight for _, weight in aux)
 
@@ -72,13 +75,13 @@ class SegModel(Segmenter, ABC):
     def forward(self, x: Tensor) -> Logits:
         """Class scores of normalized images.
 
-        Implementations call ``check_input`` first.
+        Implementations call ``prepare_input`` first.
 
         Shapes:
             (N, C, H, W) float -> main (N, K, h, w) float32 at the model's own stride, aux logits in training, none in eval
 
         Raises:
-            ValueError: as ``check_input``, and in training when a feature map of the backbone would be one pixel.
+            ValueError: as ``prepare_input``, and in training when a feature map of the backbone would be one pixel.
         """
 
     def fuse_for_inference_(self) -> int:
@@ -194,10 +197,21 @@ class SegModel(Segmenter, ABC):
         """
         return tuple(head(x) for head, x in zip(self.aux, features, strict=False)) if self.training else ()
 
-    def check_input(self, x: Tensor) -> None:
-        """Raise ValueError unless ``x`` is a valid batch of images.
+    def prepare_input(self, x: Tensor) -> Tensor:
+        """Check a batch of images, and enlarge it if corners are aligned.
 
-        Valid are floats of shape (N, C, H, W), C being ``input_channels``, with a height and width of at least 32 pixels.
+        Resampling with aligned corners assumes that every feature map has a pixel in each corner of the image. Where the releases of PSPNet
+        and ICNet accept only sizes at which this holds (8k+1 and 32k+1), other sizes are enlarged here by less than that multiple. Without
+        it, the prediction would be stretched by up to a stride towards the lower right.
+
+        Args:
+            x: floats (N, C, H, W), C being ``input_channels``, with a height and width of at least 32 pixels.
+
+        Returns:
+            The images that the layers see, whose corners are those of ``x``.
+
+        Raises:
+            ValueError: ``x`` is something else.
         """
         received = f"{type(self).__name__} received {tuple(x.shape)} {x.dtype}".replace("torch.", "")
         if x.dim() != 4 or x.shape[1] != self.input_channels:
@@ -208,6 +222,7 @@ class SegModel(Segmenter, ABC):
             raise ValueError(f"{received}, expected normalized floats: subtract the mean and divide by the std, or call predict()")
         if x.shape[2] < MIN_INPUT or x.shape[3] < MIN_INPUT:
             raise InputTooSmall(received, MIN_INPUT)
+        return enlarge_to_corners(x, self.corner_multiple)
 
 
 class FCNHead(nn.Sequential):

@@ -110,7 +110,7 @@ class LargeFOV(SegModel):
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores, with shapes as in the class docstring."""
-        self.check_input(x)
+        x = self.prepare_input(x)
         features = self.backbone.forward_stages(x)
         main = self.score(self.fc(self.pool(features["c5"])))
         if not self.branches:

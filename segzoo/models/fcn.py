@@ -81,7 +81,7 @@ class FCN(SegModel):
 
     In the published network the transposed convolutions are layers with their own parameters. They are therefore part of the model,
     and its logits have the size of the image. Deviation, unless ``padded``: convolutions keep the size of their input, and the
-    output of each transposed convolution is center-cropped to the feature map or image that it is aligned with. All classifiers
+    output of each transposed convolution is cropped by half its stride, at any size, to the feature map or image that it is aligned with. All classifiers
     start at zero, and all arithmetic on scores is fp32.
 
     Args:
@@ -118,14 +118,14 @@ class FCN(SegModel):
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the size of the image."""
-        self.check_input(x)
+        x = self.prepare_input(x)
         features = self.backbone.forward_stages(F.pad(x, [PAD - 1] * 4) if self.padded else x)
         scores = self.score(self.fc(features["c5"]))
         for name, score in self.skips.items():
             skip = score(features[name] * AT_ONCE[name] if self.at_once else features[name])
             upsampled = self.ups[name](scores)
-            scores = _crop(skip, upsampled, OFFSETS[name]) + upsampled if self.padded else skip + _crop(upsampled, skip)
-        return Logits(_crop(self.last_up(scores), x, OFFSETS[self.stride] if self.padded else None))
+            scores = _crop(skip, upsampled, OFFSETS[name]) + upsampled if self.padded else skip + _crop(upsampled, skip, 1)
+        return Logits(_crop(self.last_up(scores), x, OFFSETS[self.stride] if self.padded else self.stride // 2))
 
 
 class Deconv(nn.ConvTranspose2d):
@@ -162,13 +162,12 @@ def _zero_classifier(cin: int, num_classes: int) -> Classifier:
     return classifier
 
 
-def _crop(large: Tensor, reference: Tensor, first: int | None = None) -> Tensor:
+def _crop(large: Tensor, reference: Tensor, first: int) -> Tensor:
     """Crop to the height and width of a reference.
 
-    The crop is centered, or begins at row and column ``first``.
+    The crop begins at row and column ``first``. The last row and column are repeated if they end before those of the reference, as after pools that round sizes down.
     """
     for axis in (2, 3):  # index_select: export with a dynamic size cannot prove that a slice stays inside
-        side = reference.shape[axis]
-        begin = (large.shape[axis] - side) // 2 if first is None else first
-        large = large.index_select(axis, begin + torch.arange(side, device=large.device))
+        indices = first + torch.arange(reference.shape[axis], device=large.device)
+        large = large.index_select(axis, indices.clamp(max=large.shape[axis] - 1))
     return large

@@ -91,7 +91,7 @@ class DilatedFCN(SegModel):
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the backbone's output stride."""
-        self.check_input(x)
+        x = self.prepare_input(x)
         features = self.backbone.forward_stages(x)
         head = self.convs(features["c5"])
         if self.join is not None:

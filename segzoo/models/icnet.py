@@ -89,6 +89,7 @@ class ICNet(SegModel):
         fused = low // 2
         aux = [(Classifier(cin, num_classes), weight) for cin, weight in zip((low, fused), guidance, strict=True)]
         super().__init__(backbone, num_classes, align_corners=align_corners, aux=aux)
+        self.corner_multiple = 4 * backbone.output_stride if align_corners else None  # the image and c3_1 are halved
         self.pyramid = PyramidPooling(bins)
         self.conv5_4 = ConvBN(deep, low, 1)
         self.high = nn.Sequential(
@@ -106,7 +107,7 @@ class ICNet(SegModel):
 
         Comments give the scale of each feature map relative to the image.
         """
-        self.check_input(x)
+        x = self.prepare_input(x)
         shared = self.backbone.forward_stages(self._resize(x, _downsampled_size(x, 2)), last="c3_1")["c3_1"]  # 1/16
         self._check_low(x, shared)
         low = self.backbone.forward_stages(self._resize(shared, _downsampled_size(shared, 2)), first="after_c3_1")["c5"]  # 1/32

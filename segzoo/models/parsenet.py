@@ -83,7 +83,7 @@ class ParseNet(SegModel):
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the backbone's output stride."""
-        self.check_input(x)
+        x = self.prepare_input(x)
         features = self.fc(self.backbone.forward_stages(x)["c5"])
         local = self.local_norm(features)
         context = self.dropout(self.global_norm(features.float().mean((2, 3), keepdim=True).to(features.dtype)))

@@ -107,7 +107,7 @@ class PSPNet(SegModel):
 
     def forward(self, x: Tensor) -> Logits:
         """Class scores at the backbone's output stride."""
-        self.check_input(x)
+        x = self.prepare_input(x)
         stages = self.backbone.forward_stages(x)
         features = stages["c5"]
         pooled = [reduce(grid) for reduce, grid in zip(self.reduce, self.pyramid(features), strict=True)]

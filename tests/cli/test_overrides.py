@@ -34,7 +34,7 @@ INVALID = {
     "several values without -m": (["model=fcn,pspnet"], ["Add -m"]),
     "steps and epochs": (["epochs=5"], ["steps=", "epochs=5", "null"]),
     "a width VGG does not have": (["model=icnet_half", "backbone=vgg16"], ["backbone.width", "vgg16"]),
-    "a crop too small to train on": (["augment.crop=[32,32]"], ["augment.crop", "one pixel"]),
+    "a crop too small to train on": (["augment.crop=[32,32]", "model.align_corners=false"], ["augment.crop", "one pixel"]),
     "class weights of another count": (["loss.class_weights=[1,2,3]"], ["has 3 values", "has 8 classes"]),
     "a missing file": (["init.ckpt=nowhere.safetensors"], ["init.ckpt=nowhere.safetensors", "no such file"]),
     "unpublished weights": (["init.ckpt=FCN_ResNet50_Weights.COCO_V9"], ["publishes no such weights", "COCO_WITH_VOC"]),

@@ -23,6 +23,7 @@ from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
 from segzoo.inference.segment import segment_image
 from segzoo.inference.threshold import make_threshold
 from segzoo.layers.normalize import normalize
+from segzoo.layers.resize import enlarge_to_corners
 from segzoo.registry import ConfigError
 from segzoo.types import Logits
 
@@ -48,6 +49,15 @@ class Stride8(nn.Module):
 
     def forward(self, x):
         return Logits(self.layer(x))
+
+
+class Enlarging(Stride8):
+    """The same layer, which sees images with sides of 8k+1."""
+
+    corner_multiple = 8
+
+    def forward(self, x):
+        return super().forward(enlarge_to_corners(x, self.corner_multiple))
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +120,7 @@ def test_an_image_smaller_than_the_window(icnet):
 
 
 @pytest.mark.parametrize("settings", [{}, {"scales": (0.5, 1.5), "flip": True}], ids=["single", "scales"])
-@pytest.mark.parametrize("model", [toy(), Stride8().eval()], ids=["toy", "stride8"])
+@pytest.mark.parametrize("model", [toy(), Stride8().eval(), Enlarging().eval()], ids=["toy", "stride8", "enlarging"])
 def test_tiles_label_as_the_whole_image(model, settings):
     image, protocol = noise(421, 307), InferenceProtocol(**settings)
     labeler = LargeImageLabeler(model, protocol, FP32, tile=128)
@@ -136,7 +146,7 @@ def test_tiles_of_a_deep_network_label_as_the_whole_image(monkeypatch):
 
 def test_tiles_of_a_network_that_looks_everywhere_say_so(icnet):
     labeler = LargeImageLabeler(icnet, SINGLE_PASS, FP32, tile=320)
-    assert labeler.tiling and labeler.tiling.reach == Reach(tiles.GLOBAL_MARGIN, True, 4)
+    assert labeler.tiling and labeler.tiling.reach == Reach(tiles.GLOBAL_MARGIN, True, 4, corner=1)
     assert "labels are not those of the whole image" in labeler.tiling.describe()
     labels = streamed(labeler, noise(400, 150))[0]
     assert labels.shape == (400, 150)
@@ -156,15 +166,13 @@ def test_reach_is_that_of_the_layers(kernel, dilation, margin):
     assert measure_reach(lambda x: network.logits(x, (64, 64)), CPU, spreads_nan=False).by_size
 
 
-@pytest.mark.parametrize(("name", "margin", "by_size"), [("fcn_dilated", 224, False), ("fcn", 256, True)])
-def test_centered_crops_depend_on_the_size(name, margin, by_size, monkeypatch):
+@pytest.mark.parametrize(("name", "margin"), [("fcn_dilated", 224), ("fcn", 256), ("deeplab_largefov", 352)])
+def test_logits_do_not_depend_on_the_size(name, margin, monkeypatch):
     monkeypatch.setattr(tiles, "PROBE", 1024)
     torch.manual_seed(0)
     model = randomized(build(name, num_classes=3)).eval()
-    network = ForwardPass(model, SINGLE_PASS, FP32, (64, 64), 1.0)
-    with torch.no_grad():
-        reach = measure_reach(lambda x: network.logits(x, (64, 64)), CPU)
-    assert (reach.margin, reach.by_size) == (margin, by_size)
+    labeler = LargeImageLabeler(model, SINGLE_PASS, FP32)
+    assert labeler.tiling and (labeler.tiling.reach.margin, labeler.tiling.reach.by_size) == (margin, False)
 
 
 @pytest.mark.parametrize("size", [1, 100, 128, 129, 160, 1000])

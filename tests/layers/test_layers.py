@@ -17,7 +17,7 @@ from segzoo.layers.conv import Classifier, ConvBN
 from segzoo.layers.norm import SingleValueBatchNorm
 from segzoo.layers.pyramid_conv import FactorizedPyramidConv, PyramidConvBN
 from segzoo.layers.pyramid_pooling import PyramidPooling, upsample_pooled
-from segzoo.layers.resize import resize
+from segzoo.layers.resize import enlarge_to_corners, resize
 from segzoo.layers.upsample_argmax import upsample_argmax
 
 POOLS = {"avg": F.adaptive_avg_pool2d, "max": F.adaptive_max_pool2d}
@@ -272,3 +272,24 @@ def test_pyramid_conv_trains_like_the_concatenated_map(align_corners):
 def test_factorized_pyramid_conv_rejects_other_convolutions():
     with pytest.raises(ValueError, match="expected a 3x3"):
         FactorizedPyramidConv(torch.nn.Conv2d(4, 4, 1), 2, False)
+
+
+@pytest.mark.parametrize("size", [(33, 65), (40, 81), (48, 72)])
+def test_upsampled_logits_lie_where_the_enlarged_image_does(size):
+    rows, columns = (torch.arange(side, dtype=torch.float32) for side in size)
+    ramps = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]  # each pixel holds its own position
+    logits = enlarge_to_corners(ramps, 8)[..., ::8, ::8]  # what a layer of stride 8 sees
+    torch.testing.assert_close(resize(logits, size, align_corners=True), ramps, rtol=0, atol=1e-4)
+
+
+def test_an_exported_graph_enlarges_by_one_pixel_like_the_network():
+    class Enlarge(nn.Module):
+        def forward(self, x):
+            return enlarge_to_corners(x, 8)
+
+    for size in ((32, 40), (33, 40), (32, 41), (30, 40)):
+        x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        program = torch.export.export(Enlarge(), (x,))
+        torch.testing.assert_close(program.module()(x), Enlarge()(x))
+        resampled = any("upsample" in str(node.target) for node in program.graph.nodes)
+        assert resampled == (size == (30, 40))

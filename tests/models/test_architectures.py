@@ -46,7 +46,7 @@ def test_pspnet_concatenates_its_pooled_maps_in_the_configured_order(concat, ord
 def test_pspnet_ablations_have_their_widths(settings, maps):
     model = build("pspnet", **settings).eval()
     assert model.fuse.conv.in_channels == maps * 256
-    assert model(random_images(1, 3, 40, 50)).main.shape == (1, 5, 5, 7)
+    assert model(random_images(1, 3, 40, 50)).main.shape == (1, 5, 6, 8)  # of 41x57
 
 
 def test_pspnet_trains_on_one_image_without_statistics_of_one_value():
@@ -121,9 +121,10 @@ def test_backbone_dilations_follow_the_settings(model, settings, c4, c5):
         assert [m.dilation[0] for m in layers if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)] == dilations
 
 
-def test_fcn_crops_are_centered():
+def test_fcn_crops_repeat_the_last_row_and_column():
     large = random_images(1, 2, 8, 9)
-    assert torch.equal(_crop(large, torch.empty(1, 5, 4, 6)), large[..., 2:6, 1:7])
+    assert torch.equal(_crop(large, torch.empty(1, 5, 4, 6), 2), large[..., 2:6, 2:8])
+    assert torch.equal(_crop(large, torch.empty(1, 5, 4, 9), 2), large[..., 2:6, [2, 3, 4, 5, 6, 7, 8, 8, 8]])
 
 
 @pytest.mark.parametrize("stride", [2, 8, 16, 32])

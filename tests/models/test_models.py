@@ -15,6 +15,7 @@ from torch.export import Dim
 from torch.nn import functional as F
 
 from segzoo.export.formats import trace
+from segzoo.layers.resize import corner_size
 from segzoo.registry import BACKBONES, MODELS, ConfigError
 from segzoo.types import DatasetInfo
 
@@ -40,8 +41,23 @@ def test_eval_accepts_every_size_from_32_up(model, backbone):
             logits = built(random_images(2, 3, height, width))
         assert logits.aux == () and logits.main.dtype == torch.float32 and logits.main.isfinite().all()
         rounds_down = backbone == "vgg16" and model != "icnet" and stride > 1  # the pools of VGG-16
-        expected = [side // stride if rounds_down else math.ceil(side / stride) for side in (height, width)]
+        seen = corner_size((height, width), built.corner_multiple)
+        expected = [side // stride if rounds_down else math.ceil(side / stride) for side in seen]
         assert list(logits.main.shape) == [2, 5, *expected]
+
+
+@pytest.mark.parametrize(("model", "multiple"), [("icnet", 32), ("pspnet", 8), ("deeplab_largefov", 8)])
+def test_images_are_enlarged_until_corners_align(model, multiple):
+    built, x = randomized(build(model)).eval(), random_images(1, 3, 50, 90)
+    enlarged = F.interpolate(x, size=(65, 97) if multiple == 32 else (57, 97), mode="bilinear", align_corners=True)
+    with torch.no_grad():
+        assert torch.equal(built(x).main, built(enlarged).main)
+        assert built.prepare_input(enlarged) is enlarged
+        stages = built.backbone.forward_stages(enlarged)
+    for stage in built.backbone.stages:  # the last pixel of each feature map lies on the last pixel of the image
+        stride = min(stage.stride, built.backbone.output_stride)
+        assert [(side - 1) * stride + 1 for side in stages[stage.name].shape[2:]] == list(enlarged.shape[2:])
+    assert build(model, align_corners=False).prepare_input(x) is x
 
 
 @pairs
@@ -105,14 +121,15 @@ def test_bfloat16_backward_works_with_few_classes(model, num_classes):
 @pytest.mark.parametrize("model", ["fcn", "icnet"])
 @pytest.mark.parametrize("backbone", BACKBONES.names())
 def test_one_pixel_in_training_is_rejected(model, backbone):
-    built = build(model, backbone).train()
+    built = build(model, backbone, **{"align_corners": False} if model == "icnet" else {}).train()
     with pytest.raises(ValueError, match=r"32x32 \(batch 1\).*64") as error:
         built(random_images(1, 3, 32, 32))
     assert "one pixel" in str(error.value)
 
 
 def test_two_pixels_in_training_are_enough():
-    assert build("icnet").train()(random_images(1, 3, 32, 33)).main.shape == (1, 5, 8, 9)
+    assert build("icnet", align_corners=False).train()(random_images(1, 3, 32, 33)).main.shape == (1, 5, 8, 9)
+    assert build("icnet").train()(random_images(1, 3, 32, 32)).main.shape == (1, 5, 9, 9)  # of 33x33
 
 
 @cache

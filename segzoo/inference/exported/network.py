@@ -54,6 +54,7 @@ class ExportedNetwork(Segmenter):
         self.precision = precision  # type: ignore[assignment]
         self.info = DatasetInfo.from_dict(metadata["dataset"])
         self.num_classes, self.align_corners = self.info.num_classes, bool(metadata["align_corners"])
+        self.corner_multiple = metadata.get("corner_multiple")
         self.outputs = {"both": ("labels", "logits")}.get(metadata["output"], (metadata["output"],))
         values = metadata.get("threshold")
         self.threshold = make_threshold(self.info, values) if values else None

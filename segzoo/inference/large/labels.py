@@ -18,6 +18,7 @@ from segzoo.inference.passes.logit_store import make_store
 from segzoo.inference.passes.score_rows import Rows, flipped, resized, softmax, strips, summed
 from segzoo.inference.passes.windows import window_starts
 from segzoo.inference.protocol import InferenceProtocol
+from segzoo.layers.resize import corner_size
 from segzoo.layers.upsample_argmax import best_class, label_dtype
 from segzoo.progress import with_progress
 from segzoo.registry import ConfigError
@@ -85,11 +86,14 @@ class LargeImageLabeler:
             protocol = replace(protocol, average="logits")  # which have the same best class as probabilities
         self.model, self.protocol, self.precision = model, protocol, precision
         self.num_classes = int(model.num_classes)  # type: ignore[arg-type]
+        self.multiple: int | None = getattr(model, "corner_multiple", None)
         self.tiling: Tiling | None = None
         if not protocol.crop:
             network = ForwardPass(model, protocol, precision, (ALIGNMENT, ALIGNMENT), 1.0)
             known = not isinstance(model, ExportedNetwork)  # whose layers may hide a NaN
-            reach = measure_reach(partial(network.logits, unscaled=network.size), precision.device, known)
+            reach = measure_reach(
+                partial(network.logits, unscaled=network.size), precision.device, known, int(self.multiple is not None)
+            )
             self.tiling = Tiling(choose_tile(reach, precision.device, tile), reach)
 
     @torch.no_grad()
@@ -154,10 +158,12 @@ class LargeImageLabeler:
         """Prepare the scores of one pass in tiles, and count them."""
         assert self.tiling is not None
         size, scaled = network.size, scaled_size(network.size, network.scale)
+        height, width = corner_size(scaled, self.multiple)
+        image = resized(resized(image, size, scaled, align_corners=False), scaled, (height, width), align_corners=True)
         logits = TiledLogits(
             partial(network.logits, unscaled=size),
-            resized(image, size, scaled, align_corners=False),
-            scaled,
+            image,
+            (height, width),
             self.tiling.tile,
             self.tiling.reach,
             self.precision.device,

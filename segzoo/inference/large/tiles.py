@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,15 +37,17 @@ class Reach:
         margin: distance in pixels from an image's border at which the border has no influence, or ``GLOBAL_MARGIN``.
         by_size: logits depend on the size of the image, as with pyramid pooling and centered crops, or nothing is known.
         stride: pixels per logit.
+        corner: pixels by which the sides of a tile exceed a multiple of ``ALIGNMENT``: 1 if the network aligns corners, else 0.
     """
 
     margin: int
     by_size: bool
     stride: int
+    corner: int = 0
 
 
 @torch.no_grad()
-def measure_reach(logits_of: LogitsOf, device: torch.device, spreads_nan: bool = True) -> Reach:
+def measure_reach(logits_of: LogitsOf, device: torch.device, spreads_nan: bool = True, corner: int = 0) -> Reach:
     """Measure how far the border of an image influences the logits.
 
     The first or last rows of a narrow image are NaN, which spreads to every logit that depends on it, whatever the weights are.
@@ -54,32 +56,36 @@ def measure_reach(logits_of: LogitsOf, device: torch.device, spreads_nan: bool =
         logits_of: runs the network.
         device: its device.
         spreads_nan: whether all layers do so. Otherwise nothing is known.
+        corner: as in ``Reach``.
     """
-    probe = torch.zeros(1, 3, PROBE, PROBE_WIDTH, device=device)
+    probe = torch.zeros(1, 3, PROBE + corner, PROBE_WIDTH + corner, device=device)
     reached, is_known, stride = 0, False, 1
-    for block in (slice(0, ALIGNMENT), slice(PROBE - ALIGNMENT, PROBE)):
+    for block in (slice(0, ALIGNMENT), slice(PROBE + corner - ALIGNMENT, PROBE + corner)):
         image = probe.clone()
         image[:, :, block] = torch.nan
         is_nan = logits_of(image)[0].isnan().any(0).any(1)
         stride = 2 ** round(math.log2(PROBE / len(is_nan)))
         rows = is_nan.nonzero().flatten() * stride
         if len(rows) == len(is_nan):
-            return Reach(GLOBAL_MARGIN, True, stride)
+            return Reach(GLOBAL_MARGIN, True, stride, corner)
         if len(rows):
             is_known = spreads_nan
             reached = max(reached, int(rows[-1]) + stride - block.stop if block.start == 0 else block.start - int(rows[0]))
     if not is_known:
-        return Reach(GLOBAL_MARGIN, True, stride)
-    return Reach(_aligned(reached), _depends_on_size(logits_of, reached, stride, device), stride)
+        return Reach(GLOBAL_MARGIN, True, stride, corner)
+    reach = Reach(_aligned(reached), False, stride, corner)
+    return replace(reach, by_size=_depends_on_size(logits_of, reached, reach, device))
 
 
-def _depends_on_size(logits_of: LogitsOf, reached: int, stride: int, device: torch.device) -> bool:
+def _depends_on_size(logits_of: LogitsOf, reached: int, reach: Reach, device: torch.device) -> bool:
     """Compare the logits of an image with those of its upper half."""
-    image = torch.randn(1, 3, PROBE - UNALIGNED, PROBE_WIDTH, generator=torch.Generator().manual_seed(0)).to(device)
+    corner, stride = reach.corner, reach.stride
+    height = PROBE - ALIGNMENT + corner if corner else PROBE - UNALIGNED
+    image = torch.randn(1, 3, height, PROBE_WIDTH + corner, generator=torch.Generator().manual_seed(0)).to(device)
     rows = (PROBE // 2 - reached) // stride  # which the lower half does not influence
     if rows <= 0:
         return True
-    whole, half = (logits_of(x)[:, :, :rows] for x in (image, image[:, :, : PROBE // 2]))
+    whole, half = (logits_of(x)[:, :, :rows] for x in (image, image[:, :, : PROBE // 2 + corner]))
     return bool((whole - half).abs().max() > TOLERANCE * whole.abs().max())
 
 
@@ -125,8 +131,8 @@ class TiledLogits:
     Args:
         logits_of: runs the network.
         image: rows of the normalized image.
-        size: height and width of the image.
-        tile: height and width of tiles, a multiple of ``ALIGNMENT``.
+        size: height and width of the image. If the network aligns corners, they are sides that it does not enlarge.
+        tile: height and width of tiles without ``reach.corner``, a multiple of ``ALIGNMENT``.
         reach: the receptive field.
         device: the device of the image.
 
@@ -137,7 +143,7 @@ class TiledLogits:
 
     def __init__(self, logits_of: LogitsOf, image: Rows, size: tuple[int, int], tile: int, reach: Reach, device: torch.device):
         self.logits_of, self.image, self.size, self.tile, self.reach = logits_of, image, size, tile, reach
-        self.tops, self.lefts = (tile_starts(side, tile, reach.margin) for side in size)
+        self.tops, self.lefts = (tile_starts(side - reach.corner, tile, reach.margin) for side in size)
         height, width = (
             starts[-1] // reach.stride + _num_logits(logits_of, side - starts[-1], axis, device)
             for axis, (starts, side) in enumerate(zip((self.tops, self.lefts), size, strict=True))
@@ -166,11 +172,12 @@ class TiledLogits:
     def _band(self, number: int) -> Tensor:
         """Compute the logits of one row of tiles."""
         top = self.tops[number]
-        strip = self.image(top, min(top + self.tile, self.size[0]))
+        extent = self.tile + self.reach.corner
+        strip = self.image(top, min(top + extent, self.size[0]))
         rows = [bound - top // self.reach.stride for bound in self._row_bounds[number : number + 2]]
         parts = []
         for left, begin, end in zip(self.lefts, self._column_bounds[:-1], self._column_bounds[1:], strict=True):
-            logits = self.logits_of(strip[None, ..., left : left + self.tile])[0]
+            logits = self.logits_of(strip[None, ..., left : left + extent])[0]
             offset = left // self.reach.stride
             parts.append(logits[:, rows[0] : rows[1], begin - offset : end - offset])
         return torch.cat(parts, 2)

@@ -32,6 +32,7 @@ class Segmenter(nn.Module):
         threshold: the thresholds that an exported file records.
         divides_cores: whether calls in several threads of fewer cores each keep all cores busy.
         num_classes, align_corners: number of classes, and how its logits are upsampled.
+        corner_multiple: sides of this multiple plus 1 are taken as they are, and other images are enlarged. None if no image is.
     """
 
     info: DatasetInfo | None = None
@@ -39,6 +40,7 @@ class Segmenter(nn.Module):
     origin: PlainDict | None = None
     threshold: Threshold | None = None
     divides_cores: bool = True
+    corner_multiple: int | None = None
     num_classes: int
     align_corners: bool
 
