@@ -112,6 +112,7 @@ def result_content(run: Path, scores: Path | None = None) -> dict[str, Any]:
         "versions": environment["versions"],
         "protocol": summary["protocol"],
         "protocol_id": summary["protocol_id"],
+        **({"scored_by": {key: run_environment(scores)[key] for key in ("git", "machine", "versions")}} if scores else {}),
         "checkpoint_sha256": summary["checkpoint_sha256"],
         "result": result,
         "baseline": baseline,

@@ -3,7 +3,7 @@
 The drive 0006R0 of the training split is held out and scores every run, because the validation split lies inside a training drive. One
 setting changes at a time, in short runs without pretraining. A change is kept if it gains more than the standard
 deviation of the unchanged recipe's seeds. The kept changes are then trained together, with the same seeds. ``--long`` starts from what
-the short search kept and tries the changes that need more steps.
+the short search kept, tries the changes that need more steps, and scores the result on enlarged images.
 
 About two minutes per run on one core with AVX512_BF16, and 35 minutes in all; six to thirteen minutes per long run, and an hour in all. An
 interrupted search continues where it stopped if it is given the same output directory. Needs SEGZOO_DATA.
@@ -24,6 +24,7 @@ from benchmarks.harness.tool_runs import CAMVID_CROPS, run_unless_finished, trai
 DEV = "0006R0"
 COMMON = ("model=icnet_half", "data=camvid", *CAMVID_CROPS, "workers=1")
 LARGE = ("augment.scale_range=[1.0,4.0]",)  # whose images are scored at twice their size
+SIZES = ((480, 640), (540, 720), (720, 960))  # to which images are enlarged for scoring
 CHANGES: dict[str, tuple[str, ...]] = {  # overrides of tools/train.py
     "moving average of the weights": ("ema_decay=0.99",),
     "OHEM": ("loss=ohem",),
@@ -54,10 +55,11 @@ class Search(NamedTuple):
     changes: dict[str, tuple[str, ...]]
     steps: int
     seeds: int  # of the unchanged recipe and of the result
+    sizes: tuple[tuple[int, int], ...]  # to which images are enlarged to score the result
 
 
-SHORT = Search("recipe_search", "usual recipe", (), CHANGES, 450, 3)
-LONG = Search("recipe_search_long", "twice the learning rate", CHANGES["twice the learning rate"], LONG_CHANGES, 1500, 2)
+SHORT = Search("recipe_search", "usual recipe", (), CHANGES, 450, 3, ())
+LONG = Search("recipe_search_long", "twice the learning rate", CHANGES["twice the learning rate"], LONG_CHANGES, 1500, 2, SIZES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,10 +72,13 @@ def score(run: Path, steps: int, overrides: tuple[str, ...], seed: int, data: li
     """Train a recipe and return its mIoU on the held-out drive."""
     length = (f"steps={steps}", f"eval_every={steps}", f"schedule.warmup={steps // 10}")
     result = train_or_continue(run, *COMMON, *data, *length, *overrides, f"seed={seed}")
-    if not set(LARGE) & set(overrides):
-        return result["miou"]
-    out = run.parent / f"{run.name}-960x720"
-    return run_unless_finished(out / "summary.json", "eval", f"ckpt={run}", "protocol.input_hw=[720,960]")["miou"]
+    return score_enlarged(run, (720, 960)) if set(LARGE) & set(overrides) else result["miou"]
+
+
+def score_enlarged(run: Path, hw: tuple[int, int]) -> float:
+    """Return the mIoU of a run on enlarged images."""
+    out = run.parent / f"{run.name}-{hw[1]}x{hw[0]}"
+    return run_unless_finished(out / "summary.json", "eval", f"ckpt={run}", f"protocol.input_hw=[{hw[0]},{hw[1]}]")["miou"]
 
 
 def kept_changes(gains: dict[str, float], spread: float) -> list[str]:
@@ -93,12 +98,17 @@ def main(args: argparse.Namespace) -> None:
     train = drive_images(camvid, *(drive for drive in TRAIN_DRIVES if drive != DEV))
     data = link_drives(folder / "dev", camvid, train, DEV)
 
-    def row(name: str, overrides: tuple[str, ...], seeds: int) -> dict[str, Any]:
-        runs = [folder / search.result / f"{len(rows)}-{seed}" for seed in range(seeds)]
-        scores = [score(run, search.steps, overrides, seed, data) for seed, run in enumerate(runs)]
+    def add_row(name: str, overrides: tuple[str, ...], scores: list[float]) -> dict[str, Any]:
         rows.append({"recipe": name, "overrides": overrides, "miou": scores, "mean": statistics.fmean(scores)})
         print(rows[-1], flush=True)
         return rows[-1]
+
+    def runs_of(number: int, seeds: int) -> list[Path]:
+        return [folder / search.result / f"{number}-{seed}" for seed in range(seeds)]
+
+    def row(name: str, overrides: tuple[str, ...], seeds: int) -> dict[str, Any]:
+        runs = enumerate(runs_of(len(rows), seeds))
+        return add_row(name, overrides, [score(run, search.steps, overrides, seed, data) for seed, run in runs])
 
     def with_changes(names: Sequence[str]) -> tuple[str, ...]:
         return (*search.overrides, *(word for name in names for word in search.changes[name]))
@@ -108,4 +118,8 @@ def main(args: argparse.Namespace) -> None:
     gains = {name: row(name, with_changes([name]), 1)["miou"][0] - unchanged[0] for name in search.changes}
     if kept := kept_changes(gains, statistics.stdev(unchanged)):
         row(" + ".join(kept), with_changes(kept), search.seeds)
+    result = runs_of(len(rows) - 1 if kept else 0, search.seeds)
+    for hw in search.sizes:
+        override = f"protocol.input_hw=[{hw[0]},{hw[1]}]"
+        add_row(f"scored at {hw[1]}x{hw[0]}", (override,), [score_enlarged(run, hw) for run in result])
     print(write_result(search.result, args.command.replace(str(args.out), "<out>"), rows))

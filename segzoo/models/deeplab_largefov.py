@@ -57,7 +57,7 @@ def deeplab_largefov(
             the branches are trained, as in the release, starting from a trained model given by init.ckpt; ``joint``: all is
             trained.
         dropout: dropout probability after fc6, fc7 and the branches' convolutions.
-        align_corners: how the logits are upsampled to the size of the image. True suits sizes 8k+1.
+        align_corners: how the logits are upsampled to the size of the image. True enlarges images to sides of 8k+1 (at output stride 8).
 
     Raises:
         ConfigError: kernel and dilation cannot be padded evenly.
@@ -75,7 +75,8 @@ class LargeFOV(SegModel):
     size.
 
     Shapes:
-        (N, 3, H, W) -> main (N, K, H/8, W/8), in evaluation with branches (N, K, H, W); no auxiliary logits
+        (N, 3, H, W) -> main (N, K, H/8, W/8) rounded up, in evaluation with branches (N, K, H, W); no auxiliary logits. H and W are those
+        of the enlarged image.
     """
 
     loss_resolution = "logits"

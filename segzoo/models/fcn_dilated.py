@@ -49,7 +49,7 @@ def fcn_dilated(
         concat_input: whether c5 is concatenated to their output, followed by one more 3x3 convolution.
         dropout: dropout probability before the classifier.
         aux_weight: loss weight of the auxiliary head on c4. 0 removes the head.
-        align_corners: how the logits are upsampled to the size of the image.
+        align_corners: how the logits are upsampled to the size of the image. True enlarges images to sides of 8k+1 (at output stride 8).
     """
     return DilatedFCN(
         backbone.set_output_stride_(output_stride, first_block_dilation),

@@ -50,7 +50,7 @@ def icnet(
         guidance: loss weights of the auxiliary logits at 1/16 and 1/8. The main logits at 1/4 have weight 1.
         branches: resolutions in use (table 3 of the paper): 124: all; 24: without full resolution; 4: only the lowest. With 24 and
             4 the auxiliary logits of that depth become the main logits, and the rest of the network is neither run nor trained.
-        align_corners: for every resize inside, and for the logits. True suits sizes 32k+1.
+        align_corners: for every resize inside, and for the logits. True enlarges images to sides of 32k+1, which the release requires.
     """
     backbone.set_output_stride_(8, first_block_dilation)
     return ICNet(backbone, num_classes, bins=bins, guidance=guidance, branches=branches, align_corners=align_corners)
@@ -60,7 +60,7 @@ class ICNet(SegModel):
     """The network that ``icnet`` builds.
 
     Channel counts follow c3, which has 256 in the half-width release. Every resize targets the size of the feature map that it is
-    combined with, so any input size works. At sizes 32k+1 all feature maps have the sizes of the release.
+    combined with.
 
     Attributes:
         branches: resolutions in use. A network trained with all three may be set to fewer, to measure what the others contribute.
@@ -70,7 +70,7 @@ class ICNet(SegModel):
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H/4, W/4) rounded up; in training aux (N, K, H/16, W/16) and (N, K, H/8, W/8). With branches 24
-        the second of these is main, with 4 the first.
+        the second of these is main, with 4 the first. H and W are those of the enlarged image.
     """
 
     loss_resolution = "logits"

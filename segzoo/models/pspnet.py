@@ -55,7 +55,8 @@ def pspnet(
         concat: order of the pooled maps after the backbone's: bins ``descending`` (release) or ``ascending`` (semseg, mmseg).
         dropout: dropout probability before the classifier.
         aux_weight: loss weight of the auxiliary head on c4. 0 removes the head.
-        align_corners: for upsampling the pooled maps and the logits. True suits sizes 8k+1.
+        align_corners: for upsampling the pooled maps and the logits. True enlarges images to sides of 8k+1 (at output stride 8), which the
+            release requires.
     """
     return PSPNet(
         backbone.set_output_stride_(output_stride, first_block_dilation),
@@ -77,7 +78,7 @@ class PSPNet(SegModel):
     of the 1x1 grid does not update its statistics (``SingleValueBatchNorm``).
 
     Shapes:
-        (N, 3, H, W) -> main (N, K, H/8, W/8); in training one aux of (N, K, H/8, W/8)
+        (N, 3, H, W) -> main (N, K, H/8, W/8) rounded up; in training one aux of (N, K, H/8, W/8). H and W are those of the enlarged image.
     """
 
     def __init__(

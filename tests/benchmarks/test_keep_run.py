@@ -47,4 +47,5 @@ def test_a_run_on_data_in_a_variable_is_kept_without_its_folder(tmp_path, monkey
     )
     other = result_content(run, tmp_path / "large")
     assert other["result"]["miou"] == read_json(tmp_path / "large/summary.json")["miou"]
+    assert other["scored_by"]["versions"] == read_json(tmp_path / "large/env.json")["versions"]
     assert other["protocol"]["input_hw"] == [96, 96] and other["curve"] == []
