@@ -50,7 +50,7 @@ ROWS = {
     "icnet": Row(("model=icnet",), 3),
     "fcn_vgg": Row(("model=fcn", *VGG), 2),
     "parsenet_vgg": Row(("model=parsenet", *VGG), 2),
-    "deeplab_largefov_vgg": Row(("model=deeplab_largefov", *VGG), 2),
+    "deeplab_largefov_vgg": Row(("model=deeplab_largefov", *VGG, "backbone.pool=deeplab"), 2),  # whose corners align
 }
 
 

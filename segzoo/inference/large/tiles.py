@@ -35,7 +35,7 @@ class Reach:
 
     Attributes:
         margin: distance in pixels from an image's border at which the border has no influence, or ``GLOBAL_MARGIN``.
-        by_size: logits depend on the size of the image, as with pyramid pooling and centered crops, or nothing is known.
+        by_size: logits depend on the size of the image, as with pyramid pooling, or nothing is known.
         stride: pixels per logit.
         corner: pixels by which the sides of a tile exceed a multiple of ``ALIGNMENT``: 1 if the network aligns corners, else 0.
     """
