@@ -208,6 +208,7 @@ def _hydra_job(tool: Tool, command: str, exit_codes: list[int]) -> Callable[[Dic
     """
 
     def job(composed: DictConfig) -> float | None:
+        from segzoo.config.checks.alignment import alignment_notes
         from segzoo.config.checks.idle import idle_settings
         from segzoo.config.presets import preset_error
         from segzoo.config.validate import validate
@@ -227,7 +228,7 @@ def _hydra_job(tool: Tool, command: str, exit_codes: list[int]) -> Callable[[Dic
                 raise ConfigError(errors)
             validate(command, config)
             if os.environ.get("RANK", "0") == "0":
-                for line in idle_settings(command, config):
+                for line in (*idle_settings(command, config), *alignment_notes(config)):
                     print(f"note: {line}", flush=True)
             result |= tool(Job(command, config, recorded, choices, output_dir)) or {}
             exit_codes.append(result.get("exit_code", 0))
