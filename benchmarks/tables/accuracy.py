@@ -86,7 +86,7 @@ def camvid() -> str:
         "images",
         "parameters",
         "minutes",
-        "best mIoU %",
+        "mIoU %",
         "mIoU % over time",
         "majority class mIoU %",
         "result",
