@@ -20,15 +20,16 @@ from segzoo.export.formats import ExportModel, to_onnx
 SIZE = (256, 512)
 # operations of ICNet half from bytes to labels: type -> largest count
 ONNX = {
-    **{"Conv": 64, "Relu": 57, "Add": 22, "Resize": 9, "MaxPool": 1, "MatMul": 1, "ArgMax": 1},
-    **{"Sub": 1, "Div": 1, "Transpose": 3, "Cast": 2},  # normalization of the image, and layouts
+    **{"Conv": 64, "Relu": 57, "Resize": 9, "MaxPool": 1, "MatMul": 1, "ArgMax": 1},
+    **{"Div": 1, "Transpose": 3, "Cast": 2},  # normalization of the image, and layouts
+    **{"Pad": 4, "Sub": 3, "Mul": 2, "Add": 24},  # also of the image that is enlarged by one pixel on each axis
     **{"Shape": 9, "Concat": 9, "Reshape": 5, "Split": 1, "Expand": 1},  # of sizes and pooled maps
 }
 # layers that OpenVINO executes in fp32. Convolutions contain ReLUs and additions; a subgraph is one pass of other elementwise operations.
 OPENVINO = {
-    **{"Convolution": 64, "Interpolate": 9, "Pooling": 2, "MatMul": 1, "TopK": 1, "Subgraph": 2},
-    **{"Reorder": 6, "Transpose": 2, "Convert": 1, "Split": 1, "Reshape": 7},  # layouts
-    **{"Const": 98, "Input": 1, "Output": 2},  # not executed
+    **{"Convolution": 64, "Interpolate": 9, "Pooling": 2, "MatMul": 1, "TopK": 1, "Subgraph": 4, "Pad": 4},
+    **{"Reorder": 8, "Transpose": 2, "Convert": 1, "Split": 1, "Reshape": 7},  # layouts
+    **{"Const": 112, "Input": 1, "Output": 2},  # not executed
 }
 
 
