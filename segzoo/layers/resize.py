@@ -31,27 +31,31 @@ def enlarge_to_corners(x: Tensor, multiple: int | None) -> Tensor:
     """Enlarge images to ``corner_size``, with corners aligned.
 
     Images of such a size are returned as they are. Sizes that are symbols of a traced graph are always resized. An exported graph of a fixed
-    size enlarges by a single pixel, the usual case, with two weighted sums. OpenVINO computes them in a quarter of the time of its bilinear
-    resampling, which is slow with three channels.
+    size resamples one axis after the other by weighted sums, because OpenVINO's bilinear resampling is slow with three channels.
     """
     size = corner_size(x.shape[-2:], multiple)
-    if all(isinstance(side, int) for side in size):
-        missing = [large - small for large, small in zip(size, x.shape[-2:], strict=True)]
-        if not any(missing):
-            return x
-        if torch.compiler.is_exporting() and max(missing) == 1:
-            for axis in (2, 3):
-                x = _enlarge_by_one(x, axis) if missing[axis - 2] else x
-            return x
-    return resize(x, size, align_corners=True)
+    if not all(isinstance(side, int) for side in size):
+        return resize(x, size, align_corners=True)
+    if size == tuple(x.shape[-2:]):
+        return x
+    if not torch.compiler.is_exporting():
+        return resize(x, size, align_corners=True)
+    for axis, side in zip((2, 3), size, strict=True):
+        x = x if side == x.shape[axis] else _enlarge_axis(x, axis, side)
+    return x
 
 
-def _enlarge_by_one(x: Tensor, axis: int) -> Tensor:
-    """Resample one axis of (N, C, H, W) to one more pixel."""
-    sources, last = x.shape[axis], axis == 3
-    weight = torch.arange(sources + 1, dtype=x.dtype, device=x.device) / sources
-    before, after = (F.pad(x, (*pad, 0, 0) if last else (0, 0, *pad)) for pad in ((1, 0), (0, 1)))
-    return after + (before - after) * (weight if last else weight[:, None])
+def _enlarge_axis(x: Tensor, axis: int, size: int) -> Tensor:
+    """Resample one axis of (N, C, H, W) with corners aligned."""
+    sources, is_last = x.shape[axis], axis == 3
+    if size == sources + 1:  # shifted copies cost less than selected rows
+        weight = 1 - torch.arange(size) / sources
+        low, high = (F.pad(x, (*pad, 0, 0) if is_last else (0, 0, *pad)) for pad in ((1, 0), (0, 1)))
+    else:
+        *rows, weight = bilinear_taps(sources, size, align_corners=True)
+        low, high = (x.index_select(axis, row.to(x.device)) for row in rows)
+    weight = weight.to(x)
+    return low + (high - low) * (weight if is_last else weight[:, None])
 
 
 def bilinear_matrix(sources: int, size: int, align_corners: bool) -> Tensor:
