@@ -60,7 +60,8 @@ def accuracy_latency(rows: Sequence[dict[str, Any]]) -> str:
         figure.line((x, low), (x, high))
         figure.dot(x, y, "context" if row["is_vgg"] else "conv")
         is_right = x > (LEFT + 3 * RIGHT) / 4
-        figure.text(x + (-9 if is_right else 9), y + 16, row["name"], "name", "end" if is_right else "start")
+        below = -10 if row["is_vgg"] else 16  # so that the names of the two backbones do not overlap
+        figure.text(x + (-9 if is_right else 9), y + below, row["name"], "name", "end" if is_right else "start")
     return figure.svg()
 
 
