@@ -18,13 +18,14 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-def corner_size(size: Sequence[int], multiple: int | None) -> tuple[int, ...]:
+def corner_size(size: Sequence[int], multiple: int | None) -> tuple[int, int]:
     """The smallest sides of a multiple plus 1 that hold ``size``.
 
     Every layer of stride 2 then keeps a pixel in each corner of the image, as long as the multiple is at least the product of the strides.
     None keeps the size.
     """
-    return tuple(size) if multiple is None else tuple((side + multiple - 2) // multiple * multiple + 1 for side in size)
+    height, width = size if multiple is None else ((side + multiple - 2) // multiple * multiple + 1 for side in size)
+    return height, width
 
 
 def enlarge_to_corners(x: Tensor, multiple: int | None) -> Tensor:
@@ -34,11 +35,10 @@ def enlarge_to_corners(x: Tensor, multiple: int | None) -> Tensor:
     size resamples one axis after the other by weighted sums, because OpenVINO's bilinear resampling is slow with three channels.
     """
     size = corner_size(x.shape[-2:], multiple)
-    if not all(isinstance(side, int) for side in size):
-        return resize(x, size, align_corners=True)
-    if size == tuple(x.shape[-2:]):
+    is_fixed = all(isinstance(side, int) for side in size)
+    if is_fixed and size == tuple(x.shape[-2:]):
         return x
-    if not torch.compiler.is_exporting():
+    if not (is_fixed and torch.compiler.is_exporting()):
         return resize(x, size, align_corners=True)
     for axis, side in zip((2, 3), size, strict=True):
         x = x if side == x.shape[axis] else _enlarge_axis(x, axis, side)

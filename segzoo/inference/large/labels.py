@@ -158,12 +158,12 @@ class LargeImageLabeler:
         """Prepare the scores of one pass in tiles, and count them."""
         assert self.tiling is not None
         size, scaled = network.size, scaled_size(network.size, network.scale)
-        height, width = corner_size(scaled, self.multiple)
-        image = resized(resized(image, size, scaled, align_corners=False), scaled, (height, width), align_corners=True)
+        enlarged = corner_size(scaled, self.multiple)
+        image = resized(resized(image, size, scaled, align_corners=False), scaled, enlarged, align_corners=True)
         logits = TiledLogits(
             partial(network.logits, unscaled=size),
             image,
-            (height, width),
+            enlarged,
             self.tiling.tile,
             self.tiling.reach,
             self.precision.device,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -73,13 +73,11 @@ def measure_reach(logits_of: LogitsOf, device: torch.device, spreads_nan: bool =
             reached = max(reached, int(rows[-1]) + stride - block.stop if block.start == 0 else block.start - int(rows[0]))
     if not is_known:
         return Reach(GLOBAL_MARGIN, True, stride, corner)
-    reach = Reach(_aligned(reached), False, stride, corner)
-    return replace(reach, by_size=_depends_on_size(logits_of, reached, reach, device))
+    return Reach(_aligned(reached), _depends_on_size(logits_of, reached, stride, device, corner), stride, corner)
 
 
-def _depends_on_size(logits_of: LogitsOf, reached: int, reach: Reach, device: torch.device) -> bool:
+def _depends_on_size(logits_of: LogitsOf, reached: int, stride: int, device: torch.device, corner: int) -> bool:
     """Compare the logits of an image with those of its upper half."""
-    corner, stride = reach.corner, reach.stride
     height = PROBE - ALIGNMENT + corner if corner else PROBE - UNALIGNED
     image = torch.randn(1, 3, height, PROBE_WIDTH + corner, generator=torch.Generator().manual_seed(0)).to(device)
     rows = (PROBE // 2 - reached) // stride  # which the lower half does not influence

@@ -14,7 +14,7 @@ from segzoo.inference.passes.logit_store import MAX_KEPT, LogitStore
 from segzoo.inference.passes.score_rows import Rows, cropped, resized, softmax
 from segzoo.inference.passes.windows import Windows
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.layers.resize import resize
+from segzoo.layers.resize import corner_size, resize
 from segzoo.messages import format_override
 from segzoo.types import InputTooSmall, Logits
 
@@ -64,7 +64,7 @@ class ForwardPass:
         upsampled = visible = self.size
         image = x if scaled == size_of(x) else resize(x, scaled, align_corners=False)
         if multiple:
-            upsampled = _next_multiple(scaled[0], multiple), _next_multiple(scaled[1], multiple)
+            upsampled = corner_size(scaled, multiple)
         if self.protocol.resize_multiple:
             visible, image = upsampled, resize(image, upsampled, align_corners=False)
         elif self.protocol.pad_multiple:
@@ -127,11 +127,6 @@ def _too_small(error: InputTooSmall, size: Size, scale: float, protocol: Inferen
         f"the scale {scale:g} makes {height} x {width} of {size[0]} x {size[1]} pixels (H x W), {limit}. Use scales of at least "
         f"{smallest:g} for this image."
     )
-
-
-def _next_multiple(side: int, multiple: int) -> int:
-    """The smallest k * multiple + 1 that is at least ``side``."""
-    return math.ceil((side - 1) / multiple) * multiple + 1
 
 
 def scaled_size(size: Size, scale: float) -> Size:
