@@ -49,16 +49,20 @@ def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
     return "bf16" if has_bf16 else "fp32"
 
 
-def enable_memory_reuse() -> None:
-    """Make glibc reuse freed memory instead of returning it to the system.
+def configure_allocator(*, reuse_memory: bool = True) -> None:
+    """Set the memory allocator of a training on a CPU.
 
     A training step frees and allocates hundreds of large feature maps. By default each one is returned to the system and mapped
-    again page by page, which costs a tenth of a step on a CPU. For the full effect, call this before the first large tensor is
-    allocated. Without glibc it does nothing.
+    again page by page. Huge pages make that cheaper. Call this before the first large tensor is allocated. Memory is kept by glibc's
+    allocator only.
+
+    Args:
+        reuse_memory: keep freed memory for the next tensors instead of returning it to the system. Steps are faster. The peak is higher,
+            because the kept blocks fit the next tensors only in part.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # makes torch request huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
+    if reuse_memory and mallopt is not None:
         mmap_max, trim_threshold = -4, -1
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, -1)

@@ -24,7 +24,7 @@ def prune(job: Job) -> dict[str, Any]:
     from segzoo.cli.compose import default_config
     from segzoo.config.build_training import build_training, open_loggers
     from segzoo.config.from_checkpoint import checkpoint_title, initial_model
-    from segzoo.device import Precision, enable_memory_reuse, pick_device
+    from segzoo.device import Precision, configure_allocator, pick_device
     from segzoo.distributed import SINGLE_PROCESS
     from segzoo.runs.open_run import open_run
     from segzoo.training.components import TrainingSettings
@@ -34,7 +34,7 @@ def prune(job: Job) -> dict[str, Any]:
     from segzoo.workflows.prune.target_search import resolve_keep_ratio
     from segzoo.workflows.report.run_page import training_sections
 
-    enable_memory_reuse()
+    configure_allocator(**job.arguments["configure_allocator"])
     assign_gpu(job)
     model, meta = initial_model(job.config, **job.arguments["initial_model"])
     job = _with_checkpoint_config(job, meta)

@@ -19,7 +19,7 @@ def train(job: Job) -> dict[str, Any]:
     """Train one model on all ranks and return the contents of ``result.json``."""
     from segzoo.cli.compose import default_config
     from segzoo.config.build_training import build_training, open_loggers
-    from segzoo.device import enable_memory_reuse
+    from segzoo.device import configure_allocator
     from segzoo.distributed import init_distributed
     from segzoo.evaluation.score_table import read_score_table
     from segzoo.reporting.text_table import terminal_width
@@ -30,7 +30,7 @@ def train(job: Job) -> dict[str, Any]:
     from segzoo.workflows.prune.target_search import resolve_keep_ratio
     from segzoo.workflows.report.run_page import report_training
 
-    enable_memory_reuse()
+    configure_allocator(**job.arguments["configure_allocator"])
     assign_gpu(job)
     with init_distributed(job.config["device"]) as dist:
         if job.config["dry_run"]:

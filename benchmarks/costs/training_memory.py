@@ -1,10 +1,11 @@
 """Peak memory of training compared with peer libraries.
 
 Each side trains in a process of its own: forward, loss, backward and SGD in fp32, from random images of 19 classes.
-Memory is the peak of the resident memory, without that of Python and its libraries. ``checkpoint`` is segzoo with
-backbone.checkpoint=true, which computes the activations of the backbone again in the backward pass. Sides alternate over the rounds.
+Memory is the peak of the resident memory, without that of Python and its libraries. ``no_reuse`` is segzoo with reuse_memory=false, which
+returns freed memory to the system as the peers do. ``checkpoint`` is that with backbone.checkpoint=true, which computes the activations of
+the backbone again in the backward pass. Sides alternate over the rounds.
 
-About 25 minutes on one core with AVX2. The result file is written only if no option narrows the selection. Needs "segzoo[peers]".
+About 25 minutes on one core with AVX-512. The result file is written only if no option narrows the selection. Needs "segzoo[peers]".
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ BATCHES: dict[str, tuple[Size, int]] = {  # height and width of the crops, and t
     "icnet_half": ((1024, 2048), 2),
     **dict.fromkeys(("pspnet", "pspnet_32", "fcn_dilated", "parsenet", "largefov"), ((360, 480), 2)),
 }
-SIDES, ROUNDS, STEPS = ("segzoo", "checkpoint", "peer"), 3, 1
+SETTINGS = {
+    "segzoo": [],
+    "no_reuse": ["reuse_memory=false"],
+    "checkpoint": ["reuse_memory=false", "backbone.checkpoint=true"],
+}
+SIDES, ROUNDS, STEPS = (*SETTINGS, "peer"), 3, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"processes of each side, at least 3; default: {ROUNDS}")
 
 
-def measure(name: str, size: Size, batch: int, rounds: int) -> dict[str, Any]:
-    """Train all sides of a network interleaved and return its row."""
+def measure(name: str, size: Size, batch: int, rounds: int) -> list[dict[str, Any]]:
+    """Train all sides interleaved and return segzoo's rows."""
     results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for number in range(rounds):
         for side in SIDES if number % 2 == 0 else SIDES[::-1]:
@@ -43,14 +49,12 @@ def measure(name: str, size: Size, batch: int, rounds: int) -> dict[str, Any]:
                 results[side].append(process.submit(train_briefly, name, side, size, batch, STEPS).result())
     memory = {side: [result["peak_mb"] for result in runs] for side, runs in results.items()}
     seconds = {side: [statistics.median(result["seconds"]) for result in runs] for side, runs in results.items()}
-    row = case_columns(name, size, batch, rounds)
-    row |= {f"{side}_mb": statistics.median(values) for side, values in memory.items()}
-    return row | {
-        "memory": ratio_interval(memory["segzoo"], memory["peer"]),
-        "checkpoint_memory": ratio_interval(memory["checkpoint"], memory["peer"]),
-        "time": ratio_interval(seconds["segzoo"], seconds["peer"]),
-        "checkpoint_time": ratio_interval(seconds["checkpoint"], seconds["segzoo"]),
-    }
+    return [
+        case_columns(name, size, batch, rounds)
+        | {"settings": settings, "mb": statistics.median(memory[side]), "peer_mb": statistics.median(memory["peer"])}
+        | {"memory": ratio_interval(memory[side], memory["peer"]), "time": ratio_interval(seconds[side], seconds["peer"])}
+        for side, settings in SETTINGS.items()
+    ]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -58,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     rows = []
     for name in args.model:
         size, batch = BATCHES[name]
-        rows.append(measure(name, crop_of(name, tuple(args.size) if args.size else size), batch, args.rounds))
-        print(rows[-1], flush=True)
+        rows += measure(name, crop_of(name, tuple(args.size) if args.size else size), batch, args.rounds)
+        print(rows[-len(SETTINGS) :], flush=True)
     if args.model == list(CASES) and not args.size and args.rounds == ROUNDS:
         print(write_result("training_memory", args.command, rows, packages=("mmsegmentation", "segmentation-models-pytorch")))

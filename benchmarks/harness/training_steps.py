@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness.models import NETWORKS
 from segzoo.api import create_model
-from segzoo.device import FloatFormat, Precision, enable_memory_reuse, peak_memory, reset_peak_memory
+from segzoo.device import FloatFormat, Precision, configure_allocator, peak_memory, reset_peak_memory
 from segzoo.registry import LOSSES, OPTIMS
 from segzoo.training.step import compile_network
 
@@ -89,7 +89,8 @@ def build_step(name: str, side: str, precision: FloatFormat = "fp32") -> tuple[n
 
     Args:
         name: a key of ``CASES``.
-        side: ``segzoo``, ``checkpoint`` (segzoo with backbone.checkpoint=true), ``compiled`` (segzoo with compile=true) or ``peer``.
+        side: ``segzoo``, ``no_reuse`` (segzoo with reuse_memory=false), ``checkpoint`` (also with backbone.checkpoint=true), ``compiled``
+            (segzoo with compile=true) or ``peer``.
         precision: of the network. Both sides compute the forward pass and the loss under autocast.
     """
     torch.manual_seed(0)
@@ -124,7 +125,7 @@ def train_briefly(name: str, side: str, size: tuple[int, int], batch: int, steps
         ``peak_mb``, the peak resident memory above that of the process without the network, and ``seconds`` of the steps after the first.
     """
     if side != "peer":
-        enable_memory_reuse()  # as tools/train.py does
+        configure_allocator(reuse_memory=side == "segzoo")  # as tools/train.py does
     model, step = build_step(name, side)
     x, label = random_batch(size, batch)
     reset_peak_memory(CPU)

@@ -29,14 +29,13 @@ def training_memory() -> str:
     """Peak memory of training compared with peer libraries."""
     return result_table(
         "training_memory",
-        (
-            *("model", "peer", "crops", "segzoo MB", "checkpoint MB", "peer MB"),
-            *("memory ratio [95 %]", "with checkpoint", "time ratio to the peer", "time with checkpoint to without"),
-        ),
+        ("model", "settings", "peer", "crops", "segzoo MB", "peer MB", "memory ratio [95 %]", "time ratio [95 %]"),
         lambda r: (
-            *_case_cells(r),
-            *(f"{r[f'{side}_mb']:.0f}" for side in ("segzoo", "checkpoint", "peer")),
-            *(format_ratio(r[key]) for key in ("memory", "checkpoint_memory", "time", "checkpoint_time")),
+            r["model"],
+            ", ".join(f"`{setting}`" for setting in r["settings"]),
+            *_case_cells(r)[1:],
+            *(f"{r[key]:.0f}" for key in ("mb", "peer_mb")),
+            *(format_ratio(r[key]) for key in ("memory", "time")),
         ),
     )
 

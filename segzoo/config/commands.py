@@ -17,6 +17,7 @@ from segzoo.types import PlainDict, PlainMapping
 OPEN_RUN = ("segzoo.runs.open_run:open_run", "segzoo.runs.locks:claim_gpu")
 TRAIN = (
     "segzoo.training.components:TrainingSettings",
+    "segzoo.device:configure_allocator",
     "segzoo.workflows.prune.target_search:resolve_keep_ratio",
     "segzoo.config.from_weights:choose_normalization",
 )

@@ -26,6 +26,7 @@ IGNORED_KEYS = (
     "only",
     "max_frames",
     "jobs_per_gpu",
+    "reuse_memory",
     "dry_run",
     "data.cache",
     "data.show_channels",

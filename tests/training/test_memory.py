@@ -1,7 +1,10 @@
-"""The memory of a training does not grow with its steps."""
+"""Memory of a training: freed tensors, and growth with the steps."""
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,31 @@ def resident_mb() -> float:
     """Resident memory of this process in MB."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1e3 for line in status if line.startswith("VmRSS:"))
+
+
+FREE_A_TENSOR = """
+import sys, torch
+from pathlib import Path
+from segzoo.device import configure_allocator
+
+configure_allocator(reuse_memory=sys.argv[1] == "true")
+tensor = torch.ones(16 << 20)
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+before = resident()
+del tensor
+print((before - resident()) * 4096 / 1e6)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept by glibc's allocator only")
+def test_freed_memory_is_kept_if_asked():
+    command = [sys.executable, "-c", FREE_A_TENSOR]
+    returned = {
+        value: float(subprocess.run([*command, value], capture_output=True, check=True, text=True).stdout)
+        for value in ("true", "false")
+    }
+    assert returned["true"] < 1
+    assert returned["false"] > 60
 
 
 @pytest.mark.slow
