@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone, init_weights
+from segzoo.layers.conv import Conv2d
 from segzoo.registry import BACKBONES, ConfigError, Range
 from segzoo.weights import load_backbone
 
@@ -177,16 +178,16 @@ class Bottleneck(nn.Module):
     def __init__(self, cin: int, mid: int, stride: int, stride_at: StrideAt):
         super().__init__()
         reduce, middle = (stride, 1) if stride_at == "1x1" else (1, stride)
-        self.conv1 = nn.Conv2d(cin, mid, 1, reduce, bias=False)
+        self.conv1 = Conv2d(cin, mid, 1, reduce, bias=False)
         self.bn1 = nn.BatchNorm2d(mid)
-        self.conv2 = nn.Conv2d(mid, mid, 3, middle, padding=1, bias=False)
+        self.conv2 = Conv2d(mid, mid, 3, middle, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(mid)
-        self.conv3 = nn.Conv2d(mid, 4 * mid, 1, bias=False)
+        self.conv3 = Conv2d(mid, 4 * mid, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * mid)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or cin != 4 * mid:
-            self.downsample = nn.Sequential(nn.Conv2d(cin, 4 * mid, 1, stride, bias=False), nn.BatchNorm2d(4 * mid))
+            self.downsample = nn.Sequential(Conv2d(cin, 4 * mid, 1, stride, bias=False), nn.BatchNorm2d(4 * mid))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -211,7 +212,7 @@ def _stem(stem: Stem, width: float) -> nn.Sequential:
     kernel = 7 if stem == "basic" else 3
     layers, cin, stride = [], 3, 2
     for cout in _stem_channels(stem, width):
-        conv = nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2, bias=False)
+        conv = Conv2d(cin, cout, kernel, stride, padding=kernel // 2, bias=False)
         layers += [conv, nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
         cin, stride = cout, 1
     return nn.Sequential(*layers)

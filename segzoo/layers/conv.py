@@ -1,4 +1,4 @@
-"""Convolutions with batch norm and their fusion, and classifiers in fp32."""
+"""Convolutions, with batch norm and fused with it, and classifiers in fp32."""
 
 from __future__ import annotations
 
@@ -6,8 +6,25 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that oneDNN computes on one CPU thread, too.
+
+    On one thread, torch leaves 1x1 convolutions in fp32 to a matrix product of MKL, which takes twice as long as oneDNN on an AMD
+    processor with AVX-512. It passes dilated ones to oneDNN, and dilation changes nothing in a 1x1 kernel. Arguments are those of
+    ``torch.nn.Conv2d``.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kernel_size == (1, 1) and self.padding == (0, 0) and _avoids_onednn(input):
+            return F.conv2d(input, weight, bias, self.stride, dilation=2, groups=self.groups)
+        return super()._conv_forward(input, weight, bias)
 
 
 class ConvBN(nn.Module):
@@ -42,7 +59,7 @@ class ConvBN(nn.Module):
     ):
         super().__init__()
         padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, dilation, bias=False)
+        self.conv = Conv2d(cin, cout, kernel, stride, padding, dilation, bias=False)
         self.bn = norm(cout)
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
@@ -51,7 +68,7 @@ class ConvBN(nn.Module):
         return self.relu(self.bn(self.conv(x)))
 
 
-class Classifier(nn.Conv2d):
+class Classifier(Conv2d):
     """A convolution with bias that computes class scores in fp32.
 
     It leaves autocast: low precision in such a narrow layer costs accuracy, saves nothing, and has corrupted memory on CPUs in
@@ -73,6 +90,18 @@ class Classifier(nn.Conv2d):
         with autocast_disabled(input):
             bias = None if self.bias is None else self.bias.float()
             return self._conv_forward(input.float(), self.weight.float(), bias)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _on_one_thread() -> bool:
+    return torch.get_num_threads() == 1
+
+
+def _avoids_onednn(input: Tensor) -> bool:
+    """Return whether torch computes 1x1 convolutions of this input without oneDNN."""
+    if not HAS_AVX512 or input.device.type != "cpu" or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    return not torch.compiler.is_exporting() and not torch.jit.is_tracing() and _on_one_thread()  # type: ignore[attr-defined]
 
 
 def concatenate(features: Tensor, others: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segzoo.layers.conv import ConvBN, autocast_disabled, concatenate
+from segzoo.layers.conv import Conv2d, ConvBN, autocast_disabled, concatenate
 from segzoo.layers.pyramid_pooling import upsample_pooled
 from segzoo.layers.resize import bilinear_matrix
 
@@ -47,7 +47,7 @@ class FactorizedPyramidConv(nn.Module):
         self.conv.weight = nn.Parameter(conv.weight.detach()[:, :features].clone())
         self.conv.bias = nn.Parameter(torch.zeros(cout) if conv.bias is None else conv.bias.detach().clone())
         taps = _tap_kernels(conv.weight.detach()[:, features:])
-        self.taps = nn.Conv2d(taps.shape[1], 9 * cout, 1, bias=False)
+        self.taps = Conv2d(taps.shape[1], 9 * cout, 1, bias=False)
         self.taps.weight = nn.Parameter(taps.clone())
 
     def forward(self, features: Tensor, pooled: Sequence[Tensor]) -> Tensor:

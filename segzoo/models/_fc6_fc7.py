@@ -12,6 +12,7 @@ from torch import nn
 
 from segzoo.backbones._base import Backbone
 from segzoo.backbones.vgg import VGG
+from segzoo.layers.conv import Conv2d
 from segzoo.layers.dropout import Dropout
 from segzoo.registry import ConfigError
 from segzoo.weights import log_rank0
@@ -51,7 +52,7 @@ class Fc6Fc7(nn.Sequential):
                 f"model.kernel={kernel} with model.dilation={dilation} cannot be padded evenly: set an even dilation or an odd kernel"
             )
         fc6 = nn.Conv2d(cin, channels, kernel, padding=reach // 2 if padded else 0, dilation=dilation)
-        fc7 = nn.Conv2d(channels, channels, 1)
+        fc7 = Conv2d(channels, channels, 1)
         for conv in (fc6, fc7):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]

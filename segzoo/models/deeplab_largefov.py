@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo.backbones._base import Backbone
-from segzoo.layers.conv import Classifier, init_normal_
+from segzoo.layers.conv import Classifier, Conv2d, init_normal_
 from segzoo.layers.dropout import Dropout
 from segzoo.layers.resize import resize
 from segzoo.models._base import SegModel
@@ -142,7 +142,7 @@ class Branch(nn.Module):
     def __init__(self, cin: int, num_classes: int, stride: int, dropout: float):
         super().__init__()
         self.wide = TrainOnlyStrideConv(cin, BRANCH_CHANNELS, stride)
-        self.mix = nn.Conv2d(BRANCH_CHANNELS, BRANCH_CHANNELS, 1)
+        self.mix = Conv2d(BRANCH_CHANNELS, BRANCH_CHANNELS, 1)
         self.dropout = Dropout(dropout)
         self.score = Classifier(BRANCH_CHANNELS, num_classes)
         for conv, std in ((self.wide, 0.001), (self.mix, 0.001), (self.score, 0.01)):
