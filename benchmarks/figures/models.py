@@ -51,7 +51,7 @@ def deeplab_largefov() -> str:
         spots = [(12 + rate * row, 12 + rate * column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
         figure.grid(window, 25, spots, "conv" if rate == 1 else "dilated")
         figure.text(x, 329, f"{where}: 3×3, dilation {rate}")
-    for number, line in enumerate(("nine weights each;", "after fc6, one pixel of the map", "depends on 224×224 of the image")):
+    for number, line in enumerate(("nine weights each;", "fc6 sees 224×224 of the image,", "as the paper counts it")):
         figure.text(655, 240 + 15 * number, line, anchor="start")
     return figure.svg()
 

@@ -11,7 +11,9 @@ from benchmarks.tables.formatting import (
     PAIR_COLUMNS,
     format_score,
     is_measured,
+    measured_by,
     pair_cells,
+    processor,
     read_rows,
     result_table,
     with_front,
@@ -29,11 +31,12 @@ def first_run() -> str:
     if not is_measured("first_run"):
         return NOT_MEASURED
     content = read_result("first_run")
-    result, count = content["result"], content["machine"]["threads"]
+    result, machine = content["result"], content["machine"]
+    cores = f"{machine['threads']} CPU core{'s' if machine['threads'] > 1 else ''} ({processor(machine)})"
     classes = ", ".join(f"{name} {format_percent(row['iou'], 0)}" for name, row in content["per_class"].items())
     return (
-        f"mIoU {format_percent(result['miou'], 1)} % after {result['steps']} steps in {result['train_minutes']:.1f} minutes on "
-        f"{count} CPU core{'s' if count > 1 else ''} (IoU % by class: {classes}).\n"
+        f"mIoU {format_percent(result['miou'], 1)} % after {result['steps']} steps in {result['train_minutes']:.1f} minutes on {cores}. "
+        f"IoU % by class: {classes}.\n"
     )
 
 
@@ -56,7 +59,7 @@ def inspection() -> str:
     if not is_measured("inspection"):
         return NOT_MEASURED
     found = read_rows("inspection")
-    columns = ("network", "parameters", "mIoU %", "IoU % of pitting", "defects found %", "predictions right %", "ms per image")
+    columns = ("network", "parameters", "mIoU %", "IoU % of pitting", "defects found %", "predicted regions that are defects %", "ms per image")
     rows = [
         (
             row["network"],
@@ -84,6 +87,7 @@ def camvid() -> str:
     columns = (
         "model",
         "images",
+        "version",
         "parameters",
         "minutes",
         "mIoU %",
@@ -113,6 +117,7 @@ def _camvid_row(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
     return (
         f"{config['model']['name']}, {config['backbone']['name']} x{config['backbone'].get('width', 1)}",
         _image_size(content),
+        content.get("scored_by", content)["versions"]["segzoo"],
         format_millions(_parameters(content)),
         f"{minutes:.0f}" + ("" if result["finished"] else f", stopped at step {result['steps']} of {config['steps']}"),
         format_percent(result["miou"]),
@@ -191,7 +196,7 @@ def suspects() -> str:
         (r["ranking"], *(format_percent(share, 0) for share in (r["recall"], *(r["by_kind"][kind] for kind in kinds))))
         for r in rankings
     ]
-    return markdown_table(("ranking", "recall %", *(f"{kind} %" for kind in kinds)), rows)
+    return markdown_table(("ranking", "recall %", *(f"{kind} %" for kind in kinds)), rows) + measured_by("suspects_camvid")
 
 
 def compare_camvid() -> str:
@@ -200,4 +205,4 @@ def compare_camvid() -> str:
         return NOT_MEASURED
     results = read_rows("compare_camvid")
     rows = [(protocol, *pair_cells(pair)) for protocol, result in results.items() for pair in result["pairs"]]
-    return markdown_table(("protocol", *PAIR_COLUMNS), rows)
+    return markdown_table(("protocol", *PAIR_COLUMNS), rows) + measured_by("compare_camvid")

@@ -66,7 +66,26 @@ def result_table(
         cells: the cells of a row.
         prepare: changes the rows before, such as ``with_front``.
     """
-    return markdown_table(columns, map(cells, prepare(read_rows(name)))) if is_measured(name) else NOT_MEASURED
+    if not is_measured(name):
+        return NOT_MEASURED
+    return markdown_table(columns, map(cells, prepare(read_rows(name)))) + measured_by(name)
+
+
+def measured_by(*names: str) -> str:
+    """Say with which version and on which processor result files were measured."""
+    sources = dict.fromkeys(_source(read_result(name)) for name in names)
+    return f"\nMeasured with {'; '.join(sources)}.\n"
+
+
+def processor(machine: dict[str, Any]) -> str:
+    """Name the processor of a machine, and its instructions for bf16."""
+    name = re.sub(r"\(\w+\)| Processor", "", machine["cpu"])
+    flags = [
+        text
+        for flag, text in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512_BF16"), ("avx2", "AVX2"))
+        if flag in machine["cpu_flags"]
+    ]
+    return f"{name} with {flags[0]}" if flags else name
 
 
 def with_front(rows: list[dict[str, Any]], cost: str) -> list[dict[str, Any]]:
@@ -104,6 +123,12 @@ def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:
         return None
     center, low, high = (f"{row[key]:.{digits}f}" for key in ("ratio", "low", "high"))
     return f"{center} [{low}, {high}]"
+
+
+def _source(content: dict[str, Any]) -> str:
+    threads = content["machine"]["threads"]
+    cores = f"{threads} core{'s' if threads > 1 else ''}"
+    return f"version {content['versions']['segzoo']} on {cores} of {processor(content['machine'])}"
 
 
 def _with_current_keys(recorded: Any) -> Any:

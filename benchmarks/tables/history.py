@@ -11,7 +11,9 @@ from benchmarks.tables.formatting import (
     difference_cells,
     format_score,
     is_measured,
+    measured_by,
     pair_cells,
+    processor,
     read_rows,
     result_table,
     with_front,
@@ -72,7 +74,7 @@ def ablations() -> str:
     if not is_measured("ablations"):
         return NOT_MEASURED
     rows = [(group, row) for group, own in read_rows("ablations")["groups"].items() for row in own]
-    return markdown_table(ABLATION_COLUMNS, [_ablation_cells(group, row) for group, row in rows])
+    return markdown_table(ABLATION_COLUMNS, [_ablation_cells(group, row) for group, row in rows]) + measured_by("ablations")
 
 
 def recipe_search() -> str:
@@ -107,7 +109,7 @@ def _table(name: str) -> str:
     return (
         f"{markdown_table(COLUMNS, map(_cells, ranked))}\n"
         f"{steps} steps each, {images} validation images; latency in the fastest runtime, in {precision} on {threads} CPU "
-        f"core{'s' if threads > 1 else ''} ({machine['cpu']}).\n"
+        f"core{'s' if threads > 1 else ''} ({processor(machine)}).\n"
     )
 
 

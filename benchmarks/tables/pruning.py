@@ -10,6 +10,7 @@ from benchmarks.tables.formatting import (
     current_term,
     format_ratio,
     is_measured,
+    measured_by,
     read_rows,
     result_table,
 )
@@ -52,7 +53,7 @@ def pruning() -> str:
                 _milliseconds(times),
             )
         )
-    return markdown_table(columns, lines)
+    return markdown_table(columns, lines) + measured_by("pruning_camvid")
 
 
 def pruning_pspnet_largefov() -> str:
@@ -67,7 +68,8 @@ def pruning_pspnet_largefov() -> str:
             size = format_millions(row["params"]), f"{row['gmacs']:.1f}"
             lines.append((name, row["what"], format_percent(row["miou"]), _interval(row), *size, times))
     runtimes = _runtime_names(next(iter(runs.values()))["times"]["before"])
-    return markdown_table(("run", "stage", "mIoU %", "95 % interval", "parameters", "GMACs", runtimes), lines)
+    columns = ("run", "stage", "mIoU %", "95 % interval", "parameters", "GMACs", runtimes)
+    return markdown_table(columns, lines) + measured_by("pruning_others")
 
 
 def pruning_latency_target() -> str:

@@ -10,6 +10,7 @@ from benchmarks.tables.formatting import (
     current_term,
     format_ratio,
     is_measured,
+    measured_by,
     read_rows,
     result_table,
     short_remark,
@@ -32,7 +33,8 @@ def peers() -> str:
         else:
             rows.append((*case, f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", format_ratio(row, 3)))
     note = "Peers: mmsegmentation's PSPNet-R50-D8 for pspnet, torchvision's fcn_resnet50 for fcn_dilated. Times per batch of 480x360 images.\n\n"
-    return note + markdown_table(("model", "pass", "batch", "precision", "segzoo ms", "peer ms", "ratio [95 %]"), rows)
+    table = markdown_table(("model", "pass", "batch", "precision", "segzoo ms", "peer ms", "ratio [95 %]"), rows)
+    return note + table + measured_by("peers_360x480")
 
 
 def peers_1024x2048() -> str:
@@ -51,11 +53,12 @@ def peers_1024x2048() -> str:
             format_ratio(row),
             format_percent(row["agreement"]) if "agreement" in row else None,
         )
-        for path in sorted(RESULTS.glob("peers_1024x2048_*.json"))
-        for row in read_rows(path.stem)
+        for name in _names("peers_1024x2048_*")
+        for row in read_rows(name)
     ]
     measured = ("segzoo ms", "network only", "at peak", "TFLOP/s", "peer ms", "ratio [95 %]", "pixel agreement with fp32 %")
-    return markdown_table(("model", "peer", "runtime", "precision", *measured), rows) if rows else NOT_MEASURED
+    columns = ("model", "peer", "runtime", "precision", *measured)
+    return markdown_table(columns, rows) + measured_by(*_names("peers_1024x2048_*")) if rows else NOT_MEASURED
 
 
 def runtimes_article() -> str:
@@ -110,13 +113,12 @@ def space_to_batch() -> str:
 def profile_layers() -> str:
     """Time by kind of layer, the six slowest kinds."""
     rows = []
-    for path in sorted(RESULTS.glob("profile_*.json")):
-        for row in read_rows(path.stem):
+    for name in _names("profile_*"):
+        for row in read_rows(name):
             slowest = ", ".join(f"{kind['kind']} {kind['ms']:.0f}" for kind in row["kinds"][:6])
             rows.append((row["model"], row["runtime"], row["precision"], f"{row['total_ms']:.0f}", slowest))
-    return (
-        markdown_table(("model", "runtime", "precision", "total ms", "slowest kinds of layers, ms"), rows) if rows else NOT_MEASURED
-    )
+    columns = ("model", "runtime", "precision", "total ms", "slowest kinds of layers, ms")
+    return markdown_table(columns, rows) + measured_by(*_names("profile_*")) if rows else NOT_MEASURED
 
 
 def crf() -> str:
@@ -149,11 +151,11 @@ def prediction() -> str:
             format_ratio(row),
             ", ".join(f"{name} {format_percent(share, 0)} %" for name, share in row["time_shares"].items()),
         )
-        for path in sorted(RESULTS.glob("prediction_*.json"))
-        for row in read_rows(path.stem)
+        for name in _names("prediction_*")
+        for row in read_rows(name)
     ]
     columns = ("images", "segzoo", "compared with", "segzoo images/s", "peer images/s", "time ratio [95 %]", "time by stage")
-    return markdown_table(columns, rows) if rows else NOT_MEASURED
+    return markdown_table(columns, rows) + measured_by(*_names("prediction_*")) if rows else NOT_MEASURED
 
 
 def evaluation() -> str:
@@ -207,6 +209,11 @@ def ddp_scaling() -> str:
         ("device", "processes", "batch per process", "batch norm", "images per second"),
         lambda r: (r["device"], r["ranks"], r["batch_per_rank"], current_term(r["norm"]), f"{r['images_per_s']:.1f}"),
     )
+
+
+def _names(pattern: str) -> list[str]:
+    """Names of the result files that match a pattern."""
+    return sorted(path.stem for path in RESULTS.glob(f"{pattern}.json"))
 
 
 def _runtime_cells(row: dict[str, Any]) -> tuple[Any, ...]:
