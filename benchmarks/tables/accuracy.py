@@ -59,7 +59,15 @@ def inspection() -> str:
     if not is_measured("inspection"):
         return NOT_MEASURED
     found = read_rows("inspection")
-    columns = ("network", "parameters", "mIoU %", "IoU % of pitting", "defects found %", "predicted regions that are defects %", "ms per image")
+    columns = (
+        "network",
+        "parameters",
+        "mIoU %",
+        "IoU % of pitting",
+        "defects found %",
+        "predicted regions that are defects %",
+        "ms per image",
+    )
     rows = [
         (
             row["network"],

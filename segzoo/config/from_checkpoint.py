@@ -179,7 +179,7 @@ def check_same_model(meta: PlainMapping, given: PlainMapping) -> None:
         raise ConfigError(errors)
 
 
-def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
+def dataset_config(meta: PlainMapping, given: PlainMapping | None, split: str = "val") -> PlainDict:
     """Return the given data section, or else that of the checkpoint.
 
     Settings without a name change the section of the checkpoint. Its environment variables are resolved.
@@ -187,6 +187,7 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
     Args:
         meta: metadata of the checkpoint.
         given: a whole ``data`` section, some of its settings, or None.
+        split: the split that is used. ``all`` needs nothing that separates the splits.
 
     Raises:
         ConfigError: the given data is invalid, or has other classes or pixels than the checkpoint.
@@ -203,7 +204,7 @@ def dataset_config(meta: PlainMapping, given: PlainMapping | None) -> PlainDict:
             raise ConfigError(errors)
         if errors := section_errors("data", given):
             raise ConfigError(errors)
-    trained, info = tuple(meta["dataset"]["classes"]), build_data(given, "val").info
+    trained, info = tuple(meta["dataset"]["classes"]), build_data(given, split).info
     if info.classes != trained:
         raise ConfigError(
             f"data={info.name} has the classes {', '.join(info.classes)}; the checkpoint was trained on {', '.join(trained)}. "

@@ -16,6 +16,13 @@ def metadata(**data) -> dict:
     return {"config": {"data": section}, "dataset": {"classes": ["a", "b"]}}
 
 
+def test_all_images_need_nothing_that_separates_the_splits():
+    trained = metadata(images="images/{stem}.*", labels="labels/{stem}.png", lists="{split}.txt")
+    with pytest.raises(ConfigError, match="nothing separates train from val"):
+        dataset_config(trained, {"lists": None})
+    assert dataset_config(trained, {"lists": None}, "all")["lists"] is None
+
+
 def test_settings_without_a_name_change_the_data_of_the_checkpoint(monkeypatch):
     monkeypatch.setenv("SEGZOO_DATA", "/sets")
     assert dataset_config(metadata(), None)["root"] == "/sets/mine"
