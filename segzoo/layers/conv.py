@@ -92,16 +92,13 @@ class Classifier(Conv2d):
             return self._conv_forward(input.float(), self.weight.float(), bias)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _on_one_thread() -> bool:
-    return torch.get_num_threads() == 1
-
-
 def _avoids_onednn(input: Tensor) -> bool:
     """Return whether torch computes 1x1 convolutions of this input without oneDNN."""
     if not HAS_AVX512 or input.device.type != "cpu" or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
-    return not torch.compiler.is_exporting() and not torch.jit.is_tracing() and _on_one_thread()  # type: ignore[attr-defined]
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return False
+    return torch.compiler.is_compiling() or torch.get_num_threads() == 1  # a compiled network can run on any number of threads
 
 
 def concatenate(features: Tensor, others: Sequence[Tensor]) -> Tensor:
