@@ -31,8 +31,7 @@ def first_run() -> str:
     if not is_measured("first_run"):
         return NOT_MEASURED
     content = read_result("first_run")
-    result, machine = content["result"], content["machine"]
-    cores = f"{machine['threads']} CPU core{'s' if machine['threads'] > 1 else ''} ({processor(machine)})"
+    result, cores = content["result"], processor(content["machine"])
     classes = ", ".join(f"{name} {format_percent(row['iou'], 0)}" for name, row in content["per_class"].items())
     return (
         f"mIoU {format_percent(result['miou'], 1)} % after {result['steps']} steps in {result['train_minutes']:.1f} minutes on {cores}. "
@@ -79,10 +78,10 @@ def inspection() -> str:
         )
         for row in found["networks"]
     ]
-    minutes, threads = found["minutes"], read_result("inspection")["machine"]["threads"]
+    minutes, cores = found["minutes"], processor(read_result("inspection")["machine"])
     return (
         f"{markdown_table(columns, rows)}\nTraining took {minutes['trained']:.0f} minutes and fine-tuning {minutes['pruned']:.0f} on "
-        f"{threads} CPU core{'s' if threads > 1 else ''}; the bundle has {found['bundle_bytes'] / 1e6:.1f} MB.\n"
+        f"{cores}; the bundle has {found['bundle_bytes'] / 1e6:.1f} MB.\n"
     )
 
 

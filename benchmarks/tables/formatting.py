@@ -58,34 +58,37 @@ def result_table(
     cells: Callable[[dict[str, Any]], tuple[Any, ...]],
     prepare: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list,
 ) -> str:
-    """Return the table of a result file, or a placeholder.
+    """Return the table of one or several result files, or a placeholder.
 
     Args:
-        name: of the result file.
+        name: of the result file, or a pattern of several, such as ``profile_*``.
         columns: titles.
         cells: the cells of a row.
-        prepare: changes the rows before, such as ``with_front``.
+        prepare: changes the rows of a file before, such as ``with_front``.
     """
-    if not is_measured(name):
+    names = sorted(path.stem for path in RESULTS.glob(f"{name}.json"))
+    if not names:
         return NOT_MEASURED
-    return markdown_table(columns, map(cells, prepare(read_rows(name)))) + measured_by(name)
+    return markdown_table(columns, [cells(row) for each in names for row in prepare(read_rows(each))]) + measured_by(*names)
 
 
 def measured_by(*names: str) -> str:
     """Say with which version and on which processor result files were measured."""
-    sources = dict.fromkeys(_source(read_result(name)) for name in names)
+    contents = map(read_result, names)
+    sources = dict.fromkeys(f"version {own['versions']['segzoo']} on {processor(own['machine'])}" for own in contents)
     return f"\nMeasured with {'; '.join(sources)}.\n"
 
 
 def processor(machine: dict[str, Any]) -> str:
-    """Name the processor of a machine, and its instructions for bf16."""
+    """Name the processor of a machine, and the number of cores used."""
     name = re.sub(r"\(\w+\)| Processor", "", machine["cpu"])
     flags = [
         text
         for flag, text in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512_BF16"), ("avx2", "AVX2"))
         if flag in machine["cpu_flags"]
     ]
-    return f"{name} with {flags[0]}" if flags else name
+    instructions = f" with {flags[0]}" if flags else ""
+    return f"{machine['threads']} CPU core{'s' if machine['threads'] > 1 else ''} ({name}{instructions})"
 
 
 def with_front(rows: list[dict[str, Any]], cost: str) -> list[dict[str, Any]]:
@@ -123,12 +126,6 @@ def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:
         return None
     center, low, high = (f"{row[key]:.{digits}f}" for key in ("ratio", "low", "high"))
     return f"{center} [{low}, {high}]"
-
-
-def _source(content: dict[str, Any]) -> str:
-    threads = content["machine"]["threads"]
-    cores = f"{threads} core{'s' if threads > 1 else ''}"
-    return f"version {content['versions']['segzoo']} on {cores} of {processor(content['machine'])}"
 
 
 def _with_current_keys(recorded: Any) -> Any:

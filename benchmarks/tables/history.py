@@ -103,13 +103,12 @@ def _recipes(name: str) -> str:
 def _table(name: str) -> str:
     if not is_measured(name):
         return NOT_MEASURED
-    images, machine = read_rows(name)["images"], read_result(name)["machine"]
+    images, cores = read_rows(name)["images"], processor(read_result(name)["machine"])
     ranked = sorted(with_front(history_rows(name), "ms"), key=lambda row: -row["miou"])
-    steps, threads, precision = ranked[0]["steps"], machine["threads"], ranked[0]["times"][0]["precision"]
+    steps, precision = ranked[0]["steps"], ranked[0]["times"][0]["precision"]
     return (
         f"{markdown_table(COLUMNS, map(_cells, ranked))}\n"
-        f"{steps} steps each, {images} validation images; latency in the fastest runtime, in {precision} on {threads} CPU "
-        f"core{'s' if threads > 1 else ''} ({processor(machine)}).\n"
+        f"{steps} steps each, {images} validation images; latency in the fastest runtime, in {precision} on {cores}.\n"
     )
 
 

@@ -4,61 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.harness.result_files import RESULTS
-from benchmarks.tables.formatting import (
-    NOT_MEASURED,
-    current_term,
-    format_ratio,
-    is_measured,
-    measured_by,
-    read_rows,
-    result_table,
-    short_remark,
-)
+from benchmarks.tables.formatting import current_term, format_ratio, result_table, short_remark
 from segzoo.reporting.numbers import format_number, format_percent
-from segzoo.reporting.tables import markdown_table
 
 RUNTIME_COLUMNS = ("runtime", "precision", "batch", "ms per image", "% of peak", "pixel agreement %", "remarks")
 
 
 def peers() -> str:
     """Times per batch compared with peer libraries at 480x360."""
-    if not is_measured("peers_360x480"):
-        return NOT_MEASURED
-    rows = []
-    for row in read_rows("peers_360x480"):
-        case = row["model"], "inference" if row["mode"] == "eval" else "training step", row["batch"], row["precision"]
-        if "peer_error" in row:
-            rows.append((*case, None, None, "the peer's batch norm rejects this batch size"))
-        else:
-            rows.append((*case, f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", format_ratio(row, 3)))
     note = "Peers: mmsegmentation's PSPNet-R50-D8 for pspnet, torchvision's fcn_resnet50 for fcn_dilated. Times per batch of 480x360 images.\n\n"
-    table = markdown_table(("model", "pass", "batch", "precision", "segzoo ms", "peer ms", "ratio [95 %]"), rows)
-    return note + table + measured_by("peers_360x480")
+    columns = ("model", "pass", "batch", "precision", "segzoo ms", "peer ms", "ratio [95 %]")
+    return note + result_table("peers_360x480", columns, _peer_cells)
 
 
 def peers_1024x2048() -> str:
     """Latency from image to labels compared with peer libraries."""
-    rows = [
-        (
-            row["model"],
-            row["peer"],
-            row["runtime"],
-            row["precision"],
-            f"{row['ours_ms']:.0f}",
-            f"{row['ours_net_ms']:.0f}",
-            f"{row['at_peak_ms']:.0f}",
-            f"{row['machine_tflops']:.2f}",
-            f"{row['peer_ms']:.0f}",
-            format_ratio(row),
-            format_percent(row["agreement"]) if "agreement" in row else None,
-        )
-        for name in _names("peers_1024x2048_*")
-        for row in read_rows(name)
-    ]
     measured = ("segzoo ms", "network only", "at peak", "TFLOP/s", "peer ms", "ratio [95 %]", "pixel agreement with fp32 %")
-    columns = ("model", "peer", "runtime", "precision", *measured)
-    return markdown_table(columns, rows) + measured_by(*_names("peers_1024x2048_*")) if rows else NOT_MEASURED
+    return result_table(
+        "peers_1024x2048_*",
+        ("model", "peer", "runtime", "precision", *measured),
+        lambda r: (
+            *(r[key] for key in ("model", "peer", "runtime", "precision")),
+            *(f"{r[key]:.0f}" for key in ("ours_ms", "ours_net_ms", "at_peak_ms")),
+            f"{r['machine_tflops']:.2f}",
+            f"{r['peer_ms']:.0f}",
+            format_ratio(r),
+            format_percent(r["agreement"]) if "agreement" in r else None,
+        ),
+    )
 
 
 def runtimes_article() -> str:
@@ -112,13 +85,15 @@ def space_to_batch() -> str:
 
 def profile_layers() -> str:
     """Time by kind of layer, the six slowest kinds."""
-    rows = []
-    for name in _names("profile_*"):
-        for row in read_rows(name):
-            slowest = ", ".join(f"{kind['kind']} {kind['ms']:.0f}" for kind in row["kinds"][:6])
-            rows.append((row["model"], row["runtime"], row["precision"], f"{row['total_ms']:.0f}", slowest))
-    columns = ("model", "runtime", "precision", "total ms", "slowest kinds of layers, ms")
-    return markdown_table(columns, rows) + measured_by(*_names("profile_*")) if rows else NOT_MEASURED
+    return result_table(
+        "profile_*",
+        ("model", "runtime", "precision", "total ms", "slowest kinds of layers, ms"),
+        lambda r: (
+            *(r["model"], r["runtime"], r["precision"]),
+            f"{r['total_ms']:.0f}",
+            ", ".join(f"{kind['kind']} {kind['ms']:.0f}" for kind in r["kinds"][:6]),
+        ),
+    )
 
 
 def crf() -> str:
@@ -141,21 +116,18 @@ def loading() -> str:
 
 def prediction() -> str:
     """Speed from image files to label files compared with peer loops."""
-    rows = [
-        (
-            f"{row['images']} of {row['size']}",
-            row["side"].removeprefix("segzoo "),
-            row["peer"],
-            format_number(row["ours_images_per_second"]),
-            format_number(row["peer_images_per_second"]),
-            format_ratio(row),
-            ", ".join(f"{name} {format_percent(share, 0)} %" for name, share in row["time_shares"].items()),
-        )
-        for name in _names("prediction_*")
-        for row in read_rows(name)
-    ]
-    columns = ("images", "segzoo", "compared with", "segzoo images/s", "peer images/s", "time ratio [95 %]", "time by stage")
-    return markdown_table(columns, rows) + measured_by(*_names("prediction_*")) if rows else NOT_MEASURED
+    return result_table(
+        "prediction_*",
+        ("images", "segzoo", "compared with", "segzoo images/s", "peer images/s", "time ratio [95 %]", "time by stage"),
+        lambda r: (
+            f"{r['images']} of {r['size']}",
+            r["side"].removeprefix("segzoo "),
+            r["peer"],
+            *(format_number(r[key]) for key in ("ours_images_per_second", "peer_images_per_second")),
+            format_ratio(r),
+            ", ".join(f"{name} {format_percent(share, 0)} %" for name, share in r["time_shares"].items()),
+        ),
+    )
 
 
 def evaluation() -> str:
@@ -211,9 +183,11 @@ def ddp_scaling() -> str:
     )
 
 
-def _names(pattern: str) -> list[str]:
-    """Names of the result files that match a pattern."""
-    return sorted(path.stem for path in RESULTS.glob(f"{pattern}.json"))
+def _peer_cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    case = row["model"], "inference" if row["mode"] == "eval" else "training step", row["batch"], row["precision"]
+    if "peer_error" in row:
+        return (*case, None, None, "the peer's batch norm rejects this batch size")
+    return (*case, f"{row['ours_ms']:.0f}", f"{row['peer_ms']:.0f}", format_ratio(row, 3))
 
 
 def _runtime_cells(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from weight_files import write_run
@@ -9,6 +12,8 @@ from weight_files import write_run
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.registry import ConfigError
 from segzoo.types import DatasetInfo
+from segzoo.workflows.compare.evaluations import StoredEvaluation
+from segzoo.workflows.compare.outside import data_section
 
 
 def metadata(**data) -> dict:
@@ -21,6 +26,8 @@ def test_all_images_need_nothing_that_separates_the_splits():
     with pytest.raises(ConfigError, match="nothing separates train from val"):
         dataset_config(trained, {"lists": None})
     assert dataset_config(trained, {"lists": None}, "all")["lists"] is None
+    scored = StoredEvaluation("run", Path(), {"per_class": {"a": {}, "b": {}}}, np.zeros(0), None, {}, trained["config"])
+    assert data_section(scored, {"lists": None}, "all")["lists"] is None
 
 
 def test_settings_without_a_name_change_the_data_of_the_checkpoint(monkeypatch):

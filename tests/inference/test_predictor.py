@@ -118,7 +118,7 @@ def parallel_batches(model, protocol=SINGLE_PASS, total=None, is_live=False) -> 
     return network.parallel_batches(Source((), total, [], is_live=is_live))
 
 
-def test_small_images_share_the_cores(tmp_path, monkeypatch):
+def test_small_images_share_the_cores(tmp_path, monkeypatch, set_threads):
     monkeypatch.setattr("segzoo.inference.stages.PARALLEL_PIXELS", 2 * 32 * 48)
     torch.manual_seed(2)
     network, folder, rng = Divided(), tmp_path / "images", np.random.default_rng(0)
@@ -126,16 +126,12 @@ def test_small_images_share_the_cores(tmp_path, monkeypatch):
     folder.mkdir()
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number}.png")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        run(network, tmp_path / "out", folder, overlays="none")
-        assert torch.get_num_threads() == 2
-        assert [parallel_batches(network, total=total) for total in (None, 8, 7)] == [2, 2, 1]
-        assert parallel_batches(network, is_live=True) == parallel_batches(Toy()) == 1
-        assert parallel_batches(network, InferenceProtocol(flip=True)) == 1
-    finally:
-        torch.set_num_threads(threads)
+    set_threads(2)
+    run(network, tmp_path / "out", folder, overlays="none")
+    assert torch.get_num_threads() == 2
+    assert [parallel_batches(network, total=total) for total in (None, 8, 7)] == [2, 2, 1]
+    assert parallel_batches(network, is_live=True) == parallel_batches(Toy()) == 1
+    assert parallel_batches(network, InferenceProtocol(flip=True)) == 1
     assert network.calls == [*[(48, 1)] * 4, (64, 2), *[(48, 1)] * 4]
     network.pair = threading.Barrier(1)
     for number, image in enumerate(images):

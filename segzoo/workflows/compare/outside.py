@@ -64,7 +64,7 @@ def score_outside(
         return []
     reference, taken = next(iter(stored), None), [evaluation.name for evaluation in stored]
     scored: SplitOrAll = split or (reference.summary["split"] if reference else "val")
-    dataset = build_split(data_section(reference, data), split=scored)
+    dataset = build_split(data_section(reference, data, scored), split=scored)
     builders: dict[str, Callable[[], nn.Module]] = {}
     for file in exported:
         builders[_free_name(_file_title(file), [*taken, *builders])] = lambda file=file: load_file(file, dataset)
@@ -132,7 +132,7 @@ def load_module(path: str, num_classes: int) -> nn.Module:
     return OutsideNetwork(network, num_classes).eval()
 
 
-def data_section(reference: StoredEvaluation | None, given: PlainMapping | None) -> PlainDict:
+def data_section(reference: StoredEvaluation | None, given: PlainMapping | None, split: str) -> PlainDict:
     """Return the ``data`` section of the command line or the reference."""
     if reference is None:
         if given is None or "name" not in given:
@@ -140,7 +140,7 @@ def data_section(reference: StoredEvaluation | None, given: PlainMapping | None)
         return dict(given)
     trained, scored = (config.get("data") or {} for config in (reference.training, reference.config))
     stored = scored if "name" in scored else {**trained, **scored}
-    return dataset_config({"config": {"data": stored or None}, "dataset": {"classes": reference.classes}}, given)
+    return dataset_config({"config": {"data": stored or None}, "dataset": {"classes": reference.classes}}, given, split)
 
 
 def _store(out: Path, name: str, evaluation: Evaluation, split: str) -> StoredEvaluation:

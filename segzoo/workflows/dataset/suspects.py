@@ -71,7 +71,7 @@ def suspects(
     if not paths:
         raise ConfigError("action.ckpt is empty. Give a run directory: action.ckpt=<run directory>.")
     loaded = [load_checkpoint(ckpt=path) for path in paths]
-    dataset = [build_data(dataset_config(meta, data or None), split) for _, _, meta in loaded][0]
+    dataset = [build_data(dataset_config(meta, data or None, split), split) for _, _, meta in loaded][0]
     judges, info = networks_by_image(dataset, paths, held_out), dataset.info
     layer_precision, confidence = Precision(precision, pick_device(device)), ClassConfidence(info.num_classes)
     networks = [(layer_precision.place(model, channels_last=True), own_info) for model, own_info, _ in loaded]

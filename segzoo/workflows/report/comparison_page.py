@@ -122,7 +122,8 @@ class _ChangedImages:
         """Build the data set, if its images are those that were scored."""
         reference = next((item for item in evaluations if item.config or item.training), None)
         try:
-            dataset = build_split(data_section(reference, data), split=split or evaluations[0].summary["split"])
+            scored = split or evaluations[0].summary["split"]
+            dataset = build_split(data_section(reference, data, scored), split=scored)
             names = tuple(dataset.name(index) for index in range(len(dataset)))
         except (ConfigError, DataError, OSError) as error:
             self.reasons.append(f"The images cannot be shown: {error}")
