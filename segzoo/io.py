@@ -110,9 +110,11 @@ def _fsync_dir(folder: Path) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write ``content`` atomically as indented JSON.
 
-    NaN and infinity, which JSON does not have, become null.
+    NaN and infinity, which JSON does not have, become null. Bytes of file names that are not UTF-8 are escaped, and Python's ``json``
+    restores them.
     """
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _finite(value: object) -> object:

@@ -21,6 +21,12 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
     assert (tmp_path / "scores.json").read_text() == "null\n"
 
 
+def test_file_names_that_are_not_utf8_are_kept(tmp_path):
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9.png")
+    write_json(tmp_path / "names.json", {"imagePath": name})
+    assert json.loads((tmp_path / "names.json").read_text()) == {"imagePath": name} and "é" in (tmp_path / "names.json").read_text()
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_link_in_place_of_the_temporary_file_is_replaced(tmp_path, durable):
     victim = tmp_path / "victim"

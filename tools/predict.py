@@ -76,10 +76,8 @@ def _predict_on_ray(job: Job) -> dict[str, Any]:
 
 def _print_result(result: dict[str, Any]) -> None:
     """Print what a few images show, and the summary."""
-    for sentence in [*result.get("sentences", ()), *result["skipped"]]:
+    for sentence in [*result.get("sentences", ()), *result["skipped"], *result["notes"]]:
         print(sentence)
-    if "large_images" in result:
-        print(result["large_images"])
     before = f" ({result['done_before']} of them before)" if result["done_before"] else ""
     rate = f"{result['images_per_second']:.3g} images/s, limited by {result['limited_by']}"
     print(f"{result['images']} images{before} in {result['seconds']} s ({rate}): {result['folder']}")

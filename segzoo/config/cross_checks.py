@@ -147,7 +147,8 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
         )
     if config["pruner"].get("sparsity") and not _has_trained_batch_norm(model):
         warnings.append("pruner.sparsity has no effect: it penalizes the scales of batch norm, and the network trains none.")
-    pretrained = config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
+    is_resumed = config.get("resume", "none") not in ("none", "auto")
+    pretrained = is_resumed or config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
     if config["init"].get("freeze") and not pretrained:
         warnings.append(
             "init.freeze keeps random weights, as nothing is loaded. Set init.ckpt=<run>, or backbone.weights=imagenet."

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from torch import nn
 
+from segzoo.data.checks.split_report import dark_note
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.inference.large.stage import LargeImages
@@ -110,6 +111,7 @@ class PredictionLog:
     errors: dict[str, str] = field(default_factory=dict)  # of images by name
     ended: str | None = None  # why the source ended early
     sentences: dict[str, str] = field(default_factory=dict)
+    dark: list[str] = field(default_factory=list)  # labeled images that are nearly black
     note: str | None = None  # on large images
 
     @property
@@ -145,6 +147,7 @@ class PredictionLog:
             self.table.add([*start, "error", task.error, "", *[""] * len(self.files.columns)])
             return
         self.labeled += 1
+        self.dark += [task.item.name] if task.is_dark else []
         verdict = "" if not self.files.rules else "fail" if task.report.failures else "pass"
         row = [*start, verdict, "; ".join(task.report.failures), round(1000 * task.seconds, 1), *task.report.cells()]
         self.table.add(row)
@@ -162,12 +165,13 @@ class PredictionLog:
         if self.distributed.size == 1:
             return
         times = [(stage.seconds, stage.threads) for stage in self.stages]
-        ranks = self.distributed.gather((self.done_before, self.labeled, times, self.errors, self.sentences))
+        ranks = self.distributed.gather((self.done_before, self.labeled, times, self.errors, self.sentences, self.dark))
         self.done_before, self.labeled = sum(rank[0] for rank in ranks), sum(rank[1] for rank in ranks)
         for stage, per_rank in zip(self.stages, zip(*(rank[2] for rank in ranks), strict=True), strict=True):
             stage.seconds, stage.threads = (sum(values) for values in zip(*per_rank, strict=True))
         self.errors = self._in_order([rank[3] for rank in ranks])
         self.sentences = self._in_order([rank[4] for rank in ranks])
+        self.dark = [name for rank in ranks for name in rank[5]]
 
     def _in_order(self, texts: list[dict[str, str]]) -> dict[str, str]:
         """Join texts by image name in the order of the images."""
@@ -180,7 +184,7 @@ class PredictionLog:
         Returns:
             Numbers of ``images``, of those ``done_before`` and of those that ``failed`` by the rules, ``folder`` of the results,
             ``seconds``, ``images_per_second``, ``time_shares`` of reading, network and writing, which of them is the limit
-            (``limited_by``), ``sentences`` on up to eight images and on ``skipped`` files, and the COCO file (``polygons``) and the
+            (``limited_by``), ``sentences`` on up to eight images, on ``skipped`` files and others (``notes``), and the COCO file (``polygons``) and the
             archive for a server (``submission``), if they are written.
 
         Raises:
@@ -201,8 +205,9 @@ class PredictionLog:
         }
         result |= {"images_per_second": round(self.labeled / seconds, 3), "limited_by": slowest(self.stages).name}
         result |= {"time_shares": shares(self.stages), "skipped": source.skipped}
-        if self.note:
-            result["large_images"] = self.note
+        notes = [self.note] if self.note else []
+        notes += [f"{len(self.dark)} images {dark_note(self.dark[0])}"] if self.dark else []
+        result["notes"] = notes
         if self.files.rules:
             result["failed"] = self.table.failed
         if self.labeled <= MAX_SENTENCES:

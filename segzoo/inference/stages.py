@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from segzoo.data.checks.split_report import is_dark
 from segzoo.device import Precision
 from segzoo.inference.large.reader import LargeImage
 from segzoo.inference.outputs.confidence import Confidence, ConfidenceMap
@@ -43,6 +44,7 @@ class Task:
         report: what it shows.
         frame: its overlay (H, W, 3) uint8, if that is for a video.
         error: why it could not be labeled, or why there is no further image.
+        is_dark: it was read from a file and is nearly black.
         is_end: there is no further image.
         seconds: time spent on it, without waiting.
     """
@@ -55,6 +57,7 @@ class Task:
     report: ImageReport | None = None
     frame: np.ndarray | None = None
     error: str | None = None
+    is_dark: bool = False
     is_end: bool = False
     seconds: float = 0.0
 
@@ -185,7 +188,8 @@ def _read(item: Item) -> Task:
         return Task(item, error=image_error(item, error))
     if isinstance(image, LargeImage):
         return Task(item, large=image, seconds=time.perf_counter() - start)
-    return Task(item, image, is_end=image is None, seconds=time.perf_counter() - start)
+    dark = image is not None and item.path is not None and is_dark(image)
+    return Task(item, image, is_dark=dark, is_end=image is None, seconds=time.perf_counter() - start)
 
 
 def _same_size(tasks: Iterable[Task], network: Network) -> Iterator[list[Task]]:

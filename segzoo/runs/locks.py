@@ -18,6 +18,7 @@ from typing import IO, Annotated
 
 from segzoo.registry import ConfigError, Range
 
+RUN_LOCK = "run.lock"  # in every directory to which segzoo writes results
 
 def lock_directory(path: Path) -> IO | None:
     """Lock a run directory for this process.
@@ -30,7 +31,7 @@ def lock_directory(path: Path) -> IO | None:
     Raises:
         ConfigError: ``run.lock`` is a link.
     """
-    return _try_lock(path / "run.lock")
+    return _try_lock(path / RUN_LOCK)
 
 
 def _try_lock(path: Path) -> IO | None:

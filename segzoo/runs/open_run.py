@@ -33,8 +33,8 @@ def open_run(
     - ``auto`` resumes the run in ``out``, where the settings in ``resume_checks.CHANGEABLE`` may differ. A finished run continues if it becomes longer.
       Without ``out`` it resumes the newest unfinished run of the same tool, title and configuration. If there is none, it starts a new
       run.
-    - A run or checkpoint directory resumes that run, even with other settings, which are printed. With ``out`` it starts a new run
-      from that checkpoint.
+    - A run or checkpoint directory resumes that run, as ``auto`` does with ``out``. With another ``out`` it starts a new run from that
+      checkpoint, even with other settings, which are printed.
 
     A directory without a checkpoint holds no run. It is taken over, whatever a failed or killed process left in it.
 

@@ -26,6 +26,7 @@ CHANGEABLE = {
     *WRITING,
     *("early_stopping_patience", "max_nonfinite_steps", "compile"),
 }
+INITIAL_WEIGHTS = {"init.ckpt", "backbone.weights"}
 LENGTH = {"steps", "epochs", "early_stopping_patience"}  # a change of these can extend a finished run
 
 
@@ -87,7 +88,7 @@ def changed_settings(path: Path, config: PlainDict) -> list[Difference]:
     differences = stored_differences(path, config)
     if fixed := [difference for difference in differences if not _is_changeable(difference)]:
         raise ConfigError(
-            f"out={path} holds a run of another configuration ({join_texts(fixed)}), and these settings cannot change within a run. Set another "
+            f"{path} holds a run of another configuration ({join_texts(fixed)}), and these settings cannot change within a run. Set another "
             f"out for a new run. It starts from this run's weights with init.ckpt={quote(str(path))}"
         )
     return differences
@@ -112,6 +113,13 @@ def find_source(path: Path, out: Path | None, config: PlainDict) -> Source:
     in_place = out is None or out.resolve() == run_path.resolve()
     if in_place and source != newest:
         raise ConfigError(f"resume={path}: {newest} is newer; set out=<new directory> to start a new run from this checkpoint")
+    if in_place:
+        return Source(run_path, source, changed_settings(run_path, config), in_place)
+    if other := [difference for difference in differences if difference.key in INITIAL_WEIGHTS and difference.value not in (None, "none")]:
+        raise ConfigError(
+            f"resume={path} continues with the weights of that run, so no others would be loaded ({join_texts(other)}). Omit resume, or these "
+            "settings."
+        )
     return Source(run_path, source, differences, in_place)
 
 

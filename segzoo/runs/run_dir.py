@@ -14,10 +14,10 @@ import yaml
 from segzoo.checkpoints.store import foreign_file, list_checkpoints
 from segzoo.io import to_plain_containers, write_json, write_text
 from segzoo.registry import ConfigError
-from segzoo.runs.locks import lock_directory
+from segzoo.runs.locks import RUN_LOCK, lock_directory
 from segzoo.types import PlainDict
 
-METADATA_FILES = {"config.yaml", "env.json", "run.lock"}  # written before any result
+METADATA_FILES = {"config.yaml", "env.json", RUN_LOCK}  # written before any result
 RESULT_FILES = {  # tool -> the file that it writes last, which marks its directory as finished
     "eval": "summary.json",
     "predict": "predict.json",
@@ -119,7 +119,7 @@ def occupant(path: Path) -> str | None:
         return "a run"
     if other := foreign_file(path):
         return f"checkpoints of another program ({other.relative_to(path)})"
-    if (path / "config.yaml").is_file() and not (path / "run.lock").exists():  # which a run creates first
+    if (path / "config.yaml").is_file() and not (path / RUN_LOCK).exists():  # which a run creates first
         return "the config.yaml of another program"
     return next((f"results of tools/{tool}.py ({name})" for tool, name in RESULT_FILES.items() if (path / name).is_file()), None)
 

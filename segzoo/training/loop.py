@@ -152,6 +152,7 @@ def _start(
         scaler=precision.scaler,
         ema=ema,
         pruning=pruning,
+        classes=components.info.classes,
         epoch_size=len(components.train_set),
         total_steps=plan.total_steps,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -106,6 +106,7 @@ def resume(
     scaler: GradScaler,
     ema: ModelEma,
     pruning: ScheduledPruning,
+    classes: Sequence[str],
     epoch_size: int,
     total_steps: int,
 ) -> TrainingState:
@@ -115,7 +116,7 @@ def resume(
     configuration.
 
     Raises:
-        ConfigError: the checkpoint has another model or optimizer, or is past the end of the run.
+        ConfigError: the checkpoint has another model, optimizer or classes, or is past the end of the run.
     """
     checkpoint = run.resume_from
     if checkpoint is None:
@@ -125,6 +126,11 @@ def resume(
     if saved["step"] > total_steps:
         raise ConfigError(f"{checkpoint} is past the end of this run of {total_steps} steps. Increase steps or epochs.")
     weights, meta = read_model(checkpoint)
+    if list(classes) != (learned := meta["dataset"]["classes"]):
+        raise ConfigError(
+            f"{checkpoint} has learned the classes {', '.join(learned)}, and this run has {', '.join(classes)}. Resume with the same names in "
+            "the same order, or start a new run from its weights: init.ckpt=<path>"
+        )
     try:
         set_channel_widths_(model, weights) if meta["widths"] else model.load_state_dict(weights)
     except (RuntimeError, ValueError) as error:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segzoo.data.checks import check, pair_survey, survey_cache
 from segzoo.data.checks.check import check_splits
-from segzoo.data.checks.split_report import inspect_split, shuffled
+from segzoo.data.checks.split_report import SplitReport, inspect_split, shuffled
 from segzoo.data.image_io import read_header
 from segzoo.data.masks import IndexMasks
 from segzoo.registry import DATA
@@ -40,6 +40,14 @@ def test_inspect_split_counts_images_sizes_and_classes(tmp_path):
     save(tmp_path / "labels/train/c.png", half * 0 + 7)
     with pytest.raises(DataError, match=r"c\.png: holds the values 7"):
         inspect_split(build_folder(tmp_path), seconds=60)
+
+
+def test_nearly_black_images_are_noted(tmp_path):
+    splits = make_splits(tmp_path)
+    assert not any("black" in line for line in check_splits(splits)["train"].warnings())
+    save(tmp_path / "images/train/a.png", np.arange(48, dtype=np.uint16).reshape(6, 8) * 80)  # 12 bits
+    lines = check_splits({split: build_folder(tmp_path, split) for split in splits})["train"].warnings()
+    assert sum(line.startswith("1 of the 3 images read (first a) are nearly black. If the files store samples of 10 or 12 bits") for line in lines) == 1
 
 
 def test_inspect_split_with_only_ignored_pixels_and_with_many_classes(tmp_path):
@@ -142,7 +150,7 @@ def test_of_a_large_split_a_sample_is_read(tmp_path, monkeypatch):
 def test_unchanged_masks_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(pair_survey, "MIN_CACHED", 1)
-    monkeypatch.setattr(check, "inspect_split", lambda dataset, **limits: None)
+    monkeypatch.setattr(check, "inspect_split", lambda dataset, **limits: SplitReport(0, 0, {}, {}, 0))
     splits = make_splits(tmp_path)
     first = check_splits(splits)
     read: list[str] = []

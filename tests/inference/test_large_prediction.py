@@ -60,7 +60,7 @@ def labels(out):
 def test_streamed_images_get_the_labels_of_whole_ones(model, folder, tmp_path):
     whole = predict_source(model, INFO, tmp_path / "whole", folder, SLIDE)
     streamed = predict_source(model, INFO, tmp_path / "streamed", folder, SLIDE, stream_megapixels=SMALL)
-    assert whole["images"] == streamed["images"] == 7 and "large_images" not in streamed
+    assert whole["images"] == streamed["images"] == 7 and streamed["notes"] == []
     expected, got = labels(tmp_path / "whole"), labels(tmp_path / "streamed")
     assert expected.keys() == got.keys() and all((expected[name] == got[name]).all() for name in expected)
     for name in ("overlays/big.png", "labels/small.png"):
@@ -87,7 +87,7 @@ def test_jpeg_2000_of_any_size(model, tmp_path):
 def test_tiles_are_described_and_equal_the_whole_image(model, folder, tmp_path):
     predict_source(model, INFO, tmp_path / "whole", folder / "tiled.tif")
     result = predict_source(model, INFO, tmp_path / "tiles", folder / "tiled.tif", stream_megapixels=SMALL, tile=128)
-    assert result["large_images"].startswith("Large images were labeled in tiles of 128 pixels with a margin of 32, as far as")
+    assert result["notes"][0].startswith("Large images were labeled in tiles of 128 pixels with a margin of 32, as far as")
     assert (labels(tmp_path / "whole")["tiled.png"] != labels(tmp_path / "tiles")["tiled.png"]).mean() < 1e-4  # ties
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,19 @@ def test_regions_become_labelme_and_coco_files(tmp_path):
     (annotation,) = coco["annotations"]
     assert (annotation["image_id"], annotation["area"], annotation["bbox"]) == (2, 45, [0, 0, 20, 3])
     predict_source(Bright(), PARTS, tmp_path / "labelme", tmp_path / "in", resumed=True, polygons="labelme", overlays="none")
+
+
+def test_images_may_have_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / "in").mkdir()
+    save_spot(tmp_path / "spot.png", 45)
+    os.rename(tmp_path / "spot.png", tmp_path / "in" / name)
+    for polygons in ("labelme", "coco"):
+        predict_source(Bright(), PARTS, tmp_path / polygons, tmp_path / "in", polygons=polygons, overlays="none")
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "labelme/polygons").iterdir())
+    coco = json.loads((tmp_path / "coco/polygons.json").read_text())
+    assert record["imagePath"] == f"../../in/{name}" and [image["file_name"] for image in coco["images"]] == [f"../in/{name}"]
+    assert (tmp_path / "labelme/polygons" / record["imagePath"]).is_file()
 
 
 def test_frames_are_embedded(tmp_path):

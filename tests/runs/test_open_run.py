@@ -203,8 +203,21 @@ def test_a_path_is_resumed_in_place_or_forked(tmp_path):
     resumed.finish({})
     same = CONFIG | {"steps": 20}
     assert start(tmp_path, same, resume=str(run.path)).finished
-    with pytest.raises(ConfigError, match="the run is finished"):
-        start(tmp_path, same | {"seed": 1}, resume=str(run.path))
+    for name, changed in (("seed", {"seed": 1}), ("data", {"data": {"seed": 1}})):  # one run is scored on one data set
+        with pytest.raises(ConfigError, match=rf"another configuration \({name}.*absent -> .*1.*cannot change within a run"):
+            start(tmp_path, same | changed, resume=str(run.path))
+        kill(start(tmp_path, same | changed, resume=str(run.path), out=str(tmp_path / f"other-{name}")))
+
+
+def test_a_fork_takes_its_weights_from_one_place(tmp_path):
+    run = start(tmp_path, CONFIG | {"init": {"ckpt": "first"}})
+    add_step(run, 2)
+    kill(run)
+    kill(start(tmp_path, CONFIG | {"init": {"ckpt": "first"}}, resume=str(run.path), out=str(tmp_path / "same")))
+    kill(start(tmp_path, resume=str(run.path), out=str(tmp_path / "none")))
+    for name, key in (("init", "ckpt"), ("backbone", "weights")):
+        with pytest.raises(ConfigError, match=rf"continues with the weights of that run.*{name}.{key}: .* -> other"):
+            start(tmp_path, CONFIG | {name: {key: "other"}}, resume=str(run.path), out=str(tmp_path / "fork"))
 
 
 def test_paths_without_a_checkpoint_are_rejected(tmp_path):
@@ -306,7 +319,7 @@ def test_a_run_from_before_a_setting_existed_has_its_default():
     )
     assert diff_configs(old, new) == [] and config_hash(old) == config_hash(new)
     changed = new | {"init": {"name": "checkpoint", "narrow": "l1"}, "compile": True}
-    assert {text for _, text in diff_configs(old, changed)} == {"compile: False -> True", "init.narrow: none -> l1"}
+    assert {difference.text for difference in diff_configs(old, changed)} == {"compile: False -> True", "init.narrow: none -> l1"}
 
 
 def test_a_run_resumes_with_another_cache():

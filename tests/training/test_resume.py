@@ -10,12 +10,14 @@ import shutil
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from toy_training import (
+    INFO,
     SignalingData,
     Toy,
     ToyData,
@@ -236,6 +238,17 @@ def test_a_checkpoint_of_another_model_or_a_longer_run_is_rejected(tmp_path, uni
         train(make_components(model=Toy(num_classes=5)), run, **settings())
     with pytest.raises(ConfigError, match="past the end of this run of 8 steps"):
         train(make_components(), run, **settings(steps=8))
+
+
+@pytest.mark.parametrize("classes", [("road", "sky", "tree"), ("sky", "road", "bush")])
+def test_a_checkpoint_of_other_classes_is_rejected(tmp_path, uninterrupted, classes):
+    run = make_run_dir(tmp_path)
+    run.resume_from = uninterrupted[0] / "checkpoints/12"
+    components = make_components()
+    components.info = replace(INFO, classes=classes)
+    expected = rf"learned the classes sky, road, tree, and this run has {', '.join(classes)}\. .*same names in the same order"
+    with pytest.raises(ConfigError, match=expected):
+        train(components, run, **settings())
 
 
 def test_a_finished_run_is_extended_in_place(tmp_path, capsys):

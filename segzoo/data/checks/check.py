@@ -51,7 +51,8 @@ def check_splits(splits: Mapping[str, Dataset], min_sides: Mapping[str, int] | N
         except DataError as error:
             errors.append(str(error))
         else:
-            reports.setdefault(name, report)
+            files = reports.get(name, report)
+            reports[name] = replace(files, notes=tuple(dict.fromkeys((*files.notes, *report.notes))))
     raise_errors(errors)
     for name, note in shared_files(splits).items():
         reports[name] = replace(reports[name], notes=(*reports[name].notes, note))

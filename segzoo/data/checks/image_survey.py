@@ -12,13 +12,12 @@ import numpy as np
 
 from segzoo.channel_decoder import NPY_SUFFIX
 from segzoo.data.channels.reading import read_pixels
-from segzoo.data.checks.split_report import is_constant
+from segzoo.data.checks.split_report import is_constant, is_dark
 from segzoo.data.image_io import read_bytes
 from segzoo.data.near_duplicates import thumbnail
 from segzoo.pixel_format import PixelFormat
 from segzoo.visualization.drawing import shown_rgb
 
-DARK = 16  # an image of 16 bits that stays below it in 8 bits has probably values of 12 bits or fewer
 
 
 class ImageSurvey(NamedTuple):
@@ -57,7 +56,7 @@ def survey_image(paths: Sequence[Path], pixels: PixelFormat, show_channels: Sequ
     height, width = image.shape[:2]
     kind = " with ".join(_kind(path) for path in paths)
     digest = hashlib.blake2b(image.data, digest_size=16, key=f"{height}x{width}".encode()).digest()
-    dark = pixels.is_rgb and kind.startswith("16-bit") and int(image.max()) < DARK
+    dark = pixels.is_rgb and kind.startswith("16-bit") and is_dark(image)
     small = thumbnail(shown_rgb(image, show_channels))
     return ImageSurvey((height, width), orientation, kind, digest, small, is_constant(image), dark)
 

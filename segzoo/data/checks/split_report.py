@@ -11,9 +11,11 @@ import numpy as np
 
 from segzoo.data.checks.label_survey import add_counts, count_labels
 from segzoo.data.checks.mask_diagnosis import label_map_override
+from segzoo.data.image_io import printable
 from segzoo.types import DataError, Dataset, DatasetInfo
 
 HIGH_IGNORED_FRACTION = 1 / 3
+DARK = 16  # samples of 12 bits or fewer, stored in 16, stay below it in 8 bits
 
 
 @dataclass(frozen=True)
@@ -116,17 +118,19 @@ def inspect_split(dataset: Dataset, *, seconds: float = 2.0, at_least: int = 1) 
     deadline = time.monotonic() + seconds
     sizes: Counter[tuple[int, int]] = Counter()
     counts: list[dict[int, int]] = []
-    constant = []
+    constant, dark = [], []
     for index in shuffled(len(dataset)):
         sample = dataset[index]
         constant += [sample.name] if is_constant(sample.image) else []
+        dark += [sample.name] if is_dark(sample.image) else []
         sizes[sample.label.shape[0], sample.label.shape[1]] += 1
         counts.append(count_labels(sample.label))
         if time.monotonic() > deadline and len(counts) >= at_least:
             break
     if len(constant) == len(counts):
         raise DataError(constant_error(constant))
-    return make_report(dataset.info, len(dataset), sizes, counts)
+    notes = [f"{len(dark)} of the {len(counts)} images read {dark_note(dark[0])}"] if dark else []
+    return make_report(dataset.info, len(dataset), sizes, counts, notes)
 
 
 def label_errors(split: str, report: SplitReport, counts: Mapping[int, int], info: DatasetInfo) -> list[str]:
@@ -165,6 +169,19 @@ def label_errors(split: str, report: SplitReport, counts: Mapping[int, int], inf
 def is_constant(image: np.ndarray) -> bool:
     """Check whether all pixels (H, W, C) are equal."""
     return bool((image[0] == image[0, 0]).all() and (image == image[0, 0]).all())
+
+
+def is_dark(image: np.ndarray) -> bool:
+    """Check whether all 8-bit samples (H, W, C) are nearly black."""
+    return image.dtype == np.uint8 and int(image.max()) < DARK
+
+
+def dark_note(first: str) -> str:
+    """End of a sentence about images that are nearly black."""
+    return (
+        f"(first {printable(first)}) are nearly black. If the files store samples of 10 or 12 bits in 16, multiply the samples so that they fill "
+        "16 bits."
+    )
 
 
 def constant_error(names: list[str]) -> str:

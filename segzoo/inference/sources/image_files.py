@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from segzoo.image_decoder import SUFFIXES
 from segzoo.inference.large.reader import JP2_SUFFIXES, LargeImage
 from segzoo.inference.sources._base import Item, Source
 from segzoo.registry import ConfigError
+from segzoo.runs.locks import RUN_LOCK
 
 Read = Callable[[Path], np.ndarray | LargeImage]
 ALL_SUFFIXES = (*SUFFIXES, *JP2_SUFFIXES)  # of images that are predicted
-RESULT_FOLDERS = ("labels", "overlays", "confidence", "polygons")  # of an output directory
+RESULT_FOLDERS = ("labels", "overlays", "confidence", "polygons", "vis")  # of an output directory
 
 
 def find_images(
@@ -38,7 +39,7 @@ def find_images(
 
     Args:
         source: an image, a folder or a glob pattern such as ``"drive/**/*.jpg"``. The part of a pattern that exists is taken literally.
-        out: the output directory. The folders of its results are skipped, so a second run does not pick up the output of the first.
+        out: the output directory. The folders of its results are skipped, and those of earlier runs within the source.
         resumed: ``out`` holds results of the same prediction, which may be overwritten.
         recursive: also search the folders in a folder.
         read: reads an image.
@@ -108,7 +109,7 @@ def find_image_files(
         return [root], []
     is_folder = root.is_dir()
     files = _folder_files(root, recursive) if is_folder else _glob(source)
-    paths, skipped = _select_images(files, out, suffixes)
+    paths, skipped = _select_images(files, out, suffixes, root if is_folder else Path(*root.parts[: _literal_parts(source)]))
     if not paths:
         problem = "contains no image" if is_folder else "is not a file or folder and matches no image"
         bracket = "" if is_folder or "[" not in source else " In a pattern, write [[] for the bracket [."
@@ -154,28 +155,40 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...], top: Path) -> tuple[list[Path], list[str]]:
     """Separate the images from results of predictions and other files."""
-    output_dir, resolve = out and out.resolve(), lru_cache(None)(Path.resolve)
-    results = {output_dir / name: name for name in RESULT_FOLDERS} if output_dir else {}
-    images, in_results, endings = [], Counter(), Counter()
+    output_dir, resolve, run_with_results = out and out.resolve(), cache(Path.resolve), cache(_run_with_results)
+    results = {output_dir / name: out / name for name in RESULT_FOLDERS} if out and output_dir else {}
+    images, in_results, earlier, endings = [], Counter[Path](), Counter[Path](), Counter[str]()
     for path in files:
         folder = resolve(path.parent)
         if found := results.keys() & {folder, *folder.parents}:
             in_results[results[found.pop()]] += 1
-        elif path.suffix.lower() in suffixes:
+        elif path.suffix.lower() not in suffixes:
+            if folder != output_dir:  # which holds the configuration
+                endings[path.suffix or "none"] += 1
+        elif run := run_with_results(path.parent, top):
+            earlier[run] += 1
+        else:
             images.append(path)
-        elif folder != output_dir:  # which holds the configuration
-            endings[path.suffix or "none"] += 1
     skipped = []
     if in_results:
-        folders = " and ".join(f"{out}/{name}" for name in sorted(in_results))
+        folders = " and ".join(str(folder) for folder in sorted(in_results))
         skipped.append(f"{in_results.total()} files in {folders} were left out: results are written there.")
+    if earlier:
+        folders = ", ".join(printable(folder) for folder in sorted(earlier)[:3]) + (", ..." if len(earlier) > 3 else "")
+        skipped.append(f"{earlier.total()} images were left out as results of earlier runs, in {folders}.")
     if endings:
         by_count = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:8]
         listed = ", ".join(f"{count} {printable(ending)}" for ending, count in by_count)
         skipped.append(f"{endings.total()} files were left out for their ending ({listed}).")
     return sorted(images), skipped
+
+
+def _run_with_results(folder: Path, top: Path) -> Path | None:
+    """Return the output directory below ``top`` whose results are in a folder."""
+    below = (folder, *folder.parents)[: len(folder.parts) - len(top.parts)]
+    return next((path.parent for path in below if path.name in RESULT_FOLDERS and (path.parent / RUN_LOCK).is_file()), None)
 
 
 def unique_names(paths: list[Path]) -> list[str]:
