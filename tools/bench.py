@@ -18,7 +18,7 @@ def bench(job: Job) -> dict[str, Any]:
     """Benchmark one job in a subprocess.
 
     Returns:
-        Its table row, which has the error if the runtime failed.
+        Its table row, which has the error if the runtime failed. Outside of a sweep that is the ``exit_code`` 1.
     """
     from segzoo.runs.output_dir import create_output_dir
     from segzoo.workflows.benchmark.report import write_tables
@@ -31,7 +31,7 @@ def bench(job: Job) -> dict[str, Any]:
         row = _measure(job)
         table = write_tables(output_dir.path, [row])
     print(table)
-    return {"row": row}
+    return {"row": row, "exit_code": int("ms_per_image" not in row)}
 
 
 def _measure(job: Job) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segzoo.runs.run_dir import make_timestamped_dir
+from segzoo.registry import ConfigError
+from segzoo.runs.run_dir import check_writable, make_timestamped_dir, occupant
 
 
 def run_sweep(start: Callable[[], None], folder: Path, summarize: Callable[[Path], str]) -> None:
@@ -27,10 +28,20 @@ def run_sweep(start: Callable[[], None], folder: Path, summarize: Callable[[Path
 
 
 def sweep_dir(overrides: list[str], jobs: Sequence[DictConfig]) -> Path:
-    """Return the directory that was typed, or create one for this sweep."""
+    """Return the directory that was typed, or create one for this sweep.
+
+    Raises:
+        ConfigError: it is a file, lies in a file or holds a run.
+    """
     typed = [
         override.partition("=")[2].strip("'\"") for override in overrides if override.lstrip("+").startswith("hydra.sweep.dir=")
     ]
     if not typed:
         return make_timestamped_dir(Path("runs/sweeps"))
-    return Path(jobs[0].hydra.sweep.dir if jobs else typed[-1]).expanduser()  # the jobs of a search are not known yet
+    path = Path(jobs[0].hydra.sweep.dir if jobs else typed[-1]).expanduser()  # the jobs of a search are not known yet
+    check_writable(path, "hydra.sweep.dir")
+    if occupant(path) == "a run":
+        raise ConfigError(
+            f"hydra.sweep.dir={path} holds a run, and a sweep has one in each of its own folders. Set another hydra.sweep.dir."
+        )
+    return path

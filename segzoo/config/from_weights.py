@@ -135,6 +135,11 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
 
     data, source = dict(config["data"]), _starting_weights(config)
     if source is None:
+        if normalization == "weights":
+            raise ConfigError(
+                "normalization=weights: the training starts from no weights. Set init.ckpt=<run or file> or backbone.weights=imagenet, or omit "
+                "normalization."
+            )
         return data, ""
     info = build_data(data, "train").info
     own, trained = info.normalization, _trained_normalization(config["backbone"], *source)

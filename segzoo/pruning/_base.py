@@ -168,9 +168,15 @@ class Pruner:
         return graph
 
     def _dry_run(self, model: nn.Module, graph: ChannelGraph) -> None:
-        meta_model = meta_copy(model)
+        meta_model, keep_ratio = meta_copy(model), self.keep_ratios[-1]
         equal = {channel: 0.0 for group in graph.groups for channel in group}
-        remove_channels_(meta_model, graph, select_channels(graph, equal, self.keep_ratios[-1], round_to=self.round_to))
+        removed = select_channels(graph, equal, keep_ratio, round_to=self.round_to)
+        if not removed and (self.allocation == "uniform" or self.round_to > 1 or keep_ratio == 1):
+            raise ConfigError(
+                f"pruner: keeping {keep_ratio:g} of the channels, rounded to multiples of {self.round_to}, removes none of this model. Set a "
+                "smaller pruner.keep_ratio or pruner.round_to."
+            )
+        remove_channels_(meta_model, graph, removed)
         try:
             model_outputs(meta_model)
         except (RuntimeError, ValueError, IndexError) as error:

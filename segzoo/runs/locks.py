@@ -20,6 +20,7 @@ from segzoo.registry import ConfigError, Range
 
 RUN_LOCK = "run.lock"  # in every directory to which segzoo writes results
 
+
 def lock_directory(path: Path) -> IO | None:
     """Lock a run directory for this process.
 

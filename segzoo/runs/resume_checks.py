@@ -115,7 +115,9 @@ def find_source(path: Path, out: Path | None, config: PlainDict) -> Source:
         raise ConfigError(f"resume={path}: {newest} is newer; set out=<new directory> to start a new run from this checkpoint")
     if in_place:
         return Source(run_path, source, changed_settings(run_path, config), in_place)
-    if other := [difference for difference in differences if difference.key in INITIAL_WEIGHTS and difference.value not in (None, "none")]:
+    if other := [
+        difference for difference in differences if difference.key in INITIAL_WEIGHTS and difference.value not in (None, "none")
+    ]:
         raise ConfigError(
             f"resume={path} continues with the weights of that run, so no others would be loaded ({join_texts(other)}). Omit resume, or these "
             "settings."

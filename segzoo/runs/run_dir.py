@@ -132,12 +132,20 @@ def check_run_dir(path: Path) -> None:
     check_writable(path)
 
 
-def check_writable(path: Path) -> None:
-    """Raise ConfigError if a directory cannot be created or written to."""
+def check_writable(path: Path, setting: str = "out") -> None:
+    """Raise ConfigError if a directory cannot be created or written to.
+
+    Args:
+        path: the directory.
+        setting: the setting that has it, for messages.
+    """
+    for folder in (path.absolute(), *path.absolute().parents):
+        if folder.name == "checkpoints" and (folder.parent / RUN_LOCK).is_file():
+            raise ConfigError(f"{setting}={path} is within the checkpoints of the run {folder.parent}. Set another {setting}.")
     existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         reason = "is not writable" if existing.is_dir() else "is not a directory"
-        raise ConfigError(f"out={path} cannot be created: {existing} {reason}. Set out to a writable directory.")
+        raise ConfigError(f"{setting}={path} cannot be created: {existing} {reason}. Set {setting} to a writable directory.")
 
 
 def create_and_lock(path: Path) -> IO:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.error import URLError
 
@@ -58,7 +60,7 @@ def read_weights(path: str | Path) -> Weights:
         raise
     except Exception as error:  # each pickle format raises its own errors
         raise ConfigError(
-            f"{file} cannot be read as weights ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
+            f"{file} cannot be read as weights ({_cause(error)}). "
             "Expected a .safetensors file, or a .pth file that holds tensors only (save it again from model.state_dict())."
         ) from error
     tensors, key = _find_state_dict(content)
@@ -68,6 +70,14 @@ def read_weights(path: str | Path) -> Weights:
         )
     check_tensors(file, tensors)
     return Weights(dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta, key)
+
+
+def _cause(error: Exception) -> str:
+    """Describe why a file is unreadable, without advice to execute it."""
+    if isinstance(error, RuntimeError | OSError):
+        return str(error).partition("\n")[0]
+    found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+    return f"it holds an object of {found[1]}" if found else "it is not a file of torch.save"
 
 
 def published(entry: str) -> WeightsEnum:

@@ -10,6 +10,7 @@ import pytest
 from segzoo.cli.compose import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.cli.sweeps import run_sweep, sweep_dir
+from segzoo.registry import ConfigError
 
 
 def test_sweeps_of_the_same_second_get_separate_directories(tmp_path, monkeypatch):
@@ -24,6 +25,20 @@ def test_a_typed_directory_is_that_of_the_composed_jobs(key):
     job = SimpleNamespace(hydra=SimpleNamespace(sweep=SimpleNamespace(dir="sw/2026")))
     assert str(sweep_dir([f"{key}=sw/${{now:%Y}}"], [job])) == "sw/2026"  # type: ignore[list-item]
     assert str(sweep_dir([f"{key}='sw/a b'"], [])) == "sw/a b"  # of a search
+
+
+@pytest.mark.parametrize(
+    ("folder", "problem"),
+    [("file", "is not a directory"), ("file/x", "is not a directory"), ("run", "holds a run"), ("run/checkpoints/x", "is within")],
+)
+def test_a_sweep_writes_into_no_file_and_no_run(tmp_path, folder, problem):
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.lock").touch()
+    (tmp_path / "run/result.json").write_text('{"finished": true}')
+    with pytest.raises(ConfigError, match=rf"hydra\.sweep\.dir=.*{problem}.*hydra\.sweep\.dir"):
+        sweep_dir([f"hydra.sweep.dir={tmp_path / folder}"], [])
+    assert str(sweep_dir([f"hydra.sweep.dir={tmp_path}/run/sweep"], [])) == f"{tmp_path}/run/sweep"
 
 
 def test_a_sweep_that_starts_no_job_leaves_no_directory(tmp_path, monkeypatch):

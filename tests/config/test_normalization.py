@@ -119,5 +119,7 @@ def test_an_unknown_normalization_is_reported(tmp_path, capsys):
     overrides = (*MODEL, f"init.ckpt={tmp_path}/bare.safetensors", "init.match=index", "init.min_share=0")
     build_training(*compose(*overrides))
     assert "bare.safetensors does not tell how its images were normalized. Used here: mean [58.8" in capsys.readouterr().out
+    [error] = validation_errors("train", compose(*MODEL, "normalization=weights")[0])
+    assert error.startswith("normalization=weights: the training starts from no weights. Set init.ckpt=")
     [error] = validation_errors("train", compose(*overrides, "normalization=weights")[0])
     assert "Set data.mean and data.std to the values that it was trained with" in error

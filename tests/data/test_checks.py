@@ -47,7 +47,13 @@ def test_nearly_black_images_are_noted(tmp_path):
     assert not any("black" in line for line in check_splits(splits)["train"].warnings())
     save(tmp_path / "images/train/a.png", np.arange(48, dtype=np.uint16).reshape(6, 8) * 80)  # 12 bits
     lines = check_splits({split: build_folder(tmp_path, split) for split in splits})["train"].warnings()
-    assert sum(line.startswith("1 of the 3 images read (first a) are nearly black. If the files store samples of 10 or 12 bits") for line in lines) == 1
+    assert (
+        sum(
+            line.startswith("1 of the 3 images read (first a) are nearly black. If the files store samples of 10 or 12 bits")
+            for line in lines
+        )
+        == 1
+    )
 
 
 def test_inspect_split_with_only_ignored_pixels_and_with_many_classes(tmp_path):

@@ -97,6 +97,10 @@ def test_settings_that_contradict_an_exported_file_are_rejected(exported):
         load_network({"precision": "bf16"}, ckpt=str(exported.folder))
     with pytest.raises(ConfigError, match="runs in onnxruntime") as error:
         benchmark_file(exported.result["file"], runtime={"name": "openvino"}, scope="net", device="cuda")
+    with pytest.raises(
+        ConfigError, match=r"(?s)init.ckpt=x: the exported file has its own weights.*num_classes=99: the exported file has \d"
+    ):
+        benchmark_file(exported.result["file"], init={"name": "checkpoint", "ckpt": "x"}, num_classes=99)
     assert len(error.value.errors) == 3
 
 

@@ -88,7 +88,16 @@ def test_out_may_lie_below_or_above_the_source(tmp_path, below):
 
 
 def test_results_of_earlier_runs_are_no_images(tmp_path):
-    touch(tmp_path, "a.png", "old/run.lock", "old/labels/a.png", "old/overlays/sub/a.png", "train/run.lock", "train/vis/val.png", "labels/b.png")
+    touch(
+        tmp_path,
+        "a.png",
+        "old/run.lock",
+        "old/labels/a.png",
+        "old/overlays/sub/a.png",
+        "train/run.lock",
+        "train/vis/val.png",
+        "labels/b.png",
+    )
     found = find_images(str(tmp_path), tmp_path / "out")
     assert [item.name for item in found.items] == ["a", "labels/b"]  # labels/ without a run may be a folder of photos
     assert f"3 images were left out as results of earlier runs, in {tmp_path}/old, {tmp_path}/train." in found.skipped

@@ -320,6 +320,9 @@ def test_impossible_settings_are_rejected_before_training():
     assert len(similar) == 3 and all(any(name.startswith(start) for name in convolutions) for start in similar)
     with pytest.raises(ConfigError, match="has no batch norm after it"):
         PRUNERS.build("bn_scale").check(create_model("fcn", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16))
+    for settings in ({"keep_ratio": 1.0}, {"round_to": 4096}, {"round_to": 4096, "allocation": "global"}):
+        with pytest.raises(ConfigError, match=r"removes none of this model\. Set a smaller pruner.keep_ratio or pruner.round_to"):
+            PRUNERS.build("l1", **settings).check(model)
     with pytest.raises(ConfigError, match="that is, never"):
         PRUNERS.build("l1", start=1.0)
     with pytest.raises(ConfigError, match="2 steps are too short for 3 pruning stages"):

@@ -231,6 +231,16 @@ def test_paths_without_a_checkpoint_are_rejected(tmp_path):
             start(tmp_path, resume=str(path))
 
 
+def test_the_checkpoints_of_a_run_are_no_place_for_another(tmp_path):
+    run = start(tmp_path)
+    add_step(run, 2)
+    kill(run)
+    for out in ("checkpoints", "checkpoints/new", "checkpoints/2/deep"):
+        with pytest.raises(ConfigError, match="is within the checkpoints of the run"):
+            start(tmp_path, out=str(run.path / out))
+    kill(start(tmp_path, out=str(run.path / "further")))
+
+
 def test_an_out_that_cannot_be_created_is_rejected(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be created"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from weight_files import loadable_names, random_state, write_run
 
@@ -69,7 +70,13 @@ class Evil:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("evil.pth", lambda p: torch.save({"w": torch.ones(1), "x": Evil()}, p), "cannot be read as weights.*tensors only"),
+        (
+            "evil.pth",
+            lambda p: torch.save({"w": torch.ones(1), "x": Evil()}, p),
+            r"cannot be read as weights \(it holds an object of [\w.]+\)\. .*tensors only",
+        ),
+        ("image.png", lambda p: Image.new("L", (4, 4)).save(p), r"cannot be read as weights \(it is not a file of torch.save\)"),
+        ("text.txt", lambda p: p.write_text("hello world"), r"cannot be read as weights \(it is not a file of torch.save\)"),
         ("truncated.pth", lambda p: p.write_bytes(b"PK\x03\x04 half"), "cannot be read as weights"),
         ("empty.pth", lambda p: p.write_bytes(b""), "cannot be read as weights"),
         ("truncated.safetensors", lambda p: p.write_bytes(b"\x09" * 20), "cannot be read as safetensors"),

@@ -147,6 +147,15 @@ def test_what_is_measured_is_named(tmp_path, monkeypatch, capsys):
         assert f"measuring {expected}: starting" in capsys.readouterr().out and row["runtime"] == runtime
 
 
+@pytest.mark.parametrize(("outcome", "code"), [({"error": "int8 not supported here"}, 1), ({"ms_per_image": {"p50": 1.0}}, 0)])
+def test_a_job_without_a_time_fails(tmp_path, monkeypatch, outcome, code):
+    monkeypatch.setattr("segzoo.workflows.benchmark.runner.run_in_subprocess", lambda config: outcome)
+    monkeypatch.setattr("segzoo.workflows.benchmark.report.write_tables", lambda folder, rows: "")
+    settings = config(out=str(tmp_path / "out"), precision="int8", max_seconds=1.0)
+    job = Job("bench", settings, {}, {"model": "icnet", "runtime": "eager"})
+    assert bench_tool(job)["exit_code"] == code
+
+
 def test_a_sweep_says_how_long_it_takes():
     assert announce([{"max_seconds": 20.0}] * 6) == "6 jobs, which take about 2 to 8 minutes"
 

@@ -82,6 +82,8 @@ def test_settings_that_score_nothing_are_named(folder, monkeypatch, capsys):
     paths = [str(store_evaluation(folder / name, 1.0, number)) for number, name in enumerate("ab")]
     run(monkeypatch, *paths, "protocol.flip=true", "draws=1000", "out=out")
     assert "note: protocol.flip=True has no effect: every model has its scores" in capsys.readouterr().out
+    run(monkeypatch, *paths, *DATA, "draws=1000", "out=with_data")
+    assert "note: data=folder only shows images in report.html: every model has its scores" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="already holds results of tools/compare.py"):
         run(monkeypatch, *paths, "out=out")
 
@@ -102,12 +104,14 @@ def test_settings_that_score_nothing_are_named(folder, monkeypatch, capsys):
         (["other", *DATA], "other holds no evaluation"),
         (["net.onnx", "preds={net: other}", *DATA], "two models are named net. Choose another name in preds"),
         (["net.onnx", "group_by=x", *DATA], "group_by='x': has no part in parentheses"),
+        (["net.onnx", "preds={other: other}", "baseline=nat", *DATA], "unknown baseline 'nat'. Did you mean 'net'"),
+        (["net.onnx", "preds={other: other}", "'group_by=^(zz)'", *DATA], "group_by"),
     ],
 )
 def test_invalid_commands_say_what_to_type(folder, monkeypatch, words, message):
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *words, "workers=0", "device=cpu")
-    assert message in str(ended.value)
+    assert message in str(ended.value) and not list(folder.glob("**/evaluations"))  # nothing was scored in vain
 
 
 def test_a_file_never_names_code_to_run(folder, monkeypatch):

@@ -116,6 +116,13 @@ def test_an_image_that_is_missing_or_damaged_is_left_out(tmp_path):
         convert(tmp_path, "other")
 
 
+@pytest.mark.parametrize("format", ["coco", "cvat"])
+def test_files_of_another_format_are_not_blamed_on_the_classes(tmp_path, format):
+    annotation_files.labelme(tmp_path / "mine")
+    with pytest.raises(DataError, match=f"no annotations of action.format={format} were found. Set another action.format"):
+        convert(tmp_path, format=format)
+
+
 @pytest.mark.parametrize(
     ("order", "dent_first", "value"),
     [("file", True, 2), ("file", False, 1), ("area", True, 2), ("area", False, 2), ("classes", True, 2), ("classes", False, 2)],

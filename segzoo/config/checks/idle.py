@@ -77,6 +77,11 @@ def _from_checkpoint(config: Sections) -> bool:
     return config[""].get("ckpt") is not None and "optim" not in config
 
 
+def _from_scratch(config: Sections) -> bool:
+    sources = config[""].get("ckpt"), config["init"]["ckpt"], config["backbone"].get("weights")
+    return "optim" in config and not set(sources) - {None, "none"}
+
+
 def _image_by_image(config: Sections) -> bool:
     protocol = config["protocol"]
     return "source" in config[""] and (protocol["name"] != "whole" or not _one_pass(config) or config["post"]["name"] != "none")
@@ -132,6 +137,7 @@ RULES = (
     Rule("", (), ("precision",), _nothing_to_score, SCORED),
     Rule("", (), ("split",), lambda c: _nothing_to_score(c) and not c[""]["preds"], SCORED),
     Rule("", (), ("normalization",), _from_checkpoint, "the checkpoint has its own. Omit it"),
+    Rule("", (), ("normalization",), _from_scratch, "no weights are loaded. Set init.ckpt=<run or file>"),
     Rule("", (), ("calibration_images", "max_miou_drop"), lambda c: c[""]["precision"] != "int8", "they are for precision=int8"),
     Rule("runtime", (), ("calibration_images",), lambda c: "hw" in c[""] and c[""]["precision"] != "int8", "it is for precision=int8"),
     Rule("", (), ("batch",), _image_by_image, "this protocol labels one image at a time"),
@@ -164,7 +170,7 @@ def idle_settings(command: str, config: PlainMapping) -> list[str]:
     """
     sections = {name: section for name, section in config.items() if name in SECTIONS and section}
     sections[""] = {key: value for key, value in config.items() if key not in SECTIONS}
-    notes = _short_schedule(sections) + _single_images(sections) + (_unused_post(sections) if command == "compare" else [])
+    notes = _short_schedule(sections) + _single_images(sections) + (_unused_in_comparison(sections) if command == "compare" else [])
     for rule in RULES:
         section = sections.get(rule.section, {})
         known = _settings(command, rule.section, section)
@@ -209,6 +215,11 @@ def _single_images(sections: Sections) -> list[str]:
     return [f"mix={mix} has no effect: it mixes the images of a forward pass, and batch_size is 1. Set batch_size=2 or more."]
 
 
-def _unused_post(sections: Sections) -> list[str]:
-    post = sections.get("post", {}).get("name", "none")
-    return [f"post={post} has no effect: {SCORED}."] if post != "none" and _nothing_to_score(sections) else []
+def _unused_in_comparison(sections: Sections) -> list[str]:
+    if not _nothing_to_score(sections):
+        return []
+    post, data = sections.get("post", {}).get("name", "none"), sections.get("data", {}).get("name")
+    notes = [f"post={post} has no effect: {SCORED}."] if post != "none" else []
+    if data is not None and not sections[""]["preds"]:
+        notes.append(f"data={data} only shows images in report.html: {SCORED}.")
+    return notes

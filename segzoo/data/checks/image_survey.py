@@ -19,7 +19,6 @@ from segzoo.pixel_format import PixelFormat
 from segzoo.visualization.drawing import shown_rgb
 
 
-
 class ImageSurvey(NamedTuple):
     """Properties of a completely read image.
 

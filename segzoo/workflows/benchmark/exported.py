@@ -72,6 +72,10 @@ def _check_settings(config: PlainMapping, file: Path, network: ExportedNetwork) 
     errors = [*precision_errors(network, config), *runtime_errors(file, runtime, config["device"])]
     if (fixed := network.metadata["hw"]) and list(fixed) != list(config["hw"]):
         errors.append(f"hw={list(config['hw'])}: the exported file takes {list(fixed)}. Set {format_override('hw', fixed)}.")
+    if (init := config.get("init", {}).get("ckpt")) is not None:
+        errors.append(f"init.ckpt={init}: the exported file has its own weights. Omit init.ckpt.")
+    if (classes := config.get("num_classes")) not in (None, network.info.num_classes):
+        errors.append(f"num_classes={classes}: the exported file has {network.info.num_classes}. Omit num_classes.")
     if config["scope"] == "net" and not network.has_logits:
         errors.append("scope=net: the exported file returns only labels. Set scope=net+labels, or export it with output=both.")
     if errors:

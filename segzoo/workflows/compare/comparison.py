@@ -54,7 +54,7 @@ def compare_evaluations(
     """
     evaluations, repeated = distinct_evaluations(evaluations)
     baseline = repeated.get(baseline, baseline) if baseline is not None else None
-    _check_names([evaluation.name for evaluation in evaluations])
+    check_names([evaluation.name for evaluation in evaluations])
     forced = check_comparable(evaluations, force)
     classes = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.classes))
     members = [(item.name, [index]) for index, item in enumerate(evaluations)]
@@ -82,7 +82,8 @@ def compare_evaluations(
     }
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raise ConfigError for fewer than two models or a name of several."""
     if len(names) < 2:
         raise ConfigError(
             f"a comparison needs two evaluations, found {len(names)}: {', '.join(names) or 'none'}. Add another run, file or folder."

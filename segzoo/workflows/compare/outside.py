@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_split
 from segzoo.config.from_checkpoint import dataset_config
+from segzoo.data.splitting.grouping import group_names
 from segzoo.data.splits import SplitOrAll
 from segzoo.io import file_name
+from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError
 from segzoo.types import Dataset, PlainDict, PlainMapping
+from segzoo.workflows.compare.comparison import check_names
+from segzoo.workflows.compare.compatibility import seed_groups
 from segzoo.workflows.compare.evaluations import StoredEvaluation, read_evaluation
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ def score_outside(
     modules: tuple[str, ...] = (),
     split: SplitOrAll | None = None,
     workers: int = 2,
+    baseline: str | None = None,
+    group_by: str | None = None,
 ) -> list[StoredEvaluation]:
     """Score what no tool of segzoo has scored yet.
 
@@ -52,10 +58,11 @@ def score_outside(
         modules: ``package.module:function``, a function without arguments that returns a network, see ``OutsideNetwork``.
         split: the split to score; None means that of the reference, or ``val``.
         workers: number of data loading processes.
+        baseline, group_by: as in ``compare_evaluations``. They are checked before anything is scored.
 
     Raises:
-        ConfigError: there is no data set, or a network cannot be built.
-        DataError: files are missing or invalid.
+        ConfigError: there is no data set, a network cannot be built, or the baseline is unknown.
+        DataError: files are missing or invalid, or an image has no group.
     """
     from segzoo.evaluation.label_files import evaluate_label_files
 
@@ -72,6 +79,11 @@ def score_outside(
         builders[_free_name(path, [*taken, *builders])] = lambda path=path: load_module(path, dataset.info.num_classes)
     if repeated := [name for name in preds or {} if name in {*taken, *builders}]:
         raise ConfigError(f"two models are named {repeated[0]}. Choose another name in preds.")
+    check_names(names := [*taken, *builders, *(preds or {})])
+    if baseline is not None and baseline not in (known := [*names, *(name for name, _ in seed_groups(stored))]):
+        raise ConfigError(unknown_name_error("baseline", baseline, known))
+    if group_by is not None:
+        group_names([dataset.name(index) for index in range(len(dataset))], group_by, "group_by")
     networks = {name: build() for name, build in builders.items()}  # all errors come before the first evaluation
     found = []
     for name, folder in (preds or {}).items():

@@ -53,7 +53,7 @@ def rank_runs(
         settings.
 
     Raises:
-        ConfigError: a folder does not exist, or a filter is unknown.
+        ConfigError: a folder does not exist, a filter is unknown, or it fits none of the rows.
         DataError: an image has no group.
     """
     where, times = where or {}, times or {}
@@ -67,13 +67,16 @@ def rank_runs(
     folders = [entry.folder for entry in entries]
     names = dict(zip(folders, unique_names(folders), strict=True))
     tables = []
-    for members in _groups([entry for entry in entries if matches(where, _values(entry))], names):
+    shown = [entry for entry in entries if matches(where, _values(entry))]
+    left_out = [one for one in unranked if _is_asked_for(one, where)] + broken
+    if entries and not shown and not left_out:
+        raise ConfigError(_no_match(entries, where))
+    for members in _groups(shown, names):
         table = _table(members, names, by_checkpoint, times, budget_ms)
         verdicts, notes = compare_with_best(members, max_compared, group_by)
         rows = [row | {"verdict": verdict} for row, verdict in zip(table["rows"], verdicts, strict=True)]
         rows.sort(key=lambda row: sort_key(row, sort))  # stable: by mIoU within equal values
         tables.append(table | {"rows": rows, "notes": table["notes"] + notes})
-    left_out = [one for one in unranked if _is_asked_for(one, where)] + broken
     result = {
         "tables": sorted(tables, key=lambda table: (-len(table["rows"]), table["data"], table["protocol_id"])),
         "unranked": [{"folder": str(one.folder), "reason": one.reason} for one in left_out],
@@ -159,6 +162,16 @@ def _values(entry: Entry) -> dict[str, tuple[object, ...]]:
     protocol = (summary["protocol_id"], summary["protocol"].get("mode"))
     own = {"model": (entry.model,), "backbone": (entry.backbone,), "data": (summary["protocol"]["data"],)}
     return own | {"split": (summary["split"],), "protocol": protocol}
+
+
+def _no_match(entries: Sequence[Entry], where: Where) -> list[str]:
+    """Say which values the filters could have."""
+    errors = []
+    for name, pattern in where.items():
+        if pattern is not None and not any(matches({name: pattern}, _values(entry)) for entry in entries):
+            known = sorted({str(value) for entry in entries for value in _values(entry)[name] if value is not None})
+            errors.append(f"where.{name}={pattern}: no evaluation has it. They have: {', '.join(known)}.")
+    return errors or [f"where: none of the {len(entries)} evaluations has all of these: {dict(where)}."]
 
 
 def _is_asked_for(one: Unranked, where: Where) -> bool:
