@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ def assign_gpu(job: Job) -> None:
     from segzoo.runs.locks import claim_gpu
 
     count = torch.cuda.device_count() if job.config["device"] != "cpu" else 0
+    if job.output_dir is None and job.config["jobs_per_gpu"] > 1 and os.environ.get("RANK", "0") == "0":
+        print("note: jobs_per_gpu has no effect: this is a single job. Start a sweep with -m.", flush=True)
     if job.output_dir is not None and count > 1:
         torch.cuda.set_device(claim_gpu(count, **job.arguments["claim_gpu"]))
 
@@ -72,9 +75,24 @@ def check_data(job: Job, components: TrainingComponents) -> list[str]:
     is_balanced = job.config["loss"]["class_weights"] is not None or job.config["sampler"]["name"] != "shuffle"
     if not is_balanced and (note := imbalance_note(train)):
         notes.append(f"train: {note}")
+    notes += crop_notes(job.config["augment"], train.sizes)
     table, shared_names = describe_ratio_split(components.config["data"], splits, reports)
     print(table, end="", flush=True)
     return notes + shared_names
+
+
+def crop_notes(augment: PlainMapping, sizes: Mapping[tuple[int, int], int]) -> list[str]:
+    """Note a crop of which no image fills half."""
+    if augment.get("crop") is None or not sizes:
+        return []
+    (height, width), scale = augment["crop"], augment["scale_range"][1] if augment.get("scale") else 1
+    filled = max(min(1, scale * size[0] / height) * min(1, scale * size[1] / width) for size in sizes)
+    if filled >= 0.5:
+        return []
+    return [
+        f"train: augment.crop={[height, width]} is far above the images: at most {filled:.0%} of a crop is image, the rest is padding. Set a smaller "
+        "augment.crop."
+    ]
 
 
 def describe_ratio_split(

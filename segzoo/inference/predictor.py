@@ -92,7 +92,8 @@ def predict_images(
         video.close()
         table.close()
         source.close()
-    log.merge(large.note)
+    idle = tile is not None and distributed.size == 1 and not large.found
+    log.merge(f"tile={tile} had no effect: no image was large enough to be streamed." if idle else large.note)
     return log.result() if distributed.is_main else {}
 
 

@@ -173,6 +173,8 @@ class InferenceProtocol:
             errors.append("pad_multiple and resize_multiple are for whole images. Windows have the size of crop.")
         if not self.scales:
             errors.append("protocol.scales is empty. Set 'protocol.scales=[1.0]' for the original size.")
+        if repeated := [scale for scale in self.scales if self.scales.count(scale) > 1]:
+            errors.append(f"protocol.scales={list(self.scales)} holds {repeated[0]:g} more than once. Name each scale once.")
         if self.average == "flip_logits" and not self.flip:
             errors.append("protocol.average=flip_logits needs the flipped image. Set protocol.flip=true.")
         if self.label_size == "input" and not self.input_hw:

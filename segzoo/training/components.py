@@ -16,7 +16,7 @@ from segzoo.device import ChannelsLast, DeviceName, PrecisionName
 from segzoo.pruning._base import Pruner
 from segzoo.registry import ConfigError, Range, Seed
 from segzoo.transforms.mixing import MixBatch
-from segzoo.types import Dataset, DatasetInfo, DistillationLoss, PlainDict, SegmentationLoss
+from segzoo.types import Dataset, DatasetInfo, DistillationLoss, PlainDict, PlainMapping, SegmentationLoss
 
 Positive = Annotated[int, Range(1, 10**8)]
 
@@ -171,6 +171,22 @@ class TrainingPlan:
     def saves_at(self, step: int) -> bool:
         """Return True before the first step, before evaluations and every ``save_every`` steps."""
         return step % self.save_every == 0 or self.evaluates_at(step)
+
+    def notes(self, patience: int | None, schedule: PlainMapping) -> list[str]:
+        """List settings that have no effect in a run of this length.
+
+        Args:
+            patience: ``early_stopping_patience``.
+            schedule: the ``schedule`` section.
+        """
+        notes, evaluations = [], math.ceil(self.total_steps / self.eval_every)
+        if patience is not None and patience >= evaluations:
+            notes.append(f"early_stopping_patience={patience} has no effect: the run has {evaluations} evaluations.")
+        if schedule.get("name") == "step" and (every := schedule["every"]) >= self.total_steps:
+            notes.append(
+                f"schedule=step has no effect: the first decay is after schedule.every={every} steps of {self.total_steps}."
+            )
+        return notes
 
     def logs_at(self, step: int) -> bool:
         return step % self.log_every == 0 or step == self.total_steps

@@ -168,6 +168,8 @@ def _start(
         sampler=components.sampler,
     )
     log, lr_factor = open_log(run, state.step, plan.total_steps, loggers, dist), components.make_schedule(plan.total_steps)
+    for note in plan.notes(settings.early_stopping_patience, components.config.get("schedule", {})):
+        log.info(f"note: {note}")
     if state.step:
         log.info(_rates_ahead(optimizer, lr_factor, state.step, plan.total_steps))
     return TrainingContext(

@@ -91,6 +91,11 @@ def test_tiles_are_described_and_equal_the_whole_image(model, folder, tmp_path):
     assert (labels(tmp_path / "whole")["tiled.png"] != labels(tmp_path / "tiles")["tiled.png"]).mean() < 1e-4  # ties
 
 
+def test_a_tile_for_small_images_is_noted(model, folder, tmp_path):
+    result = predict_source(model, INFO, tmp_path / "out", folder / "small.png", tile=128)
+    assert result["notes"] == ["tile=128 had no effect: no image was large enough to be streamed."]
+
+
 def test_errors_of_large_images_do_not_stop_the_others(model, folder, tmp_path):
     data = (folder / "big.tif").read_bytes()
     (tmp_path / "images").mkdir()

@@ -20,6 +20,7 @@ from segzoo.inference.passes.windows import window_weights
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.segment import predict_probabilities, segment_image
 from segzoo.losses._base import downsample_labels
+from segzoo.registry import ConfigError
 from segzoo.types import Logits
 
 FP32 = Precision("fp32", torch.device("cpu"))
@@ -174,6 +175,11 @@ def test_labels_at_input_size_are_those_of_resized_images():
 def test_every_protocol_has_its_own_id():
     ids = {str(InferenceProtocol(**settings).to_dict()) for settings in PROTOCOLS.values()}
     assert len(ids) == len(PROTOCOLS)
+
+
+def test_a_scale_counts_once():
+    with pytest.raises(ConfigError, match=r"protocol.scales=\[0.5, 1.0, 1.0\] holds 1 more than once"):
+        InferenceProtocol(scales=(0.5, 1.0, 1.0))
 
 
 def test_strips_do_not_change_the_scores(monkeypatch):

@@ -119,6 +119,19 @@ def test_a_run_without_better_scores_stops_early(tmp_path, capsys):
     assert [row["step"] for row in rows if row["split"] == "val"] == [2, 4, 6, 8]
 
 
+def test_settings_that_a_short_run_leaves_idle_are_named(tmp_path, capsys):
+    components = make_components()
+    components.config["schedule"] = {"name": "step", "every": 12}
+    train(components, make_run_dir(tmp_path / "short"), **settings(early_stopping_patience=3))
+    text = capsys.readouterr().out
+    assert "note: early_stopping_patience=3 has no effect: the run has 3 evaluations." in text
+    assert "note: schedule=step has no effect: the first decay is after schedule.every=12 steps of 12." in text
+    components = make_components()
+    components.config["schedule"] = {"name": "step", "every": 11}
+    train(components, make_run_dir(tmp_path / "enough"), **settings(early_stopping_patience=2))
+    assert "has no effect" not in capsys.readouterr().out
+
+
 def test_patience_counts_the_evaluations_at_whatever_interval(tmp_path):
     def still(steps: int, **changes):
         components = make_components()

@@ -14,7 +14,7 @@ from image_files import build_folder, make_pairs, noise, save
 
 from segzoo.cli.compose import resolve_config
 from segzoo.cli.overrides import parse_overrides
-from segzoo.cli.training import describe_ratio_split
+from segzoo.cli.training import crop_notes, describe_ratio_split
 from segzoo.config.build import build_data
 from segzoo.data.checks.check import check_splits
 from segzoo.data.splits import read_list
@@ -160,6 +160,20 @@ def test_the_trainer_shows_what_a_ratio_assigns(tmp_path):
     groups = {split: len({data.name(i)[:5] for i in range(len(data))}) for split, data in grouped.items()}
     assert f"| groups | {groups['train']} | {groups['val']} |" in text and notes == []
     assert describe_ratio_split({"val_ratio": None}, splits, {}) == ("", [])
+
+
+def test_a_crop_far_above_the_images_is_noted():
+    sizes = {(360, 480): 7, (180, 240): 1}
+    augment = {"name": "standard", "scale": True, "scale_range": [0.5, 2.0]}
+    assert (
+        crop_notes(augment | {"crop": [720, 1440]}, sizes)
+        == crop_notes(augment | {"crop": None}, sizes)
+        == crop_notes({"name": "none"}, sizes)
+        == []
+    )
+    [note] = crop_notes(augment | {"crop": [1440, 1920]}, sizes)
+    assert note.startswith("train: augment.crop=[1440, 1920] is far above the images: at most 25% of a crop is image")
+    assert crop_notes(augment | {"crop": [720, 960], "scale": False}, sizes)
 
 
 def test_a_split_by_names_that_several_images_share_is_noted(tmp_path):

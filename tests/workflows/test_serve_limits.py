@@ -17,6 +17,7 @@ pytest.importorskip("httpx2", reason="needs the extra dev")
 
 from small_service import Client, GatedModel, decoded, encoded, pattern, small_model
 
+from segzoo.registry import ConfigError
 from segzoo.workflows.serve import server as server_module
 from segzoo.workflows.serve import uploads
 from segzoo.workflows.serve.address import bind
@@ -190,6 +191,13 @@ def test_an_error_of_the_network_is_not_the_end(model, monkeypatch):
     monkeypatch.undo()
     assert client.post("/predict", PNG).status_code == 200 and client.service.in_work == 0
     client.service.close()
+
+
+def test_an_address_that_no_machine_has_is_named():
+    with pytest.raises(ConfigError, match=r"host=nowhere.invalid is no address of a machine: .*Set host=127.0.0.1"):
+        bind(host="nowhere.invalid")
+    with pytest.raises(ConfigError, match=r"host=192.0.2.1 port=80: .*Set another one"):  # an address of documentation alone
+        bind(host="192.0.2.1", port=80)
 
 
 @pytest.fixture

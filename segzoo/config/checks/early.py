@@ -26,7 +26,10 @@ from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainMapping
 
 INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
-PATHS = ("ckpt", "bundle", "token_file", "out", "source", "images", "data.root", "action.source", "action.image_root", *INPUT_PATHS)
+PATHS = (
+    *("ckpt", "bundle", "token_file", "out", "source", "images", "data.root", "data.lists", "action.source", "action.image_root"),
+    *INPUT_PATHS,
+)
 NO_PATH = {
     "init.ckpt": ("imagenet",),
     "backbone.weights": ("none", "imagenet", "hub"),
@@ -118,6 +121,8 @@ def _single_process_error(command: str, config: PlainMapping) -> str:
 def _path_name_error(key: str, path: str | None) -> str | None:
     if path is None:
         return None
+    if not path:
+        return f"{key} is empty. Set it to a path, or omit it."
     if "\0" in path:
         return f"{key} holds a zero byte, which no path can."
     if len(os.fsencode(path)) >= MAX_PATH or any(len(os.fsencode(name)) > MAX_NAME for name in path.split("/")):

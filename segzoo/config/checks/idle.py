@@ -82,6 +82,14 @@ def _from_scratch(config: Sections) -> bool:
     return "optim" in config and not set(sources) - {None, "none"}
 
 
+def _seedless_bench(config: Sections) -> bool:
+    return "hw" in config[""] and config[""]["ckpt"] is not None
+
+
+def _never_streamed(config: Sections) -> bool:
+    return config[""]["stream_megapixels"] >= config[""]["max_megapixels"]
+
+
 def _image_by_image(config: Sections) -> bool:
     protocol = config["protocol"]
     return "source" in config[""] and (protocol["name"] != "whole" or not _one_pass(config) or config["post"]["name"] != "none")
@@ -147,6 +155,11 @@ RULES = (
     Rule("", (), ("alpha", "hide"), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
     Rule("runtime", (), ("channels_last", "calibration_images"), lambda c: "source" in c[""], "it is a setting of tools/bench.py"),
     Rule("", (), ("overlays", "alpha", "hide", "regions", "recursive", "batch", "tile"), _on_ray, "engine=ray writes label maps only"),
+    Rule("", (), ("seed",), _seedless_bench, "a checkpoint has no random weights"),
+    Rule("", (), ("blob_recall",), lambda c: c[""]["blob_curve"] is False, "there is no operating curve. Set blob_curve=true"),
+    Rule("", (), ("stream_megapixels",), _never_streamed, "larger images are rejected by max_megapixels. Increase that"),
+    Rule("backbone", (), ("weights",), lambda c: c["init"]["ckpt"] is not None, "init.ckpt replaces these weights. Omit one of them"),
+    Rule("action", ("split",), ("val_ratio",), lambda c: c["action"]["folds"] is not None, "action.folds divides all images"),
     Rule("action", ("convert",), ("image_root",), lambda c: c["action"]["format"] == "yolo", "the YAML file of yolo names the folders"),
     Rule("action", ("convert",), ("unlabeled",), _other_format("labelme", "yolo"), "it is for labelme and yolo"),
     Rule("action", ("convert",), ("ignore_flags",), _other_format("labelme"), "only files of labelme have flags"),
@@ -170,7 +183,9 @@ def idle_settings(command: str, config: PlainMapping) -> list[str]:
     """
     sections = {name: section for name, section in config.items() if name in SECTIONS and section}
     sections[""] = {key: value for key, value in config.items() if key not in SECTIONS}
-    notes = _short_schedule(sections) + _single_images(sections) + (_unused_in_comparison(sections) if command == "compare" else [])
+    notes = (
+        _single_images(sections) + _nothing_weighed(sections) + (_unused_in_comparison(sections) if command == "compare" else [])
+    )
     for rule in RULES:
         section = sections.get(rule.section, {})
         known = _settings(command, rule.section, section)
@@ -201,18 +216,22 @@ def _differs(value: object, default: object) -> bool:
     return value != default
 
 
-def _short_schedule(sections: Sections) -> list[str]:
-    schedule, steps = sections.get("schedule", {}), sections[""].get("steps")
-    if schedule.get("name") != "step" or steps is None or schedule["every"] < steps:
-        return []
-    return [f"schedule=step has no effect: the first decay is after schedule.every={schedule['every']} steps of {steps}."]
-
-
 def _single_images(sections: Sections) -> list[str]:
     mix = sections.get("mix", {}).get("name", "none")
     if mix == "none" or sections[""].get("batch_size") != 1:
         return []
     return [f"mix={mix} has no effect: it mixes the images of a forward pass, and batch_size is 1. Set batch_size=2 or more."]
+
+
+def _nothing_weighed(sections: Sections) -> list[str]:
+    """Find sections that are chosen and then switched off."""
+    off = {"distill": ("weight", "layers"), "mix": ("prob",), "post": ("iterations",)}
+    notes = []
+    for name, keys in off.items():
+        section = sections.get(name, {})
+        if keys[0] in section and not any(section[key] for key in keys):
+            notes.append(f"{name}={section['name']} has no effect: {name}.{keys[0]} is 0.")
+    return notes
 
 
 def _unused_in_comparison(sections: Sections) -> list[str]:

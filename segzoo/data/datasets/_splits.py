@@ -125,6 +125,10 @@ def file_index_errors(
             errors.append(
                 f"data.{key}={pattern!r}: `*` is only allowed in the extension `.*` (any image format); {{stem}} already spans folders."
             )
+    if labels in patterns:
+        errors.append(
+            f"data.images and data.labels are the same pattern {labels!r}. Give the labels a folder or a name of their own."
+        )
     separate = any("{split}" in pattern for pattern in (*patterns, lists or ""))
     if split == "test" and val_ratio is not None:
         errors.append("data.val_ratio separates val from train, so there is no test. Set split=val or split=all.")

@@ -44,6 +44,11 @@ class LargeImages:
         self.files, self.stops = files, stops
 
     @property
+    def found(self) -> bool:
+        """True once there was a large image."""
+        return self._labeler is not None
+
+    @property
     def note(self) -> str | None:
         """Sentence on the tiles of large images, if there were any."""
         tiling = self._labeler and self._labeler.tiling

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_split
 from segzoo.config.from_checkpoint import dataset_config
-from segzoo.data.splitting.grouping import group_names
 from segzoo.data.splits import SplitOrAll
+from segzoo.data.splitting.grouping import group_names
 from segzoo.io import file_name
 from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError

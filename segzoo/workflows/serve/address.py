@@ -26,6 +26,11 @@ def bind(*, host: str = "127.0.0.1", port: Annotated[int, Range(0, 65535)] = 800
         listener = socket.socket(family, kind, number)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"host={host} is no address of a machine: {(error.strerror or str(error)).lower()}. Set host=127.0.0.1 for this machine only, or "
+            "host=0.0.0.0 for all."
+        ) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"host={host} port={port}: {reason}. Set another one, such as port={port % 65535 + 1}.") from None
