@@ -53,14 +53,13 @@ def predict_images(
     Reading, the network and writing overlap. An image that cannot be read, is too small or has too long a name does not stop the others.
 
     Args:
-        model, info, protocol: as in ``evaluate``.
+        model, info, protocol, device, precision: as in ``evaluate``.
         source: the images. It is closed at the end.
         files: what is written for each of them.
         resumed: the output directory holds some of this prediction, whose images are skipped.
         distributed: the ranks. Each takes every n-th image of a source that all of them list alike.
         batch: images of one size per forward pass. None means 1 on a CPU, and as many as fit 4 megapixels on CUDA, at most 16.
         tile: size in pixels of the tiles of large images that are labeled as a whole. None chooses it by the available memory.
-        device, precision: as in ``evaluate``.
 
     Returns:
         See ``PredictionLog.result``. Rank 0 summarizes the images of all ranks, and the others return nothing.
@@ -93,7 +92,7 @@ def predict_images(
         table.close()
         source.close()
     idle = tile is not None and distributed.size == 1 and not large.found
-    log.merge(f"tile={tile} had no effect: no image was large enough to be streamed." if idle else large.note)
+    log.merge(f"tile={tile} had no effect: no image is large." if idle else large.note)
     return log.result() if distributed.is_main else {}
 
 

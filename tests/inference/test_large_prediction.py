@@ -93,7 +93,7 @@ def test_tiles_are_described_and_equal_the_whole_image(model, folder, tmp_path):
 
 def test_a_tile_for_small_images_is_noted(model, folder, tmp_path):
     result = predict_source(model, INFO, tmp_path / "out", folder / "small.png", tile=128)
-    assert result["notes"] == ["tile=128 had no effect: no image was large enough to be streamed."]
+    assert result["notes"] == ["tile=128 had no effect: no image is large."]
 
 
 def test_errors_of_large_images_do_not_stop_the_others(model, folder, tmp_path):
