@@ -6,11 +6,9 @@ A resumed run equals an uninterrupted one bit for bit, given the same CPU, numbe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 
 import torch
-from torch.optim import Optimizer
 
 from segzoo.data.loader import train_batches
 from segzoo.device import Precision, pick_device
@@ -78,9 +76,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
     dist, pruning, ema, log, stop = context.dist, context.pruning, context.ema, context.log, context.stop
     with closing(context.batches) as batches, log, context.writer:
         settings.check_images_seen(state.step, state.images, dist.size)
-        log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {dist.size}x {context.precision}")
-        if settings.compile:
-            log.info("compile=true: the first step compiles the network, which takes a minute or more")
+        _log_outlook(context)
         train_step = TrainStep(context)
         while True:
             stopping = dist.any(stop.requested, context.precision.device)
@@ -120,11 +116,19 @@ def _training_loop(context: TrainingContext) -> PlainDict:
     return context.finish()
 
 
-def _rates_ahead(optimizer: Optimizer, lr_factor: Callable[[int], float], step: int, total_steps: int) -> str:
-    """Describe what the schedule gives from a resumed step to the end."""
-    base = max(group.get("base_lr", group["lr"]) for group in optimizer.param_groups)
-    steps = sorted({step, (step + total_steps) // 2, max(step, total_steps - 1)})
-    return "learning rate: " + ", ".join(f"{base * lr_factor(number):.2e} at step {number}" for number in steps)
+def _log_outlook(context: TrainingContext) -> None:
+    """Log the length of the run, idle settings and rates ahead."""
+    settings, plan, step, log = context.settings, context.plan, context.state.step, context.log
+    log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {context.dist.size}x {context.precision}")
+    for note in plan.notes(settings.early_stopping_patience, context.components.config.get("schedule", {})):
+        log.info(f"note: {note}")
+    if settings.compile:
+        log.info("compile=true: the first step compiles the network, which takes a minute or more")
+    if step:
+        base = max(group.get("base_lr", group["lr"]) for group in context.optimizer.param_groups)
+        steps = sorted({step, (step + plan.total_steps) // 2, max(step, plan.total_steps - 1)})
+        rates = ", ".join(f"{base * context.lr_factor(number):.2e} at step {number}" for number in steps)
+        log.info(f"learning rate: {rates}")
 
 
 def _start(
@@ -168,10 +172,6 @@ def _start(
         sampler=components.sampler,
     )
     log, lr_factor = open_log(run, state.step, plan.total_steps, loggers, dist), components.make_schedule(plan.total_steps)
-    for note in plan.notes(settings.early_stopping_patience, components.config.get("schedule", {})):
-        log.info(f"note: {note}")
-    if state.step:
-        log.info(_rates_ahead(optimizer, lr_factor, state.step, plan.total_steps))
     return TrainingContext(
         components=components,
         settings=settings,

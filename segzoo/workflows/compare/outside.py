@@ -80,10 +80,7 @@ def score_outside(
     if repeated := [name for name in preds or {} if name in {*taken, *builders}]:
         raise ConfigError(f"two models are named {repeated[0]}. Choose another name in preds.")
     check_names(names := [*taken, *builders, *(preds or {})])
-    if baseline is not None and baseline not in (known := [*names, *(name for name, _ in seed_groups(stored))]):
-        raise ConfigError(unknown_name_error("baseline", baseline, known))
-    if group_by is not None:
-        group_names([dataset.name(index) for index in range(len(dataset))], group_by, "group_by")
+    _check_choices([*names, *(name for name, _ in seed_groups(stored))], dataset, baseline, group_by)
     networks = {name: build() for name, build in builders.items()}  # all errors come before the first evaluation
     found = []
     for name, folder in (preds or {}).items():
@@ -91,6 +88,14 @@ def score_outside(
     for name, network in networks.items():
         found.append(_store(out, name, evaluate(network, dataset), scored))
     return found
+
+
+def _check_choices(models: Sequence[str], dataset: Dataset, baseline: str | None, group_by: str | None) -> None:
+    """Require that the baseline is a model and each image has a group."""
+    if baseline is not None and baseline not in models:
+        raise ConfigError(unknown_name_error("baseline", baseline, models))
+    if group_by is not None:
+        group_names([dataset.name(index) for index in range(len(dataset))], group_by, "group_by")
 
 
 def load_file(file: Path, dataset: Dataset) -> nn.Module:
