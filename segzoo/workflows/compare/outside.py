@@ -91,7 +91,7 @@ def score_outside(
 
 
 def _check_choices(models: Sequence[str], dataset: Dataset, baseline: str | None, group_by: str | None) -> None:
-    """Require that the baseline is a model and each image has a group."""
+    """Check that the baseline exists and each image has a group."""
     if baseline is not None and baseline not in models:
         raise ConfigError(unknown_name_error("baseline", baseline, models))
     if group_by is not None:
