@@ -44,6 +44,15 @@ def test_a_better_model_is_found_with_its_interval(tmp_path):
     assert not result["forced"] and "single seed" in result["notes"][0]
 
 
+def test_scores_of_several_versions_are_noted(tmp_path):
+    paths = [store_evaluation(tmp_path / name, 1.0, number) for number, name in enumerate("abcd")]
+    for path, version in zip(paths, ("0.1.0", "0.2.0", "0.2.7"), strict=False):  # the last one has none
+        (path / "env.json").write_text(json.dumps({"versions": {"segzoo": version}}))
+    (note,) = (note for note in compare(*paths)["notes"] if "several versions" in note)
+    assert "(0.1: a; 0.2: b, c)" in note
+    assert not any("several versions" in note for note in compare(*paths[1:])["notes"])
+
+
 def test_equal_models_are_not_resolved(tmp_path):
     result = compare(*(store_evaluation(tmp_path / name, 1.0, number) for number, name in enumerate("abc")))
     assert [pair["verdict"] for pair in result["pairs"]] == [NOT_RESOLVED] * 3

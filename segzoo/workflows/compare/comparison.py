@@ -15,7 +15,7 @@ from segzoo.evaluation.model_comparison import Comparison, Pair, ScoredModel, ch
 from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict
-from segzoo.workflows.compare.compatibility import check_comparable, distinct_evaluations, is_from_files, seed_groups
+from segzoo.workflows.compare.compatibility import check_comparable, distinct_evaluations, is_from_files, seed_groups, version_notes
 from segzoo.workflows.compare.evaluations import StoredEvaluation
 
 NOT_RESOLVED = "not resolved"
@@ -170,6 +170,7 @@ def _notes(
     notes = []
     if files := [evaluation.name for evaluation in evaluations if is_from_files(evaluation)]:
         notes.append(f"The protocol of {', '.join(files)} is unknown: its label maps were made by other code.")
+    notes += version_notes(evaluations)
     if unfinished := [evaluation.name for evaluation in evaluations if evaluation.is_unfinished]:
         notes.append(f"Unfinished trainings count as models of their own, by their best scores so far: {', '.join(unfinished)}.")
     units, kind = int(min(scores.units[0] for scores in compared.scores)), "images" if models[0].groups is None else "groups"

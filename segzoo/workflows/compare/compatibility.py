@@ -106,6 +106,20 @@ def seed_groups(evaluations: Sequence[StoredEvaluation]) -> list[tuple[str, list
     return [(name if names.count(name) == 1 else evaluations[members[0]].name, members) for name, members in models]
 
 
+def version_notes(evaluations: Sequence[StoredEvaluation]) -> list[str]:
+    """Note scores of different versions, which may differ in themselves."""
+    by_version: dict[str, list[str]] = {}
+    for evaluation in evaluations:
+        if evaluation.version is not None:
+            by_version.setdefault(evaluation.version, []).append(evaluation.name)
+    if len(by_version) < 2:
+        return []
+    listed = "; ".join(f"{version}: {', '.join(names)}" for version, names in sorted(by_version.items()))
+    return [
+        f"These scores are of several versions of segzoo, which may label images differently ({listed}). Evaluate all of them again."
+    ]
+
+
 def _recipe(evaluation: StoredEvaluation) -> str | None:
     """Hash of the training without its seeds, and of the evaluation."""
     training = evaluation.training

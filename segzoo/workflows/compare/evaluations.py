@@ -37,6 +37,7 @@ class StoredEvaluation:
         image_names: names of the N images; None if an earlier version wrote the directory.
         config: the configuration of its own tool, empty if there is none.
         training: the configuration of the training, empty if it is not found.
+        version: version of segzoo that scored, such as ``0.2``, or None if it is unknown.
     """
 
     name: str
@@ -46,6 +47,7 @@ class StoredEvaluation:
     image_names: tuple[str, ...] | None
     config: PlainDict
     training: PlainDict
+    version: str | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,7 +104,8 @@ def read_evaluation(folder: Path, name: str) -> StoredEvaluation:
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise ConfigError(f"{folder} holds no complete evaluation ({type(error).__name__}: {error}). {again}") from None
     config, run = _read_yaml(folder / "config.yaml"), run_directory(folder)
-    return StoredEvaluation(name, folder, summary, counts, image_names, config, _read_yaml(run / "config.yaml") if run else {})
+    training = _read_yaml(run / "config.yaml") if run else {}
+    return StoredEvaluation(name, folder, summary, counts, image_names, config, training, _version(folder))
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
@@ -144,6 +147,14 @@ def _evaluation_folders(path: Path) -> list[Path]:
         f"{path} holds no evaluation. Expected an output directory of tools/eval.py, a run directory, a folder of these, or an exported "
         "file."
     )
+
+
+def _version(folder: Path) -> str | None:
+    """Version without its last number, by the nearest ``env.json``."""
+    for path in (folder / "env.json", folder.absolute().parent / "env.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            return json.loads(path.read_text(encoding="utf-8"))["versions"]["segzoo"].rpartition(".")[0]
+    return None
 
 
 def run_directory(folder: Path) -> Path | None:
