@@ -60,6 +60,7 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
         ["train", ["init.ckpt=" + "x" * 5000], "a path has at most"],
         ["prune", [], "nothing to prune"],
         ["prune", ["ckpt=nowhere"], "does not exist"],
+        ["prune", [ckpt, "pruner=none"], "pruner=none removes no channel. Set a pruner, such as pruner=l1"],
         ["prune", [ckpt, "init.ckpt=x"], "Omit init.ckpt"],
         ["prune", [ckpt, f"out={taken}"], "already holds a run"],
         ["eval", [ckpt, *FOLDER, root], "is not a folder"],

@@ -186,6 +186,8 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
         return conversion_errors(config)
     if command != "prune":
         return []
+    if _text(config, "pruner.name") == "none":
+        return ["pruner=none removes no channel. Set a pruner, such as pruner=l1, or train with tools/train.py."]
     if init := _text(config, "init.ckpt"):
         if ckpt is None:
             return [f"init.ckpt={init}: the model to prune is set by ckpt=. Set {format_override('ckpt', init)}."]
