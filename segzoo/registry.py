@@ -146,9 +146,8 @@ def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: 
     errors = []
     for key, value in values.items():
         if key not in known:
-            errors.append(
-                f"{prefix}{key}: {owner} has no such setting.{did_you_mean(key, known)} Valid: {', '.join(known) or 'none'}."
-            )
+            valid = f"{did_you_mean(key, known)} Valid: {', '.join(known) or 'none'}."
+            errors.append(f"{prefix}{key}: {owner} has no such setting.{valid}")
         elif (expected := type_error(value, known[key].type)) is not None:
             hint = _nearest_literal(value, known[key].type) or show_example(f"{prefix}{key}", known[key].type)
             if "mapping" in expected and isinstance(value, str) and ":" in value:

@@ -179,7 +179,8 @@ def _early_job_errors(command: str, rejected: Set[str], job: DictConfig) -> list
 
     Settings without a value are no error if their override is one, and neither is a missing checkpoint.
     """
-    from segzoo.config.checks.early import early_errors, location_errors
+    from segzoo.config.checks.data_paths import location_errors
+    from segzoo.config.checks.early import early_errors
     from segzoo.config.checks.output import resume_errors
     from segzoo.config.presets import preset_error
 

@@ -14,7 +14,7 @@ from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import is_pretrained, is_published, resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
 from segzoo.config.checks.comparison import comparison_errors
-from segzoo.config.checks.conversion import conversion_errors
+from segzoo.config.checks.data_paths import conversion_errors
 from segzoo.config.checks.output import output_errors
 from segzoo.config.checks.packages import is_installed
 from segzoo.config.checks.prediction import prediction_errors
@@ -23,7 +23,7 @@ from segzoo.config.checks.serving import serving_errors
 from segzoo.config.commands import COMMANDS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
-from segzoo.types import DataError, PlainMapping
+from segzoo.types import PlainMapping
 
 INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
 PATHS = (
@@ -60,36 +60,6 @@ def early_errors(command: str, config: PlainMapping) -> list[str]:
     errors = _length_errors(config) + _device_errors(command, config) + _subject_errors(command, config)
     errors += _logger_errors(config) + _protocol_errors(config) + _input_errors(command, config) + output_errors(command, config)
     return errors
-
-
-def location_errors(config: PlainMapping) -> list[str]:
-    """List the errors of the location of a data set.
-
-    Invalid settings of the data set come first. Without any, one split after the other is located; no image is opened.
-    """
-    data, root = config.get("data"), _text(config, "data.root")
-    if not isinstance(data, Mapping) or root is None:
-        return []
-    if os.path.isdir(root) and not data.get("lists"):
-        return []
-    if "name" not in data:
-        return [] if os.path.isdir(root) else [f"data.root={root}: there is no such directory."]
-    from segzoo.config.build import build_data
-    from segzoo.config.sections import section_errors
-    from segzoo.data.paired_dataset import PairedDataset
-
-    if errors := section_errors("data", data):
-        return errors
-    try:
-        for split in ("train", "val") if "steps" in config else (config.get("split") or ("all" if "action" in config else "val"),):
-            dataset = build_data(data, split)
-            if isinstance(dataset, PairedDataset):
-                dataset.check_location()
-    except DataError as error:
-        return [str(error)]
-    except ConfigError as error:
-        return error.errors
-    return []
 
 
 def _text(config: PlainMapping, key: str) -> str | None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from segzoo.config.checks.conversion import conversion_errors, conversion_title
+from segzoo.config.checks.data_paths import conversion_errors, conversion_title
 from segzoo.data.annotations.class_table import ClassTable, alike_notes, make_class_table
 from segzoo.data.annotations.formats.coco import read_coco
 from segzoo.data.annotations.formats.cvat import read_cvat

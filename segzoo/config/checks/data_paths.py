@@ -1,4 +1,4 @@
-"""Checks of the paths of a conversion before any file is written."""
+"""Checks of the paths of data sets and conversions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,39 @@ from pathlib import Path
 
 from segzoo.config.presets import preset_names
 from segzoo.io import file_name
-from segzoo.types import PlainMapping
+from segzoo.registry import ConfigError
+from segzoo.types import DataError, PlainMapping
+
+
+def location_errors(config: PlainMapping) -> list[str]:
+    """List the errors of the location of a data set.
+
+    Invalid settings of the data set come first. Without any, one split after the other is located; no image is opened.
+    """
+    data = config.get("data")
+    root = data.get("root") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(root, str):
+        return []
+    if os.path.isdir(root) and not data.get("lists"):
+        return []
+    if "name" not in data:
+        return [] if os.path.isdir(root) else [f"data.root={root}: there is no such directory."]
+    from segzoo.config.build import build_data
+    from segzoo.config.sections import section_errors
+    from segzoo.data.paired_dataset import PairedDataset
+
+    if errors := section_errors("data", data):
+        return errors
+    try:
+        for split in ("train", "val") if "steps" in config else (config.get("split") or ("all" if "action" in config else "val"),):
+            dataset = build_data(data, split)
+            if isinstance(dataset, PairedDataset):
+                dataset.check_location()
+    except DataError as error:
+        return [str(error)]
+    except ConfigError as error:
+        return error.errors
+    return []
 
 
 def conversion_errors(config: PlainMapping) -> list[str]:
