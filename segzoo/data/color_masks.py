@@ -13,8 +13,9 @@ import numpy as np
 from segzoo.data.checks.label_survey import Color, LabelReader, LabelSurvey, Surveys, count_labels
 from segzoo.data.checks.mask_diagnosis import first_pixel, unknown_color_error
 from segzoo.data.checks.mask_errors import color_errors
-from segzoo.data.image_io import color_codes, count_colors, printable, read_color_mask, read_palette_mask
+from segzoo.data.image_io import color_codes, count_colors, read_color_mask, read_palette_mask
 from segzoo.data.masks import LabelOrientation, Size, label_dtype, turn_like_image
+from segzoo.messages import printable
 from segzoo.types import IGNORE, DataError
 
 Transparent = Literal["error", "ignore", "background"]

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segzoo.data.checks.layouts import describe_tree
-from segzoo.data.image_io import printable
 from segzoo.data.splits import read_list
 from segzoo.data.splitting.ratio_split import RatioSplit
-from segzoo.messages import did_you_mean
+from segzoo.messages import did_you_mean, printable
 from segzoo.types import DataError
 
 ANY_IMAGE = r"\.(?i:png|jpe?g|bmp|tiff?|webp|p[pgn]m|gif)"

@@ -23,6 +23,7 @@ from segzoo.image_decoder import (
     stored_orientation,
     turn_decoded,
 )
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 if TYPE_CHECKING:
@@ -177,13 +178,6 @@ def color_codes(colors: np.ndarray) -> np.ndarray:
     """Encode colors as 24-bit numbers: (..., 3) uint8 RGB -> (...) int32."""
     red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
     return red << 16 | green << 8 | blue
-
-
-def printable(path: str | Path) -> str:
-    """Printable form of a path that may not be valid UTF-8."""
-    if (text := str(os.fspath(path))).isascii():  # of nearly all paths, in a hundredth of the time
-        return text
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -10,8 +10,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.image_io import read_bytes
 from segzoo.image_decoder import MAX_PIXELS, ImageError, gray_to_rgb, is_plain_jpeg, open_image
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 REDUCTIONS = (8, 4, 2)  # divisors of the size

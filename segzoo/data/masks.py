@@ -14,8 +14,9 @@ import numpy as np
 from segzoo.data.checks.label_survey import Color, LabelReader, LabelSurvey, Surveys, count_labels
 from segzoo.data.checks.mask_diagnosis import binary_mask_error, first_pixel, mask_value_error
 from segzoo.data.checks.mask_errors import index_errors
-from segzoo.data.image_io import ColorMaskError, color_codes, printable, read_mask, read_orientation, read_palette_mask
+from segzoo.data.image_io import ColorMaskError, color_codes, read_mask, read_orientation, read_palette_mask
 from segzoo.image_decoder import turn_upright
+from segzoo.messages import printable
 from segzoo.types import IGNORE, DataError
 
 Size = tuple[int, int]  # (H, W)

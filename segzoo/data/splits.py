@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.image_io import read_bytes
 from segzoo.io import write_atomically
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 Split = Literal["train", "val", "test"]

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segzoo.data.image_io import printable
 from segzoo.data.loader import eval_batches
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, pick_device
@@ -32,6 +31,7 @@ from segzoo.inference.segment import OnRows, label_logits, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.losses._base import downsample_labels
+from segzoo.messages import printable
 from segzoo.progress import with_progress
 from segzoo.registry import Range
 from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, SegmentationLoss

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.image_io import printable, read_mask
+from segzoo.data.image_io import read_mask
 from segzoo.data.loader import eval_batches
 from segzoo.evaluation.evaluator import Evaluation, ImageErrors, data_fingerprint
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix
+from segzoo.messages import printable
 from segzoo.progress import with_progress
 from segzoo.types import DataError, Dataset
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.metrics import Scores
 from segzoo.io import csv_text, write_atomically, write_json, write_text
+from segzoo.messages import printable
 from segzoo.types import PlainDict
 
 

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.data.inspection.blobs import class_blobs
 from segzoo.io import write_atomically, write_text
+from segzoo.messages import printable
 from segzoo.registry import Range
 from segzoo.reporting.html import render_template
 from segzoo.types import DatasetInfo, PlainDict, Sample

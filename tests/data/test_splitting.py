@@ -14,7 +14,8 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from segzoo.data.splitting.assignment import assign_by_hash, hash_fraction
 from segzoo.data.splitting.divide import divide, size_notes
-from segzoo.data.splitting.grouping import group_names, group_pattern_error, join_groups
+from segzoo.data.splitting.grouping import group_names, join_groups
+from segzoo.data.splitting.patterns import group_pattern_error
 from segzoo.data.splitting.side_report import Side, absent_class_notes, shared_name_note, side_rows
 from segzoo.types import DataError
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from segzoo.data.splitting.grouping import group_pattern_error
+from segzoo.data.splitting.patterns import group_pattern_error
 from segzoo.types import PlainMapping
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from segzoo.data.annotations.output_folders import IMAGES, folder_of_conversion
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable
 from segzoo.data.splits import Split, split_of
 from segzoo.image_decoder import SUFFIXES
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from segzoo.data.image_io import printable
 from segzoo.data.splits import SPLITS
+from segzoo.messages import printable
 from segzoo.registry import ConfigError
 
 IMAGES, MASKS, CONF = "images", "labels", "conf"

@@ -13,9 +13,9 @@ from segzoo.data.annotations.class_table import ClassTable
 from segzoo.data.annotations.drawing import draw, object_mask
 from segzoo.data.annotations.regions import AnnotatedImage, Bitmap, Region
 from segzoo.data.annotations.shapes import Shape, ShapeError, ShapeRules
-from segzoo.data.image_io import printable
 from segzoo.data.masks import LabelOrientation, Size, label_dtype, labels_are_upright
 from segzoo.image_decoder import turn_upright
+from segzoo.messages import printable
 from segzoo.types import IGNORE
 
 Order = Literal["file", "area", "classes"]

@@ -18,10 +18,11 @@ from segzoo.data.annotations.output_folders import CONF, IMAGES, MASKS
 from segzoo.data.annotations.rasterize import Drawn, DrawSettings, draw_image, read_mask_file
 from segzoo.data.annotations.regions import AnnotatedImage
 from segzoo.data.checks.label_survey import count_labels
-from segzoo.data.image_io import printable, read_bytes, read_header
+from segzoo.data.image_io import read_bytes, read_header
 from segzoo.data.splits import Split, write_list
 from segzoo.image_decoder import FORMATS, MAX_PIXELS, ImageError, decode_rgb, open_image
 from segzoo.io import write_atomically, write_text
+from segzoo.messages import printable
 from segzoo.progress import with_progress
 from segzoo.types import DataError
 from segzoo.visualization.label_png import write_label_png

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.channel_decoder import NPY_SUFFIX, decode_channels, decode_samples, join_channels, npy_shape
-from segzoo.data.image_io import printable, read_bytes, read_header, read_turned_image
+from segzoo.data.image_io import read_bytes, read_header, read_turned_image
 from segzoo.image_decoder import MAX_PIXELS, SUFFIXES, ImageError
+from segzoo.messages import printable
 from segzoo.pixel_format import PixelFormat
 from segzoo.types import DataError
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from segzoo.data.checks.label_survey import add_counts
 from segzoo.data.checks.pair_survey import FileSurvey, subject, survey_pairs
 from segzoo.data.checks.split_report import SplitReport, inspect_split, label_errors, make_report
-from segzoo.data.image_io import printable
 from segzoo.data.paired_dataset import PairedDataset
+from segzoo.messages import printable
 from segzoo.types import DataError, Dataset
 
 WHOLE_SET = 5000  # images of a split whose label files are all read; of more, a sample

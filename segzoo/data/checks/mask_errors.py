@@ -10,8 +10,8 @@ import numpy as np
 
 from segzoo.data.checks.label_survey import Color, Surveys, add_counts, decode_color
 from segzoo.data.checks.mask_diagnosis import binary_mask_error, color_mask_fix
-from segzoo.data.image_io import printable, read_color_mask, read_mask
-from segzoo.messages import format_override
+from segzoo.data.image_io import read_color_mask, read_mask
+from segzoo.messages import format_override, printable
 from segzoo.types import IGNORE
 
 

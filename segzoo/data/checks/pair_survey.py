@@ -15,8 +15,8 @@ from segzoo.data.checks.label_survey import LabelSurvey
 from segzoo.data.checks.split_report import shuffled
 from segzoo.data.checks.survey_cache import SurveyCache, label_stamp
 from segzoo.data.file_index import FilePair
-from segzoo.data.image_io import printable
 from segzoo.data.paired_dataset import PairedDataset
+from segzoo.messages import printable
 from segzoo.progress import with_progress
 from segzoo.types import DataError
 

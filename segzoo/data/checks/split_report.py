@@ -11,7 +11,7 @@ import numpy as np
 
 from segzoo.data.checks.label_survey import add_counts, count_labels
 from segzoo.data.checks.mask_diagnosis import label_map_override
-from segzoo.data.image_io import printable
+from segzoo.messages import printable
 from segzoo.types import DataError, Dataset, DatasetInfo
 
 HIGH_IGNORED_FRACTION = 1 / 3

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol, get_args
 
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
-from segzoo.data.splitting.grouping import group_pattern_error
+from segzoo.data.splitting.patterns import group_pattern_error
 from segzoo.data.splitting.ratio_split import RatioSplit
 from segzoo.messages import Example, unknown_name_error
 

@@ -27,12 +27,12 @@ from segzoo.data.dataset_info import (
     unknown_class_error,
 )
 from segzoo.data.datasets._splits import Patterns, file_index_errors, index_split
-from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.image_io import read_bytes
 from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.image_decoder import turn_upright
-from segzoo.messages import Example, did_you_mean
+from segzoo.messages import Example, did_you_mean, printable
 from segzoo.pixel_format import PixelFormat, pixel_errors
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import IGNORE, DataError, PlainDict

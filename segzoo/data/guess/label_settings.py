@@ -9,15 +9,8 @@ from pathlib import Path
 from segzoo.data.checks.label_survey import Color, add_counts, count_labels, decode_color
 from segzoo.data.checks.mask_diagnosis import VOC_VOID
 from segzoo.data.guess.class_lists import ClassList
-from segzoo.data.image_io import (
-    ColorMaskError,
-    color_codes,
-    count_colors,
-    printable,
-    read_bytes,
-    read_color_mask,
-    read_palette_mask,
-)
+from segzoo.data.image_io import ColorMaskError, color_codes, count_colors, read_bytes, read_color_mask, read_palette_mask
+from segzoo.messages import printable
 from segzoo.types import IGNORE, DataError, PlainDict
 from segzoo.visualization.palette import voc_palette
 

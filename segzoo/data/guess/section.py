@@ -15,8 +15,8 @@ from segzoo.data.datasets._splits import AllSplits, index_split
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.guess.class_lists import find_class_list
 from segzoo.data.guess.label_settings import guess_labelme, guess_masks
-from segzoo.data.image_io import printable
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
+from segzoo.messages import printable
 from segzoo.types import DataError, PlainDict
 
 SAMPLE = 200  # label files to read

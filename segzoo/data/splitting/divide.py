@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.data.splitting.assignment import Method, assign_at_random, assign_by_hash, assign_stratified
 from segzoo.data.splitting.side_report import Side
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 TOLERANCE = 0.05  # difference of the fraction of a side that is not mentioned

@@ -9,31 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.data.near_duplicates import near_duplicate_groups, thumbnail
-from segzoo.messages import format_override
+from segzoo.messages import format_override, printable
 from segzoo.progress import with_progress
 from segzoo.types import DataError, Dataset
 from segzoo.visualization.drawing import shown_rgb
-
-EXAMPLE = r"^(.*)_\d+$"
-
-
-def group_pattern_error(key: str, pattern: str) -> str | None:
-    """Describe why a pattern cannot name groups, else None.
-
-    Args:
-        key: the setting, such as ``data.group_by``.
-        pattern: its value.
-    """
-    hint = f"Example, with its quotes: {format_override(key, EXAMPLE)} groups 'part7_1' with 'part7_2'."
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        return f"{key}={pattern!r}: is not a regular expression ({error}). {hint}"
-    if not groups:
-        return f"{key}={pattern!r}: has no part in parentheses, which names the group. {hint}"
-    return None
 
 
 def group_names(stems: Iterable[str], pattern: str | None, key: str = "data.group_by") -> list[str]:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from segzoo.data.image_io import printable
 from segzoo.data.splits import Split
 from segzoo.data.splitting.assignment import assign_by_hash, hash_fraction
 from segzoo.data.splitting.grouping import group_names
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.data.splitting.grouping import group_names
-from segzoo.messages import format_override
+from segzoo.messages import format_override, printable
 
 MAX_WORDS = 6  # of a prefix that several names share
 MAX_LISTED = 3  # prefixes in a note

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from segzoo.data.checks.pair_survey import FileSurvey
-from segzoo.data.image_io import printable
 from segzoo.data.near_duplicates import nearest_duplicates
 from segzoo.data.verification.findings import Finding
+from segzoo.messages import printable
 
 MAX_PAIRS = 3  # in a message
 Surveys = Mapping[str, Sequence[FileSurvey]]  # by split

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from segzoo.data.checks.pair_survey import FileSurvey
 from segzoo.data.checks.split_report import constant_error
-from segzoo.data.image_io import printable
+from segzoo.messages import printable
 from segzoo.types import DatasetInfo
 
 

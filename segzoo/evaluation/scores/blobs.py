@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from segzoo.data.image_io import printable
 from segzoo.data.inspection.blobs import Blobs as LabeledBlobs
 from segzoo.data.inspection.blobs import find_blobs
 from segzoo.evaluation.scores._base import ScoredImage, ScoreResult
 from segzoo.evaluation.scores._blob_tally import BlobTally, Match, match_blobs
-from segzoo.messages import format_override
+from segzoo.messages import format_override, printable
 from segzoo.types import PlainDict
 
 THRESHOLDS = np.arange(1, 100) / 100  # operating points of the curve

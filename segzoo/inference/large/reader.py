@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.data.channels.reading import read_pixels
-from segzoo.data.image_io import printable, read_header
+from segzoo.data.image_io import read_header
 from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, gray_to_rgb
 from segzoo.inference.large.jp2_file import Jp2File
 from segzoo.inference.large.vips_file import VipsFile
-from segzoo.messages import format_override
+from segzoo.messages import format_override, printable
 from segzoo.pixel_format import RGB
 from segzoo.types import DataError
 

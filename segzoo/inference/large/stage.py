@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import nn
 
-from segzoo.data.image_io import printable
 from segzoo.device import Precision
 from segzoo.inference.large.labels import LargeImageLabeler
 from segzoo.inference.large.results import write_large_result
 from segzoo.inference.outputs.result_files import ResultFiles
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.stages import Task, image_error
+from segzoo.messages import printable
 from segzoo.registry import ConfigError
 from segzoo.types import DataError
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from segzoo.data.channels.reading import read_pixels
-from segzoo.data.image_io import printable
 from segzoo.image_decoder import ImageError, decode, gray_to_rgb, to_rgb, turn_decoded
+from segzoo.messages import printable
 from segzoo.pixel_format import RGB, PixelFormat
 
 BATCH_PIXELS = 2**22  # of one batch, unless its size is given: 8 images of 512 x 1024

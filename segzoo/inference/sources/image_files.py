@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable, read_image
+from segzoo.data.image_io import read_image
 from segzoo.image_decoder import SUFFIXES
 from segzoo.inference.large.reader import JP2_SUFFIXES, LargeImage
 from segzoo.inference.sources._base import Item, Source
+from segzoo.messages import printable
 from segzoo.registry import ConfigError
 from segzoo.runs.locks import RUN_LOCK
 

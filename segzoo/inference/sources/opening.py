@@ -12,7 +12,6 @@ import numpy as np
 
 from segzoo.channel_files import channel_files, is_further_file
 from segzoo.data.channels.reading import image_suffixes, read_pixels
-from segzoo.data.image_io import printable
 from segzoo.image_decoder import MAX_PIXELS, ImageError
 from segzoo.inference.large.reader import read_or_open
 from segzoo.inference.sources._base import Source
@@ -21,6 +20,7 @@ from segzoo.inference.sources.image_files import ALL_SUFFIXES, Read, find_images
 from segzoo.inference.sources.kinds import source_kind, without_credentials
 from segzoo.inference.sources.path_lists import read_path_list
 from segzoo.inference.sources.videos import open_video
+from segzoo.messages import printable
 from segzoo.pixel_format import RGB, PixelFormat
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError

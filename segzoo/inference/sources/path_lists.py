@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from segzoo.data.image_io import printable
 from segzoo.inference.sources.kinds import STANDARD_INPUT
+from segzoo.messages import printable
 from segzoo.registry import ConfigError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.inference.sources._base import Item, Source, SourceEnded
 from segzoo.inference.sources.kinds import Kind, source_kind, video_name, without_credentials
+from segzoo.messages import printable
 from segzoo.registry import ConfigError
 
 TIMEOUT_MS = 10_000  # to connect to a stream, and for its next frame

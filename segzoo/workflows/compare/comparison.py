@@ -8,11 +8,10 @@ from typing import Annotated
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.data.splitting.grouping import group_names
 from segzoo.evaluation.bootstrap import MIN_IMAGES, ResampledScores
 from segzoo.evaluation.model_comparison import Comparison, Pair, ScoredModel, changed_images, compare_models, enough_draws
-from segzoo.messages import unknown_name_error
+from segzoo.messages import printable, unknown_name_error
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict
 from segzoo.workflows.compare.compatibility import check_comparable, distinct_evaluations, is_from_files, seed_groups, version_notes

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.data.splits import read_list
-from segzoo.messages import did_you_mean, format_override
+from segzoo.messages import did_you_mean, format_override, printable
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, Dataset, DatasetInfo
 

@@ -24,10 +24,9 @@ from segzoo.data.annotations.output_folders import claim_folders
 from segzoo.data.annotations.rasterize import DrawSettings, Order
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations
 from segzoo.data.annotations.writer import Converted, Placement, assign_splits, write_description, write_images
-from segzoo.data.image_io import printable
 from segzoo.data.masks import LabelOrientation
 from segzoo.data.splits import SPLITS, Split, read_list
-from segzoo.messages import Example
+from segzoo.messages import Example, printable
 from segzoo.registry import ACTIONS, ConfigError, Range
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import DataError, PlainDict, PlainMapping

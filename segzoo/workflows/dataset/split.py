@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 from segzoo.config.build import build_data
 from segzoo.data.balance.class_counts import count_classes
-from segzoo.data.image_io import printable
 from segzoo.data.splits import SPLITS, write_list
 from segzoo.data.splitting.assignment import Method
 from segzoo.data.splitting.divide import divide, size_notes
-from segzoo.data.splitting.grouping import EXAMPLE, find_near_duplicates, group_names, group_pattern_error, join_groups
+from segzoo.data.splitting.grouping import find_near_duplicates, group_names, join_groups
+from segzoo.data.splitting.patterns import EXAMPLE, group_pattern_error
 from segzoo.data.splitting.side_report import Side, absent_class_notes, shared_name_note, side_rows
-from segzoo.messages import format_override
+from segzoo.messages import format_override, printable
 from segzoo.registry import ACTIONS, DATA, ConfigError, Range, Seed
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import PlainMapping

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from segzoo.data.splitting.grouping import group_pattern_error
+from segzoo.data.splitting.patterns import group_pattern_error
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.compare.evaluations import unique_names

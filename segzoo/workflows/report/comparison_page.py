@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segzoo.config.build import build_split
-from segzoo.data.image_io import printable
 from segzoo.data.splits import SplitOrAll
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.protocol import InferenceProtocol
+from segzoo.messages import printable
 from segzoo.registry import ConfigError
 from segzoo.reporting.blocks.bars import BarRow, difference_bars, share_bar
 from segzoo.reporting.blocks.panels import Example, embed_images, legend

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.image_io import printable
 from segzoo.evaluation.bootstrap import MIN_IMAGES, mean_iou, resample
 from segzoo.evaluation.metrics import COUNTS
+from segzoo.messages import printable
 from segzoo.reporting.blocks.bars import BarRow, share_bar
 from segzoo.reporting.blocks.curves import read_rows, training_plots
 from segzoo.reporting.blocks.matrices import MAX_CLASSES, confusion_plot, confusion_table

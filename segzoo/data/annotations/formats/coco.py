@@ -18,9 +18,9 @@ from segzoo.data.annotations.regions import (
 )
 from segzoo.data.annotations.shapes import ShapeError
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable
 from segzoo.data.masks import Size
 from segzoo.data.splits import Split, split_of
+from segzoo.messages import printable
 from segzoo.types import DataError, PlainDict
 
 

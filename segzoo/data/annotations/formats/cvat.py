@@ -10,8 +10,9 @@ from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Bitmap, Region, decode_runs, polygon
 from segzoo.data.annotations.shapes import ShapeError
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.image_io import read_bytes
 from segzoo.data.splits import split_of
+from segzoo.messages import printable
 from segzoo.types import DataError, PlainDict
 
 ELLIPSE_POINTS = 90

@@ -16,8 +16,8 @@ import numpy as np
 from segzoo.data.annotations.formats.json_files import read_json
 from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Bitmap, Region, pairs, polygon, rectangle
-from segzoo.data.image_io import printable
 from segzoo.data.splits import split_of
+from segzoo.messages import printable
 from segzoo.registry import ConfigError
 from segzoo.types import DataError
 

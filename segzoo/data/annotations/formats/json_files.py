@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.image_io import read_bytes
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 

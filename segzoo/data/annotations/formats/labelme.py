@@ -15,9 +15,10 @@ from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Region, true_flags
 from segzoo.data.datasets.labelme import is_labelme_4, read_record
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable, read_header, read_image
+from segzoo.data.image_io import read_header, read_image
 from segzoo.data.splits import Split, split_of
 from segzoo.image_decoder import ImageError, decode_rgb
+from segzoo.messages import printable
 from segzoo.types import DataError, PlainDict
 
 MAX_DIFFERENCE = 8.0  # mean over pixels of 0 to 255, from encoding an image as JPEG once more

@@ -14,9 +14,9 @@ from segzoo.data.annotations.formats.json_files import read_json
 from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Bitmap, Region, polygon
 from segzoo.data.annotations.shapes import ShapeError
-from segzoo.data.image_io import printable
 from segzoo.data.splits import split_of
 from segzoo.image_decoder import MAX_PIXELS, ImageError, decode, open_image
+from segzoo.messages import printable
 from segzoo.types import DataError
 
 MAX_BYTES = 1 << 28  # of one decompressed bitmap

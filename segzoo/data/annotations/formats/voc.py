@@ -13,8 +13,9 @@ from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, MaskFile
 from segzoo.data.color_masks import ColorMasks
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable, read_bytes
+from segzoo.data.image_io import read_bytes
 from segzoo.data.masks import LabelOrientation
+from segzoo.messages import printable
 from segzoo.types import DataError
 from segzoo.visualization.palette import Color, voc_palette
 

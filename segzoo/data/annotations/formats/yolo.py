@@ -10,10 +10,11 @@ import yaml
 from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, MaskFile, Region, polygon, rectangle
 from segzoo.data.file_index import list_files
-from segzoo.data.image_io import printable, read_bytes, read_header
+from segzoo.data.image_io import read_bytes, read_header
 from segzoo.data.masks import IndexMasks
 from segzoo.data.splits import Split
 from segzoo.image_decoder import SUFFIXES
+from segzoo.messages import printable
 from segzoo.types import IGNORE, DataError, PlainDict
 
 MASK_SUFFIXES = (".png", ".PNG", ".bmp", ".tif")
