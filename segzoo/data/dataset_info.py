@@ -73,11 +73,6 @@ def dataset_info_errors(
         )
     if palette is not None and len(palette) != count:
         errors.append(f"data.palette holds {len(palette)} colors for {count} classes; expected one per class, or null.")
-    if repeated_colors := sorted({color for color in palette or () if (palette or ()).count(color) > 1}):
-        colors = ", ".join(str(list(color)) for color in repeated_colors)
-        errors.append(
-            f"data.palette holds {colors} more than once, and overlays would not tell these classes apart. Give each its own color."
-        )
     out_of_range = sorted({train_id for train_id in (label_map or {}).values() if train_id >= count and train_id != IGNORE})
     if out_of_range:
         errors.append(

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from image_files import settings_from
 from PIL import Image, ImageDraw
@@ -79,7 +79,6 @@ def test_area_of_a_convex_polygon(tmp_path, angles, radius):
 @quick
 @given(points=st.lists(corner, min_size=3, max_size=8))
 def test_a_polygon_covers_exactly_the_pixels_inside_it(tmp_path, points):
-    assume(max(map(max, points)) > 1)  # otherwise they are taken for fractions of the image
     label = draw(tmp_path, shape("scratch", [list(point) for point in points]))
     centers = np.array(points, np.float32) - 0.5  # pixel centers at whole numbers
     contour = centers.reshape(-1, 1, 2)

@@ -65,15 +65,6 @@ def test_invalid_mask_shapes_are_rejected(tmp_path, mask, expected):
         draw(tmp_path, shape("scratch", [[30, 7], [49, 18]], "mask", mask=mask))
 
 
-@pytest.mark.parametrize(("kind", "points"), [("polygon", [[0.2, 0.2], [0.6, 0.2], [0.6, 0.9]]), ("rectangle", [[0, 0], [1, 1]])])
-def test_fractions_of_the_image_are_rejected(tmp_path, kind, points):
-    with pytest.raises(
-        DataError, match=rf"shape 1 \(label 'scratch'\): all points of a {kind} lie between 0 and 1, .*LabelMe stores pixels"
-    ):
-        draw(tmp_path, shape("scratch", points, kind))
-    draw(tmp_path, shape("scratch", [[10 * x, 10 * y] for x, y in points], kind))
-
-
 @pytest.mark.parametrize("kind", ["rectangle", "rotation", "oriented_rectangle", "quadrilateral", None])
 def test_rectangles_of_four_points_are_polygons(tmp_path, kind):
     turned = [[45, 10], [65, 30], [45, 50], [25, 30]]

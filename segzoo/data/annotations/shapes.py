@@ -105,11 +105,6 @@ class ShapeRules:
             actual = "something other than a list of [x, y] numbers" if points is None else f"{len(points)} points"
             raise ShapeError(f"{kind} with {actual}, expected {expected} points. Redraw or delete it.")
         self._check_inside(points, size)
-        if kind in AREAS and min(size) > 1 and points.min() >= 0 and points.max() <= 1:
-            raise ShapeError(
-                f"all points of a {kind} lie between 0 and 1, as fractions of the image do, and LabelMe stores pixels. Multiply them by the size of "
-                "the image, or delete the shape."
-            )
         if kind in AREAS and kind != "mask":
             _check_crossings(points, size)
         group = shape.get("group_id")

@@ -124,7 +124,7 @@ def _color_errors(
         errors.append("data.masks=color needs data.palette: one [R, G, B] per class, in the order of data.classes.")
     unknown = [name for name in extra_colors or {} if name not in classes]
     errors += [f"data.extra_colors: the class {unknown_class_error(name, classes)}" for name in unknown]
-    colors = (*{*(palette or ())}, *ignore_colors, *(color for more in (extra_colors or {}).values() for color in more))
+    colors = (*(palette or ()), *ignore_colors, *(color for more in (extra_colors or {}).values() for color in more))
     repeated = sorted({color for color in colors if colors.count(color) > 1})
     if repeated:
         errors.append(

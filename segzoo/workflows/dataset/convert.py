@@ -79,7 +79,7 @@ def convert(
         raise ConfigError(errors)
     top = Path(source).expanduser()
     annotations = _read(format, top, image_root, label_orientation, datumaro_format)
-    if not annotations.images and not annotations.classes:
+    if classes is None and not annotations.images and not annotations.classes:
         problem = (
             f"{printable(top)}: no annotations of action.format={format} were found. Set another action.format or action.source."
         )
