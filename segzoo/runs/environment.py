@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -39,6 +40,13 @@ def describe_environment() -> PlainDict:
         "machine": machine(),
         "git": git_commit(),
     }
+
+
+def recorded_version(folder: Path) -> str | None:
+    """Version of segzoo in ``env.json``, without its last number, if known."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return json.loads((folder / "env.json").read_text(encoding="utf-8"))["versions"]["segzoo"].rpartition(".")[0]
+    return None
 
 
 def versions(*more: str) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from segzoo.checkpoints.store import latest_valid, list_checkpoints
 from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import Difference, check_same_settings, join_texts, stored_differences
+from segzoo.runs.environment import recorded_version, versions
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.resume_checks import changed_settings, check_progress, find_source, is_finished
 from segzoo.runs.run_dir import RunDir, check_run_dir, create_and_lock, make_timestamped_dir, occupant, write_metadata
@@ -90,7 +91,7 @@ def _auto_resume_newest(parent: Path, config: PlainDict) -> RunDir:
         if list_checkpoints(path) and not is_finished(path) and not stored_differences(path, config):
             lock = lock_directory(path)
             if lock is not None:
-                return _resume(RunDir(path, lock=lock), *latest_valid(path))
+                return _resume(RunDir(path, lock=lock), *latest_valid(path), _version_note(path))
             print(f"not resumed, in use by another process: {path}", flush=True)
     return _new_run(make_timestamped_dir(parent), "new run, no unfinished run of this configuration")
 
@@ -119,7 +120,13 @@ def _resume_in_place(path: Path, config: PlainDict, differences: Sequence[Differ
     note = _note(differences)
     if "start" in config.get("schedule", {}) and any(difference.key.split(".")[0] in RATES for difference in differences):
         note += f" (schedule.start={step} would begin the schedule anew)"
-    return _resume(run, *found, note)
+    return _resume(run, *found, note + _version_note(path))
+
+
+def _version_note(path: Path) -> str:
+    """Note that a run was begun with another version of segzoo."""
+    before, now = recorded_version(path), str(versions()["segzoo"]).rpartition(".")[0]
+    return "" if before in (None, now) else f"; trained so far with segzoo {before}, from now on with {now}"
 
 
 def _resume(run: RunDir, newest: Path | None, errors: list[str], note: str = "") -> RunDir:

@@ -209,6 +209,21 @@ def test_a_path_is_resumed_in_place_or_forked(tmp_path):
         kill(start(tmp_path, same | changed, resume=str(run.path), out=str(tmp_path / f"other-{name}")))
 
 
+def test_a_run_of_another_version_says_so(tmp_path):
+    run = start(tmp_path)
+    add_step(run, 2)
+    kill(run)
+    assert "segzoo" not in start_and_kill(tmp_path, run).message
+    (run.path / "env.json").write_text('{"versions": {"segzoo": "0.0.9"}}')
+    assert start_and_kill(tmp_path, run).message.endswith("; trained so far with segzoo 0.0, from now on with 0.2")
+
+
+def start_and_kill(tmp_path, run):
+    again = start(tmp_path, resume=str(run.path))
+    kill(again)
+    return again
+
+
 def test_a_fork_takes_its_weights_from_one_place(tmp_path):
     run = start(tmp_path, CONFIG | {"init": {"ckpt": "first"}})
     add_step(run, 2)

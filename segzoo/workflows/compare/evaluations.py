@@ -19,6 +19,7 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.evaluation.metrics import COUNTS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
+from segzoo.runs.environment import recorded_version
 from segzoo.runs.run_dir import read_result
 from segzoo.types import PlainDict
 
@@ -105,7 +106,16 @@ def read_evaluation(folder: Path, name: str) -> StoredEvaluation:
         raise ConfigError(f"{folder} holds no complete evaluation ({type(error).__name__}: {error}). {again}") from None
     config, run = _read_yaml(folder / "config.yaml"), run_directory(folder)
     training = _read_yaml(run / "config.yaml") if run else {}
-    return StoredEvaluation(name, folder, summary, counts, image_names, config, training, _version(folder))
+    return StoredEvaluation(
+        name,
+        folder,
+        summary,
+        counts,
+        image_names,
+        config,
+        training,
+        recorded_version(folder) or recorded_version(folder.absolute().parent),
+    )
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
@@ -147,14 +157,6 @@ def _evaluation_folders(path: Path) -> list[Path]:
         f"{path} holds no evaluation. Expected an output directory of tools/eval.py, a run directory, a folder of these, or an exported "
         "file."
     )
-
-
-def _version(folder: Path) -> str | None:
-    """Version without its last number, by the nearest ``env.json``."""
-    for path in (folder / "env.json", folder.absolute().parent / "env.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            return json.loads(path.read_text(encoding="utf-8"))["versions"]["segzoo"].rpartition(".")[0]
-    return None
 
 
 def run_directory(folder: Path) -> Path | None:
