@@ -85,12 +85,12 @@ def crop_notes(augment: PlainMapping, sizes: Mapping[tuple[int, int], int]) -> l
     """Note a crop of which no image fills half."""
     if augment.get("crop") is None or not sizes:
         return []
-    (height, width), scale = augment["crop"], augment["scale_range"][1] if augment.get("scale") else 1
+    (height, width), scale = augment["crop"], augment.get("scale_range", (0.5, 2.0))[1] if augment.get("scale", True) else 1
     filled = max(min(1, scale * size[0] / height) * min(1, scale * size[1] / width) for size in sizes)
     if filled >= 0.5:
         return []
     return [
-        f"train: augment.crop={[height, width]} is far above the images: at most {filled:.0%} of a crop is image, the rest is padding. Set a smaller "
+        f"train: augment.crop={[height, width]} is far larger than the images: at most {filled:.0%} of a crop is image, the rest is padding. Set a smaller "
         "augment.crop."
     ]
 

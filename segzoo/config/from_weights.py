@@ -135,6 +135,10 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
 
     data, source = dict(config["data"]), _starting_weights(config)
     if source is None:
+        if normalization == "weights" and config.get("resume", "none") not in ("none", "auto"):
+            raise ConfigError(
+                "normalization=weights: a run that continues from another keeps the values of its data. Omit normalization."
+            )
         if normalization == "weights":
             raise ConfigError(
                 "normalization=weights: the training starts from no weights. Set init.ckpt=<run or file> or backbone.weights=imagenet, or omit "

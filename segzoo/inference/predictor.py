@@ -12,7 +12,7 @@ from typing import Annotated
 
 from torch import nn
 
-from segzoo.data.checks.split_report import dark_note
+from segzoo.data.channels.sample_bits import UNUSED_BITS
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.inference.large.stage import LargeImages
@@ -91,7 +91,7 @@ def predict_images(
         video.close()
         table.close()
         source.close()
-    idle = tile is not None and distributed.size == 1 and not large.found
+    idle = tile is not None and distributed.size == 1 and not large.found and not log.done_before
     log.merge(f"tile={tile} had no effect: no image is large." if idle else large.note)
     return log.result() if distributed.is_main else {}
 
@@ -111,7 +111,7 @@ class PredictionLog:
     errors: dict[str, str] = field(default_factory=dict)  # of images by name
     ended: str | None = None  # why the source ended early
     sentences: dict[str, str] = field(default_factory=dict)
-    dark: list[str] = field(default_factory=list)  # labeled images that are nearly black
+    dark: list[str] = field(default_factory=list)  # labeled images that leave bits unused
     note: str | None = None  # on large images
 
     @property
@@ -206,7 +206,7 @@ class PredictionLog:
         result |= {"images_per_second": round(self.labeled / seconds, 3), "limited_by": slowest(self.stages).name}
         result |= {"time_shares": shares(self.stages), "skipped": source.skipped}
         notes = [self.note] if self.note else []
-        notes += [f"{len(self.dark)} images {dark_note(self.dark[0])}"] if self.dark else []
+        notes += [f"of {finished} images, {len(self.dark)} (first {self.dark[0]}) {UNUSED_BITS}"] if self.dark else []
         result["notes"] = notes
         if self.files.rules:
             result["failed"] = self.table.failed

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from segzoo.data.checks.split_report import is_dark
+from segzoo.data.channels.sample_bits import leaves_bits_unused
 from segzoo.device import Precision
 from segzoo.inference.large.reader import LargeImage
 from segzoo.inference.outputs.confidence import Confidence, ConfidenceMap
@@ -44,7 +44,7 @@ class Task:
         report: what it shows.
         frame: its overlay (H, W, 3) uint8, if that is for a video.
         error: why it could not be labeled, or why there is no further image.
-        is_dark: it was read from a file and is nearly black.
+        is_dark: its file stores 16 bits and hardly uses them, see ``leaves_bits_unused``.
         is_end: there is no further image.
         seconds: time spent on it, without waiting.
     """
@@ -188,7 +188,7 @@ def _read(item: Item) -> Task:
         return Task(item, error=image_error(item, error))
     if isinstance(image, LargeImage):
         return Task(item, large=image, seconds=time.perf_counter() - start)
-    dark = image is not None and item.path is not None and is_dark(image)
+    dark = image is not None and item.path is not None and leaves_bits_unused(image, item.path)
     return Task(item, image, is_dark=dark, is_end=image is None, seconds=time.perf_counter() - start)
 
 

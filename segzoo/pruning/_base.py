@@ -171,9 +171,10 @@ class Pruner:
         meta_model, keep_ratio = meta_copy(model), self.keep_ratios[-1]
         equal = {channel: 0.0 for group in graph.groups for channel in group}
         removed = select_channels(graph, equal, keep_ratio, round_to=self.round_to)
-        if not removed and (self.allocation == "uniform" or self.round_to > 1 or keep_ratio == 1):
+        largest = max(map(len, graph.groups))
+        if not removed and keep_ratio < 1 and self.target is None and (self.allocation == "uniform" or largest <= self.round_to):
             raise ConfigError(
-                f"pruner: keeping {keep_ratio:g} of the channels, rounded to multiples of {self.round_to}, removes none of this model. Set a "
+                f"pruner: keeping {keep_ratio:.4g} of the channels of each layer, rounded to multiples of {self.round_to}, removes none. Set a "
                 "smaller pruner.keep_ratio or pruner.round_to."
             )
         remove_channels_(meta_model, graph, removed)

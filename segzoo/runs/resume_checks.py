@@ -26,7 +26,7 @@ CHANGEABLE = {
     *WRITING,
     *("early_stopping_patience", "max_nonfinite_steps", "compile"),
 }
-INITIAL_WEIGHTS = {"init.ckpt", "backbone.weights"}
+INITIAL_WEIGHTS = {"ckpt", "init.ckpt", "backbone.weights"}
 LENGTH = {"steps", "epochs", "early_stopping_patience"}  # a change of these can extend a finished run
 
 
@@ -89,7 +89,7 @@ def changed_settings(path: Path, config: PlainDict) -> list[Difference]:
     if fixed := [difference for difference in differences if not _is_changeable(difference)]:
         raise ConfigError(
             f"{path} holds a run of another configuration ({join_texts(fixed)}), and these settings cannot change within a run. Set another "
-            f"out for a new run. It starts from this run's weights with init.ckpt={quote(str(path))}"
+            f"out for a new run. resume={quote(str(path))} continues from this one in it, and init.ckpt={quote(str(path))} starts from its weights."
         )
     return differences
 
@@ -159,9 +159,9 @@ def check_progress(path: Path, config: PlainDict, differences: Sequence[Differen
 
 
 def _is_changeable(difference: Difference) -> bool:
-    return (
-        difference.key.split(".")[0] in CHANGEABLE and difference.key != "optim.name"
-    )  # whose moments another optimizer cannot use
+    if difference.key == "data.root":
+        return True  # the files may have moved
+    return difference.key.split(".")[0] in CHANGEABLE and difference.key != "optim.name"  # which cannot use another one's moments
 
 
 def is_finished(path: Path) -> bool:

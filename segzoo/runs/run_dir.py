@@ -139,8 +139,9 @@ def check_writable(path: Path, setting: str = "out") -> None:
         path: the directory.
         setting: the setting that has it, for messages.
     """
-    for folder in (path.absolute(), *path.absolute().parents):
-        if folder.name == "checkpoints" and (folder.parent / RUN_LOCK).is_file():
+    normal = Path(os.path.abspath(path))
+    for folder in (normal, *normal.parents):
+        if folder.name == "checkpoints" and list_checkpoints(folder.parent, complete=False):
             raise ConfigError(f"{setting}={path} is within the checkpoints of the run {folder.parent}. Set another {setting}.")
     existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
     if not existing.is_dir() or not os.access(existing, os.W_OK):

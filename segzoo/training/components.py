@@ -180,9 +180,9 @@ class TrainingPlan:
             schedule: the ``schedule`` section.
         """
         notes, evaluations = [], math.ceil(self.total_steps / self.eval_every)
-        if patience is not None and patience >= evaluations:
+        if patience is not None and patience >= evaluations - 1:  # it could only stop at the last step
             notes.append(f"early_stopping_patience={patience} has no effect: the run has {evaluations} evaluations.")
-        if schedule.get("name") == "step" and (every := schedule["every"]) >= self.total_steps:
+        if schedule.get("name") == "step" and (every := schedule.get("every", 0)) >= self.total_steps:
             notes.append(
                 f"schedule=step has no effect: the first decay is after schedule.every={every} steps of {self.total_steps}."
             )

@@ -120,7 +120,7 @@ def _log_outlook(context: TrainingContext) -> None:
     """Log the length of the run, idle settings and rates ahead."""
     settings, plan, step, log = context.settings, context.plan, context.state.step, context.log
     log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {context.dist.size}x {context.precision}")
-    for note in plan.notes(settings.early_stopping_patience, context.components.config.get("schedule", {})):
+    for note in plan.notes(settings.early_stopping_patience, context.components.config.get("schedule", {})) if step == 0 else ():
         log.info(f"note: {note}")
     if settings.compile:
         log.info("compile=true: the first step compiles the network, which takes a minute or more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from shlex import quote
 
 import torch
 from torch import nn
@@ -129,7 +130,7 @@ def resume(
     if list(classes) != (learned := meta["dataset"]["classes"]):
         raise ConfigError(
             f"{checkpoint} has learned the classes {', '.join(learned)}, and this run has {', '.join(classes)}. Resume with the same names in "
-            "the same order, or start a new run from its weights: init.ckpt=<path>"
+            f"the same order, or start a new run from its weights: init.ckpt={quote(str(checkpoint))}"
         )
     try:
         set_channel_widths_(model, weights) if meta["widths"] else model.load_state_dict(weights)

@@ -59,7 +59,7 @@ def read_weights(path: str | Path) -> Weights:
         raise
     except Exception as error:  # each pickle format raises its own errors
         raise ConfigError(
-            f"{file} cannot be read as weights ({_cause(error)}). "
+            f"{file} cannot be read as weights ({_cause(file, error)}). "
             "Expected a .safetensors file, or a .pth file that holds tensors only (save it again from model.state_dict())."
         ) from error
     tensors, key = _find_state_dict(content)
@@ -71,12 +71,16 @@ def read_weights(path: str | Path) -> Weights:
     return Weights(dict(zip(_strip_prefixes(tensors), tensors.values(), strict=True)), meta, key)
 
 
-def _cause(error: Exception) -> str:
+def _cause(file: Path, error: Exception) -> str:
     """Describe why a file is unreadable, without advice to execute it."""
     if isinstance(error, RuntimeError | OSError):
         return str(error).partition("\n")[0]
     found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
-    return f"it holds an object of {found[1]}" if found else "it is not a file of torch.save"
+    if found:
+        return f"it holds an object of {found[1]}"
+    with open(file, "rb") as opened:
+        is_saved = opened.read(2).startswith((b"PK", b"\x80"))  # a zip archive or a bare pickle
+    return "it holds more than tensors, or is of another version of pickle" if is_saved else "it is not a file of torch.save"
 
 
 def published(entry: str) -> WeightsEnum:

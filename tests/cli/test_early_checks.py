@@ -54,7 +54,7 @@ def test_errors_that_need_no_torch_come_before_it(tmp_path):
         ["train", [*FOLDER, f"data.root={listed}", 'data.lists="{split}.txt"'], "data.lists="],
         ["train", ["device=cuda:1"], "CUDA_VISIBLE_DEVICES=1"],
         ["train", ["init.ckpt=nowhere"], "no such file"],
-        ["train", ["out="], "out is empty. Set it to a path, or omit it."],
+        ["train", ["out="], "out is empty. Set it to a path, or to null for none."],
         ["train", [*FOLDER, root, "data.lists="], "data.lists is empty"],
         ["train", ["distill=teacher"], "needs a teacher"],
         ["train", ["init.ckpt=" + "x" * 5000], "a path has at most"],

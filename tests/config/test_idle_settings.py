@@ -43,12 +43,11 @@ IDLE = [
     ("train", ["mix=cutmix", "batch_size=1"], "mix=cutmix", ["batch_size=2"]),
     ("train", ["mix=cutmix", "mix.prob=0"], "mix=cutmix", ["mix.prob=0.5"]),
     ("train", ["distill=teacher", "distill.ckpt=x", "distill.weight=0"], "distill=teacher", ["distill.weight=0.5"]),
-    ("train", ["backbone=resnet50", "backbone.weights=imagenet", "init.ckpt=x"], "backbone.weights", ["init.ckpt=null"]),
     ("train", ["normalization=data"], "normalization", ["init.ckpt=x"]),
     ("eval", ["ckpt=x", "scores=[blobs]", "blob_curve=false", "blob_recall=0.9"], "blob_recall", ["blob_curve=true"]),
     ("eval", ["ckpt=x", "post=crf", "post.iterations=0"], "post=crf", ["post.iterations=5"]),
     ("bench", ["ckpt=x", "seed=3"], "seed", ["ckpt=null"]),
-    ("predict", ["ckpt=x", "source=x", "stream_megapixels=3000"], "stream_megapixels", ["stream_megapixels=50"]),
+    ("predict", ["ckpt=x", "source=x", "protocol=slide", "tile=512"], "tile", ["protocol=whole"]),
     ("dataset", ["action=split", "action.folds=5", "action.val_ratio=0.3"], "action.val_ratio", ["action.folds=null"]),
     ("dataset", ["action=convert", "action.source=x", "action.format=yolo", "action.image_root=x"], "action.image_root", ["action.format=coco"]),
     ("dataset", ["action=convert", "action.source=x", "action.format=coco", "action.unlabeled=background"], "action.unlabeled", ["action.format=labelme"]),
@@ -71,6 +70,12 @@ IDLE = [
     ("predict", ["ckpt=x", "source=x", "recursive=false"], "recursive", ["source=."]),
     ("predict", ["ckpt=x", "source=x", "runtime=openvino", "runtime.calibration_images=3"], "runtime.calibration_images", ["runtime.calibration_images=16"]),
 ]  # fmt: skip
+
+
+def test_sections_may_omit_settings():
+    section = {"name": "teacher", "ckpt": "x", "weight": 0}
+    (note,) = idle_settings("train", resolve_config(composed("train"))[0] | {"distill": section})
+    assert note == "distill=teacher has no effect: distill.weight is 0."
 
 
 @cache

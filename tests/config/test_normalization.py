@@ -16,8 +16,10 @@ from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build_training import build_training
 from segzoo.config.cross_checks import training_warnings
+from segzoo.config.from_weights import choose_normalization
 from segzoo.config.validate import validation_errors
 from segzoo.data.dataset_info import make_dataset_info
+from segzoo.registry import ConfigError
 from segzoo.types import IMAGENET, Normalization
 from segzoo.weights.normalization import CAFFE, same_normalization, trained_normalization
 
@@ -121,5 +123,7 @@ def test_an_unknown_normalization_is_reported(tmp_path, capsys):
     assert "bare.safetensors does not tell how its images were normalized. Used here: mean [58.8" in capsys.readouterr().out
     [error] = validation_errors("train", compose(*MODEL, "normalization=weights")[0])
     assert error.startswith("normalization=weights: the training starts from no weights. Set init.ckpt=")
+    with pytest.raises(ConfigError, match="a run that continues from another keeps the values of its data. Omit normalization"):
+        choose_normalization(compose(*MODEL)[0] | {"resume": "runs/x"}, normalization="weights")
     [error] = validation_errors("train", compose(*overrides, "normalization=weights")[0])
     assert "Set data.mean and data.std to the values that it was trained with" in error

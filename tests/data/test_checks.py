@@ -49,7 +49,7 @@ def test_nearly_black_images_are_noted(tmp_path):
     lines = check_splits({split: build_folder(tmp_path, split) for split in splits})["train"].warnings()
     assert (
         sum(
-            line.startswith("1 of the 3 images read (first a) are nearly black. If the files store samples of 10 or 12 bits")
+            line.startswith("of 3 images, 1 (first a) store samples below 4096 in 16 bits and are read as nearly black.")
             for line in lines
         )
         == 1

@@ -88,22 +88,22 @@ def test_out_may_lie_below_or_above_the_source(tmp_path, below):
 
 
 def test_results_of_earlier_runs_are_no_images(tmp_path):
-    touch(
-        tmp_path,
-        "a.png",
-        "old/run.lock",
+    results = (
+        "old/images.csv",
         "old/labels/a.png",
         "old/overlays/sub/a.png",
-        "train/run.lock",
+        "train/checkpoints/5/manifest.json",
         "train/vis/val.png",
-        "labels/b.png",
     )
+    photos = ("a.png", "labels/b.png", "vis/c.png", "failed/run.lock", "failed/labels/d.png")  # also in folders of these names
+    touch(tmp_path, *results, *photos)
     found = find_images(str(tmp_path), tmp_path / "out")
-    assert [item.name for item in found.items] == ["a", "labels/b"]  # labels/ without a run may be a folder of photos
-    assert f"3 images were left out as results of earlier runs, in {tmp_path}/old, {tmp_path}/train." in found.skipped
-    with pytest.raises(ConfigError, match="matches no image.* 1 images were left out as results of earlier runs"):
-        find_images(f"{tmp_path}/*/labels/a.png", tmp_path / "out")
-    assert names(tmp_path / "old/labels", tmp_path / "out") == ["a"]  # as asked for
+    assert [item.name for item in found.items] == ["a", "failed/labels/d", "labels/b", "vis/c"]
+    assert f"3 files in {tmp_path}/old, {tmp_path}/train were left out: they are results of earlier runs." in found.skipped
+    assert names(f"{tmp_path}/o*/labels/*.png", tmp_path / "out") == ["old/labels/a"]  # as asked for
+    assert names(tmp_path / "old/labels", tmp_path / "out") == ["a"]
+    with pytest.raises(ConfigError, match="contains no image.* 2 files in .*old were left out: they are results of earlier runs"):
+        find_images(str(tmp_path / "old"), tmp_path / "out")
 
 
 def test_out_may_be_the_source(tmp_path):

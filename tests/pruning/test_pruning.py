@@ -320,9 +320,11 @@ def test_impossible_settings_are_rejected_before_training():
     assert len(similar) == 3 and all(any(name.startswith(start) for name in convolutions) for start in similar)
     with pytest.raises(ConfigError, match="has no batch norm after it"):
         PRUNERS.build("bn_scale").check(create_model("fcn", backbone={"name": "vgg16"}, num_classes=5, fc_channels=16))
-    for settings in ({"keep_ratio": 1.0}, {"round_to": 4096}, {"round_to": 4096, "allocation": "global"}):
-        with pytest.raises(ConfigError, match=r"removes none of this model\. Set a smaller pruner.keep_ratio or pruner.round_to"):
+    for settings in ({"keep_ratio": 0.9999}, {"round_to": 4096}, {"round_to": 4096, "allocation": "global"}):
+        with pytest.raises(ConfigError, match=r"removes none\. Set a smaller pruner.keep_ratio or pruner.round_to"):
             PRUNERS.build("l1", **settings).check(model)
+    PRUNERS.build("l1", keep_ratio=1.0).check(model)  # a control that keeps everything
+    PRUNERS.build("l1", keep_ratio=0.99, round_to=8, allocation="global").check(model)  # which may remove eight of one layer
     with pytest.raises(ConfigError, match="that is, never"):
         PRUNERS.build("l1", start=1.0)
     with pytest.raises(ConfigError, match="2 steps are too short for 3 pruning stages"):

@@ -210,6 +210,13 @@ def test_a_path_is_resumed_in_place_or_forked(tmp_path):
         kill(start(tmp_path, same | changed, resume=str(run.path), out=str(tmp_path / f"other-{name}")))
 
 
+def test_files_of_a_run_may_move(tmp_path):
+    run = start(tmp_path, CONFIG | {"data": {"root": "here", "seed": 0}})
+    add_step(run, 2)
+    kill(run)
+    kill(start(tmp_path, CONFIG | {"data": {"root": "there", "seed": 0}}, resume=str(run.path)))
+
+
 def test_a_run_of_another_version_says_so(tmp_path):
     run = start(tmp_path)
     add_step(run, 2)
@@ -233,6 +240,8 @@ def test_a_fork_takes_its_weights_from_one_place(tmp_path):
     kill(run)
     kill(start(tmp_path, CONFIG | {"init": {"ckpt": "first"}}, resume=str(run.path), out=str(tmp_path / "same")))
     kill(start(tmp_path, resume=str(run.path), out=str(tmp_path / "none")))
+    with pytest.raises(ConfigError, match=r"continues with the weights of that run.*ckpt: .* -> other"):
+        start(tmp_path, CONFIG | {"ckpt": "other"}, resume=str(run.path), out=str(tmp_path / "fork"))  # of tools/prune.py
     for name, key in (("init", "ckpt"), ("backbone", "weights")):
         with pytest.raises(ConfigError, match=rf"continues with the weights of that run.*{name}.{key}: .* -> other"):
             start(tmp_path, CONFIG | {name: {key: "other"}}, resume=str(run.path), out=str(tmp_path / "fork"))
@@ -256,7 +265,8 @@ def test_the_checkpoints_of_a_run_are_no_place_for_another(tmp_path):
     for out in ("checkpoints", "checkpoints/new", "checkpoints/2/deep"):
         with pytest.raises(ConfigError, match="is within the checkpoints of the run"):
             start(tmp_path, out=str(run.path / out))
-    kill(start(tmp_path, out=str(run.path / "further")))
+    for out in (run.path / "further", run.path / "checkpoints/../beside", tmp_path / "project/checkpoints/new"):
+        kill(start(tmp_path, out=str(out)))
 
 
 def test_an_out_that_cannot_be_created_is_rejected(tmp_path):

@@ -122,13 +122,13 @@ def test_a_run_without_better_scores_stops_early(tmp_path, capsys):
 def test_settings_that_a_short_run_leaves_idle_are_named(tmp_path, capsys):
     components = make_components()
     components.config["schedule"] = {"name": "step", "every": 12}
-    train(components, make_run_dir(tmp_path / "short"), **settings(early_stopping_patience=3))
+    train(components, make_run_dir(tmp_path / "short"), **settings(early_stopping_patience=2))
     text = capsys.readouterr().out
-    assert "note: early_stopping_patience=3 has no effect: the run has 3 evaluations." in text
+    assert "note: early_stopping_patience=2 has no effect: the run has 3 evaluations." in text
     assert "note: schedule=step has no effect: the first decay is after schedule.every=12 steps of 12." in text
     components = make_components()
     components.config["schedule"] = {"name": "step", "every": 11}
-    train(components, make_run_dir(tmp_path / "enough"), **settings(early_stopping_patience=2))
+    train(components, make_run_dir(tmp_path / "enough"), **settings(early_stopping_patience=1))
     assert "has no effect" not in capsys.readouterr().out
 
 

@@ -75,6 +75,11 @@ class Evil:
             lambda p: torch.save({"w": torch.ones(1), "x": Evil()}, p),
             r"cannot be read as weights \(it holds an object of [\w.]+\)\. .*tensors only",
         ),
+        (
+            "protocol4.pth",
+            lambda p: torch.save({"w": torch.ones(1)}, p, pickle_protocol=4),
+            r"cannot be read as weights \(it holds more than tensors, or is of another version of pickle\)",
+        ),
         ("image.png", lambda p: Image.new("L", (4, 4)).save(p), r"cannot be read as weights \(it is not a file of torch.save\)"),
         ("text.txt", lambda p: p.write_text("hello world"), r"cannot be read as weights \(it is not a file of torch.save\)"),
         ("truncated.pth", lambda p: p.write_bytes(b"PK\x03\x04 half"), "cannot be read as weights"),

@@ -48,8 +48,10 @@ def test_scores_of_several_versions_are_noted(tmp_path):
     paths = [store_evaluation(tmp_path / name, 1.0, number) for number, name in enumerate("abcd")]
     for path, version in zip(paths, ("0.1.0", "0.2.0", "0.2.7"), strict=False):  # the last one has none
         (path / "env.json").write_text(json.dumps({"versions": {"segzoo": version}}))
-    (note,) = (note for note in compare(*paths)["notes"] if "several versions" in note)
-    assert "(0.1: a; 0.2: b, c)" in note
+    scored_now = store_evaluation(tmp_path / "result/evaluations/e", 1.0, 7)
+    (tmp_path / "result/env.json").write_text(json.dumps({"versions": {"segzoo": "0.2.1"}}))
+    (note,) = (note for note in compare(*paths, scored_now)["notes"] if "several versions" in note)
+    assert "(0.1: a; 0.2: b, c, e)" in note
     assert not any("several versions" in note for note in compare(*paths[1:])["notes"])
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from image_files import noise, save
 from onnx_files import write_onnx
-from planted_evaluations import store_evaluation
+from planted_evaluations import store_evaluation, store_run
 from torch import nn
 
 from segzoo.cli.hydra_limits import untyped_code_errors
@@ -112,6 +112,15 @@ def test_invalid_commands_say_what_to_type(folder, monkeypatch, words, message):
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *words, "workers=0", "device=cpu")
     assert message in str(ended.value) and not list(folder.glob("**/evaluations"))  # nothing was scored in vain
+
+
+def test_a_seed_is_no_baseline_of_models(folder, monkeypatch):
+    for seed in range(2):
+        store_run(folder / f"mine_seed{seed}", 1.0, seed=seed)
+    words = ["mine_seed0", "mine_seed1", "preds={other: other}", *DATA, "workers=0", "baseline=mine_seed0"]
+    with pytest.raises(SystemExit, match="unknown baseline 'mine_seed0'. Did you mean 'mine'"):
+        run(monkeypatch, *words)
+    assert not list(folder.glob("**/evaluations"))
 
 
 def test_a_file_never_names_code_to_run(folder, monkeypatch):

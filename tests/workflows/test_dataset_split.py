@@ -172,7 +172,7 @@ def test_a_crop_far_above_the_images_is_noted():
         == []
     )
     [note] = crop_notes(augment | {"crop": [1440, 1920]}, sizes)
-    assert note.startswith("train: augment.crop=[1440, 1920] is far above the images: at most 25% of a crop is image")
+    assert note.startswith("train: augment.crop=[1440, 1920] is far larger than the images: at most 25% of a crop is image")
     assert crop_notes(augment | {"crop": [720, 960], "scale": False}, sizes)
 
 

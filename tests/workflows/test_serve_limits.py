@@ -194,7 +194,7 @@ def test_an_error_of_the_network_is_not_the_end(model, monkeypatch):
 
 
 def test_an_address_that_no_machine_has_is_named():
-    with pytest.raises(ConfigError, match=r"host=nowhere.invalid is no address of a machine: .*Set host=127.0.0.1"):
+    with pytest.raises(ConfigError, match=r"host=nowhere.invalid is not the address of a machine: .*Set host=127.0.0.1"):
         bind(host="nowhere.invalid")
     with pytest.raises(ConfigError, match=r"host=192.0.2.1 port=80: .*Set another one"):  # an address of documentation alone
         bind(host="192.0.2.1", port=80)

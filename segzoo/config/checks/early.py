@@ -92,7 +92,7 @@ def _path_name_error(key: str, path: str | None) -> str | None:
     if path is None:
         return None
     if not path:
-        return f"{key} is empty. Set it to a path, or omit it."
+        return f"{key} is empty. Set it to a path, or to null for none."
     if "\0" in path:
         return f"{key} holds a zero byte, which no path can."
     if len(os.fsencode(path)) >= MAX_PATH or any(len(os.fsencode(name)) > MAX_NAME for name in path.split("/")):

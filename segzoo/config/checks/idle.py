@@ -79,15 +79,11 @@ def _from_checkpoint(config: Sections) -> bool:
 
 def _from_scratch(config: Sections) -> bool:
     sources = config[""].get("ckpt"), config["init"]["ckpt"], config["backbone"].get("weights")
-    return "optim" in config and not set(sources) - {None, "none"}
+    return "optim" in config and config[""].get("resume") in (None, "none", "auto") and not set(sources) - {None, "none"}
 
 
 def _seedless_bench(config: Sections) -> bool:
     return "hw" in config[""] and config[""]["ckpt"] is not None
-
-
-def _never_streamed(config: Sections) -> bool:
-    return config[""]["stream_megapixels"] >= config[""]["max_megapixels"]
 
 
 def _image_by_image(config: Sections) -> bool:
@@ -156,9 +152,8 @@ RULES = (
     Rule("runtime", (), ("channels_last", "calibration_images"), lambda c: "source" in c[""], "it is a setting of tools/bench.py"),
     Rule("", (), ("overlays", "alpha", "hide", "regions", "recursive", "batch", "tile"), _on_ray, "engine=ray writes label maps only"),
     Rule("", (), ("seed",), _seedless_bench, "a checkpoint has no random weights"),
+    Rule("", (), ("tile",), lambda c: c["protocol"]["name"] != "whole", "it is for protocol=whole, and windows have protocol.crop"),
     Rule("", (), ("blob_recall",), lambda c: c[""]["blob_curve"] is False, "there is no operating curve. Set blob_curve=true"),
-    Rule("", (), ("stream_megapixels",), _never_streamed, "larger images are rejected by max_megapixels. Increase that"),
-    Rule("backbone", (), ("weights",), lambda c: c["init"]["ckpt"] is not None, "init.ckpt replaces these weights. Omit one of them"),
     Rule("action", ("split",), ("val_ratio",), lambda c: c["action"]["folds"] is not None, "action.folds divides all images"),
     Rule("action", ("convert",), ("image_root",), lambda c: c["action"]["format"] == "yolo", "the YAML file of yolo names the folders"),
     Rule("action", ("convert",), ("unlabeled",), _other_format("labelme", "yolo"), "it is for labelme and yolo"),
@@ -229,7 +224,7 @@ def _nothing_weighed(sections: Sections) -> list[str]:
     notes = []
     for name, keys in off.items():
         section = sections.get(name, {})
-        if keys[0] in section and not any(section[key] for key in keys):
+        if keys[0] in section and not any(section.get(key) for key in keys):
             notes.append(f"{name}={section['name']} has no effect: {name}.{keys[0]} is 0.")
     return notes
 
@@ -240,5 +235,5 @@ def _unused_in_comparison(sections: Sections) -> list[str]:
     post, data = sections.get("post", {}).get("name", "none"), sections.get("data", {}).get("name")
     notes = [f"post={post} has no effect: {SCORED}."] if post != "none" else []
     if data is not None and not sections[""]["preds"]:
-        notes.append(f"data={data} only shows images in report.html: {SCORED}.")
+        notes.append(f"data={data} {'only shows images in report.html' if sections['']['report'] else 'has no effect'}: {SCORED}.")
     return notes

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from segzoo.data.channels.sample_bits import UNUSED_BITS, leaves_bits_unused
 from segzoo.data.checks.label_survey import add_counts, count_labels
 from segzoo.data.checks.mask_diagnosis import label_map_override
-from segzoo.messages import printable
+from segzoo.data.paired_dataset import PairedDataset
 from segzoo.types import DataError, Dataset, DatasetInfo
 
 HIGH_IGNORED_FRACTION = 1 / 3
-DARK = 16  # samples of 12 bits or fewer, stored in 16, stay below it in 8 bits
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,15 @@ def inspect_split(dataset: Dataset, *, seconds: float = 2.0, at_least: int = 1) 
     for index in shuffled(len(dataset)):
         sample = dataset[index]
         constant += [sample.name] if is_constant(sample.image) else []
-        dark += [sample.name] if is_dark(sample.image) else []
+        if isinstance(dataset, PairedDataset) and leaves_bits_unused(sample.image, dataset.scan()[index].image):
+            dark.append(sample.name)
         sizes[sample.label.shape[0], sample.label.shape[1]] += 1
         counts.append(count_labels(sample.label))
         if time.monotonic() > deadline and len(counts) >= at_least:
             break
     if len(constant) == len(counts):
         raise DataError(constant_error(constant))
-    notes = [f"{len(dark)} of the {len(counts)} images read {dark_note(dark[0])}"] if dark else []
+    notes = [f"of {len(counts)} images, {len(dark)} (first {dark[0]}) {UNUSED_BITS}"] if dark else []
     return make_report(dataset.info, len(dataset), sizes, counts, notes)
 
 
@@ -169,19 +170,6 @@ def label_errors(split: str, report: SplitReport, counts: Mapping[int, int], inf
 def is_constant(image: np.ndarray) -> bool:
     """Check whether all pixels (H, W, C) are equal."""
     return bool((image[0] == image[0, 0]).all() and (image == image[0, 0]).all())
-
-
-def is_dark(image: np.ndarray) -> bool:
-    """Check whether all 8-bit samples (H, W, C) are nearly black."""
-    return image.dtype == np.uint8 and int(image.max()) < DARK
-
-
-def dark_note(first: str) -> str:
-    """End of a sentence about images that are nearly black."""
-    return (
-        f"(first {printable(first)}) are nearly black. If the files store samples of 10 or 12 bits in 16, multiply the samples so that they fill "
-        "16 bits."
-    )
 
 
 def constant_error(names: list[str]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from segzoo.data.channels.sample_bits import UNUSED_BITS
 from segzoo.data.checks.pair_survey import FileSurvey
 from segzoo.data.checks.split_report import constant_error
 from segzoo.messages import printable
@@ -41,8 +42,7 @@ def file_findings(split: str, surveys: Sequence[FileSurvey], info: DatasetInfo) 
             "constant", split, constant, len(images), "show a single color. Remove them if they are failed exposures."
         )
     dark = [survey for survey in images if survey.image and survey.image.dark]
-    text = "store samples below 4096 in 16 bits and are read as nearly black. Multiply the samples so that they fill 16 bits."
-    yield from _listed("dark", split, dark, len(images), text)
+    yield from _listed("dark", split, dark, len(images), UNUSED_BITS)
     turned = [survey for survey in images if survey.image and survey.image.orientation != 1]
     yield from _listed(
         "turned", split, turned, len(images), "carry an orientation and are read upright. Their labels fit them by size."

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segzoo.checkpoints.store import list_checkpoints
 from segzoo.data.file_index import list_files
 from segzoo.data.image_io import read_image
 from segzoo.image_decoder import SUFFIXES
@@ -19,11 +20,11 @@ from segzoo.inference.large.reader import JP2_SUFFIXES, LargeImage
 from segzoo.inference.sources._base import Item, Source
 from segzoo.messages import printable
 from segzoo.registry import ConfigError
-from segzoo.runs.locks import RUN_LOCK
+from segzoo.runs.run_dir import RESULT_FILES
 
 Read = Callable[[Path], np.ndarray | LargeImage]
 ALL_SUFFIXES = (*SUFFIXES, *JP2_SUFFIXES)  # of images that are predicted
-RESULT_FOLDERS = ("labels", "overlays", "confidence", "polygons", "vis")  # of an output directory
+RESULT_FOLDERS = ("labels", "overlays", "confidence", "polygons")  # of an output directory
 
 
 def find_images(
@@ -110,7 +111,7 @@ def find_image_files(
         return [root], []
     is_folder = root.is_dir()
     files = _folder_files(root, recursive) if is_folder else _glob(source)
-    paths, skipped = _select_images(files, out, suffixes, root if is_folder else Path(*root.parts[: _literal_parts(source)]))
+    paths, skipped = _select_images(files, out, suffixes, root if is_folder else None)
     if not paths:
         problem = "contains no image" if is_folder else "is not a file or folder and matches no image"
         bracket = "" if is_folder or "[" not in source else " In a pattern, write [[] for the bracket [."
@@ -156,8 +157,15 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...], top: Path) -> tuple[list[Path], list[str]]:
-    """Separate the images from results of predictions and other files."""
+def _select_images(
+    files: list[Path], out: Path | None, suffixes: tuple[str, ...], top: Path | None
+) -> tuple[list[Path], list[str]]:
+    """Separate the images from results of predictions and other files.
+
+    Args:
+        files, out, suffixes: the files, and as in ``find_image_files``.
+        top: the folder below which results of earlier runs are left out. None for a pattern, which names its folders.
+    """
     output_dir, resolve, run_with_results = out and out.resolve(), cache(Path.resolve), cache(_run_with_results)
     results = {output_dir / name: out / name for name in RESULT_FOLDERS} if out and output_dir else {}
     images, in_results, earlier, endings = [], Counter[Path](), Counter[Path](), Counter[str]()
@@ -168,7 +176,7 @@ def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...
         elif path.suffix.lower() not in suffixes:
             if folder != output_dir:  # which holds the configuration
                 endings[path.suffix or "none"] += 1
-        elif run := run_with_results(path.parent, top):
+        elif top and (run := run_with_results(path.parent, top)):
             earlier[run] += 1
         else:
             images.append(path)
@@ -178,7 +186,7 @@ def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...
         skipped.append(f"{in_results.total()} files in {folders} were left out: results are written there.")
     if earlier:
         folders = ", ".join(printable(folder) for folder in sorted(earlier)[:3]) + (", ..." if len(earlier) > 3 else "")
-        skipped.append(f"{earlier.total()} images were left out as results of earlier runs, in {folders}.")
+        skipped.append(f"{earlier.total()} files in {folders} were left out: they are results of earlier runs.")
     if endings:
         by_count = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:8]
         listed = ", ".join(f"{count} {printable(ending)}" for ending, count in by_count)
@@ -187,9 +195,15 @@ def _select_images(files: list[Path], out: Path | None, suffixes: tuple[str, ...
 
 
 def _run_with_results(folder: Path, top: Path) -> Path | None:
-    """Return the output directory below ``top`` whose results are in a folder."""
-    below = (folder, *folder.parents)[: len(folder.parts) - len(top.parts)]
-    return next((path.parent for path in below if path.name in RESULT_FOLDERS and (path.parent / RUN_LOCK).is_file()), None)
+    """Return the run below ``top`` that wrote a folder, if any."""
+    for path in (folder, *folder.parents)[: len(folder.parts) - len(top.parts)]:
+        run = path.parent
+        is_prediction = path.name in RESULT_FOLDERS and any(
+            (run / name).is_file() for name in (RESULT_FILES["predict"], "images.csv")
+        )
+        if is_prediction or (path.name == "vis" and list_checkpoints(run)):
+            return run
+    return None
 
 
 def unique_names(paths: list[Path]) -> list[str]:

@@ -116,7 +116,7 @@ def version_notes(evaluations: Sequence[StoredEvaluation]) -> list[str]:
         return []
     listed = "; ".join(f"{version}: {', '.join(names)}" for version, names in sorted(by_version.items()))
     return [
-        f"These scores are of several versions of segzoo, which may label images differently ({listed}). Evaluate all of them again."
+        f"These scores come from several versions of segzoo, which may label images differently ({listed}). Evaluate all models again."
     ]
 
 

@@ -114,7 +114,7 @@ def read_evaluation(folder: Path, name: str) -> StoredEvaluation:
         image_names,
         config,
         training,
-        recorded_version(folder) or recorded_version(folder.absolute().parent),
+        _version(folder.absolute()),
     )
 
 
@@ -157,6 +157,12 @@ def _evaluation_folders(path: Path) -> list[Path]:
         f"{path} holds no evaluation. Expected an output directory of tools/eval.py, a run directory, a folder of these, or an exported "
         "file."
     )
+
+
+def _version(folder: Path) -> str | None:
+    """Version that scored: of the evaluation, its run or its comparison."""
+    above = folder.parents[1] if folder.parent.name == "evaluations" else folder.parent
+    return recorded_version(folder) or recorded_version(above)
 
 
 def run_directory(folder: Path) -> Path | None:

@@ -19,7 +19,7 @@ from segzoo.messages import unknown_name_error
 from segzoo.registry import ConfigError
 from segzoo.types import Dataset, PlainDict, PlainMapping
 from segzoo.workflows.compare.comparison import check_names
-from segzoo.workflows.compare.compatibility import seed_groups
+from segzoo.workflows.compare.compatibility import distinct_evaluations, seed_groups
 from segzoo.workflows.compare.evaluations import StoredEvaluation, read_evaluation
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def score_outside(
     workers: int = 2,
     baseline: str | None = None,
     group_by: str | None = None,
+    group_seeds: bool = True,
 ) -> list[StoredEvaluation]:
     """Score what no tool of segzoo has scored yet.
 
@@ -58,7 +59,7 @@ def score_outside(
         modules: ``package.module:function``, a function without arguments that returns a network, see ``OutsideNetwork``.
         split: the split to score; None means that of the reference, or ``val``.
         workers: number of data loading processes.
-        baseline, group_by: as in ``compare_evaluations``. They are checked before anything is scored.
+        baseline, group_by, group_seeds: as in ``compare_evaluations``. They are checked before anything is scored.
 
     Raises:
         ConfigError: there is no data set, a network cannot be built, or the baseline is unknown.
@@ -80,7 +81,7 @@ def score_outside(
     if repeated := [name for name in preds or {} if name in {*taken, *builders}]:
         raise ConfigError(f"two models are named {repeated[0]}. Choose another name in preds.")
     check_names(names := [*taken, *builders, *(preds or {})])
-    _check_choices([*names, *(name for name, _ in seed_groups(stored))], dataset, baseline, group_by)
+    _check_choices(names, stored if group_seeds else (), dataset, baseline, group_by)
     networks = {name: build() for name, build in builders.items()}  # all errors come before the first evaluation
     found = []
     for name, folder in (preds or {}).items():
@@ -90,9 +91,20 @@ def score_outside(
     return found
 
 
-def _check_choices(models: Sequence[str], dataset: Dataset, baseline: str | None, group_by: str | None) -> None:
-    """Check that the baseline exists and each image has a group."""
-    if baseline is not None and baseline not in models:
+def _check_choices(
+    names: Sequence[str], seeds: Sequence[StoredEvaluation], dataset: Dataset, baseline: str | None, group_by: str | None
+) -> None:
+    """Check that the baseline exists and each image has a group.
+
+    Args:
+        names: of all evaluations.
+        seeds: those that may be grouped to models of several seeds.
+        dataset, baseline, group_by: as in ``score_outside``.
+    """
+    distinct, repeated = distinct_evaluations(seeds)
+    grouped = {item.name for item in distinct}
+    models = [name for name, _ in seed_groups(distinct)] + [name for name in names if name not in grouped | repeated.keys()]
+    if baseline is not None and repeated.get(baseline, baseline) not in models:
         raise ConfigError(unknown_name_error("baseline", baseline, models))
     if group_by is not None:
         group_names([dataset.name(index) for index in range(len(dataset))], group_by, "group_by")

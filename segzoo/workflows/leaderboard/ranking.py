@@ -170,8 +170,9 @@ def _no_match(entries: Sequence[Entry], where: Where) -> list[str]:
     for name, pattern in where.items():
         if pattern is not None and not any(matches({name: pattern}, _values(entry)) for entry in entries):
             known = sorted({str(value) for entry in entries for value in _values(entry)[name] if value is not None})
-            errors.append(f"where.{name}={pattern}: no evaluation has it. They have: {', '.join(known)}.")
-    return errors or [f"where: none of the {len(entries)} evaluations has all of these: {dict(where)}."]
+            errors.append(f"where.{name}={pattern}: no evaluation has it. They have: {', '.join(known) or 'none'}.")
+    wanted = " ".join(f"where.{name}={pattern}" for name, pattern in where.items() if pattern is not None)
+    return errors or [f"{wanted}: none of the {len(entries)} evaluations has all of these."]
 
 
 def _is_asked_for(one: Unranked, where: Where) -> bool:

@@ -28,7 +28,7 @@ def bind(*, host: str = "127.0.0.1", port: Annotated[int, Range(0, 65535)] = 800
         listener.bind(address)
     except socket.gaierror as error:
         raise ConfigError(
-            f"host={host} is no address of a machine: {(error.strerror or str(error)).lower()}. Set host=127.0.0.1 for this machine only, or "
+            f"host={host} is not the address of a machine: {(error.strerror or str(error)).lower()}. Set host=127.0.0.1 for this machine only, or "
             "host=0.0.0.0 for all."
         ) from None
     except OSError as error:
