@@ -12,6 +12,7 @@ import pytest
 from image_files import SPLIT_FOLDERS, build_folder, make_pairs, noise, save
 from PIL import Image
 
+from segzoo.data.channels.sample_bits import leaves_bits_unused
 from segzoo.data.checks import check, pair_survey, survey_cache
 from segzoo.data.checks.check import check_splits
 from segzoo.data.checks.split_report import SplitReport, inspect_split, shuffled
@@ -54,6 +55,15 @@ def test_nearly_black_images_are_noted(tmp_path):
         )
         == 1
     )
+
+
+def test_dark_images_of_8_bits_are_as_they_are(tmp_path):
+    black = np.full((6, 8, 3), 9, np.uint8)
+    save(tmp_path / "night.png", black)
+    save(tmp_path / "deep.png", black[..., 0].astype(np.uint16) * 100)
+    (tmp_path / "unknown.raw").write_bytes(b"raw")
+    found = {path.name for path in tmp_path.iterdir() if leaves_bits_unused(black, path)}
+    assert found == {"deep.png"} and not leaves_bits_unused(black + 90, tmp_path / "deep.png")
 
 
 def test_inspect_split_with_only_ignored_pixels_and_with_many_classes(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,4 +37,8 @@ def leaves_bits_unused(image: np.ndarray, path: Path) -> bool:
         image: the image as it is read, (H, W, C). Its file is opened only if it is of 8 bits and nearly black.
         path: its file.
     """
-    return image.dtype == np.uint8 and int(image.max()) < DARK and describe_samples(path).startswith("16-bit")
+    if image.dtype != np.uint8 or int(image.max()) >= DARK:
+        return False
+    with suppress(OSError, ValueError):  # of a format that Pillow does not know
+        return describe_samples(path).startswith("16-bit")
+    return False
