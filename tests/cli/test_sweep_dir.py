@@ -33,8 +33,7 @@ def test_a_typed_directory_is_that_of_the_composed_jobs(key):
 )
 def test_a_sweep_writes_into_no_file_and_no_run(tmp_path, folder, problem):
     (tmp_path / "file").touch()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/run.lock").touch()
+    (tmp_path / "run/checkpoints/5").mkdir(parents=True)
     (tmp_path / "run/result.json").write_text('{"finished": true}')
     with pytest.raises(ConfigError, match=rf"hydra\.sweep\.dir=.*{problem}.*hydra\.sweep\.dir"):
         sweep_dir([f"hydra.sweep.dir={tmp_path / folder}"], [])
