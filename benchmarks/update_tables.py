@@ -56,6 +56,7 @@ TABLES: dict[str, Callable[[], str]] = {
         pruning.pruning_latency_target,
         speed.peers,
         speed.peers_1024x2048,
+        speed.icnet_latency,
         speed.runtimes_article,
         speed.runtimes_trained,
         speed.runtimes_cuda,
