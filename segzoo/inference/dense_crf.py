@@ -34,13 +34,17 @@ class Lattice:
         features: (B, N, d) float32, in standard deviations of the filter. Images of a batch do not influence each other.
 
     Raises:
-        ValueError: if ``features`` has another shape or more than five dimensions.
+        ValueError: if ``features`` has another shape, more than five dimensions or too many points.
     """
 
     def __init__(self, features: Tensor):
         if features.dim() != 3 or not 1 <= features.shape[2] <= len(FACTORS):
             raise ValueError(f"expected features (B, N, d) with d from 1 to {len(FACTORS)}, got {tuple(features.shape)}")
         batch, count, dims = features.shape
+        if batch * count * (dims + 1) >= 2**31:  # indices are of 32 bits, which halves the memory that the filter reads
+            raise ValueError(
+                f"{batch} images of {count} pixels are too many for one lattice. Filter fewer or smaller images at once."
+            )
         factors = torch.tensor(FACTORS[:dims], device=features.device)
         keys, weights = _simplices(features.flatten(0, 1).t().contiguous(), factors)
         image_index = torch.arange(batch, device=features.device).repeat_interleave(count)

@@ -169,3 +169,8 @@ def test_marginals_match_the_original_code(case):
         assert (marginals - torch.from_numpy(reference[f"q{steps}"].astype(np.float32))).abs().mean() < 1e-3, steps
     expected_labels = torch.from_numpy(reference["q5"].astype(np.float32)).argmax(0)
     assert (actual[5].argmax(0) == expected_labels).float().mean() > 0.9995
+
+
+def test_more_points_than_indices_are_rejected():
+    with pytest.raises(ValueError, match="4 images of 100000000 pixels are too many for one lattice"):
+        Lattice(torch.empty(4, 10**8, 5, device="meta"))
