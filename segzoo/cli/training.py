@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from segzoo.cli.app import Job
 from segzoo.io import to_plain_containers
+from segzoo.registry import AUGMENTS
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def crop_notes(augment: PlainMapping, sizes: Mapping[tuple[int, int], int]) -> l
     """Note a crop of which no image fills half."""
     if augment.get("crop") is None or not sizes:
         return []
-    (height, width), scale = augment["crop"], augment.get("scale_range", (0.5, 2.0))[1] if augment.get("scale", True) else 1
+    settings = {name: setting.default for name, setting in AUGMENTS.settings(augment["name"]).items()} | dict(augment)
+    (height, width), scale = settings["crop"], settings["scale_range"][1] if settings["scale"] else 1
     filled = max(min(1, scale * size[0] / height) * min(1, scale * size[1] / width) for size in sizes)
     if filled >= 0.5:
         return []

@@ -17,6 +17,7 @@ from segzoo.config.sections import section_settings, training_size
 from segzoo.messages import format_override, unknown_name_error
 from segzoo.pixel_format import MEASURE
 from segzoo.registry import AUGMENTS, OPTIMS, PRUNERS, RUNTIMES, SCHEDULES, ConfigError
+from segzoo.runs.resume_checks import names_a_run
 from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
@@ -147,8 +148,11 @@ def training_warnings(config: PlainMapping, model: SegModel) -> list[str]:
         )
     if config["pruner"].get("sparsity") and not _has_trained_batch_norm(model):
         warnings.append("pruner.sparsity has no effect: it penalizes the scales of batch norm, and the network trains none.")
-    is_resumed = config.get("resume", "none") not in ("none", "auto")
-    pretrained = is_resumed or config["backbone"].get("weights", "none") != "none" or config["init"].get("ckpt") is not None
+    pretrained = (
+        names_a_run(config.get("resume"))
+        or config["backbone"].get("weights", "none") != "none"
+        or config["init"].get("ckpt") is not None
+    )
     if config["init"].get("freeze") and not pretrained:
         warnings.append(
             "init.freeze keeps random weights, as nothing is loaded. Set init.ckpt=<run>, or backbone.weights=imagenet."

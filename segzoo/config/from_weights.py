@@ -11,6 +11,7 @@ from segzoo.config.from_export import load_network
 from segzoo.config.sections import section_settings
 from segzoo.messages import format_override
 from segzoo.registry import DATA, INITS, ConfigError
+from segzoo.runs.resume_checks import names_a_run
 from segzoo.types import Normalization, PlainDict, PlainMapping
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
 
     data, source = dict(config["data"]), _starting_weights(config)
     if source is None:
-        if normalization == "weights" and config.get("resume", "none") not in ("none", "auto"):
+        if normalization == "weights" and names_a_run(config.get("resume")):
             raise ConfigError(
                 "normalization=weights: a run that continues from another keeps the values of its data. Omit normalization."
             )

@@ -238,8 +238,8 @@ class DenseCRF:
 def _softmax_(x: Tensor) -> Tensor:
     """Softmax over the last dimension in place, of logits up to MAX_LOGIT.
 
-    For the few classes of a CRF, it takes a sixth of the time of torch's own softmax on a CPU. Logits are clamped at 50 below the
-    maximum, because filtering many denormal numbers takes more than twice as long.
+    For the few classes of a CRF, it takes a sixth of the time of torch's own softmax on a CPU. Logits are clamped at -50, where
+    their largest is 0 or more, because filtering many denormal numbers takes more than twice as long.
     """
     x.clamp_(min=-50).exp_()
     return x.div_(x.sum(1, keepdim=True))

@@ -46,6 +46,11 @@ class Source(NamedTuple):
     in_place: bool
 
 
+def names_a_run(resume: object) -> bool:
+    """True if ``resume`` is the path of a run or checkpoint."""
+    return resume not in (None, "none", "auto")
+
+
 def check_resume(config: PlainDict, *, out: str | None = None, resume: str = "none") -> None:
     """Raise the errors of resuming a run, without changing a file.
 

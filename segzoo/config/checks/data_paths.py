@@ -18,8 +18,7 @@ def location_errors(config: PlainMapping) -> list[str]:
     Invalid settings of the data set come first. Without any, one split after the other is located; no image is opened.
     """
     data = config.get("data")
-    root = data.get("root") if isinstance(data, Mapping) else None
-    if not isinstance(data, Mapping) or not isinstance(root, str):
+    if not isinstance(data, Mapping) or not isinstance(root := data.get("root"), str):
         return []
     if os.path.isdir(root) and not data.get("lists"):
         return []

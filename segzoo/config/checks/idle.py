@@ -11,6 +11,7 @@ from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import SECTIONS
 from segzoo.inference.sources.kinds import VIDEO_KINDS, source_kind
 from segzoo.registry import Setting
+from segzoo.runs.resume_checks import names_a_run
 from segzoo.types import PlainMapping
 
 Sections = Mapping[str, PlainMapping]
@@ -79,7 +80,7 @@ def _from_checkpoint(config: Sections) -> bool:
 
 def _from_scratch(config: Sections) -> bool:
     sources = config[""].get("ckpt"), config["init"]["ckpt"], config["backbone"].get("weights")
-    return "optim" in config and config[""].get("resume") in (None, "none", "auto") and not set(sources) - {None, "none"}
+    return "optim" in config and not names_a_run(config[""].get("resume")) and not set(sources) - {None, "none"}
 
 
 def _seedless_bench(config: Sections) -> bool:

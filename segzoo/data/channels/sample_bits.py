@@ -30,6 +30,11 @@ def describe_samples(path: Path) -> str:
         return f"{bits}-bit {mode} {header.format}"
 
 
+def is_dark(image: np.ndarray) -> bool:
+    """Check whether an image of 8 bits is nearly black."""
+    return image.dtype == np.uint8 and int(image.max()) < DARK
+
+
 def leaves_bits_unused(image: np.ndarray, path: Path) -> bool:
     """Check whether 16-bit samples use only their lowest 12 bits or fewer.
 
@@ -37,7 +42,7 @@ def leaves_bits_unused(image: np.ndarray, path: Path) -> bool:
         image: the image as it is read, (H, W, C). Its file is opened only if it is of 8 bits and nearly black.
         path: its file.
     """
-    if image.dtype != np.uint8 or int(image.max()) >= DARK:
+    if not is_dark(image):
         return False
     with suppress(OSError, ValueError):  # of a format that Pillow does not know
         return describe_samples(path).startswith("16-bit")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segzoo.data.channels.reading import read_pixels
-from segzoo.data.channels.sample_bits import DARK, describe_samples
+from segzoo.data.channels.sample_bits import describe_samples, is_dark
 from segzoo.data.checks.split_report import is_constant
 from segzoo.data.near_duplicates import thumbnail
 from segzoo.pixel_format import PixelFormat
@@ -53,6 +53,6 @@ def survey_image(paths: Sequence[Path], pixels: PixelFormat, show_channels: Sequ
     height, width = image.shape[:2]
     kind = " with ".join(describe_samples(path) for path in paths)
     digest = hashlib.blake2b(image.data, digest_size=16, key=f"{height}x{width}".encode()).digest()
-    dark = pixels.is_rgb and kind.startswith("16-bit") and int(image.max()) < DARK
+    dark = pixels.is_rgb and kind.startswith("16-bit") and is_dark(image)
     small = thumbnail(shown_rgb(image, show_channels))
     return ImageSurvey((height, width), orientation, kind, digest, small, is_constant(image), dark)
