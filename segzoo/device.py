@@ -7,17 +7,20 @@ import os
 import sys
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
 
-from segzoo.registry import ConfigError
+from segzoo.registry import ConfigError, Range
 from segzoo.types import DeviceName, PrecisionName
 
 FloatFormat = Literal["fp32", "bf16", "fp16"]
 ChannelsLast = Literal["auto"] | bool  # NHWC memory order
 RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8"]
+Workers = Literal["auto"] | Annotated[int, Range(0, 1024)]  # data loading processes
+WORKERS = 2  # by default
+SHARED_CORES = 4  # a network on so few of them uses all, and loading processes would take them from it
 
 
 def pick_device(name: DeviceName) -> torch.device:
@@ -47,6 +50,21 @@ def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return "bf16" if has_bf16 else "fp32"
+
+
+def cpu_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pick_workers(workers: Workers, device: torch.device) -> int:
+    """Return the number of data loading processes for a device.
+
+    ``auto`` means 2, but 0 if the network runs on a CPU with at most 4 cores.
+    """
+    if workers != "auto":
+        return workers
+    return 0 if device.type == "cpu" and cpu_cores() <= SHARED_CORES else WORKERS
 
 
 def configure_allocator(*, reuse_memory: bool = True) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from segzoo.data.loader import eval_batches
 from segzoo.data.paired_dataset import PairedDataset
-from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, pick_device
+from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, Workers, pick_device, pick_workers
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
@@ -33,7 +32,6 @@ from segzoo.layers.normalize import normalize
 from segzoo.losses._base import downsample_labels
 from segzoo.messages import printable
 from segzoo.progress import with_progress
-from segzoo.registry import Range
 from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, SegmentationLoss
 
 
@@ -91,7 +89,7 @@ def evaluate(
     *,
     device: DeviceName = "auto",
     precision: PrecisionName = "fp32",
-    workers: Annotated[int, Range(0, 1024)] = 2,
+    workers: Workers = "auto",
 ) -> Evaluation:
     """Score a model on every image at the size of its label.
 
@@ -107,7 +105,8 @@ def evaluate(
         protocol: windows, scales, flip and post-processing.
         distributed: the ranks, which each evaluate a part of the images. All of them get the scores of the whole set.
         extra: optional scores, which are updated in the same pass.
-        device, precision, workers: device of the model, precision of its layers, data loading processes (0 loads in the main process).
+        device, precision: device of the model, precision of its layers.
+        workers: data loading processes, see ``pick_workers``. 0 loads in the main process.
 
     Raises:
         ConfigError: ``device=cuda`` without CUDA, or a score needs what the model cannot return.
@@ -116,7 +115,8 @@ def evaluate(
     layer_precision = Precision(precision, pick_device(device))
     confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
     per_image_counts, errors = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64), ImageErrors()
-    rank_batches = eval_batches(dataset, workers=workers, rank=distributed.rank, world_size=distributed.size)
+    processes = pick_workers(workers, layer_precision.device)
+    rank_batches = eval_batches(dataset, workers=processes, rank=distributed.rank, world_size=distributed.size)
     with eval_mode(model.to(layer_precision.device)), channels_last(model), closing(rank_batches) as batches:
         for batch in with_progress(batches, len(dataset) // distributed.size, "images", "evaluating"):
             counted = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss, extra)

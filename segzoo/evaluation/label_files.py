@@ -9,6 +9,7 @@ import numpy as np
 
 from segzoo.data.image_io import read_mask
 from segzoo.data.loader import eval_batches
+from segzoo.device import WORKERS, Workers
 from segzoo.evaluation.evaluator import Evaluation, ImageErrors, data_fingerprint
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix
 from segzoo.messages import printable
@@ -18,7 +19,7 @@ from segzoo.types import DataError, Dataset
 FROM_FILES = {"predictions": "files", "precision": "unknown"}  # nothing is known of how they were made
 
 
-def evaluate_label_files(folder: Path, dataset: Dataset, workers: int) -> Evaluation:
+def evaluate_label_files(folder: Path, dataset: Dataset, workers: Workers) -> Evaluation:
     """Score a folder of index PNGs, one for each image.
 
     The files hold train ids at the size of the labels. They are named as the images: ``<folder>/<name>.png``, where ``<name>`` is the
@@ -27,7 +28,7 @@ def evaluate_label_files(folder: Path, dataset: Dataset, workers: int) -> Evalua
     Args:
         folder: the folder, or an output directory of ``tools/predict.py``.
         dataset: the labeled images.
-        workers: number of processes that read the images' labels.
+        workers: processes that read the images' labels. ``auto`` means 2: there is no network that they compete with.
 
     Raises:
         DataError: images have no file, or a file is invalid.
@@ -36,7 +37,8 @@ def evaluate_label_files(folder: Path, dataset: Dataset, workers: int) -> Evalua
     files = find_label_files(folder, names)
     confusion = ConfusionMatrix(dataset.info.num_classes, dataset.info.ignore)
     counts, errors = np.zeros((len(names), len(COUNTS), dataset.info.num_classes), np.int64), ImageErrors()
-    with closing(eval_batches(dataset, workers=workers)) as batches:
+    processes = WORKERS if workers == "auto" else workers
+    with closing(eval_batches(dataset, workers=processes)) as batches:
         for batch in with_progress(batches, len(names), "images", "scoring files"):
             index = batch.indices[0]
             image_confusion = ConfusionMatrix(dataset.info.num_classes, dataset.info.ignore)

@@ -5,13 +5,14 @@ Decoding, networks and encoding release Python's global lock, so threads are eno
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
+
+from segzoo.device import cpu_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,8 +21,7 @@ MAX_THREADS = 8  # per stage; more would hold more images in memory than they sp
 
 def helper_threads() -> int:
     """Number of threads that read, and of those that write."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores // 2, MAX_THREADS))
+    return max(1, min(cpu_cores() // 2, MAX_THREADS))
 
 
 class Stage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segzoo.device import pick_precision
+from segzoo.device import pick_precision, pick_workers
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,16 @@ def test_auto_asks_the_gpu(monkeypatch):
     assert pick_precision("auto", torch.device("cuda")) == "bf16"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert pick_precision("auto", torch.device("cuda")) == "fp32"
+
+
+@pytest.mark.parametrize(("workers", "device", "cores", "processes"), [
+    ("auto", "cpu", 2, 0),
+    ("auto", "cpu", 4, 0),
+    ("auto", "cpu", 5, 2),
+    ("auto", "cuda", 2, 2),
+    (3, "cpu", 2, 3),
+    (0, "cuda", 16, 0),
+])  # fmt: skip
+def test_loading_processes_leave_few_cores_to_the_network(monkeypatch, workers, device, cores, processes):
+    monkeypatch.setattr("segzoo.device.cpu_cores", lambda: cores)
+    assert pick_workers(workers, torch.device(device)) == processes

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.build import build_split
@@ -40,7 +40,7 @@ def score_outside(
     preds: dict[str, str] | None = None,
     modules: tuple[str, ...] = (),
     split: SplitOrAll | None = None,
-    workers: int = 2,
+    workers: int | Literal["auto"] = "auto",
     baseline: str | None = None,
     group_by: str | None = None,
     group_seeds: bool = True,
@@ -58,7 +58,7 @@ def score_outside(
         preds: name -> folder of index PNGs, one for each image.
         modules: ``package.module:function``, a function without arguments that returns a network, see ``OutsideNetwork``.
         split: the split to score; None means that of the reference, or ``val``.
-        workers: number of data loading processes.
+        workers: data loading processes, as in ``evaluate_label_files``.
         baseline, group_by, group_seeds: as in ``compare_evaluations``. They are checked before anything is scored.
 
     Raises:
