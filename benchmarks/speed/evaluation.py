@@ -4,7 +4,7 @@
 gets the same images, decoded and normalized beforehand, and its logits are thrown away. Both run the same weights in the same precision, one
 image at a time, and alternate. A ratio of 1 would mean that everything around the network is free.
 
-About 3 minutes on two cores with AVX2. Needs SEGZOO_DATA.
+About 3 minutes on two cores. Needs SEGZOO_DATA.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from segzoo.inference.passes.forward_pass import forward
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 
-WORKERS, ROUNDS = (0, 2), 5
+WORKERS, ROUNDS = (0, 2), 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
