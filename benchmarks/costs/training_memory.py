@@ -18,12 +18,12 @@ from typing import Any
 
 from benchmarks.harness.interleaved_timing import ratio_interval
 from benchmarks.harness.result_files import write_result
-from benchmarks.harness.training_steps import CASES, case_columns, crop_of, train_briefly
+from benchmarks.harness.training_steps import CASES, SAME_LAYERS, case_columns, crop_of, train_briefly
 
 Size = tuple[int, int]
 BATCHES: dict[str, tuple[Size, int]] = {  # height and width of the crops, and their number; mmsegmentation rejects a single one
     "icnet_half": ((1024, 2048), 2),
-    **dict.fromkeys(("pspnet", "pspnet_32", "fcn_dilated", "parsenet", "largefov"), ((360, 480), 2)),
+    **dict.fromkeys(("pspnet", "pspnet_32", f"pspnet_32{SAME_LAYERS}", "fcn_dilated", "parsenet", "largefov"), ((360, 480), 2)),
 }
 SETTINGS = {
     "segzoo": [],

@@ -20,17 +20,20 @@ CLASSES = 19
 CPU = torch.device("cpu")
 # of all sides: the one that segzoo's trainings choose in fp32 on this processor
 MEMORY_FORMAT = torch.channels_last if Precision("fp32", CPU).picks_channels_last("auto") else torch.contiguous_format
-# name -> segzoo's settings, and the peer
+SAME_LAYERS = "_same_layers"  # suffix of a case whose peer has the layers of segzoo's network
+PSPNET_32: dict[str, dict[str, Any]] = {
+    "model": {"name": "pspnet", "output_stride": 32, "aux_weight": 0},
+    "backbone": {"name": "resnet50"},
+}
+# name -> segzoo's settings, and the peer. smp's PSPNet fuses the pyramid by a 1x1 convolution, the paper's by 3x3
 CASES: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "icnet_half": (NETWORKS["icnet_half"], "mmseg icnet_r18-d8_4xb2-80k_cityscapes-832x832"),
     "pspnet": (
         {"model": {"name": "pspnet"}, "backbone": {"name": "resnet50", "stem": "v1c"}},
         "mmseg pspnet_r50-d8_4xb2-40k_cityscapes-512x1024",
     ),
-    "pspnet_32": (
-        {"model": {"name": "pspnet", "output_stride": 32, "aux_weight": 0}, "backbone": {"name": "resnet50"}},
-        "smp PSPNet",
-    ),
+    "pspnet_32": (PSPNET_32, "smp PSPNet"),
+    f"pspnet_32{SAME_LAYERS}": (PSPNET_32, "smp PSPNet with 3x3 fusion"),
     "fcn_dilated": (NETWORKS["fcn_dilated"], "torchvision fcn_resnet50"),
     "parsenet": (NETWORKS["parsenet"], "plain PlainParseNet"),
     "largefov": (NETWORKS["largefov"], "plain PlainLargeFOV"),
@@ -50,7 +53,13 @@ def crop_of(name: str, size: tuple[int, int]) -> tuple[int, int]:
 
 def case_columns(name: str, size: tuple[int, int], batch: int, rounds: int) -> dict[str, Any]:
     """Columns that the sides of a case share."""
-    return {"model": name, "peer": CASES[name][1].partition("-")[0], "hw": list(size), "batch": batch, "rounds": rounds}
+    return {
+        "model": name.removesuffix(SAME_LAYERS),
+        "peer": CASES[name][1].partition("-")[0],
+        "hw": list(size),
+        "batch": batch,
+        "rounds": rounds,
+    }
 
 
 def build_segzoo(name: str, side: str) -> tuple[nn.Module, Loss]:
@@ -155,8 +164,12 @@ def _mmseg(config: str) -> tuple[nn.Module, Callable[[Tensor], Heads]]:
 def _smp(entry: str) -> tuple[nn.Module, Callable[[Tensor], Heads]]:
     import segmentation_models_pytorch  # pyright: ignore[reportMissingImports]
 
-    builder = getattr(segmentation_models_pytorch, entry)
+    name, _, change = entry.partition(" with ")
+    builder = getattr(segmentation_models_pytorch, name)
     model = builder("resnet50", encoder_weights=None, encoder_depth=5, classes=CLASSES, upsampling=1)
+    if change == "3x3 fusion":
+        fusion = model.decoder.conv[0]
+        model.decoder.conv[0] = nn.Conv2d(fusion.in_channels, fusion.out_channels, 3, padding=1, bias=fusion.bias is not None)
     return model, lambda x: [(1.0, model(x))]
 
 

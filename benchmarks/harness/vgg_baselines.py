@@ -1,6 +1,6 @@
 """Straightforward torch versions of two VGG models, as peers for timing.
 
-No library ships LargeFOV or ParseNet; these have the same layers as the papers and no optimization.
+No library ships LargeFOV or ParseNet; these have the same layers as the papers, dropout included, and no optimization.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class PlainLargeFOV(nn.Module):
             nn.AvgPool2d(3, 1, 1),
             nn.Conv2d(512, 1024, 3, padding=12, dilation=12),
             nn.ReLU(inplace=True),
+            nn.Dropout(),
             nn.Conv2d(1024, 1024, 1),
             nn.ReLU(inplace=True),
+            nn.Dropout(),
             nn.Conv2d(1024, classes, 1),
         )
 
@@ -51,11 +53,13 @@ class PlainParseNet(nn.Module):
         super().__init__()
         self.backbone = vgg16_stride8()
         self.fc6, self.fc7 = nn.Conv2d(512, 1024, 3, padding=12, dilation=12), nn.Conv2d(1024, 1024, 1)
+        self.dropout = nn.Dropout()
         self.scale, self.global_scale = (nn.Parameter(torch.full((1, 1024, 1, 1), 10.0)) for _ in range(2))
         self.score, self.global_score = nn.Conv2d(1024, classes, 1), nn.Conv2d(1024, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = torch.relu(self.fc7(torch.relu(self.fc6(self.backbone(x)))))
+        features = self.dropout(torch.relu(self.fc6(self.backbone(x))))
+        features = self.dropout(torch.relu(self.fc7(features)))
         context = features.mean((2, 3), keepdim=True)
         local = self.scale * features / (features.pow(2).sum(1, keepdim=True) + 1e-10).sqrt()
         context = self.global_scale * context / (context.pow(2).sum(1, keepdim=True) + 1e-10).sqrt()
