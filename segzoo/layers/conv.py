@@ -10,20 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+_Stride = int | tuple[int, ...]
 HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class Conv2d(nn.Conv2d):
     """A convolution that oneDNN computes on one CPU thread, too.
 
-    On one thread, torch leaves 1x1 convolutions in fp32 to a matrix product of MKL, which takes twice as long as oneDNN on an AMD
-    processor with AVX-512. It passes dilated ones to oneDNN, and dilation changes nothing in a 1x1 kernel. Arguments are those of
-    ``torch.nn.Conv2d``.
+    Arguments are those of ``torch.nn.Conv2d``.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.kernel_size == (1, 1) and self.padding == (0, 0) and _avoids_onednn(input):
-            return F.conv2d(input, weight, bias, self.stride, dilation=2, groups=self.groups)
+        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+            return conv1x1(input, weight, bias, self.stride, self.groups)
         return super()._conv_forward(input, weight, bias)
 
 
@@ -90,6 +89,18 @@ class Classifier(Conv2d):
         with autocast_disabled(input):
             bias = None if self.bias is None else self.bias.float()
             return self._conv_forward(input.float(), self.weight.float(), bias)
+
+
+def conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: _Stride = 1, groups: int = 1) -> Tensor:
+    """Convolve with 1x1 kernels by oneDNN, on one CPU thread too.
+
+    On one thread, torch leaves them in fp32 to a matrix product of MKL, which takes twice as long as oneDNN on an AMD processor with
+    AVX-512. It passes dilated ones to oneDNN, and dilation changes nothing in a 1x1 kernel.
+
+    Shapes:
+        (N, cin, H, W) -> (N, cout, ceil(H/stride), ceil(W/stride))
+    """
+    return F.conv2d(input, weight, bias, stride, dilation=2 if _avoids_onednn(input) else 1, groups=groups)
 
 
 def _avoids_onednn(input: Tensor) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segzoo.layers.conv import Conv2d, ConvBN, autocast_disabled, concatenate
+from segzoo.layers.conv import Conv2d, ConvBN, autocast_disabled, concatenate, conv1x1
 from segzoo.layers.pyramid_pooling import upsample_pooled
 from segzoo.layers.resize import bilinear_matrix
 
@@ -78,10 +78,11 @@ class PyramidConvBN(ConvBN):
         if not self.training:
             upsampled = [upsample_pooled(grid, features.shape[-2:], self.align_corners) for grid in pooled]
             return super().forward(concatenate(features, upsampled))
-        weight, split = self.conv.weight, features.shape[1]
-        x = F.conv2d(features, weight[:, :split], padding=1)
+        channels = features.shape[1]  # the gradient of split is one concatenation, that of slices a sum of zero-filled tensors
+        main, rest = self.conv.weight.split([channels, self.conv.in_channels - channels], 1)
+        x = F.conv2d(features, main, padding=1)
         with autocast_disabled(x):
-            x = _add_pooled(x, [grid.to(weight.dtype) for grid in pooled], _tap_kernels(weight[:, split:]), self.align_corners)
+            x = _add_pooled(x, [grid.to(rest.dtype) for grid in pooled], _tap_kernels(rest), self.align_corners)
         return self.relu(self.bn(x))
 
 
@@ -101,12 +102,11 @@ def _add_pooled(main: Tensor, pooled: Sequence[Tensor], taps: Tensor, align_corn
         main (N, cout, H, W), [(N, C_i, b_i, b_i), ...], taps as of ``_tap_kernels`` -> (N, cout, H, W)
     """
     batch, cout, height, width = main.shape
-    upsampled_rows, column_weights, first = [], [], 0
-    for grid in pooled:
-        channels, side = grid.shape[1], grid.shape[-1]
-        products = F.conv2d(grid, taps[:, first : first + channels])
+    upsampled_rows, column_weights = [], []
+    for grid, kernels in zip(pooled, taps.split([grid.shape[1] for grid in pooled], 1), strict=True):
+        side = grid.shape[-1]
+        products = conv1x1(grid, kernels)
         products = products.to(torch.promote_types(products.dtype, torch.float32))
-        first += channels
         # (N, columns, side, rows, side, cout)
         products = products.view(batch, 3, 3, cout, side, side).permute(0, 2, 5, 1, 4, 3)
         down, across = (_tap_weights(size, side, align_corners).to(products.device, products.dtype) for size in (height, width))
