@@ -188,7 +188,7 @@ def runtime_accuracy() -> str:
     return result_table(
         "runtimes_camvid",
         ("runtime", "precision", "mIoU %", "difference to eager fp32", "ms per image", "front"),
-        lambda r: (r["runtime"], r["precision"], format_percent(r["miou"]), f"{r['points']:+.2f}", f"{r['ms']:.0f}", r["front"]),
+        lambda r: (r["runtime"], r["precision"], format_percent(r["miou"]), f"{r['points']:+z.2f}", f"{r['ms']:.0f}", r["front"]),
         lambda rows: with_front(rows, "ms"),
     )
 

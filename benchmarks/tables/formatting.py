@@ -108,8 +108,8 @@ def pair_cells(pair: dict[str, Any]) -> tuple[str, ...]:
 def difference_cells(pair: dict[str, Any]) -> tuple[str, ...]:
     """Cells of a difference, see ``PAIR_COLUMNS``."""
     return (
-        f"{100 * pair['difference']:+.2f}",
-        "[{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in pair["interval"])),
+        f"{100 * pair['difference']:+z.2f}",
+        "[{:+z.2f}, {:+z.2f}]".format(*(100 * bound for bound in pair["interval"])),
         f"{pair['p_value']:.3f}",
         pair["verdict"],
     )
@@ -124,7 +124,7 @@ def format_ratio(row: dict[str, Any], digits: int = 2) -> str | None:
     """Format a ratio with its interval, if the row has one."""
     if "ratio" not in row:
         return None
-    center, low, high = (f"{row[key]:.{digits}f}" for key in ("ratio", "low", "high"))
+    center, low, high = (f"{row[key]:z.{digits}f}" for key in ("ratio", "low", "high"))
     return f"{center} [{low}, {high}]"
 
 

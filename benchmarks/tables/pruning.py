@@ -110,7 +110,9 @@ def _interval(row: dict[str, Any]) -> str:
 def _differences(rows: Sequence[dict[str, Any]], other: str) -> str | None:
     """Format the paired differences to another run with their intervals."""
     differences = [row["against"][other] for row in rows if other in row["against"]]
-    return " / ".join(f"{100 * d['difference']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" for d in differences) or None
+    return (
+        " / ".join(f"{100 * d['difference']:+z.1f} [{100 * d['low']:+z.1f}, {100 * d['high']:+z.1f}]" for d in differences) or None
+    )
 
 
 def _runtime_names(rows: Sequence[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from segzoo.registry import ConfigError
 from segzoo.types import DataError
 from segzoo.workflows.compare.comparison import NOT_RESOLVED, compare_evaluations
 from segzoo.workflows.compare.evaluations import find_evaluations, unique_names
-from segzoo.workflows.compare.report import comparison_text, write_comparison
+from segzoo.workflows.compare.report import comparison_text, difference_texts, write_comparison
 
 
 def compare(*paths: Path, draws: int = 1000, **settings):
@@ -252,3 +252,8 @@ def test_a_comparison_that_can_resolve_nothing_says_so(tmp_path):
     assert not any(pair["verdict"] != NOT_RESOLVED for pair in result["pairs"])
     expected = "No difference of 66 pairs can be resolved with 10 images. Compare fewer models, or all with one baseline."
     assert expected in result["notes"]
+
+
+def test_differences_that_round_to_zero_have_no_minus():
+    entry = {"difference": -1e-6, "interval": (-2e-6, 0.0), "p_value": 0.5, "verdict": "not resolved"}
+    assert difference_texts(entry) == ["+0.00", "+0.00 to +0.00", "0.500", "not resolved"]

@@ -90,7 +90,7 @@ def _image_table(pair: PlainMapping, width: int | None) -> list[str]:
             image["image"],
             f"{100 * image['first']:.1f}",
             f"{100 * image['second']:.1f}",
-            f"{100 * (image['first'] - image['second']):+.1f}",
+            f"{100 * (image['first'] - image['second']):+z.1f}",
         ]
         for image in pair["changed_images"]
     ]
@@ -100,11 +100,11 @@ def _image_table(pair: PlainMapping, width: int | None) -> list[str]:
 def difference_texts(entry: PlainMapping) -> list[str]:
     """Format difference, interval, p-value and verdict."""
     p_value = "-" if entry["p_value"] is None else f"{entry['p_value']:.3f}" if entry["p_value"] >= 0.001 else "<0.001"
-    return [f"{100 * entry['difference']:+.2f}", _interval(entry["interval"]), p_value, entry["verdict"]]
+    return [f"{100 * entry['difference']:+z.2f}", _interval(entry["interval"]), p_value, entry["verdict"]]
 
 
 def _interval(interval: Sequence[float] | None, sign: str = "+") -> str:
-    return "-" if interval is None else f"{100 * interval[0]:{sign}.2f} to {100 * interval[1]:{sign}.2f}"
+    return "-" if interval is None else f"{100 * interval[0]:{sign}z.2f} to {100 * interval[1]:{sign}z.2f}"
 
 
 def _table(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:

@@ -172,7 +172,7 @@ def _stored_rows(result: PlainMapping) -> list[PlainMapping]:
 def _verdicts(pairs: Sequence[PlainMapping]) -> list[str]:
     """State the verdicts, those on unresolved pairs in one sentence."""
     unresolved = [
-        f"{pair['first']} and {pair['second']} ({100 * pair['difference']:+.2f})"
+        f"{pair['first']} and {pair['second']} ({100 * pair['difference']:+z.2f})"
         for pair in pairs
         if pair["interval"] is not None and pair["verdict"] == NOT_RESOLVED
     ]
@@ -213,7 +213,7 @@ def _pair(pair: PlainMapping, result: PlainMapping, pages: _ChangedImages | None
         (
             image["image"],
             *(f"{100 * value:.1f}" for value in (image["first"], image["second"])),
-            f"{100 * (image['first'] - image['second']):+.1f}",
+            f"{100 * (image['first'] - image['second']):+z.1f}",
         )
         for image in pair["changed_images"]
     ]
