@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.hub import download
 from segzoo.checkpoints.paths import is_pretrained
-from segzoo.config.build import build_model
+from segzoo.config.build import NumClasses, build_model
 from segzoo.config.from_checkpoint import load_model
 from segzoo.config.from_export import load_exported, precision_errors, runtime_errors
 from segzoo.config.presets import ModelPreset, backbone_preset, model_preset, preset_error, preset_names
 from segzoo.config.sections import section_errors
 from segzoo.messages import unknown_name_error
-from segzoo.registry import BACKBONES, MODELS, ConfigError
+from segzoo.registry import BACKBONES, MODELS, ConfigError, type_error
 from segzoo.types import PlainMapping
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def create_model(
     base = backbone_preset(given["name"]) if given["name"] in preset_names("backbone") else {"name": given["name"]}
     backbone_section = base | preset.backbone_settings | {key: value for key, value in given.items() if key != "name"}
     model_section = preset.model | model_settings
-    if errors := section_errors("model", model_section) + section_errors("backbone", backbone_section):
+    errors = section_errors("model", model_section) + section_errors("backbone", backbone_section)
+    if wrong := type_error(num_classes, NumClasses):
+        errors.append(f"num_classes={num_classes!r}: expected {wrong}")
+    if errors:
         raise ConfigError(errors)
     from segzoo.layers.channel_widths import conv_out_channels
 
@@ -123,7 +126,7 @@ def load(
 
     file = find_exported_file(path)
     if file is None:
-        return run_in(load_model(path), runtime or "eager", precision=precision, device=pick_device(device))
+        return run_in(load_model(path), "eager" if runtime is None else runtime, precision=precision, device=pick_device(device))
     network = load_exported(file)[0]
     if errors := [*precision_errors(network, {"precision": precision}), *runtime_errors(file, runtime, device)]:
         raise ConfigError(errors)

@@ -1,4 +1,4 @@
-"""Rules for the names of classes."""
+"""Rules for the names and colors of classes."""
 
 from __future__ import annotations
 
@@ -70,6 +70,23 @@ def class_name_errors(classes: tuple[str, ...]) -> list[str]:
     """Errors in class names that no table could show."""
     problems = [_class_name_problem(name) for name in classes]
     return [f"the name of class {index} {problem}. Rename it." for index, problem in enumerate(problems) if problem]
+
+
+def repeated_names(classes: Sequence[str]) -> list[str]:
+    """Names that more than one class has."""
+    return sorted({name for name in classes if classes.count(name) > 1})
+
+
+def class_table_errors(classes: tuple[str, ...], palette: Sequence[Sequence[int]]) -> list[str]:
+    """Errors in the names and colors of classes."""
+    errors = class_name_errors(classes)
+    if not errors and (repeated := repeated_names(classes)):
+        errors.append(f"classes names {', '.join(repeated)} more than once; class names must be unique.")
+    if len(palette) != len(classes):
+        errors.append(f"palette holds {len(palette)} colors for {len(classes)} classes, expected one per class.")
+    if wrong := [color for color in palette if len(color) != 3 or not all(0 <= value <= 255 for value in color)]:
+        errors.append(f"palette holds {wrong[0]}, expected red, green and blue from 0 to 255.")
+    return errors
 
 
 def _class_name_problem(name: object) -> str | None:

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import nn
@@ -29,8 +29,12 @@ def pick_device(name: DeviceName) -> torch.device:
     ``auto`` means CUDA if it is available, else the CPU.
 
     Raises:
-        ConfigError: ``cuda`` was requested but is not available.
+        ConfigError: ``cuda`` was requested but is not available, or the name is another one.
     """
+    if name not in get_args(DeviceName):
+        raise ConfigError(
+            f"device={name!r}: expected one of {', '.join(get_args(DeviceName))}. The environment variable CUDA_VISIBLE_DEVICES chooses the GPU."
+        )
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise ConfigError(
@@ -43,7 +47,12 @@ def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
     """Return the number format of that name.
 
     ``auto`` means bf16 if the hardware multiplies matrices in bf16, else fp32. Of CPUs, those with AMX or AVX512_BF16 do.
+
+    Raises:
+        ConfigError: the name is another one.
     """
+    if name not in get_args(PrecisionName):
+        raise ConfigError(f"precision={name!r}: expected one of {', '.join(get_args(PrecisionName))}")
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -8,11 +8,12 @@ code. OpenCV, if it is installed, decodes ordinary files to the same pixels in l
 from __future__ import annotations
 
 import io
-import warnings
 import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from segzoo.decoder_warnings import decoder_warnings_ignored
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -83,8 +84,7 @@ def open_image(data: bytes, formats: tuple[str, ...], max_pixels: int) -> ImageF
     """
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own size warning; max_pixels is the limit here
+    with decoder_warnings_ignored():  # such as Pillow's own on sizes; max_pixels is the limit here
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
         except Image.DecompressionBombError as error:
@@ -176,8 +176,7 @@ def turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
 
 def stored_orientation(image: Image.Image) -> int:
     """Orientation that the tag of an opened image states, 1 to 8."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with decoder_warnings_ignored():
         try:
             value = image.getexif().get(ORIENTATION, 1)
         except Exception:  # unreadable EXIF states no orientation; viewers ignore it too

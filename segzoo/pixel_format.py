@@ -5,6 +5,7 @@ Importing this module imports neither torch nor NumPy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -100,7 +101,11 @@ def pixel_errors(
             errors.append(
                 f"data.{key} has {len(values)} values for data.channels={pixels.channels}: give one per channel, or null. {MEASURE}"
             )
-        if values and max(values) > pixels.largest:
+        if not all(map(math.isfinite, values)) or (key == "std" and values and min(values) <= 0):
+            errors.append(
+                f"data.{key}={list(values)}: expected {'numbers above 0' if key == 'std' else 'finite numbers'}. {MEASURE}"
+            )
+        elif values and max(values) > pixels.largest:
             errors.append(
                 f"data.{key}={list(values)}: samples of data.bits={pixels.bits} go up to {pixels.largest}, and so may its values. {MEASURE}"
             )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from segzoo.class_names import background_id, class_name_errors
+from segzoo.class_names import background_id, class_table_errors
 from segzoo.pixel_format import IMAGENET, Normalization, PixelFormat, pixel_errors
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class DatasetInfo:
     show_channels: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        errors = class_name_errors(self.classes) + pixel_errors(self.pixels, self.mean, self.std, self.show_channels)
+        errors = class_table_errors(self.classes, self.palette)
+        errors += pixel_errors(self.pixels, self.mean, self.std, self.show_channels)
         if errors:
             raise ValueError(" ".join(errors))
 

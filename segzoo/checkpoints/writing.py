@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from segzoo.checkpoints.schema import FORMAT, MODEL, TRAINER, CheckpointError
 from segzoo.checkpoints.store import set_pointer, step_dir, verify_checkpoint, write_manifest
 from segzoo.io import to_plain_containers, write_atomically
+from segzoo.registry import ConfigError
 from segzoo.types import DatasetInfo, PlainDict, PlainMapping
 
 
@@ -148,7 +149,10 @@ def model_bytes(model: nn.Module, metadata: PlainMapping, precision: Literal["fp
 
     Raises:
         CheckpointError: a kernel exceeds the range of fp16.
+        ConfigError: the precision is another one.
     """
+    if precision not in ("fp32", "fp16"):
+        raise ConfigError(f"precision={precision!r}: weights are saved in fp32 or fp16")
     tensors = _cpu_tensors(model)
     if precision == "fp16":
         tensors = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in tensors.items()}

@@ -7,7 +7,6 @@ import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
@@ -26,7 +25,8 @@ from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict
 
-CONF = Path(str(files("segzoo.conf")))
+PACKAGE = Path(__file__).parents[1]
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())  # installed, or of a checkout
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException)
 USER_CONFIGS = "command-line"  # name of the source that --config-dir adds
 _MISSING = object()

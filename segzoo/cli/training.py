@@ -73,7 +73,7 @@ def check_data(job: Job, components: TrainingComponents) -> list[str]:
     images = "train" if train.num_read == train.num_images else f"{train.num_read} of {train.num_images} images of train"
     print(f"classes in {images}: {class_shares(train)}", flush=True)
     notes = [f"{split}: {line}" for split, report in reports.items() for line in report.warnings()]
-    is_balanced = job.config["loss"]["class_weights"] is not None or job.config["sampler"]["name"] != "shuffle"
+    is_balanced = job.config["loss"].get("class_weights") is not None or job.config["sampler"]["name"] != "shuffle"
     if not is_balanced and (note := imbalance_note(train)):
         notes.append(f"train: {note}")
     notes += crop_notes(job.config["augment"], train.sizes)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from segzoo.models._base import SegModel
     from segzoo.types import Dataset, SegmentationLoss
 
+NumClasses = Annotated[int, Range(1, 65535)]
+
 
 def build_data(section: PlainMapping, split: str) -> Dataset:
     """Build the data set of a split without opening a file.
@@ -42,7 +44,7 @@ def build_model(config: PlainMapping, num_classes: int, channels: int = 3) -> Se
     return model
 
 
-def build_meta_model(config: PlainMapping, channels: int = 3, *, num_classes: Annotated[int, Range(1, 65535)] = 19) -> SegModel:
+def build_meta_model(config: PlainMapping, channels: int = 3, *, num_classes: NumClasses = 19) -> SegModel:
     """Build a model on the meta device.
 
     It takes no memory and reads no weights.

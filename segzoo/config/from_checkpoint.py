@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from segzoo.config.build import build_data, build_loss, build_meta_model, build_model
+from segzoo.config.build import NumClasses, build_data, build_loss, build_meta_model, build_model
 from segzoo.config.sections import section_errors
 from segzoo.pixel_format import PixelFormat
-from segzoo.registry import ConfigError, Range
+from segzoo.registry import ConfigError
 from segzoo.types import PlainDict, PlainMapping
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def meta_models(
-    config: PlainMapping, *, ckpt: str | None = None, num_classes: Annotated[int, Range(1, 65535)] | None = None
+    config: PlainMapping, *, ckpt: str | None = None, num_classes: NumClasses | None = None
 ) -> tuple[SegModel, SegModel | None]:
     """Build a model and, if it was pruned, the unpruned one.
 
@@ -70,6 +70,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     from segzoo.checkpoints.serialization import read_model
     from segzoo.data.dataset_info import dataset_info_errors
     from segzoo.layers.channel_widths import conv_out_channels, set_channel_widths_
+    from segzoo.layers.modes import SkipInitialization
     from segzoo.types import DatasetInfo
 
     try:
@@ -79,7 +80,8 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     info = DatasetInfo.from_dict(meta["dataset"])
     if errors := dataset_info_errors(info.classes, info.palette, info.label_map, info.ignore):
         raise ConfigError([f"ckpt={ckpt}: its dataset info is invalid: {error}" for error in errors])
-    model = build_model(model_sections(meta, f"ckpt={ckpt}"), info.num_classes, info.pixels.channels)
+    with SkipInitialization():  # the caller's random numbers go on as if nothing had been built
+        model = build_model(model_sections(meta, f"ckpt={ckpt}"), info.num_classes, info.pixels.channels).float()
     try:
         set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:

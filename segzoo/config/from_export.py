@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from segzoo.checkpoints.exported_files import find_exported_file
+from segzoo.checkpoints.exported_files import check_checksums, find_exported_file
 from segzoo.config.build import build_protocol
 from segzoo.config.checks.runtime import PACKAGES as RUNTIME_PACKAGES
 from segzoo.config.from_checkpoint import load_checkpoint, training_crop
@@ -122,12 +122,12 @@ def load_exported(file: Path) -> tuple[ExportedNetwork, PlainDict]:
     """Load an exported file and the metadata of its checkpoint.
 
     Raises:
-        ConfigError: the file cannot be loaded, or the package that runs it is not installed.
+        ConfigError: the file cannot be loaded or is damaged, or the package that runs it is not installed.
     """
     from segzoo.data.dataset_info import dataset_info_errors
     from segzoo.inference.exported.network import open_exported
-    from segzoo.io import sha256
 
+    checksums = check_checksums(file)
     try:
         network = open_exported(file)
     except ImportError as error:
@@ -140,7 +140,13 @@ def load_exported(file: Path) -> tuple[ExportedNetwork, PlainDict]:
     info = network.info
     if errors := errors + dataset_info_errors(info.classes, info.palette, info.label_map, info.ignore):
         raise ConfigError([f"ckpt={file}: its metadata is invalid in this version of segzoo: {error}" for error in errors])
-    meta = {"config": config, "dataset": network.metadata["dataset"], "widths": {}, "sha256": sha256(file), "path": str(file)}
+    meta = {
+        "config": config,
+        "dataset": network.metadata["dataset"],
+        "widths": {},
+        "sha256": checksums[file.name],
+        "path": str(file),
+    }
     return network, meta
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from segzoo.class_names import class_name_errors
+from segzoo.class_names import class_name_errors, repeated_names
 from segzoo.messages import Example, did_you_mean
 from segzoo.pixel_format import MAX_CHANNELS, RGB, PixelFormat, default_normalization
 from segzoo.registry import ConfigError, Range
@@ -60,7 +60,7 @@ def dataset_info_errors(
     count = len(classes)
     if count < 2:
         errors.append(f"data.classes holds {count} name(s), expected at least 2: the background is also a class.")
-    if repeated := sorted({name for name in classes if classes.count(name) > 1}):
+    if repeated := repeated_names(classes):
         errors.append(f"data.classes names {', '.join(repeated)} more than once; class names must be unique.")
     if count > IGNORE and classes[IGNORE] != "ignore":
         errors.append(

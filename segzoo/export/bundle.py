@@ -13,6 +13,7 @@ import numpy as np
 
 import segzoo.channel_decoder as channel_decoder
 import segzoo.channel_files as channel_files
+import segzoo.decoder_warnings as decoder_warnings
 import segzoo.image_decoder as image_decoder
 from segzoo.export.bundle_check import check_reader
 from segzoo.export.card import describe_interface
@@ -30,6 +31,13 @@ any pretrained weights apply to them. Ask whoever trained the network before you
 """
 
 
+MODULES = {  # which predict.py imports
+    "channel_decoder": channel_decoder,
+    "channel_files": channel_files,
+    "decoder_warnings": decoder_warnings,
+    "drawing": drawing,
+    "image_decoder": image_decoder,
+}
 CPP = " So is predict.cpp, an example in C++ that needs only ONNX Runtime."  # and reads 8-bit RGB
 
 
@@ -68,11 +76,8 @@ def write_bundle(
             archive.write(script, "predict.py")
             if info.pixels.is_rgb:
                 archive.write(example, "predict.cpp")
-            archive.write(drawing.__file__, "drawing.py")
-            archive.write(image_decoder.__file__, "image_decoder.py")
-            for module in (channel_decoder, channel_files):
-                source = Path(str(module.__file__))
-                archive.writestr(source.name, standalone(source))
+            for name, module in MODULES.items():
+                archive.writestr(f"{name}.py", standalone(Path(str(module.__file__))))
             archive.writestr("card.json", json.dumps(card, indent=2) + "\n")
             archive.writestr("NOTES.txt", NOTES.format(data=info.name, test=test, cpp=CPP if info.pixels.is_rgb else ""))
             archive.writestr(test, content)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from segzoo.checkpoints.exported_files import file_checksums
 from segzoo.device import RuntimePrecision
 from segzoo.export.bundle import write_bundle
 from segzoo.export.formats import ExportModel, InputFormat, OutputFormat, to_onnx, to_openvino, to_torch_export
@@ -83,7 +84,7 @@ def export_model(
         bundle: also write ``bundle.zip``, which contains everything needed to run the file without torch and segzoo.
 
     Returns:
-        ``file``, ``bytes`` (of both files for OpenVINO), ``norms_merged`` (batch norm layers fused), ``precision``, ``threshold``,
+        ``file``, ``bytes`` (of both files for OpenVINO), ``sha256`` (of each), ``norms_merged`` (batch norm layers fused), ``precision``, ``threshold``,
         ``bundle``, ``parity``, the result of ``check_parity``, and for int8 ``accuracy``, the result of ``check_accuracy``.
 
     Raises:
@@ -103,7 +104,7 @@ def export_model(
         result["parity"] = check_parity(network, model, crops, info, folder, min_agreement=least)
         if labeled and precision == "int8":
             result["accuracy"] = check_accuracy(network, model, labeled.validation, info, max_miou_drop=max_miou_drop)
-    result["bytes"] = sum(file.stat().st_size for file in files if file.exists())
+    result["bytes"], result["sha256"] = sum(file.stat().st_size for file in files if file.exists()), file_checksums(path)
     result["bundle"] = _bundle(network, path, metadata, crops, result) if bundle else None
     return result
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from segzoo.messages import format_override
-from segzoo.registry import PROTOCOLS, ConfigError, Range
+from segzoo.registry import PROTOCOLS, ConfigError, Range, type_error
 from segzoo.types import PlainDict
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ Multiple = Annotated[int, Range(2, 256)]
 Average = Literal["probabilities", "logits", "flip_logits"]
 LabelSize = Literal["original", "input"]
 WindowWeights = Literal["uniform", "gaussian"]
+Windows = Annotated[int, Range(1, 4096)]  # per forward pass
 
 
 class PostProcessor(Protocol):
@@ -84,7 +85,7 @@ def slide(
     crop: Size | None = None,
     stride: Size | None = None,
     window_weights: WindowWeights = "uniform",
-    batch: Annotated[int, Range(1, 4096)] = 1,
+    batch: Windows = 1,
     scales: Scales = (1.0,),
     flip: bool = False,
     average: Average = "probabilities",
@@ -116,6 +117,21 @@ def slide(
     )
 
 
+FIELDS: dict[str, object] = {  # types of the settings of InferenceProtocol; where the default is None, that too
+    "crop": Size,
+    "stride": Size,
+    "window_weights": WindowWeights,
+    "batch": Windows,
+    "scales": Scales,
+    "flip": bool,
+    "average": Average,
+    "input_hw": Size,
+    "label_size": LabelSize,
+    "pad_multiple": Multiple,
+    "resize_multiple": Multiple,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class InferenceProtocol:
     """Inference settings that affect the predicted labels.
@@ -140,7 +156,7 @@ class InferenceProtocol:
         threshold: labels strips of probabilities (K, rows, W) in place of the argmax, see ``add_threshold``.
 
     Raises:
-        ConfigError: if the settings contradict each other.
+        ConfigError: if a setting is invalid, or the settings contradict each other.
     """
 
     crop: tuple[int, int] | None = None
@@ -158,7 +174,10 @@ class InferenceProtocol:
     threshold: StripLabeler | None = None
 
     def __post_init__(self) -> None:
-        errors = []
+        given = {name: getattr(self, name) for name in FIELDS if getattr(self, name) is not getattr(InferenceProtocol, name)}
+        wrong = {name: type_error(value, FIELDS[name]) for name, value in given.items()}
+        if errors := [f"protocol.{name}={given[name]!r}, expected {kind}." for name, kind in wrong.items() if kind]:
+            raise ConfigError(errors)
         if self.crop and self.stride and any(step > size for step, size in zip(self.stride, self.crop, strict=True)):
             errors.append(
                 f"protocol.stride={list(self.stride)} exceeds protocol.crop={list(self.crop)}: pixels between windows would stay "

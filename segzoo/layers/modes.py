@@ -90,7 +90,8 @@ class ShapesOnly(TorchFunctionMode):
 class SkipInitialization(TorchFunctionMode):
     """Skip random initialization in a ``with`` block.
 
-    A tensor on the meta device has no values to draw, but PyTorch would import its compiler for it, which doubles the time to import torch.
+    It is for tensors that a checkpoint fills, and for the meta device. Tensors there have no values to draw, but PyTorch would import its
+    compiler for it, which doubles the time to import torch.
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

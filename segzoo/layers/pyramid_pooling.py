@@ -83,7 +83,7 @@ def bin_matrix(size: int, bins: int, device: torch.device) -> Tensor:
     first, end = bin_edges(size, bins, device)
     pixel = torch.arange(size, device=device)
     inside = (pixel >= first[:, None]) & (pixel < end[:, None])
-    return inside / (end - first)[:, None]
+    return inside.to(torch.float32) / (end - first)[:, None]
 
 
 def bin_pixels(size: int, bins: int, device: torch.device) -> Tensor:

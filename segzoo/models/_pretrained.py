@@ -70,7 +70,7 @@ def _metadata(model: Segmenter) -> tuple[PlainDict, DatasetInfo]:
     """Collect the metadata of the weight file.
 
     Raises:
-        ConfigError: the configuration or the classes of the network are unknown.
+        ConfigError: the configuration or the classes of the network are unknown, or ``info`` has others.
     """
     if model.origin is None:
         raise ConfigError(
@@ -79,6 +79,7 @@ def _metadata(model: Segmenter) -> tuple[PlainDict, DatasetInfo]:
         )
     if model.info is None:
         raise ConfigError("this network cannot be saved without its classes: set model.info to the DatasetInfo of the data.")
+    info = model.checked_info()
     given = model.origin["config"]
     config = {key: dict(given[key]) for key in SHARED_SECTIONS if key in given}
     if "data" in given and not _has_text({key: value for key, value in given["data"].items() if key != "name"}):
@@ -87,7 +88,7 @@ def _metadata(model: Segmenter) -> tuple[PlainDict, DatasetInfo]:
     built, now = model.origin["channels"], conv_out_channels(model)
     widths = model.origin["widths"] | {name: count for name, count in now.items() if count != built[name]}
     metadata = {"format": FORMAT, "step": model.origin.get("step", 0), "config": config}
-    return metadata | {"dataset": model.info.to_dict(), "widths": widths}, model.info
+    return metadata | {"dataset": info.to_dict(), "widths": widths}, info
 
 
 def _has_text(value: object) -> bool:

@@ -49,7 +49,7 @@ def run_in(model: Segmenter, runtime: RuntimeName, *, precision: PrecisionName, 
             model.divides_cores = False  # the number of threads is compiled in
         return model
     if runtime not in FILE_PRECISIONS:
-        raise ConfigError(f"runtime={runtime} is not known, expected one of eager, torch_compile, {', '.join(FILE_PRECISIONS)}.")
+        raise ConfigError(f"runtime={runtime!r} is not known, expected one of eager, torch_compile, {', '.join(FILE_PRECISIONS)}.")
     if device.type != "cpu":
         raise ConfigError(f"runtime={runtime} runs on the CPU. Set device=cpu, or runtime=torch_compile for CUDA.")
     able = FILE_PRECISIONS[runtime]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from segzoo.class_names import MAX_CLASS_NAME
@@ -58,3 +60,19 @@ def test_one_class_is_rejected():
 def test_errors_of_tables_show_an_example(data, key, value, expected):
     with pytest.raises(ConfigError, match=rf"data.{key}=.*: expected .* Example, with its quotes: {expected}\."):
         DATA.build(data, "train", root="x", classes=("bg", "a"), **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"std": (0.0, 1.0, 1.0)}, "data.std=.*: expected numbers above 0"),
+        ({"std": (-1.0, 1.0, 1.0)}, "data.std=.*: expected numbers above 0"),
+        ({"mean": (math.nan,) * 3}, "data.mean=.*: expected finite numbers"),
+        ({"classes": ("a", "a")}, "classes names a more than once"),
+        ({"palette": ((0, 0, 0),)}, "palette holds 1 colors for 2 classes"),
+        ({"palette": ((0, 0, 0), (300, 0, 0))}, r"palette holds \(300, 0, 0\), expected red, green and blue from 0 to 255"),
+    ],
+)
+def test_dataset_info_that_no_image_could_have_is_rejected(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DatasetInfo(**{"name": "x", "classes": ("a", "b"), "palette": ((0, 0, 0), (1, 2, 3)), **changes})

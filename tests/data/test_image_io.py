@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -228,3 +230,15 @@ def test_mutated_files_give_an_image_or_a_data_error(tmp_path, form):
             except DataError:
                 errors += 1
     assert errors > 20
+
+
+def test_threads_that_decode_leave_the_filters_of_warnings_as_they_were():
+    before, content = list(warnings.filters), encode(Image.new("RGB", (8, 8)), "TIFF")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: image_decoder.decode_rgb(content), range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before

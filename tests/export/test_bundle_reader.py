@@ -25,11 +25,10 @@ import segzoo.image_decoder
 from segzoo.data.channels.reading import read_pixels
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.data.image_io import read_image
-from segzoo.export.bundle import standalone, write_bundle
+from segzoo.export.bundle import MODULES, standalone, write_bundle
 from segzoo.export.bundle_check import example_images, stored_channels
 from segzoo.pixel_format import PixelFormat
 from segzoo.types import DataError, ParityError
-from segzoo.visualization import drawing
 
 pytest.importorskip("onnxruntime", reason='pip install -e ".[export]"')
 INFO = make_dataset_info("noise", ("a", "b"), None, (120.0, 110.0, 100.0), (60.0, 58.0, 57.0))
@@ -40,14 +39,12 @@ def predict(tmp_path_factory):
     """The module predict.py of an unpacked bundle."""
     folder = tmp_path_factory.mktemp("bundle")
     shutil.copy(Path(segzoo.export.bundle.__file__).with_name("bundle_predict.py"), folder / "predict.py")
-    for module in (segzoo.image_decoder, drawing):
-        shutil.copy(str(module.__file__), folder)
-    for module in (segzoo.channel_decoder, segzoo.channel_files):
-        (folder / Path(str(module.__file__)).name).write_text(standalone(Path(str(module.__file__))))
+    for name, module in MODULES.items():
+        (folder / f"{name}.py").write_text(standalone(Path(str(module.__file__))))
     sys.path.insert(0, str(folder))
     yield importlib.import_module("predict")
     sys.path.remove(str(folder))
-    for name in ("predict", "image_decoder", "channel_decoder", "channel_files", "drawing"):
+    for name in ("predict", *MODULES):
         del sys.modules[name]
 
 
@@ -180,7 +177,7 @@ def test_an_export_proves_that_its_bundle_reads_alike(tmp_path, monkeypatch):
         assert old in text
         changed = tmp_path / "changed.py"
         changed.write_text(text.replace(old, new))
-        monkeypatch.setattr(segzoo.export.bundle, "image_decoder", SimpleNamespace(__file__=changed))
+        monkeypatch.setitem(MODULES, "image_decoder", SimpleNamespace(__file__=changed))
         with pytest.raises(ParityError, match=different):
             write(tmp_path)
         assert not bundle.exists()

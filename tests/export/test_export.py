@@ -188,6 +188,7 @@ def test_a_bundle_runs_its_self_test_and_labels_images(bundle):
         "card.json",
         "channel_decoder.py",
         "channel_files.py",
+        "decoder_warnings.py",
         "drawing.py",
         "image_decoder.py",
         "model.onnx",

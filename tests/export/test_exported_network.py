@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +156,29 @@ def test_input_formats():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
     assert to_input_format(pixels, "uint8").tobytes() == pixels.tobytes()
     assert to_input_format(pixels, "float").shape == (2, 3, 5, 7) and to_input_format(pixels, "float").dtype == np.float32
+
+
+def test_a_damaged_file_is_rejected(exported, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(exported.folder, folder)
+    unpacked = tmp_path / "unpacked"
+    shutil.unpack_archive(exported.result["bundle"], unpacked)
+    for file in (folder / "model.onnx", unpacked / "model.onnx"):
+        load_network({}, ckpt=str(file))
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 64
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"model.onnx is not the file that was exported .*Copy or export it again"):
+            load_network({}, ckpt=str(file))
+        load_network({}, ckpt=str(file.rename(file.with_name("other.onnx"))))  # a file on its own has no record
+
+
+def test_networks_of_files_are_described_and_copied(exported, tmp_path):
+    network, image = open_exported(Path(exported.result["file"])), torch.from_numpy(NoiseData().image(0)[None])
+    assert not network.training and "model.onnx, " in repr(network) and "returns labels" in repr(network)
+    for copied in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network)):
+        assert torch.equal(copied.label_images(image), network.label_images(image))
+    lost = open_exported(Path(shutil.copy(exported.result["file"], tmp_path)))
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(TypeError, match="its file is gone"):
+        pickle.dumps(lost)

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "segzoo"
 LAYERS = (
     (
         *("types", "class_names", "io", "messages", "progress", "registry", "device", "distributed"),
-        *("visualization", "image_decoder", "channel_decoder", "channel_files", "pixel_format"),
+        *("visualization", "image_decoder", "channel_decoder", "channel_files", "decoder_warnings", "pixel_format"),
     ),
     ("layers", "checkpoints"),
     ("weights", "data"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -145,9 +146,40 @@ def test_wrong_settings_are_rejected(model):
     ):
         with pytest.raises(ConfigError, match=message):
             model.predict(pattern(0), **settings)
-    with pytest.raises(ValueError, match="batch_size=0, expected 1 or more"):
-        model.predict([], batch_size=0)
+    for settings, message in (
+        ({"batch_size": 0}, "batch_size=0, expected 1 or more"),
+        ({"batch_size": 1.5}, "batch_size=1.5, expected 1 or more"),
+        ({"protocol": "slide"}, "protocol='slide', expected an InferenceProtocol"),
+        ({"threshold": 0.5}, "threshold=0.5, expected class names with probabilities"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.predict([], **settings)
     assert model.predict([]) == []
+
+
+def test_the_classes_have_to_be_those_of_the_network(model, monkeypatch):
+    monkeypatch.setattr(model, "info", DatasetInfo("x", ("a", "b"), ((0, 0, 0), (1, 1, 1))))
+    with pytest.raises(ConfigError, match="model.info has 2 classes and the network 3"):
+        model.predict(pattern(0))
+
+
+def test_results_keep_the_image_of_a_buffer_that_is_used_again(model):
+    buffer = pattern(0)
+    for given in (buffer, torch.from_numpy(buffer)):
+        buffer[:] = pattern(0)
+        prediction = model.predict(given)
+        buffer[:] = pattern(1)
+        assert (prediction.shown == pattern(0)).all()
+
+
+def test_an_image_is_not_replaced_by_its_labels(model, files, tmp_path):
+    photo = Path(shutil.copy(files[0], tmp_path))
+    prediction, content = model.predict(photo), photo.read_bytes()
+    with pytest.raises(ValueError, match="is the image itself, which would be lost"):
+        prediction.save(photo)
+    assert photo.read_bytes() == content
+    with pytest.raises(ValueError, match="alpha=5, expected 0 to 1"):
+        prediction.overlay(alpha=5)
 
 
 @pytest.mark.parametrize("protocol", [InferenceProtocol(), InferenceProtocol(crop=(48, 48))], ids=["whole", "slide"])

@@ -245,3 +245,20 @@ def test_progress_is_shown_inside_an_image(settings, monkeypatch):
     labels_of(toy(), image_of(40, 56), **settings)
     passes = 4 if "scales" in settings else 1
     assert shown == [(passes, passes, "passes", "segmenting"), (4, 4, "strips of rows", "segmenting")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": 128}, "protocol.crop=128, expected"),
+        ({"crop": (64, 64), "stride": (-8, 8)}, r"protocol.stride=\(-8, 8\), expected"),
+        ({"average": "mean"}, "protocol.average='mean', expected"),
+        ({"window_weights": "x"}, "protocol.window_weights='x', expected"),
+        ({"batch": 0}, "protocol.batch=0, expected"),
+        ({"scales": (0.0,)}, r"protocol.scales=\(0.0,\), expected"),
+        ({"flip": 1}, "protocol.flip=1, expected"),
+    ],
+)
+def test_invalid_settings_are_rejected_by_name(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        InferenceProtocol(**settings)

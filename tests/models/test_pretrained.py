@@ -127,7 +127,13 @@ def test_a_network_without_configuration_or_classes_is_rejected(checkpoint, tmp_
     created = segzoo.create_model("icnet", backbone=BACKBONE, num_classes=3)
     with pytest.raises(ConfigError, match="set model.info to the DatasetInfo"):
         created.save_pretrained(tmp_path / "x")
+    created.info = DatasetInfo("x", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    with pytest.raises(ConfigError, match="model.info has 2 classes and the network 3"):
+        created.save_pretrained(tmp_path / "x")
     created.info = INFO
+    with pytest.raises(ConfigError, match="precision='float16': weights are saved in fp32 or fp16"):
+        created.save_pretrained(tmp_path / "x", precision="float16")  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "x").exists()
     assert segzoo.from_pretrained(created.save_pretrained(tmp_path / "x"), device="cpu").info == INFO
     fused = segzoo.load(checkpoint, device="cpu", runtime="eager")
     fused.fuse_for_inference_()
@@ -187,3 +193,41 @@ def test_missing_folders_and_packages_are_named(checkpoint, monkeypatch):
     ):
         with pytest.raises(ConfigError, match=r'huggingface_hub: pip install "segzoo\[hub\]"'):
             call()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "float32"}, "precision='float32': expected one of auto, fp32, bf16, fp16"),
+        ({"precision": None}, "precision=None: expected one of"),
+        ({"device": "cuda:1"}, "device='cuda:1': expected one of auto, cpu, cuda. The environment variable CUDA_VISIBLE_DEVICES"),
+        ({"runtime": ""}, "runtime='' is not known, expected one of eager"),
+    ],
+)
+def test_unknown_settings_are_rejected(checkpoint, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        segzoo.load(checkpoint, **{"device": "cpu", **settings})
+
+
+@pytest.mark.parametrize("count", [0, -1, "3", 2.0, None])
+def test_the_number_of_classes_is_checked(count):
+    with pytest.raises(ConfigError, match="num_classes=.*: expected an integer"):
+        segzoo.create_model("icnet", backbone=BACKBONE, num_classes=count)
+
+
+def test_loading_leaves_the_random_numbers_of_the_caller_alone(checkpoint):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    segzoo.load(checkpoint, device="cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_networks_predict_under_another_default_type(checkpoint):
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    expected = segzoo.load(checkpoint, device="cpu").predict(image).labels
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert (segzoo.load(checkpoint, device="cpu").predict(image).labels == expected).all()
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -189,6 +189,20 @@ def test_parameters_are_checked_in_one_sentence(client):
     assert answer.status_code == 422 and re.match(r"output: .*; alpha: .*\. See /docs\.", answer.json()["detail"])
     answer = client.post("/predict?output=overlay&hide=bold", encoded(pattern(0)))
     assert answer.status_code == 422 and "Classes: background, bolt" in answer.json()["detail"]
+    for query, message in (
+        ("?threshold=0.3", "There is no parameter 'threshold'. Valid: output, model, "),
+        ("?Output=labels", "There is no parameter 'Output'. Did you mean 'output'?"),
+        ("?output=labels&output=areas", "The parameter 'output' is given more than once."),
+    ):
+        answer = client.post(f"/predict{query}", encoded(pattern(0)))
+        assert answer.status_code == 422 and message in answer.json()["detail"], answer.text
+    assert client.post("/predict?output=overlay&hide=bolt&hide=background", encoded(pattern(0))).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/metrics"])
+def test_pages_answer_head_requests(client, path):
+    (answer,) = client.gather({"method": "HEAD", "url": path})
+    assert answer.status_code == 200 and answer.content == b""
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/static/page.js", "/healthz", "/models", "/metrics", "/nowhere"])

@@ -93,6 +93,24 @@ def test_wrong_uploads_get_their_status_and_a_sentence(client, monkeypatch, cont
     assert client.service.in_work == 0
 
 
+def file_part(name: str, content: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="image"; filename="%s"\r\n\r\n%s' % (name.encode(), content)
+
+
+def test_a_form_that_breaks_off_is_rejected(client):
+    body = file_part("a.png", PNG) + b"\r\n" + file_part("b.png", PNG[:300])
+    answer = client.post("/predict", body, headers=FORM)
+    assert answer.status_code == 400 and "The form ends early" in answer.json()["detail"], answer.text
+    unnamed = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + bytes(5000) + b"\r\n--x--\r\n"
+    answer = client.post("/predict", unnamed, headers=FORM)
+    assert answer.status_code == 400 and "A file needs a filename" in answer.json()["detail"], answer.text
+
+
+def test_the_damaged_image_of_a_form_is_named(client):
+    answer = client.post("/predict", files=[("image", ("a.png", PNG)), ("image", ("bad.png", b"hello"))])
+    assert answer.status_code == 415 and answer.json()["detail"].startswith("Image 2 ('bad.png'): The upload is text")
+
+
 def test_a_form_of_too_many_pixels_is_rejected(client, monkeypatch):
     monkeypatch.setattr("segzoo.workflows.serve.service.LARGEST_IMAGES", 0)
     monkeypatch.setattr("segzoo.workflows.serve.service.LEAST_MEGAPIXELS", 0.02)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -69,8 +68,7 @@ def survey_pairs(dataset: PairedDataset, min_side: int, *, complete: bool, secon
             if time.monotonic() > deadline:
                 return
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders change the global filters
-        warnings.simplefilter("ignore")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         surveys = list(with_progress(results(pool), len(pairs), "images", f"checking {dataset.info.name}"))
     cache.save(MIN_CACHED)
     return sorted(surveys, key=lambda survey: os.fsencode(survey.pair.image_path))

@@ -41,6 +41,7 @@ class ExportedNetwork(Segmenter):
         metadata: the file's metadata, with the keys ``KEYS``, and the ``threshold`` of its labels if it has one.
         precision: the precision that it runs in.
         divides_cores: as in ``Segmenter``.
+        path: the file, from which a copy and another process open it again. None if it is gone.
 
     Raises:
         ConfigError: the thresholds do not fit the classes.
@@ -48,9 +49,9 @@ class ExportedNetwork(Segmenter):
 
     info: DatasetInfo
 
-    def __init__(self, call: CallFn, metadata: PlainMapping, precision: str, divides_cores: bool = False):
+    def __init__(self, call: CallFn, metadata: PlainMapping, precision: str, divides_cores: bool = False, path: Path | None = None):
         super().__init__()
-        self.call, self.metadata = call, metadata
+        self.call, self.metadata, self.path = call, metadata, path
         self.precision = precision  # type: ignore[assignment]
         self.info = DatasetInfo.from_dict(metadata["dataset"])
         self.num_classes, self.align_corners = self.info.num_classes, bool(metadata["align_corners"])
@@ -59,6 +60,17 @@ class ExportedNetwork(Segmenter):
         values = metadata.get("threshold")
         self.threshold = make_threshold(self.info, values) if values else None
         self.divides_cores = divides_cores
+        self.eval()
+
+    def __reduce__(self) -> tuple[Callable[[Path], ExportedNetwork], tuple[Path]]:
+        if self.path is None or not self.path.exists():
+            raise TypeError("this network cannot be copied: its file is gone. Export it with tools/export.py, and load that file.")
+        return open_exported, (self.path,)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.path or 'temporary file'}, {self.num_classes} classes, {self.precision}, returns {' and '.join(self.outputs)}"
+        )
 
     @property
     def has_logits(self) -> bool:
@@ -173,7 +185,8 @@ def open_exported(path: Path) -> ExportedNetwork:
     if missing := [key for key in KEYS if key not in metadata]:
         raise ConfigError(f"{path}: its metadata lacks {', '.join(missing)}. Export it with this version of tools/export.py.")
     try:
-        return ExportedNetwork(call, metadata, precision or metadata["precision"], divides_cores=path.suffix.lower() == ".xml")
+        divides_cores = path.suffix.lower() == ".xml"
+        return ExportedNetwork(call, metadata, precision or metadata["precision"], divides_cores, path.resolve())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: its metadata is invalid: {error}. Export it again.") from None
 

@@ -5,13 +5,13 @@ GDAL does it by OpenJPEG. The libvips of ``pyvips-binary`` has none, and Pillow 
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segzoo.decoder_warnings import decoder_warnings_ignored
 from segzoo.registry import ConfigError
 
 
@@ -39,12 +39,10 @@ class Jp2File:
     def __init__(self, path: Path):
         try:
             import rasterio  # type: ignore[import-not-found]
-            from rasterio.errors import NotGeoreferencedWarning  # type: ignore[import-not-found]
         except ImportError as error:
             raise ConfigError(f'JPEG 2000 files need {error.name}: pip install "segzoo[large]"') from None
         self._one_thread = partial(rasterio.Env, GDAL_NUM_THREADS="1")  # errors in GDAL's own threads are printed, not raised
-        with warnings.catch_warnings(), self._one_thread():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with decoder_warnings_ignored(), self._one_thread():  # rasterio's on a missing georeference
             self._file: Any = rasterio.open(path.resolve(), driver="JP2OpenJPEG")
         self.size = self._file.height, self._file.width
         kinds, self._colors = set(self._file.dtypes), _palette(self._file)

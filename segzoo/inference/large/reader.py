@@ -6,13 +6,13 @@ on the height of the image. Interlaced PNG and progressive JPEG are exceptions: 
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from segzoo.data.channels.reading import read_pixels
 from segzoo.data.image_io import read_header
+from segzoo.decoder_warnings import decoder_warnings_ignored
 from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, gray_to_rgb
 from segzoo.inference.large.jp2_file import Jp2File
 from segzoo.inference.large.vips_file import VipsFile
@@ -43,10 +43,8 @@ def is_large(path: Path, megapixels: float) -> bool:
     if path.suffix.lower() in JP2_SUFFIXES:
         return True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on sizes and damaged tags
-            with Image.open(path, formats=FORMATS) as header:
-                return header.width * header.height > megapixels * 1e6
+        with decoder_warnings_ignored(), Image.open(path, formats=FORMATS) as header:
+            return header.width * header.height > megapixels * 1e6
     except Image.DecompressionBombError:  # above Pillow's own limit of 178 megapixels
         return True
     except Exception:  # damaged headers raise SyntaxError, struct.error, IndexError and more

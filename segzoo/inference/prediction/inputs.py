@@ -108,14 +108,17 @@ def read_input(given: ImageInput, name: str = "image", form: PixelFormat = RGB) 
 
 
 def _check_array(array: np.ndarray, name: str, kind: str, form: PixelFormat) -> np.ndarray:
-    """Convert an array to contiguous channels, or reject it."""
+    """Copy an array to contiguous channels, or reject it.
+
+    The caller may fill its buffer with the next image.
+    """
     if array.dtype == form.dtype and array.size:
         if array.ndim == 2 and form.is_rgb:
             return gray_to_rgb(array)
         if array.ndim == 2 and form.channels == 1:
-            return np.ascontiguousarray(array[..., None])
+            return np.array(array[..., None], order="C")
         if array.ndim == 3 and array.shape[2] == form.channels:
-            return np.ascontiguousarray(array)
+            return np.array(array, order="C")
     hint = (_shape_hint(array.shape) or _value_hint(array)) if form.is_rgb else "the network was trained on such images"
     raise ValueError(f"{name} is {kind} {array.shape}, expected {_expected(form)}: {hint}")
 

@@ -139,7 +139,12 @@ class Prediction:
             alpha: opacity of the colors, 0 to 1. Outlines are opaque.
             hide: classes that stay clear. None hides the background, ``()`` nothing.
             legend: append a legend of the visible classes below the image.
+
+        Raises:
+            ValueError: alpha is out of range.
         """
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha={alpha}, expected 0 to 1")
         hidden = hidden_ids(self.info, hide)
         tinted = overlay(self.shown, self.labels, self.info.palette, hidden, alpha)
         if legend:
@@ -160,13 +165,15 @@ class Prediction:
             The path.
 
         Raises:
-            ValueError: the format is unknown, or the suffix does not suit it.
+            ValueError: the format is unknown, the suffix does not suit it, or the path is that of the image itself.
         """
         path = Path(path)
         if format not in SUFFIXES:
             raise ValueError(f"format={format!r}, expected one of {', '.join(SUFFIXES)}")
         if path.suffix.lower() not in SUFFIXES[format]:
             raise ValueError(f"{path}: expected a file ending in {' or '.join(SUFFIXES[format])} for format={format!r}")
+        if self.path and path.exists() and path.samefile(self.path):
+            raise ValueError(f"{path} is the image itself, which would be lost: choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         if format == "labels":
             write_label_png(path, self.labels, self.info.palette)

@@ -81,7 +81,8 @@ class Segmenter(nn.Module):
         It runs on the device of the network. The labels are those of ``tools/eval.py``. ``tools/predict.py`` fuses batch norm into the
         convolutions, and images of one size go through the network together here. Both may change a label where two classes are equally
         likely up to rounding. A model in training mode predicts in evaluation mode, and then trains on. Several threads may predict with a
-        model in evaluation mode at the same time, as ``segzoo.load`` returns it.
+        model in evaluation mode at the same time, as ``segzoo.load`` returns it. Other processes have to be spawned: PyTorch hangs in one that
+        is forked after it has computed on several threads.
 
         Args:
             images: a path; an array (H, W, 3) or gray (H, W) of uint8; a tensor (H, W, 3) or (3, H, W) of uint8; a Pillow image; or a
@@ -97,25 +98,30 @@ class Segmenter(nn.Module):
         Raises:
             ValueError: an image is none or below 32 x 32 pixels, or the network has no ``info``.
             DataError: a file cannot be read. The message names it.
-            ConfigError: the protocol or the threshold is invalid.
+            ConfigError: the protocol or the threshold is invalid, or ``info`` has other classes than the network.
         """
         if self.info is None:
             raise ValueError(
                 "predict() needs the classes, mean and std that the model was trained with, but model.info is None: set model.info to the "
                 "DatasetInfo of the data, or load a checkpoint with segzoo.load, which sets it"
             )
-        if batch_size is not None and batch_size < 1:
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"batch_size={batch_size}, expected 1 or more, or None")
+        if not isinstance(protocol, InferenceProtocol):
+            raise ValueError(f"protocol={protocol!r}, expected an InferenceProtocol of segzoo.inference.protocol")
+        if threshold is not None and not isinstance(threshold, Mapping):
+            raise ValueError(f"threshold={threshold!r}, expected class names with probabilities, such as {{'scratch': 0.3}}")
         check_label_size(protocol)
         given = None if threshold is None else dict(threshold)
-        labeled_by = add_threshold(protocol, self.info, self.threshold, threshold=given)
+        info = self.checked_info()
+        labeled_by = add_threshold(protocol, info, self.threshold, threshold=given)
         if (probabilities or not labels_itself(self, labeled_by)) and not self.has_logits:
             raise ConfigError("the exported file returns only labels. Export it with output=both for its logits.")
         is_list = isinstance(images, list | tuple)
         done: dict[int, Prediction] = {}
         with eval_mode(self), channels_last(self):
-            for batch in batches(images if is_list else [images], batch_size, self.info.pixels):
-                results = self._predict_batch(batch, labeled_by, probabilities, self.info)
+            for batch in batches(images if is_list else [images], batch_size, info.pixels):
+                results = self._predict_batch(batch, labeled_by, probabilities, info)
                 done |= {image.position: result for image, result in zip(batch, results, strict=True)}
         return [done[position] for position in range(len(done))] if is_list else done[0]
 
@@ -136,6 +142,20 @@ class Segmenter(nn.Module):
             Prediction(image.pixels, label, info, image.path, score)
             for image, label, score in zip(batch, maps, scores, strict=True)
         ]
+
+    def checked_info(self) -> DatasetInfo:
+        """Return ``info`` if it has the classes of the network.
+
+        Raises:
+            ConfigError: it has others.
+        """
+        assert self.info is not None
+        if self.info.num_classes != self.num_classes:
+            raise ConfigError(
+                f"model.info has {self.info.num_classes} classes and the network {self.num_classes}: set model.info to the DatasetInfo of "
+                "the data that it was trained on."
+            )
+        return self.info
 
     @property
     def has_logits(self) -> bool:

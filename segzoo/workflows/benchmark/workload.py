@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from segzoo.config.build import build_data, build_model
@@ -11,6 +12,7 @@ from segzoo.config.from_weights import Policy, load_weights, subject_errors
 from segzoo.config.images import choose_images
 from segzoo.registry import DATA, ConfigError, Range, Seed
 from segzoo.types import PlainMapping
+from segzoo.visualization.palette import default_palette
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,10 +80,21 @@ def build_workload(
     chosen = choose_images(data, True, images=images)
     torch.manual_seed(seed)
     model = build_model(config, num_classes or 19, data.info.pixels.channels).eval()
-    model.info = data.info
+    model.info = info = _numbered_classes(data.info, num_classes or 19)
     init_zero_classifiers_(model)
-    _calibrate_batch_norm(model, [chosen.images.image(i) for i in range(min(4, len(chosen.images)))], data.info)
-    return Workload(model, data.info, *chosen, config, f"random, seed {seed}, {_weights_hash(model)}")
+    _calibrate_batch_norm(model, [chosen.images.image(i) for i in range(min(4, len(chosen.images)))], info)
+    return Workload(model, info, *chosen, config, f"random, seed {seed}, {_weights_hash(model)}")
+
+
+def _numbered_classes(info: DatasetInfo, num_classes: int) -> DatasetInfo:
+    """Replace the classes of a data set by numbers.
+
+    It stays as it is if it has as many.
+    """
+    if info.num_classes == num_classes:
+        return info
+    classes = tuple(f"class {number}" for number in range(num_classes))
+    return replace(info, classes=classes, palette=default_palette(classes), label_map={})
 
 
 def benchmark_images(images: Images, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from importlib.resources import files
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -17,10 +17,10 @@ from segzoo.reporting.html import render_template
 from segzoo.types import PlainDict
 from segzoo.workflows.serve.answers import PNG, ZIP, Options, Output, accepted_output, encode
 from segzoo.workflows.serve.corrections import correction_record, read_correction
-from segzoo.workflows.serve.guard import Guard
+from segzoo.workflows.serve.guard import Guard, check_parameters, draining_error, invalid_parameters, queue_full
 from segzoo.workflows.serve.models import ServedModel
 from segzoo.workflows.serve.service import Draining, QueueFull, Service
-from segzoo.workflows.serve.uploads import CLOSE, Upload, decode_upload, read_uploads
+from segzoo.workflows.serve.uploads import Upload, decode_upload, read_uploads
 
 STATIC = str(files("segzoo.workflows.serve") / "static")
 BODY = {
@@ -60,10 +60,13 @@ def create_app(service: Service, *, token: str | None = None, loopback: bool = T
         service: the models and their queue.
         token, loopback: see ``Guard``.
     """
-    app = FastAPI(title="segzoo", description="Semantic segmentation of images.", docs_url=None, redoc_url=None)
-    app.add_exception_handler(RequestValidationError, _invalid_parameters)
-    app.add_exception_handler(QueueFull, _queue_full)
-    app.add_exception_handler(Draining, _draining)
+    checks = [Depends(check_parameters)]
+    app = FastAPI(
+        title="segzoo", description="Semantic segmentation of images.", docs_url=None, redoc_url=None, dependencies=checks
+    )
+    app.add_exception_handler(RequestValidationError, invalid_parameters)
+    app.add_exception_handler(QueueFull, queue_full)
+    app.add_exception_handler(Draining, draining_error)
     _add_predict(app, service)
     _add_labelme(app, service)
     _add_status(app, service)
@@ -121,8 +124,13 @@ async def _answer(service: Service, served: ServedModel, uploads: list[Upload], 
     """Decode, label and encode the images of a request."""
     max_pixels, images, total = int(service.limits.max_megapixels * 1e6), [], 0
     with ExitStack() as held:
-        for upload in uploads:
-            image = await service.in_thread(decode_upload, upload.data, max_pixels, served.info.pixels)
+        for number, upload in enumerate(uploads, 1):
+            try:
+                image = await service.in_thread(decode_upload, upload.data, max_pixels, served.info.pixels)
+            except HTTPException as error:
+                if len(uploads) > 1:
+                    error.detail = f"Image {number} ({upload.name[:80]!r}): {error.detail}"
+                raise
             pixels = image.shape[0] * image.shape[1]
             images.append(image)
             total += pixels
@@ -170,7 +178,9 @@ def _add_labelme(app: FastAPI, service: Service) -> None:
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", responses={503: STATUSES[503]}, response_description="The service takes images.")
+    @app.api_route(
+        "/healthz", methods=["GET", "HEAD"], responses={503: STATUSES[503]}, response_description="The service takes images."
+    )
     async def healthz() -> JSONResponse:
         """Say whether the service takes images."""
         return JSONResponse({"status": "draining" if service.draining else "ok"}, 503 if service.draining else 200)
@@ -181,21 +191,27 @@ def _add_status(app: FastAPI, service: Service) -> None:
         limits = {"mb": service.limits.max_mb, "megapixels": service.limits.max_megapixels, "images": service.limits.max_queue}
         return {"models": [served.describe() for served in service.models.values()], "limits": limits}
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses={401: STATUSES[401]}, response_description="The counters.")
+    @app.api_route(
+        "/metrics",
+        methods=["GET", "HEAD"],
+        response_class=PlainTextResponse,
+        responses={401: STATUSES[401]},
+        response_description="The counters.",
+    )
     async def metrics() -> PlainTextResponse:
         """Counters in the text format of Prometheus."""
         return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def _add_pages(app: FastAPI) -> None:
-    @app.get("/docs", include_in_schema=False)
+    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         """Page of the API, without files from a network."""
         return HTMLResponse(
             render_template("service_api.html", schema=app.openapi(), address=str(request.base_url), values=_allowed_values)
         )
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         """Page that segments and corrects images."""
         return FileResponse(f"{STATIC}/index.html")
@@ -231,20 +247,3 @@ def _known_classes(served: ServedModel, names: list[str]) -> tuple[str, ...]:
         if name and name not in served.info.classes:
             raise HTTPException(422, f"hide: there is no class {name[:40]!r}. Classes: {', '.join(served.info.classes)}.")
     return tuple(name for name in names if name)  # ?hide= hides nothing
-
-
-async def _invalid_parameters(request: Request, error: Exception) -> JSONResponse:
-    """Say in one sentence which parameters are invalid."""
-    assert isinstance(error, RequestValidationError)
-    reasons = [f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors()]
-    return JSONResponse({"detail": f"{'; '.join(reasons)}. See /docs."}, 422)
-
-
-async def _queue_full(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, QueueFull)
-    headers = {"Retry-After": str(error.seconds)}
-    return JSONResponse({"detail": f"The queue is full. Try again in {error.seconds} s."}, 429, headers)
-
-
-async def _draining(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "The service is shutting down."}, 503, {"Retry-After": "10", **CLOSE})

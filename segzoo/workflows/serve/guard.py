@@ -1,4 +1,4 @@
-"""Middleware for access, security headers and request counts."""
+"""Checks of requests, security headers, request counts and answers to errors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import time
 from typing import Literal
 from urllib.parse import urlsplit
 
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from segzoo.messages import did_you_mean
 from segzoo.workflows.serve.metrics import Metrics
+from segzoo.workflows.serve.service import QueueFull
+from segzoo.workflows.serve.uploads import CLOSE
 
 OPEN_PATHS = ("/", "/healthz", "/docs", "/openapi.json", "/static/")  # need no token: they hold nothing of the models
+REPEATED = ("hide",)  # parameters that may be given more than once
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -101,3 +107,31 @@ def _address(url: str, part: Literal["hostname", "netloc"]) -> str | None:
 def _digest(token: str) -> bytes:
     """Hash a token, so that the comparison does not tell its length."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+async def check_parameters(request: Request) -> None:
+    """Reject parameters that the route does not have, and repeated ones."""
+    fields = {field.alias: field for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in fields:
+            valid = f"Valid: {', '.join(fields)}." if fields else "There are none here."
+            raise HTTPException(422, f"There is no parameter {name[:40]!r}.{did_you_mean(name, fields)} {valid}")
+        if len(request.query_params.getlist(name)) > 1 and name not in REPEATED:
+            raise HTTPException(422, f"The parameter {name!r} is given more than once.")
+
+
+async def invalid_parameters(request: Request, error: Exception) -> JSONResponse:
+    """Say in one sentence which parameters are invalid."""
+    assert isinstance(error, RequestValidationError)
+    reasons = [f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors()]
+    return JSONResponse({"detail": f"{'; '.join(reasons)}. See /docs."}, 422)
+
+
+async def queue_full(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, QueueFull)
+    headers = {"Retry-After": str(error.seconds)}
+    return JSONResponse({"detail": f"The queue is full. Try again in {error.seconds} s."}, 429, headers)
+
+
+async def draining_error(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "The service is shutting down."}, 503, {"Retry-After": "10", **CLOSE})

@@ -69,7 +69,8 @@ async def read_uploads(request: Request, *, max_bytes: int, max_images: int, sec
 
 async def _chunks(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """Yield the body, and raise 413 once it is too long."""
-    error = HTTPException(413, f"The upload exceeds the limit of {max_bytes / 1e6:g} MB. Send a smaller image or a JPEG.")
+    limit = f"{max_bytes / 1e6:g} MB" if max_bytes >= 10_000 else f"{max_bytes} bytes"
+    error = HTTPException(413, f"The upload exceeds the limit of {limit}. Send a smaller image or a JPEG.")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise error
@@ -83,13 +84,16 @@ async def _chunks(request: Request, max_bytes: int) -> AsyncGenerator[bytes, Non
 
 async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_bytes: int, max_images: int) -> list[Upload]:
     """Read the files of a form into memory."""
-    parser = MultiPartParser(request.headers, chunks, max_files=max_images, max_fields=8, max_part_size=4096)
+    parser = _FormParser(request.headers, chunks, max_files=max_images, max_fields=8, max_part_size=4096)
     parser.spool_max_size = max_bytes + 1  # no temporary files on disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
         status = 413 if "Too many files" in error.message else 400
-        raise HTTPException(status, f"The form cannot be read: {error.message}") from None
+        hint = " A file needs a filename in its Content-Disposition." if "maximum size" in error.message else ""
+        raise HTTPException(status, f"The form cannot be read: {error.message.rstrip('.')}.{hint}") from None
+    if not parser.ended:
+        raise HTTPException(400, "The form ends early: its closing boundary is missing. Send it again.")
     files = []
     for name, value in form.multi_items():
         if not isinstance(value, UploadFile):
@@ -101,6 +105,18 @@ async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None], max_
     if not files:
         raise HTTPException(400, "The form has no file. Add images: curl -F image=@a.png -F image=@b.png")
     return files
+
+
+class _FormParser(MultiPartParser):
+    """A parser that knows whether the form was complete.
+
+    Starlette leaves out a file that breaks off.
+    """
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
 
 
 def base_name(name: str) -> str:
