@@ -6,16 +6,28 @@ A reader sees either the complete new file or the old one.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, BinaryIO
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError for a pipe or a device.
+
+    Reading one may never end.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
@@ -31,7 +43,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
             thousands of small files that can be made again.
 
     Raises:
-        OSError: the file cannot be written. ``path`` is then unchanged, and the temporary file is removed.
+        OSError: the file cannot be written, with ``path`` as its ``filename``. ``path`` is then unchanged, and the temporary file is
+            removed.
     """
     # of fixed length, as the target may have the longest name that a file can have
     temporary = path.with_name(f"{zlib.crc32(os.fsencode(path.name)):08x}.tmp.{os.getpid()}")
@@ -43,6 +56,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if durable:

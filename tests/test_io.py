@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -9,7 +10,10 @@ import zlib
 import numpy as np
 import pytest
 
+from segzoo.data.image_io import read_header, read_image
 from segzoo.io import write_atomically, write_json
+from segzoo.system_errors import system_error_text
+from segzoo.types import DataError
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path):
@@ -42,3 +46,25 @@ def test_the_longest_file_name_can_be_written(tmp_path):
         write_atomically(tmp_path / name, lambda file: file.write(b"new"))
         assert [path.name for path in tmp_path.iterdir()] == [name]
         (tmp_path / name).unlink()
+
+
+def test_a_disk_error_names_the_file_and_what_to_do(tmp_path):
+    def write(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught:
+        write_atomically(tmp_path / "scores.json", write)
+    assert not list(tmp_path.iterdir())
+    text = system_error_text(caught.value)
+    assert text and text.startswith(
+        f"{tmp_path / 'scores.json'}: no space left on device. Free space there, or set another folder."
+    )
+    assert system_error_text(FileNotFoundError(errno.ENOENT, "No such file")) is None  # a bug
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a.png: cannot be read: it is a pipe or a device, not a file"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="it is a pipe or a device"):
+        read_header(tmp_path / "a.png")

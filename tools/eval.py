@@ -29,7 +29,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     from segzoo.data.checks.check import check_splits
     from segzoo.distributed import SHARDED_TIMEOUT, init_distributed
     from segzoo.evaluation import evaluator
-    from segzoo.evaluation.report import write_summary
+    from segzoo.evaluation.report import score_line, write_summary
     from segzoo.evaluation.score_table import score_table
     from segzoo.evaluation.scores.build import build_scores
     from segzoo.models._base import SegModel
@@ -54,7 +54,11 @@ def evaluate(job: Job) -> dict[str, Any]:
             )
             if not dist.is_main:
                 return {}
-            summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
+            try:
+                summary = write_summary(output_dir.path, result, meta["sha256"], job.config["split"])
+            except OSError:
+                print(score_line(result.scores), flush=True)  # the evaluation may have taken hours
+                raise
             options, defaults = job.arguments["report_evaluation"], partial(default_config, "train")
             report_evaluation(output_dir.path, model, dataset, meta, protocol, defaults, **options)
     print(score_table(summary, result.per_image_counts, terminal_width()))

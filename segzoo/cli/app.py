@@ -30,6 +30,7 @@ from segzoo.cli.sweeps import run_sweep, sweep_dir
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
+from segzoo.system_errors import system_error_text
 from segzoo.types import DataError, InvalidDataset, ParityError, PlainDict, TrainingError
 
 
@@ -116,16 +117,28 @@ def run(
             run_sweep(start, sweep_dir(arguments.overrides, parsed.jobs), summarize)
         else:
             _run_job(start, job, parsed.jobs[0], in_full)
-    except InvalidDataset as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-    except (ConfigError, DataError, ParityError, TrainingError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+    except Exception as error:
+        if (end := _exit_after(error)) is None:
+            raise
+        raise end from None
     except KeyboardInterrupt as interrupt:
-        print(interrupt or "interrupted", file=sys.stderr)
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     if any(exit_codes):
         raise SystemExit(max(exit_codes))
+
+
+def _exit_after(error: Exception) -> SystemExit | None:
+    """End a tool with the message of an error.
+
+    A bug has a traceback instead, for which this returns None.
+    """
+    if isinstance(error, InvalidDataset):
+        print(error, file=sys.stderr)
+        return SystemExit(2)
+    is_told = isinstance(error, ConfigError | DataError | ParityError | TrainingError)
+    text = str(error) if is_told else system_error_text(error) if isinstance(error, OSError | RuntimeError) else None
+    return SystemExit(f"{type(error).__name__}: {text}") if text is not None else None
 
 
 def _run_job(start: Callable[[], None], job: Callable[[DictConfig], object], config: DictConfig, in_full: bool) -> None:

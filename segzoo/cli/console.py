@@ -38,7 +38,13 @@ def make_output_robust() -> None:
     """Make printing raise no errors from here on.
 
     This holds for standard output and standard error. Characters that the encoding of the terminal lacks are printed as backslash escapes.
+    Where a process has none, as after ``>&-``, what is printed is dropped, and no other file gets its descriptor.
     """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
     sys.stdout, sys.stderr = _robust(sys.stdout), _robust(sys.stderr)
 
 
@@ -58,9 +64,11 @@ def print_plain_messages() -> None:
     JobReturn.return_value = property(return_value, JobReturn.return_value.fset)  # type: ignore[assignment]
 
 
-def _robust(stream: TextIO) -> TextIO:
-    if stream is None or isinstance(stream, _Console):  # None without a file descriptor, as after >&-
-        return stream
+def _robust(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the rest of the process)
+    if isinstance(stream, _Console):
+        return cast(TextIO, stream)
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     return cast(TextIO, _Console(stream))

@@ -23,6 +23,7 @@ from segzoo.image_decoder import (
     stored_orientation,
     turn_decoded,
 )
+from segzoo.io import check_regular
 from segzoo.messages import printable
 from segzoo.types import DataError
 
@@ -73,6 +74,7 @@ def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
     from PIL import Image
 
     try:
+        check_regular(path)
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as header:
             width, height = header.size
             is_plain_png = header.format == "PNG" and "exif" not in header.info and b"eXIf" not in _tail(file)
@@ -187,6 +189,7 @@ def read_bytes(path: str | Path) -> bytes:
         DataError: it cannot be opened; the message says why.
     """
     try:
+        check_regular(path)
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

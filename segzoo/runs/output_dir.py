@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from segzoo.runs.config_diff import Difference, check_same_settings, stored_diff
 from segzoo.runs.run_dir import (
     METADATA_FILES,
     RESULT_FILES,
+    RUN_LOCK,
     check_writable,
     create_and_lock,
     make_timestamped_dir,
@@ -43,6 +45,7 @@ OUTPUTS = {
         *("lists/split/*.txt", "lists/fold*/*.txt", "conf/data/split.yaml", "conf/data/fold*.yaml"),
     ),
 }
+REPLACED = ".replaced"  # folder of the results that overwrite=true is about to replace
 REPLACE = "Set another out, or replace them with overwrite=true."
 CONTINUE = "Set another out, replace them with overwrite=true, or label only images without results: only=new."
 
@@ -73,7 +76,8 @@ def create_output_dir(
     It holds the configuration and the environment in addition to the results, and stays locked until the ``with`` block ends. It is
     finished once it has the result file of the tool. A directory without one was left by a process that failed or was killed. It is taken
     over, and what it holds of the tool is replaced, except label maps: an interrupted prediction is resumed. If the block fails before it
-    has written anything, a directory created here is removed.
+    has written anything, a directory created here is removed. Results that ``overwrite`` replaces come back if the block fails or the
+    process is killed, except those of a prediction, whose label maps may fill the disk.
 
     Args:
         tool, title, config, root: as in ``open_run``.
@@ -89,14 +93,18 @@ def create_output_dir(
     created = out is None or not path.exists()
     lock = create_and_lock(path)
     try:
+        _restore_replaced(path, tool)  # of a process that was killed
         config = to_plain_containers(config)
         resumed = _claim(path, tool, config, checkpoint_sha256, overwrite, keep)
         write_metadata(path, config, checkpoint_sha256=checkpoint_sha256)
         print(f"output directory{', resumed' if resumed else ''}: {path}", flush=True)
         yield OutputDir(path, resumed)
+        shutil.rmtree(path / REPLACED, ignore_errors=True)
     except BaseException:
-        if created and {file.name for file in path.iterdir()} <= METADATA_FILES:
-            shutil.rmtree(path)
+        _restore_replaced(path, tool)
+        with suppress(OSError):
+            if created and {file.name for file in path.iterdir()} <= METADATA_FILES:
+                shutil.rmtree(path)
         raise
     finally:
         lock.close()
@@ -188,9 +196,37 @@ def _claim(path: Path, tool: str, config: PlainDict, checkpoint_sha256: str | No
             (path / RESULT_FILES[tool]).unlink(missing_ok=True)  # the directory is not finished until this process is
             return True
     if (path / "config.yaml").is_file():
-        for file in (path / RESULT_FILES[tool], *outputs):
-            shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
+        results = (path / RESULT_FILES[tool], *outputs)
+        if tool != "predict" and (path / RESULT_FILES[tool]).is_file():
+            _move(path, path / REPLACED, (*results, *(path / name for name in METADATA_FILES - {RUN_LOCK})))
+        else:
+            _remove(results)
     return False
+
+
+def _restore_replaced(path: Path, tool: str) -> None:
+    """Bring back the results that an unfinished process was to replace."""
+    folder = path / REPLACED
+    if not folder.is_dir():
+        return
+    if not (path / RESULT_FILES[tool]).is_file():
+        _remove(file for pattern in OUTPUTS[tool] for file in path.glob(pattern))
+        _move(folder, path, [file for file in folder.rglob("*") if not file.is_dir()])
+    shutil.rmtree(folder)
+
+
+def _move(source: Path, target: Path, files: Iterable[Path]) -> None:
+    """Move files and folders to the same places below another folder."""
+    for file in files:
+        if os.path.lexists(file):
+            moved = target / file.relative_to(source)
+            moved.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, moved)
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
 
 
 def _words(tool: str) -> str:

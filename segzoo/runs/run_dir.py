@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
@@ -55,7 +56,8 @@ class RunDir:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Record an error if this process holds the directory, and release it."""
         if error is not None and self.lock is not None:
-            self.fail(error)
+            with suppress(OSError):  # the disk may be full
+                self.fail(error)
         self.close()
 
     @property

@@ -128,6 +128,18 @@ def test_a_cache_that_cannot_be_written_is_an_error(root, monkeypatch):
         build(root, "disk")[0]
 
 
+def test_entries_that_cannot_be_read_are_made_again(root, monkeypatch):
+    def denied(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))  # another user's, in a shared XDG_CACHE_HOME
+
+    expected = build(root, "disk")[0]
+    (file,) = cache_files(root)
+    before = file.stat().st_ino
+    monkeypatch.setattr(disk, "open", denied, raising=False)
+    np.testing.assert_array_equal(build(root, "disk")[0].image, expected.image)
+    assert file.stat().st_ino != before
+
+
 def test_images_that_exceed_the_memory_are_rejected(root, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 700)
     with pytest.raises(DataError, match=r"data\.cache=ram needs .* for 3 decoded images.*data\.cache=disk"):

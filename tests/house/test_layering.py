@@ -16,7 +16,15 @@ PACKAGE = ROOT / "segzoo"
 LAYERS = (
     (
         *("types", "class_names", "io", "messages", "progress", "registry", "device", "distributed"),
-        *("visualization", "image_decoder", "channel_decoder", "channel_files", "decoder_warnings", "pixel_format"),
+        *(
+            "visualization",
+            "image_decoder",
+            "channel_decoder",
+            "channel_files",
+            "decoder_warnings",
+            "pixel_format",
+            "system_errors",
+        ),
     ),
     ("layers", "checkpoints"),
     ("weights", "data"),

@@ -163,3 +163,41 @@ def test_only_new_continues_in_a_folder_of_results(tmp_path):
     (error,) = output_errors("predict", config)
     assert "or label only images without results: only=new" in error
     assert output_errors("predict", config | {"only": "new"}) == []
+
+
+def finish_and_replace(tool, out, end):
+    """Write results, then start to replace them and call ``end``."""
+    with create(tool, out) as output:
+        for name in ("report.html", RESULT_FILES[tool]):
+            (output.path / name).write_text("old")
+    with create(tool, out, CONFIG | {"flip": True}, overwrite=True) as output:
+        (output.path / "report.html").write_text("partial")
+        end(output.path)
+
+
+def killed_process(path):
+    os._exit(9)
+
+
+def failed_tool(path):
+    raise Killed
+
+
+@pytest.mark.parametrize("tool", ["eval", "bench", "leaderboard", "compare"])
+@pytest.mark.parametrize("end", [killed_process, failed_tool])
+def test_results_that_are_to_be_replaced_come_back_unless_new_ones_are_complete(tmp_path, tool, end):
+    out = tmp_path / "out"
+    if end is killed_process:
+        process = multiprocessing.get_context("fork").Process(target=finish_and_replace, args=(tool, out, end))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 9
+        with pytest.raises(ConfigError, match="overwrite=true"), create(tool, out):
+            pass
+    else:
+        with pytest.raises(Killed):
+            finish_and_replace(tool, out, end)
+    assert [(out / name).read_text() for name in ("report.html", RESULT_FILES[tool])] == ["old", "old"]
+    assert yaml.safe_load((out / "config.yaml").read_text()) == CONFIG and not (out / ".replaced").exists()
+    finish_and_replace(tool, tmp_path / "other", lambda path: (path / RESULT_FILES[tool]).write_text("new"))
+    assert (tmp_path / "other" / RESULT_FILES[tool]).read_text() == "new" and not (tmp_path / "other" / ".replaced").exists()

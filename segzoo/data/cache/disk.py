@@ -22,6 +22,7 @@ from segzoo.data.checks.label_survey import LabelReader
 from segzoo.data.file_index import FilePair
 from segzoo.io import user_cache_dir, write_atomically
 from segzoo.pixel_format import RGB, PixelFormat
+from segzoo.system_errors import DISK_ADVICE
 from segzoo.types import DataError, Sample
 
 MAGIC = b"segzoo 1"  # begins each file; rises with its layout and with changes of how files are decoded
@@ -81,12 +82,12 @@ class DiskCache:
         """Map a file into memory.
 
         Returns:
-            Image (H, W, C) and label (H, W), or None if the file is missing or damaged.
+            Image (H, W, C) and label (H, W), or None if the file is missing, damaged or cannot be read.
         """
         try:
             with open(path, "rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # writable in memory only
-        except (FileNotFoundError, ValueError):  # an empty file cannot be mapped
+        except (OSError, ValueError):  # it does not exist, is another user's, or empty, and cannot be mapped
             return None
         if len(content) < HEADER.size:
             return None
@@ -113,7 +114,7 @@ class DiskCache:
             write_atomically(path, lambda file: file.writelines((header, image.data, label.data)), durable=False)
         except OSError as error:
             raise DataError(
-                f"data.cache=disk: {path} cannot be written: {error.strerror}. Free space in {self._folder}, set XDG_CACHE_HOME to another "
-                "folder, or set data.cache=none."
+                f"data.cache=disk: {path} cannot be written: {error.strerror}. {DISK_ADVICE.get(error.errno or 0, '')} XDG_CACHE_HOME is the "
+                "folder above, and data.cache=none needs none."
             ) from error
         self._verified.add(path)

@@ -10,6 +10,7 @@ import numpy as np
 from segzoo.channel_decoder import NPY_SUFFIX, decode_channels, decode_samples, join_channels, npy_shape
 from segzoo.data.image_io import read_bytes, read_header, read_turned_image
 from segzoo.image_decoder import MAX_PIXELS, SUFFIXES, ImageError
+from segzoo.io import check_regular
 from segzoo.messages import printable
 from segzoo.pixel_format import PixelFormat
 from segzoo.types import DataError
@@ -55,6 +56,7 @@ def read_size(path: Path) -> tuple[tuple[int, int], int]:
     if path.suffix.lower() != NPY_SUFFIX:
         return read_header(path)
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             shape = npy_shape(file.read(HEAD))
     except OSError as error:

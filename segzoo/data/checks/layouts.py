@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segzoo.data.checks.settings_for import settings_for
 from segzoo.data.guess.class_lists import read_colored_classes
+from segzoo.io import check_regular
 from segzoo.messages import format_override
 
 MAX_FOLDERS = 10  # in a message
@@ -112,6 +113,7 @@ def _head(path: Path) -> bytes:
     if path.suffix not in (".json", ".txt", ".xml"):
         return b""
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             return file.read(4096)
     except OSError:

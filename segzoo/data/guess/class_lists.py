@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segzoo.data.checks.label_survey import Color
+from segzoo.io import check_regular
 
 CVAT = re.compile(r"^([^#:\n]+):(\d+),(\d+),(\d+):", re.MULTILINE)  # name:r,g,b:parts:actions
 CSV = re.compile(r"^([^,\n]+),\s*(\d+),\s*(\d+),\s*(\d+)\s*$", re.MULTILINE)  # name,r,g,b
@@ -63,6 +64,7 @@ def read_colored_classes(path: Path, kind: str = "labelmap.txt") -> dict[str, Co
 
 def _text(path: Path) -> str:
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             return file.read(MAX_BYTES).decode("utf-8-sig", "replace").replace("\r\n", "\n")
     except OSError:
