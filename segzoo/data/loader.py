@@ -125,9 +125,13 @@ class BatchStream(Iterator[Batch]):
     def __next__(self) -> Batch:
         if self._loader is None:
             raise StopIteration
+        if self._batches is None:
+            with _signals_blocked():
+                self._batches = iter(self._loader)
+            _open_streams.add(self)
+            atexit.unregister(_close_all)  # exit handlers run last in, first out: this one must precede those that wait for workers
+            atexit.register(_close_all)
         try:
-            if self._batches is None:
-                self._batches = self._start(self._loader)
             batch = next(self._batches)
         except BaseException:
             self.close()
@@ -136,14 +140,6 @@ class BatchStream(Iterator[Batch]):
             self.close()
             raise batch
         return Batch(batch.image, batch.label, tuple(batch.names), tuple(batch.indices))  # pinning turns tuples into lists
-
-    def _start(self, loader: DataLoader) -> Iterator:
-        with _signals_blocked():
-            batches = iter(loader)
-        _open_streams.add(self)
-        atexit.unregister(_close_all)  # exit handlers run last in, first out: this one must precede those that wait for workers
-        atexit.register(_close_all)
-        return batches
 
     def close(self) -> None:
         """End the worker processes and the iteration."""
