@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from segzoo.decoder_warnings import decoder_warnings_ignored
 from segzoo.image_decoder import (
     FORMATS,
     HINT,
@@ -75,7 +76,7 @@ def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
 
     try:
         check_regular(path)
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as header:
+        with decoder_warnings_ignored(), open(path, "rb") as file, Image.open(file, formats=FORMATS) as header:
             width, height = header.size
             is_plain_png = header.format == "PNG" and "exif" not in header.info and b"eXIf" not in _tail(file)
             orientation = 1 if is_plain_png else stored_orientation(header)  # which decodes a PNG that states none

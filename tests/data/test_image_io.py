@@ -197,9 +197,10 @@ def test_unreadable_paths(tmp_path, monkeypatch):
     def deny(self):
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "denied.png").touch()
     monkeypatch.setattr(Path, "read_bytes", deny)
     with pytest.raises(DataError, match="Permission denied"):
-        read_image(tmp_path / "no.png")
+        read_image(tmp_path / "denied.png")
 
 
 @pytest.mark.parametrize("name", [b"with space \xc3\xa9\xe6\x97\xa5.png", b"n" * 251 + b".png", b"\xff\xfe.png"])

@@ -48,16 +48,17 @@ class OpenVinoGraph:
     @property
     def runs_bf16(self) -> bool:
         """True if layers are computed in bf16."""
-        return self._compile(_Variant(1, None)).get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
+        return self._compile(_Variant(1, None))[1].get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
 
     def __call__(self, batch: np.ndarray) -> list[np.ndarray]:
         """Run a batch in the graph's input format and return all outputs."""
         variant = _Variant(max(1, self._num_threads // torch.get_num_threads()), self._fixed_shape(batch.shape))
         requests: dict[_Variant, Any] = vars(self._requests).setdefault("of_variant", {})
         if variant not in requests:
+            variant, compiled = self._compile(variant)
             for other in [known for known in requests if known.shape not in (None, variant.shape)]:
                 del requests[other]
-            requests[variant] = self._compile(variant).create_infer_request()
+            requests[variant] = compiled.create_infer_request()
         return [np.array(output) for output in requests[variant].infer(batch, share_inputs=True).values()]
 
     def _fixed_shape(self, shape: Shape) -> Shape | None:
@@ -69,9 +70,15 @@ class OpenVinoGraph:
                 self._fixed = shape
             return shape if shape == self._fixed else None
 
-    def _compile(self, variant: _Variant) -> Any:
-        """Compile the graph for a variant, once."""
+    def _compile(self, variant: _Variant) -> tuple[_Variant, Any]:
+        """Compile the graph for a variant, once.
+
+        Returns:
+            The variant and its graph, of any shape if another thread has fixed another shape meanwhile.
+        """
         with self._compiling:
+            if variant.shape != self._fixed:
+                variant = variant._replace(shape=None)
             if variant not in self._compiled:
                 self._compiled = {key: graph for key, graph in self._compiled.items() if key.shape in (None, variant.shape)}
                 graph, streams = self._graph, {"NUM_STREAMS": variant.streams} if variant.streams > 1 else {}
@@ -79,4 +86,4 @@ class OpenVinoGraph:
                     graph = graph.clone()
                     graph.reshape(list(variant.shape))
                 self._compiled[variant] = self._core.compile_model(graph, "CPU", self._properties | streams)
-            return self._compiled[variant]
+            return variant, self._compiled[variant]

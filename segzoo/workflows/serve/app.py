@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from segzoo.messages import did_you_mean
@@ -71,6 +72,8 @@ def create_app(service: Service, *, token: str | None = None, loopback: bool = T
     _add_labelme(app, service)
     _add_status(app, service)
     _add_pages(app)
+    for route in [route for route in app.routes if isinstance(route, APIRoute) and "GET" in (route.methods or ())]:
+        app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)  # load balancers ask so
     app.mount("/static", StaticFiles(directory=STATIC))
     paths = frozenset(app.openapi()["paths"]) | {"/", "/docs"}
     app.add_middleware(Guard, metrics=service.metrics, paths=paths, token=token, loopback=loopback)  # type: ignore[arg-type]
@@ -178,9 +181,7 @@ def _add_labelme(app: FastAPI, service: Service) -> None:
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
-    @app.api_route(
-        "/healthz", methods=["GET", "HEAD"], responses={503: STATUSES[503]}, response_description="The service takes images."
-    )
+    @app.get("/healthz", responses={503: STATUSES[503]}, response_description="The service takes images.")
     async def healthz() -> JSONResponse:
         """Say whether the service takes images."""
         return JSONResponse({"status": "draining" if service.draining else "ok"}, 503 if service.draining else 200)
@@ -204,14 +205,14 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         """Page of the API, without files from a network."""
         return HTMLResponse(
             render_template("service_api.html", schema=app.openapi(), address=str(request.base_url), values=_allowed_values)
         )
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         """Page that segments and corrects images."""
         return FileResponse(f"{STATIC}/index.html")
