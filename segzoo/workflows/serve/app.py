@@ -192,13 +192,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
         limits = {"mb": service.limits.max_mb, "megapixels": service.limits.max_megapixels, "images": service.limits.max_queue}
         return {"models": [served.describe() for served in service.models.values()], "limits": limits}
 
-    @app.api_route(
-        "/metrics",
-        methods=["GET", "HEAD"],
-        response_class=PlainTextResponse,
-        responses={401: STATUSES[401]},
-        response_description="The counters.",
-    )
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: STATUSES[401]}, response_description="The counters.")
     async def metrics() -> PlainTextResponse:
         """Counters in the text format of Prometheus."""
         return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")
