@@ -51,7 +51,7 @@ def test_settings_that_a_file_or_a_runtime_lacks_are_rejected(exported):
     assert [message.split(":")[0] for message in error.value.errors] == ["precision=bf16", "runtime=openvino", "device=cuda"]
     checkpoint = exported.run / "checkpoints" / "last"
     with pytest.raises(
-        ConfigError, match="runtime=tensorrt is not known, expected one of eager, torch_compile, onnxruntime, openvino"
+        ConfigError, match="runtime='tensorrt' is not known, expected one of eager, torch_compile, onnxruntime, openvino"
     ):
         segzoo.load(checkpoint, runtime="tensorrt")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="runtime=onnxruntime predicts in fp32, got precision=fp16. For others, export a file"):
