@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import Difference, check_same_settings, stored_differences
+from segzoo.runs.replaced_results import holds_replaced_results, remove, restore, set_aside
 from segzoo.runs.run_dir import (
     METADATA_FILES,
     RESULT_FILES,
@@ -45,7 +45,6 @@ OUTPUTS = {
         *("lists/split/*.txt", "lists/fold*/*.txt", "conf/data/split.yaml", "conf/data/fold*.yaml"),
     ),
 }
-REPLACED = ".replaced"  # folder of the results that overwrite=true is about to replace
 REPLACE = "Set another out, or replace them with overwrite=true."
 CONTINUE = "Set another out, replace them with overwrite=true, or label only images without results: only=new."
 
@@ -76,8 +75,9 @@ def create_output_dir(
     It holds the configuration and the environment in addition to the results, and stays locked until the ``with`` block ends. It is
     finished once it has the result file of the tool. A directory without one was left by a process that failed or was killed. It is taken
     over, and what it holds of the tool is replaced, except label maps: an interrupted prediction is resumed. If the block fails before it
-    has written anything, a directory created here is removed. Results that ``overwrite`` replaces come back if the block fails or the
-    process is killed, except those of a prediction, whose label maps may fill the disk.
+    has written anything, a directory created here is removed. Results that ``overwrite`` replaces come back if the block fails before it
+    has written the result file; after SIGKILL they do so when the directory is opened next. Those of a prediction do not: its label maps
+    may fill the disk.
 
     Args:
         tool, title, config, root: as in ``open_run``.
@@ -93,16 +93,16 @@ def create_output_dir(
     created = out is None or not path.exists()
     lock = create_and_lock(path)
     try:
-        _restore_replaced(path, tool)  # of a process that was killed
+        _restore(path, tool)  # what a killed process was to replace
         config = to_plain_containers(config)
         resumed = _claim(path, tool, config, checkpoint_sha256, overwrite, keep)
         write_metadata(path, config, checkpoint_sha256=checkpoint_sha256)
         print(f"output directory{', resumed' if resumed else ''}: {path}", flush=True)
         yield OutputDir(path, resumed)
-        shutil.rmtree(path / REPLACED, ignore_errors=True)
+        _restore(path, tool)  # discards it: the new results are complete
     except BaseException:
-        _restore_replaced(path, tool)
-        with suppress(OSError):
+        with suppress(OSError):  # the next process tries again
+            _restore(path, tool)
             if created and {file.name for file in path.iterdir()} <= METADATA_FILES:
                 shutil.rmtree(path)
         raise
@@ -171,7 +171,7 @@ def check_output_dir(path: Path, tool: str, overwrite: bool) -> None:
         tool: the tool that wants it.
         overwrite: finished results of the same tool are no obstacle.
     """
-    finished = (path / RESULT_FILES[tool]).is_file()
+    finished = (path / RESULT_FILES[tool]).is_file() or holds_replaced_results(path, tool)
     if (other := occupant(path)) and not (overwrite and finished):
         raise ConfigError(f"out={path} already holds {other}. {_words(tool) if finished else 'Set another out.'}")
     check_writable(path)
@@ -198,35 +198,15 @@ def _claim(path: Path, tool: str, config: PlainDict, checkpoint_sha256: str | No
     if (path / "config.yaml").is_file():
         results = (path / RESULT_FILES[tool], *outputs)
         if tool != "predict" and (path / RESULT_FILES[tool]).is_file():
-            _move(path, path / REPLACED, (*results, *(path / name for name in METADATA_FILES - {RUN_LOCK})))
+            set_aside(path, tool, (*results, *(path / name for name in METADATA_FILES - {RUN_LOCK})))
         else:
-            _remove(results)
+            remove(results)
     return False
 
 
-def _restore_replaced(path: Path, tool: str) -> None:
-    """Bring back the results that an unfinished process was to replace."""
-    folder = path / REPLACED
-    if not folder.is_dir():
-        return
-    if not (path / RESULT_FILES[tool]).is_file():
-        _remove(file for pattern in OUTPUTS[tool] for file in path.glob(pattern))
-        _move(folder, path, [file for file in folder.rglob("*") if not file.is_dir()])
-    shutil.rmtree(folder)
-
-
-def _move(source: Path, target: Path, files: Iterable[Path]) -> None:
-    """Move files and folders to the same places below another folder."""
-    for file in files:
-        if os.path.lexists(file):
-            moved = target / file.relative_to(source)
-            moved.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, moved)
-
-
-def _remove(files: Iterable[Path]) -> None:
-    for file in files:
-        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
+def _restore(path: Path, tool: str) -> None:
+    """Bring back results that an unfinished process was to replace."""
+    restore(path, tool, RESULT_FILES[tool], (file for pattern in OUTPUTS[tool] for file in path.glob(pattern)))
 
 
 def _words(tool: str) -> str:

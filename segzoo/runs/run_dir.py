@@ -16,6 +16,7 @@ from segzoo.checkpoints.store import foreign_file, list_checkpoints
 from segzoo.io import to_plain_containers, write_json, write_text
 from segzoo.registry import ConfigError
 from segzoo.runs.locks import RUN_LOCK, lock_directory
+from segzoo.runs.replaced_results import holds_replaced_results
 from segzoo.types import PlainDict
 
 METADATA_FILES = {"config.yaml", "env.json", RUN_LOCK}  # written before any result
@@ -123,7 +124,8 @@ def occupant(path: Path) -> str | None:
         return f"checkpoints of another program ({other.relative_to(path)})"
     if (path / "config.yaml").is_file() and not (path / RUN_LOCK).exists():  # which a run creates first
         return "the config.yaml of another program"
-    return next((f"results of tools/{tool}.py ({name})" for tool, name in RESULT_FILES.items() if (path / name).is_file()), None)
+    found = (tool for tool, name in RESULT_FILES.items() if (path / name).is_file() or holds_replaced_results(path, tool))
+    return next((f"results of tools/{tool}.py ({RESULT_FILES[tool]})" for tool in found), None)
 
 
 def check_run_dir(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from contextlib import suppress
 from typing import Literal
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 
 from segzoo.config.checks.output import output_errors
 from segzoo.registry import ConfigError
+from segzoo.runs import output_dir, replaced_results
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.open_run import open_run
 from segzoo.runs.output_dir import create_output_dir, create_prediction_dir
@@ -198,6 +200,45 @@ def test_results_that_are_to_be_replaced_come_back_unless_new_ones_are_complete(
         with pytest.raises(Killed):
             finish_and_replace(tool, out, end)
     assert [(out / name).read_text() for name in ("report.html", RESULT_FILES[tool])] == ["old", "old"]
-    assert yaml.safe_load((out / "config.yaml").read_text()) == CONFIG and not (out / ".replaced").exists()
+    assert yaml.safe_load((out / "config.yaml").read_text()) == CONFIG and not list(out.glob(".repl*"))
     finish_and_replace(tool, tmp_path / "other", lambda path: (path / RESULT_FILES[tool]).write_text("new"))
-    assert (tmp_path / "other" / RESULT_FILES[tool]).read_text() == "new" and not (tmp_path / "other" / ".replaced").exists()
+    assert (tmp_path / "other" / RESULT_FILES[tool]).read_text() == "new" and not list((tmp_path / "other").glob(".repl*"))
+
+
+@pytest.mark.parametrize("moves", range(12))
+def test_results_survive_a_stop_between_any_two_moves(tmp_path, monkeypatch, moves):
+    """A process that stops after some moves of files, there or back, loses none of them."""
+    out, old = tmp_path / "out", {"summary.json": "old", "per_image.csv": "old", "report.html": "old"}
+    with create("eval", out) as output:
+        for name, text in old.items():
+            (output.path / name).write_text(text)
+    with pytest.raises(Killed), create("eval", out, overwrite=True) as output:
+        (output.path / "report.html").write_text("partial")
+        monkeypatch.setattr(replaced_results, "restore", lambda *args: None)
+        monkeypatch.setattr(output_dir, "restore", lambda *args: None)  # as after SIGKILL
+        raise Killed
+    monkeypatch.undo()
+    left, move = [moves], os.replace
+
+    def stopping(source, target):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", stopping)
+    with suppress(Killed), create("eval", out, CONFIG | {"flip": True}, overwrite=True) as output:
+        (output.path / "summary.json").write_text("new")
+    monkeypatch.undo()
+    with suppress(ConfigError), create("eval", out):
+        pass
+    assert (out / "summary.json").read_text() in ("old", "new")
+    if (out / "summary.json").read_text() == "old":
+        assert {name: (out / name).read_text() for name in old} == old and not list(out.glob(".repl*"))
+
+
+def test_another_tool_takes_no_directory_whose_results_are_set_aside(tmp_path):
+    (tmp_path / "out" / ".replaced-eval").mkdir(parents=True)
+    for tool in ("bench", "leaderboard"):
+        with pytest.raises(ConfigError, match="already holds results of tools/eval.py"), create(tool, tmp_path / "out"):
+            pass

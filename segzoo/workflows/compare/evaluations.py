@@ -20,6 +20,7 @@ from segzoo.evaluation.metrics import COUNTS
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.runs.environment import recorded_version
+from segzoo.runs.replaced_results import PREFIXES
 from segzoo.runs.run_dir import read_result
 from segzoo.types import PlainDict
 
@@ -145,6 +146,7 @@ def _evaluation_folders(path: Path) -> list[Path]:
             return [folder]
     found = sorted(file.parent for file in path.rglob("summary.json") if (file.parent / COUNTS_FILE).is_file())
     found = [folder for folder in found if not any((parent / "compare.json").is_file() for parent in folder.parents)]
+    found = [folder for folder in found if not any(part.startswith(PREFIXES) for part in folder.parts)]  # about to be replaced
     if found:
         return found
     with suppress(CheckpointError):
