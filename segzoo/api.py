@@ -13,6 +13,7 @@ from segzoo.config.from_checkpoint import load_model
 from segzoo.config.from_export import load_exported, precision_errors, runtime_errors
 from segzoo.config.presets import ModelPreset, backbone_preset, model_preset, preset_error, preset_names
 from segzoo.config.sections import section_errors
+from segzoo.io import plain_numbers
 from segzoo.messages import unknown_name_error
 from segzoo.registry import BACKBONES, MODELS, ConfigError, type_error
 from segzoo.types import PlainMapping
@@ -71,6 +72,7 @@ def create_model(
     backbone_section = base | preset.backbone_settings | {key: value for key, value in given.items() if key != "name"}
     model_section = preset.model | model_settings
     errors = section_errors("model", model_section) + section_errors("backbone", backbone_section)
+    num_classes = plain_numbers(num_classes)
     if wrong := type_error(num_classes, NumClasses):
         errors.append(f"num_classes={num_classes!r}: expected {wrong}")
     if errors:

@@ -38,6 +38,7 @@ def decoder_warnings_ignored() -> Iterator[None]:
 def _reset_child() -> None:
     """Forget the threads of the parent, which a forked process lacks."""
     global _lock, _filters, _threads
+    _filters.close()
     _lock, _filters, _threads = threading.Lock(), ExitStack(), 0
 
 

@@ -159,7 +159,7 @@ def init_distributed(device: DeviceName, timeout: timedelta = TIMEOUT) -> Iterat
     if cuda:
         torch.cuda.set_device(local_rank)
     else:
-        torch.set_num_threads(max(1, cpu_cores() // local_size))  # torchrun sets one thread per process
+        torch.set_num_threads(max(1, min(cpu_cores(), (os.cpu_count() or 1) // local_size)))  # torchrun sets one thread per process
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, which still has the addresses of dead ranks

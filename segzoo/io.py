@@ -15,9 +15,12 @@ import re
 import stat
 import zlib
 from collections.abc import Callable, Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def check_regular(path: str | Path) -> None:
@@ -43,7 +46,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
             thousands of small files that can be made again.
 
     Raises:
-        OSError: the file cannot be written, with ``path`` as its ``filename``. ``path`` is then unchanged, and the temporary file is
+        OSError: the file cannot be written. The error names ``path``, which is then unchanged, and the temporary file is
             removed.
     """
     # of fixed length, as the target may have the longest name that a file can have
@@ -57,7 +60,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = os.fspath(path)
+        if error.errno is not None and error.filename in (None, os.fspath(temporary)):
+            error.filename = os.fspath(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -115,6 +119,13 @@ def to_plain_containers(value: object) -> Any:
     raise TypeError(f"a configuration may hold plain values only, got {value!r} of type {type(value).__name__}")
 
 
+def plain_numbers(value: Any) -> Any:
+    """Convert numbers of NumPy to Python's, also in lists and tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(map(plain_numbers, value))
+    return value.item() if hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0 else value
+
+
 def _fsync_dir(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -145,6 +156,18 @@ def _finite(value: object) -> object:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically as UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a NumPy file atomically.
+
+    ``np.save`` into a file would not say why a disk does not take it.
+    """
+    import numpy as np
+
+    buffer = BytesIO()
+    np.save(buffer, array)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def csv_text(rows: Sequence[Sequence[object]]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from segzoo.messages import format_override
@@ -101,7 +102,9 @@ def pixel_errors(
             errors.append(
                 f"data.{key} has {len(values)} values for data.channels={pixels.channels}: give one per channel, or null. {MEASURE}"
             )
-        if not all(map(math.isfinite, values)) or (key == "std" and values and min(values) <= 0):
+        if not all(isinstance(value, Real) and math.isfinite(value) for value in values) or (
+            key == "std" and values and min(values) <= 0
+        ):
             errors.append(
                 f"data.{key}={list(values)}: expected {'numbers above 0' if key == 'std' else 'finite numbers'}. {MEASURE}"
             )

@@ -62,6 +62,14 @@ def test_a_disk_error_names_the_file_and_what_to_do(tmp_path):
     assert system_error_text(FileNotFoundError(errno.ENOENT, "No such file")) is None  # a bug
 
 
+def test_other_errors_keep_their_words(tmp_path):
+    def write(file):
+        raise OSError("cannot write mode F as PNG")
+
+    with pytest.raises(OSError, match="^cannot write mode F as PNG$"):
+        write_atomically(tmp_path / "a.png", write)
+
+
 def test_a_pipe_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a.png: cannot be read: it is a pipe or a device, not a file"):

@@ -52,7 +52,8 @@ def check_checksums(file: Path) -> dict[str, str]:
         ConfigError: it is damaged or was replaced.
     """
     actual = file_checksums(file)
-    recorded: dict[str, object] = dict(_read_entry(file.with_name(RECORD), "sha256") or {})
+    found = _read_entry(file.with_name(RECORD), "sha256")
+    recorded: dict[str, object] = dict(found) if isinstance(found, dict) else {}  # else the file is another program's
     if checksum := _read_entry(file.with_name(CARD), "model_sha256"):
         recorded.setdefault("model.onnx", checksum)
     for name in actual:

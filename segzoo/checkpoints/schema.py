@@ -167,7 +167,7 @@ def _section_errors(config: PlainDict) -> list[str]:
 
 def _raise_errors(path: Path, errors: list[str]) -> None:
     if errors:
-        raise CheckpointError(f"{path} is invalid: {'; '.join(errors)}. Use another checkpoint.")
+        raise CheckpointError(f"{path} is invalid: {'; '.join(error.rstrip('.') for error in errors)}. Use another checkpoint.")
 
 
 def _reject_constant(name: str) -> None:

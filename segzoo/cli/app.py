@@ -118,7 +118,7 @@ def run(
         else:
             _run_job(start, job, parsed.jobs[0], in_full)
     except Exception as error:
-        if (end := _exit_after(error)) is None:
+        if (end := _exit_after(error, in_full)) is None:
             raise
         raise end from None
     except KeyboardInterrupt as interrupt:
@@ -128,16 +128,18 @@ def run(
         raise SystemExit(max(exit_codes))
 
 
-def _exit_after(error: Exception) -> SystemExit | None:
-    """End a tool with the message of an error.
+def _exit_after(error: Exception, in_full: bool) -> SystemExit | None:
+    """Return the exit with the message of an error.
 
-    A bug has a traceback instead, for which this returns None.
+    None stands for a traceback: the error is a bug, or trouble of the machine that is to be shown in full.
     """
     if isinstance(error, InvalidDataset):
         print(error, file=sys.stderr)
         return SystemExit(2)
     is_told = isinstance(error, ConfigError | DataError | ParityError | TrainingError)
-    text = str(error) if is_told else system_error_text(error) if isinstance(error, OSError | RuntimeError) else None
+    text = (
+        str(error) if is_told else system_error_text(error) if isinstance(error, OSError | RuntimeError) and not in_full else None
+    )
     return SystemExit(f"{type(error).__name__}: {text}") if text is not None else None
 
 

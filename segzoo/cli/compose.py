@@ -26,7 +26,7 @@ from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict
 
 PACKAGE = Path(__file__).parents[1]
-CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())  # installed, or of a checkout
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or of a checkout
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException)
 USER_CONFIGS = "command-line"  # name of the source that --config-dir adds
 _MISSING = object()

@@ -44,7 +44,7 @@ def make_output_robust() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free descriptor, which is this one
     sys.stdout, sys.stderr = _robust(sys.stdout), _robust(sys.stderr)
 
 

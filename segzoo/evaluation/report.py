@@ -10,7 +10,7 @@ import numpy as np
 from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.evaluation.evaluator import Evaluation
 from segzoo.evaluation.metrics import Scores
-from segzoo.io import csv_text, write_atomically, write_json, write_text
+from segzoo.io import csv_text, write_array, write_json, write_text
 from segzoo.messages import printable
 from segzoo.types import PlainDict
 
@@ -47,9 +47,8 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     write_text(folder / "per_image.csv", csv_text(_per_image_rows(result)))
     for file, table in [each for score in result.extra.values() for each in score.tables.items()]:
         write_text(folder / file, csv_text(table))
-    write_atomically(folder / "per_image_counts.npy", lambda file: np.save(file, result.per_image_counts))  # for tools/compare.py
-    errors = result.errors.astype(np.int32)
-    write_atomically(folder / "per_image_errors.npy", lambda file: np.save(file, errors))  # for the report page
+    write_array(folder / "per_image_counts.npy", result.per_image_counts)  # for tools/compare.py
+    write_array(folder / "per_image_errors.npy", result.errors.astype(np.int32))  # for the report page
     write_text(folder / "image_names.json", json.dumps(result.names) + "\n")  # in ASCII: a name may be no valid UTF-8
     write_json(folder / "summary.json", summary)
     return summary

@@ -84,8 +84,8 @@ def export_model(
         bundle: also write ``bundle.zip``, which contains everything needed to run the file without torch and segzoo.
 
     Returns:
-        ``file``, ``bytes`` (of both files for OpenVINO), ``sha256`` (of each), ``norms_merged`` (batch norm layers fused), ``precision``, ``threshold``,
-        ``bundle``, ``parity``, the result of ``check_parity``, and for int8 ``accuracy``, the result of ``check_accuracy``.
+        ``file``, ``bytes`` (of both files for OpenVINO), ``sha256`` (of each), ``norms_merged`` (batch norm layers fused), ``precision``,
+        ``threshold``, ``bundle``, ``parity``, the result of ``check_parity``, and for int8 ``accuracy``, the result of ``check_accuracy``.
 
     Raises:
         ParityError: if the labels or the mIoU differ too much. The file is deleted.

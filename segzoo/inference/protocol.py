@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_type_hints
 
+from segzoo.io import plain_numbers
 from segzoo.messages import format_override
-from segzoo.registry import PROTOCOLS, ConfigError, Range, type_error
+from segzoo.registry import PROTOCOLS, ConfigError, Range, coerce, type_error
 from segzoo.types import PlainDict
 
 if TYPE_CHECKING:
@@ -117,21 +118,6 @@ def slide(
     )
 
 
-FIELDS: dict[str, object] = {  # types of the settings of InferenceProtocol; where the default is None, that too
-    "crop": Size,
-    "stride": Size,
-    "window_weights": WindowWeights,
-    "batch": Windows,
-    "scales": Scales,
-    "flip": bool,
-    "average": Average,
-    "input_hw": Size,
-    "label_size": LabelSize,
-    "pad_multiple": Multiple,
-    "resize_multiple": Multiple,
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class InferenceProtocol:
     """Inference settings that affect the predicted labels.
@@ -159,25 +145,28 @@ class InferenceProtocol:
         ConfigError: if a setting is invalid, or the settings contradict each other.
     """
 
-    crop: tuple[int, int] | None = None
-    stride: tuple[int, int] | None = None
+    crop: Size | None = None
+    stride: Size | None = None
     window_weights: WindowWeights = "uniform"
-    batch: int = 1
-    scales: tuple[float, ...] = (1.0,)
+    batch: Windows = 1
+    scales: Scales = (1.0,)
     flip: bool = False
     average: Average = "probabilities"
-    input_hw: tuple[int, int] | None = None
+    input_hw: Size | None = None
     label_size: LabelSize = "original"
-    pad_multiple: int | None = None
-    resize_multiple: int | None = None
+    pad_multiple: Multiple | None = None
+    resize_multiple: Multiple | None = None
     post: PostProcessor | None = None
     threshold: StripLabeler | None = None
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in FIELDS if getattr(self, name) is not getattr(InferenceProtocol, name)}
-        wrong = {name: type_error(value, FIELDS[name]) for name, value in given.items()}
+        types = get_type_hints(InferenceProtocol, include_extras=True)
+        given = {name: plain_numbers(getattr(self, name)) for name in types if name not in ("post", "threshold")}
+        wrong = {name: type_error(value, types[name]) for name, value in given.items()}
         if errors := [f"protocol.{name}={given[name]!r}, expected {kind}." for name, kind in wrong.items() if kind]:
             raise ConfigError(errors)
+        for name, value in given.items():
+            object.__setattr__(self, name, coerce(value, types[name]))
         if self.crop and self.stride and any(step > size for step, size in zip(self.stride, self.crop, strict=True)):
             errors.append(
                 f"protocol.stride={list(self.stride)} exceeds protocol.crop={list(self.crop)}: pixels between windows would stay "

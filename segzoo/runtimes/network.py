@@ -80,6 +80,7 @@ def _export(model: Segmenter, runtime: RuntimeName, precision: PrecisionName) ->
         path = Path(folder) / ("model.xml" if runtime == "openvino" else "model.onnx")
         (to_openvino if runtime == "openvino" else to_onnx)(exported, path, metadata)
         network = open_exported(path)
+    network.path = None  # the file is gone
     if network.precision != precision:
         raise ConfigError(
             f"precision={precision}: this processor runs it as {network.precision}. Set precision={network.precision}."

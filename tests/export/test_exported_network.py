@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,8 @@ def test_networks_of_files_are_described_and_copied(exported, tmp_path):
     assert not network.training and "model.onnx, " in repr(network) and "returns labels" in repr(network)
     for copied in (pickle.loads(pickle.dumps(network)), copy.deepcopy(network)):
         assert torch.equal(copied.label_images(image), network.label_images(image))
+    network.info = replace(network.info, name="renamed")
+    assert copy.deepcopy(network).info == network.info
     lost = open_exported(Path(shutil.copy(exported.result["file"], tmp_path)))
     (tmp_path / "model.onnx").unlink()
     with pytest.raises(TypeError, match="its file is gone"):

@@ -262,3 +262,9 @@ def test_progress_is_shown_inside_an_image(settings, monkeypatch):
 def test_invalid_settings_are_rejected_by_name(settings, message):
     with pytest.raises(ConfigError, match=message):
         InferenceProtocol(**settings)
+
+
+def test_lists_and_numbers_of_numpy_are_those_of_python():
+    given = InferenceProtocol(crop=[np.int64(64), 64], batch=np.int64(2), flip=np.True_, scales=[np.float32(1)])  # type: ignore[arg-type]
+    assert given == InferenceProtocol(crop=(64, 64), batch=2, flip=True, scales=(1.0,)) and type(given.batch) is int
+    assert InferenceProtocol(scales=[1]).one_pass  # type: ignore[arg-type]

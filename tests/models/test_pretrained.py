@@ -215,6 +215,12 @@ def test_the_number_of_classes_is_checked(count):
         segzoo.create_model("icnet", backbone=BACKBONE, num_classes=count)
 
 
+def test_numbers_of_numpy_are_numbers(checkpoint):
+    assert segzoo.create_model("icnet", backbone=BACKBONE, num_classes=np.int64(3)).num_classes == 3  # type: ignore[arg-type]
+    images = [np.zeros((64, 64, 3), np.uint8)] * 2
+    assert len(segzoo.load(checkpoint, device="cpu").predict(images, batch_size=np.int64(2))) == 2  # type: ignore[arg-type]
+
+
 def test_loading_leaves_the_random_numbers_of_the_caller_alone(checkpoint):
     torch.manual_seed(0)
     expected = torch.rand(3)

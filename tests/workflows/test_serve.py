@@ -196,6 +196,7 @@ def test_parameters_are_checked_in_one_sentence(client):
     ):
         answer = client.post(f"/predict{query}", encoded(pattern(0)))
         assert answer.status_code == 422 and message in answer.json()["detail"], answer.text
+    assert client.get("/healthz?probe=1").status_code == 200
     assert client.post("/predict?output=overlay&hide=bolt&hide=background", encoded(pattern(0))).status_code == 200
 
 

@@ -114,7 +114,7 @@ class DiskCache:
             write_atomically(path, lambda file: file.writelines((header, image.data, label.data)), durable=False)
         except OSError as error:
             raise DataError(
-                f"data.cache=disk: {path} cannot be written: {error.strerror}. {DISK_ADVICE.get(error.errno or 0, '')} XDG_CACHE_HOME is the "
-                "folder above, and data.cache=none needs none."
+                f"data.cache=disk: {path} cannot be written: {error.strerror}. {DISK_ADVICE.get(error.errno or 0, 'Check the folder.')} "
+                "XDG_CACHE_HOME chooses the folder, and data.cache=none needs none."
             ) from error
         self._verified.add(path)

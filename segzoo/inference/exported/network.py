@@ -16,7 +16,7 @@ from segzoo.checkpoints.schema import restore_integer_keys
 from segzoo.inference.exported.openvino_graph import OpenVinoGraph
 from segzoo.inference.prediction.segmenter import Segmenter
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.inference.threshold import make_threshold
+from segzoo.inference.threshold import Threshold, make_threshold
 from segzoo.layers.resize import probability_strips
 from segzoo.layers.upsample_argmax import label_dtype, upsample_argmax
 from segzoo.registry import ConfigError
@@ -62,10 +62,10 @@ class ExportedNetwork(Segmenter):
         self.divides_cores = divides_cores
         self.eval()
 
-    def __reduce__(self) -> tuple[Callable[[Path], ExportedNetwork], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[..., ExportedNetwork], tuple[object, ...]]:
         if self.path is None or not self.path.exists():
             raise TypeError("this network cannot be copied: its file is gone. Export it with tools/export.py, and load that file.")
-        return open_exported, (self.path,)
+        return _reopen, (self.path, self.info, self.threshold)
 
     def extra_repr(self) -> str:
         return (
@@ -186,9 +186,16 @@ def open_exported(path: Path) -> ExportedNetwork:
         raise ConfigError(f"{path}: its metadata lacks {', '.join(missing)}. Export it with this version of tools/export.py.")
     try:
         divides_cores = path.suffix.lower() == ".xml"
-        return ExportedNetwork(call, metadata, precision or metadata["precision"], divides_cores, path.resolve())
+        return ExportedNetwork(call, metadata, precision or metadata["precision"], divides_cores, path.absolute())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: its metadata is invalid: {error}. Export it again.") from None
+
+
+def _reopen(path: Path, info: DatasetInfo, threshold: Threshold | None) -> ExportedNetwork:
+    """Open the file of a network for its copy."""
+    network = open_exported(path)
+    network.info, network.threshold = info, threshold
+    return network
 
 
 def parse_metadata(text: str | None) -> PlainDict:

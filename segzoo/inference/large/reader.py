@@ -16,6 +16,7 @@ from segzoo.decoder_warnings import decoder_warnings_ignored
 from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, gray_to_rgb
 from segzoo.inference.large.jp2_file import Jp2File
 from segzoo.inference.large.vips_file import VipsFile
+from segzoo.io import check_regular
 from segzoo.messages import format_override, printable
 from segzoo.pixel_format import RGB
 from segzoo.types import DataError
@@ -43,6 +44,7 @@ def is_large(path: Path, megapixels: float) -> bool:
     if path.suffix.lower() in JP2_SUFFIXES:
         return True
     try:
+        check_regular(path)
         with decoder_warnings_ignored(), Image.open(path, formats=FORMATS) as header:
             return header.width * header.height > megapixels * 1e6
     except Image.DecompressionBombError:  # above Pillow's own limit of 178 megapixels

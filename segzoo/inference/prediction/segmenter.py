@@ -14,6 +14,7 @@ from segzoo.inference.prediction.result import Prediction
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol, check_label_size
 from segzoo.inference.segment import labels_itself, segment_batch
 from segzoo.inference.threshold import Threshold, add_threshold
+from segzoo.io import plain_numbers
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.layers.upsample_argmax import label_dtype
@@ -105,8 +106,9 @@ class Segmenter(nn.Module):
                 "predict() needs the classes, mean and std that the model was trained with, but model.info is None: set model.info to the "
                 "DatasetInfo of the data, or load a checkpoint with segzoo.load, which sets it"
             )
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ValueError(f"batch_size={batch_size}, expected 1 or more, or None")
+        batch_size = plain_numbers(batch_size)
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+            raise ValueError(f"batch_size={batch_size!r}, expected 1 or more, or None")
         if not isinstance(protocol, InferenceProtocol):
             raise ValueError(f"protocol={protocol!r}, expected an InferenceProtocol of segzoo.inference.protocol")
         if threshold is not None and not isinstance(threshold, Mapping):

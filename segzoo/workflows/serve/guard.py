@@ -110,7 +110,12 @@ def _digest(token: str) -> bytes:
 
 
 async def check_parameters(request: Request) -> None:
-    """Reject parameters that the route does not have, and repeated ones."""
+    """Reject parameters that the route does not have, and repeated ones.
+
+    Those of GET are left alone: probes and links carry their own.
+    """
+    if request.method != "POST":
+        return
     fields = {field.alias: field for field in request.scope["route"].dependant.query_params}
     for name in request.query_params:
         if name not in fields:
