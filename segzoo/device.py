@@ -66,14 +66,18 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pick_workers(workers: Workers, device: torch.device) -> int:
-    """Return the number of data loading processes for a device.
+def pick_workers(workers: Workers, device: torch.device | None) -> int:
+    """Return the number of data loading processes.
 
     ``auto`` means 2, but 0 if the network runs on a CPU with at most 4 cores.
+
+    Args:
+        workers: the setting.
+        device: device of the network, None if none runs.
     """
     if workers != "auto":
         return workers
-    return 0 if device.type == "cpu" and cpu_cores() <= SHARED_CORES else WORKERS
+    return 0 if device is not None and device.type == "cpu" and cpu_cores() <= SHARED_CORES else WORKERS
 
 
 def configure_allocator(*, reuse_memory: bool = True) -> None:

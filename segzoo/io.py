@@ -158,16 +158,22 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def npy_bytes(array: np.ndarray) -> bytes:
+    """Encode an array as a NumPy file."""
+    import numpy as np
+
+    buffer = BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a NumPy file atomically.
 
     ``np.save`` into a file would not say why a disk does not take it.
     """
-    import numpy as np
-
-    buffer = BytesIO()
-    np.save(buffer, array)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    content = npy_bytes(array)
+    write_atomically(path, lambda file: file.write(content))
 
 
 def csv_text(rows: Sequence[Sequence[object]]) -> str:

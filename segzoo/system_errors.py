@@ -36,12 +36,14 @@ WORKER_ADVICE = {  # pattern in a message of PyTorch -> what to do; the first th
 AGAIN = "Then give the same command again; a training continues with resume=auto."
 
 
-def system_error_text(error: OSError | RuntimeError) -> str | None:
+def system_error_text(error: Exception) -> str | None:
     """Describe an error of the machine in one line.
 
     Returns:
         What has happened, where, and what to do; None for any other error.
     """
+    if not isinstance(error, OSError | RuntimeError):
+        return None
     message = " ".join(str(error).split())
     if not getattr(error, "errno", None):  # of PyTorch
         advice = next((text for pattern, text in WORKER_ADVICE.items() if re.search(pattern, message)), None)

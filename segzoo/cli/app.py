@@ -137,9 +137,7 @@ def _exit_after(error: Exception, in_full: bool) -> SystemExit | None:
         print(error, file=sys.stderr)
         return SystemExit(2)
     is_told = isinstance(error, ConfigError | DataError | ParityError | TrainingError)
-    text = (
-        str(error) if is_told else system_error_text(error) if isinstance(error, OSError | RuntimeError) and not in_full else None
-    )
+    text = str(error) if is_told else None if in_full else system_error_text(error)
     return SystemExit(f"{type(error).__name__}: {text}") if text is not None else None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from segzoo.data.image_io import read_mask
 from segzoo.data.loader import eval_batches
-from segzoo.device import WORKERS, Workers
+from segzoo.device import Workers, pick_workers
 from segzoo.evaluation.evaluator import Evaluation, ImageErrors, data_fingerprint
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix
 from segzoo.messages import printable
@@ -37,8 +37,7 @@ def evaluate_label_files(folder: Path, dataset: Dataset, workers: Workers) -> Ev
     files = find_label_files(folder, names)
     confusion = ConfusionMatrix(dataset.info.num_classes, dataset.info.ignore)
     counts, errors = np.zeros((len(names), len(COUNTS), dataset.info.num_classes), np.int64), ImageErrors()
-    processes = WORKERS if workers == "auto" else workers
-    with closing(eval_batches(dataset, workers=processes)) as batches:
+    with closing(eval_batches(dataset, workers=pick_workers(workers, None))) as batches:
         for batch in with_progress(batches, len(names), "images", "scoring files"):
             index = batch.indices[0]
             image_confusion = ConfusionMatrix(dataset.info.num_classes, dataset.info.ignore)

@@ -17,7 +17,7 @@ import segzoo.decoder_warnings as decoder_warnings
 import segzoo.image_decoder as image_decoder
 from segzoo.export.bundle_check import check_reader
 from segzoo.export.card import describe_interface
-from segzoo.io import sha256, write_atomically
+from segzoo.io import npy_bytes, sha256, write_atomically
 from segzoo.types import DatasetInfo, PlainDict
 from segzoo.visualization import drawing
 
@@ -58,7 +58,7 @@ def write_bundle(
         ParityError: the bundle reads images to other pixels than segzoo does. The bundle is deleted.
     """
     labels = labels.astype(np.uint8)
-    test, content = ("test.png", _png(image)) if info.pixels.is_rgb else ("test.npy", _npy(image))
+    test, content = ("test.png", _png(image)) if info.pixels.is_rgb else ("test.npy", npy_bytes(image))
     card = (
         metadata
         | info.to_dict()
@@ -95,12 +95,6 @@ def write_bundle(
 def standalone(module: Path) -> str:
     """Source of a module whose imports work in a bundle."""
     return module.read_text(encoding="utf-8").replace("from segzoo.", "from ")
-
-
-def _npy(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    return buffer.getvalue()
 
 
 def _png(pixels: np.ndarray) -> bytes:

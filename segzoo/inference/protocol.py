@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_type_hints
 
 from segzoo.io import plain_numbers
@@ -118,6 +119,13 @@ def slide(
     )
 
 
+@cache
+def _setting_types() -> dict[str, object]:
+    """Types of the settings of ``InferenceProtocol``, with their ranges."""
+    types = get_type_hints(InferenceProtocol, include_extras=True)
+    return {name: kind for name, kind in types.items() if name not in ("post", "threshold")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class InferenceProtocol:
     """Inference settings that affect the predicted labels.
@@ -160,8 +168,8 @@ class InferenceProtocol:
     threshold: StripLabeler | None = None
 
     def __post_init__(self) -> None:
-        types = get_type_hints(InferenceProtocol, include_extras=True)
-        given = {name: plain_numbers(getattr(self, name)) for name in types if name not in ("post", "threshold")}
+        types = _setting_types()
+        given = {name: plain_numbers(getattr(self, name)) for name in types}
         wrong = {name: type_error(value, types[name]) for name, value in given.items()}
         if errors := [f"protocol.{name}={given[name]!r}, expected {kind}." for name, kind in wrong.items() if kind]:
             raise ConfigError(errors)

@@ -56,12 +56,19 @@ def test_characters_that_the_terminal_lacks_are_escaped(monkeypatch):
     assert screen.getvalue() == b"\\u80cc\\u666f 50.0\n"
 
 
-@pytest.mark.parametrize("error", [Diverged("the loss is nan at step 3"), OutOfMemory("out of memory on cpu")])
-def test_a_training_that_cannot_go_on_ends_with_one_line(monkeypatch, error):
+def failing_tool(monkeypatch, error):
+    """A tool that raises an error, as the command line calls it."""
+
     def tool(job):
         raise error
 
     monkeypatch.setattr(sys, "argv", ["describe", "model=icnet"])
+    return tool
+
+
+@pytest.mark.parametrize("error", [Diverged("the loss is nan at step 3"), OutOfMemory("out of memory on cpu")])
+def test_a_training_that_cannot_go_on_ends_with_one_line(monkeypatch, error):
+    tool = failing_tool(monkeypatch, error)
     with pytest.raises(SystemExit) as exit_info:
         app.run(tool, "describe")
     assert exit_info.value.code == f"{type(error).__name__}: {error}"
@@ -100,10 +107,7 @@ IN_WORKER = "Caught OSError in worker.\nOSError: [Errno 24] Too many open files"
     ],
 )
 def test_trouble_with_the_machine_ends_with_one_line(monkeypatch, error, line):
-    def tool(job):
-        raise error
-
-    monkeypatch.setattr(sys, "argv", ["describe", "model=icnet"])
+    tool = failing_tool(monkeypatch, error)
     with pytest.raises(SystemExit) as exit_info:
         app.run(tool, "describe")
     text = str(exit_info.value.code)
@@ -119,19 +123,13 @@ def test_trouble_with_the_machine_ends_with_one_line(monkeypatch, error, line):
     ],
 )
 def test_a_bug_keeps_its_traceback(monkeypatch, error):
-    def tool(job):
-        raise error
-
-    monkeypatch.setattr(sys, "argv", ["describe", "model=icnet"])
+    tool = failing_tool(monkeypatch, error)
     with pytest.raises(type(error)):
         app.run(tool, "describe")
 
 
 def test_an_interrupt_says_so(monkeypatch, capsys):
-    def tool(job):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "argv", ["describe", "model=icnet"])
+    tool = failing_tool(monkeypatch, KeyboardInterrupt())
     with pytest.raises(SystemExit) as exit_info:
         app.run(tool, "describe")
     assert exit_info.value.code == 130 and capsys.readouterr().err == "interrupted\n"
