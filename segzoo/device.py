@@ -12,6 +12,7 @@ from typing import Annotated, Literal, get_args
 import torch
 from torch import nn
 
+from segzoo.processors import cpu_cores
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DeviceName, PrecisionName
 
@@ -59,11 +60,6 @@ def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return "bf16" if has_bf16 else "fp32"
-
-
-def cpu_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pick_workers(workers: Workers, device: torch.device | None) -> int:

@@ -20,7 +20,8 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from segzoo.device import DeviceName, cpu_cores
+from segzoo.device import DeviceName
+from segzoo.processors import cpu_cores
 from segzoo.registry import ConfigError
 from segzoo.types import PlainDict
 
@@ -159,7 +160,7 @@ def init_distributed(device: DeviceName, timeout: timedelta = TIMEOUT) -> Iterat
     if cuda:
         torch.cuda.set_device(local_rank)
     else:
-        torch.set_num_threads(max(1, min(cpu_cores(), (os.cpu_count() or 1) // local_size)))  # torchrun sets one thread per process
+        torch.set_num_threads(cpu_cores(local_size))  # torchrun sets one thread per process
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, which still has the addresses of dead ranks

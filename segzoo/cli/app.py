@@ -28,6 +28,7 @@ from segzoo.cli.hydra_limits import flag_errors, untyped_code_errors
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.cli.sweeps import run_sweep, sweep_dir
 from segzoo.io import write_json
+from segzoo.processors import limit_threads
 from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
 from segzoo.system_errors import system_error_text
@@ -83,6 +84,7 @@ def run(
         announce: returns the line that is printed before a sweep of the given jobs.
     """
     make_output_robust()
+    limit_threads()
     if not (in_full := "HYDRA_FULL_ERROR" in os.environ):
         print_plain_messages()
     arguments = get_args_parser().parse_args()

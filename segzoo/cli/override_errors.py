@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from segzoo.config.sections import LIST_SECTIONS
+from segzoo.config.sections import LIST_SECTIONS, SECTIONS
 from segzoo.messages import did_you_mean, format_override, unknown_name_error
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict, PlainMapping
@@ -51,11 +52,23 @@ def _listed_names(group: str, choice: str) -> list[str]:
 def unknown_option_error(group: str, name: str, options: list[str]) -> str:
     """Describe an unknown option.
 
-    For a plugin that is not installed, names the extra that installs it.
+    For a plugin that is not installed, names the extra that installs it; for a part without its YAML, the file that is missing.
     """
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
         return f'{group}={name} needs a package that is not installed: pip install "segzoo[{EXTRAS[name]}]".'
+    if group in SECTIONS and (code := _builder_file(group, name)):
+        return f"{group}={name}: {code} has no YAML. Write conf/{group}/{name}.yaml with every keyword-only parameter of {name}."
     return unknown_name_error(group, name, options)
+
+
+def _builder_file(group: str, name: str) -> Path | None:
+    """Find the file of a part by its name, without importing it."""
+    path = Path(*SECTIONS[group].module.split("."), f"{name}.py")
+    file = Path(__file__).parents[2] / path
+    is_builder = (
+        name.isidentifier() and file.exists() and re.search(rf"^(def|class) {name}\b", file.read_text(encoding="utf-8"), re.M)
+    )
+    return path if is_builder else None
 
 
 def lost_brace_errors(overrides: Sequence[Override]) -> dict[str, str]:

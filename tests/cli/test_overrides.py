@@ -197,6 +197,15 @@ def test_a_plugin_that_is_not_installed_names_its_extra():
     assert unknown_option_error("hydra/sweeper", "optuna", ["basic"]).endswith('pip install "segzoo[optuna]".')
 
 
+def test_a_part_without_its_yaml_is_told_which_file_is_missing():
+    assert unknown_option_error("model", "fcn", ["icnet"]) == (
+        "model=fcn: segzoo/models/fcn.py has no YAML. Write conf/model/fcn.yaml with every keyword-only parameter of fcn."
+    )
+    for name in ("_base", "../data", "no such"):  # a helper module, and names of no module
+        assert "unknown model" in unknown_option_error("model", name, ["icnet"])
+    assert "unknown augment" in unknown_option_error("augment", "fcn", ["standard"])  # registered by a module, not a package
+
+
 def test_help_applies_the_overrides():
     text = help_text("train", "Trains.", ["model=pspnet", "steps=7"])
     assert text.startswith("Trains.") and "model: deeplab_largefov, " in text

@@ -23,6 +23,7 @@ LAYERS = (
             "channel_files",
             "decoder_warnings",
             "pixel_format",
+            "processors",
             "system_errors",
         ),
     ),

@@ -268,3 +268,12 @@ def test_lists_and_numbers_of_numpy_are_those_of_python():
     given = InferenceProtocol(crop=[np.int64(64), 64], batch=np.int64(2), flip=np.True_, scales=[np.float32(1)])  # type: ignore[arg-type]
     assert given == InferenceProtocol(crop=(64, 64), batch=2, flip=True, scales=(1.0,)) and type(given.batch) is int
     assert InferenceProtocol(scales=[1]).one_pass  # type: ignore[arg-type]
+
+
+def test_a_network_that_returns_a_tensor_is_told_what_it_must_return():
+    class Plain(Pointwise):
+        def forward(self, x):
+            return super().forward(x).main
+
+    with pytest.raises(TypeError, match=r"^Plain\.forward returned Tensor, expected segzoo\.types\.Logits\(main, aux\)$"):
+        segment_image(Plain(), torch.rand(3, 8, 8), (8, 8), InferenceProtocol(), FP32)

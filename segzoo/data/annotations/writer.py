@@ -23,6 +23,7 @@ from segzoo.data.splits import Split, write_list
 from segzoo.image_decoder import FORMATS, MAX_PIXELS, ImageError, decode_rgb, open_image
 from segzoo.io import write_atomically, write_text
 from segzoo.messages import printable
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.types import DataError
 from segzoo.visualization.label_png import write_label_png
@@ -68,7 +69,7 @@ def write_images(
     def convert(number: int) -> Converted:
         return _write_image(Converted(images[number], stems[number]), out, settings, palette, placement)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         results = pool.map(convert, range(len(images)))
         return list(with_progress(results, len(images), "images", "converting"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ from segzoo.data.checks.check import raise_errors, survey_files
 from segzoo.data.checks.label_survey import count_labels
 from segzoo.data.checks.split_report import count_table
 from segzoo.data.paired_dataset import PairedDataset
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.types import Dataset
 
@@ -38,7 +38,7 @@ def count_classes(dataset: Dataset) -> np.ndarray:
         by_image = {survey.pair.image: survey.labels.counts for survey in surveys if survey.labels is not None}
         counts = [dataset.reader.train_ids(by_image[pair.image]) for pair in dataset.scan()]
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cpu_cores()) as pool:
             labels = pool.map(lambda index: count_labels(dataset[index].label), range(len(dataset)))
             counts = list(with_progress(labels, len(dataset), "images", "counting classes"))
     return count_table(counts, dataset.info)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 from segzoo.data.channels.reading import read_size
 from segzoo.data.file_index import FilePair
 from segzoo.pixel_format import PixelFormat
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.types import DataError, Sample
 
@@ -30,7 +30,7 @@ def read_all(pairs: Sequence[FilePair], decode: Callable[[FilePair], Sample], pi
     Raises:
         DataError: the samples need more memory than is available, or what ``decode`` raises.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         sizes = pool.map(lambda pair: read_size(pair.image)[0], pairs)
         pixel_bytes = pixels.num_bytes + 1  # with a label
         needed, available = sum(pixel_bytes * height * width for height, width in sizes), available_memory()

@@ -16,6 +16,7 @@ from segzoo.data.checks.survey_cache import SurveyCache, label_stamp
 from segzoo.data.file_index import FilePair
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.messages import printable
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.types import DataError
 
@@ -68,7 +69,7 @@ def survey_pairs(dataset: PairedDataset, min_side: int, *, complete: bool, secon
             if time.monotonic() > deadline:
                 return
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         surveys = list(with_progress(results(pool), len(pairs), "images", f"checking {dataset.info.name}"))
     cache.save(MIN_CACHED)
     return sorted(surveys, key=lambda survey: os.fsencode(survey.pair.image_path))

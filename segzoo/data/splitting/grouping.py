@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ import numpy as np
 
 from segzoo.data.near_duplicates import near_duplicate_groups, thumbnail
 from segzoo.messages import format_override, printable
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.types import DataError, Dataset
 from segzoo.visualization.drawing import shown_rgb
@@ -78,7 +78,7 @@ def find_near_duplicates(images: Dataset) -> list[list[int]]:
     Raises:
         DataError: an image cannot be read.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         thumbnails = pool.map(
             lambda index: thumbnail(shown_rgb(images.image(index), images.info.show_channels)), range(len(images))
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from segzoo.data.balance.class_counts import count_classes
 from segzoo.data.statistics.blobs import blob_sizes
 from segzoo.data.statistics.channels import channel_histogram, mean_and_std
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.types import Dataset
 
@@ -90,7 +90,7 @@ def measure_split(name: str, dataset: Dataset) -> SplitStatistics:
     sizes: Counter[tuple[int, int]] = Counter()
     blobs: dict[int, list[np.ndarray]] = defaultdict(list)
     histogram = np.zeros((info.pixels.channels, info.pixels.largest + 1), np.int64)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         for measured in with_progress(pool.map(measure, range(len(dataset))), len(dataset), "images", f"measuring {name}"):
             sizes[measured.size] += 1
             histogram += measured.histogram

@@ -22,9 +22,17 @@ Size = tuple[int, int]  # height and width in pixels
 
 
 def forward(model: nn.Module, x: Tensor, precision: Precision) -> Logits:
-    """Run the model under autocast on normalized images (N, 3, H, W)."""
+    """Run the model under autocast on normalized images (N, 3, H, W).
+
+    Raises:
+        TypeError: the model returned something else.
+    """
     with precision.autocast():
-        return model(x)
+        logits = model(x)
+    if not isinstance(logits, Logits):
+        name = type(getattr(model, "module", model)).__name__  # a module inside DistributedDataParallel
+        raise TypeError(f"{name}.forward returned {type(logits).__name__}, expected segzoo.types.Logits(main, aux)")
+    return logits
 
 
 def size_of(x: Tensor) -> Size:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
 from segzoo.data.verification.complete import verify_splits
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.registry import ACTIONS, Range
 from segzoo.reporting.image_page import MaxPixels, image_entry, unreadable_entry, write_page, write_thumbnails
@@ -51,7 +51,7 @@ def browse(
         entry, size = _draw(splits[name], name, index, number, out, max_pixels)
         return entry | {"findings": own}, size
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         drawn = list(with_progress(pool.map(draw, range(len(chosen))), len(chosen), "images", "drawing"))
     images = [entry for entry, _ in drawn]
     info = next(iter(splits.values())).info

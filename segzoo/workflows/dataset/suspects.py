@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.data.inspection.label_errors import ClassConfidence, Region, contradicting_regions, region_score
 from segzoo.data.splits import SplitOrAll
 from segzoo.io import write_text
+from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.registry import ACTIONS, ConfigError, Range
 from segzoo.reporting.image_page import MaxPixels, image_entry, remove_thumbnails, write_page, write_thumbnails
@@ -111,10 +111,10 @@ def _in_threads(function: Callable[..., T], items: Iterable[tuple]) -> Iterator[
     At most as many items as the machine has cores are waiting, which limits the memory.
     """
     pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         for item in items:
             pending.append(pool.submit(function, *item))
-            if len(pending) > (os.cpu_count() or 1):
+            if len(pending) > cpu_cores():
                 yield pending.popleft().result()
         for future in pending:
             yield future.result()
