@@ -13,8 +13,9 @@ from annotation_files import DENT, SIZE, labelme_record, labelme_shape, outline,
 from image_files import encode, noise, save
 from PIL import Image
 
-from segzoo.data.annotations.output_folders import claim_folders
+from segzoo.data.annotations.output_folders import new_conversion
 from segzoo.registry import ACTIONS, ConfigError
+from segzoo.types import DataError
 
 
 def convert(tmp_path: Path, out: str = "out", source: str = "mine", **settings):
@@ -137,9 +138,33 @@ def test_images_that_are_to_be_converted_are_never_removed(tmp_path):
     with pytest.raises(ConfigError, match="lies in action.image_root=.*/images, or contains it"):
         convert(tmp_path, source="export", format="coco", image_root=str(images))
     (tmp_path / "link").symlink_to(images, target_is_directory=True)
-    with pytest.raises(ConfigError, match="would be replaced, but .* in it is to be converted"):
-        claim_folders(tmp_path / "out", (tmp_path / "link").rglob("*.png"))
+    images_of_link = (tmp_path / "link").rglob("*.png")
+    with (
+        pytest.raises(ConfigError, match="would be replaced, but .* in it is to be converted"),
+        new_conversion(tmp_path / "out", images_of_link),
+    ):
+        pass
     assert sorted(images.rglob("*")) == before
+
+
+def test_a_conversion_stays_until_a_new_one_is_complete(tmp_path):
+    save(tmp_path / "mine/a.png", noise(*SIZE))
+    record(tmp_path, "mine/a.json", imagePath="a.png")
+    convert(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    (tmp_path / "out/.converting/new/images").mkdir(parents=True)  # of a process that was killed
+    (tmp_path / "mine/a.png").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="no image could be converted"):
+        convert(tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "out/.converting").exists()
+    (tmp_path / "mine/a.png").unlink()
+    (tmp_path / "mine/a.json").unlink()
+    save(tmp_path / "mine/b.png", noise(*SIZE))
+    record(tmp_path, "mine/b.json", imagePath="b.png")
+    convert(tmp_path)
+    assert [path.name for path in (tmp_path / "out/images").glob("*.png")] == ["b.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["conf", "images", "labels"]
 
 
 def test_a_conversion_is_repeated_beside_its_results(tmp_path):

@@ -196,26 +196,33 @@ def _stems_by_end(stems: Sequence[str]) -> dict[str, str]:
 
 
 def write_description(
-    out: Path, title: str, comment: str, classes: Sequence[str], palette: Sequence[Color], splits: Mapping[Split, Sequence[str]]
-) -> Path:
+    folder: Path,
+    root: Path,
+    title: str,
+    comment: str,
+    classes: Sequence[str],
+    palette: Sequence[Color],
+    splits: Mapping[Split, Sequence[str]],
+) -> None:
     """Write the lists of the splits and the data set's YAML.
 
     ``data=<title>`` takes the latter with ``--config-dir``.
 
-    Returns:
-        The folder for ``--config-dir``.
+    Args:
+        folder: where both are written.
+        root: where the data set will lie.
+        title, comment, classes, palette: contents of the YAML.
+        splits: stems by split; without any, the YAML separates train from val.
     """
     for split, stems in splits.items():
-        write_list(out / f"{split}.txt", stems)
-    lines = [f"# {comment}", "defaults: [folder, _self_]", f"root: {_quote(str(out.resolve()))}", f"title: {_quote(title)}"]
+        write_list(folder / f"{split}.txt", stems)
+    lines = [f"# {comment}", "defaults: [folder, _self_]", f"root: {_quote(str(root.resolve()))}", f"title: {_quote(title)}"]
     lines += [f'images: "{IMAGES}/{{stem}}.*"', f'labels: "{MASKS}/{{stem}}.png"']
     lines += ['lists: "{split}.txt"'] if splits else ["val_ratio: 0.2 # images are assigned by the hash of their names"]
     lines += ["classes:", *(f"  - {_quote(name)}" for name in classes), "palette:", *(f"  - {list(color)}" for color in palette)]
     lines += ["label_orientation: upright"]
-    folder = out / CONF
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    write_text(folder / "data" / f"{title}.yaml", "\n".join(lines) + "\n")
-    return folder
+    (folder / CONF / "data").mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONF / "data" / f"{title}.yaml", "\n".join(lines) + "\n")
 
 
 def _quote(text: str) -> str:

@@ -20,7 +20,7 @@ from segzoo.data.annotations.formats.supervisely import read_supervisely
 from segzoo.data.annotations.formats.voc import MASK_FOLDERS, read_voc
 from segzoo.data.annotations.formats.yolo import read_yolo
 from segzoo.data.annotations.image_finder import ImageFinder
-from segzoo.data.annotations.output_folders import claim_folders
+from segzoo.data.annotations.output_folders import CONF, new_conversion
 from segzoo.data.annotations.rasterize import DrawSettings, Order
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations
 from segzoo.data.annotations.writer import Converted, Placement, assign_splits, write_description, write_images
@@ -88,17 +88,18 @@ def convert(
     settings = DrawSettings(table, order, crowd, boxes, ignore_flags, clip_px, line_px, skip_shapes, label_orientation)
     palette, name = default_palette(table.classes), conversion_title(source, title)
     selected = _selected(annotations, unlabeled, ignore_flags)
-    claim_folders(out, [image.image for image in selected if isinstance(image.image, Path)])
-    converted = write_images(selected, annotations.folder, out, settings, palette, images)
-    errors = [*annotations.errors, *(error for entry in converted for error in entry.errors)]
-    if not any(entry.drawn for entry in converted):
-        raise DataError(
-            "\n".join(["no image could be converted:", *_limited(errors or [f"{printable(top)} holds no annotations."])])
-        )
-    splits, notes = assign_splits(converted, _read_lists(top, annotations.lists if lists == LISTS and annotations.lists else lists))
-    folder = write_description(out, name, f"Converted from {format} files", table.classes, palette, splits)
+    with new_conversion(out, [image.image for image in selected if isinstance(image.image, Path)]) as folder:
+        converted = write_images(selected, annotations.folder, folder, settings, palette, images)
+        errors = [*annotations.errors, *(error for entry in converted for error in entry.errors)]
+        if not any(entry.drawn for entry in converted):
+            raise DataError(
+                "\n".join(["no image could be converted:", *_limited(errors or [f"{printable(top)} holds no annotations."])])
+            )
+        given = _read_lists(top, annotations.lists if lists == LISTS and annotations.lists else lists)
+        splits, notes = assign_splits(converted, given)
+        write_description(folder, out, name, f"Converted from {format} files", table.classes, palette, splits)
     notes = [*annotations.notes, *alike_notes(table.classes), *_absent_words(annotations, skip_shapes, ignore_flags), *notes]
-    return _report(annotations, converted, table, splits, notes, errors, f"--config-dir {shlex.quote(str(folder))} data={name}")
+    return _report(annotations, converted, table, splits, notes, errors, f"--config-dir {shlex.quote(str(out / CONF))} data={name}")
 
 
 def _read(
