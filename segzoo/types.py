@@ -5,7 +5,7 @@ Importing this module imports neither torch nor NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -223,6 +223,14 @@ class SegmentationLoss(Protocol):
     The loss is divided by the weight of the labels, so splitting a batch does not change the gradient. ``weight`` is a vector whose first
     value belongs to the main head, and a sum over images.
     """
+
+    @property
+    def parts(self) -> Sequence[tuple[float, SegmentationLoss]]:
+        """The losses whose weighted sum this is, each with its weight.
+
+        A loss that is no sum is its only part. Each part has one divisor per head.
+        """
+        ...
 
     def weight(self, label: Tensor, logits: Logits) -> Tensor:
         """Compute the weight of the labels, at least one value per head."""

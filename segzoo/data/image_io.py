@@ -156,13 +156,15 @@ def read_color_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[np.
             rejected.
     """
     mask = _open_mask(path, max_pixels)
+    if ";16" in _raw_mode(mask):  # Pillow would keep the high bytes, so that two colors could become one
+        raise DataError(f"{printable(path)}: has 16 bits per sample, but the colors of a palette have 8. Save it as 8-bit RGB.")
     orientation = _decode(path, mask)
     if mask.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
         raise DataError(f"{printable(path)}: mode {mask.mode} is not a color mask. Save it as 8-bit RGB, or set data.masks=index.")
-    colors = turn_decoded(mask, np.array(mask.convert("RGB")), orientation)
-    if mask.mode not in ("RGBA", "LA", "PA"):
-        return colors, None
-    alpha = turn_decoded(mask, np.array(mask.getchannel("A")), orientation)
+    if mask.mode not in ("RGBA", "LA", "PA") and "transparency" not in mask.info:
+        return turn_decoded(mask, np.array(mask.convert("RGB")), orientation), None
+    pixels = turn_decoded(mask, np.array(mask.convert("RGBA")), orientation)
+    colors, alpha = np.ascontiguousarray(pixels[..., :3]), pixels[..., 3]
     if partly := int(np.count_nonzero((alpha > 0) & (alpha < 255))):
         raise DataError(
             f"{printable(path)}: {partly} pixels are half transparent, so their color is undefined. Save it as RGB without smoothing."
@@ -228,11 +230,14 @@ def _gray_step(mask: ImageFile.ImageFile) -> int:
 
     It is 1 unless the mask has 2 or 4 bits.
     """
-    if not mask.tile:
-        return 1
-    args = mask.tile[0][3]
-    rawmode = args[0] if isinstance(args, tuple) and args else args
-    return _GRAY_STEPS.get(rawmode, 1) if isinstance(rawmode, str) else 1
+    return _GRAY_STEPS.get(_raw_mode(mask), 1)
+
+
+def _raw_mode(mask: ImageFile.ImageFile) -> str:
+    """Pillow's name for the samples in the file, or an empty string."""
+    args = mask.tile[0][3] if mask.tile else ""
+    mode = args[0] if isinstance(args, tuple) and args else args
+    return mode if isinstance(mode, str) else ""
 
 
 def _index_mask_error(path: str | Path, mask: Image.Image) -> DataError:

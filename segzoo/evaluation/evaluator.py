@@ -30,9 +30,10 @@ from segzoo.inference.segment import OnRows, label_logits, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.losses._base import downsample_labels
+from segzoo.losses._mean import MeanLoss
 from segzoo.messages import printable
 from segzoo.progress import with_progress
-from segzoo.types import Batch, DataError, Dataset, DatasetInfo, Logits, PlainDict, SegmentationLoss
+from segzoo.types import Batch, DataError, Dataset, DatasetInfo, PlainDict, SegmentationLoss
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ def evaluate(
         DataError: if a file is invalid or its label does not fit the classes. The message names the file.
     """
     layer_precision = Precision(precision, pick_device(device))
-    confusion, mean_loss = ConfusionMatrix(info.num_classes, info.ignore), _MeanLoss(loss if protocol.single else None)
+    confusion, mean_loss = (
+        ConfusionMatrix(info.num_classes, info.ignore),
+        None if loss is None or not protocol.single else MeanLoss(loss),
+    )
     per_image_counts, errors = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64), ImageErrors()
     processes = pick_workers(workers, layer_precision.device)
     rank_batches = eval_batches(dataset, workers=processes, rank=distributed.rank, world_size=distributed.size)
@@ -126,7 +130,7 @@ def evaluate(
             on_image(batch.indices[0] + 1)
     confusion.matrix = _sum_over_ranks(confusion.matrix, distributed, layer_precision.device)
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
-    scores = confusion.scores(info.classes, len(dataset), mean_loss.compute(distributed))
+    scores = confusion.scores(info.classes, len(dataset), mean_loss and mean_loss.compute(distributed))
     used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
     names = tuple(dataset.name(index) for index in range(len(dataset)))
     described = protocol.to_dict() | {"precision": used_precision} | data_fingerprint(dataset.info.name, names, per_image_counts)
@@ -175,7 +179,7 @@ def _count_image(
     info: DatasetInfo,
     protocol: InferenceProtocol,
     precision: Precision,
-    mean_loss: _MeanLoss,
+    mean_loss: MeanLoss | None,
     extra: Sequence[ImageScore],
 ) -> ConfusionMatrix:
     """Predict one image, count its pixels and update the optional scores."""
@@ -198,33 +202,13 @@ def _location(dataset: Dataset, index: int) -> str:
     return printable(dataset.scan()[index].image) if isinstance(dataset, PairedDataset) else dataset.name(index)
 
 
-class _MeanLoss:
-    """Mean loss over all valid pixels of the data set.
-
-    The loss of each image is weighted by its valid pixels.
-    """
-
-    def __init__(self, loss: SegmentationLoss | None):
-        self.loss, self.total, self.weight = loss, 0.0, 0.0
-
-    def add(self, logits: Logits, label: Tensor) -> None:
-        if self.loss is not None:
-            weight = float(self.loss.weight(label, logits)[0])
-            self.total += float(self.loss(logits, label)) * weight
-            self.weight += weight
-
-    def compute(self, distributed: Distributed) -> float | None:
-        total, weight = (sum(values) for values in zip(*distributed.gather((self.total, self.weight)), strict=True))
-        return total / weight if weight else None
-
-
 def _predict(
     model: nn.Module,
     batch: Batch,
     info: DatasetInfo,
     protocol: InferenceProtocol,
     precision: Precision,
-    mean_loss: _MeanLoss,
+    mean_loss: MeanLoss | None,
     on_rows: OnRows | None,
 ) -> Tensor:
     """Predict the label map of one image and add its loss.
@@ -237,7 +221,8 @@ def _predict(
     if not protocol.single or isinstance(model, ExportedNetwork):
         return segment_image(model, x, batch.image, protocol, precision, on_rows).to(torch.int32).cpu()
     logits = forward(model, x, precision)
-    mean_loss.add(logits, batch.label.to(precision.device))
+    if mean_loss is not None:
+        mean_loss.add(logits, batch.label.to(precision.device))
     return label_logits(model, logits, size, on_rows).cpu()
 
 

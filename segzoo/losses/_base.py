@@ -57,6 +57,11 @@ class MultiHeadLoss(ABC):
         """Weights of all heads, main first."""
         return (1.0, *self.aux_weights)
 
+    @property
+    def parts(self) -> tuple[tuple[float, MultiHeadLoss]]:
+        """This loss with weight 1, as it is no sum of others."""
+        return ((1.0, self),)
+
     def __call__(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:
         """Compute the loss, a scalar in fp32 even under autocast.
 

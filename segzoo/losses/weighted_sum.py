@@ -71,6 +71,11 @@ class WeightedSum:
         """``label`` if no divisor depends on the size of the logits."""
         return "label" if all(loss.resolution == "label" for loss in self.losses) else "logits"
 
+    @property
+    def parts(self) -> tuple[tuple[float, MultiHeadLoss], ...]:
+        """Each loss with its weight."""
+        return tuple(zip(self.weights, self.losses, strict=True))
+
     def __call__(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:
         """Compute the loss, as ``MultiHeadLoss``."""
         return self.total(self.terms(logits, label, weight))
@@ -83,8 +88,8 @@ class WeightedSum:
         """Weighted sum of the losses of each head (heads,), main first."""
         weight = self.weight(label, logits) if weight is None else weight
         logits = Logits(fp32_or_wider(logits.main), tuple(map(fp32_or_wider, logits.aux)))  # once, so that gradients add up in fp32
-        parts = zip(self.losses, self.weights, weight.chunk(len(self.losses)), strict=True)
-        return torch.stack([factor * loss.terms(logits, label, divisors) for loss, factor, divisors in parts]).sum(0)
+        parts = zip(self.parts, weight.chunk(len(self.losses)), strict=True)
+        return torch.stack([factor * loss.terms(logits, label, divisors) for (factor, loss), divisors in parts]).sum(0)
 
     def weight(self, label: Tensor, logits: Logits) -> Tensor:
         """Divisors of the losses and heads, (losses * heads,)."""

@@ -16,6 +16,7 @@ from segzoo.device import Precision
 from segzoo.inference.passes.forward_pass import forward
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
+from segzoo.losses._mean import MeanLoss
 from segzoo.types import Logits
 
 if TYPE_CHECKING:
@@ -42,14 +43,12 @@ class CalibrationSet:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Compute the mean loss over all labeled pixels of the images."""
-        total = weights = 0.0
+        """Compute the mean loss over the images."""
+        mean = MeanLoss(self.components.loss)
         with eval_mode(self.model):
             for logits, label in self._outputs():
-                weight = float(self.components.loss.weight(label, logits)[0])
-                total += float(self.components.loss(logits, label)) * weight
-                weights += weight
-        return total / max(weights, 1.0)
+                mean.add(logits, label)
+        return mean.compute() or 0.0
 
     def gradients(self) -> Iterator[dict[str, Tensor]]:
         """Yield the gradients of each image by parameter name.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -208,6 +209,32 @@ def test_transparent_pixels_mean_what_the_setting_says(tmp_path):
         np.testing.assert_array_equal(convert(tmp_path, colors, masks), [[0, 1, train_id, train_id]])
     with pytest.raises(ConfigError, match="data.transparent"):
         DATA.build("folder", "train", root="x", classes=("a", "b"), transparent="background")
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_transparency_without_an_alpha_channel_counts_too(tmp_path, mode):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 7, 7, 7])
+    path, palette = tmp_path / "m.png", ((0, 0, 0), (255, 0, 0), (7, 7, 7))
+    image.convert(mode).save(path, transparency=2 if mode == "P" else (7, 7, 7))
+    assert "A" not in Image.open(path).mode
+    with pytest.raises(DataError, match="1 pixels are transparent"):
+        ColorMasks(palette, ())(path, (1, 3))
+    np.testing.assert_array_equal(ColorMasks(palette, (), transparent="ignore")(path, (1, 3)), [[0, 1, IGNORE]])
+    if mode == "P":
+        image.save(path, transparency=bytes([255, 90, 0]))
+        with pytest.raises(DataError, match="1 pixels are half transparent"):
+            ColorMasks(palette, ())(path, (1, 3))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_colors_of_16_bits_are_rejected(tmp_path, suffix):
+    colors = np.full((1, 2, 3), 65297, np.uint16)
+    assert cv2.imwrite(str(tmp_path / f"m.{suffix}"), colors)
+    with pytest.raises(
+        DataError, match=rf"m\.{suffix}: has 16 bits per sample, but the colors of a palette have 8. Save it as 8-bit RGB"
+    ):
+        ColorMasks(((0, 0, 0), (255, 255, 255)), ())(tmp_path / f"m.{suffix}", (1, 2))
 
 
 def test_numpy_files_are_named_with_the_command_that_converts_them(tmp_path):

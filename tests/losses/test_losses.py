@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from segzoo.layers.resize import bilinear_matrix
 from segzoo.losses import _chunked
 from segzoo.losses._base import downsample_labels
+from segzoo.losses._mean import MeanLoss
 from segzoo.registry import LOSSES
 from segzoo.types import Logits
 
@@ -233,3 +234,18 @@ def test_chunks_limit_the_memory(monkeypatch):
     monkeypatch.setattr(_chunked, "CPU_ELEMENTS", 3 * CLASSES * 23 * 4)
     sizes = [rows.stop - rows.start for rows, _ in _chunked.upsample_in_chunks(random_batch()[0].main, (17, 23), False)]
     assert sizes == [4, 4, 4, 4, 1]
+
+
+@pytest.mark.parametrize(
+    "weights", [{"cross_entropy": 1.0, "dice": 0.5}, {"dice": 0.5, "cross_entropy": 1.0}], ids=["as is", "reversed"]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_mean_over_a_data_set_is_the_loss_of_all_images_at_once(name, weights):
+    settings = {"weights": weights} if name == "weighted_sum" else {}
+    loss = LOSSES.build(name, (), False, **settings)
+    logits, label = random_batch(images=4)
+    mean = MeanLoss(loss)
+    for image in range(4):
+        mean.add(Logits(logits.main[image : image + 1].detach()), label[image : image + 1])
+    assert mean.compute() == pytest.approx(float(loss(logits, label).detach()), rel=1e-5)
+    assert MeanLoss(loss).compute() is None
