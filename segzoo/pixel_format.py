@@ -102,12 +102,10 @@ def pixel_errors(
             errors.append(
                 f"data.{key} has {len(values)} values for data.channels={pixels.channels}: give one per channel, or null. {MEASURE}"
             )
-        if not all(isinstance(value, Real) and math.isfinite(value) for value in values) or (
-            key == "std" and values and min(values) <= 0
-        ):
-            errors.append(
-                f"data.{key}={list(values)}: expected {'numbers above 0' if key == 'std' else 'finite numbers'}. {MEASURE}"
-            )
+        is_finite = all(isinstance(value, Real) and math.isfinite(value) for value in values)
+        if not is_finite or any(value < 0 or (key == "std" and value == 0) for value in values):
+            expected = "numbers above 0" if key == "std" else "numbers of at least 0"
+            errors.append(f"data.{key}={list(values)}: expected {expected}. {MEASURE}")
         elif values and max(values) > pixels.largest:
             errors.append(
                 f"data.{key}={list(values)}: samples of data.bits={pixels.bits} go up to {pixels.largest}, and so may its values. {MEASURE}"

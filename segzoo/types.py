@@ -226,10 +226,7 @@ class SegmentationLoss(Protocol):
 
     @property
     def parts(self) -> Sequence[tuple[float, SegmentationLoss]]:
-        """The losses whose weighted sum this is, each with its weight.
-
-        A loss that is no sum is its only part. Each part has one divisor per head.
-        """
+        """The losses of a weighted sum, or this loss by itself."""
         ...
 
     def weight(self, label: Tensor, logits: Logits) -> Tensor:

@@ -9,6 +9,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+from segzoo.io import write_text
 from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainDict
@@ -57,7 +58,7 @@ def _propose(title: str, text: str) -> str:
         written = f"{path} exists and differs, and was not replaced"
     elif not path.exists() and os.access(".", os.W_OK):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return (
         f"data=auto guesses these settings:\n\n{text}\n{written}. Use them as they are with {format_override('data.accept', True)}, or edit the "
         f"file and use --config-dir {CONFIG_DIR} {format_override('data', title)}."

@@ -132,7 +132,7 @@ def read_palette_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[n
         The numbers, and the palette (n, 3) uint8 RGB, which is None for a mask without one.
     """
     mask = _open_mask(path, max_pixels)
-    step = _gray_step(mask)
+    step = _GRAY_STEPS.get(_raw_mode(mask), 1)
     orientation = _decode(path, mask)
     dtypes = {"L": np.uint8, "P": np.uint8, "1": np.uint8, "I": np.int32}
     dtype = np.uint16 if mask.mode.startswith("I;16") else dtypes.get(mask.mode)
@@ -223,14 +223,6 @@ def _decode(path: str | Path, image: ImageFile.ImageFile) -> int:
         return decode(image)
     except ImageError as error:
         raise DataError(f"{printable(path)}: {error}") from error
-
-
-def _gray_step(mask: ImageFile.ImageFile) -> int:
-    """Factor by which Pillow scales the gray values of an opened mask.
-
-    It is 1 unless the mask has 2 or 4 bits.
-    """
-    return _GRAY_STEPS.get(_raw_mode(mask), 1)
 
 
 def _raw_mode(mask: ImageFile.ImageFile) -> str:

@@ -21,6 +21,7 @@ from segzoo.data.paired_dataset import PairedDataset
 from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, Workers, pick_device, pick_workers
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
+from segzoo.evaluation.mean_loss import MeanLoss
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
 from segzoo.evaluation.scores._base import ImageScore, ScoreResult, check_probabilities, merged_results, rows_reader, update_scores
 from segzoo.inference.exported.network import ExportedNetwork
@@ -30,7 +31,6 @@ from segzoo.inference.segment import OnRows, label_logits, segment_image
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.losses._base import downsample_labels
-from segzoo.losses._mean import MeanLoss
 from segzoo.messages import printable
 from segzoo.progress import with_progress
 from segzoo.types import Batch, DataError, Dataset, DatasetInfo, PlainDict, SegmentationLoss

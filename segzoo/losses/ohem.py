@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from segzoo.losses._base import ClassWeights, PixelLoss, Resolution, ResolutionSetting, explicit_weights
-from segzoo.registry import LOSSES, Range
+from segzoo.registry import LOSSES, ConfigError, Range
 from segzoo.types import IGNORE
 
 
@@ -45,7 +45,12 @@ def ohem(
         threshold: probability of the true class above which a pixel is easy; 1 keeps all pixels.
         min_kept: smallest fraction of each image's valid pixels to keep, hardest first.
         class_weights: as for ``cross_entropy``. They do not change which pixels are hard.
+
+    Raises:
+        ConfigError: no pixel would be kept.
     """
+    if threshold == min_kept == 0:
+        raise ConfigError("loss.threshold and loss.min_kept are both 0, so no pixel is kept and there is no loss. Set one above 0.")
     return HardPixelLoss(
         aux_weights=aux_weights,
         align_corners=align_corners,

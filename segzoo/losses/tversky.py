@@ -11,7 +11,7 @@ from torch import Tensor
 from segzoo.losses._base import ClassWeights, Resolution, ResolutionSetting, explicit_weights
 from segzoo.losses._chunked import ChunkedUpsampleSums
 from segzoo.losses._region import RegionLoss, Regions, weighted_mean
-from segzoo.registry import LOSSES, Range
+from segzoo.registry import LOSSES, ConfigError, Range
 from segzoo.types import IGNORE
 
 EPSILON = 1e-7  # of a denominator
@@ -42,7 +42,12 @@ def tversky(
         beta: weight of false negatives. Above ``alpha``, misses cost more than false alarms.
         per: ``image``: splitting a batch changes nothing; ``batch``: one index over all images of a forward pass.
         class_weights: weights of the mean over classes, at least 0; ``auto``: median-frequency weights of the training set; None: all 1.
+
+    Raises:
+        ConfigError: no error would count.
     """
+    if alpha == beta == 0:
+        raise ConfigError("loss.alpha and loss.beta are both 0, so no error counts and there is no loss. Set one above 0.")
     return TverskyLoss(
         aux_weights=aux_weights,
         align_corners=align_corners,

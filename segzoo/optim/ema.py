@@ -69,8 +69,12 @@ class ModelEma:
     def restore(self, saved: PlainDict) -> None:
         """Restore the output of ``state``.
 
-        The model must hold the average. With an empty state, the average starts over from the model's weights.
+        The model must hold the average. With an empty state, the average starts over from the model's weights. Without ``decay``, training
+        continues from the trained weights.
         """
+        if self.decay is None and saved:
+            for name, tensor in self.model.state_dict().items():
+                tensor.copy_(saved["trained"][name])
         if self.decay is None or not saved:
             self.reset()
             return

@@ -17,7 +17,7 @@ from torch import Tensor
 from segzoo.device import RuntimePrecision
 from segzoo.export.formats import ExportModel, to_onnx
 
-InferenceFn = Callable[[Tensor], Tensor]  # (N, H, W, C) uint8 or uint16 -> logits (N, K, h, w) float32
+InferenceFn = Callable[[Tensor], Tensor]  # (N, H, W, C) uint8 or uint16 -> logits (N, K, h, w) float32, valid until the next call
 RuntimeBuilder = Callable[..., InferenceFn]
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from segzoo.device import Precision
+from segzoo.evaluation.mean_loss import MeanLoss
 from segzoo.inference.passes.forward_pass import forward
 from segzoo.layers.modes import eval_mode
 from segzoo.layers.normalize import normalize
-from segzoo.losses._mean import MeanLoss
 from segzoo.types import Logits
 
 if TYPE_CHECKING:

@@ -106,7 +106,8 @@ def _training_loop(context: TrainingContext) -> PlainDict:
                 values = train_step(group, state.step + 1)
             except Diverged as error:
                 values = state.skip_step(error, settings.max_nonfinite_steps, log)
-            ema.update()
+            else:
+                ema.update()
             seconds = time.perf_counter() - started
             state.update(values, images=settings.images_per_step * dist.size, seconds=seconds, waited=waited)
             context.diagnostics.on_step(state.step, values.get("loss_main"), train_step.valid, group)

@@ -43,6 +43,8 @@ IDLE = [
     ("train", ["mix=cutmix", "batch_size=1"], "mix=cutmix", ["batch_size=2"]),
     ("train", ["mix=cutmix", "mix.prob=0"], "mix=cutmix", ["mix.prob=0.5"]),
     ("train", ["distill=teacher", "distill.ckpt=x", "distill.weight=0"], "distill=teacher", ["distill.weight=0.5"]),
+    ("train", ["distill=teacher", "distill.ckpt=x", "distill.layers=[a]", "distill.layer_weight=0"], "distill.layers", ["distill.layer_weight=1"]),
+    ("train", ["distill=teacher", "distill.ckpt=x", "distill.layers=[a]", "distill.weight=0", "distill.layer_weight=0"], "distill=teacher", ["distill.layer_weight=1"]),
     ("train", ["normalization=data"], "normalization", ["init.ckpt=x"]),
     ("eval", ["ckpt=x", "scores=[blobs]", "blob_curve=false", "blob_recall=0.9"], "blob_recall", ["blob_curve=true"]),
     ("eval", ["ckpt=x", "post=crf", "post.iterations=0"], "post=crf", ["post.iterations=5"]),

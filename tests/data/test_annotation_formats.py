@@ -198,18 +198,48 @@ def test_an_unknown_color_is_named(tmp_path):
         read(read_voc, tmp_path / "ImageSets")
 
 
+def test_ids_that_a_table_has_turned_into_floats_are_read(tmp_path):
+    annotation_files.coco(tmp_path)
+    path = tmp_path / "annotations/instances_train2017.json"
+
+    def labels(found):
+        return {image.name: [region.label for region in image.regions] for image in found.images}
+
+    content, before = json.loads(path.read_text()), labels(read(read_coco, path))
+    for entry in content["images"] + content["categories"]:
+        entry["id"] = float(entry["id"])
+    for entry in content["annotations"]:
+        entry |= {"image_id": float(entry["image_id"]), "category_id": float(entry["category_id"])}
+    path.write_text(json.dumps(content))
+    found = read(read_coco, path)
+    assert not found.errors and labels(found) == before
+    content["categories"][0]["id"], content["images"][0]["id"], content["annotations"][0]["category_id"] = [], {}, 0.5
+    path.write_text(json.dumps(content))
+    assert any("without an id and a file_name" in error for error in read(read_coco, path).errors)
+
+
 def test_broken_lines_of_yolo_are_named(tmp_path):
     annotation_files.yolo(tmp_path)
-    lines = ["5 0.1 0.1 0.2 0.2 0.3 0.3", "1 0.1 0.1 0.2", "dent 0.5", "1 0.1 0.1 0.5 0.1 7 0.3", "1 nan 0.1 0.5 0.1 0.5 0.3"]
+    lines = [
+        "5 0.1 0.1 0.2 0.2 0.3 0.3",
+        "1 0.1 0.1 0.2",
+        "dent 0.5",
+        "1 0.1 0.1 0.5 0.1 7 0.3",
+        "1 nan 0.1 0.5 0.1 0.5 0.3",
+        "nan 0.5 0.5 0.2 0.2",
+        "inf 0.5 0.5 0.2 0.2",
+    ]
     write(tmp_path / "labels/train/a.txt", "\n".join(lines))
     errors = drawn(read(read_yolo, tmp_path)).errors
-    assert [f"a.txt, line {number} " in error for number, error in enumerate(errors, 1)] == [True] * 5
+    assert [f"a.txt, line {number} " in error for number, error in enumerate(errors, 1)] == [True] * 7
     problems = (
         "has the class 5, but 'names' ends at 1",
         "3 coordinates",
         "expected a class number",
         "pixels outside",
         "[x, y] numbers",
+        "has the class nan",
+        "has the class inf",
     )
     assert all(problem in error for problem, error in zip(problems, errors, strict=True))
 

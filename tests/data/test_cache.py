@@ -50,6 +50,15 @@ def test_cached_samples_equal_decoded_ones(root, mode):
         assert_same_samples(cached, build(root, "none"))
 
 
+@pytest.mark.parametrize("mode", ["ram", "disk", "none"])
+def test_a_missing_image_is_reported_by_every_cache(root, mode):
+    data = build(root, mode)
+    path = data.scan()[1].image
+    path.unlink()
+    with pytest.raises(DataError, match=f"{path.name}: cannot be read: No such file"):
+        data[1]
+
+
 def test_files_are_decoded_once_for_all_processes(root, monkeypatch):
     assert_same_samples(build(root, "disk"), build(root, "none"))
     monkeypatch.setattr("segzoo.data.paired_dataset.read_pixels", lambda path, form: pytest.fail(f"decoded {path} again"))

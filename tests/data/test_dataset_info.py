@@ -67,7 +67,8 @@ def test_errors_of_tables_show_an_example(data, key, value, expected):
     [
         ({"std": (0.0, 1.0, 1.0)}, "data.std=.*: expected numbers above 0"),
         ({"std": (-1.0, 1.0, 1.0)}, "data.std=.*: expected numbers above 0"),
-        ({"mean": (math.nan,) * 3}, "data.mean=.*: expected finite numbers"),
+        ({"mean": (math.nan,) * 3}, "data.mean=.*: expected numbers of at least 0"),
+        ({"mean": (-1.0, 0.0, 0.0)}, "data.mean=.*: expected numbers of at least 0"),
         ({"classes": ("a", "a")}, "classes names a more than once"),
         ({"palette": ((0, 0, 0),)}, "palette holds 1 colors for 2 classes"),
         ({"palette": ((0, 0, 0), (300, 0, 0))}, r"palette holds \(300, 0, 0\), expected red, green and blue from 0 to 255"),

@@ -276,4 +276,4 @@ def test_a_network_that_returns_a_tensor_is_told_what_it_must_return():
             return super().forward(x).main
 
     with pytest.raises(TypeError, match=r"^Plain\.forward returned Tensor, expected segzoo\.types\.Logits\(main, aux\)$"):
-        segment_image(Plain(), torch.rand(3, 8, 8), (8, 8), InferenceProtocol(), FP32)
+        segment_image(Plain(), torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8), InferenceProtocol(), FP32)

@@ -173,6 +173,14 @@ def test_invalid_sums_are_rejected_with_all_errors(settings, messages):
         assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "settings"), [("ohem", {"threshold": 0, "min_kept": 0}), ("tversky", {"alpha": 0, "beta": 0})])
+def test_a_loss_that_is_always_zero_is_rejected(name, settings):
+    with pytest.raises(ConfigError, match="are both 0, so .* there is no loss. Set one above 0"):
+        build(name, **settings)
+    for key in settings:
+        build(name, **settings | {key: 0.5})
+
+
 def test_automatic_weights_need_labels():
     with pytest.raises(ConfigError, match="loss.class_weights=auto needs the labels"):
         build("dice", class_weights="auto")

@@ -221,11 +221,12 @@ def test_numbers_of_numpy_are_numbers(checkpoint):
     assert len(segzoo.load(checkpoint, device="cpu").predict(images, batch_size=np.int64(2))) == 2  # type: ignore[arg-type]
 
 
-def test_loading_leaves_the_random_numbers_of_the_caller_alone(checkpoint):
+@pytest.mark.parametrize("runtime", ["eager", pytest.param("onnxruntime", marks=pytest.mark.integration)])
+def test_loading_leaves_the_random_numbers_of_the_caller_alone(checkpoint, runtime):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    segzoo.load(checkpoint, device="cpu")
+    segzoo.load(checkpoint, device="cpu", runtime=runtime)
     assert torch.equal(torch.rand(3), expected)
 
 

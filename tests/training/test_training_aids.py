@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -104,6 +105,30 @@ def test_a_run_with_ema_stores_the_average_and_resumes_bit_for_bit(tmp_path):
     train(again, run, **options)
     assert weights_hash(again.model) == weights_hash(whole.model)
     assert all(torch.equal(read_model(tmp_path / "again/checkpoints/8")[0][name], stored[name]) for name in stored)
+
+
+def test_a_run_that_drops_ema_continues_with_the_trained_weights():
+    model = nn.Linear(3, 2)
+    ema = ModelEma(model, 0.9)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    ema.update()
+    trained = model.weight.detach().clone()
+    with ema.applied():  # as checkpoints hold the average
+        other, saved = nn.Linear(3, 2), deepcopy(ema.state())
+        other.load_state_dict(model.state_dict())
+    assert not torch.equal(other.weight, trained)
+    ModelEma(other, None).restore(saved)
+    assert torch.equal(other.weight, trained)
+
+
+def test_a_skipped_step_leaves_the_average_alone(tmp_path):
+    options = settings(steps=3, eval_every=3, save_every=1, max_nonfinite_steps=1, keep_checkpoints=9, ema_decay=0.9)
+    train(make_components(loss=NanAt(2)), make_run_dir(tmp_path), **options)
+    before, after = (read_trainer(tmp_path / f"checkpoints/{step}")["ema"] for step in (1, 2))
+    assert before["steps"] == after["steps"] == 1
+    one, two = (load_file(tmp_path / f"checkpoints/{step}/model.safetensors") for step in (1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one if "num_batches" not in name)
 
 
 def test_a_run_without_better_scores_stops_early(tmp_path, capsys):

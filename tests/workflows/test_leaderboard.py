@@ -166,9 +166,12 @@ def test_directories_without_a_score_are_listed_with_the_reason(tmp_path):
     job.mkdir(parents=True)
     (job / "result.json").write_text('{"job": 0, "error": "ConfigError: no such model"}')
     plant_times(tmp_path / "bench", {"weights": "x", "ms_per_image": {"p50": 1.0}})
+    row = {"weights": "x", "ms_per_image": {"p50": 1.0, "p90": 1.0}, "hw": [8, 8], "device": "cpu", "batch": 1, "scope": "network"}
+    plant_times(tmp_path / "edited", row | {"machine": None})
     result = rank(tmp_path)
     reasons = {Path(one["folder"]).name: one["reason"] for one in result["unranked"]}
-    assert result["tables"] == [] and len(reasons) == 9
+    assert result["tables"] == [] and len(reasons) == 10
+    assert reasons.pop("edited").startswith("broken measurement: TypeError")
     assert reasons["failed"] == r"failed: DataError: no\nfile\x1b[31m"
     assert reasons["stopped"] == reasons["killed"] == "unfinished: its last checkpoint is of step 40"
     assert reasons["broken"].startswith("broken: result.json is not valid JSON")
@@ -178,7 +181,12 @@ def test_directories_without_a_score_are_listed_with_the_reason(tmp_path):
     assert reasons["0"] == "failed: ConfigError: no such model" and reasons["bench"].startswith("broken measurement: KeyError")
     text = leaderboard_text(result)
     assert "no run with a score was found" in text and all(reason in text for reason in reasons.values())
-    assert [Path(one["folder"]).name for one in rank(tmp_path, where={"model": "fcn"})["unranked"]] == ["early", "0", "bench"]
+    assert [Path(one["folder"]).name for one in rank(tmp_path, where={"model": "fcn"})["unranked"]] == [
+        "early",
+        "0",
+        "bench",
+        "edited",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -221,12 +221,14 @@ def _single_images(sections: Sections) -> list[str]:
 
 def _nothing_weighed(sections: Sections) -> list[str]:
     """Find sections that are chosen and then switched off."""
-    off = {"distill": ("weight", "layers"), "mix": ("prob",), "post": ("iterations",)}
-    notes = []
-    for name, keys in off.items():
+    distill, notes = sections.get("distill", {}), []
+    compares_layers = distill.get("layers") and distill.get("layer_weight", 1)
+    for name, key in {"distill": "weight", "mix": "prob", "post": "iterations"}.items():
         section = sections.get(name, {})
-        if keys[0] in section and not any(section.get(key) for key in keys):
-            notes.append(f"{name}={section['name']} has no effect: {name}.{keys[0]} is 0.")
+        if section.get(key) == 0 and not (name == "distill" and compares_layers):
+            notes.append(f"{name}={section['name']} has no effect: {name}.{key} is 0.")
+    if distill.get("layers") and not compares_layers and distill.get("weight", 1):
+        notes.append("distill.layers has no effect: distill.layer_weight is 0.")
     return notes
 
 

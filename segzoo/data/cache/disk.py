@@ -61,7 +61,10 @@ class DiskCache:
         Raises:
             DataError: the file cannot be written, or what ``decode`` raises.
         """
-        path = self._path(pair)
+        try:
+            path = self._path(pair)
+        except OSError:  # a file is missing, which decoding reports
+            return decode()
         arrays = self._open(path)
         if arrays is None:
             sample = decode()

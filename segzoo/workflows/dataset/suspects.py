@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +14,7 @@ from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.data.inspection.label_errors import ClassConfidence, Region, contradicting_regions, region_score
 from segzoo.data.splits import SplitOrAll
-from segzoo.io import write_text
+from segzoo.io import csv_text, write_text
 from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.registry import ACTIONS, ConfigError, Range
@@ -135,9 +133,7 @@ def _ranked(examined: Sequence[tuple[PlainDict, list[Region]]], confidence: np.n
 def _write_results(out: Path, images: list[PlainDict], info: DatasetInfo, limit: int, notes: list[str]) -> ActionReport:
     """Write the table and the page, and summarize them."""
     rows = [_row(rank, image, info) for rank, image in enumerate(images, 1)]
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
-    write_text(out / TABLE, table.getvalue())
+    write_text(out / TABLE, csv_text([COLUMNS, *rows]))
     for image in images[limit:]:
         remove_thumbnails(out, image["number"])
     title = f"{info.name}: {min(limit, len(images))} most suspicious of {len(images)} images"

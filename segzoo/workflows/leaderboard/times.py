@@ -84,7 +84,7 @@ def read_timings(files: Iterable[Path]) -> tuple[list[Timing], list[Unranked]]:
             timings += [
                 _timing(row, file) for row in rows if "ms_per_image" in row and not str(row["weights"]).startswith("random")
             ]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             broken.append(Unranked(file.parent, f"broken measurement: {type(error).__name__}: {error}"))
     return timings, broken
 

@@ -58,20 +58,21 @@ def _unsuitable(content: object) -> str:
 
 def _read_file(path: Path, content: PlainDict, finder: ImageFinder, found: Annotations) -> None:
     split = split_of(path.stem, path.parent.name)
-    names = {entry["id"]: str(entry.get("name")) for entry in content["categories"] if isinstance(entry, dict) and "id" in entry}
+    categories = [entry for entry in content["categories"] if isinstance(entry, dict)]
+    names = {number: str(entry.get("name")) for entry in categories if (number := _number(entry.get("id"))) is not None}
     found.classes += names.values()
     regions: dict[int | str | None, list[Region]] = {}
     for entry in content["images"]:
-        image_id = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(image_id, int | str) or not isinstance(entry.get("file_name"), str) or image_id in regions:
+        image_id = _number(entry.get("id")) if isinstance(entry, dict) else None
+        if image_id is None or not isinstance(entry.get("file_name"), str) or image_id in regions:
             problem = "an id that another image has" if image_id in regions else "without an id and a file_name"
             found.errors.append(f"{printable(path)}: image {str(entry)[:80]} {problem}. Export it again.")
         else:
             regions[image_id] = []
     for number, entry in enumerate(content["annotations"], 1):
         name = f"annotation {entry.get('id', f'number {number}')}" if isinstance(entry, dict) else f"annotation number {number}"
-        image_id = entry.get("image_id") if isinstance(entry, dict) else None
-        if not isinstance(image_id, int | str) or image_id not in regions:
+        image_id = _number(entry.get("image_id")) if isinstance(entry, dict) else None
+        if image_id is None or image_id not in regions:
             found.errors.append(
                 f"{printable(path)}, {name}: belongs to the image {image_id!r}, which is not in the list of images."
             )
@@ -79,8 +80,18 @@ def _read_file(path: Path, content: PlainDict, finder: ImageFinder, found: Annot
         else:
             regions[image_id].append(_region(entry, name, names))
     for entry in content["images"]:
-        if isinstance(entry, dict) and (own := regions.pop(entry.get("id"), None)) is not None:
+        if isinstance(entry, dict) and (own := regions.pop(_number(entry.get("id")), None)) is not None:
             found.images.append(_image(path, entry, own, finder, split))
+
+
+def _number(value: object) -> int | str | None:
+    """An id, or None.
+
+    Tables turn integers into floats.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) else None
 
 
 def _image(path: Path, entry: PlainDict, regions: list[Region], finder: ImageFinder, split: Split | None) -> AnnotatedImage:
@@ -92,7 +103,7 @@ def _image(path: Path, entry: PlainDict, regions: list[Region], finder: ImageFin
 
 def _region(entry: PlainDict, name: str, names: dict[int | str, str]) -> Region:
     category = entry.get("category_id")
-    label = names.get(category) if isinstance(category, int | str) else None
+    label = names.get(number) if (number := _number(category)) is not None else None
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(number, int | float) for number in box):
         box = None

@@ -152,7 +152,7 @@ def _region(line: str, name: str, size: tuple[int, int], names: dict[int, str]) 
         number, *numbers = (float(word) for word in line.split())
     except ValueError:
         return Region(name, None, problem=f"is {line.strip()[:40]!r}, expected a class number and coordinates.")
-    label = names.get(int(number)) if number == int(number) else None
+    label = names.get(int(number)) if number.is_integer() else None  # which nan and inf are not
     height, width = size
     if label is None:
         return Region(name, None, problem=f"has the class {line.split()[0]}, but 'names' ends at {max(names)}. Correct the file.")
