@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segzoo.backbones._base import Backbone, init_weights
 from segzoo.registry import BACKBONES
 from segzoo.weights import load_backbone
+from segzoo.weights.conversion import CAFFE_FIRST_CONV
 
 Pool = Literal["vgg", "caffe", "deeplab"]
 
@@ -72,15 +73,26 @@ class VGG(Backbone):
         return entry, "trained with 2x2 pools" if self.pool == "deeplab" else ""
 
     def key_aliases(self, keys: Collection[str]) -> dict[str, str]:
-        """Torchvision's and timm's ``features.N``, numbered across all stages."""
-        local = [f"{stage.name}.{i}." for stage in self.stages for i, _ in enumerate(self.get_submodule(stage.name).children())]
-        return {f"features.{i}.": prefix for i, prefix in enumerate(local)}
+        """Torchvision's and timm's ``features.N``, or Caffe's ``conv1_1``.
+
+        The former are numbered across all stages.
+        """
+        layers = [(f"{stage.name}.{i}.", layer) for stage in self.stages for i, layer in enumerate(self.get_submodule(stage.name))]
+        if CAFFE_FIRST_CONV not in keys:
+            return {f"features.{i}.": prefix for i, (prefix, _) in enumerate(layers)}
+        convs = (prefix for prefix, layer in layers if isinstance(layer, nn.Conv2d))
+        return {f"conv{stage}_{i}.": next(convs) for stage, (_, count) in enumerate(STAGES, 1) for i in range(1, count + 1)}
 
     def store_classifier(self, state: Mapping[str, Tensor]) -> None:
-        """Store fc6 and fc7 of torchvision's file in ``classifier``."""
-        names = {f"fc{6 + i}.{part}": f"classifier.{3 * i}.{part}" for i in range(2) for part in ("weight", "bias")}
-        if all(name in state for name in names.values()):
-            self.classifier = {name: state[external] for name, external in names.items()}
+        """Store fc6 and fc7 of torchvision or Caffe in ``classifier``."""
+        for first, second in (("classifier.0", "classifier.3"), ("fc6", "fc7")):
+            names = {
+                f"{own}.{part}": f"{layer}.{part}"
+                for own, layer in (("fc6", first), ("fc7", second))
+                for part in ("weight", "bias")
+            }
+            if all(name in state for name in names.values()):
+                self.classifier = {name: state[external] for name, external in names.items()}
 
     def _dilate(self, output_stride: int, first_block_dilation: str) -> None:
         dilation = 1

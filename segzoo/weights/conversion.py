@@ -24,6 +24,7 @@ from segzoo.weights.load_report import loadable_tensors
 Layout = Literal["segzoo", "torchvision", "mmseg", "caffe"]
 PREFIXES: dict[Layout, str] = {"mmseg": "decode_head.", "torchvision": "classifier.", "caffe": "conv1_1_3x3_s2."}  # of whole models
 CAFFE_BN_BLOBS = {"weight": "slope", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
+CAFFE_FIRST_CONV = "conv1_1.weight"  # of VGG-16
 BN_EPS = 1e-5  # of every batch norm, in segzoo and in the releases
 
 
@@ -105,6 +106,12 @@ def _external_tensor_names(model: LoadableModel, layout: Layout) -> dict[str, st
         external, part = prefixes[layer], name.removeprefix(f"{layer}.")
         names[name] = f"{external}.{CAFFE_BN_BLOBS[part] if external.endswith('/bn') else part}"
     return names
+
+
+def vgg_to_rgb(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Convert the filters of a VGG-16 in Caffe's layout to RGB."""
+    first = state.get(CAFFE_FIRST_CONV)
+    return state if first is None else {**state, CAFFE_FIRST_CONV: _swap_rgb("caffe", first)}
 
 
 def _swap_rgb(layout: Layout, tensor: Tensor) -> Tensor:

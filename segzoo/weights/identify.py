@@ -16,7 +16,15 @@ BLOCK = re.compile(
 )  # the index starts at 0, in Caffe at 1
 VGG_BN = re.compile(r"(?:^|\.)(?:c5|features)\.\d+\.running_mean$")
 LAST_STAGE = ("c5.0.conv3.weight", "layer4.0.conv3.weight", "conv5_1_1x1_increase.weight")
-FIRST_CONV = ("c1.0.weight", "conv1.weight", "conv1.0.weight", "stem.0.weight", "conv1_1_3x3_s2.weight", "features.0.weight")
+FIRST_CONV = (
+    "c1.0.weight",
+    "conv1.weight",
+    "conv1.0.weight",
+    "stem.0.weight",
+    "conv1_1_3x3_s2.weight",
+    "features.0.weight",
+    "conv1_1.weight",
+)
 
 
 def identify_backbone(state: Mapping[str, Tensor]) -> PlainDict:
@@ -35,7 +43,7 @@ def identify_backbone(state: Mapping[str, Tensor]) -> PlainDict:
         is_vgg = (
             len(first) == 64
             and first.shape[2:] == (3, 3)
-            and any(name in state for name in _with_prefix("c5.4.weight", "c5.6.weight", "features.28.weight"))
+            and any(name in state for name in _with_prefix("c5.4.weight", "c5.6.weight", "features.28.weight", "conv5_3.weight"))
         )
         return {"name": "vgg16", "batch_norm": any(map(VGG_BN.search, state))} if is_vgg else {}
     blocks = {int(match[1]) + 1 if match[1] else int(match[2]) for match in map(BLOCK.search, state) if match}

@@ -1,6 +1,6 @@
 """Load backbone-only weights from torchvision or from a file.
 
-Files may have the layout of torchvision, timm or segzoo.
+Files may have the layout of torchvision, timm or segzoo, those of VGG-16 also that of Caffe (``conv1_1``, ``fc6``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segzoo.registry import ConfigError
 from segzoo.weights._base import LoadableBackbone
+from segzoo.weights.conversion import vgg_to_rgb
 from segzoo.weights.identify import backbone_mismatch
 from segzoo.weights.load_report import BACKBONE, LoadReport, loadable_tensors, matching_shapes
 from segzoo.weights.state_dict import read_published, read_weights
@@ -24,8 +25,8 @@ def load_backbone(backbone: LoadableBackbone, weights: str) -> LoadReport | None
     Args:
         backbone: the backbone; its ``key_aliases`` map the layer names of torchvision and timm to its own.
         weights: ``none``; ``imagenet`` (downloaded once by torchvision, with its hash checked); or a path as
-            ``segzoo.checkpoints.paths.resolve_weight_file`` takes it, to a state dict of torchvision, timm or segzoo. It may be
-            that of a backbone, or of a whole model with a submodule ``backbone``.
+            ``segzoo.checkpoints.paths.resolve_weight_file`` takes it, to a state dict of torchvision, timm or segzoo, or of
+            Caffe's VGG-16, for BGR images. It may be that of a backbone, or of a whole model with a submodule ``backbone``.
 
     Returns:
         The report, or None for ``none``.
@@ -82,7 +83,7 @@ def _imagenet(backbone: LoadableBackbone) -> tuple[Mapping[str, Tensor], str]:
 
 def _from_file(path: str) -> tuple[Mapping[str, Tensor], str]:
     weights = read_weights(path)
-    return weights.tensors, f"taken from {weights.key!r} in the file" if weights.key else ""
+    return vgg_to_rgb(weights.tensors), f"taken from {weights.key!r} in the file" if weights.key else ""
 
 
 def _rename(name: str, aliases: Mapping[str, str]) -> str:

@@ -85,6 +85,28 @@ def test_vgg_file(tmp_path, reference, batch_norm):
         BACKBONES.build("vgg16", batch_norm=not batch_norm, weights=str(tmp_path / "vgg.pth"))
 
 
+def test_vgg_file_of_caffe_is_for_bgr(tmp_path):
+    with torch.device("meta"):
+        net = torchvision.models.vgg16(weights=None)
+    net = net.features.to_empty(device="cpu").eval()
+    net.load_state_dict(random_state(net))
+    convs = [layer for layer in net if isinstance(layer, torch.nn.Conv2d)]
+    names = [f"conv{stage}_{i}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
+    state = {f"{name}.{part}": getattr(conv, part) for name, conv in zip(names, convs, strict=True) for part in ("weight", "bias")}
+    fc = {"fc6": torch.randn(4096, 25088).half(), "fc7": torch.randn(4096, 4096).half()}
+    torch.save(
+        state | {f"{name}.{part}": t if part == "weight" else t[:, 0] for name, t in fc.items() for part in ("weight", "bias")},
+        tmp_path / "caffe.pth",
+    )
+    backbone = BACKBONES.build("vgg16", weights=str(tmp_path / "caffe.pth")).eval()
+    bgr = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(backbone.forward_stages(bgr.flip(1))["c5"], net(bgr), rtol=1e-4, atol=1e-3)  # of 300
+    assert torch.equal(backbone.classifier["fc7.weight"], fc["fc7"]) and backbone.classifier["fc6.bias"].shape == (4096,)
+    with pytest.raises(ConfigError, match="The file is a vgg16 without batch norm; this is a resnet50"):
+        BACKBONES.build("resnet50", weights=str(tmp_path / "caffe.pth"))
+
+
 def timm_deep_stem(state, width, out):
     """Convert a torchvision state dict to a stem of timm.
 
