@@ -1,6 +1,6 @@
 """Semantic-segmentation models from FCN to ICNet, configured by YAML.
 
-The models follow their papers exactly.
+Each model follows its paper and release; README lists the deviations.
 """
 
 from __future__ import annotations

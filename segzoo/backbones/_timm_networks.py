@@ -115,7 +115,7 @@ def chain(arch: str, net: nn.Module) -> tuple[dict[str, nn.Module], list[str]]:
         names = net.feature_info.module_name()  # type: ignore[operator,union-attr]
         return parts | {f"blocks_{name}": step for name, step in steps}, [name.replace(".", "_") for name in names]
     raise ConfigError(
-        f"backbone.arch={arch}: timm's {kind} is no chain of convolutional stages, which segzoo needs. Choose another encoder, such as "
+        f"backbone.arch={arch}: timm's {kind} is not a chain of convolutional stages, which segzoo needs. Choose another encoder, such as "
         f"{', '.join(DILATABLE)}."
     )
 
@@ -127,7 +127,7 @@ def divide(arch: str, net: nn.Module) -> tuple[list[nn.Sequential], list[int]]:
         The stages and their channels. A stage whose stride has no feature map is empty, with 0 channels.
 
     Raises:
-        ConfigError: the encoder is no chain of modules, or lacks a feature map of stride 8, 16 or 32.
+        ConfigError: the encoder is not a chain of modules, or lacks a feature map of stride 8, 16 or 32.
     """
     (modules, ends), info = chain(arch, net), net.feature_info
     strides, widths = info.reduction(), info.channels()  # type: ignore[operator,union-attr]

@@ -24,7 +24,7 @@ def download(repo: str, revision: str | None = None) -> str:
         The folder in the cache.
 
     Raises:
-        ConfigError: this is no name of a repository, the repository cannot be downloaded, or the extra is missing.
+        ConfigError: this is not the name of a repository, the repository cannot be downloaded, or the extra is missing.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
         raise ConfigError(f"{repo} is neither a folder nor a repository <owner>/<name> of the Hugging Face Hub.")

@@ -61,7 +61,7 @@ def parse_json(path: Path, content: str | bytes, object_hook: Callable[[PlainDic
     """Parse JSON from a checkpoint.
 
     Raises:
-        CheckpointError: it is no JSON, is nested too deeply, or holds a number that is too long or not finite.
+        CheckpointError: it is not JSON, is nested too deeply, or holds a number that is too long or not finite.
     """
     try:
         return json.loads(content, object_hook=object_hook, parse_constant=_reject_constant)

@@ -97,7 +97,7 @@ class PairedDataset:
             reduction: divisor of the image's sides: 1, 2, 4 or 8.
 
         Returns:
-            The sample with its label in full size. Its ``reduction`` is 1 if samples are cached or the image is no upright JPEG of 8-bit RGB.
+            The sample with its label in full size. Its ``reduction`` is 1 if samples are cached or the image is not an upright JPEG of 8-bit RGB.
         """
         if reduction > 1 and self.cache == "none" and self.info.pixels.is_rgb:
             pair = self.scan()[index]

@@ -228,5 +228,6 @@ def _removed_on_failure(path: Path, format: str) -> Iterator[tuple[Path, Path]]:
         for file in files:
             file.unlink(missing_ok=True)
         if isinstance(error, ImportError):
-            raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[export,openvino]"') from None
+            extras = "export,openvino" if format == "openvino" else "export"
+            raise ConfigError(f'format={format} needs {error.name}: pip install "segzoo[{extras}]"') from None
         raise

@@ -46,12 +46,12 @@ class Stage:
     def map(self, function: Callable[[T], R], items: Iterable[T], alone: Callable[[T], bool] = lambda item: False) -> Generator[R]:
         """Call a function on each item in threads, keeping the order.
 
-        One item per thread is in work and one more is waiting, which limits the memory. After an exception no further call starts.
+        One item per thread is in progress and one more is waiting, which limits the memory. After an exception no further call starts.
 
         Args:
             function: the work.
             items: what it is done on.
-            alone: true for an item that is in work while no other is. It counts as work of all threads.
+            alone: true for an item that is in progress while no other is. It counts as work of all threads.
         """
         pending: deque[Future[R]] = deque()
         pool = ThreadPoolExecutor(self.threads, self.name)

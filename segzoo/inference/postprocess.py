@@ -13,7 +13,7 @@ from segzoo.registry import POSTS, ConfigError, Range
 
 Positive = Annotated[float, Range(0, 1e4, above=True)]
 Weight = Annotated[float, Range(0, 1e4)]
-MIN_PROBABILITY = 1e-5  # lower bound before taking the logarithm
+MIN_PROBABILITY = 1e-5  # lower bound before taking the logarithm, as in the utilities of pydensecrf
 
 
 @POSTS.register

@@ -30,7 +30,7 @@ from segzoo.registry import Range
 from segzoo.runs.signals import StopSignal
 from segzoo.types import DataError, DatasetInfo, PlainDict
 
-STOP_WORDS = "finishing the images in work", "the images in work are labeled again when the prediction is resumed"
+STOP_WORDS = "finishing the images in progress", "the images in progress are labeled again when the prediction is resumed"
 MAX_SENTENCES = 8  # images of a prediction that are described one by one
 
 

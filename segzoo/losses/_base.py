@@ -59,7 +59,7 @@ class MultiHeadLoss(ABC):
 
     @property
     def parts(self) -> tuple[tuple[float, MultiHeadLoss]]:
-        """This loss with weight 1, as it is no sum of others."""
+        """This loss with weight 1."""
         return ((1.0, self),)
 
     def __call__(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:

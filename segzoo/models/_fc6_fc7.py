@@ -65,7 +65,7 @@ class Fc6Fc7(nn.Sequential):
         """Initialize from the classifier in the backbone's weights, if there is one.
 
         A smaller kernel takes taps spread evenly over the original seven, the outermost included. Fewer channels are every second,
-        fourth, ... of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.1, where the subsampled network is then
+        fourth, ... of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.2, where the subsampled network is then
         fine-tuned). The outcome is logged.
         """
         self.uses_backbone_lr = isinstance(backbone, VGG)

@@ -1,6 +1,6 @@
 """ParseNet: local features and a global one, both L2-normalized.
 
-Liu et al., ParseNet: Looking Wider to See Better, arXiv:1506.04579. The backbone is DeepLab-LargeFOV's without its average pool.
+Liu et al., ParseNet: Looking Wider to See Better, arXiv:1506.04579. The backbone is DeepLab-LargeFOV's with 2x2 pools and without its average pool.
 """
 
 from __future__ import annotations

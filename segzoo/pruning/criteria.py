@@ -27,7 +27,8 @@ def none() -> None:
 def l1(model: nn.Module, graph: ChannelGraph, calibration: CalibrationData) -> FilterImportance:
     """L1 norm of each filter's weights.
 
-    Li et al., ICLR 2017, arXiv:1608.08710; ICNet, sec. 3.4.
+    Li et al., ICLR 2017, arXiv:1608.08710, by which ICNet was halved. Channels that an addition ties together are ranked by the sum over
+    all layers that produce them; the paper ranks those of a residual block by its projection shortcut alone.
     """
     return _weight_norm(model, 1)
 

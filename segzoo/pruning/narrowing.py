@@ -18,7 +18,7 @@ def narrow_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str
     """Keep the channels with the largest L1 norm of their filters.
 
     As many are kept as the model has. Channels that an addition ties together are ranked by the sum over all layers that produce them,
-    as ``pruner=l1`` ranks them, and every layer that reads a channel follows (Li et al., ICLR 2017, arXiv:1608.08710; ICNet, sec. 3.4).
+    as ``pruner=l1`` ranks them, and every layer that reads a channel follows (Li et al., ICLR 2017, arXiv:1608.08710).
 
     Args:
         model: a segmentation model, which is not changed.

@@ -55,7 +55,7 @@ def select_channels(
         graph: channels of a model.
         importance: of each channel.
         keep_ratio: fraction of the channels to keep, 0 to 1.
-        allocation: ``uniform``: the same ratio in every group, as in the paper; ``global``: the least important channels of all groups,
+        allocation: ``uniform``: the same ratio in every group, as ICNet was halved; ``global``: the least important channels of all groups,
             by importance relative to the mean of their group, so that ratios differ. A group without any importance keeps ``keep_ratio``.
         round_to: round the channels kept of a group to a multiple of this, at least one; a smaller group keeps all of its channels.
         exclude: prefixes of the names of layers to keep whole, such as ``backbone.c1``.

@@ -86,7 +86,7 @@ class MetricLogger:
             self.bar.close()
 
     def count_rows(self, split: str, after: int) -> int:
-        """Count the rows of a split behind a step."""
+        """Count the rows of a split after a step."""
         self.rows.flush()
         rows = map(json.loads, Path(self.rows.name).read_text(encoding="utf-8").splitlines())
         return sum(row.get("split") == split and row.get("step", 0) > after for row in rows)
@@ -154,7 +154,7 @@ class NullLogger(MetricLogger):
         pass
 
     def count_rows(self, split: str, after: int) -> int:
-        """Count the rows of a split behind a step."""
+        """Count the rows of a split after a step."""
         return 0
 
     def write(self, step: int, epoch: float, split: str, values: Mapping[str, float | None]) -> None:

@@ -174,7 +174,7 @@ class TrainStep:
         Fused optimizers would create their state from such a gradient. In fp16 it is ordinary until the scaler has found its scale.
 
         Raises:
-            Diverged: it is no matter of the scale.
+            Diverged: the scale is not the cause.
         """
         precision = self.context.precision
         precision.scaler.update()

@@ -63,7 +63,7 @@ def standard(
         ``(sample, seed) -> sample``, a function of only its arguments.
 
     Raises:
-        ConfigError: the smallest factor is above the largest, or colors are jittered where channels are no colors.
+        ConfigError: the smallest factor is above the largest, or colors are jittered where channels are not colors.
     """
     if scale_range[0] > scale_range[1]:
         raise ConfigError(

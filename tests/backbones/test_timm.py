@@ -126,7 +126,7 @@ def test_buffers_outside_the_state_dict_survive_dilation():
     ("model", "arch", "settings", "message"),
     [
         ("fcn", "vit_tiny_patch16_224", {}, "one size, 224x224"),
-        ("fcn", "hrnet_w18_small", {}, "HighResolutionNetFeatures is no chain.*resnet18"),
+        ("fcn", "hrnet_w18_small", {}, "HighResolutionNetFeatures is not a chain.*resnet18"),
         ("fcn", "shvit_s1", {}, r"strides \[16, 32, 64\], expected 8, 16 and 32"),
         ("fcn", "convnext_tinny", {}, r"timm \S+ has no convnext_tinny. Did you mean 'convnext_tiny'.*list_models\('convnext\*'\)"),
         ("fcn", "resnet50.a1_in2k", {}, r"no weights 'a1_in2k' of resnet50. Did you mean 'a1_in1k'.*Valid: .*tv_in1k"),

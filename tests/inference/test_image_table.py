@@ -79,7 +79,7 @@ def test_rules(rules, failures):
 def test_invalid_rules_are_listed_with_words_to_type():
     errors = rule_errors({"scrach": "50px", "scratch": 50, "=dent": "200%", "background": "0px"}, PARTS.classes)
     assert len(errors) == 4 and "Did you mean 'scratch'" in errors[0]
-    assert "fail_if: scratch: 50 is no limit" in errors[1] and "'fail_if={scratch: 50px}'" in errors[1]
+    assert "fail_if: scratch: 50 is not a limit" in errors[1] and "'fail_if={scratch: 50px}'" in errors[1]
     assert rule_errors({"anything": "1px"}, None) == rule_errors(None, PARTS.classes) == []
     with pytest.raises(ConfigError, match="'scrach' is not known"):
         make_rules({"scrach": "1px"}, PARTS.classes)

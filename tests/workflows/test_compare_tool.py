@@ -96,7 +96,7 @@ def test_settings_that_score_nothing_are_named(folder, monkeypatch, capsys):
         (["nowhere", *DATA], "runs: nowhere does not exist"),
         (["preds={other: nowhere}", *DATA], "preds.other=nowhere: there is no such folder"),
         (["preds={other: other}"], "the images and labels are unknown without a run. Set data=<name>"),
-        (["modules=[mine]", *DATA], "modules: 'mine' is no package.module:function"),
+        (["modules=[mine]", *DATA], "modules: 'mine' is not a package.module:function"),
         (["preds={other: other}", *DATA], "a comparison needs two evaluations, found 1: other"),
         (["mine_for_compare:text", "net.onnx", *DATA], "mine_for_compare:text returns str, expected a torch.nn.Module"),
         (["mine_for_compare:missing", "net.onnx", *DATA], "the module mine_for_compare has no function missing"),

@@ -311,6 +311,6 @@ def test_values_that_no_tool_has_written_are_escaped_or_rejected(tmp_path):
 
 
 def test_missing_folders_are_named(tmp_path):
-    for runs, message in (((f"{tmp_path}/x",), "runs: .*/x is no directory"), ((), "Name a folder")):
+    for runs, message in (((f"{tmp_path}/x",), "runs: .*/x is not a directory"), ((), "Name a folder")):
         with pytest.raises(ConfigError, match=message):
             rank_runs(runs=runs)

@@ -81,7 +81,7 @@ def test_the_tool_prints_and_writes_the_tables(runs, tmp_path, monkeypatch, caps
     for wrong, message in (
         (["where.modell=icnet"], "there is no setting 'where.modell'"),
         (["sort=speed"], "sort='speed': expected one of miou"),
-        (["nowhere"], "runs: nowhere is no directory"),
+        (["nowhere"], "runs: nowhere is not a directory"),
         ([str(runs), f"out={tmp_path / 'out'}"], "already holds results of tools/leaderboard.py"),
         ([str(runs), "where.model=icnet,fcn"], "several values for a single run"),
     ):

@@ -72,7 +72,7 @@ def test_no_request_is_lost_or_mixed_up(client, model):
     for image, answer in zip(images, answers, strict=True):
         assert np.array_equal(decoded(answer.content), model.network.predict(image).labels)
     assert sum(client.service.metrics.batch.counts[1:]) > before, "some went together"
-    assert client.service.in_work == 0
+    assert client.service.in_progress == 0
 
 
 def test_areas_and_regions_of_a_form_keep_its_order(client, model):
@@ -271,7 +271,7 @@ def test_metrics_are_in_the_format_of_prometheus(model):
         'segzoo_batch_images_bucket{le="1"} 1',
         'segzoo_batch_images_bucket{le="+Inf"} 1',
         "segzoo_request_seconds_count 2",
-        "segzoo_images_in_work 0",
+        "segzoo_images_in_progress 0",
     ):
         assert expected in lines
     client.service.close()

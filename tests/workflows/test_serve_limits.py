@@ -90,7 +90,7 @@ def test_wrong_uploads_get_their_status_and_a_sentence(client, monkeypatch, cont
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
     answer = client.post("/predict", content, headers=headers)
     assert (answer.status_code, sentence in answer.json()["detail"]) == (status, True), answer.text
-    assert client.service.in_work == 0
+    assert client.service.in_progress == 0
 
 
 def file_part(name: str, content: bytes) -> bytes:
@@ -116,7 +116,7 @@ def test_a_form_of_too_many_pixels_is_rejected(client, monkeypatch):
     monkeypatch.setattr("segzoo.workflows.serve.service.LEAST_MEGAPIXELS", 0.02)
     answer = client.post("/predict", files=[("image", ("a.png", PNG))] * 4)
     assert answer.status_code == 413 and "0.02 megapixels are allowed" in answer.json()["detail"], answer.text
-    assert client.post("/predict", PNG).status_code == 200 and client.service.pixels_in_work == 0
+    assert client.post("/predict", PNG).status_code == 200 and client.service.pixels_in_progress == 0
     with client.service.hold_pixels(19_000):
         assert client.post("/predict", PNG).status_code == 429
 
@@ -154,7 +154,7 @@ def test_a_slow_upload_ends(model):
     async def silent():
         await asyncio.Event().wait()
 
-    assert call(client.app, silent) == 408 and client.service.in_work == 0
+    assert call(client.app, silent) == 408 and client.service.in_progress == 0
     client.service.close()
 
 
@@ -164,7 +164,7 @@ def test_an_upload_that_breaks_off_frees_its_place(model):
     async def broken():
         return {"type": "http.disconnect"}
 
-    assert call(client.app, broken) == 400 and client.service.in_work == 0
+    assert call(client.app, broken) == 400 and client.service.in_progress == 0
     client.service.close()
 
 
@@ -172,7 +172,7 @@ def test_an_answer_that_takes_too_long_is_given_up(model):
     gated = GatedModel(model)
     client = Client(gated, timeout_s=0.05, batch_wait_ms=0)
     answers = client.gather(*[LABELS | {"content": PNG}] * 2)
-    assert [answer.status_code for answer in answers] == [504, 504] and client.service.in_work == 0
+    assert [answer.status_code for answer in answers] == [504, 504] and client.service.in_progress == 0
     gated.go.set()
     client.service.close()
 
@@ -207,7 +207,7 @@ def test_an_error_of_the_network_is_not_the_end(model, monkeypatch):
     with pytest.raises(ZeroDivisionError):  # the server logs it and answers with status 500
         client.post("/predict", PNG)
     monkeypatch.undo()
-    assert client.post("/predict", PNG).status_code == 200 and client.service.in_work == 0
+    assert client.post("/predict", PNG).status_code == 200 and client.service.in_progress == 0
     client.service.close()
 
 
@@ -247,14 +247,14 @@ def test_a_signal_drains_the_service(served, model, capsys):
     for client in clients:
         client.start()
     assert gated.started.wait(60)
-    while server.service.in_work < 3:
+    while server.service.in_progress < 3:
         assert ask(port, "GET", "/healthz")[0] == 200
     server.handle_exit(15, None)
     assert ask(port)[0] == ask(port, "GET", "/healthz")[0] == 503
     gated.go.set()
     for client in [*clients, thread]:
         client.join(60)
-    assert not thread.is_alive() and "SIGTERM: answering the 3 images in work" in capsys.readouterr().out
+    assert not thread.is_alive() and "SIGTERM: answering the 3 images in progress" in capsys.readouterr().out
     assert [status for status, _ in answers] == [200] * 3
     assert all(np.array_equal(decoded(content), model.network.predict(pattern(0)).labels) for _, content in answers)
 

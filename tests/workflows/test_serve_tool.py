@@ -48,5 +48,5 @@ def test_a_checkpoint_is_served_until_a_signal(tmp_path):
             urlopen(f"{address}/metrics", timeout=60)
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
-    assert process.returncode == 0 and "SIGTERM: answering the 0 images in work" in rest and "1 images labeled" in rest
+    assert process.returncode == 0 and "SIGTERM: answering the 0 images in progress" in rest and "1 images labeled" in rest
     assert np.array_equal(labels, segzoo.load(run, device="cpu").predict(image).labels)

@@ -28,7 +28,7 @@ def comparison_errors(config: PlainMapping) -> list[str]:
             errors.append(f"preds.{name}={folder}: there is no such folder {here}.")
     for module in modules:
         if not isinstance(module, str) or not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", module):
-            errors.append(f"modules: {module!r} is no package.module:function.")
+            errors.append(f"modules: {module!r} is not a package.module:function.")
     group_by, data = config.get("group_by"), config.get("data")
     if isinstance(group_by, str) and (error := group_pattern_error("group_by", group_by)):
         errors.append(error)

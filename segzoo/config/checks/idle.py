@@ -162,8 +162,8 @@ RULES = (
     Rule("action", ("convert",), ("crowd",), _other_format("coco", "datumaro"), "only files of coco and datumaro mark crowds"),
     Rule("action", ("convert",), ("datumaro_format",), _other_format("datumaro"), "it is for action.format=datumaro"),
     Rule("", (), ("actors",), lambda c: not _on_ray(c), "it is for a Ray cluster. Set engine=ray"),
-    Rule("", (), ("every", "max_frames"), lambda c: source_kind(c[""]["source"]) not in VIDEO_KINDS, "the source is no video"),
-    Rule("", (), ("recursive",), lambda c: not os.path.isdir(str(c[""]["source"])), "the source is no folder"),
+    Rule("", (), ("every", "max_frames"), lambda c: source_kind(c[""]["source"]) not in VIDEO_KINDS, "the source is not a video"),
+    Rule("", (), ("recursive",), lambda c: not os.path.isdir(str(c[""]["source"])), "the source is not a folder"),
 )  # fmt: skip
 
 

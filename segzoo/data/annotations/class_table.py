@@ -88,13 +88,13 @@ def _sorted_classes(found: Iterable[str]) -> tuple[str, ...]:
 
 
 def alike_notes(classes: tuple[str, ...]) -> list[str]:
-    """Remarks on classes whose names differ in case alone."""
+    """Remarks on classes whose names differ only in case."""
     first: dict[str, str] = {}
     notes = []
     for name in classes:
         other = first.setdefault(name.casefold(), name)
         if other != name:
             notes.append(
-                f"the classes {other!r} and {name!r} differ in case alone. If they are one class, map one to the other in action.names."
+                f"the classes {other!r} and {name!r} differ only in case. If they are one class, map one to the other in action.names."
             )
     return notes

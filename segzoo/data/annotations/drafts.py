@@ -68,7 +68,7 @@ def labelme_record(image: DraftImage, embedded: bytes | None = None) -> PlainDic
 def coco_record(images: Sequence[DraftImage], info: DatasetInfo) -> PlainDict:
     """Describe the regions of images as COCO stores them.
 
-    Ids count from 1; that of a category is its train id plus 1. The background is no category.
+    Ids count from 1; that of a category is its train id plus 1. The background is not a category.
 
     Returns:
         JSON-able containers with ``images``, ``annotations`` and ``categories``.

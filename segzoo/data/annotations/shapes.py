@@ -146,7 +146,7 @@ class ShapeRules:
 def find_label(label: object, ids: Mapping[str, int]) -> str | None:
     """Find the key of ``ids`` that a label means.
 
-    Blanks around it are ignored, and so is its case if no other key differs in case alone.
+    Blanks around it are ignored, and so is its case if no other key differs only in case.
     """
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)

@@ -1,6 +1,6 @@
 """Cache of the surveys of label files.
 
-It lies in the user's cache directory, because a data set may not be writable. A cache that cannot be read or written is no error: the
+It lies in the user's cache directory, because a data set may not be writable. A cache that cannot be read or written is not an error: the
 files are then read again.
 """
 

@@ -166,7 +166,7 @@ def predict_with_ray(
     claim_folder(out, identity)
     fs, root = filesystem(source)
     if not (names := name_images(fs, root, suffixes := image_suffixes(info.pixels))):
-        raise ConfigError(f"source={source} is no folder with images; expected files ending in {' '.join(suffixes)}.")
+        raise ConfigError(f"source={source} is not a folder with images; expected files ending in {' '.join(suffixes)}.")
     target, folder = filesystem(posixpath.join(out, "labels"))
     done = set(target.find(folder)) if target.exists(folder) else set()
     rest = [path for path, name in names.items() if posixpath.join(folder, f"{name}.png") not in done]

@@ -61,7 +61,7 @@ class ImageReport:
 
 
 def report_columns(info: DatasetInfo, region_ids: Sequence[int]) -> list[str]:
-    """Columns of the table, behind those of the file."""
+    """Columns of the table, after those of the file."""
     per_region = [f"{column} {info.classes[k]}" for k in region_ids for column in ("regions", "largest px", "largest box")]
     return ["height", "width", *(f"share {name}" for name in info.classes), *per_region]
 

@@ -22,7 +22,7 @@ class ImageTable:
 
     Args:
         path: the file.
-        columns: its columns behind those of ``HEAD``.
+        columns: its columns after those of ``HEAD``.
         resumed: keep the rows of the file that have these columns.
         distributed: the ranks that share the images.
     """
@@ -99,7 +99,7 @@ class ImageTable:
 
     def _rewrite(self, path: Path, rows: Iterable[list[str]]) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)  # their cells are no formulas
+        csv.writer(text, lineterminator="\n").writerows(rows)  # their cells are not formulas
         data = (csv_text([self.header]) + text.getvalue()).encode("utf-8", "backslashreplace")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: file.write(data), durable=False)

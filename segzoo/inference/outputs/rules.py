@@ -39,7 +39,7 @@ def rule_errors(fail_if: Mapping[str, object] | None, classes: Sequence[str] | N
         match = LIMIT.fullmatch(str(limit))
         if match is None or not 0 < float(match[1]) <= (100 if match[2] == "%" else 1e12):
             errors.append(
-                f"fail_if: {name}: {limit} is no limit. Expected the area of the largest region, as in 'fail_if={{{name}: 50px}}', or a "
+                f"fail_if: {name}: {limit} is not a limit. Expected the area of the largest region, as in 'fail_if={{{name}: 50px}}', or a "
                 f"share of the image, as in 'fail_if={{{name}: 2%}}'."
             )
     return errors

@@ -75,7 +75,7 @@ def read_input(given: ImageInput, name: str = "image", form: PixelFormat = RGB) 
 
     Raises:
         DataError: the file cannot be read as an image.
-        ValueError: the array or the object is no such image. The message says how to convert it.
+        ValueError: the array or the object is not such an image. The message says how to convert it.
     """
     if isinstance(given, str | os.PathLike):
         path = os.fspath(given)

@@ -14,7 +14,7 @@ from segzoo.types import DataError
 
 
 class SourceEnded(DataError):
-    """Premature end of a source, behind which there is no further image."""
+    """Premature end of a source, after which there is no further image."""
 
 
 class Item(NamedTuple):
@@ -23,7 +23,7 @@ class Item(NamedTuple):
     Attributes:
         name: unique name of its results, a relative path without a suffix.
         origin: where it is from, for messages.
-        read: returns the image (H, W, C), or opens one that is too large to hold, or returns None behind the last frame of a video. It raises DataError if it cannot be read, and
+        read: returns the image (H, W, C), or opens one that is too large to hold, or returns None after the last frame of a video. It raises DataError if it cannot be read, and
             SourceEnded if no later one can be read either.
         path: its file; None for a frame.
     """

@@ -56,10 +56,10 @@ class Video:
         return self.kind != "video" and not self.count
 
     def read(self, index: int) -> np.ndarray | None:
-        """Read a frame behind those read before.
+        """Read the next frame.
 
         Returns:
-            (H, W, 3) uint8 RGB, or None behind the last frame.
+            (H, W, 3) uint8 RGB, or None after the last frame.
 
         Raises:
             SourceEnded: the stream broke, or the file ends long before it should.
@@ -149,6 +149,6 @@ def _advice(kind: Kind) -> str:
 
 
 def _next_number(folder: Path) -> int:
-    """The number behind those of the frames in a folder."""
+    """The number after those of the frames in a folder."""
     numbers = [int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal()]
     return max(numbers, default=-1) + 1

@@ -21,7 +21,7 @@ Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 
 LOSS = (
     "How far the predictions are from the ground truth, lower is better. If the validation loss rises while the training loss falls, the "
-    "network learns the training images by heart."
+    "network is overfitting."
 )
 MIOU = "Score of each evaluation during the training, higher is better. If the curve still rises at its end, a longer training may help."
 RATE = "Size of the steps in which the weights change, as the schedule sets it."

@@ -42,7 +42,7 @@ def benchmark(
     Args:
         infer: (N, H, W, 3) uint8 -> logits (N, K, h, w).
         to_labels: those logits -> labels (N, H, W).
-        images: (H, W, 3) uint8 RGB, all of one size. The batch repeats them in order.
+        images: (H, W, C) uint8 or uint16, all of one size. The batch repeats them in order.
         expected: labels (H, W) of each image by eager fp32; empty if unknown.
         device: device of the network.
         gmacs: 10^9 multiply-adds of the network per image, None if unknown.

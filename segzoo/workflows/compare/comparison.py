@@ -181,12 +181,12 @@ def _notes(
         notes.append("These are seeds of one model: their differences are compared with their own spread.")
     elif compared.spread is None:
         notes.append(
-            "Each model has a single seed, so the verdicts are about these networks. Trained with other seeds, the models may rank otherwise."
+            "Each model has a single seed, so the verdicts are about these networks. Trained with other seeds, the ranking may differ."
         )
     elif compared.spread.freedom < AMPLE_FREEDOM:
         degrees = f"{compared.spread.freedom} degree{'s' if compared.spread.freedom > 1 else ''} of freedom"
         notes.append(
-            f"So few seeds tell little about their spread ({degrees}), which widens the intervals. Train more, of any model."
+            f"So few seeds tell little about their spread ({degrees}), which widens the intervals. Train more runs of any of the models."
         )
     if len({model.image_set for model in models}) > 1:
         notes.append("Models scored on different images are drawn independently, which widens the intervals.")

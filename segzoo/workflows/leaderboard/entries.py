@@ -89,9 +89,9 @@ def check_summary(content: object) -> PlainDict:
         raise ValueError(f"summary.json lacks {', '.join(SCORES)} as fractions")
     interval, checksum = content.get("miou_interval"), content.get("checkpoint_sha256")
     if interval is not None and not (isinstance(interval, list) and len(interval) == 2 and all(map(_is_fraction, interval))):
-        raise ValueError("summary.json: miou_interval is no pair of fractions")
+        raise ValueError("summary.json: miou_interval is not a pair of fractions")
     if not isinstance(checksum, str | None) or not isinstance(content.get("split"), str | None):
-        raise ValueError("summary.json: checkpoint_sha256 or split is no text")
+        raise ValueError("summary.json: checkpoint_sha256 or split is not text")
     if not all(isinstance(protocol.get(key), str) for key in ("data", *DATA)):
         raise ValueError("its scores do not identify their images and labels, as an earlier version wrote them")
     return content | {"miou_interval": interval, "checkpoint_sha256": checksum, "split": content.get("split")}

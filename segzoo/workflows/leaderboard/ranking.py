@@ -94,7 +94,7 @@ def _check(runs: Sequence[str], where: Where, times: Times, group_by: str | None
     check_names("where", where, WHERE)
     check_names("times", times, KEYS)
     here = f"(relative to {os.path.basename(os.getcwd())}/)"
-    errors = [f"runs: {run} is no directory {here}." for run in runs if not os.path.isdir(run)]
+    errors = [f"runs: {run} is not a directory {here}." for run in runs if not os.path.isdir(run)]
     if not runs:
         errors.append("runs: there is nothing to rank. Name a folder: tools/leaderboard.py runs")
     if group_by is not None and (error := group_pattern_error("group_by", group_by)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from segzoo.evaluation.report import csv_text
+from segzoo.io import csv_text
 from segzoo.messages import format_override
 from segzoo.reporting.numbers import format_interval, format_millions, format_number, format_percent
 from segzoo.reporting.text_table import Column, text_table

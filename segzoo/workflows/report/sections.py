@@ -29,7 +29,7 @@ GROUPS = {
     "All images": "The worst come first.",
 }
 
-Predict = Callable[[np.ndarray], np.ndarray]  # image (H, W, 3) uint8 -> train ids
+Predict = Callable[[np.ndarray], np.ndarray]  # image (H, W, C) uint8 or uint16 -> train ids
 
 
 def evaluation_sections(

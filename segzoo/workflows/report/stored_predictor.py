@@ -16,7 +16,7 @@ from segzoo.types import Dataset
 from segzoo.workflows.compare.evaluations import StoredEvaluation, run_directory
 from segzoo.workflows.report.run_page import predictor
 
-PredictIndexed = Callable[[np.ndarray, int], np.ndarray]  # image (H, W, 3) uint8 and its index -> train ids
+PredictIndexed = Callable[[np.ndarray, int], np.ndarray]  # image (H, W, C) uint8 or uint16 and its index -> train ids
 
 
 def stored_predictor(evaluation: StoredEvaluation, device: DeviceName) -> PredictIndexed:

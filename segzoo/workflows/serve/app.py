@@ -137,8 +137,8 @@ async def _answer(service: Service, served: ServedModel, uploads: list[Upload], 
             pixels = image.shape[0] * image.shape[1]
             images.append(image)
             total += pixels
-            if total > service.max_pixels_in_work:
-                limit = f"{service.max_pixels_in_work / 1e6:g} megapixels"
+            if total > service.max_pixels_in_progress:
+                limit = f"{service.max_pixels_in_progress / 1e6:g} megapixels"
                 raise HTTPException(
                     413, f"The first {len(images)} images have {total / 1e6:.1f} megapixels, and {limit} are allowed."
                 )

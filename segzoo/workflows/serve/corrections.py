@@ -25,7 +25,7 @@ async def read_correction(request: Request, size: tuple[int, int], info: Dataset
         (H, W) class ids.
 
     Raises:
-        HTTPException: 400 for another length, 413 for too many pixels, 422 for an id that is no class.
+        HTTPException: 400 for another length, 413 for too many pixels, 422 for an id that is not a class.
     """
     pixels, kind = size[0] * size[1], np.dtype("<u2" if info.num_classes > 255 else np.uint8)
     if pixels > limits.max_megapixels * 1e6:

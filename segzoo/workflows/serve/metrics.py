@@ -17,11 +17,11 @@ class Metrics:
     """All metrics of a service. Any thread may change them.
 
     Args:
-        in_work: returns the number of images that are uploaded, queued or labeled now.
+        in_progress: returns the number of images that are uploaded, queued or labeled now.
         waiting: returns the number of those in the queue.
     """
 
-    def __init__(self, in_work: Callable[[], int], waiting: Callable[[], int]):
+    def __init__(self, in_progress: Callable[[], int], waiting: Callable[[], int]):
         self._lock = threading.Lock()
         self.requests = Counter("segzoo_requests_total", "HTTP requests, by path and status.", ("path", "status"))
         self.images = Counter("segzoo_images_total", "Images labeled, by model.", ("model",))
@@ -29,7 +29,7 @@ class Metrics:
         self.network_seconds = Histogram("segzoo_batch_seconds", "Seconds that the network needs for a batch.", SECONDS)
         self.batch = Histogram("segzoo_batch_images", "Images per batch.", IMAGES)
         self.gauges = (
-            ("segzoo_images_in_work", "Images that are uploaded, queued or labeled now.", in_work),
+            ("segzoo_images_in_progress", "Images that are uploaded, queued or labeled now.", in_progress),
             ("segzoo_images_waiting", "Images in the queue of the network.", waiting),
         )
 

@@ -24,7 +24,7 @@ MAX_CONNECTIONS = 512  # at a time
 def answer_requests(service: Service, listener: socket.socket, token: str | None = None) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
-    Then new requests are rejected with status 503 until those in work are answered. A second signal ends the service at once.
+    Then new requests are rejected with status 503 until those in progress are answered. A second signal ends the service at once.
 
     Args:
         service: the models and their queue. It is closed at the end.
@@ -75,12 +75,15 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self.service.draining = True
-        print(f"{signal.Signals(sig).name}: answering the {self.service.in_work} images in work. Again ends at once.", flush=True)
+        print(
+            f"{signal.Signals(sig).name}: answering the {self.service.in_progress} images in progress. A second signal stops at once.",
+            flush=True,
+        )
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to exit. Called ten times a second."""
         self._close_silent_connections()
-        is_drained = self.service.draining and self.service.in_work == 0
+        is_drained = self.service.draining and self.service.in_progress == 0
         return await super().on_tick(counter) or is_drained
 
     def _close_silent_connections(self) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 CODERS = 4  # threads that decode and encode images
-LARGEST_IMAGES, LEAST_MEGAPIXELS = 8, 512  # images of max_megapixels, and megapixels, that may be in work in any case
+LARGEST_IMAGES, LEAST_MEGAPIXELS = 8, 512  # images of max_megapixels, and megapixels, that may be in progress in any case
 BATCH_VALUES = 2**22  # pixels of a batch, 8 images of 512 x 1024, or their class probabilities if those are asked for
 
 
@@ -53,7 +53,7 @@ class Limits:
         batch_wait_ms: how long an image waits for others of its size.
         max_queue: images that are uploaded, queued or labeled at a time, also the most of one request. More are rejected with status 429.
         max_mb: megabytes of a request, else status 413.
-        max_megapixels: megapixels of an image, else status 413. All images in work may have eight times as many, at least 512; a single
+        max_megapixels: megapixels of an image, else status 413. All images in progress may have eight times as many, at least 512; a single
             request with more gets 413, another one 429.
         timeout_s: seconds for the upload (status 408), and from then on for the answer (status 504).
     """
@@ -86,10 +86,10 @@ class Service:
 
     def __init__(self, models: dict[str, ServedModel], limits: Limits):
         self.models, self.limits = models, limits
-        self.in_work = self.pixels_in_work = 0
+        self.in_progress = self.pixels_in_progress = 0
         self.draining = False
         self.queue = BatchQueue(self._run, self._max_batch, limits.batch_wait_ms / 1000)
-        self.metrics = Metrics(lambda: self.in_work, self.queue.__len__)
+        self.metrics = Metrics(lambda: self.in_progress, self.queue.__len__)
         self._coders = ThreadPoolExecutor(CODERS, "coder")
 
     @property
@@ -109,18 +109,18 @@ class Service:
 
     @contextmanager
     def admit_more(self, images: int) -> Iterator[None]:
-        """Take further images of a request that is in work.
+        """Take further images of a request that is in progress.
 
         Raises:
             QueueFull: they do not fit.
         """
-        if self.in_work + images > self.limits.max_queue:
+        if self.in_progress + images > self.limits.max_queue:
             raise self._full()
-        self.in_work += images
+        self.in_progress += images
         try:
             yield
         finally:
-            self.in_work -= images
+            self.in_progress -= images
 
     @contextmanager
     def hold_pixels(self, pixels: int) -> Iterator[None]:
@@ -129,19 +129,19 @@ class Service:
         Raises:
             QueueFull: they do not fit in addition to those of other requests.
         """
-        if self.pixels_in_work + pixels > self.max_pixels_in_work:
+        if self.pixels_in_progress + pixels > self.max_pixels_in_progress:
             raise self._full()
-        self.pixels_in_work += pixels
+        self.pixels_in_progress += pixels
         try:
             yield
         finally:
-            self.pixels_in_work -= pixels
+            self.pixels_in_progress -= pixels
 
     def _full(self) -> QueueFull:
-        return QueueFull(max(1, math.ceil(self.in_work * self.queue.seconds_per_item)))
+        return QueueFull(max(1, math.ceil(self.in_progress * self.queue.seconds_per_item)))
 
     @property
-    def max_pixels_in_work(self) -> int:
+    def max_pixels_in_progress(self) -> int:
         """Pixels of all decoded images together."""
         return int(max(LARGEST_IMAGES * self.limits.max_megapixels, LEAST_MEGAPIXELS) * 1e6)
 
