@@ -19,6 +19,7 @@ from segzoo.inference.outputs.confidence import Confidence, ConfidenceMap
 from segzoo.inference.outputs.image_report import ImageReport
 from segzoo.inference.outputs.result_files import ResultFiles
 from segzoo.inference.pipeline import MAX_THREADS, Stage, helper_threads
+from segzoo.inference.prediction.inputs import batch_limit
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.segment import labels_itself, segment_batch
 from segzoo.inference.sources._base import Item, Source, SourceEnded
@@ -26,8 +27,6 @@ from segzoo.layers.normalize import normalize
 from segzoo.types import DataError, DatasetInfo
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-MAX_BATCH = 16  # images per forward pass on CUDA, unless ``batch`` is given
-BATCH_PIXELS = 4_000_000  # and their pixels
 PARALLEL_PIXELS = 2**22  # of the images that a CPU labels at the same time, two of 1024 x 2048
 IMAGES_PER_THREAD = 4  # fewer are labeled one after the other
 
@@ -125,7 +124,7 @@ class Network:
             return self.batch
         if self.precision.device.type == "cpu":
             return 1
-        return max(1, min(MAX_BATCH, BATCH_PIXELS // (image.shape[0] * image.shape[1])))
+        return batch_limit(*image.shape[:2])
 
 
 def make_stages(is_sequence: bool, networks: int = 1) -> tuple[Stage, Stage, Stage]:

@@ -17,10 +17,15 @@ from segzoo.image_decoder import ImageError, decode, gray_to_rgb, to_rgb, turn_d
 from segzoo.messages import printable
 from segzoo.pixel_format import RGB, PixelFormat
 
-BATCH_PIXELS = 2**22  # of one batch, unless its size is given: 8 images of 512 x 1024
-MAX_BATCH = 16
+BATCH_PIXELS = 2**22  # of its images together: 8 images of 512 x 1024
+MAX_BATCH = 16  # images of one batch, unless its size is given
 
 ImageInput = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
+
+
+def batch_limit(height: int, width: int) -> int:
+    """Largest batch of images of that size, if none is set."""
+    return max(1, min(MAX_BATCH, BATCH_PIXELS // (height * width)))
 
 
 class InputImage(NamedTuple):
@@ -60,7 +65,7 @@ def batches(images: Sequence[ImageInput], batch_size: int | None, form: PixelFor
         height, width = pixels.shape[:2]
         batch = waiting.setdefault((height, width), [])
         batch.append(InputImage(position, name, path, pixels))
-        if len(batch) == (batch_size or min(MAX_BATCH, max(1, BATCH_PIXELS // (height * width)))):
+        if len(batch) == (batch_size or batch_limit(height, width)):
             yield waiting.pop((height, width))
     yield from waiting.values()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from segzoo.inference.prediction.inputs import BATCH_PIXELS
 from segzoo.registry import Range
 from segzoo.workflows.serve.batching import BatchQueue, Timed
 from segzoo.workflows.serve.metrics import Metrics
@@ -25,7 +26,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 CODERS = 4  # threads that decode and encode images
 LARGEST_IMAGES, LEAST_MEGAPIXELS = 8, 512  # images of max_megapixels, and megapixels, that may be in progress in any case
-BATCH_VALUES = 2**22  # pixels of a batch, 8 images of 512 x 1024, or their class probabilities if those are asked for
 
 
 class QueueFull(Exception):
@@ -174,7 +174,7 @@ class Service:
 
     def _max_batch(self, kind: Kind) -> int:
         values = kind.size[0] * kind.size[1] * (self.models[kind.model].info.num_classes if kind.probabilities else 1)
-        return max(1, min(self.limits.max_batch, int(BATCH_VALUES / values)))
+        return max(1, min(self.limits.max_batch, BATCH_PIXELS // values))
 
     def _run(self, kind: Kind, images: list[np.ndarray]) -> list[Labeled]:
         start = time.perf_counter()
