@@ -130,7 +130,7 @@ def _camvid_row(path: Path, content: dict[str, Any]) -> tuple[Any, ...]:
         format_percent(result["miou"]),
         " / ".join(f"{mark} min {format_percent(score, 1)}" for mark, score in best_so_far(content["curve"], minutes)),
         format_percent(content["baseline"]["miou"], 1) if "baseline" in content else None,
-        f"[json](results/{path.name})",
+        f"[{path.stem}](results/{path.name})",
     )
 
 

@@ -13,7 +13,7 @@ from segzoo.reporting.tables import markdown_table
 from segzoo.workflows.leaderboard.front import pareto_front
 
 PAIR_COLUMNS = ("pair", "difference in mIoU", "95 % interval", "p", "verdict")
-NOT_MEASURED = "Not measured yet.\n"
+NOT_MEASURED = "To be measured.\n"
 # result files keep the keys and names of their commit; this file maps them to the current ones
 RECORDED = read_json(Path(__file__).with_name("recorded_terms.json"))
 SHORT_REMARKS = (

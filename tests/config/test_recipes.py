@@ -79,7 +79,11 @@ def test_a_header_quotes_its_result_file(experiment):
     (line,) = re.findall(r"^# result: (.*)$", (CONF / "experiment" / f"{experiment}.yaml").read_text(), re.MULTILINE)
     if line == "not run":
         return
-    result = json.loads((CONF.parent / line.rpartition(" ")[2]).read_text())["result"]
+    content = json.loads((CONF.parent / line.rpartition(" ")[2]).read_text())
+    if line.startswith("several networks, benchmarks/results/"):
+        assert len(content["rows"]) > 1
+        return
+    result = content["result"]
     score, minutes = f"{100 * result['miou']:.2f} mIoU", f"{result['train_minutes']:.0f} minutes"
     assert line.startswith(f"{score} after {result['steps']} steps in {minutes}, benchmarks/results/")
 
