@@ -24,7 +24,7 @@ IMAGES = ROOT / "benchmarks" / "images"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 FIGURES: dict[str, Callable[[], str]] = {
     **NETWORKS,
-    "accuracy_latency": lambda: accuracy_latency(history.history_rows("history_tenth")),
+    "accuracy_latency": lambda: accuracy_latency(history.history_rows("history")),
 }
 TABLES: dict[str, Callable[[], str]] = {
     make.__name__: make

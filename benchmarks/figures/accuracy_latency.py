@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from benchmarks.figures.drawing import Figure, Kind
@@ -11,6 +12,7 @@ from segzoo.workflows.leaderboard.front import pareto_front
 
 WIDTH, HEIGHT = 880, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 850, 60, 350  # edges of the plot, in pixels
+LETTER = 7  # largest width of a letter of a name, in pixels
 LEGEND: dict[Kind, str] = {"conv": "ResNet-50 at half width", "context": "VGG16"}
 
 
@@ -37,6 +39,19 @@ class Axes(NamedTuple):
         return round(BOTTOM - (miou - self.lowest) / (self.highest - self.lowest) * (BOTTOM - TOP), 1)
 
 
+class Box(NamedTuple):
+    """A rectangle in pixels, with y growing downward."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: Box) -> bool:
+        """True if the two share an area."""
+        return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+
+
 def accuracy_latency(rows: Sequence[dict[str, Any]]) -> str:
     """Draw mIoU against latency, with intervals and the Pareto front.
 
@@ -52,17 +67,37 @@ def accuracy_latency(rows: Sequence[dict[str, Any]]) -> str:
         5 * math.ceil(max(bounds) / 5),
     )
     _draw_axes(figure, axes)
-    front = [rows[index] for index in pareto_front([(row["ms"], row["miou"]) for row in rows])]
-    figure.line(*((axes.x(row["ms"]), axes.y(100 * row["miou"])) for row in front), style="line dashed")
-    for row in rows:
-        x, y = axes.x(row["ms"]), axes.y(100 * row["miou"])
-        low, high = (axes.y(100 * bound) for bound in row["miou_interval"])
+    dots = [(axes.x(row["ms"]), axes.y(100 * row["miou"])) for row in rows]
+    front = [dots[index] for index in pareto_front([(row["ms"], row["miou"]) for row in rows])]
+    figure.line(*front, style="line dashed")
+    bars = [[axes.y(100 * bound) for bound in row["miou_interval"]] for row in rows]
+    for (x, y), (low, high), row in zip(dots, bars, rows, strict=True):
         figure.line((x, low), (x, high))
         figure.dot(x, y, "context" if row["is_vgg"] else "conv")
-        is_right = x > (LEFT + 3 * RIGHT) / 4
-        below = -10 if row["is_vgg"] else 16  # so that the names of the two backbones do not overlap
-        figure.text(x + (-9 if is_right else 9), y + below, row["name"], "name", "end" if is_right else "start")
+    taken = [Box(x - 5, high, x + 5, low) for (x, _), (low, high) in zip(dots, bars, strict=True)] + _boxes_along(front)
+    for (x, y), row in zip(dots, rows, strict=True):
+        placed = _place_name(x, y, len(row["name"]), taken)
+        taken.append(placed)
+        figure.text(placed.left, placed.bottom - 3, row["name"], "name", "start")
     return figure.svg()
+
+
+def _boxes_along(points: Sequence[tuple[float, float]]) -> list[Box]:
+    """Cover a line by boxes of a few pixels."""
+    return [
+        Box(x0 + (x1 - x0) * i / 100, y - 2, x0 + (x1 - x0) * (i + 1) / 100, y + 2)
+        for (x0, y0), (x1, y1) in pairwise(points)
+        for i in range(100)
+        for y in (y0 + (y1 - y0) * i / 100,)
+    ]
+
+
+def _place_name(x: float, y: float, letters: int, taken: Sequence[Box]) -> Box:
+    """Find a place next to a dot that covers nothing, if there is one."""
+    width = LETTER * letters
+    places = [Box(left, y + top, left + width, y + top + 15) for top in (4, -7, -19) for left in (x + 9, x - 9 - width)]
+    inside = [place for place in places if place.right < RIGHT + 20 and place.left > LEFT]
+    return min(inside, key=lambda place: sum(map(place.overlaps, taken)))
 
 
 def _draw_axes(figure: Figure, axes: Axes) -> None:
