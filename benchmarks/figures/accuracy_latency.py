@@ -40,7 +40,7 @@ class Axes(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, with y growing downward."""
+    """A rectangle in pixels, whose y axis points downward."""
 
     left: float
     top: float
@@ -93,7 +93,7 @@ def _boxes_along(points: Sequence[tuple[float, float]]) -> list[Box]:
 
 
 def _place_name(x: float, y: float, letters: int, taken: Sequence[Box]) -> Box:
-    """Find a place next to a dot that covers nothing, if there is one."""
+    """Find the place next to a dot that covers least."""
     width = LETTER * letters
     places = [Box(left, y + top, left + width, y + top + 15) for top in (4, -7, -19) for left in (x + 9, x - 9 - width)]
     inside = [place for place in places if place.right < RIGHT + 20 and place.left > LEFT]
