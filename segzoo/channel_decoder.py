@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segzoo.decoder_warnings import decoder_warnings_ignored
 from segzoo.image_decoder import (
     FORMATS,
     HINT,
@@ -103,7 +104,7 @@ def decode_samples(data: bytes, max_channels: int, max_pixels: int = MAX_PIXELS)
     if data.startswith(_NPY):
         return _read_npy(data, max_pixels), 1
     image = open_image(data, FORMATS, max_pixels)
-    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    pages = _count_pages(image) if image.format == "TIFF" else 1
     if pages == 1:
         return _page_samples(data, 0, max_pixels)
     if pages > max_channels:
@@ -112,6 +113,14 @@ def decode_samples(data: bytes, max_channels: int, max_pixels: int = MAX_PIXELS)
     if any(samples.shape != decoded[0][0].shape for samples, _ in decoded):
         raise ImageError("its pages differ in size or channels. Save one channel on each page, all of one size.")
     return np.concatenate([samples for samples, _ in decoded], axis=2), decoded[0][1]
+
+
+def _count_pages(image: ImageFile.ImageFile) -> int:
+    try:
+        with decoder_warnings_ignored():
+            return getattr(image, "n_frames", 1)
+    except Exception as error:  # a damaged file may raise almost anything
+        raise ImageError(f"damaged TIFF file ({error}). {HINT}") from error
 
 
 def npy_shape(data: bytes) -> tuple[int, ...] | None:
@@ -130,7 +139,7 @@ def npy_shape(data: bytes) -> tuple[int, ...] | None:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         return read(file)[0]
-    except ValueError as error:
+    except Exception as error:  # of tokenize and others
         raise ImageError(f"damaged NumPy file ({str(error).splitlines()[0]}). {HINT}") from error
 
 

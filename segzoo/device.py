@@ -12,8 +12,8 @@ from typing import Annotated, Literal, get_args
 import torch
 from torch import nn
 
-from segzoo.processors import cpu_cores
 from segzoo.registry import ConfigError, Range
+from segzoo.resources import cpu_cores
 from segzoo.types import DeviceName, PrecisionName
 
 FloatFormat = Literal["fp32", "bf16", "fp16"]

@@ -21,8 +21,8 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from segzoo.device import DeviceName
-from segzoo.processors import cpu_cores
 from segzoo.registry import ConfigError
+from segzoo.resources import cpu_cores
 from segzoo.types import PlainDict
 
 T = TypeVar("T")

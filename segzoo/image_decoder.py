@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm")
 HINT = "Restore the file from its source, or remove it."
 ORIENTATION = 274
 _CONVERTED_MODES = ("P", "PA", "LA", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SAVE_ARRAY = (
     "python -c 'import numpy, PIL.Image, sys; PIL.Image.fromarray(numpy.load(sys.argv[1]).astype(numpy.uint8)).save(sys.argv[2])'"
 )
-# how other files begin, what they are, and what to do
-_OTHER_FILES = (
+_OTHER_FILES = (  # how they begin, what they are, and what to do
     *((start, "is a web page, not an image: the download failed. " + HINT) for start in (b"<!doctype", b"<html", b"<head")),
     (b"<svg", "is an SVG drawing. Export it as PNG."),
     (b"<?xml", "is an XML file, such as a web page or an SVG drawing. Export it as PNG."),
@@ -38,7 +37,7 @@ _OTHER_FILES = (
     (b"gif8", "is a GIF. Save its frames as PNG."),
     (b"\x1aE\xdf\xa3".lower(), "is a video (Matroska or WebM). Extract its frames: `ffmpeg -i VIDEO %06d.png`."),
 )
-_SPECIAL_INFO = {"transparency", "exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # Pillow's keys for what a PNG holds
+_SPECIAL_INFO = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # Pillow's keys for what may state an orientation
 
 
 class ImageError(ValueError):
@@ -144,10 +143,14 @@ def _decode_plain(image: ImageFile.ImageFile, data: bytes) -> np.ndarray | None:
 
 def _is_plain_png(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Check that an opened PNG is opaque, upright and 8-bit."""
-    if image.format != "PNG" or image.tile[0].args != image.mode:
-        return False
-    end = data[data.rfind(b"IDAT") :]  # may state an orientation; Pillow's getexif would decode the image to read it
-    return not (_SPECIAL_INFO & image.info.keys() or any(kind in end for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")))
+    is_opaque = image.format == "PNG" and image.tile[0].args == image.mode and "transparency" not in image.info
+    return is_opaque and is_upright_png(image, data)
+
+
+def is_upright_png(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Check that neither head nor end of a PNG states an orientation."""
+    end = data[max(0, data.rfind(b"IDAT")) :]  # Pillow's getexif would decode the image to read what is stored there
+    return not _SPECIAL_INFO & image.info.keys() and not any(kind in end for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
 
 
 def is_plain_jpeg(image: ImageFile.ImageFile, data: bytes) -> bool:

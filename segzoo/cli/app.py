@@ -28,9 +28,9 @@ from segzoo.cli.hydra_limits import flag_errors, untyped_code_errors
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
 from segzoo.cli.sweeps import run_sweep, sweep_dir
 from segzoo.io import write_json
-from segzoo.processors import limit_threads
 from segzoo.registry import ConfigError
 from segzoo.reporting.tables import summarize_sweep
+from segzoo.resources import limit_threads
 from segzoo.system_errors import system_error_text
 from segzoo.types import DataError, InvalidDataset, ParityError, PlainDict, TrainingError
 

@@ -20,6 +20,7 @@ from segzoo.image_decoder import (
     ImageError,
     decode,
     decode_rgb,
+    is_upright_png,
     open_image,
     stored_orientation,
     turn_decoded,
@@ -57,9 +58,8 @@ def read_turned_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[n
     Returns:
         The upright image and the orientation that was applied to it, 1 (none) to 8.
     """
-    data = read_bytes(path)
     try:
-        return decode_rgb(data, max_pixels)
+        return decode_rgb(read_bytes(path), max_pixels)
     except ImageError as error:
         raise DataError(f"{printable(path)}: {error}") from error
 
@@ -78,8 +78,8 @@ def read_header(path: str | Path) -> tuple[tuple[int, int], int]:
         check_regular(path)
         with decoder_warnings_ignored(), open(path, "rb") as file, Image.open(file, formats=FORMATS) as header:
             width, height = header.size
-            is_plain_png = header.format == "PNG" and "exif" not in header.info and b"eXIf" not in _tail(file)
-            orientation = 1 if is_plain_png else stored_orientation(header)  # which decodes a PNG that states none
+            is_upright = header.format == "PNG" and is_upright_png(header, _tail(file))
+            orientation = 1 if is_upright else stored_orientation(header)  # which decodes a PNG that states none
             is_certain = width * height <= MAX_PIXELS and (orientation < 5 or header.format != "TIFF")  # Pillow may have turned it
     except Exception:  # damaged headers raise SyntaxError, struct.error, IndexError and more
         is_certain, orientation = False, 1
@@ -132,6 +132,11 @@ def read_palette_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[n
         The numbers, and the palette (n, 3) uint8 RGB, which is None for a mask without one.
     """
     mask = _open_mask(path, max_pixels)
+    args = mask.tile[0].args if mask.format == "PPM" and mask.tile else ""
+    if isinstance(args, tuple) and args[1] not in (255, 65535):  # Pillow would scale the numbers to these
+        raise DataError(
+            f"{printable(path)}: a PGM with a largest value of {args[1]}, expected 255 or 65535. Save the numbers as PNG."
+        )
     step = _GRAY_STEPS.get(_raw_mode(mask), 1)
     orientation = _decode(path, mask)
     dtypes = {"L": np.uint8, "P": np.uint8, "1": np.uint8, "I": np.int32}

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
 
-from segzoo.processors import cpu_cores
+from segzoo.resources import cpu_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -23,7 +23,7 @@ LAYERS = (
             "channel_files",
             "decoder_warnings",
             "pixel_format",
-            "processors",
+            "resources",
             "system_errors",
         ),
     ),

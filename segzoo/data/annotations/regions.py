@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +121,7 @@ class Annotations:
         lost: annotations that belong to no image.
         without_pixels: annotations that say nothing about pixels, such as labels of whole images.
         notes: remarks, one line each.
-        lists: pattern of the lists of the splits below the source, if the format has any.
+        lists: pattern of the lists of the splits below the source, if the format has any; empty if they are read already.
         folder: where the names of images start, if they may lie in any folder below. Splits by name then last when images are added.
     """
 
@@ -142,8 +143,12 @@ def polygon(points: object) -> PlainDict:
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> PlainDict:
-    """Rectangle in the form of LabelMe files."""
-    return {"shape_type": "rectangle", "points": [[left, top], [right, bottom]]}
+    """Rectangle in the form of LabelMe files, whose last pixels are inside.
+
+    It covers every pixel that the given one touches.
+    """
+    last = [max(left, math.ceil(right) - 1), max(top, math.ceil(bottom) - 1)]
+    return {"shape_type": "rectangle", "points": [[left, top], last]}
 
 
 def pairs(numbers: object) -> list[list[float]]:

@@ -134,8 +134,9 @@ class ShapeRules:
 
     def unknown_label(self, label: str) -> str:
         """Error text for an unknown label, with a suggestion."""
-        similar = did_you_mean(label, self.ids)
-        target = similar.split("'")[1] if similar else "ignore"
+        similar = did_you_mean(label, [name for name in self.ids if not name.startswith("_")])  # not those of LabelMe itself
+        match = similar.split("'")[1] if similar else "ignore"
+        target = self.names.get(match, match)
         if _HYDRA_KEY.fullmatch(label):
             entry = format_override(f"{self.section}.names", self.names | {label.strip(): target})
         else:

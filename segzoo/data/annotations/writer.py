@@ -23,8 +23,8 @@ from segzoo.data.splits import Split, write_list
 from segzoo.image_decoder import FORMATS, MAX_PIXELS, ImageError, decode_rgb, open_image
 from segzoo.io import write_atomically, write_text
 from segzoo.messages import printable
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
+from segzoo.resources import cpu_cores
 from segzoo.types import DataError
 from segzoo.visualization.label_png import write_label_png
 from segzoo.visualization.palette import Color

@@ -11,8 +11,8 @@ from segzoo.data.checks.check import raise_errors, survey_files
 from segzoo.data.checks.label_survey import count_labels
 from segzoo.data.checks.split_report import count_table
 from segzoo.data.paired_dataset import PairedDataset
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
+from segzoo.resources import cpu_cores
 from segzoo.types import Dataset
 
 

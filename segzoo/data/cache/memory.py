@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from segzoo.data.channels.reading import read_size
 from segzoo.data.file_index import FilePair
 from segzoo.pixel_format import PixelFormat
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
+from segzoo.resources import available_memory, cpu_cores
 from segzoo.types import DataError, Sample
 
 MAX_FRACTION = 0.8  # of the available memory
@@ -33,19 +32,11 @@ def read_all(pairs: Sequence[FilePair], decode: Callable[[FilePair], Sample], pi
     with ThreadPoolExecutor(cpu_cores()) as pool:
         sizes = pool.map(lambda pair: read_size(pair.image)[0], pairs)
         pixel_bytes = pixels.num_bytes + 1  # with a label
-        needed, available = sum(pixel_bytes * height * width for height, width in sizes), available_memory()
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each reads its own copy
+        needed, available = sum(pixel_bytes * height * width for height, width in sizes), available_memory(ranks)
         if available is not None and needed > MAX_FRACTION * available:
             raise DataError(
                 f"data.cache=ram needs {needed / 1e9:.1f} GB for {len(pairs)} decoded images, and {available / 1e9:.1f} GB of memory are "
                 "available. Set data.cache=disk, which reads only what each crop needs."
             )
         return list(with_progress(pool.map(decode, pairs), len(pairs), "images", "reading into memory"))
-
-
-def available_memory() -> int | None:
-    """Memory in bytes that programs can use without swapping, None if unknown."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None

@@ -16,8 +16,8 @@ from segzoo.data.checks.survey_cache import SurveyCache, label_stamp
 from segzoo.data.file_index import FilePair
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.messages import printable
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
+from segzoo.resources import cpu_cores
 from segzoo.types import DataError
 
 MIN_CACHED = 100  # new surveys that justify a file

@@ -157,7 +157,8 @@ def _match(images: str, image_names: list[str], labels: str, label_names: list[s
 def _separation(images: str, splits: list[str], tree: dict[str, list[str]]) -> PlainDict:
     """Settings that separate train from val."""
     if "{split}" in images:
-        on_disk = {split: next((name for name in splits if name.lower() in names), None) for split, names in SPLIT_NAMES.items()}
+        by_name = {name.lower(): name for name in splits}
+        on_disk = {split: next((by_name[name] for name in names if name in by_name), None) for split, names in SPLIT_NAMES.items()}
         named = {split: name for split, name in on_disk.items() if name is not None}
         return {"data.splits": named} if len(named) == 2 and any(split != name for split, name in named.items()) else {}
     for folder, names in tree.items():

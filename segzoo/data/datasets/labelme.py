@@ -37,7 +37,7 @@ from segzoo.pixel_format import PixelFormat, pixel_errors
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import IGNORE, DataError, PlainDict
 
-LABELME_IDS = {"__ignore__": IGNORE, "_background_": 0}  # LabelMe's convention in labelme2voc
+LABELME_IDS = {"__ignore__": IGNORE, "ignore": IGNORE, "_background_": 0}  # those of labelme2voc, and the class ``ignore``
 MAX_LISTED = 5  # invalid shapes of one file in its error
 EMBEDDED = (
     "An image embedded in a JSON file (imageData) is not read: `python tools/dataset.py action=convert action.format=labelme "
@@ -79,7 +79,7 @@ def labelme(
     Args:
         classes: class names, background first; position is the train id.
         split, root, title, images, labels, lists, splits, val_ratio, group_by: as for the data set ``folder``.
-        names: label in the JSON -> class name, where they differ. The class ``ignore`` and LabelMe's ``__ignore__`` are ignored pixels.
+        names: label in the JSON -> class name, where they differ. The class ``ignore``, and the labels ``ignore`` and LabelMe's ``__ignore__``, are ignored pixels.
         unlabeled: what an image without a JSON file is: an error, or all background.
         clip_px: how far a point may lie outside the image, in pixels. Such points are moved to the border.
         line_px: width in pixels with which lines and points are drawn. None rejects them, because they cover no area.
@@ -152,8 +152,7 @@ class LabelMeShapes(LabelReader):
         return LabelSurvey(counts, notes=tuple(f"the label {label!r} is read as {name!r}." for label, name in alike.items()))
 
     def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:
-        height, width = record.get("imageHeight"), record.get("imageWidth")
-        drawn_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        drawn_size = stored_size(record)
         label_orientation = "upright" if is_labelme_4(record) else self.label_orientation
         is_upright = labels_are_upright(path, drawn_size, size, orientation, label_orientation)
         label = np.zeros(size if is_upright or orientation < 5 else size[::-1], label_dtype(len(self.classes)))
@@ -203,6 +202,12 @@ def read_record(path: Path) -> PlainDict:
             f"{printable(path)}: is JSON, but not a LabelMe file: it has no list 'shapes'. Export it in LabelMe's format."
         )
     return record
+
+
+def stored_size(record: PlainDict) -> tuple[int, int] | None:
+    """Height and width of the labeled image, None if unknown."""
+    sides = [record.get("imageHeight"), record.get("imageWidth")]
+    return (int(sides[0]), int(sides[1])) if all(isinstance(side, int | float) and side % 1 == 0 for side in sides) else None
 
 
 def is_labelme_4(record: PlainDict) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segzoo.class_names import background_id
 from segzoo.data.checks.label_survey import Color, add_counts, count_labels, decode_color
 from segzoo.data.checks.mask_diagnosis import VOC_VOID
 from segzoo.data.guess.class_lists import ClassList
@@ -131,7 +132,10 @@ def _color_settings(colors: list[Color], listed: ClassList | None, first: Path) 
 def _names(size: int, listed: ClassList | None) -> tuple[list[str], list[str]]:
     """Class names for a number of classes, and remarks on them."""
     if listed and len(listed.names) >= size:
-        return list(listed.names), [f"the names are those of {printable(listed.path)}, in its order."]
+        remarks = [f"the names are those of {printable(listed.path)}, in its order."]
+        if len(listed.names) == size and background_id(listed.names) is None:
+            remarks.append(f"they begin without a background. If 0 is one, add it to classes before {listed.names[0]}.")
+        return list(listed.names), remarks
     if listed and len(listed.names) == size - 1:
         return ["background", *listed.names], [
             f"the names are those of {printable(listed.path)}, after a background that it lacks."

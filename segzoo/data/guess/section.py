@@ -69,10 +69,12 @@ def guess_section(root: str) -> GuessedSection:
     section |= {key.removeprefix("data."): value for key, value in patterns.items()}
     left_out = [f"images with labels in {folder} are left out." for folder in folders_left_out(tree, section["images"])]
     pairs, listed = _find_pairs(section), find_class_list(top, tree)
-    step = max(1, len(pairs) // SAMPLE)
-    labels = [pair.label for pair in pairs[::step] if pair.label is not None]
+    labeled = [pair.label for pair in pairs if pair.label is not None]
+    labels = labeled[:: max(1, len(labeled) // SAMPLE)]
+    if not labels:
+        raise DataError(f"data.root={root}: no image has a label file, so there is nothing to guess from.")
     settings, remarks = guess_labelme(labels) if section["name"] == "labelme" else guess_masks(labels, listed)
-    read = f"{len(labels)} of {len(pairs)} label files were read."
+    read = f"{len(labels)} of {len(labeled)} label files were read."
     section |= {key: value for key, value in settings.items() if value is not None}
     return GuessedSection(
         section, [f"guessed by data=auto from {printable(top)}: {read}", *remarks, *_split_remarks(section), *left_out]

@@ -10,8 +10,8 @@ import numpy as np
 
 from segzoo.data.near_duplicates import near_duplicate_groups, thumbnail
 from segzoo.messages import format_override, printable
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
+from segzoo.resources import cpu_cores
 from segzoo.types import DataError, Dataset
 from segzoo.visualization.drawing import shown_rgb
 

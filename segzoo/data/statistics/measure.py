@@ -12,8 +12,8 @@ import numpy as np
 from segzoo.data.balance.class_counts import count_classes
 from segzoo.data.statistics.blobs import blob_sizes
 from segzoo.data.statistics.channels import channel_histogram, mean_and_std
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
+from segzoo.resources import cpu_cores
 from segzoo.types import Dataset
 
 

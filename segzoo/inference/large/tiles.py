@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segzoo.data.cache.memory import available_memory
 from segzoo.inference.passes.score_rows import Rows
 from segzoo.registry import ConfigError
+from segzoo.resources import available_memory
 
 ALIGNMENT = 32  # tiles start at multiples of the largest stride
 PROBE = 4096  # pixels; a network that sees farther counts as one that sees the whole image

@@ -41,8 +41,14 @@ def networks_by_image(dataset: Dataset, ckpts: Sequence[str], held_out: Sequence
             f"action.held_out has {len(held_out or ())} lists for {len(ckpts)} checkpoints. Give one list per checkpoint, of the images "
             f"that it was not trained on: {format_override('action.held_out', [f'fold{n}.txt' for n in range(len(ckpts))])}."
         )
-    index_of = {dataset.name(index): index for index in range(len(dataset))}
-    assigned: list[list[int]] = [[] for _ in index_of]
+    names = [dataset.name(index) for index in range(len(dataset))]
+    index_of = {name: index for index, name in enumerate(names)}
+    if len(index_of) < len(names):
+        name = next(name for index, name in enumerate(names) if index_of[name] != index)
+        raise DataError(
+            f"data={dataset.info.name} holds several images named {printable(name)!r}, which lists cannot tell apart. Set action.split."
+        )
+    assigned: list[list[int]] = [[] for _ in names]
     for number, path in enumerate(held_out):
         for stem in read_list(Path(path)):
             if stem not in index_of:

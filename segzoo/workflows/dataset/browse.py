@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 from segzoo.data.verification.complete import verify_splits
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.registry import ACTIONS, Range
 from segzoo.reporting.image_page import MaxPixels, image_entry, unreadable_entry, write_page, write_thumbnails
 from segzoo.reporting.tables import markdown_table
+from segzoo.resources import cpu_cores
 from segzoo.types import DataError, Dataset, PlainDict, PlainMapping
 from segzoo.workflows.dataset._report import ActionReport, existing_splits
 

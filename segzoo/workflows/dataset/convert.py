@@ -87,6 +87,7 @@ def convert(
     table = make_class_table(annotations, classes, {str(label).strip(): name for label, name in (names or {}).items()})
     settings = DrawSettings(table, order, crowd, boxes, ignore_flags, clip_px, line_px, skip_shapes, label_orientation)
     palette, name = default_palette(table.classes), conversion_title(source, title)
+    given = _read_lists(top, annotations.lists if lists == LISTS and annotations.lists is not None else lists)
     selected = _selected(annotations, unlabeled, ignore_flags)
     with new_conversion(out, [image.image for image in selected if isinstance(image.image, Path)]) as folder:
         converted = write_images(selected, annotations.folder, folder, settings, palette, images)
@@ -95,7 +96,6 @@ def convert(
             raise DataError(
                 "\n".join(["no image could be converted:", *_limited(errors or [f"{printable(top)} holds no annotations."])])
             )
-        given = _read_lists(top, annotations.lists if lists == LISTS and annotations.lists else lists)
         splits, notes = assign_splits(converted, given)
         write_description(folder, out, name, f"Converted from {format} files", table.classes, palette, splits)
     notes = [*annotations.notes, *alike_notes(table.classes), *_absent_words(annotations, skip_shapes, ignore_flags), *notes]

@@ -15,11 +15,11 @@ from segzoo.config.from_checkpoint import dataset_config, load_checkpoint
 from segzoo.data.inspection.label_errors import ClassConfidence, Region, contradicting_regions, region_score
 from segzoo.data.splits import SplitOrAll
 from segzoo.io import csv_text, write_text
-from segzoo.processors import cpu_cores
 from segzoo.progress import with_progress
 from segzoo.registry import ACTIONS, ConfigError, Range
 from segzoo.reporting.image_page import MaxPixels, image_entry, remove_thumbnails, write_page, write_thumbnails
 from segzoo.reporting.tables import markdown_table
+from segzoo.resources import cpu_cores
 from segzoo.types import DatasetInfo, DeviceName, PlainDict, PlainMapping, PrecisionName, Sample
 from segzoo.workflows.dataset._folds import mean_probabilities, networks_by_image
 from segzoo.workflows.dataset._report import ActionReport

@@ -10,7 +10,7 @@ from segzoo.config.build import build_data
 from segzoo.data.checks.label_survey import add_counts
 from segzoo.data.paired_dataset import PairedDataset
 from segzoo.data.verification.complete import Verification, verify_splits
-from segzoo.registry import ACTIONS
+from segzoo.registry import ACTIONS, ConfigError
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import DataError, Dataset, PlainDict, PlainMapping
 from segzoo.workflows.dataset._report import ActionReport, existing_splits
@@ -43,7 +43,7 @@ def _missing_splits(data: PlainMapping, splits: Mapping[str, Dataset]) -> list[s
     for split in {"train", "val"} - set(splits):
         try:
             build_data(data, split).scan()
-        except DataError as error:
+        except (ConfigError, DataError) as error:  # the former if nothing separates the splits
             missing.append(str(error))
     return sorted(missing)
 

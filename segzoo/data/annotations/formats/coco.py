@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from segzoo.data.annotations.formats.json_files import read_json
@@ -61,7 +62,8 @@ def _read_file(path: Path, content: PlainDict, finder: ImageFinder, found: Annot
     categories = [entry for entry in content["categories"] if isinstance(entry, dict)]
     names = {number: str(entry.get("name")) for entry in categories if (number := _number(entry.get("id"))) is not None}
     found.classes += names.values()
-    regions: dict[int | str | None, list[Region]] = {}
+    regions: dict[int | str, list[Region]] = {}
+    entries: list[tuple[PlainDict, list[Region]]] = []
     for entry in content["images"]:
         image_id = _number(entry.get("id")) if isinstance(entry, dict) else None
         if image_id is None or not isinstance(entry.get("file_name"), str) or image_id in regions:
@@ -69,6 +71,7 @@ def _read_file(path: Path, content: PlainDict, finder: ImageFinder, found: Annot
             found.errors.append(f"{printable(path)}: image {str(entry)[:80]} {problem}. Export it again.")
         else:
             regions[image_id] = []
+            entries.append((entry, regions[image_id]))
     for number, entry in enumerate(content["annotations"], 1):
         name = f"annotation {entry.get('id', f'number {number}')}" if isinstance(entry, dict) else f"annotation number {number}"
         image_id = _number(entry.get("image_id")) if isinstance(entry, dict) else None
@@ -79,13 +82,11 @@ def _read_file(path: Path, content: PlainDict, finder: ImageFinder, found: Annot
             found.lost += 1
         else:
             regions[image_id].append(_region(entry, name, names))
-    for entry in content["images"]:
-        if isinstance(entry, dict) and (own := regions.pop(_number(entry.get("id")), None)) is not None:
-            found.images.append(_image(path, entry, own, finder, split))
+    found.images += [_image(path, entry, own, finder, split) for entry, own in entries]
 
 
 def _number(value: object) -> int | str | None:
-    """An id, or None.
+    """A whole number or an id, or None.
 
     Tables turn integers into floats.
     """
@@ -95,10 +96,12 @@ def _number(value: object) -> int | str | None:
 
 
 def _image(path: Path, entry: PlainDict, regions: list[Region], finder: ImageFinder, split: Split | None) -> AnnotatedImage:
-    height, width, name = entry.get("height"), entry.get("width"), entry["file_name"]
+    height, width, name = _number(entry.get("height")), _number(entry.get("width")), entry["file_name"]
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     image, problem = finder.locate(name, path.parent, split)
-    return AnnotatedImage(path, name, image, tuple(regions), size=size, split=split or split_of(name), problem=problem)
+    return AnnotatedImage(
+        path, name, image, tuple(regions), size=size, split=split or split_of(os.path.dirname(name)), problem=problem
+    )
 
 
 def _region(entry: PlainDict, name: str, names: dict[int | str, str]) -> Region:

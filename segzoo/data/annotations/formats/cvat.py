@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -55,7 +56,7 @@ def _read_file(path: Path, root: ElementTree.Element, finder: ImageFinder, found
     found.classes += [label.findtext("name", "").strip() for label in root.iterfind("meta//labels/label")]
     for element in root.iterfind("image"):
         name = element.get("name", "")
-        split = split_of(element.get("subset", ""), path.stem, name)
+        split = split_of(element.get("subset", ""), path.stem, os.path.dirname(name))
         width, height = element.get("width", ""), element.get("height", "")
         size = (int(height), int(width)) if width.isdigit() and height.isdigit() else None
         regions = []

@@ -13,7 +13,7 @@ import numpy as np
 
 from segzoo.data.annotations.image_finder import ImageFinder
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Region, true_flags
-from segzoo.data.datasets.labelme import is_labelme_4, read_record
+from segzoo.data.datasets.labelme import is_labelme_4, read_record, stored_size
 from segzoo.data.file_index import list_files
 from segzoo.data.image_io import read_header, read_image
 from segzoo.data.splits import Split, split_of
@@ -47,7 +47,6 @@ def read_labelme(source: Path, finder: ImageFinder) -> Annotations:
 
 
 def _read_image(path: Path, record: PlainDict, finder: ImageFinder, split: Split | None, notes: list[str]) -> AnnotatedImage:
-    height, width = record.get("imageHeight"), record.get("imageWidth")
     image, problem = None, ""
     try:
         image = _find(path, record, finder, split, notes)
@@ -59,7 +58,7 @@ def _read_image(path: Path, record: PlainDict, finder: ImageFinder, split: Split
         path.stem,
         image,
         _regions(record["shapes"]),
-        size=(height, width) if isinstance(height, int) and isinstance(width, int) else None,
+        size=stored_size(record),
         label_orientation="upright" if is_labelme_4(record) else None,
         split=split,
         flags=true_flags(record.get("flags")),

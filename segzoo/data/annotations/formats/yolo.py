@@ -28,7 +28,7 @@ def read_yolo(source: Path, finder: ImageFinder) -> Annotations:
     path = _yaml_file(source)
     settings = _settings(path)
     names = _names(path, settings)
-    found = Annotations(classes=list(names.values()))
+    found = Annotations(classes=list(names.values()), lists="")  # the YAML file names them
     folder = settings.get("masks_dir") or "labels"
     masks = _masks(names) if settings.get("masks_dir") else None
     for split, image in _images(path, settings, found.errors):
@@ -86,6 +86,10 @@ def _images(path: Path, settings: PlainDict, errors: list[str]) -> Iterator[tupl
     splits: tuple[Split, ...] = ("train", "val", "test")
     for split in splits:
         entries = settings.get(split) or []
+        if not isinstance(entries, str | list):
+            raise DataError(
+                f"{printable(path)}: {split!r} is {str(entries)[:60]}, expected a folder, a list file or a list of them."
+            )
         for entry in [entries] if isinstance(entries, str) else entries:
             # exports of Roboflow write ../train/images for a folder next to the YAML file
             places = [base / str(entry), base / str(entry).removeprefix("../")]

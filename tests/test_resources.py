@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from segzoo import processors
-from segzoo.processors import cpu_cores, cpu_quota, limit_threads
+from segzoo import resources
+from segzoo.resources import available_memory, cpu_cores, cpu_quota, limit_threads
 
 
 @pytest.fixture
@@ -15,8 +15,8 @@ def kernel(monkeypatch, tmp_path):
     """A machine with 64 cores, and a function that puts this process into control groups with the given files."""
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    monkeypatch.setattr(processors, "CONTROL_GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(processors, "MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(resources, "MEMBERSHIP", tmp_path / "membership")
 
     def place(membership, files):
         (tmp_path / "membership").write_text(membership, encoding="utf-8")
@@ -80,3 +80,26 @@ def test_torch_starts_no_more_threads_than_the_quota_pays_for(kernel, monkeypatc
     kernel("0::/\n", {"cpu.max": "200000 100000"})
     limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "3"  # what is set has precedence
+
+
+def test_available_memory_is_known_on_linux():
+    available = available_memory()
+    assert available is not None and 10**8 < available < 10**14
+
+
+VERSION_1_MEMORY = {"limit_in_bytes": "3000", "usage_in_bytes": "2500", "stat": "inactive_file 1\ntotal_inactive_file 100\n"}
+
+
+@pytest.mark.parametrize(("membership", "files", "processes", "available"), [
+    ("0::/\n", {}, 1, 8000 * 1024),
+    ("0::/\n", {}, 4, 2000 * 1024),
+    ("0::/\n", {"memory.max": "max", "memory.current": "9", "memory.stat": "inactive_file 0"}, 1, 8000 * 1024),
+    ("0::/\n", {"memory.max": "5000", "memory.current": "4000", "memory.stat": "anon 1\ninactive_file 300\n"}, 1, 1300),
+    ("0::/a\n", {"memory.max": "5000", "memory.current": "6000", "memory.stat": "inactive_file 300\n"}, 2, 0),
+    ("9:memory:/a\n", {f"memory/a/memory.{name}": text for name, text in VERSION_1_MEMORY.items()}, 1, 600),
+])  # fmt: skip
+def test_the_limit_of_a_container_counts(kernel, monkeypatch, tmp_path, membership, files, processes, available):
+    kernel(membership, files)
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+    monkeypatch.setattr(resources, "MEMORY", tmp_path / "meminfo")
+    assert available_memory(processes) == available
