@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from segzoo.data.checks.layouts import describe_tree
+from segzoo.data.checks.layouts import describe_tree, walk_visible
 from segzoo.data.splits import read_list
 from segzoo.data.splitting.ratio_split import RatioSplit
 from segzoo.messages import did_you_mean, printable
@@ -233,17 +233,9 @@ def list_files(top: Path) -> list[str]:
     def on_error(error: OSError) -> None:
         raise DataError(f"{printable(error.filename or top)}: cannot be listed: {error.strerror}. Make it readable.") from error
 
-    files, visited = [], {os.path.realpath(top)}
-    for folder, subfolders, names in os.walk(top, onerror=on_error, followlinks=True):
-        kept = []
-        for name in sorted(subfolders):
-            real = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith(".") and real not in visited:
-                visited.add(real)
-                kept.append(name)
-        subfolders[:] = kept
-        relative = os.path.relpath(folder, top)
-        files += [name if relative == "." else f"{relative}/{name}" for name in names if not name.startswith(".")]
+    files: list[str] = []
+    for folder, names in walk_visible(top, on_error):
+        files += names if folder == "." else [f"{folder}/{name}" for name in names]
     return sorted(files)
 
 

@@ -38,3 +38,11 @@ def test_the_exit_code_tells_an_invalid_data_set_from_an_invalid_command(tmp_pat
     assert json.loads((tmp_path / "out/dataset.json").read_text())["errors"]
     with pytest.raises(SystemExit, match="already holds results of tools/dataset.py"):
         tool.main()
+
+
+def test_a_data_set_without_splits_is_verified(tmp_path):
+    make_pairs(tmp_path / "my", "images/{stem}.png", "labels/{stem}.png")
+    patterns = ["data=folder", "data.images='images/{stem}.*'", "data.labels='labels/{stem}.png'"]
+    report = run_action(tmp_path / "out", *patterns, f"data.root={tmp_path / 'my'}", "data.classes=[a,b,c]")
+    assert list(report.result["splits"]) == ["all"] and not report.errors
+    assert "separates train from val" in report.result["missing_splits"][0]

@@ -312,3 +312,40 @@ def test_files_that_datumaro_writes_are_read_alike(tmp_path, form):
         assert isinstance(image, AnnotatedImage) and isinstance(image.image, Path)
         label = np.uint8(2) * covered(SCRATCH) if form == "voc_segmentation" else expected()  # Datumaro's VOC leaves out polygons
         np.testing.assert_array_equal(drawn(found, number).label, label)
+
+
+def test_words_in_names_of_files_are_no_splits(tmp_path):
+    annotation_files.cvat(tmp_path)
+    text = (tmp_path / "annotations.xml").read_text().replace(' subset="train"', "").replace(' subset="val"', "")
+    (tmp_path / "images/b.png").rename(tmp_path / "images/val_de_loire.png")
+    (tmp_path / "annotations.xml").write_text(text.replace('name="b.png"', 'name="val_de_loire.png"'))
+    assert {image.split for image in read(read_cvat, tmp_path).images} == {None}
+
+
+def test_boxes_cover_the_pixels_inside_their_edges(tmp_path):
+    annotation_files.coco(tmp_path)
+    path = tmp_path / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [annotation_files.coco_annotation(1, content["images"][0]["id"], 7, [], bbox=[5, 6, 4, 3])]
+    path.write_text(json.dumps(content))
+    label = drawn(read(read_coco, path), boxes="fill").label
+    assert (label[6:9, 5:9] == 1).all() and np.count_nonzero(label) == 12
+
+
+def test_images_that_are_listed_twice_and_whole_sizes_are_read(tmp_path):
+    annotation_files.coco(tmp_path)
+    path = tmp_path / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    first = content["images"][0]
+    first |= {"height": float(first["height"]), "width": float(first["width"])}
+    content["images"].insert(0, {"id": first["id"]})
+    path.write_text(json.dumps(content))
+    found = read(read_coco, path)
+    assert found.images[0].size == SIZE and len(found.errors) == 1
+
+
+def test_splits_that_are_neither_folders_nor_lists_are_rejected(tmp_path):
+    annotation_files.yolo(tmp_path)
+    write(tmp_path / "data.yaml", "train: 5\nnames: [a]\n")
+    with pytest.raises(DataError, match="'train' is 5, expected a folder, a list file or a list of them"):
+        read(read_yolo, tmp_path)

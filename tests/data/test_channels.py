@@ -12,7 +12,7 @@ import torch
 from image_files import encode, save
 from PIL import Image
 
-from segzoo.channel_decoder import decode_channels
+from segzoo.channel_decoder import decode_channels, npy_shape
 from segzoo.channel_files import channel_files, is_further_file
 from segzoo.data.collate import check_sample, collate
 from segzoo.data.statistics.measure import measure_split
@@ -217,3 +217,30 @@ def test_channels_are_chosen_to_be_shown():
     thermal = np.linspace(7000, 9000, 24 * 30).reshape(24, 30, 1).astype(np.uint16)
     shown = shown_rgb(thermal)
     assert shown.shape == (24, 30, 3) and shown.dtype == np.uint8 and (shown.min(), shown.max()) == (0, 255)
+
+
+def test_ignored_pixels_are_no_class_beyond_255():
+    info = DatasetInfo(
+        "x", tuple("ignore" if i == 255 else f"c{i}" for i in range(300)), tuple((i % 256, i // 256, 0) for i in range(300))
+    )
+    label = np.array([[0, 255], [256, 299]], np.uint16)
+    check_sample(Sample(np.zeros((2, 2, 3), np.uint8), label, "a"), info)
+    with pytest.raises(DataError, match=r"the label holds 300 \(1 pixels\); expected train ids 0\.\.299"):
+        check_sample(Sample(np.zeros((2, 2, 3), np.uint8), label + 1, "a"), info)
+
+
+def test_damaged_files_of_many_channels_are_named_as_damaged():
+    pages = [Image.fromarray(samples(1, 16, page)[..., 0]) for page in range(4)]
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    whole = file.getvalue()
+    assert decode_channels(whole, 4, 16)[0].shape[2] == 4
+    for length in range(8, len(whole), 61):
+        try:
+            decode_channels(whole[:length], 4, 16)
+        except ImageError:  # and nothing else
+            continue
+    array = io.BytesIO()
+    np.save(array, np.zeros((2, 3, 4), np.uint8))
+    with pytest.raises(ImageError, match="damaged NumPy file"):
+        npy_shape(array.getvalue().replace(b"}", b"("))

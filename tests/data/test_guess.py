@@ -208,3 +208,35 @@ def test_masks_of_several_days_are_one_data_set_unless_images_lack_labels(tmp_pa
     guess = guess_section(str(tmp_path))
     assert guess.section["images"] == "images/monday/{stem}.*"
     assert guess.remarks[-1] == "images with labels in images/tuesday are left out."
+
+
+def test_val_is_not_taken_from_test(tmp_path):
+    for split in ("test", "train", "valid"):
+        make(tmp_path, f"images/{split}/{{stem}}.png", f"masks/{split}/{{stem}}.png", values(0, 1, 2))
+    section, splits = build(tmp_path)
+    assert section["splits"] == {"train": "train", "val": "valid"}
+    assert "valid" in str(splits["val"].scan()[0].image)  # type: ignore[attr-defined]
+
+
+def test_linked_folders_are_read(tmp_path):
+    make(tmp_path / "elsewhere", "images/{stem}.png", "masks/{stem}.png", values(0, 1, 2))
+    (tmp_path / "my").mkdir()
+    for name in ("images", "masks"):
+        (tmp_path / "my" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere/images/loop").symlink_to(tmp_path / "elsewhere/images")
+    assert len(build(tmp_path / "my")[1]["train"]) > 0
+
+
+def test_few_labeled_files_among_many_are_found(tmp_path):
+    for number in range(450):
+        (tmp_path / f"{number:03}.jpg").write_bytes(b"")
+    (tmp_path / "001.json").write_text(json.dumps({"shapes": [{"label": "dent"}, {"label": "ignore"}], "imagePath": "001.jpg"}))
+    assert guess_section(str(tmp_path)).section["classes"] == ["background", "dent"]
+
+
+def test_names_without_a_background_are_remarked_on(tmp_path):
+    make(tmp_path, "images/{stem}.png", "masks/{stem}.png", values(0, 1, 2))
+    (tmp_path / "classes.txt").write_text("scratch\ndent\nhole\n")
+    assert "If 0 is one, add it to classes before scratch" in guess_section(str(tmp_path)).yaml()
+    (tmp_path / "classes.txt").write_text("background\nscratch\ndent\n")
+    assert "add it to classes" not in guess_section(str(tmp_path)).yaml()

@@ -195,3 +195,9 @@ def test_holes_may_touch_each_other(tmp_path, left):
     assert (label[10:21, 12:17] == 0).all() and (label[10:21, left : left + 5] == 0).all()
     assert np.count_nonzero(label) == 21 * 21 - 11 * len({*range(12, 17), *range(left, left + 5)})
     np.testing.assert_array_equal(draw(tmp_path, *parts, parts[1]), label)  # a hole that is drawn twice stays one
+
+
+def test_the_fix_names_a_class_and_no_label(tmp_path):
+    with pytest.raises(DataError, match=r"such as 'data.names=\{scratches:scratch,scratchess:scratch\}'"):
+        draw(tmp_path, shape("scratchess", SQUARE), names={"scratches": "scratch"})
+    assert (draw(tmp_path, shape("ignore", SQUARE)) == 255).any()

@@ -263,3 +263,15 @@ def test_color_masks_report_unknown_colors_and_reject_transparency(tmp_path):
     indexed.putpalette([255, 0, 0, 0, 0, 0])
     np.testing.assert_array_equal(masks(save(tmp_path / "p.png", indexed), (1, 2)), [[1, 0]])
     assert len(pickle.dumps(masks)) < 10_000
+
+
+@pytest.mark.parametrize("data", [b"P5\n2 2\n4\n\x00\x01\x02\x04", b"P2\n2 1\n1\n1 0\n"])
+def test_numbers_that_pillow_would_scale_are_rejected(tmp_path, data):
+    (tmp_path / "m.pgm").write_bytes(data)
+    with pytest.raises(
+        DataError, match=r"m\.pgm: a PGM with a largest value of [14], expected 255 or 65535. Save the numbers as PNG"
+    ):
+        read_mask(tmp_path / "m.pgm")
+    for text in (b"P5\n2 1\n255\n\x01\x02", b"P5\n2 1\n65535\n\x00\x01\x00\x02"):
+        (tmp_path / "m.pgm").write_bytes(text)
+        np.testing.assert_array_equal(read_mask(tmp_path / "m.pgm"), [[1, 2]])

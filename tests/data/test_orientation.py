@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_files import build_folder, noise, save, smooth
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from segzoo.data.datasets.labelme import LabelMeShapes
-from segzoo.data.image_io import read_color_mask, read_image, read_mask
+from segzoo.data.image_io import read_color_mask, read_header, read_image, read_mask, read_turned_image
 from segzoo.image_decoder import turn_upright
 from segzoo.registry import DATA
 from segzoo.types import DataError
@@ -171,3 +171,14 @@ def test_labelme_files_below_version_4_need_a_setting(tmp_path, triangle, versio
         build_labelme(tmp_path, 3, record)[0]
     np.testing.assert_array_equal(build_labelme(tmp_path, 3, record, label_orientation="upright")[0].label, triangle)
     np.testing.assert_array_equal(build_labelme(tmp_path, 3, record, label_orientation="stored")[0].label, triangle[::-1, ::-1])
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_head_of_a_png_tells_what_decoding_finds(tmp_path, place):
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    xmp += '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/"><tiff:Orientation>6</tiff:Orientation></rdf:Description>'
+    info = PngImagePlugin.PngInfo()
+    info.add(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + f"{xmp}</rdf:RDF></x:xmpmeta>".encode(), after_idat=place == "after")
+    path = save(tmp_path / "a.png", noise(20, 30), pnginfo=info)
+    image, orientation = read_turned_image(path)
+    assert read_header(path) == (image.shape[:2], orientation) and image.shape[:2] == (30, 20)

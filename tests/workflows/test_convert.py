@@ -335,3 +335,16 @@ def test_a_converted_data_set_trains_and_predicts(tmp_path, monkeypatch, name):
     tool("train", *words, *small)
     tool("predict", "ckpt=run", "source=out/images", "out=labels")
     assert len(list((tmp_path / "labels/overlays").rglob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("line", ["{root}/images/{split}/{stem}.png", "./images/{split}/{stem}.png"])
+def test_lists_that_a_yolo_file_names_keep_their_splits(tmp_path, line):
+    settings = annotation_files.yolo(tmp_path / "mine")
+    for split in ("train", "val"):
+        stems = [stem for stem, own in annotation_files.SPLIT.items() if own == split]
+        write(
+            tmp_path / f"mine/{split}.txt", "".join(line.format(root=tmp_path / "mine", split=split, stem=s) + "\n" for s in stems)
+        )
+    write(tmp_path / "mine/data.yaml", "train: train.txt\nval: val.txt\nnames: {0: scratch, 1: dent}\n")
+    report = convert(tmp_path, **settings)
+    assert not report.errors and report.result["splits"] == {"train": 2, "val": 1}

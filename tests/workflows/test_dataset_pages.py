@@ -15,11 +15,13 @@ import torch
 from dataset_actions import FOLDER, compose_action, run_action
 from image_files import make_pairs, noise, save
 from torch import nn
+from toy_training import ToyData
 
 from segzoo.registry import ConfigError
 from segzoo.reporting.image_page import FOLDER as THUMBNAILS
 from segzoo.types import DataError, DatasetInfo, Logits
 from segzoo.workflows.dataset import suspects as suspects_module
+from segzoo.workflows.dataset._folds import networks_by_image
 
 NAME = "<img src=x onerror=alert(1)>"
 CLASSES = ("a", "b", "c")
@@ -244,3 +246,12 @@ def test_the_page_works_in_a_browser(rank, tmp_path):
         ['"c"', '"fix"'],
         ['"a"', '"keep"'],
     ]
+
+
+def test_names_that_occur_twice_are_rejected(tmp_path):
+    class Twice(ToyData):
+        def name(self, index):
+            return "same"
+
+    with pytest.raises(DataError, match="holds several images named 'same', which lists cannot tell apart"):
+        networks_by_image(Twice(3), ["x", "y"], ["a.txt", "b.txt"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from segzoo.data.checks.settings_for import settings_for
@@ -44,15 +45,34 @@ def describe_tree(root: Path, tried: tuple[str, str] | None = None) -> str:
 def list_tree(root: Path) -> Tree:
     """Names of visible files by folder, up to a limit of files."""
     tree, count = {}, 0
-    for folder, subfolders, names in os.walk(root, followlinks=False):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        visible = sorted(name for name in names if not name.startswith("."))
-        if visible:
-            tree[os.path.relpath(folder, root)] = visible
-        count += len(visible)
+    for folder, names in walk_visible(root):
+        if names:
+            tree[folder] = names
+        count += len(names)
         if count > MAX_FILES:
             break
     return tree
+
+
+def walk_visible(top: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders below ``top`` with the names of their files, sorted.
+
+    Links are followed but not in a loop. Hidden files and folders are skipped.
+
+    Args:
+        top: the folder, which is yielded first, as ``.``.
+        on_error: called with the error of a folder that cannot be listed.
+    """
+    visited = {os.path.realpath(top)}
+    for folder, subfolders, names in os.walk(top, onerror=on_error, followlinks=True):
+        kept = []
+        for name in sorted(subfolders):
+            real = os.path.realpath(os.path.join(folder, name))
+            if not name.startswith(".") and real not in visited:
+                visited.add(real)
+                kept.append(name)
+        subfolders[:] = kept
+        yield os.path.relpath(folder, top), sorted(name for name in names if not name.startswith("."))
 
 
 def recognize(root: Path, tree: Tree) -> str:
