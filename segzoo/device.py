@@ -57,7 +57,7 @@ def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return "bf16" if has_bf16 else "fp32"
 
@@ -125,6 +125,8 @@ def reset_peak_memory(device: torch.device) -> None:
 class Precision:
     """Number format of the layers, with autocast and gradient scaler.
 
+    fp32 on CUDA turns TF32 off in this process, in which torch computes convolutions by default.
+
     Args:
         name: number format, or ``auto``. Below fp32, autocast uses it where that is safe, while weights and classifiers stay fp32.
         device: the model's device.
@@ -138,6 +140,8 @@ class Precision:
     def __init__(self, name: PrecisionName, device: torch.device):
         self.name: FloatFormat = pick_precision(name, device)
         self.device = device
+        if self.name == "fp32" and device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.name == "fp16")  # type: ignore[attr-defined]
 
     def __str__(self) -> str:

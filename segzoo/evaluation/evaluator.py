@@ -120,8 +120,9 @@ def evaluate(
     )
     per_image_counts, errors = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64), ImageErrors()
     processes = pick_workers(workers, layer_precision.device)
+    model.to(layer_precision.device)  # before the loader, which pins memory if CUDA is in use
     rank_batches = eval_batches(dataset, workers=processes, rank=distributed.rank, world_size=distributed.size)
-    with eval_mode(model.to(layer_precision.device)), channels_last(model), closing(rank_batches) as batches:
+    with eval_mode(model), channels_last(model), closing(rank_batches) as batches:
         for batch in with_progress(batches, len(dataset) // distributed.size, "images", "evaluating"):
             counted = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss, extra)
             confusion.merge(counted)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,8 @@ def output_paths(images: list[Path], out: Path) -> list[Path]:
 
     Exits if a result would overwrite an input image or another result.
     """
-    stems = [path.stem for path in images]
-    paths = [out / (f"{path.stem}.png" if stems.count(path.stem) == 1 else f"{path.name}.png") for path in images]
+    counts = Counter(path.stem for path in images)
+    paths = [out / (f"{path.stem}.png" if counts[path.stem] == 1 else f"{path.name}.png") for path in images]
     results = [*paths, *map(overlay_path, paths)]
     if len(set(results)) < len(results) or {path.resolve() for path in results} & {path.resolve() for path in images}:
         raise SystemExit(f"--out {out}: results would overwrite input images or each other; choose another folder")

@@ -205,6 +205,6 @@ def _save_mismatch(comparison: _Comparison, info: DatasetInfo, path: Path) -> No
     """Write the image next to both label maps."""
     from PIL import Image
 
-    expected, actual = comparison.expected.astype(np.uint8), comparison.actual.astype(np.uint8)
+    expected, actual = comparison.expected, comparison.actual
     panel = comparison_panel(comparison.image, expected, actual, info, ("image", "network", "export", "differences"))
     Image.fromarray(comparison_grid([panel], [(expected, actual)], info)).save(path)

@@ -49,6 +49,7 @@ class Difference(NamedTuple):
     key: str  # dotted path
     text: str  # such as "steps: 10 -> 20"
     value: object = None  # the newer one
+    old: object = None
 
 
 def config_hash(config: PlainMapping) -> str:
@@ -72,7 +73,10 @@ def diff_configs(old: PlainMapping, new: PlainMapping) -> list[Difference]:
     before, after = flatten(_relevant(old)), flatten(_relevant(new))
     keys = [key for key in before | after if _as_json(before, key) != _as_json(after, key)]
     before, after = NEWER_SETTINGS | before, NEWER_SETTINGS | after
-    return [Difference(key, f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}", after.get(key)) for key in keys]
+    return [
+        Difference(key, f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}", after.get(key), before.get(key))
+        for key in keys
+    ]
 
 
 def stored_differences(path: Path, config: PlainMapping) -> list[Difference]:

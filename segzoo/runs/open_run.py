@@ -59,6 +59,7 @@ def open_run(
         run = _resume_path(Path(resume), Path(out) if out else None, config)
     if not run.finished:
         remove_stale_temp_files(run.path)
+        run.keep_finished()
         write_metadata(run.path, config)
         (run.path / "result.json").unlink(missing_ok=True)
     print(run.message, flush=True)
@@ -177,7 +178,8 @@ def open_run_distributed(
     opened: list[RunDir] = []
 
     def open_on_rank0() -> RunDir:
-        opened.append(open_run(tool, title, config, root, out=out, resume="auto" if dist.restarts and resume == "none" else resume))
+        has_begun = resume == "none" or (out is not None and occupant(Path(out)) == "a run")  # before the restart
+        opened.append(open_run(tool, title, config, root, out=out, resume="auto" if dist.restarts and has_begun else resume))
         return replace(opened[0], lock=None)  # a lock file cannot be pickled
 
     run = dist.run_on_rank0(open_on_rank0)

@@ -5,6 +5,7 @@ They import no torch and change no file, so a command that cannot resume is reje
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -142,9 +143,11 @@ def check_progress(path: Path, config: PlainDict, differences: Sequence[Differen
     Returns:
         The step of its newest checkpoint.
     """
-    if config.get("epochs") is not None and any(difference.key in ("batch_size", "grad_accum_steps") for difference in differences):
+    sizes = {key: config.get(key) for key in ("batch_size", "grad_accum_steps")}
+    before = sizes | {difference.key: difference.old for difference in differences if difference.key in sizes}
+    if config.get("epochs") is not None and sizes != before and math.prod(sizes.values()) != math.prod(before.values()):
         raise ConfigError(
-            f"{path}: the number of epochs is counted in steps of equal size ({join_texts(differences)}). Keep batch_size and grad_accum_steps, or "
+            f"{path}: the number of epochs is counted in steps of equal size ({join_texts(differences)}). Keep the product of batch_size and grad_accum_steps, or "
             "set steps=<number> epochs=null."
         )
     finished = is_finished(path)

@@ -12,8 +12,8 @@ from typing import IO, Self
 
 import yaml
 
-from segzoo.checkpoints.store import foreign_file, list_checkpoints
-from segzoo.io import to_plain_containers, write_json, write_text
+from segzoo.checkpoints.store import foreign_file, list_checkpoints, step_dir
+from segzoo.io import to_plain_containers, write_atomically, write_json, write_text
 from segzoo.registry import ConfigError
 from segzoo.runs.locks import RUN_LOCK, lock_directory
 from segzoo.runs.replaced_results import holds_replaced_results
@@ -43,6 +43,7 @@ class RunDir:
         finished: the run was already complete; there is nothing to do.
         message: one line telling whether the run is new, resumed or finished (already printed).
         lock: the lock file, or None if this process does not hold the directory.
+        replaced: contents of the files of a finished run that this process continues.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class RunDir:
     finished: bool = False
     message: str = ""
     lock: IO | None = field(default=None, repr=False)
+    replaced: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Self:
         return self
@@ -74,11 +76,21 @@ class RunDir:
     def fail(self, error: BaseException) -> None:
         """Write the error to ``result.json`` as one line.
 
-        The run can be resumed.
+        The run can be resumed. A finished run that was to be continued stays finished if no checkpoint was added.
         """
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        write_json(self.path / "result.json", {"finished": False, "error": line})
+        if self.replaced and self.resume_from == step_dir(self.path, max(list_checkpoints(self.path), default=0)):
+            for name, content in self.replaced.items():
+                write_atomically(self.path / name, lambda file, content=content: file.write(content))
+        else:
+            write_json(self.path / "result.json", {"finished": False, "error": line})
         self.close()
+
+    def keep_finished(self) -> None:
+        """Remember the settings and the result of a finished run."""
+        if self.result.get("finished") is True:
+            names = [*METADATA_FILES - {RUN_LOCK}, "result.json"]
+            self.replaced = {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
 
     def close(self) -> None:
         """Release the directory for other processes."""

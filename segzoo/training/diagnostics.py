@@ -73,7 +73,8 @@ class TrainingDiagnostics:
 
     def on_log(self, loss: float, waiting: float) -> None:
         """Warn about slow data loading and a loss that does not decrease."""
-        self._losses.append(loss)
+        if math.isfinite(loss):  # not so if every step of the row was skipped
+            self._losses.append(loss)
         if waiting > DATA_BOUND_FRACTION and len(self._losses) > 1:  # the first row includes starting the workers
             self._warn_once(
                 "data_bound",

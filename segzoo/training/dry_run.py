@@ -148,8 +148,8 @@ def suggest_settings(components: TrainingComponents, settings: TrainingSettings,
     if checkpoint is False:
         hint = "Try backbone.checkpoint=true, which computes activations again instead of keeping them"
     elif settings.batch_size > 1:
-        fewer = (settings.batch_size + 1) // 2
-        passes = -(-settings.batch_size * settings.grad_accum_steps // fewer)
+        fewer = max(size for size in range(1, settings.batch_size // 2 + 1) if settings.batch_size % size == 0)
+        passes = settings.batch_size // fewer * settings.grad_accum_steps
         hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more forward passes"
     elif crop:
         smaller = [max(33, int(side * 0.7) // 32 * 32 + 1) for side in crop]

@@ -24,6 +24,7 @@ from segzoo.training.diagnostics import TrainingDiagnostics
 from segzoo.training.dry_run import estimate_resources, explain_out_of_memory
 from segzoo.training.logger import open_log
 from segzoo.training.pruning import ScheduledPruning
+from segzoo.training.results import discard_lost_scores
 from segzoo.training.state import Diverged, resume, set_learning_rates
 from segzoo.training.step import TrainStep
 from segzoo.types import PlainDict
@@ -76,6 +77,8 @@ def _training_loop(context: TrainingContext) -> PlainDict:
     dist, pruning, ema, log, stop = context.dist, context.pruning, context.ema, context.log, context.stop
     with closing(context.batches) as batches, log, context.writer:
         settings.check_images_seen(state.step, state.images, dist.size)
+        if dist.is_main:
+            discard_lost_scores(context.run.path)
         _log_outlook(context)
         train_step = TrainStep(context)
         while True:
@@ -106,7 +109,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
                 values = train_step(group, state.step + 1)
             except Diverged as error:
                 values = state.skip_step(error, settings.max_nonfinite_steps, log)
-            else:
+            if "grad_norm" in values:  # the step was not skipped
                 ema.update()
             seconds = time.perf_counter() - started
             state.update(values, images=settings.images_per_step * dist.size, seconds=seconds, waited=waited)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -94,6 +96,18 @@ def store_scores(
     log.info(f"step {state.step}: {score_line(scores)}  protocol {result.protocol_id}{'  (best)' if is_best else ''}")
     add_scores(checkpoint, stored | {"protocol": result.protocol, "protocol_id": result.protocol_id})
     update_best(run)
+
+
+def discard_lost_scores(run: Path) -> None:
+    """Remove ``eval/`` if its checkpoint is no longer the best.
+
+    A run that resumes from an older checkpoint, because newer ones are damaged, has lost it. ``tools/eval.py`` scores the best one again.
+    """
+    best, summary = read_pointer(run, "best"), run / "eval" / "summary.json"
+    if summary.is_file():
+        scored = json.loads(summary.read_text(encoding="utf-8")).get("checkpoint_sha256")
+        if best is None or read_manifest(best)["files"][MODEL]["sha256"] != scored:
+            shutil.rmtree(summary.parent)
 
 
 class PredictionPanel(NamedTuple):

@@ -77,7 +77,8 @@ class TrainStep:
             values, losses = self._backward(batches, step)
             if not math.isfinite(values["loss"]):
                 raise Diverged(_diverged_message(f"the loss is {values['loss']}", step, self._nonfinite_images(batches, losses)))
-            values["grad_norm"] = self._update(batches, step)
+            norm = self._update(batches, step)
+            values |= {"grad_norm": norm} if math.isfinite(norm) else {}  # else the step was skipped
         except Diverged:
             self._undo()
             raise

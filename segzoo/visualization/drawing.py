@@ -142,7 +142,7 @@ def class_entries(
     return tuple((printable(shown[k], f"class {k}"), tuple(colors[k])) for k in present)
 
 
-@lru_cache(64)
+@lru_cache(4)  # of megabytes each; the frames of a video share one
 def legend(entries: Entries, width: int, size: int) -> np.ndarray:
     """Draw color swatches and names, wrapped into rows.
 

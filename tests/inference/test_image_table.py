@@ -142,6 +142,26 @@ def test_no_cell_is_a_formula_and_failures_before_are_counted(tmp_path):
     assert not other.has("a", "f"), "rows of other columns are of no use"
 
 
+def test_names_that_are_not_utf8_are_found_again(tmp_path):
+    for resumed in (False, True):
+        table = ImageTable(tmp_path / "images.csv", ["share =x"], resumed)
+        assert table.has("Stra\udcdfe", "f\udcdf") is resumed
+        if not resumed:
+            table.add(["Stra\udcdfe", "f\udcdf", "fail", "", 1, 0.5])
+        table.finish(["Stra\udcdfe"])
+        assert table.failed == 1
+
+
+def test_large_numbers_are_written_out():
+    label = np.zeros((1300, 1300), np.uint8)
+    label[:1250, :1200] = 1
+    report = report_image(label, PARTS, [1], make_rules({"scratch": "50px"}, PARTS.classes))
+    assert report.sentence().startswith("scratch 89 % in 1 region (largest 1500000 px") and report.failures == [
+        "scratch: 1500000 px"
+    ]
+    assert report_image(np.ones((10, 10), np.uint8), PARTS, [], ()).sentence() == "scratch 100 %"
+
+
 def test_rows_of_images_that_are_labeled_again_or_gone_count_once_or_not_at_all(tmp_path):
     table = ImageTable(tmp_path / "images.csv", [], False)
     for name, verdict in (("a", "fail"), ("b", "error"), ("c", "error")):

@@ -15,10 +15,12 @@ from small_models import build, randomized
 
 from segzoo.data.image_io import read_image
 from segzoo.data.inspection.blobs import find_blobs
-from segzoo.inference.prediction.inputs import batches
+from segzoo.inference.outputs.result_files import write_rgb
+from segzoo.inference.prediction.inputs import batches, read_input
 from segzoo.inference.prediction.result import Prediction
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.inference.threshold import add_threshold
+from segzoo.pixel_format import PixelFormat
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, DatasetInfo
 from segzoo.visualization.drawing import overlay
@@ -256,3 +258,21 @@ def test_a_broken_file_in_a_list_is_named(model, tmp_path):
     (tmp_path / "cut.png").write_bytes(b"\x89PNG")
     with pytest.raises(DataError, match=r"cut.png: "):
         model.predict([pattern(0), tmp_path / "cut.png"])
+
+
+def test_pillow_images_of_other_channels_are_upright_samples(tmp_path):
+    form = PixelFormat(channels=1, bits=8)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pattern(0)[..., 0]).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_input(Image.open(tmp_path / "a.png"), form=form), read_input(tmp_path / "a.png", form=form))
+    with pytest.raises(ValueError, match="image is a Pillow image of mode P, expected one of L, "):
+        read_input(Image.fromarray(pattern(0)).quantize(8), form=form)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_images_that_no_encoder_takes_are_errors_of_their_own(tmp_path, suffix):
+    path, size = tmp_path / f"a.{suffix}", {"jpg": 65_600, "png": 1_000_100}[suffix]
+    with pytest.raises(DataError, match=rf"a\.{suffix}: an image of {size}x1 pixels .W x H. cannot be written as {suffix}"):
+        write_rgb(path, np.zeros((1, size, 3), np.uint8))
+    assert not path.exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segzoo.device import pick_precision, pick_workers
+from segzoo.device import Precision, pick_precision, pick_workers
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,9 @@ def test_auto_is_bf16_on_processors_that_multiply_in_it(has_amx, has_avx512_bf16
 
 
 def test_auto_asks_the_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert pick_precision("auto", torch.device("cuda")) == "bf16"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)  # a T4
     assert pick_precision("auto", torch.device("cuda")) == "fp32"
 
 
@@ -37,3 +37,12 @@ def test_auto_asks_the_gpu(monkeypatch):
 def test_loading_processes_leave_few_cores_to_the_network(monkeypatch, workers, device, cores, processes):
     monkeypatch.setattr("segzoo.device.cpu_cores", lambda: cores)
     assert pick_workers(workers, torch.device(device)) == processes
+
+
+def test_fp32_on_a_gpu_is_no_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    Precision("bf16", torch.device("cuda"))
+    Precision("fp32", torch.device("cpu"))
+    assert torch.backends.cudnn.allow_tf32
+    Precision("fp32", torch.device("cuda"))
+    assert not torch.backends.cudnn.allow_tf32

@@ -82,6 +82,7 @@ def test_of_many_classes_the_most_confused_are_tabulated():
     assert table.columns[-2] == "c148" and "30 of 150" in table.note
     for name, cells in table.rows:
         assert sum(cell.shade for cell in cells) == pytest.approx(1.0), name
+        assert all(cell.shade >= 0 and "-0.00" not in cell.title for cell in cells)
     svg = confusion_plot(matrix).svg
     assert "data:image/png;base64," in svg and len(svg) < 500_000
 

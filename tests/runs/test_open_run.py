@@ -14,9 +14,10 @@ from toy_training import INFO, Toy
 
 from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.cli.compose import compose, hydra_composer, resolve_config
+from segzoo.distributed import Distributed
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import NEWER_SETTINGS, config_hash, diff_configs, flatten
-from segzoo.runs.open_run import open_run
+from segzoo.runs.open_run import open_run, open_run_distributed
 from segzoo.runs.output_dir import create_output_dir
 from segzoo.runs.resume_checks import check_same_job
 
@@ -362,3 +363,44 @@ def test_a_run_from_before_a_setting_existed_has_its_default():
 
 def test_a_run_resumes_with_another_cache():
     assert diff_configs({"data": {"name": "folder"}}, {"data": {"name": "folder", "cache": "disk"}}) == []
+
+
+def test_equal_products_are_equal_steps(tmp_path):
+    config = CONFIG | {"steps": None, "epochs": 10, "batch_size": 4, "grad_accum_steps": 1}
+    run = start(tmp_path, config)
+    add_step(run, 4)
+    kill(run)
+    out = str(run.path)
+    with pytest.raises(ConfigError, match="batch_size: 4 -> 2.*Keep the product of batch_size and grad_accum_steps"):
+        start(tmp_path, config | {"batch_size": 2}, out=out, resume="auto")
+    again = start(tmp_path, config | {"batch_size": 2, "grad_accum_steps": 2}, out=out, resume="auto")
+    assert again.resume_from == run.path / "checkpoints/4"
+    kill(again)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_finished_run_stays_finished_if_it_cannot_be_continued(tmp_path, progress):
+    run = start(tmp_path)
+    add_step(run, 10)
+    run.finish({"miou": 0.5})
+    before = {name: (run.path / name).read_text() for name in ("result.json", "config.yaml")}
+    longer = start(tmp_path, CONFIG | {"steps": 20}, out=str(run.path), resume="auto")
+    assert not (run.path / "result.json").exists()
+    with pytest.raises(OSError, match="no data"), longer:
+        if progress:
+            add_step(longer, 12)
+        raise OSError("no data")
+    after = {name: (run.path / name).read_text() for name in before}
+    assert ("OSError: no data" in after["result.json"] and "steps: 20" in after["config.yaml"]) if progress else after == before
+
+
+def test_a_restarted_fork_resumes_itself(tmp_path):
+    run = start(tmp_path)
+    add_step(run, 4)
+    kill(run)
+    settings = {"out": str(tmp_path / "fork"), "resume": str(run.path)}
+    with open_run_distributed(Distributed(), "train", "toy", CONFIG, tmp_path, **settings) as fork:
+        assert fork.resume_from == run.path / "checkpoints/4"
+        add_step(fork, 6)
+    with open_run_distributed(Distributed(restarts=1), "train", "toy", CONFIG, tmp_path, **settings) as again:
+        assert again.resume_from == tmp_path / "fork/checkpoints/6"

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from toy_training import Toy, make_components, make_run_dir, settings, train
 
 from segzoo.checkpoints.store import list_checkpoints
+from segzoo.device import Precision
 from segzoo.registry import PRUNERS
 from segzoo.runs.run_dir import RunDir
-from segzoo.training.dry_run import MEMORY_MARGIN, OutOfMemory, largest_fitting_batch
+from segzoo.training.components import TrainingSettings
+from segzoo.training.dry_run import MEMORY_MARGIN, OutOfMemory, largest_fitting_batch, suggest_settings
 
 
 class OutOfMemoryModel(Toy):
@@ -53,6 +55,18 @@ def test_the_message_names_the_settings_and_suggests_smaller_ones(tmp_path, erro
     ) as error_info:
         train(components, make_run_dir(tmp_path), **settings(save_every=2))
     assert "dry_run=true" in str(error_info.value) and list_checkpoints(tmp_path) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "suggested"), [(5, "batch_size=1 grad_accum_steps=10"), (9, "batch_size=3 grad_accum_steps=6")]
+)
+def test_the_suggestion_takes_the_same_step(batch_size, suggested):
+    text = suggest_settings(
+        make_components(),
+        TrainingSettings(**settings(batch_size=batch_size, grad_accum_steps=2)),
+        Precision("fp32", torch.device("cpu")),
+    )
+    assert f"Try {suggested}, which takes the same step" in text
 
 
 def test_a_single_image_that_does_not_fit_needs_a_smaller_crop(tmp_path):

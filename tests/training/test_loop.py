@@ -25,7 +25,7 @@ from toy_training import (
     weights_hash,
 )
 
-from segzoo.checkpoints.serialization import read_model
+from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import latest_valid, list_checkpoints
 from segzoo.registry import ConfigError
 from segzoo.training.state import Diverged
@@ -132,11 +132,19 @@ def test_a_gradient_that_overflows_in_fp16_leaves_no_trace(tmp_path):
     components.make_optimizer = lambda net: torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, fused=True)
     options = settings(steps=4, eval_every=4, save_every=1, keep_checkpoints=9, precision="fp16", deterministic=True)
     train(components, make_run_dir(tmp_path), **options)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(row["grad_norm"]) for row in rows if "grad_norm" in row)
     first, second, third = (read_model(tmp_path / f"checkpoints/{step}")[0] for step in (0, 2, 3))
     assert all(torch.equal(first[name], second[name]) for name in first if "num_batches" not in name)
     assert any(not torch.equal(second[name], third[name]) for name in first)
     assert all(tensor.isfinite().all() for tensor in third.values())
     torch.use_deterministic_algorithms(False)
+
+
+def test_an_average_skips_the_steps_that_fp16_skips(tmp_path):
+    options = settings(steps=4, eval_every=4, save_every=1, keep_checkpoints=9, precision="fp16", ema_decay=0.9)
+    train(make_components(model=OverflowingGradient(2)), make_run_dir(tmp_path), **options)
+    assert [read_trainer(tmp_path / f"checkpoints/{step}")["ema"]["steps"] for step in (2, 3, 4)] == [0, 1, 2]
 
 
 def test_a_gradient_that_stays_infinite_in_fp16_ends_the_run(tmp_path):

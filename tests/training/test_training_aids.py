@@ -17,6 +17,7 @@ from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import list_checkpoints, read_pointer
 from segzoo.optim.ema import ModelEma
 from segzoo.registry import BACKBONES, INITS, MIXES
+from segzoo.training.results import discard_lost_scores
 from segzoo.training.state import Diverged
 
 
@@ -217,3 +218,17 @@ def test_batch_norm_momentum_is_a_setting(tmp_path):
         means[momentum] = next(m for m in components.model.modules() if isinstance(m, nn.BatchNorm2d)).running_mean
     torch.testing.assert_close(2 * means[0.05], means[0.1])
     assert means[0.1].abs().max() > 0
+
+
+def test_scores_of_a_checkpoint_that_is_lost_are_removed(tmp_path):
+    components = make_components()
+    train(components, make_run_dir(tmp_path), **settings(steps=4, eval_every=2, save_every=2, keep_checkpoints=9))
+    summary = tmp_path / "eval/summary.json"
+    discard_lost_scores(tmp_path)
+    assert summary.exists()
+    content = json.loads(summary.read_text()) | {"checkpoint_sha256": "of a checkpoint that was damaged and deleted"}
+    summary.write_text(json.dumps(content))
+    run = make_run_dir(tmp_path)
+    run.resume_from = tmp_path / "checkpoints/4"
+    train(make_components(), run, **settings(steps=4, eval_every=2, save_every=2, keep_checkpoints=9))
+    assert not summary.exists()

@@ -50,7 +50,7 @@ class ImageReport:
         pixels, parts = self.hw[0] * self.hw[1], []
         ids = [k for k in np.argsort(-self.areas, kind="stable").tolist() if self.areas[k] and k != self.info.background]
         for k in ids[:MAX_NAMED]:
-            text = f"{self.info.classes[k]} {100 * float(self.areas[k]) / pixels:.2g} %"
+            text = f"{self.info.classes[k]} {_two_digits(100 * float(self.areas[k]) / pixels)} %"
             if (blobs := self.regions.get(k)) is not None:
                 count, best = len(blobs.areas), int(blobs.areas.argmax())
                 left, top, width, height = blobs.boxes[best].tolist()
@@ -103,13 +103,21 @@ def report_areas(
     return ImageReport(info, hw, areas, dict.fromkeys(region_ids), _failures(rules, values))
 
 
+def _two_digits(percent: float) -> str:
+    return f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"
+
+
 def _percent(areas: np.ndarray, train_id: int) -> float:
     return 100 * float(areas[train_id]) / float(areas.sum())
 
 
 def _failures(rules: Sequence[Rule], values: Sequence[float]) -> list[str]:
     """Describe the rules whose limit is reached."""
-    return [f"{rule.name}: {value:.6g} {rule.unit}" for rule, value in zip(rules, values, strict=True) if value >= rule.limit]
+    return [
+        f"{rule.name}: {value:.6g} {rule.unit}" if rule.unit == "%" else f"{rule.name}: {value:.0f} {rule.unit}"
+        for rule, value in zip(rules, values, strict=True)
+        if value >= rule.limit
+    ]
 
 
 def _blobs(label: np.ndarray, train_id: int, area: int) -> Blobs:

@@ -117,4 +117,5 @@ class ImageTable:
 
 def _cell(name: str) -> str:
     """The cell of a name, as it is read back."""
-    return next(csv.reader(io.StringIO(csv_text([[name]]))))[0]
+    written = csv_text([[name]]).encode("utf-8", "backslashreplace").decode()
+    return next(csv.reader(io.StringIO(written)))[0]

@@ -18,8 +18,9 @@ from segzoo.inference.outputs.rules import Rule, make_rules
 from segzoo.inference.sources._base import Item
 from segzoo.inference.submission import LabelFormat, Submission, make_submission
 from segzoo.io import write_atomically
+from segzoo.messages import printable
 from segzoo.registry import Range
-from segzoo.types import DatasetInfo
+from segzoo.types import DataError, DatasetInfo
 from segzoo.visualization.drawing import colorize, overlay, shown_rgb, with_legend
 from segzoo.visualization.label_png import write_label_png
 from segzoo.visualization.palette import Color
@@ -211,6 +212,15 @@ def write_rgb(path: Path, pixels: np.ndarray) -> None:
     import cv2
 
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
-    data = cv2.imencode(path.suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    try:
+        done, encoded = cv2.imencode(path.suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    except cv2.error:  # how OpenCV 4 fails
+        done, encoded = False, np.empty(0)
+    if not done:
+        size = f"{pixels.shape[1]}x{pixels.shape[0]} pixels (W x H)"
+        raise DataError(
+            f"{printable(path)}: an image of {size} cannot be written as {path.suffix[1:]}. Set overlays=none or stream_megapixels."
+        )
+    data = encoded.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(data), durable=False)

@@ -18,6 +18,7 @@ from segzoo.messages import printable
 from segzoo.pixel_format import RGB, PixelFormat
 
 BATCH_PIXELS = 2**22  # of its images together: 8 images of 512 x 1024
+SAMPLE_MODES = ("L", "LA", "I;16", "I;16B", "RGB", "RGBA")  # of Pillow images that hold channels as they are
 MAX_BATCH = 16  # images of one batch, unless its size is given
 
 ImageInput = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
@@ -91,7 +92,7 @@ def read_input(given: ImageInput, name: str = "image", form: PixelFormat = RGB) 
             )
         return read_pixels([Path(path)], form)[0]
     if isinstance(given, Image.Image) and not form.is_rgb:
-        given = np.asarray(given)
+        given = _stored_samples(given, name)
     if isinstance(given, Image.Image):
         try:
             orientation = decode(given)  # type: ignore[arg-type]  # an image without a file is decoded already
@@ -110,6 +111,17 @@ def read_input(given: ImageInput, name: str = "image", form: PixelFormat = RGB) 
     raise ValueError(
         f"{name} is a {type(given).__name__}, expected a path, an array {_expected(form)}, a tensor, a Pillow image, or a list of them"
     )
+
+
+def _stored_samples(image: Image.Image, name: str) -> np.ndarray:
+    """Samples of an image as they are stored, upright."""
+    if image.mode not in SAMPLE_MODES:
+        raise ValueError(f"{name} is a Pillow image of mode {image.mode}, expected one of {', '.join(SAMPLE_MODES)}. Convert it")
+    try:
+        orientation = decode(image)  # type: ignore[arg-type]  # an image without a file is decoded already
+    except ImageError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return turn_decoded(image, np.asarray(image), orientation)
 
 
 def _check_array(array: np.ndarray, name: str, kind: str, form: PixelFormat) -> np.ndarray:

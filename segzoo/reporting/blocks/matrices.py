@@ -74,7 +74,8 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> Matrix:
             _cell(fraction, classes[k], classes[j], int(counts[k, j]), j == k) for j, fraction in zip(shown, fractions, strict=True)
         ]
         if len(shown) < len(classes):
-            cells.append(_cell(1 - fractions.sum(), classes[k], "other classes", int(labeled[k] - counts[k, shown].sum()), False))
+            others = int(labeled[k] - counts[k, shown].sum())
+            cells.append(_cell(others / labeled[k], classes[k], "other classes", others, False))
         rows.append((classes[k], cells))
     return Matrix("label \\ prediction", columns, rows, note)
 

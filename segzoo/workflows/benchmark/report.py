@@ -70,9 +70,9 @@ def write_tables(folder: Path, rows: Sequence[PlainMapping]) -> str:
     if _has_published_size(rows):
         claims = "; ".join(f"{name} {ms:g} ms on {where}" for name, ms, where in CLAIMS)
         text += f"\nPublished by others for the network alone at this size, not measured here: {claims}.\n"
-    write_json(folder / "bench.json", list(rows))
     write_text(folder / "bench.md", text)
     write_text(folder / "report.html", page(rows))
+    write_json(folder / "bench.json", list(rows))  # last: it marks the directory as finished
     return text
 
 
@@ -125,10 +125,8 @@ def _cells(row: PlainMapping) -> list[object]:
         return [*first, *[None] * (len(COLUMNS) - len(first) - 1), remarks]
     return [
         *first,
-        f"{row['ms_per_image']['p50']:.1f}",
-        f"{row['ms_per_image']['p90']:.1f}",
-        f"{row['ms_per_image']['p99']:.1f}",
-        f"{row['ms_per_batch']['p50']:.1f}",
+        *(format_number(row["ms_per_image"][key]) for key in ("p50", "p90", "p99")),
+        format_number(row["ms_per_batch"]["p50"]),
         f"{row['images_per_s']:.2f}",
         f"{row['build_s']:.1f}",
         f"{row['first_call_ms']:.0f}",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -175,9 +176,15 @@ def data_section(reference: StoredEvaluation | None, given: PlainMapping | None,
 def _store(out: Path, name: str, evaluation: Evaluation, split: str) -> StoredEvaluation:
     from segzoo.evaluation.report import write_summary
 
-    folder = out / "evaluations" / file_name(name)
+    folder = next(path for path in _numbered(out / "evaluations" / file_name(name)) if not path.exists())
     write_summary(folder, evaluation, split=split)
     return read_evaluation(folder, name)
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    """Yield a path, then the same with a number."""
+    yield path
+    yield from (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
 
 
 def _file_title(file: Path) -> str:

@@ -10,6 +10,7 @@ from segzoo.config.build import build_split
 from segzoo.data.splits import SplitOrAll
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.protocol import InferenceProtocol
+from segzoo.inference.threshold import add_threshold
 from segzoo.messages import printable
 from segzoo.registry import ConfigError
 from segzoo.reporting.blocks.bars import BarRow, difference_bars, share_bar
@@ -110,7 +111,8 @@ class _ChangedImages:
     ) -> None:
         """Add networks that are in memory."""
         for name, network in networks.items():
-            predict = predictor(network, info, protocol, precision)
+            own = add_threshold(protocol, info, getattr(network, "threshold", None))
+            predict = predictor(network, info, own, precision)
             self.predictors[name] = lambda image, index, predict=predict: predict(image)
 
     def add_files(self, preds: Mapping[str, str], dataset: Dataset) -> None:

@@ -9,6 +9,7 @@ const editor = new Editor(onCorrection);
 let models = [];
 let current = null; // file, stem and result of the image that is shown
 let zoom = 1;
+let requests = 0;
 
 function say(text, isError = false) {
   $("message").textContent = text;
@@ -37,27 +38,32 @@ const start = guarded(async () => {
 /** Segment a file and show it. */
 const segment = guarded(async (file, isNew = false) => {
   if (!file) return;
+  const number = ++requests; // answers to earlier requests are dropped, so image and labels belong together
+  const used = model();
   say(`Segmenting ${file.name} …`);
   document.body.classList.add("busy");
   const begin = performance.now();
   try {
-    const query = new URLSearchParams({ output: "all", model: model().name });
+    const query = new URLSearchParams({ output: "all", model: used.name });
     const response = await request(`/predict?${query}`, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
     const [result] = (await response.json()).images;
     const elapsed = performance.now() - begin;
-    current = { file, stem: file.name.replace(/\.[^.]*$/, ""), result, isNew };
+    const labels = await unpack(result.labels, used.classes.length > 255);
+    if (number !== requests) return;
+    current = { file, stem: file.name.replace(/\.[^.]*$/, ""), result, isNew, model: used.name };
     await drawImage(file, result);
-    editor.open(await unpack(result.labels, model().classes.length > 255), result.width, result.height, model().classes.map(({ color }) => color), model().background);
+    if (number !== requests) return;
+    editor.open(labels, result.width, result.height, used.classes.map(({ color }) => color), used.background);
     await drawDoubt(result);
     $("work").hidden = false;
     $("save-image").hidden = !isNew;
     $("undo").disabled = true;
     setZoom(1);
-    showAreas(result);
+    showAreas(result, used);
     showTiming(result, elapsed);
     say("");
   } finally {
-    document.body.classList.remove("busy");
+    if (number === requests) document.body.classList.remove("busy");
   }
 });
 
@@ -82,10 +88,10 @@ async function drawDoubt({ confidence, width, height }) {
 }
 
 /** Fill the table of classes, those in the image first. */
-function showAreas({ areas }) {
-  const rows = model().classes.map(({ name, color }, id) => ({ id, name, color, ...areas[name] }));
+function showAreas({ areas }, used) {
+  const rows = used.classes.map(({ name, color }, id) => ({ id, name, color, ...areas[name] }));
   rows.sort((a, b) => b.pixels - a.pixels || a.id - b.id);
-  const background = model().background ?? rows[0].id;
+  const background = used.background ?? rows[0].id;
   const chosen = rows.find(({ id }) => id !== background)?.id ?? 0;
   $("areas").tBodies[0].replaceChildren(...rows.map((row) => classRow(row, row.id === chosen)));
   editor.classId = chosen;
@@ -132,7 +138,7 @@ function setZoom(value) {
 }
 
 const save = guarded(async () => {
-  const query = new URLSearchParams({ model: model().name, width: editor.width, height: editor.height, name: current.file.name.slice(-255) });
+  const query = new URLSearchParams({ model: current.model, width: editor.width, height: editor.height, name: current.file.name.slice(-255) });
   const response = await request(`/labelme?${query}`, { method: "POST", body: editor.ids, headers: { "Content-Type": "application/octet-stream" } });
   download(await response.blob(), `${current.stem}.json`);
   say(`Saved ${current.stem}.json. Put it next to the image to train from it.`);
