@@ -49,7 +49,7 @@ class Difference(NamedTuple):
     key: str  # dotted path
     text: str  # such as "steps: 10 -> 20"
     value: object = None  # the newer one
-    old: object = None
+    old: Any = None
 
 
 def config_hash(config: PlainMapping) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from segzoo.checkpoints.paths import split_run_and_step
 from segzoo.checkpoints.schema import CheckpointError
@@ -143,7 +143,7 @@ def check_progress(path: Path, config: PlainDict, differences: Sequence[Differen
     Returns:
         The step of its newest checkpoint.
     """
-    sizes = {key: config.get(key) for key in ("batch_size", "grad_accum_steps")}
+    sizes: dict[str, Any] = {key: config.get(key) for key in ("batch_size", "grad_accum_steps")}
     before = sizes | {difference.key: difference.old for difference in differences if difference.key in sizes}
     if config.get("epochs") is not None and sizes != before and math.prod(sizes.values()) != math.prod(before.values()):
         raise ConfigError(

@@ -192,6 +192,9 @@ def test_probabilities_belong_to_the_labels(model, protocol):
         assert prediction.probabilities.shape == (3, 64, 96) and prediction.probabilities.dtype == np.float32
         assert np.allclose(prediction.probabilities.sum(0), 1, atol=1e-5)
         assert (prediction.probabilities.argmax(0) == prediction.labels).mean() > 0.999
+    for number, prediction in enumerate(model.predict([pattern(0), pattern(1)], confidence=True, protocol=protocol)):
+        assert prediction.probabilities is None and (prediction.labels == full[number].labels).all()
+        np.testing.assert_array_equal(prediction.confidence, (255 * full[number].probabilities.max(0)).round())
 
 
 def test_threads_predict_at_the_same_time(model):

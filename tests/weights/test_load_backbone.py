@@ -90,7 +90,7 @@ def test_vgg_file_of_caffe_is_for_bgr(tmp_path):
         net = torchvision.models.vgg16(weights=None)
     net = net.features.to_empty(device="cpu").eval()
     net.load_state_dict(random_state(net))
-    convs = [layer for layer in net if isinstance(layer, torch.nn.Conv2d)]
+    convs = [layer for layer in net.children() if isinstance(layer, torch.nn.Conv2d)]
     names = [f"conv{stage}_{i}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
     state = {f"{name}.{part}": getattr(conv, part) for name, conv in zip(names, convs, strict=True) for part in ("weight", "bias")}
     fc = {"fc6": torch.randn(4096, 25088).half(), "fc7": torch.randn(4096, 4096).half()}

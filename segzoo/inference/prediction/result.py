@@ -65,6 +65,7 @@ class Prediction:
         info: names and colors of the classes.
         path: the file that the image was read from, or None.
         probabilities: (K, H, W) float32, if they were asked for, else None.
+        confidence: (H, W) uint8, 255 times the highest class probability, if it was asked for, else None.
     """
 
     image: np.ndarray
@@ -72,6 +73,7 @@ class Prediction:
     info: DatasetInfo
     path: Path | None = None
     probabilities: np.ndarray | None = None
+    confidence: np.ndarray | None = None
 
     def __repr__(self) -> str:
         """Size and visible classes, on one line."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import nn
 
 from segzoo.device import Precision, RuntimePrecision
+from segzoo.inference.outputs.confidence import ConfidenceMap
 from segzoo.inference.prediction.inputs import ImageInput, InputImage, batches, to_tensor
 from segzoo.inference.prediction.result import Prediction
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol, check_label_size
@@ -51,6 +53,7 @@ class Segmenter(nn.Module):
         images: ImageInput,
         *,
         probabilities: bool = False,
+        confidence: bool = False,
         protocol: InferenceProtocol = SINGLE_PASS,
         threshold: Mapping[str, float] | None = None,
         batch_size: int | None = None,
@@ -62,6 +65,7 @@ class Segmenter(nn.Module):
         images: list[Any] | tuple[Any, ...],
         *,
         probabilities: bool = False,
+        confidence: bool = False,
         protocol: InferenceProtocol = SINGLE_PASS,
         threshold: Mapping[str, float] | None = None,
         batch_size: int | None = None,
@@ -73,6 +77,7 @@ class Segmenter(nn.Module):
         images: ImageInput | list[Any] | tuple[Any, ...],
         *,
         probabilities: bool = False,
+        confidence: bool = False,
         protocol: InferenceProtocol = SINGLE_PASS,
         threshold: Mapping[str, float] | None = None,
         batch_size: int | None = None,
@@ -90,6 +95,7 @@ class Segmenter(nn.Module):
                 list of these, which gives a list. A network for other channels or for 16 bits takes arrays (H, W, C) of these. Files and Pillow images are read upright. Colors are RGB. Nothing can tell BGR, which
                 OpenCV reads: pass the path, or ``image[..., ::-1]``.
             probabilities: also return the class probabilities, K times as many values as pixels.
+            confidence: also return the highest class probability of each pixel.
             protocol: windows, scales, flip and post-processing, such as ``InferenceProtocol(crop=(193, 193), flip=True)`` of
                 ``segzoo.inference.protocol``. Others than the default take one image after another.
             threshold: class name -> probability from which it is predicted, such as ``{"scratch": 0.3}``. None means that of
@@ -117,23 +123,31 @@ class Segmenter(nn.Module):
         given = None if threshold is None else dict(threshold)
         info = self.checked_info()
         labeled_by = add_threshold(protocol, info, self.threshold, threshold=given)
-        if (probabilities or not labels_itself(self, labeled_by)) and not self.has_logits:
+        if (probabilities or confidence or not labels_itself(self, labeled_by)) and not self.has_logits:
             raise ConfigError("the exported file returns only labels. Export it with output=both for its logits.")
         is_list = isinstance(images, list | tuple)
         done: dict[int, Prediction] = {}
         with eval_mode(self), channels_last(self):
             for batch in batches(images if is_list else [images], batch_size, info.pixels):
-                results = self._predict_batch(batch, labeled_by, probabilities, info)
+                results = self._predict_batch(batch, labeled_by, probabilities, confidence, info)
                 done |= {image.position: result for image, result in zip(batch, results, strict=True)}
         return [done[position] for position in range(len(done))] if is_list else done[0]
 
     def _predict_batch(
-        self, batch: Sequence[InputImage], protocol: InferenceProtocol, probabilities: bool, info: DatasetInfo
+        self, batch: Sequence[InputImage], protocol: InferenceProtocol, probabilities: bool, confidence: bool, info: DatasetInfo
     ) -> list[Prediction]:
         """Segment images of one size."""
         layers, images = self._layers(), to_tensor(batch)
         strips: list[list[torch.Tensor]] = [[] for _ in batch]  # of probabilities, by image
-        on_rows = [rows.append for rows in strips] if probabilities else None
+        confidences = [ConfidenceMap("max") for _ in batch]
+
+        def collect(rows: torch.Tensor, number: int) -> None:
+            if probabilities:
+                strips[number].append(rows)
+            if confidence:
+                confidences[number](rows)
+
+        on_rows = [partial(collect, number=number) for number in range(len(batch))] if probabilities or confidence else None
         try:
             labels = segment_batch(self, normalize(images, info, layers.device), images, protocol, layers, on_rows)
         except ValueError as error:  # too small
@@ -141,8 +155,8 @@ class Segmenter(nn.Module):
         maps = labels.to(label_dtype(self.num_classes)).cpu().numpy()
         scores = [torch.cat(rows, 1).float().cpu().numpy() if probabilities else None for rows in strips]
         return [
-            Prediction(image.pixels, label, info, image.path, score)
-            for image, label, score in zip(batch, maps, scores, strict=True)
+            Prediction(image.pixels, label, info, image.path, score, highest.pixels() if confidence else None)
+            for image, label, score, highest in zip(batch, maps, scores, confidences, strict=True)
         ]
 
     def checked_info(self) -> DatasetInfo:

@@ -20,7 +20,7 @@ from segzoo.visualization.label_png import encode_label_png, encode_png
 from segzoo.workflows.serve.batching import Timed
 
 if TYPE_CHECKING:
-    from segzoo.workflows.serve.models import Labeled
+    from segzoo.inference.prediction.result import Prediction
 
 Output = Literal["labels", "overlay", "confidence", "polygons", "areas", "all"]
 PNG, JSON, ZIP = "image/png", "application/json", "application/zip"
@@ -75,14 +75,14 @@ def accepted_output(accept: str) -> Output:
     )
 
 
-def encode(results: Sequence[Timed[Labeled]], names: Sequence[str], output: Output, model: str, options: Options) -> Answer:
+def encode(results: Sequence[Timed[Prediction]], names: Sequence[str], output: Output, model: str, options: Options) -> Answer:
     """Encode the predictions of a request.
 
     Areas and ``all`` are one JSON document. The others are files: the file itself for one image, otherwise a zip of ``0000.png`` or
     ``0000.json`` and so on, in the order of the images.
 
     Args:
-        results: a ``Labeled`` for each image.
+        results: a ``Prediction`` for each image.
         names: names of the images for LabelMe files.
         output: the kind of answer.
         model: name of the model.
@@ -102,23 +102,22 @@ def encode(results: Sequence[Timed[Labeled]], names: Sequence[str], output: Outp
     return Answer(buffer.getvalue(), ZIP)
 
 
-def _labels(labeled: Labeled, name: str, options: Options) -> Answer:
-    return Answer(encode_label_png(labeled.prediction.labels, labeled.prediction.info.palette), PNG)
+def _labels(prediction: Prediction, name: str, options: Options) -> Answer:
+    return Answer(encode_label_png(prediction.labels, prediction.info.palette), PNG)
 
 
-def _overlay(labeled: Labeled, name: str, options: Options) -> Answer:
+def _overlay(prediction: Prediction, name: str, options: Options) -> Answer:
     buffer = io.BytesIO()
-    labeled.prediction.overlay(alpha=options.alpha, hide=options.hide).save(buffer, "PNG", compress_level=1)
+    prediction.overlay(alpha=options.alpha, hide=options.hide).save(buffer, "PNG", compress_level=1)
     return Answer(buffer.getvalue(), PNG)
 
 
-def _confidence(labeled: Labeled, name: str, options: Options) -> Answer:
-    assert labeled.confidence is not None
-    return Answer(encode_png(labeled.confidence), PNG)
+def _confidence(prediction: Prediction, name: str, options: Options) -> Answer:
+    assert prediction.confidence is not None
+    return Answer(encode_png(prediction.confidence), PNG)
 
 
-def _polygons(labeled: Labeled, name: str, options: Options) -> Answer:
-    prediction = labeled.prediction
+def _polygons(prediction: Prediction, name: str, options: Options) -> Answer:
     height, width = prediction.labels.shape
     record = labelme_record(DraftImage(name, (height, width), prediction.polygons(options.tolerance)))
     return Answer(json.dumps(record).encode(), JSON)
@@ -132,9 +131,9 @@ FILES: dict[str, Callable[..., Answer]] = {
 }
 
 
-def describe_areas(result: Timed[Labeled]) -> PlainDict:
+def describe_areas(result: Timed[Prediction]) -> PlainDict:
     """Describe the areas of all classes and the regions of an image."""
-    prediction = result.value.prediction
+    prediction = result.value
     height, width = prediction.labels.shape
     areas = {name: {"pixels": area.pixels, "share": round(area.share, 6)} for name, area in prediction.areas.items()}
     regions = [{"class": region.class_name, "box": list(region.box), "pixels": region.area} for region in prediction.regions]
@@ -142,13 +141,13 @@ def describe_areas(result: Timed[Labeled]) -> PlainDict:
     return {"height": height, "width": width, "areas": areas, "regions": regions, "ms": milliseconds}
 
 
-def describe_all(result: Timed[Labeled]) -> PlainDict:
+def describe_all(result: Timed[Prediction]) -> PlainDict:
     """Describe an image for the page, pixel by pixel.
 
     Adds class ids and confidence to the areas. Both are rows of bytes, deflated and in base64: browsers have no exact way to read a palette PNG. Above 255 classes, an id has two
     bytes, the lower first.
     """
-    prediction, confidence = result.value
+    prediction, confidence = result.value, result.value.confidence
     ids = prediction.labels.astype("<u2" if prediction.info.num_classes > 255 else np.uint8)
     described = describe_areas(result) | {"labels": _packed(ids), "confidence": None}
     if confidence is None:

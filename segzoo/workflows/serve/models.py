@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from segzoo.config.checks.serving import served_paths
 from segzoo.config.from_checkpoint import checkpoint_title
 from segzoo.config.from_export import load_network, network_protocol, run_as_configured
 from segzoo.device import DeviceName, PrecisionName
-from segzoo.inference.outputs.confidence import ConfidenceMap
 from segzoo.inference.protocol import InferenceProtocol, check_label_size
 from segzoo.inference.threshold import Probability
 from segzoo.types import DatasetInfo, PlainDict, PlainMapping
@@ -21,18 +19,6 @@ from segzoo.types import DatasetInfo, PlainDict, PlainMapping
 if TYPE_CHECKING:
     from segzoo.inference.prediction.result import Prediction
     from segzoo.inference.prediction.segmenter import Segmenter
-
-
-class Labeled(NamedTuple):
-    """Labels of an image, without the probabilities of all classes.
-
-    Attributes:
-        prediction: the labels and what follows from them.
-        confidence: (H, W) uint8 highest class probability, 255 for 1, if it was asked for, else None.
-    """
-
-    prediction: Prediction
-    confidence: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -62,13 +48,12 @@ class ServedModel:
         """False for an exported file that has only labels."""
         return self.network.has_logits
 
-    def predict(self, images: Sequence[np.ndarray], confidence: bool) -> list[Labeled]:
+    def predict(self, images: Sequence[np.ndarray], confidence: bool) -> list[Prediction]:
         """Label images of one size in one forward pass."""
         threshold = None if self.protocol.threshold else {}  # an exported file would take the one that it records
-        predictions = self.network.predict(
-            list(images), probabilities=confidence, protocol=self.protocol, batch_size=len(images), threshold=threshold
+        return self.network.predict(  # type: ignore[return-value]  # a list for a list
+            list(images), confidence=confidence, protocol=self.protocol, batch_size=len(images), threshold=threshold
         )
-        return [Labeled(replace(each, probabilities=None), _confidence(each) if confidence else None) for each in predictions]
 
     def describe(self) -> PlainDict:
         """Describe the model for clients."""
@@ -81,12 +66,6 @@ class ServedModel:
             "confidence": self.has_probabilities,
             **self.info.pixels._asdict(),
         }
-
-
-def _confidence(prediction: Prediction) -> np.ndarray:
-    collected = ConfidenceMap("max")
-    collected(torch.from_numpy(prediction.probabilities))
-    return collected.pixels()
 
 
 def load_models(

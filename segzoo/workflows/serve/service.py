@@ -20,7 +20,8 @@ from segzoo.workflows.serve.batching import BatchQueue, Timed
 from segzoo.workflows.serve.metrics import Metrics
 
 if TYPE_CHECKING:
-    from segzoo.workflows.serve.models import Labeled, ServedModel
+    from segzoo.inference.prediction.result import Prediction
+    from segzoo.workflows.serve.models import ServedModel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,7 +150,7 @@ class Service:
         """Decode or encode without blocking the server."""
         return await asyncio.get_running_loop().run_in_executor(self._coders, partial(function, *args, **settings))
 
-    async def predict(self, model: ServedModel, images: Sequence[np.ndarray], probabilities: bool) -> list[Timed[Labeled]]:
+    async def predict(self, model: ServedModel, images: Sequence[np.ndarray], probabilities: bool) -> list[Timed[Prediction]]:
         """Label images, each in a batch with others of its size.
 
         Args:
@@ -158,7 +159,7 @@ class Service:
             probabilities: also compute the class probabilities.
 
         Returns:
-            A ``Labeled`` for each, with its times.
+            A ``Prediction`` for each, with its times.
 
         Raises:
             ValueError: an image is too small for the model.
@@ -176,7 +177,7 @@ class Service:
         values = kind.size[0] * kind.size[1] * (self.models[kind.model].info.num_classes if kind.probabilities else 1)
         return max(1, min(self.limits.max_batch, BATCH_PIXELS // values))
 
-    def _run(self, kind: Kind, images: list[np.ndarray]) -> list[Labeled]:
+    def _run(self, kind: Kind, images: list[np.ndarray]) -> list[Prediction]:
         start = time.perf_counter()
         predictions = self.models[kind.model].predict(images, kind.probabilities)
         self.metrics.count_batch(kind.model, len(images), time.perf_counter() - start)
