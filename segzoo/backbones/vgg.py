@@ -77,7 +77,11 @@ class VGG(Backbone):
 
         The former are numbered across all stages.
         """
-        layers = [(f"{stage.name}.{i}.", layer) for stage in self.stages for i, layer in enumerate(self.get_submodule(stage.name))]
+        layers = [
+            (f"{stage.name}.{i}.", layer)
+            for stage in self.stages
+            for i, layer in enumerate(self.get_submodule(stage.name).children())
+        ]
         if CAFFE_FIRST_CONV not in keys:
             return {f"features.{i}.": prefix for i, (prefix, _) in enumerate(layers)}
         convs = (prefix for prefix, layer in layers if isinstance(layer, nn.Conv2d))

@@ -206,8 +206,10 @@ def read_record(path: Path) -> PlainDict:
 
 def stored_size(record: PlainDict) -> tuple[int, int] | None:
     """Height and width of the labeled image, None if unknown."""
-    sides = [record.get("imageHeight"), record.get("imageWidth")]
-    return (int(sides[0]), int(sides[1])) if all(isinstance(side, int | float) and side % 1 == 0 for side in sides) else None
+    height, width = (record.get(f"image{side}") for side in ("Height", "Width"))
+    if not all(isinstance(side, int | float) and side % 1 == 0 for side in (height, width)):
+        return None
+    return int(height), int(width)  # type: ignore[arg-type]
 
 
 def is_labelme_4(record: PlainDict) -> bool:
