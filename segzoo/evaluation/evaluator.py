@@ -114,10 +114,8 @@ def evaluate(
         DataError: if a file is invalid or its label does not fit the classes. The message names the file.
     """
     layer_precision = Precision(precision, pick_device(device))
-    confusion, mean_loss = (
-        ConfusionMatrix(info.num_classes, info.ignore),
-        None if loss is None or not protocol.single else MeanLoss(loss),
-    )
+    confusion = ConfusionMatrix(info.num_classes, info.ignore)
+    mean_loss = None if loss is None or not protocol.single else MeanLoss(loss)
     per_image_counts, errors = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64), ImageErrors()
     processes = pick_workers(workers, layer_precision.device)
     model.to(layer_precision.device)  # before the loader, which pins memory if CUDA is in use
