@@ -160,7 +160,7 @@ def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: 
 
 
 def describe_type(annotation: object) -> str:
-    """Describe a type for an error message, such as ``an integer from 1 to 1,024``."""
+    """Describe a type in words: ``an integer from 1 to 8``."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = ", ".join(str(extra) for extra in args[1:] if isinstance(extra, Range))

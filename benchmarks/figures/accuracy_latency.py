@@ -84,12 +84,11 @@ def accuracy_latency(rows: Sequence[dict[str, Any]]) -> str:
 
 def _boxes_along(points: Sequence[tuple[float, float]]) -> list[Box]:
     """Cover a line by boxes of a few pixels."""
-    return [
-        Box(x0 + (x1 - x0) * i / 100, y - 2, x0 + (x1 - x0) * (i + 1) / 100, y + 2)
-        for (x0, y0), (x1, y1) in pairwise(points)
-        for i in range(100)
-        for y in (y0 + (y1 - y0) * i / 100,)
-    ]
+    boxes: list[Box] = []
+    for (x0, y0), (x1, y1) in pairwise(points):
+        width, height = (x1 - x0) / 100, (y1 - y0) / 100
+        boxes += [Box(x0 + i * width, y0 + i * height - 2, x0 + (i + 1) * width, y0 + i * height + 2) for i in range(100)]
+    return boxes
 
 
 def _place_name(x: float, y: float, letters: int, taken: Sequence[Box]) -> Box:

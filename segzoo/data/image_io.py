@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -132,12 +132,12 @@ def read_palette_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[n
         The numbers, and the palette (n, 3) uint8 RGB, which is None for a mask without one.
     """
     mask = _open_mask(path, max_pixels)
-    args = mask.tile[0].args if mask.format == "PPM" and mask.tile else ""
-    if isinstance(args, tuple) and args[1] not in (255, 65535):  # Pillow would scale the numbers to these
+    samples, *limits = _tile_args(mask)
+    if mask.format == "PPM" and limits and limits[0] not in (255, 65535):  # Pillow would scale the numbers to these
         raise DataError(
-            f"{printable(path)}: a PGM with a largest value of {args[1]}, expected 255 or 65535. Save the numbers as PNG."
+            f"{printable(path)}: a PGM with a largest value of {limits[0]}, expected 255 or 65535. Save the numbers as PNG."
         )
-    step = _GRAY_STEPS.get(_raw_mode(mask), 1)
+    step = _GRAY_STEPS.get(samples, 1)
     orientation = _decode(path, mask)
     dtypes = {"L": np.uint8, "P": np.uint8, "1": np.uint8, "I": np.int32}
     dtype = np.uint16 if mask.mode.startswith("I;16") else dtypes.get(mask.mode)
@@ -161,7 +161,7 @@ def read_color_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[np.
             rejected.
     """
     mask = _open_mask(path, max_pixels)
-    if ";16" in _raw_mode(mask):  # Pillow would keep the high bytes, so that two colors could become one
+    if ";16" in str(_tile_args(mask)[0]):  # Pillow would keep the high bytes, so that two colors could become one
         raise DataError(f"{printable(path)}: has 16 bits per sample, but the colors of a palette have 8. Save it as 8-bit RGB.")
     orientation = _decode(path, mask)
     if mask.mode not in ("1", "L", "P", "RGB", "RGBA", "LA", "PA"):
@@ -230,11 +230,10 @@ def _decode(path: str | Path, image: ImageFile.ImageFile) -> int:
         raise DataError(f"{printable(path)}: {error}") from error
 
 
-def _raw_mode(mask: ImageFile.ImageFile) -> str:
-    """Pillow's name for the samples in the file, or an empty string."""
-    args = mask.tile[0][3] if mask.tile else ""
-    mode = args[0] if isinstance(args, tuple) and args else args
-    return mode if isinstance(mode, str) else ""
+def _tile_args(mask: ImageFile.ImageFile) -> tuple[Any, ...]:
+    """Arguments of Pillow's decoder, of which the first names the samples."""
+    args = mask.tile[0].args if mask.tile else ""
+    return args if isinstance(args, tuple) and args else (args,)
 
 
 def _index_mask_error(path: str | Path, mask: Image.Image) -> DataError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from segzoo.class_names import background_id
 from segzoo.data.checks.label_survey import Color, add_counts, count_labels, decode_color
 from segzoo.data.checks.mask_diagnosis import VOC_VOID
+from segzoo.data.datasets.labelme import LABELME_IDS
 from segzoo.data.guess.class_lists import ClassList
 from segzoo.data.image_io import ColorMaskError, color_codes, count_colors, read_bytes, read_color_mask, read_palette_mask
 from segzoo.messages import printable
@@ -17,7 +18,6 @@ from segzoo.visualization.palette import voc_palette
 
 MAX_CLASSES = 64  # without a list of names; more values are probably no classes
 VOID_NAMES = ("void", "unlabeled", "unlabelled", "ignore", "ignored")
-LABELME_OWN = ("__ignore__", "_background_")  # see datasets/labelme.py
 Guess = tuple[PlainDict, list[str]]  # settings, and what is uncertain about them
 
 
@@ -61,7 +61,7 @@ def guess_labelme(paths: Sequence[Path]) -> Guess:
             labels |= {str(shape["label"]).strip() for shape in shapes}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{printable(path)}: is not a LabelMe file ({type(error).__name__}: {error}).") from error
-    names = sorted(labels - {*LABELME_OWN, "background", "ignore"})
+    names = sorted(labels - {*LABELME_IDS, "background"})
     if not names:
         raise DataError(f"{printable(paths[0])} and {len(paths) - 1} more LabelMe files hold no shapes, so there are no classes.")
     return {"classes": ["background", *names]}, ["the classes are the labels in the files, in alphabetical order."]
