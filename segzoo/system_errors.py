@@ -1,4 +1,4 @@
-"""Errors of the machine: full disks, missing permissions, killed processes."""
+"""Operating-system errors: full disks, missing permissions, killed processes."""
 
 from __future__ import annotations
 

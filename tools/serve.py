@@ -1,6 +1,6 @@
 """Segment images over HTTP, with a page: ``python tools/serve.py ckpt=runs/first``.
 
-The page corrects labels and saves them as LabelMe files. SIGTERM and Ctrl-C answer what is in work, then end the service.
+The page corrects labels and saves them as LabelMe files. After SIGTERM or Ctrl-C, requests in progress are answered before the service ends.
 """
 
 from __future__ import annotations

@@ -133,13 +133,13 @@ def run(
 def _exit_after(error: Exception, in_full: bool) -> SystemExit | None:
     """Return the exit with the message of an error.
 
-    None stands for a traceback: the error is a bug, or trouble of the machine that is to be shown in full.
+    None stands for a traceback: the error is a bug, or a system error that is to be shown in full.
     """
     if isinstance(error, InvalidDataset):
         print(error, file=sys.stderr)
         return SystemExit(2)
-    is_told = isinstance(error, ConfigError | DataError | ParityError | TrainingError)
-    text = str(error) if is_told else None if in_full else system_error_text(error)
+    is_user_error = isinstance(error, ConfigError | DataError | ParityError | TrainingError)
+    text = str(error) if is_user_error else None if in_full else system_error_text(error)
     return SystemExit(f"{type(error).__name__}: {text}") if text is not None else None
 
 

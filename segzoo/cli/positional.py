@@ -15,7 +15,7 @@ MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def name_positional_words() -> None:
-    """Turn the words of this process that are no overrides into overrides.
+    """Turn positional arguments of this process into overrides.
 
     ``runs/a runs/b mine.models:build`` becomes ``runs=[runs/a,runs/b] modules=[mine.models:build]``.
     """

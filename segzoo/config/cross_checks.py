@@ -57,7 +57,7 @@ def training_errors(config: PlainMapping) -> list[str]:
         errors += _size_errors(config, model) + compile_errors(config)
     if config["model"].get("msc") == "frozen" and config["init"].get("ckpt") is None and config.get("ckpt") is None:
         errors.append(
-            "model.msc=frozen trains the multi-scale branches of a trained network alone. Set init.ckpt=<run of model=deeplab_largefov>, or "
+            "model.msc=frozen trains only the multi-scale branches, on top of a trained network. Set init.ckpt=<run of model=deeplab_largefov>, or "
             "model.msc=joint."
         )
     if not errors:  # it reads weight files

@@ -80,7 +80,7 @@ def load_checkpoint(*, ckpt: str) -> tuple[SegModel, DatasetInfo, PlainDict]:
     info = DatasetInfo.from_dict(meta["dataset"])
     if errors := dataset_info_errors(info.classes, info.palette, info.label_map, info.ignore):
         raise ConfigError([f"ckpt={ckpt}: its dataset info is invalid: {error}" for error in errors])
-    with SkipInitialization():  # the caller's random numbers go on as if nothing had been built
+    with SkipInitialization():  # leaves the caller's random state unchanged
         model = build_model(model_sections(meta, f"ckpt={ckpt}"), info.num_classes, info.pixels.channels).float()
     try:
         set_channel_widths_(model, state) if meta["widths"] else model.load_state_dict(state)

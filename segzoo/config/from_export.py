@@ -46,7 +46,7 @@ def load_network(config: PlainMapping, *, ckpt: str) -> tuple[SegModel | Exporte
     if "protocol" in config and not network.has_logits and not build_protocol(fill_window(config, network, meta)).one_pass:
         errors.append(
             f"protocol={config['protocol']['name']} with these settings needs logits, and {file} returns only labels. Use "
-            "protocol=whole without others, or export the file with output=both."
+            "protocol=whole with its default settings, or export the file with output=both."
         )
     if config.get("confidence", "none") != "none" and not network.has_logits:
         errors.append(

@@ -154,13 +154,13 @@ def choose_normalization(config: PlainMapping, *, normalization: Policy = "same"
     trained = trained and trained.scaled(info.pixels.largest / 255)
     if trained is None and normalization == "weights":
         raise ConfigError(
-            f"normalization=weights: {setting} does not tell how its images were normalized. Set data.mean and data.std to the values that "
+            f"normalization=weights: {setting} does not record how its images were normalized. Set data.mean and data.std to the values that "
             "it was trained with, and normalization=data."
         )
     if trained is None:
         return (
             data,
-            f"{setting} does not tell how its images were normalized. Used here: {_describe(own)}, those of data={info.name}.",
+            f"{setting} does not record how its images were normalized. Used here: {_describe(own)}, those of data={info.name}.",
         )
     if same_normalization(own, trained):
         return data, ""

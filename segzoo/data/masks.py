@@ -132,7 +132,7 @@ def labels_are_upright(
 ) -> bool:
     """Decide whether labels belong to the upright or the stored image.
 
-    Images are read upright. Where the orientation swaps height and width, the size of the labels tells. Where it keeps the size (2, 3 and
+    Images are read upright. Where the orientation swaps height and width, the size of the labels decides. Where it keeps the size (2, 3 and
     4, and all of a square image), ``label_orientation`` does.
 
     Args:

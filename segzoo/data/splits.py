@@ -57,9 +57,9 @@ def read_list(path: Path) -> list[str]:
 
 
 def split_of(*names: str) -> Split | None:
-    """Tell the split from names of files and folders.
+    """Infer the split from names of files and folders.
 
-    The first name that tells one decides. ``instances_train2017`` is train. A name with the words of two splits tells none.
+    The first name with the word of exactly one split decides. ``instances_train2017`` is train.
     """
     for name in names:
         found: set[Split] = {SPLIT_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLIT_WORDS}

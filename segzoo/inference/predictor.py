@@ -85,7 +85,7 @@ def predict_images(
                         video.add(task.item.name, task.frame)
                     log.add(task)
         if not source.is_live:
-            stop.check("stopped. The same command labels the remaining images.")
+            stop.check("stopped. Run the same command again to label the remaining images.")
         table.finish(log.names)
     finally:
         video.close()
@@ -152,7 +152,7 @@ class PredictionLog:
         row = [*start, verdict, "; ".join(task.report.failures), round(1000 * task.seconds, 1), *task.report.cells()]
         self.table.add(row)
         if self.labeled <= MAX_SENTENCES:
-            failed = f": fails by {row[3]}" if task.report.failures else f": {verdict}" if verdict else ""
+            failed = f": fail ({row[3]})" if task.report.failures else f": {verdict}" if verdict else ""
             self.sentences[task.item.name] = f"{task.item.name}: {task.report.sentence()} in {row[4]:.0f} ms{failed}"
 
     def merge(self, note: str | None) -> None:

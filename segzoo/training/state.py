@@ -73,7 +73,7 @@ class TrainingState:
         self.nonfinite_steps += 1
         if self.nonfinite_steps > allowed:
             raise Diverged(f"{error}, and resume with resume=<run directory>") from None
-        log.info(f"skipped, {self.nonfinite_steps} of {allowed} consecutive steps allowed: {error}")
+        log.info(f"step skipped ({self.nonfinite_steps} in a row, at most {allowed} allowed): {error}")
         return {}
 
     def update(self, values: Mapping[str, float], *, images: int, seconds: float, waited: float) -> None:
@@ -161,7 +161,8 @@ def resume(
 def _restore_rng(states: list[PlainDict], images: int, dist: Distributed) -> None:
     if len(states) != dist.size:
         if dist.is_main:
-            print(f"{len(states)} processes wrote the checkpoint, {dist.size} resume from it, after {images} images", flush=True)
+            message = f"note: {len(states)} processes wrote the checkpoint and {dist.size} resume from it, after {images} images, so their random states are not restored"
+            print(message, flush=True)
         return
     own = states[dist.rank]
     torch.set_rng_state(own["cpu"])

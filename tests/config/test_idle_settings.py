@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segzoo.cli.compose import resolve_config
 from segzoo.cli.overrides import parse_overrides
-from segzoo.config.checks.idle import idle_settings
+from segzoo.config.checks.idle import RULES, idle_settings
 from segzoo.config.sections import SECTIONS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -45,7 +45,14 @@ IDLE = [
     ("train", ["distill=teacher", "distill.ckpt=x", "distill.weight=0"], "distill=teacher", ["distill.weight=0.5"]),
     ("train", ["distill=teacher", "distill.ckpt=x", "distill.layers=[a]", "distill.layer_weight=0"], "distill.layers", ["distill.layer_weight=1"]),
     ("train", ["distill=teacher", "distill.ckpt=x", "distill.layers=[a]", "distill.weight=0", "distill.layer_weight=0"], "distill=teacher", ["distill.layer_weight=1"]),
+    ("train", ["distill=teacher", "distill.ckpt=x", "distill.layer_weight=2"], "distill.layer_weight", ["distill.layers=[a]"]),
     ("train", ["normalization=data"], "normalization", ["init.ckpt=x"]),
+    ("eval", ["ckpt=x", "boundary_ratio=0.01"], "boundary_ratio", ["scores=[boundary_iou]"]),
+    ("eval", ["ckpt=x", "trimap_widths=[7]"], "trimap_widths", ["scores=[trimap]"]),
+    ("eval", ["ckpt=x", "boundary_tolerance=0.02"], "boundary_tolerance", ["scores=[boundary_f]"]),
+    ("eval", ["ckpt=x", "calibration_bins=7"], "calibration_bins", ["scores=[calibration]"]),
+    ("eval", ["ckpt=x", "blob_pixels=7"], "blob_pixels", ["scores=[blobs]"]),
+    ("leaderboard", ["runs=[a]", "max_compared=0", "group_by=x"], "group_by", ["max_compared=3"]),
     ("eval", ["ckpt=x", "scores=[blobs]", "blob_curve=false", "blob_recall=0.9"], "blob_recall", ["blob_curve=true"]),
     ("eval", ["ckpt=x", "post=crf", "post.iterations=0"], "post=crf", ["post.iterations=5"]),
     ("bench", ["ckpt=x", "seed=3"], "seed", ["ckpt=null"]),
@@ -55,6 +62,7 @@ IDLE = [
     ("dataset", ["action=convert", "action.source=x", "action.format=coco", "action.unlabeled=background"], "action.unlabeled", ["action.format=labelme"]),
     ("dataset", ["action=convert", "action.source=x", "action.format=voc", "action.ignore_flags=[a]"], "action.ignore_flags", ["action.format=labelme"]),
     ("dataset", ["action=convert", "action.source=x", "action.format=labelme", "action.crowd=ignore"], "action.crowd", ["action.format=coco"]),
+    ("dataset", ["action=convert", "action.source=x", "action.format=coco", "action.datumaro_format=kitti"], "action.datumaro_format", ["action.format=datumaro"]),
     ("prune", ["ckpt=x", "bench_runtimes=[]", "bench_precision=fp32"], "bench_precision", ["bench_runtimes=[eager]"]),
     ("prune", ["ckpt=x", "pruner.keep_schedule=[0.75,0.5]", "pruner.keep_ratio=0.2"], "pruner.keep_ratio", ["pruner.keep_schedule=[]"]),
     ("prune", ["ckpt=x", "pruner.target_params=1000", "pruner.keep_ratio=0.3"], "pruner.keep_ratio", ["pruner.target_params=null"]),
@@ -108,7 +116,6 @@ def test_no_model_has_a_setting_without_effect(model):
 
 
 def test_every_rule_names_existing_settings():
-    from segzoo.config.checks.idle import RULES
     from segzoo.config.commands import COMMANDS
 
     plain = {key for command in COMMANDS.values() for key in command.settings()}
@@ -117,3 +124,9 @@ def test_every_rule_names_existing_settings():
         names = rule.names or (registry.names() if registry else ())
         known = plain if registry is None else {key for name in names for key in registry.settings(name)}
         assert set(rule.keys) <= known and (registry is None or set(names) <= set(registry.names()))
+
+
+def test_every_rule_has_a_case():
+    found = [note for command, overrides, _, _ in IDLE for note in notes(command, overrides)]
+    unused = [rule for rule in RULES if not any(note.endswith(f"no effect: {rule.reason}.") for note in found)]
+    assert unused == []

@@ -120,7 +120,7 @@ def test_an_unknown_normalization_is_reported(tmp_path, capsys):
     save_file({"score.weight": torch.ones(1)}, tmp_path / "bare.safetensors")
     overrides = (*MODEL, f"init.ckpt={tmp_path}/bare.safetensors", "init.match=index", "init.min_share=0")
     build_training(*compose(*overrides))
-    assert "bare.safetensors does not tell how its images were normalized. Used here: mean [58.8" in capsys.readouterr().out
+    assert "bare.safetensors does not record how its images were normalized. Used here: mean [58.8" in capsys.readouterr().out
     [error] = validation_errors("train", compose(*MODEL, "normalization=weights")[0])
     assert error.startswith("normalization=weights: the training starts from no weights. Set init.ckpt=")
     with pytest.raises(ConfigError, match="a run that continues from another keeps the values of its data. Omit normalization"):

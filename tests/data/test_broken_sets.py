@@ -199,7 +199,7 @@ BROKEN = {
     "soft masks of many levels": Broken(masks(list(range(256))), "256 different values are too many .* smoothed, resized or saved as JPEG"),
     "labelIds": Broken(masks([7, 8, 11, 26, 33]), "these are Cityscapes labelIds. Use data=cityscapes", NINETEEN),
     "values from one": Broken(masks([1, 2, 3]), r"count from one\. Use 'data\.label_map=\{1:0,2:1,3:2\}'"),
-    "values from one, 0 unlabeled": Broken(masks([0, 1, 2, 3]), r"one value more than classes.*'data\.label_map=\{0:255,1:0,2:1,3:2\}'"),
+    "values from one, 0 unlabeled": Broken(masks([0, 1, 2, 3]), r"one label value more than classes.*'data\.label_map=\{0:255,1:0,2:1,3:2\}'"),
     "a class without a name": Broken(masks([0, 1, 2]), "If data.classes lacks a name .is 0 the background", TWO),
     "gray levels for classes": Broken(masks([0, 127, 254]), r"gray levels for classes: use 'data\.label_map=\{0:0,127:1,254:2\}'"),
     "-1 for unlabeled": Broken(

@@ -123,7 +123,7 @@ DIAGNOSES = [
     (
         [0, 1, 2, 3],
         3,
-        r"one value more than classes.*If 0 means 'unlabeled', use 'data.label_map=\{0:255,1:0,2:1,3:2\}'\. "
+        r"one label value more than classes.*If 0 means 'unlabeled', use 'data.label_map=\{0:255,1:0,2:1,3:2\}'\. "
         r"If 3 means 'unlabeled', use 'data.label_map=\{0:0,1:1,2:2,3:255\}'\.",
     ),
     ([0, 128], 2, r"gray levels.*data.label_map=\{0:0,128:1\}"),

@@ -99,7 +99,7 @@ def test_images_fail_and_the_table_says_why(tmp_path):
         rows[0]["regions scratch"] == "1" and rows[0]["largest box scratch"] == "0 0 12 1" and rows[2]["share scratch"] == "0.015"
     )
     assert done["sentences"][0].startswith("bad: scratch 6 % in 1 region") and done["sentences"][0].endswith(
-        "fails by scratch: 12 px"
+        "fail (scratch: 12 px)"
     )
     assert done["sentences"][1].startswith("clean: nothing but background in ") and done["sentences"][1].endswith("ms: pass")
     no_background = predict_source(Toy(), INFO, tmp_path / "toy", tmp_path / "in", overlays="none")

@@ -191,5 +191,5 @@ def test_each_pixel_has_a_tile_with_margin(size):
 def test_settings_that_need_the_whole_image(icnet):
     with pytest.raises(ConfigError, match="protocol.pad_multiple needs the whole image in memory.*stream_megapixels"):
         LargeImageLabeler(icnet, InferenceProtocol(pad_multiple=8), FP32)
-    with pytest.raises(ConfigError, match=r"tile=64: the network looks 32 pixels far.*tile=128"):
+    with pytest.raises(ConfigError, match=r"tile=64: the receptive field of the network extends 32 pixels.*tile=128"):
         LargeImageLabeler(toy(), SINGLE_PASS, FP32, tile=64)

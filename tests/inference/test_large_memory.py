@@ -90,5 +90,5 @@ def test_12_megapixels_get_the_labels_of_the_image_in_memory(name, tmp_path):
     if name == "slide":
         assert (streamed == whole).all()
     else:
-        assert "as far as the network looks" in result["notes"][0]
+        assert "as far as its receptive field extends" in result["notes"][0]
         assert (streamed != whole).mean() < 1e-5  # ties within rounding

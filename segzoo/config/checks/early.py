@@ -94,7 +94,7 @@ def _path_name_error(key: str, path: str | None) -> str | None:
     if not path:
         return f"{key} is empty. Set it to a path, or to null for none."
     if "\0" in path:
-        return f"{key} holds a zero byte, which no path can."
+        return f"{key} contains a null byte, which a path cannot."
     if len(os.fsencode(path)) >= MAX_PATH or any(len(os.fsencode(name)) > MAX_NAME for name in path.split("/")):
         return f"{key}={path[:40]}...: a path has at most {MAX_PATH - 1} bytes and each of its names {MAX_NAME}."
     return None
@@ -149,7 +149,7 @@ def _subject_errors(command: str, config: PlainMapping) -> list[str]:
     data, optional, has_checkpoint = config.get("data"), "data" in COMMANDS[command].from_checkpoint, bool(_checkpoints(config))
     if not has_checkpoint and optional and isinstance(data, Mapping) and "name" not in data:
         keys = ", ".join(f"data.{key}" for key in data)
-        return [f"{keys}: there is no data set whose settings these are. Set data=<name>, or ckpt=<run directory> for its data."]
+        return [f"{keys}: these settings need a data set. Set data=<name>, or ckpt=<run directory> for its data."]
     if command == "dataset" and data is None and not has_checkpoint and _text(config, "action.name") not in NO_DATA:
         return [f"action={_text(config, 'action.name')} needs a data set. Set data=<name>, such as data=folder data.root=<folder>."]
     if command == "dataset" and _text(config, "action.name") == "convert":

@@ -25,6 +25,7 @@ class Rule(NamedTuple):
         keys: the settings, within the section.
         is_idle: whether they have no effect, given all sections; plain settings are the section ``""``.
         reason: the cause, and what would give them an effect.
+        commands: the tools that it is for. Empty: all that have the settings.
     """
 
     section: str
@@ -32,6 +33,7 @@ class Rule(NamedTuple):
     keys: tuple[str, ...]
     is_idle: Callable[[Sections], bool]
     reason: str
+    commands: tuple[str, ...] = ()
 
 
 def _off(section: str, *keys: str) -> Callable[[Sections], bool]:
@@ -74,22 +76,17 @@ def _one_pass(config: Sections) -> bool:
 
 
 def _from_checkpoint(config: Sections) -> bool:
-    """True for tools that only run a trained network."""
-    return config[""].get("ckpt") is not None and "optim" not in config
+    return config[""]["ckpt"] is not None
 
 
 def _from_scratch(config: Sections) -> bool:
     sources = config[""].get("ckpt"), config["init"]["ckpt"], config["backbone"].get("weights")
-    return "optim" in config and not names_a_run(config[""].get("resume")) and not set(sources) - {None, "none"}
-
-
-def _seedless_bench(config: Sections) -> bool:
-    return "hw" in config[""] and config[""]["ckpt"] is not None
+    return not names_a_run(config[""].get("resume")) and not set(sources) - {None, "none"}
 
 
 def _image_by_image(config: Sections) -> bool:
     protocol = config["protocol"]
-    return "source" in config[""] and (protocol["name"] != "whole" or not _one_pass(config) or config["post"]["name"] != "none")
+    return protocol["name"] != "whole" or not _one_pass(config) or config["post"]["name"] != "none"
 
 
 def _other_ratio(config: Sections) -> bool:
@@ -141,18 +138,18 @@ RULES = (
     ),
     Rule("", (), ("precision",), _nothing_to_score, SCORED),
     Rule("", (), ("split",), lambda c: _nothing_to_score(c) and not c[""]["preds"], SCORED),
-    Rule("", (), ("normalization",), _from_checkpoint, "the checkpoint has its own. Omit it"),
-    Rule("", (), ("normalization",), _from_scratch, "no weights are loaded. Set init.ckpt=<run or file>"),
+    Rule("", (), ("normalization",), _from_checkpoint, "the checkpoint has its own. Omit it", ("eval", "bench", "predict")),
+    Rule("", (), ("normalization",), _from_scratch, "no weights are loaded. Set init.ckpt=<run or file>", ("train", "prune")),
     Rule("", (), ("calibration_images", "max_miou_drop"), lambda c: c[""]["precision"] != "int8", "they are for precision=int8"),
-    Rule("runtime", (), ("calibration_images",), lambda c: "hw" in c[""] and c[""]["precision"] != "int8", "it is for precision=int8"),
-    Rule("", (), ("batch",), _image_by_image, "this protocol labels one image at a time"),
+    Rule("runtime", (), ("calibration_images",), lambda c: c[""]["precision"] != "int8", "it is for precision=int8", ("bench",)),
+    Rule("", (), ("batch",), _image_by_image, "this protocol labels one image at a time", ("predict",)),
     Rule("pruner", (), ("keep_ratio",), _other_ratio, "pruner.keep_schedule or the target decides"),
     Rule("protocol", (), PROTOCOL, _nothing_to_score, SCORED),
     Rule("", (), ("group_by",), lambda c: c[""].get("max_compared") == 0, "no runs are compared. Set max_compared=<rows>"),
     Rule("", (), ("alpha", "hide"), lambda c: c[""].get("overlays") == "none", "no overlay is drawn. Set overlays=png"),
-    Rule("runtime", (), ("channels_last", "calibration_images"), lambda c: "source" in c[""], "it is a setting of tools/bench.py"),
+    Rule("runtime", (), ("channels_last", "calibration_images"), lambda c: True, "it is a setting of tools/bench.py", ("predict",)),
     Rule("", (), ("overlays", "alpha", "hide", "regions", "recursive", "batch", "tile"), _on_ray, "engine=ray writes label maps only"),
-    Rule("", (), ("seed",), _seedless_bench, "a checkpoint has no random weights"),
+    Rule("", (), ("seed",), _from_checkpoint, "a checkpoint has no random weights", ("bench",)),
     Rule("", (), ("tile",), lambda c: c["protocol"]["name"] != "whole", "it is for protocol=whole, and windows have protocol.crop"),
     Rule("", (), ("blob_recall",), lambda c: c[""]["blob_curve"] is False, "there is no operating curve. Set blob_curve=true"),
     Rule("action", ("split",), ("val_ratio",), lambda c: c["action"]["folds"] is not None, "action.folds divides all images"),
@@ -182,7 +179,7 @@ def idle_settings(command: str, config: PlainMapping) -> list[str]:
     notes = (
         _single_images(sections) + _nothing_weighed(sections) + (_unused_in_comparison(sections) if command == "compare" else [])
     )
-    for rule in RULES:
+    for rule in (rule for rule in RULES if not rule.commands or command in rule.commands):
         section = sections.get(rule.section, {})
         known = _settings(command, rule.section, section)
         keys = [key for key in rule.keys if key in section and key in known and _differs(section[key], known[key].default)]

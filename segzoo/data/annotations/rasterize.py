@@ -56,10 +56,10 @@ class Drawn:
 
     Attributes:
         label: (H, W) train ids.
-        counts: number of annotations by what became of them: ``drawn``, ``ignored``, ``skipped``, ``broken``.
+        counts: number of annotations by outcome: ``drawn``, ``ignored``, ``skipped``, ``broken``.
         by_class: number of annotations drawn, by train id.
         errors: broken annotations, one line each.
-        is_usable: false if nobody knows which pixels a broken annotation covers.
+        is_usable: false if the pixels of a broken annotation are unknown.
     """
 
     label: np.ndarray

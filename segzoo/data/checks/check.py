@@ -136,7 +136,12 @@ def group_errors(found: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
         for line in text.splitlines():
             path = next((path for path in paths if line.startswith(path)), "")
             groups.setdefault(line.removeprefix(path).partition(": ")[2], []).append(line)
-    return [lines[0] + (f" (the same in {len(lines) - 1} more places)" if len(lines) > 1 else "") for lines in groups.values()]
+    return [_shorten(lines) for lines in groups.values()]
+
+
+def _shorten(lines: list[str]) -> str:
+    more = len(lines) - 1
+    return f"{lines[0]} (the same in {more} more place{'s' if more > 1 else ''})" if more else lines[0]
 
 
 def shared_files(splits: Mapping[str, Dataset]) -> dict[str, str]:

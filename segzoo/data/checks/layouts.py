@@ -117,14 +117,14 @@ def printable_name(path: str) -> str:
 
 
 def _describe_folder(folder: str, names: list[str]) -> str:
-    endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in names)
-    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
+    extensions = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
+    counts = ", ".join(f"{count} {extension}" for extension, count in extensions.most_common(3))
     first = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
     return printable_name(f"{'' if folder == '.' else folder + '/'} ({counts}: {first})".strip())
 
 
 def _samples(names: list[str]) -> list[str]:
-    """First file of each ending, and those whose names tell."""
+    """First file of each extension, and files with telltale names."""
     first = {os.path.splitext(name)[1]: name for name in reversed(names)}
     return [name for name in names if name in ("meta.json", "labelmap.txt")] + list(first.values())
 

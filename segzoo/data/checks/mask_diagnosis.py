@@ -79,7 +79,7 @@ def diagnose(counts: Counts, invalid: Counts, num_classes: int, label_map: dict[
         zero_ignored = label_map_override({0: IGNORE} | {k: k - 1 for k in range(1, high + 1)} | ignored)
         last_ignored = label_map_override({k: k for k in range(high)} | {high: IGNORE} | ignored)
         return (
-            f"There is one value more than classes. If data.classes lacks a name (is 0 the background?), add it. If 0 means 'unlabeled', "
+            f"There is one label value more than classes. If data.classes lacks a name (is 0 the background?), add it. If 0 means 'unlabeled', "
             f"use {zero_ignored}. If {high} means 'unlabeled', use {last_ignored}."
         )
     if len(values) > max(2 * num_classes, 32):

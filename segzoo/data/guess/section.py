@@ -44,7 +44,7 @@ class GuessedSection(NamedTuple):
 def guess_section(root: str) -> GuessedSection:
     """Guess the settings of the data set in a folder.
 
-    File names tell the patterns and splits. A sample of the label files tells the classes.
+    Patterns and splits are inferred from file names, classes from a sample of the label files.
 
     Raises:
         DataError: there is no such folder, or nothing in it fits; says what lies there.

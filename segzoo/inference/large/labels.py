@@ -46,7 +46,7 @@ class Tiling:
                 f"{tiles}. The network's output depends on the size of its input, so labels are not those of the whole image. With "
                 "protocol=slide they are those of the same windows in memory."
             )
-        return f"{tiles}, as far as the network looks: labels are those of the whole image"
+        return f"{tiles}, as far as its receptive field extends, so labels are those of the whole image"
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def choose_tile(reach: Reach, device: torch.device, requested: int | None = None
     if requested is not None:
         if requested < smallest:
             raise ConfigError(
-                f"tile={requested}: the network looks {reach.margin} pixels far, and that margin is dropped on both sides. Set at least "
+                f"tile={requested}: the receptive field of the network extends {reach.margin} pixels, and that margin is dropped on both sides. Set at least "
                 f"tile={smallest}."
             )
         return _aligned(requested)

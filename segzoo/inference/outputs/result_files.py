@@ -119,7 +119,7 @@ class ResultFiles:
     def label_form(self) -> tuple[np.ndarray | None, Sequence[Color] | None]:
         """Values of the classes in label maps, and their colors.
 
-        None for the values stands for class ids, and for the colors for grayscale.
+        Values of None are class ids, and colors of None are grayscale.
         """
         return (None, self.info.palette) if self.submission is None else (self.submission.values, self.submission.palette)
 

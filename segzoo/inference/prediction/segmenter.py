@@ -86,7 +86,7 @@ class Segmenter(nn.Module):
 
         It runs on the device of the network. The labels are those of ``tools/eval.py``. ``tools/predict.py`` fuses batch norm into the
         convolutions, and images of one size go through the network together here. Both may change a label where two classes are equally
-        likely up to rounding. A model in training mode predicts in evaluation mode, and then trains on. Several threads may predict with a
+        likely up to rounding. A model in training mode predicts in evaluation mode and is in training mode again afterward. Several threads may predict with a
         model in evaluation mode at the same time, as ``segzoo.load`` returns it. Other processes have to be spawned: PyTorch hangs in one that
         is forked after it has computed on several threads.
 
@@ -103,7 +103,7 @@ class Segmenter(nn.Module):
             batch_size: images of one size per forward pass. None takes up to 16 that have 4 megapixels together.
 
         Raises:
-            ValueError: an image is none or below 32 x 32 pixels, or the network has no ``info``.
+            ValueError: an input is not an image or is below 32 x 32 pixels, or the network has no ``info``.
             DataError: a file cannot be read. The message names it.
             ConfigError: the protocol or the threshold is invalid, or ``info`` has other classes than the network.
         """

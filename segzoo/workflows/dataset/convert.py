@@ -189,7 +189,7 @@ def _report(
     errors: list[str],
     command: str,
 ) -> ActionReport:
-    """Compare what came in with what went out."""
+    """Summarize the annotations read and the masks written."""
     written = [entry for entry in converted if entry.drawn is not None]
     left_out = [*(entry.image.name for entry in converted if entry.drawn is None), *(image.name for image in annotations.flagged)]
     counts, by_class, pixels, images = Counter[str](), Counter[int](), Counter[int](), Counter[int]()

@@ -25,7 +25,7 @@ def matches(wanted: Mapping[str, Pattern], values: Mapping[str, Sequence[object]
 
     Args:
         wanted: a pattern by name, or several of which one is enough. ``*`` is any text, and None anything.
-        values: what each name stands for in one row, in several forms. Names that are missing here are not asked for.
+        values: accepted spellings of the values of one row, by name. Patterns of other names are not applied.
     """
     for name, pattern in wanted.items():
         if pattern is None or name not in values:

@@ -66,7 +66,7 @@ def resolve_keep_ratio(
         allocation = "uniform"
         if dist.is_main:
             print(
-                f"note: pruner.allocation=sensitivity equals uniform at a keep ratio of {ratio:.1%}, below all that it scans.",
+                f"note: pruner.allocation=sensitivity has the effect of uniform: the keep ratio {ratio:.1%} is below all that it scans.",
                 flush=True,
             )
     components.pruner = dataclasses.replace(pruner, keep_ratios=(ratio,), allocation=allocation, target=None)

@@ -45,7 +45,7 @@ class BatchQueue(Generic[Key, Item, Value]):
     """Queue that processes items of one key together, in its own thread.
 
     The oldest item goes first. It waits for others of its key until its batch is full or ``wait`` seconds have passed since it arrived. While
-    a batch runs, the next ones gather, so under load nothing waits in vain. An item whose future is canceled is dropped, unless its batch
+    a batch runs, the next ones gather, so under load no item waits without need. An item whose future is canceled is dropped, unless its batch
     has begun.
 
     Args:

@@ -1,6 +1,6 @@
 """Counters of the service, in the text format of Prometheus.
 
-The format is so small that the client library, with its registry for the whole process, would be more code to steer than this.
+The format is so small that the client library, with its registry for the whole process, would take more code than this.
 """
 
 from __future__ import annotations
