@@ -1,4 +1,4 @@
-"""CPU cores and memory that a process may use."""
+"""CPU cores, memory and packages that a process may use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
@@ -101,3 +102,12 @@ def _free_memory(folder: Path) -> Iterator[int]:
         stat = (folder / "memory.stat").read_text(encoding="utf-8")
         cache = re.findall(r"^(?:total_)?inactive_file (\d+)$", stat, re.MULTILINE)  # the total stands last
         yield int(limit) - int(used) + int([0, *cache][-1])
+
+
+def is_installed(package: str) -> bool:
+    """True if a package can be imported.
+
+    It is looked up, not imported. A directory without code does not count.
+    """
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None

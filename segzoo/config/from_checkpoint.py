@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segzoo.config.build import NumClasses, build_data, build_loss, build_meta_model, build_model
+from segzoo.config.checks.required_model import description_errors, pruning_errors
 from segzoo.config.sections import section_errors
 from segzoo.pixel_format import PixelFormat
 from segzoo.registry import ConfigError
@@ -34,8 +35,8 @@ def meta_models(
         ConfigError: neither a model nor a checkpoint is given, or they contradict each other.
     """
     if ckpt is None:
-        if config.get("model") is None:
-            raise ConfigError("there is nothing to describe: set model=<name> or ckpt=<run directory>")
+        if errors := description_errors(config):
+            raise ConfigError(errors)
         return build_meta_model(config, num_classes=num_classes or 19), None
     model, info, meta = load_checkpoint(ckpt=ckpt)
     check_same_model(meta, config)
@@ -127,11 +128,8 @@ def initial_model(config: PlainMapping, *, ckpt: str | None = None) -> tuple[Seg
         model, _, meta = load_checkpoint(ckpt=ckpt)
         check_same_model(meta, config)
         return model, meta
-    if missing := [key for key in ("model", "data") if config.get(key) is None]:
-        raise ConfigError(
-            f"there is nothing to prune: neither ckpt= nor {' and '.join(f'{key}=' for key in missing)} is given. Set "
-            "ckpt=<run directory>, or model=<name> data=<name> for the model that tools/train.py would start from."
-        )
+    if errors := pruning_errors(config):
+        raise ConfigError(errors)
     info = build_data(config["data"], "train").info
     sections = {name: config[name] for name in ("model", "backbone", "data")}
     return None, {"config": sections, "dataset": info.to_dict(), "widths": {}, "sha256": None}

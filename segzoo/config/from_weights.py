@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from segzoo.config.build import build_data, build_model
+from segzoo.config.checks.required_model import scoring_errors
 from segzoo.config.from_checkpoint import check_same_model
 from segzoo.config.from_export import load_network
 from segzoo.config.sections import section_settings
@@ -39,7 +39,7 @@ def load_trained(
     Raises:
         ConfigError: there is no network to score, or as ``load_network`` and ``load_weights``.
     """
-    if errors := subject_errors(config):
+    if errors := scoring_errors(config):
         raise ConfigError(errors)
     if ckpt is None:
         return load_weights(config, normalization)
@@ -80,23 +80,6 @@ def load_weights(config: PlainMapping, normalization: Policy) -> tuple[SegModel,
     sha = state_dict_hash(model) if is_published(weights) else sha256(resolve_weight_file(weights))
     stored = {"model": config["model"], "backbone": sections["backbone"], "data": data, "loss": {"name": "cross_entropy"}}
     return model.eval(), info, {"config": stored, "dataset": info.to_dict(), "widths": {}, "sha256": sha, "path": weights}
-
-
-def subject_errors(config: PlainMapping) -> list[str]:
-    """List the errors in the choice of the model to score."""
-    ckpt, init = config.get("ckpt"), config.get("init")
-    weights = init.get("ckpt") if isinstance(init, Mapping) else None
-    if ckpt is not None and weights is not None:
-        return [f"ckpt={ckpt} and init.ckpt={weights} are both given. Omit one of them."]
-    missing = [key for key in ("model", "data") if config.get(key) is None]
-    if ckpt is None and weights is None:
-        return [
-            "there is no model to score. Set ckpt=<run directory>, or for weights of other libraries model=<name> data=<name> "
-            "init.ckpt=<file>."
-        ]
-    if ckpt is None and missing:
-        return [f"init.ckpt={weights} needs its model and its classes. Set {' '.join(f'{key}=<name>' for key in missing)}."]
-    return []
 
 
 def _require_all(report: LoadReport, weights: str) -> None:

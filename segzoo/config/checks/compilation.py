@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from segzoo.config.checks.packages import is_installed
 from segzoo.config.sections import training_size
+from segzoo.resources import is_installed
 from segzoo.types import PlainMapping
 
 

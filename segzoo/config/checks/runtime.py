@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segzoo.checkpoints.exported_files import find_exported_file
-from segzoo.config.checks.packages import is_installed
+from segzoo.resources import is_installed
 from segzoo.types import PlainMapping
 
 # packages and extras of the runtimes that export the network, the fastest one first

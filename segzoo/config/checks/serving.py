@@ -10,9 +10,9 @@ from pathlib import Path
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
-from segzoo.config.checks.packages import is_installed
 from segzoo.config.checks.runtime import runtime_errors
 from segzoo.registry import ConfigError
+from segzoo.resources import is_installed
 from segzoo.types import PlainMapping
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart")

@@ -57,7 +57,9 @@ class ImageReport:
                 text += f" in {count} region{'s' if count > 1 else ''} (largest {blobs.areas[best]} px, {width}x{height} at {left},{top})"
             parts.append(text)
         more = len(ids) - MAX_NAMED
-        return ", ".join([*parts, *([f"{more} more class{'es' if more > 1 else ''}"] if more > 0 else [])]) or "nothing but background"
+        return (
+            ", ".join([*parts, *([f"{more} more class{'es' if more > 1 else ''}"] if more > 0 else [])]) or "nothing but background"
+        )
 
 
 def report_columns(info: DatasetInfo, region_ids: Sequence[int]) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from segzoo.config.build import build_data, build_model
+from segzoo.config.checks.required_model import benchmark_errors, scoring_errors
 from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
-from segzoo.config.from_weights import Policy, load_weights, subject_errors
+from segzoo.config.from_weights import Policy, load_weights
 from segzoo.config.images import choose_images
 from segzoo.registry import DATA, ConfigError, Range, Seed
 from segzoo.types import PlainMapping
@@ -63,7 +64,7 @@ def build_workload(
     import torch
 
     if ckpt is not None or (config.get("init") or {}).get("ckpt") is not None:
-        if errors := subject_errors({**config, "ckpt": ckpt}):
+        if errors := scoring_errors({**config, "ckpt": ckpt}):
             raise ConfigError(errors)
         model, info, meta = load_weights(config, normalization) if ckpt is None else load_checkpoint(ckpt=ckpt)
         check_same_model(meta, config)
@@ -74,8 +75,8 @@ def build_workload(
         data = build_data(dataset_config(meta, config.get("data")), "val")
         chosen = choose_images(data, config.get("data") is not None, images=images)
         return Workload(model, info, *chosen, meta["config"], meta["sha256"])
-    if config.get("model") is None:
-        raise ConfigError("there is nothing to benchmark: set model=<name> for random weights, or ckpt=<run directory>")
+    if errors := benchmark_errors(config):
+        raise ConfigError(errors)
     data = build_data(config["data"], "val") if config.get("data") else DATA.build("parts", "val")
     chosen = choose_images(data, True, images=images)
     torch.manual_seed(seed)
