@@ -22,7 +22,7 @@ def compare(job: Job) -> dict[str, Any]:
 
     from segzoo.config.build import build_protocol
     from segzoo.evaluation import evaluator
-    from segzoo.inference.threshold import add_threshold
+    from segzoo.inference.threshold import with_threshold
     from segzoo.reporting.text_table import terminal_width
     from segzoo.runs.output_dir import create_output_dir
     from segzoo.workflows.compare.comparison import compare_evaluations
@@ -35,7 +35,7 @@ def compare(job: Job) -> dict[str, Any]:
 
     def evaluate(network: Any, dataset: Any) -> evaluator.Evaluation:
         networks.append(network)
-        own = add_threshold(protocol, dataset.info, getattr(network, "threshold", None))
+        own = with_threshold(protocol, dataset.info, getattr(network, "threshold", None))
         return evaluator.evaluate(network, dataset, dataset.info, protocol=own, **job.arguments["evaluate"])
 
     protocol = build_protocol(job.config)

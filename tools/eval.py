@@ -39,7 +39,7 @@ def evaluate(job: Job) -> dict[str, Any]:
 
     with init_distributed(job.config["device"], SHARDED_TIMEOUT) as dist:
         model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-        protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
+        protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["with_threshold"])
         dataset = build_split(dataset_config(meta, job.config.get("data"), job.config["split"]), **job.arguments["build_split"])
         loss = checkpoint_loss(meta, model) if isinstance(model, SegModel) else None  # an exported file has no loss
         scores = build_scores(info, **job.arguments["build_scores"])

@@ -20,12 +20,12 @@ def export(job: Job) -> dict[str, Any]:
     from segzoo.config.images import choose_images
     from segzoo.export.exporter import LabeledImages, export_model
     from segzoo.inference.protocol import SINGLE_PASS
-    from segzoo.inference.threshold import add_threshold
+    from segzoo.inference.threshold import with_threshold
     from segzoo.io import write_json
     from segzoo.runs.output_dir import create_output_dir
 
     model, info, meta = load_checkpoint(**job.arguments["load_checkpoint"])
-    threshold = add_threshold(SINGLE_PASS, info, **job.arguments["add_threshold"]).threshold
+    threshold = with_threshold(SINGLE_PASS, info, **job.arguments["with_threshold"]).threshold
     section = dataset_config(meta, job.config.get("data"))
     dataset = build_data(section, "val")
     chosen = choose_images(dataset, job.config.get("data") is not None, **job.arguments["choose_images"])

@@ -34,7 +34,7 @@ def predict(job: Job) -> dict[str, Any]:
         return _predict_on_ray(job)
     with init_distributed(job.config["device"], SHARDED_TIMEOUT) as dist:
         loaded, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-        protocol, notes = network_protocol(job.config, loaded, info, meta, **job.arguments["add_threshold"])
+        protocol, notes = network_protocol(job.config, loaded, info, meta, **job.arguments["with_threshold"])
         options, location = job.arguments["open_source"], job.arguments["create_prediction_dir"]
         directory = create_prediction_dir(checkpoint_title(meta), job.recorded, meta["sha256"], **location)
         with on_all_ranks(dist, directory, job.recorded) as output_dir:
@@ -62,7 +62,7 @@ def _predict_on_ray(job: Job) -> dict[str, Any]:
     from segzoo.models._base import SegModel
 
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
-    protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["add_threshold"])
+    protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["with_threshold"])
     for note in notes:
         print(f"note: {note}", flush=True)
     if isinstance(model, SegModel):

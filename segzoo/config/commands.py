@@ -23,7 +23,7 @@ TRAIN = (
 )
 OUTPUT_DIR = "segzoo.runs.output_dir:create_output_dir"
 LOAD = "segzoo.config.from_checkpoint:load_checkpoint"
-THRESHOLD = "segzoo.inference.threshold:add_threshold"
+THRESHOLD = "segzoo.inference.threshold:with_threshold"
 SCORES = "segzoo.evaluation.scores.build:build_scores"
 LOAD_ANY = "segzoo.config.from_weights:load_trained"
 

@@ -78,7 +78,7 @@ def network_protocol(
     Args:
         config: its ``protocol`` and ``post`` sections. A null ``crop`` becomes that of the training.
         network, info, meta: as ``load_trained`` returns them.
-        threshold: as in ``add_threshold``. None means that of an exported file.
+        threshold: as in ``with_threshold``. None means that of an exported file.
 
     Returns:
         The protocol, and notes for the user on settings that the network brings.
@@ -86,14 +86,14 @@ def network_protocol(
     Raises:
         ConfigError: the settings are invalid or contradict each other.
     """
-    from segzoo.inference.threshold import add_threshold
+    from segzoo.inference.threshold import with_threshold
 
     if config["post"]["name"] != "none" and not info.pixels.is_rgb:
         raise ConfigError(
             f"post={config['post']['name']} compares the colors of 8-bit RGB images, and this network takes {info.pixels}. Set post=none."
         )
     filled, recorded = fill_window(config, network, meta), network.threshold
-    protocol = add_threshold(build_protocol(filled), info, recorded, threshold=threshold)
+    protocol = with_threshold(build_protocol(filled), info, recorded, threshold=threshold)
     notes = []
     if filled is not config:
         notes.append(f"{format_override('protocol.crop', protocol.crop)}, the size that the network was trained at")

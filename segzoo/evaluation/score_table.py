@@ -12,6 +12,7 @@ import numpy as np
 from segzoo.evaluation.bootstrap import MIN_IMAGES, resample
 from segzoo.evaluation.metrics import COUNTS, Scores
 from segzoo.evaluation.report import score_line
+from segzoo.reporting.numbers import format_interval, format_percent
 from segzoo.reporting.text_table import Column, display_width, text_table
 from segzoo.types import PlainMapping
 
@@ -55,7 +56,7 @@ def _class_columns(scores: Scores, counts: np.ndarray) -> list[Column]:
     columns = [
         Column("class", [names[k] for k in order]),
         Column("IoU", percent("iou")),
-        Column("95 % interval", [_interval(intervals[k]) for k in order], rank=3),
+        Column("95 % interval", [format_interval(intervals[k], 1) for k in order], rank=3),
         Column("Acc", percent("acc"), rank=4),
         Column("Prec", percent("precision"), rank=5),
         Column("F1", percent("f1"), rank=6),
@@ -86,8 +87,4 @@ def _overall_lines(scores: Scores, summary: PlainMapping) -> list[str]:
 
 
 def _percent(value: float | int | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
-
-
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return "-" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
+    return "-" if value is None else format_percent(value)

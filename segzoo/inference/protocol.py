@@ -147,7 +147,7 @@ class InferenceProtocol:
             release: 8). None keeps their size.
         resize_multiple: enlarge whole images until both sides are a multiple plus 1 (ICNet's release: 32). None keeps their size.
         post: converts probabilities to labels, such as a CRF. None takes the argmax.
-        threshold: labels strips of probabilities (K, rows, W) in place of the argmax, see ``add_threshold``.
+        threshold: labels strips of probabilities (K, rows, W) in place of the argmax, see ``with_threshold``.
 
     Raises:
         ConfigError: if a setting is invalid, or the settings contradict each other.

@@ -90,14 +90,14 @@ def make_threshold(info: DatasetInfo, values: Mapping[str, float]) -> Threshold:
     return Threshold(ordered, tuple(info.classes.index(name) for name in ordered), others)
 
 
-def add_threshold(
+def with_threshold(
     protocol: InferenceProtocol,
     info: DatasetInfo,
     recorded: Threshold | None = None,
     *,
     threshold: dict[str, Probability] | None = None,
 ) -> InferenceProtocol:
-    """Add thresholds to a protocol.
+    """Return a protocol with these thresholds.
 
     Args:
         protocol: the protocol.
@@ -109,5 +109,6 @@ def add_threshold(
     Raises:
         ConfigError: the thresholds are invalid, or the protocol has a ``post``.
     """
-    kept = protocol.threshold or recorded
-    return replace(protocol, threshold=kept if threshold is None else make_threshold(info, threshold) if threshold else None)
+    if threshold is None:
+        return replace(protocol, threshold=protocol.threshold or recorded)
+    return replace(protocol, threshold=make_threshold(info, threshold) if threshold else None)

@@ -49,7 +49,7 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
     """
     context = _minimal_context(components, settings, precision)
     while context.pruning.is_due(0):
-        context.pruning.prune_(0, context.optimizer, context.ema)
+        context.pruning.prune_(context.optimizer, context.ema)
     train_step = TrainStep(context)
     peaks, seconds = [], []
     small = 2 if settings.batch_size >= 4 else 1

@@ -99,7 +99,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
                     break
             while pruning.is_due(state.step):
                 del train_step  # DDP holds the shapes that the layers had before pruning
-                log.info(pruning.prune_(state.step, context.optimizer, ema))
+                log.info(pruning.prune_(context.optimizer, ema))
                 train_step = TrainStep(context)
             set_learning_rates(context.optimizer, context.lr_factor(state.step))
             started = time.perf_counter()

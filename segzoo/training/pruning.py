@@ -83,11 +83,10 @@ class ScheduledPruning:
         widths = conv_out_channels(self.model)
         return self.pruned_before | {name: width for name, width in widths.items() if width != self.initial_widths[name]}
 
-    def prune_(self, step: int, optimizer: Optimizer, ema: ModelEma) -> str:
+    def prune_(self, optimizer: Optimizer, ema: ModelEma) -> str:
         """Run the next stage in place.
 
         Args:
-            step: optimizer steps done.
             optimizer: its moments are pruned like the parameters.
             ema: its averages are pruned like the parameters.
 

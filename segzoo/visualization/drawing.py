@@ -139,7 +139,7 @@ def class_entries(
     values = {value for label in labels for value in np.flatnonzero(np.bincount(label.ravel())).tolist()}
     present = sorted({min(value, len(classes)) for value in values} - set(hidden))
     shown, colors = [*(name[:MAX_LETTERS] for name in classes), "ignored"], [*palette, IGNORED]
-    return tuple((printable(shown[k], f"class {k}"), tuple(colors[k])) for k in present)
+    return tuple((drawable_text(shown[k], f"class {k}"), tuple(colors[k])) for k in present)
 
 
 @lru_cache(4)  # of megabytes each; the frames of a video share one
@@ -178,7 +178,7 @@ def text_length(text: str, size: int) -> int:
     return int(np.ceil(font_for(text, size).getlength(text)))
 
 
-def printable(text: str, replacement: str | None = None) -> str:
+def drawable_text(text: str, replacement: str | None = None) -> str:
     """Make a text fit to be drawn on one line.
 
     Control characters, such as line breaks and marks of the writing direction, are escaped.

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from segzoo.types import DatasetInfo
-from segzoo.visualization.drawing import INK, PAPER, class_entries, font_for, legend, overlay, printable, shown_rgb, text_length
+from segzoo.visualization.drawing import INK, PAPER, class_entries, drawable_text, font_for, legend, overlay, shown_rgb, text_length
 
 SIDE = 400  # length of the longer side of a panel in pixels
 TEXT = 15  # font height in pixels
@@ -105,7 +105,7 @@ def _text_bar(text: str, width: int) -> np.ndarray:
 
     The end of a file name is usually more informative.
     """
-    text = kept = printable(text)
+    text = kept = drawable_text(text)
     while kept and text_length(text, TEXT) > width - TEXT:
         kept = kept[1:]
         text = "…" + kept

@@ -11,13 +11,17 @@ from image_files import noise, save
 from scipy import ndimage
 
 from segzoo.data.balance.class_counts import count_classes
-from segzoo.data.statistics.blobs import blob_sizes
+from segzoo.data.inspection.blobs import class_blobs
 from segzoo.data.statistics.channels import channel_histogram, mean_and_std
 from segzoo.data.statistics.measure import measure_split
 from segzoo.registry import DATA
-from segzoo.types import DataError
+from segzoo.types import DataError, DatasetInfo
 
 LABELS = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2, 255]))
+
+
+def numbered_classes(count: int) -> DatasetInfo:
+    return DatasetInfo("numbered", tuple(f"c{k}" for k in range(count)), ((0, 0, 0),) * count)
 
 
 def reference_sizes(mask: np.ndarray) -> list[int]:
@@ -29,15 +33,16 @@ def reference_sizes(mask: np.ndarray) -> list[int]:
 @given(LABELS)
 @settings(max_examples=60, deadline=None)
 def test_blobs_equal_those_of_scipy(label):
-    sizes = blob_sizes(label, 3, 255)
-    assert sizes.keys() == set(np.unique(label).tolist()) - {255}
-    for train_id, found in sizes.items():
-        assert sorted(found) == sorted(reference_sizes(label == train_id))
+    blobs = dict(class_blobs(label, numbered_classes(3)))
+    assert blobs.keys() == set(np.unique(label).tolist()) - {255}
+    for train_id, found in blobs.items():
+        assert sorted(found.areas) == sorted(reference_sizes(label == train_id))
 
 
 def test_blobs_of_more_than_255_classes():
     label = np.array([[300, 0, 300], [0, 0, 255]], np.uint16)
-    assert {train_id: sizes.tolist() for train_id, sizes in blob_sizes(label, 301, 255).items()} == {0: [3], 300: [1, 1]}
+    areas = {train_id: blobs.areas.tolist() for train_id, blobs in class_blobs(label, numbered_classes(301))}
+    assert areas == {0: [3], 300: [1, 1]}
 
 
 def test_mean_and_std_equal_those_of_all_pixels():

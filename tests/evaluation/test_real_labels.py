@@ -19,7 +19,7 @@ from segzoo.evaluation.metrics import ConfusionMatrix
 from segzoo.evaluation.scores.blobs import Blobs
 from segzoo.evaluation.scores.build import build_scores
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.inference.threshold import add_threshold
+from segzoo.inference.threshold import with_threshold
 from segzoo.registry import DATA
 from segzoo.types import Logits
 
@@ -140,7 +140,7 @@ def test_the_operating_curve_of_bsdata():
 
     def run(threshold):
         scores = build_scores(data.info, scores=("blobs",), blob_recall=0.5, blob_curve=threshold is None)
-        protocol = add_threshold(InferenceProtocol(), data.info, threshold=threshold)
+        protocol = with_threshold(InferenceProtocol(), data.info, threshold=threshold)
         return evaluate(DarkSpots(), data, data.info, protocol=protocol, extra=scores, device="cpu", workers=0).extra["blobs"]
 
     result = run(None)

@@ -22,7 +22,7 @@ from segzoo.export.exporter import LabeledImages, export_model
 from segzoo.export.formats import ExportModel
 from segzoo.inference.exported.network import ExportedNetwork, open_exported
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
-from segzoo.inference.threshold import Threshold, add_threshold, make_threshold
+from segzoo.inference.threshold import Threshold, make_threshold, with_threshold
 from segzoo.registry import ConfigError
 from segzoo.types import ParityError
 
@@ -82,7 +82,7 @@ def test_files_score_as_the_network_with_the_threshold(model, output):
     assert confusion(network) == expected
     assert confusion(in_python(model, output, None), SINGLE_PASS) == plain
     if network.has_logits:  # which follow any other threshold too
-        other = add_threshold(SINGLE_PASS, INFO, THRESHOLD, threshold={"tree": 0.5})
+        other = with_threshold(SINGLE_PASS, INFO, THRESHOLD, threshold={"tree": 0.5})
         assert confusion(network, other) == confusion(model, other) != expected
         assert confusion(network, SINGLE_PASS) == plain
         assert confusion(network, InferenceProtocol(flip=True, threshold=THRESHOLD)) == confusion(

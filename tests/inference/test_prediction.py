@@ -19,7 +19,7 @@ from segzoo.inference.outputs.result_files import write_rgb
 from segzoo.inference.prediction.inputs import batches, read_input
 from segzoo.inference.prediction.result import Prediction
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.inference.threshold import add_threshold
+from segzoo.inference.threshold import with_threshold
 from segzoo.pixel_format import PixelFormat
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, DatasetInfo
@@ -68,8 +68,8 @@ def files(tmp_path_factory):
     ids=["whole", "slide", "threshold"],
 )
 def test_labels_are_those_of_the_prediction_tool(model, files, tmp_path, protocol, threshold):
-    with_threshold = add_threshold(protocol, INFO, threshold=threshold)
-    predict_source(model, INFO, tmp_path, files[0].parent, with_threshold, overlays="none")
+    thresholded = with_threshold(protocol, INFO, threshold=threshold)
+    predict_source(model, INFO, tmp_path, files[0].parent, thresholded, overlays="none")
     written = [np.array(Image.open(tmp_path / "labels" / f"{path.stem}.png")) for path in files]
     assert sum(len(np.unique(label)) > 1 for label in written) > 1, "several classes are predicted"
     single = [model.predict(path, protocol=protocol, threshold=threshold) for path in files]

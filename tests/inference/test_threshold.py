@@ -14,7 +14,7 @@ from segzoo.evaluation.evaluator import evaluate
 from segzoo.evaluation.scores.blobs import THRESHOLDS
 from segzoo.evaluation.scores.build import build_scores
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol
-from segzoo.inference.threshold import add_threshold, make_threshold
+from segzoo.inference.threshold import make_threshold, with_threshold
 from segzoo.registry import ConfigError
 from segzoo.types import DatasetInfo
 
@@ -62,15 +62,15 @@ def test_invalid_thresholds():
     with pytest.raises(ConfigError, match="background is the background, which is left where no class reaches its threshold"):
         make_threshold(parts, {"pit": 0.3, "background": 0.5})
     with pytest.raises(ConfigError, match="Set post=none or 'threshold={}'"):
-        add_threshold(InferenceProtocol(post=Blank()), INFO, threshold={"tree": 0.3})
+        with_threshold(InferenceProtocol(post=Blank()), INFO, threshold={"tree": 0.3})
 
 
 def test_a_recorded_threshold_stays_unless_another_is_given():
     recorded = make_threshold(INFO, {"tree": 0.3})
-    assert add_threshold(SINGLE_PASS, INFO) == SINGLE_PASS
-    assert add_threshold(SINGLE_PASS, INFO, recorded).threshold is recorded
-    assert add_threshold(SINGLE_PASS, INFO, recorded, threshold={}) == SINGLE_PASS
-    assert add_threshold(SINGLE_PASS, INFO, recorded, threshold={"road": 0.4}).threshold == make_threshold(INFO, {"road": 0.4})
+    assert with_threshold(SINGLE_PASS, INFO) == SINGLE_PASS
+    assert with_threshold(SINGLE_PASS, INFO, recorded).threshold is recorded
+    assert with_threshold(SINGLE_PASS, INFO, recorded, threshold={}) == SINGLE_PASS
+    assert with_threshold(SINGLE_PASS, INFO, recorded, threshold={"road": 0.4}).threshold == make_threshold(INFO, {"road": 0.4})
 
 
 class Blank:
@@ -84,7 +84,7 @@ class Blank:
 @pytest.mark.parametrize("options", [{}, {"flip": True, "average": "logits"}, {"crop": (24, 24)}])
 def test_the_operating_curve_equals_an_evaluation_with_the_threshold(model, options):
     def blobs(threshold, curve) -> Any:
-        protocol = add_threshold(InferenceProtocol(**options), INFO, threshold=threshold)
+        protocol = with_threshold(InferenceProtocol(**options), INFO, threshold=threshold)
         scores = build_scores(INFO, scores=("blobs",), defects=("tree",), blob_curve=curve)
         result = evaluate(model, DATA, INFO, protocol=protocol, extra=scores, device="cpu", workers=0)
         return result, scores[0]
@@ -107,7 +107,7 @@ def test_prediction_and_evaluation_agree(model, tmp_path):
     for index in range(5):
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.fromarray(DATA[index].image).save(tmp_path / "in" / f"{index}.png")
-    protocol = add_threshold(SINGLE_PASS, INFO, threshold={"tree": 0.36, "road": 0.34})
+    protocol = with_threshold(SINGLE_PASS, INFO, threshold={"tree": 0.36, "road": 0.34})
     predict_source(model, INFO, tmp_path / "out", tmp_path / "in", protocol, overlays="none")
     counts = np.zeros((3, 3), np.int64)
     for index in range(5):

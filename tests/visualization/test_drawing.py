@@ -12,11 +12,11 @@ from segzoo.visualization.drawing import (
     IGNORED,
     class_entries,
     colorize,
+    drawable_text,
     font_size,
     legend,
     outlines,
     overlay,
-    printable,
     with_legend,
 )
 from segzoo.visualization.palette import distinct_colors
@@ -133,7 +133,7 @@ def test_a_name_without_a_font_becomes_its_number(no_fonts, capsys):
     for _ in range(2):
         entries = class_entries([np.array([[0, 1, 2]])], chinese.classes, PALETTE, hidden=[0])
     assert [text for text, _ in entries] == ["class 1", "pit"] and chinese.background == 0
-    assert printable("图像 a.png") == "?? a.png"
+    assert drawable_text("图像 a.png") == "?? a.png"
     assert capsys.readouterr().err.count("no font of this system has all letters") == 1
 
 
@@ -141,4 +141,4 @@ def test_a_system_font_with_the_letters_is_used(no_fonts, monkeypatch):
     load = drawing._load_font
     monkeypatch.setattr(drawing, "_load_font", lambda name, size: CompleteFont() if "CJK" in name else load(name, size))
     assert drawing._font_with("划痕 2") == "NotoSansCJK-Regular.ttc" and drawing._font_with("scratch") == ""
-    assert printable("划痕 2", "class 1") == "划痕 2"
+    assert drawable_text("划痕 2", "class 1") == "划痕 2"

@@ -22,7 +22,7 @@ from small_service import INFO, Client, GatedModel, decoded, encoded, pattern, s
 
 from segzoo.data.datasets.labelme import LabelMeShapes
 from segzoo.inference.protocol import SINGLE_PASS
-from segzoo.inference.threshold import add_threshold
+from segzoo.inference.threshold import with_threshold
 from segzoo.workflows.serve.answers import accepted_output
 from segzoo.workflows.serve.models import ServedModel
 
@@ -230,7 +230,7 @@ def test_no_threshold_is_none_even_if_a_file_records_one(asked):
             return []
 
     given: list[dict | None] = []
-    protocol = add_threshold(SINGLE_PASS, INFO, threshold=asked)
+    protocol = with_threshold(SINGLE_PASS, INFO, threshold=asked)
     ServedModel("default", "tiny", Exported(), protocol).predict([pattern(0)], False)  # type: ignore[arg-type]
     assert given == [None if asked else {}]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from segzoo.data.checks.settings_for import settings_for
 from segzoo.data.guess.class_lists import read_colored_classes
 from segzoo.io import check_regular
-from segzoo.messages import format_override
+from segzoo.messages import format_override, printable
 
 MAX_FOLDERS = 10  # in a message
 MAX_FILES = 20_000  # to look at
@@ -34,7 +34,7 @@ def describe_tree(root: Path, tried: tuple[str, str] | None = None) -> str:
         return ""
     shown = [_describe_folder(folder, names) for folder, names in list(tree.items())[:MAX_FOLDERS]]
     more = f"; and {len(tree) - MAX_FOLDERS} more folders" if len(tree) > MAX_FOLDERS else ""
-    parts = [f"In {printable_name(str(root))} there are {'; '.join(shown)}{more}."]
+    parts = [f"In {printable(str(root))} there are {'; '.join(shown)}{more}."]
     parts += [advice] if (advice := recognize(root, tree)) else []
     settings = settings_for(tree)
     if settings and tried != (settings["data.images"], settings["data.labels"]):
@@ -79,7 +79,7 @@ def recognize(root: Path, tree: Tree) -> str:
     """Name the annotation tool of a tree, and its way to masks."""
     for folder, names in tree.items():
         for name in _samples(names):
-            head, path = _head(root / folder / name), printable_name(os.path.normpath(root / folder / name))
+            head, path = _head(root / folder / name), printable(os.path.normpath(root / folder / name))
             if (
                 name.endswith(".json")
                 and b'"shapes"' not in head
@@ -87,11 +87,11 @@ def recognize(root: Path, tree: Tree) -> str:
             ):
                 return f"{path} is a COCO file. {_convert('coco', path)}"
             if name.endswith(".txt") and YOLO_LINE.match(head):
-                return f"{path} is a YOLO file. {_convert('yolo', printable_name(str(root)))}"
+                return f"{path} is a YOLO file. {_convert('yolo', printable(str(root)))}"
             if name.endswith(".xml") and b"<annotations>" in head:
                 return f"{path} is an XML export of CVAT. {_convert('cvat', path)}"
             if name == "meta.json" and any(own.split("/")[-1] == "ann" for own in tree):
-                return f"This is a Supervisely project. {_convert('supervisely', printable_name(os.path.dirname(path)))}"
+                return f"This is a Supervisely project. {_convert('supervisely', printable(os.path.dirname(path)))}"
             if name == "labelmap.txt" and (palette := read_colored_classes(root / folder / name)):
                 settings = {"data.masks": "color", "data.classes": list(palette), "data.palette": list(palette.values())}
                 return (
@@ -111,16 +111,11 @@ def _convert(form: str, source: str) -> str:
     return f"Convert it: python tools/dataset.py action=convert action.format={form} {format_override('action.source', source)}"
 
 
-def printable_name(path: str) -> str:
-    """Printable form of a path that may not be valid UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _describe_folder(folder: str, names: list[str]) -> str:
     extensions = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
     counts = ", ".join(f"{count} {extension}" for extension, count in extensions.most_common(3))
     first = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-    return printable_name(f"{'' if folder == '.' else folder + '/'} ({counts}: {first})".strip())
+    return printable(f"{'' if folder == '.' else folder + '/'} ({counts}: {first})".strip())
 
 
 def _samples(names: list[str]) -> list[str]:

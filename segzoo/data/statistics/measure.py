@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segzoo.data.balance.class_counts import count_classes
-from segzoo.data.statistics.blobs import blob_sizes
+from segzoo.data.inspection.blobs import class_blobs
 from segzoo.data.statistics.channels import channel_histogram, mean_and_std
 from segzoo.progress import with_progress
 from segzoo.resources import cpu_cores
@@ -83,9 +83,8 @@ def measure_split(name: str, dataset: Dataset) -> SplitStatistics:
     def measure(index: int) -> _Measured:
         sample = dataset[index]
         image, label = sample.image, sample.label
-        return _Measured(
-            (label.shape[0], label.shape[1]), blob_sizes(label, info.num_classes, info.ignore), channel_histogram(image)
-        )
+        areas = {train_id: blobs.areas.astype(np.int64) for train_id, blobs in class_blobs(label, info)}
+        return _Measured((label.shape[0], label.shape[1]), areas, channel_histogram(image))
 
     sizes: Counter[tuple[int, int]] = Counter()
     blobs: dict[int, list[np.ndarray]] = defaultdict(list)

@@ -62,7 +62,7 @@ class LargeImages:
         start, image = time.perf_counter(), task.large
         assert image is not None
         try:
-            self._check_results(image.path)
+            self._check_results()
             self._labeler = self._labeler or self._make_labeler()
             areas = write_large_result(
                 self.files.label_path(task.item.name),
@@ -84,7 +84,7 @@ class LargeImages:
         if self.stops():
             raise DataError(f"{printable(path)}: stopped before its last tile")
 
-    def _check_results(self, path: Path) -> None:
+    def _check_results(self) -> None:
         """Raise ConfigError for results that need the whole label map."""
         files = self.files
         settings = {

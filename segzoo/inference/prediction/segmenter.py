@@ -15,7 +15,7 @@ from segzoo.inference.prediction.inputs import ImageInput, InputImage, batches, 
 from segzoo.inference.prediction.result import Prediction
 from segzoo.inference.protocol import SINGLE_PASS, InferenceProtocol, check_label_size
 from segzoo.inference.segment import labels_itself, segment_batch
-from segzoo.inference.threshold import Threshold, add_threshold
+from segzoo.inference.threshold import Threshold, with_threshold
 from segzoo.io import plain_numbers
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
@@ -122,7 +122,7 @@ class Segmenter(nn.Module):
         check_label_size(protocol)
         given = None if threshold is None else dict(threshold)
         info = self.checked_info()
-        labeled_by = add_threshold(protocol, info, self.threshold, threshold=given)
+        labeled_by = with_threshold(protocol, info, self.threshold, threshold=given)
         if (probabilities or confidence or not labels_itself(self, labeled_by)) and not self.has_logits:
             raise ConfigError("the exported file returns only labels. Export it with output=both for its logits.")
         is_list = isinstance(images, list | tuple)

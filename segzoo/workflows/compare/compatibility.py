@@ -13,7 +13,6 @@ from segzoo.types import PlainDict
 from segzoo.workflows.compare.evaluations import StoredEvaluation
 
 DATA_KEYS = ("data", "images", "names", "ground_truth")  # of a protocol; the others are settings of the inference
-FILE_KEYS = tuple(FROM_FILES)
 
 
 def check_comparable(evaluations: Sequence[StoredEvaluation], force: bool) -> list[str]:
@@ -66,7 +65,7 @@ def mismatches(reference: StoredEvaluation, other: StoredEvaluation) -> list[str
 
 def is_from_files(evaluation: StoredEvaluation) -> bool:
     """True for label maps of other code, whose protocol is unknown."""
-    return "predictions" in evaluation.protocol
+    return FROM_FILES.items() <= evaluation.protocol.items()
 
 
 def distinct_evaluations(evaluations: Sequence[StoredEvaluation]) -> tuple[list[StoredEvaluation], dict[str, str]]:

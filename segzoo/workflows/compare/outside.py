@@ -193,7 +193,5 @@ def _file_title(file: Path) -> str:
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:
-    number = 2
-    while (free := name if number == 2 else f"{name} {number - 1}") in taken:
-        number += 1
-    return free
+    candidates = itertools.chain([name], (f"{name} {number}" for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)

@@ -132,15 +132,15 @@ def read_config(folder: Path) -> PlainDict:
     return {}
 
 
-def printable(text: object) -> str:
+def escape_unprintable(text: object) -> str:
     """Escape what a terminal would obey or cannot show."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
 
 def printable_values(value: Any) -> Any:
-    """Escape every text in plain containers, see ``printable``."""
+    """Escape every text in plain containers, see ``escape_unprintable``."""
     if isinstance(value, dict):
-        return {printable(key): printable_values(item) for key, item in value.items()}
+        return {escape_unprintable(key): printable_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [printable_values(item) for item in value]
-    return printable(value) if isinstance(value, str) else value
+    return escape_unprintable(value) if isinstance(value, str) else value

@@ -10,7 +10,7 @@ from segzoo.config.build import build_split
 from segzoo.data.splits import SplitOrAll
 from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.inference.threshold import add_threshold
+from segzoo.inference.threshold import with_threshold
 from segzoo.messages import printable
 from segzoo.registry import ConfigError
 from segzoo.reporting.blocks.bars import BarRow, difference_bars, share_bar
@@ -111,7 +111,7 @@ class _ChangedImages:
     ) -> None:
         """Add networks that are in memory."""
         for name, network in networks.items():
-            own = add_threshold(protocol, info, getattr(network, "threshold", None))
+            own = with_threshold(protocol, info, getattr(network, "threshold", None))
             predict = predictor(network, info, own, precision)
             self.predictors[name] = lambda image, index, predict=predict: predict(image)
 

@@ -16,6 +16,7 @@ from segzoo.reporting.blocks.matrices import MAX_CLASSES, confusion_plot, confus
 from segzoo.reporting.blocks.panels import Example, embed_images, legend
 from segzoo.reporting.blocks.plots import MISSING, can_plot
 from segzoo.reporting.blocks.score_plots import score_facts, score_plots
+from segzoo.reporting.numbers import format_interval
 from segzoo.types import Dataset, DatasetInfo, PlainDict, PlainMapping
 from segzoo.workflows.compare.evaluations import StoredEvaluation
 from segzoo.workflows.report.failures import Failure, choose_examples, confusion_matrix, find_failures
@@ -90,7 +91,7 @@ def _tiles(summary: PlainMapping, speed: Facts) -> Facts:
     interval = summary["miou_interval"]
     shown = [
         ("mIoU", f"{100 * summary['miou']:.1f} %"),
-        ("95 % interval", "{:.1f} to {:.1f}".format(*(100 * bound for bound in interval)) if interval else "too few images"),
+        ("95 % interval", format_interval(interval, 1) if interval else "too few images"),
         ("pixels right", f"{100 * summary['aacc']:.1f} %"),
         (f"images of {summary['split']}", f"{summary['images']:,}"),
         ("protocol", summary["protocol_id"]),
@@ -126,7 +127,7 @@ def class_rows(evaluation: StoredEvaluation) -> list[BarRow]:
     rows = []
     for k, (name, entry) in enumerate(per_class.items()):
         interval = resampled.interval(1 + k) if resampled and entry["iou"] is not None else None
-        bounds = "{:.1f} to {:.1f}".format(*(100 * bound for bound in interval)) if interval else "–"
+        bounds = format_interval(interval, 1) if interval else "–"
         scores = [_percent(entry[key]) for key in ("acc", "precision", "f1")]
         cells = [_percent(entry["iou"]), bounds, *scores, str(images[k]), f"{100 * int(entry['pixels'] or 0) / total:.2f} %"]
         rows.append((entry["iou"], BarRow(name, share_bar(entry["iou"], interval), cells)))
