@@ -15,10 +15,15 @@ import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.accuracy.compare_camvid import compare, evaluate
 from benchmarks.accuracy.history import INPUT, INPUT_OVERRIDE, ROWS, train
 from benchmarks.harness.result_files import write_result
 from benchmarks.harness.tool_runs import run_unless_finished
+from segzoo.evaluation.bootstrap import LEVEL
+from segzoo.evaluation.model_comparison import holm
+from segzoo.workflows.compare.comparison import NOT_RESOLVED
 
 
 class Network(NamedTuple):
@@ -101,17 +106,26 @@ def compare_with_first(
 ) -> list[dict[str, Any]]:
     """Compare the seeds of each title with those of the first.
 
-    The spread between seeds is estimated from these and from other networks.
+    The spread between seeds is estimated from these and from other networks. p-values are corrected for the pairs of the titles alone.
     """
     runs = [folder.name for folder in evaluations[0]]
     base = runs[0].rpartition("-")[0] if len(runs) > 1 else runs[0]
     own = [folder for seeds in evaluations for folder in seeds]
     compared = compare([*own, *(folder for folder in others if folder not in own)], [f"baseline={base}", *words], out)
-    keys = ("difference", "interval", "p_value", "verdict")
-    pairs = [None, *({key: pair[key] for key in keys} for pair in compared["pairs"])]
+    pairs = [None, *corrected(compared["pairs"][: len(titles) - 1])]
     return [
         {"network": title, "miou": model["miou"], "miou_interval": model["interval"], "seeds": model["seeds"], "pair": pair}
         for title, model, pair in zip(titles, compared["models"], pairs, strict=False)  # others come last
+    ]
+
+
+def corrected(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Correct p-values and verdicts for the number of these pairs."""
+    p_values = holm(np.array([pair["single_p_value"] for pair in pairs]))
+    return [
+        {"difference": pair["difference"], "interval": pair["interval"], "p_value": float(p_value)}
+        | {"verdict": "resolved" if p_value < 1 - LEVEL else NOT_RESOLVED}
+        for pair, p_value in zip(pairs, p_values, strict=True)
     ]
 
 

@@ -11,12 +11,14 @@ About 25 minutes for four runs on one core. Finished evaluations in the output d
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.camvid_drives import camvid_folder
+from benchmarks.harness.camvid_drives import FRAME_BLOCKS, camvid_folder
 from benchmarks.harness.result_files import read_json, write_result
 from benchmarks.harness.tool_runs import run_tool, run_unless_finished
+from segzoo.messages import format_override
 
 PROTOCOLS = {
     "whole": ("protocol=whole",),
@@ -57,9 +59,12 @@ def outside_words(run: Path, size: list[str], out: Path) -> list[str]:
 
 
 def compare(folders: list[Path], more: list[str], out: Path) -> dict[str, Any]:
-    """Compare evaluations and return the rows without single images."""
-    overwrite = (out / "compare.json").exists()
-    run_tool("compare", *map(str, folders), *more, f"out={out}", f"overwrite={str(overwrite).lower()}")
+    """Compare evaluations and return the rows without single images.
+
+    Successive frames are drawn together, as they are not independent.
+    """
+    overwrite, blocks = (out / "compare.json").exists(), shlex.split(format_override("group_by", FRAME_BLOCKS))
+    run_tool("compare", *map(str, folders), *more, *blocks, f"out={out}", f"overwrite={str(overwrite).lower()}")
     result = read_json(out / "compare.json")
     pairs = [{key: value for key, value in pair.items() if key != "changed_images"} for pair in result["pairs"]]
     models = [{key: value for key, value in model.items() if key != "evaluations"} for model in result["models"]]

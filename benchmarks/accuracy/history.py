@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 
 from benchmarks.accuracy.compare_camvid import compare, evaluate
-from benchmarks.harness.result_files import read_json, write_result
+from benchmarks.harness.result_files import ROOT, read_json, write_result
 from benchmarks.harness.tool_runs import run_summary, run_unless_finished, train_or_continue
 from segzoo.config.from_checkpoint import load_model
 from segzoo.device import pick_precision
@@ -69,14 +70,29 @@ def train(name: str, overrides: tuple[str, ...], experiment: str, seeds: int, ou
     """Train a network with every seed and return its runs."""
     runs = [out / "runs" / f"{name}-{seed}" for seed in range(seeds)]
     for seed, run in enumerate(runs):
+        require_length(run, experiment)
         result = train_or_continue(run, f"experiment={experiment}", *overrides, "workers=1", f"seed={seed}")
         print(f"{name}, seed {seed}: trained in {result['train_minutes']:.1f} minutes", flush=True)
     return runs
 
 
-def finished(name: str, seeds: int, out: Path) -> list[Path]:
+def require_length(run: Path, experiment: str) -> None:
+    """Reject a run of another length, which would be continued."""
+    if not (run / "config.yaml").exists():
+        return
+    steps = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["steps"]
+    wanted = yaml.safe_load((ROOT / "conf/experiment" / f"{experiment}.yaml").read_text(encoding="utf-8"))["steps"]
+    if steps != wanted:
+        raise SystemExit(
+            f"{run} is a run of {steps} steps, and {experiment} has {wanted}. Choose another directory for this length."
+        )
+
+
+def finished(name: str, experiment: str, seeds: int, out: Path) -> list[Path]:
     """Return the directories of a row's runs that have finished."""
     runs = [out / "runs" / f"{name}-{seed}" for seed in range(seeds)]
+    for run in runs:
+        require_length(run, experiment)
     found = [run for run in runs if (run / "result.json").exists() and run_summary(run)["finished"]]
     if not found:
         raise SystemExit(f"no run of {name} has finished in {out / 'runs'}: train without --finished, or leave it out of --rows")
@@ -105,7 +121,7 @@ def main(args: argparse.Namespace) -> None:
     experiment, out = "history_tenth" if args.tenth else "history", args.out.absolute()
     seeds = {name: min(ROWS[name].seeds, args.seeds or ROWS[name].seeds) for name in args.rows}
     runs = {
-        name: finished(name, count, out) if args.finished else train(name, ROWS[name].overrides, experiment, count, out)
+        name: finished(name, experiment, count, out) if args.finished else train(name, ROWS[name].overrides, experiment, count, out)
         for name, count in seeds.items()
     }
     if args.train_only:

@@ -1,8 +1,8 @@
 """The pretrained network ``parts``: ICNet with a quarter of its parameters.
 
 Trains ``experiment=parts_quick``, removes half of the channels of every layer and fine-tunes with the unpruned network as the teacher. The
-weights are stored in fp16, and the stored file is scored as users load it. Nothing is chosen on the validation images: the fine-tuning is
-evaluated once, at its end.
+weights are stored in fp16, and the stored file is scored as users load it. The network that is pruned is the better of two evaluations on
+the validation images; the fine-tuning is evaluated once, at its end.
 
 About 25 minutes on one core. Finished parts in the output directory are not repeated. The folder ``network`` in it is the one to copy to
 ``segzoo/checkpoints/pretrained/parts``.

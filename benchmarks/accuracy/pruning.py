@@ -1,7 +1,8 @@
 """Pruning methods compared on ICNet at half its channels, on CamVid.
 
 Each variant starts from one full-width network and fine-tunes for 600 steps on eight crops of 320x240; the baseline is half width trained
-from scratch for as many steps in total. Scores are on all validation images, differences are paired by image.
+from scratch for as many steps in total. The last checkpoints are scored on all validation images; differences are paired, and draw blocks of
+successive frames.
 
 Two hours. Finished runs in the output directory are not repeated, so the variants can be run one by one. Needs SEGZOO_DATA.
 """
@@ -12,9 +13,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.camvid_drives import counts_by_block
+from benchmarks.harness.result_files import read_json, write_result
 from benchmarks.harness.tool_runs import (
     CAMVID_FINETUNING,
     NO_REPORT,
@@ -22,8 +22,9 @@ from benchmarks.harness.tool_runs import (
     run_environment,
     run_summary,
     run_tool,
+    run_unless_finished,
 )
-from segzoo.evaluation.bootstrap import paired_bootstrap_miou
+from segzoo.evaluation.bootstrap import bootstrap_miou, paired_bootstrap_miou
 from segzoo.workflows.prune.stages import finetuned_result
 
 STEPS, SIZE = 600, (1024, 2048)
@@ -58,16 +59,27 @@ def train_variant(name: str, seed: int, start: Path, out: Path) -> None:
     run_tool("prune", f"ckpt={start}", *overrides, *common, *NO_REPORT, f"steps={STEPS}", "eval_every=200")
 
 
-def result_row(name: str, seed: int, run: Path, others: dict[str, Path]) -> dict[str, Any]:
+def score_last(run: Path, out: Path) -> Path:
+    """Score the last checkpoint, and return the evaluation directory.
+
+    The best one is chosen on the validation images, among more evaluations in longer trainings.
+    """
+    folder = out / "last" / run.name
+    run_unless_finished(folder / "summary.json", "eval", f"ckpt={run / 'checkpoints' / str(run_summary(run)['steps'])}")
+    return folder
+
+
+def result_row(name: str, seed: int, run: Path, others: dict[str, Path], out: Path) -> dict[str, Any]:
     """Return a run's scores and its paired differences to other runs."""
-    result = run_summary(run)
+    result, folder = run_summary(run), score_last(run, out)
     pruned = next((stage for stage in result.get("report", []) if stage["what"] == "pruned"), None)
     row = finetuned_result(run, bench_hw=SIZE) | {"what": name, "seed": seed}
-    row |= {"steps": result["steps"], "best_step": result["best_step"], "miou_pruned": pruned and pruned["miou"]}
+    row |= {"miou": read_json(folder / "summary.json")["miou"], "miou_interval": bootstrap_miou(counts_by_block(folder))}
+    row |= {"steps": result["steps"], "miou_pruned": pruned and pruned["miou"]}
     row["against"] = {
-        other: paired_bootstrap_miou(*(np.load(folder / "eval" / "per_image_counts.npy") for folder in (run, path)))
+        other: paired_bootstrap_miou(counts_by_block(folder), counts_by_block(score_last(path, out)))
         for other, path in others.items()
-        if path != run and (path / "eval" / "per_image_counts.npy").exists()
+        if path != run and (path / "result.json").exists()
     }
     return row | {"git": run_environment(run)["git"]}
 
@@ -81,7 +93,7 @@ def main(args: argparse.Namespace) -> None:
             if name in args.variant or (out / "result.json").exists():
                 train_variant(name, seed, args.start, out)
                 others = {"before": args.start, "l1": args.out / f"l1_{seed}", "scratch": args.out / f"scratch_{seed}"}
-                rows.append(result_row(name, seed, out, others))
-    full = finetuned_result(args.start, bench_hw=SIZE) | {"what": "full width", "seed": 0, "against": {}}
+                rows.append(result_row(name, seed, out, others, args.out.absolute()))
+    full = result_row("full width", 0, args.start.absolute(), {}, args.out.absolute())
     times = latency_by_run({"full": args.start, "half": args.out / "l1_0"}, SIZE)
     print(write_result("pruning_camvid", args.command, {"rows": [full, *rows], "times": times}))

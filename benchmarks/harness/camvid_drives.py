@@ -1,6 +1,7 @@
-"""Data sets of single drives of CamVid.
+"""Drives of CamVid, as data sets and as blocks of dependent frames.
 
-CamVid's validation images lie inside a training drive. A whole drive that is held out shows how a network does on another one.
+CamVid's validation images lie inside a training drive. A whole drive that is held out shows how a network does on another one. Successive
+frames look alike, so intervals that draw single frames are too narrow.
 """
 
 from __future__ import annotations
@@ -9,12 +10,30 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from segzoo.data.splitting.grouping import group_names
+from segzoo.evaluation.bootstrap import sum_groups
+from segzoo.workflows.compare.evaluations import read_evaluation
+
+FRAME_BLOCKS = r"^(.+)\d$"  # up to five successive validation images: 0016E5_0796 of 0016E5_07961 to 0016E5_07969
 TRAIN_DRIVES = ("0001TP", "0006R0", "0016E5")  # of the training split; 0001TP was filmed at dusk
 
 
 def camvid_folder() -> Path:
     """The complete data set."""
     return (Path(os.environ["SEGZOO_DATA"]) / "camvid").absolute()
+
+
+def counts_by_block(folder: Path) -> np.ndarray:
+    """Sum the counts of an evaluation directory over blocks of frames.
+
+    Shapes:
+        (blocks, 3, K), as ``sum_groups`` returns them.
+    """
+    evaluation = read_evaluation(folder, folder.name)
+    assert evaluation.image_names is not None
+    return sum_groups(evaluation.counts, group_names(evaluation.image_names, FRAME_BLOCKS, "FRAME_BLOCKS"))
 
 
 def drive_images(camvid: Path, *drives: str) -> list[str]:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from scipy.special import stdtrit
+
 Name = TypeVar("Name")
 
 
@@ -72,8 +74,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
     The interval comes from a t distribution, so there have to be at least three values.
     """
-    students_t = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-    half = students_t.get(len(values), 2.0 if len(values) < 60 else 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
     center = statistics.fmean(values)
     return center, center - half, center + half
 

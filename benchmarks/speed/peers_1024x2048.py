@@ -1,6 +1,6 @@
 """Latency from image to labels at 1024x2048 compared with peer libraries.
 
-Batch 1, 19 classes, random weights with calibrated batch norm, the same image on both sides, both in the same runtime of segzoo. Peers run
+Batch 1, 19 classes, random weights (segzoo's with calibrated batch norm), the same image on both sides, both in the same runtime of segzoo. Peers run
 unmodified: they upsample all logits and take the argmax inside the graph. In OpenVINO they are converted directly from torch, because
 the ONNX exporter does not finish on mmsegmentation's PSPNet. segzoo's network is fused for inference and upsamples only what the argmax
 needs. A matrix product is interleaved with both, so that each row records how fast the machine was at that time (bf16 for int8 rows).

@@ -1,7 +1,7 @@
 """Accuracy and latency of a trained ICNet with fewer branches.
 
 One network is evaluated with branches 4, 24 and 124, as in table 3 of the paper: mIoU on its validation images, and the time from the
-normalized image to the label map, one image of that data at a time, interleaved.
+normalized image to the label map, for noise of the size of that data, interleaved.
 """
 
 from __future__ import annotations

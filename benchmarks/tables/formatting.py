@@ -22,7 +22,7 @@ SHORT_REMARKS = (
     (re.compile(r"one call in ten takes a quarter longer than the median: .*"), "slowest tenth at least 25% above the median"),
     (re.compile(r"\w+ does not run in (\w+) here; it does in (.*)"), r"\1 not supported here, only \2"),
     (re.compile(r"the median is known to ±(\d+%), target ±(\d+%): .*"), r"median accurate to ±\1, target ±\2"),
-    (re.compile(r"the warm-up of (\d+) calls did not converge: .*"), r"warm-up of \1 calls had not converged"),
+    (re.compile(r"the warm-up of (\d+) calls did not converge.*"), r"warm-up of \1 calls had not converged"),
     (re.compile(r"the slowest tenth of the calls takes at least 25% longer .*"), "slowest tenth at least 25% above the median"),
     (re.compile(r"\w+ does not support (\w+) here; choose one of (.*)"), r"\1 not supported here, only \2"),
 )

@@ -36,7 +36,7 @@ def models() -> str:
     for entry in yaml.safe_load(LISTED.read_text(encoding="utf-8")):
         config = resolve_config(parse_overrides("describe", [f"model={entry['name']}"]).jobs[0])[0]
         sums = totals(describe(build_meta_model(config, num_classes=entry["classes"]), hw=tuple(entry["hw"])))
-        size = f"{entry['classes']} classes, {entry['hw'][1]}x{entry['hw'][0]}"
+        size = f"{entry['classes']} classes, {entry['hw'][0]}x{entry['hw'][1]}"
         counts = format_millions(sums["params"]), f"{sums['gmacs']:.1f}"
         idea, backbone = entry["idea"], config["backbone"]["name"]
         rows.append((f"`{entry['name']}`", entry["paper"], idea, backbone, size, *counts, entry["published"], entry["deviation"]))

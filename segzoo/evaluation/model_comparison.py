@@ -16,6 +16,7 @@ import numpy as np
 from segzoo.evaluation.bootstrap import LEVEL, MIN_IMAGES, SEED, ResampledScores, mean_iou, resample, sum_groups, tail_probability
 
 MAX_DRAWS = 100_000
+DRAWS_BEYOND = 20  # draws that decide a difference at the level of all tests together
 MAX_VALUES = 10**8  # that the draws of all models and pairs hold
 
 
@@ -28,12 +29,14 @@ class ScoredModel:
         counts: (N, 3, K) of each evaluation, with the same K classes for all models that are compared.
         image_set: identifies the images and labels. Models with another one are not paired.
         groups: the group of each image, such as the drive of a frame. None if the images are independent.
+        networks: identifies the trained network of each evaluation, such as its checksum. Empty if it is unknown.
     """
 
     name: str
     counts: tuple[np.ndarray, ...]
     image_set: str = ""
     groups: Sequence[str] | None = None
+    networks: tuple[str, ...] = ()
 
 
 class SeedSpread(NamedTuple):
@@ -54,12 +57,14 @@ class Pair(NamedTuple):
     Attributes:
         first, second: positions of the models.
         difference: of the mIoU and of each class.
-        p_values: (1 + K,), corrected: those of the mIoU over all pairs, those of the classes over all pairs and classes. NaN if unknown.
+        single_p_values: (1 + K,), each as if it were the only test. NaN if unknown.
+        p_values: the same, corrected: those of the mIoU over all pairs, those of the classes over all pairs and classes.
     """
 
     first: int
     second: int
     difference: ResampledScores
+    single_p_values: np.ndarray
     p_values: np.ndarray
 
     def is_resolved(self, column: int = 0) -> bool:
@@ -102,7 +107,8 @@ def compare_models(
     """Compare models pair by pair.
 
     With several seeds of any model, a difference is that of the expected scores over seeds: their spread, which is taken to be the same
-    for all models, widens the interval. Without, it is that of the networks given.
+    for all models, widens the interval. Without, it is that of the networks given. So is a difference between evaluations of the same
+    networks, such as with and without a CRF, whose spread over seeds largely cancels.
 
     Args:
         models: at least two.
@@ -112,20 +118,35 @@ def compare_models(
     """
     sets = list(dict.fromkeys(model.image_set for model in models))
     seeds = [[_resample(model, counts, draws, SEED + sets.index(model.image_set)) for counts in model.counts] for model in models]
-    spread = seed_spread([[scores for model in seeds for scores in model]] if are_seeds else seeds)
-    differences = [difference(seeds[first], seeds[second], spread) for first, second in pairs]
-    p_values = np.array([[_nan(item.p_value(column)) for column in range(item.draws.shape[1])] for item in differences])
+    trained = [seeds[index] for index in first_evaluations(models)]
+    spread = seed_spread([[scores for model in seeds for scores in model]] if are_seeds else trained)
+    differences = [
+        difference(seeds[first], seeds[second], None if same_networks(models[first], models[second]) else spread)
+        for first, second in pairs
+    ]
+    single = np.array([[_nan(item.p_value(column)) for column in range(item.draws.shape[1])] for item in differences])
+    p_values = single.copy()
     if pairs:
         p_values[:, 0] = holm(p_values[:, 0])
         p_values[:, 1:] = holm(p_values[:, 1:].ravel()).reshape(p_values[:, 1:].shape)
-    compared = [Pair(*pair, *values) for pair, values in zip(pairs, zip(differences, p_values, strict=True), strict=True)]
+    compared = [Pair(*pair, *values) for pair, values in zip(pairs, zip(differences, single, p_values, strict=True), strict=True)]
     return Comparison([_mean(scores) for scores in seeds], spread, compared)
 
 
-def enough_draws(models: Sequence[ScoredModel], num_pairs: int, draws: int) -> int:
-    """Raise the number of draws until a difference can be resolved.
+def same_networks(first: ScoredModel, second: ScoredModel) -> bool:
+    """True for two evaluations of the same trained networks."""
+    return bool(first.networks) and sorted(first.networks) == sorted(second.networks)
 
-    The p-value of the largest difference is multiplied by the number of tests, and cannot be below about two per draw.
+
+def first_evaluations(models: Sequence[ScoredModel]) -> list[int]:
+    """Positions of the models whose networks no earlier model has."""
+    return [index for index, model in enumerate(models) if not any(same_networks(earlier, model) for earlier in models[:index])]
+
+
+def enough_draws(models: Sequence[ScoredModel], num_pairs: int, draws: int) -> int:
+    """Raise the number of draws until they can resolve a difference.
+
+    p-values are multiplied by the number of tests, so few draws decide whether the smallest ones are below the level.
 
     Args:
         models, draws: as for ``compare_models``.
@@ -138,7 +159,7 @@ def enough_draws(models: Sequence[ScoredModel], num_pairs: int, draws: int) -> i
     tests = num_pairs * models[0].counts[0].shape[2]
     if units < MIN_IMAGES or not tests:
         return draws
-    needed = 1.1 / tail_probability(units, 1 - (1 - LEVEL) / tests)
+    needed = DRAWS_BEYOND / tail_probability(units, 1 - (1 - LEVEL) / tests)
     columns = (1 + models[0].counts[0].shape[2]) * (sum(len(model.counts) for model in models) + num_pairs)
     return max(draws, int(min(needed, MAX_DRAWS, MAX_VALUES / columns)))
 

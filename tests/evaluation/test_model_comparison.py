@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from segzoo.evaluation.bootstrap import ResampledScores
-from segzoo.evaluation.model_comparison import ScoredModel, changed_images, compare_models, difference, holm, seed_spread
+from segzoo.evaluation.model_comparison import (
+    ScoredModel,
+    changed_images,
+    compare_models,
+    difference,
+    enough_draws,
+    holm,
+    seed_spread,
+)
 
 IMAGES, CLASSES = 60, 3
 
@@ -113,3 +123,39 @@ def test_models_on_other_images_are_drawn_independently():
     other = ScoredModel("second", second.counts, image_set="other")
     paired, unpaired = (compare_models([first, model], [(0, 1)], 1000).pairs[0].difference for model in (second, other))
     assert paired.interval() == (0, 0) and (unpaired.interval() or (0, 0))[1] > 0.01
+
+
+def test_evaluations_of_the_same_networks_have_no_spread_over_seeds():
+    plain = replace(scored_model("plain", 0.8, 1.2, number=1), networks=("a", "b"))
+    refined = ScoredModel("refined", tuple(_with_more_hits(counts) for counts in plain.counts), networks=("b", "a"))
+    other = scored_model("other", 0.9, 1.3, number=2)
+    compared = compare_models([plain, refined, other], [(1, 0), (2, 0)], 1000)
+    assert compared.pairs[0].is_resolved() and not compared.pairs[1].is_resolved()
+    alone = compare_models([plain, other], [(1, 0)], 1000)
+    assert compared.spread is not None and alone.spread is not None
+    assert compared.spread.freedom == alone.spread.freedom == 2 and (compared.spread.deviation == alone.spread.deviation).all()
+    unknown = compare_models([replace(plain, networks=()), replace(refined, networks=()), other], [(1, 0), (2, 0)], 1000)
+    assert not unknown.pairs[0].is_resolved()
+
+
+def _with_more_hits(counts: np.ndarray) -> np.ndarray:
+    """Turn one wrong pixel in ten into a hit."""
+    gained = (counts[:, 1] - counts[:, 0]) // 10
+    return np.stack([counts[:, 0] + gained, counts[:, 1], counts[:, 2]], axis=1)
+
+
+def test_p_values_without_correction_are_those_of_single_pairs():
+    models = [scored_model(str(number), 1.0 + number / 10, number=number) for number in range(3)]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    together = compare_models(models, pairs, 1000).pairs
+    for pair, compared in zip(pairs, together, strict=True):
+        (alone,) = compare_models(models, [pair], 1000).pairs
+        assert (compared.single_p_values == alone.single_p_values).all() and alone.p_values[0] == alone.single_p_values[0]
+
+
+def test_several_draws_decide_a_difference():
+    models = [scored_model(str(number), 1.0, number=number) for number in range(6)]
+    draws = enough_draws(models, 15, 1000)
+    certain = ResampledScores(np.ones(1), np.ones((draws, 1)), np.full(1, IMAGES))
+    assert draws > 1000 and 10 * (certain.p_value() or 0) * 15 * CLASSES < 0.05
+    assert enough_draws(models, 1, 50_000) == 50_000 and enough_draws(models, 200, 1000) == 100_000

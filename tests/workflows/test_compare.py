@@ -75,7 +75,7 @@ def test_two_seeds_of_one_training_are_not_resolved(tmp_path):
 def test_seeds_of_one_training_are_grouped_with_their_spread(tmp_path):
     for seed in range(3):
         store_run(tmp_path / f"icnet_seed{seed}", 1.0, seed)
-        store_run(tmp_path / f"other_{seed}", 1.3, seed, lr=0.1)
+        store_run(tmp_path / f"other_{seed}", 1.3, 10 + seed, lr=0.1)
     result = compare(tmp_path)
     assert [(model["name"], len(model["evaluations"])) for model in result["models"]] == [("icnet", 3), ("other", 3)]
     assert result["pairs"][0]["verdict"] == "other is better" and 0 < result["seed_deviation"] < 0.02

@@ -55,7 +55,7 @@ class Times:
             half_width = (high - low) / median / 2
             messages.append(f"the median is known to ±{half_width:.0%}, target ±{ci_half_width:.0%}: increase max_seconds=")
         if not self.converged:
-            messages.append(f"the warm-up of {self.warmup} calls did not converge: increase max_seconds=")
+            messages.append(f"the warm-up of {self.warmup} calls did not converge, or was too short to tell: increase max_seconds=")
         if self.percentiles()["p90"] > 1.25 * self.percentiles()["p50"]:
             messages.append("the slowest tenth of the calls takes at least 25% longer than the median: the machine may be busy")
         return messages

@@ -10,7 +10,15 @@ import numpy as np
 
 from segzoo.data.splitting.grouping import group_names
 from segzoo.evaluation.bootstrap import MIN_IMAGES, ResampledScores
-from segzoo.evaluation.model_comparison import Comparison, Pair, ScoredModel, changed_images, compare_models, enough_draws
+from segzoo.evaluation.model_comparison import (
+    Comparison,
+    Pair,
+    ScoredModel,
+    changed_images,
+    compare_models,
+    enough_draws,
+    same_networks,
+)
 from segzoo.messages import printable, unknown_name_error
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict
@@ -39,7 +47,7 @@ def compare_evaluations(
             images are independent.
         group_seeds: treat trainings that differ only in their seed as one model.
         baseline: compare every model with this one only. None compares all pairs.
-        draws: number of bootstrap draws. More are made where so many differences are tested that fewer could resolve none.
+        draws: number of bootstrap draws. More are made where many differences are tested, see ``enough_draws``.
         changed: number of images to list that differ most, for each pair.
         force: compare scores of different protocols or data.
 
@@ -107,7 +115,9 @@ def scored_model(name: str, evaluations: Sequence[StoredEvaluation], classes: Se
         aligned[..., [classes.index(name) for name in evaluation.classes]] = evaluation.counts
         counts.append(aligned)
     groups = None if pattern is None else _image_groups(evaluations[0], pattern)
-    return ScoredModel(name, tuple(counts), str(evaluations[0].protocol.get("names")), groups)
+    checksums = [evaluation.summary.get("checkpoint_sha256") for evaluation in evaluations]
+    networks = tuple(map(str, checksums)) if all(checksums) else ()
+    return ScoredModel(name, tuple(counts), str(evaluations[0].protocol.get("names")), groups, networks)
 
 
 def _image_groups(evaluation: StoredEvaluation, pattern: str) -> list[str]:
@@ -147,11 +157,11 @@ def _pair_row(
 
 
 def _difference_row(pair: Pair, column: int, first: str, second: str) -> PlainDict:
-    value, p_value = _number(pair.difference.values[column]), _number(pair.p_values[column])
+    value, p_value, single = (_number(values[column]) for values in (pair.difference.values, pair.p_values, pair.single_p_values))
     better = first if value and value > 0 else second
     verdict = f"{better} is better" if pair.is_resolved(column) else NOT_RESOLVED
     interval = None if value is None else pair.difference.interval(column)
-    return {"difference": value, "interval": interval, "p_value": p_value, "verdict": verdict}
+    return {"difference": value, "interval": interval, "p_value": p_value, "single_p_value": single, "verdict": verdict}
 
 
 def _number(value: float) -> float | None:
@@ -188,6 +198,9 @@ def _notes(
         notes.append(
             f"So few seeds tell little about their spread ({degrees}), which widens the intervals. Train more runs of any of the models."
         )
+    if compared.spread and (same := [pair for pair in compared.pairs if same_networks(models[pair.first], models[pair.second])]):
+        listed = ", ".join(f"{models[pair.first].name} and {models[pair.second].name}" for pair in same)
+        notes.append(f"These are evaluations of the same trained networks, so their verdicts are about these networks: {listed}.")
     if len({model.image_set for model in models}) > 1:
         notes.append("Models scored on different images are drawn independently, which widens the intervals.")
     return notes
