@@ -95,3 +95,8 @@ def printable(path: str | Path) -> str:
     if (text := str(os.fspath(path))).isascii():  # of nearly all paths, in a hundredth of the time
         return text
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def relative_to() -> str:
+    """Name the directory that relative paths start from."""
+    return f"(relative to {os.path.basename(os.getcwd())}/)"

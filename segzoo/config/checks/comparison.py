@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from segzoo.data.splitting.patterns import group_pattern_error
+from segzoo.messages import relative_to
 from segzoo.types import PlainMapping
 
 
@@ -19,7 +20,7 @@ def comparison_errors(config: PlainMapping) -> list[str]:
     runs, preds, modules = config.get("runs"), config.get("preds"), config.get("modules")
     if not isinstance(runs, list) or not isinstance(preds, Mapping | None) or not isinstance(modules, list):
         return []  # reported with the type
-    here = f"(relative to {os.path.basename(os.getcwd())}/)"
+    here = relative_to()
     if not runs and not preds and not modules:
         return ["there is nothing to compare. Name two runs or more: tools/compare.py <run> <run>"]
     errors = [f"runs: {run} does not exist {here}." for run in runs if isinstance(run, str) and not os.path.exists(run)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segzoo.config.presets import preset_names
 from segzoo.io import file_name
+from segzoo.messages import relative_to
 from segzoo.registry import ConfigError
 from segzoo.types import DataError, PlainMapping
 
@@ -55,10 +56,10 @@ def conversion_errors(config: PlainMapping) -> list[str]:
         return errors  # reported with the type
     top, out = Path(source).expanduser(), config.get("out")
     if not top.exists():
-        errors.append(f"action.source={source}: there is no such file or folder (relative to {os.path.basename(os.getcwd())}/).")
+        errors.append(f"action.source={source}: there is no such file or folder {relative_to()}.")
     root = action.get("image_root")
     if isinstance(root, str) and not Path(root).expanduser().is_dir():
-        errors.append(f"action.image_root={root}: there is no such folder (relative to {os.path.basename(os.getcwd())}/).")
+        errors.append(f"action.image_root={root}: there is no such folder {relative_to()}.")
     for key, folder in (("source", source), ("image_root", root)):
         if isinstance(out, str) and isinstance(folder, str) and _overlap(Path(out), Path(folder).expanduser(), key == "source"):
             errors.append(

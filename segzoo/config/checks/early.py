@@ -16,6 +16,7 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.config.checks.output import output_errors
 from segzoo.config.checks.prediction import prediction_errors
 from segzoo.config.checks.required_model import given_checkpoints, required_model_errors, text_at
+from segzoo.messages import relative_to
 from segzoo.registry import ConfigError
 from segzoo.resources import is_installed
 from segzoo.types import PlainMapping
@@ -137,7 +138,7 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
     They are read long after this check.
     """
     errors = []
-    here = f"(relative to {os.path.basename(os.getcwd())}/)"
+    here = relative_to()
     for key in INPUT_PATHS:
         path = text_at(config, key)
         if path is None or path in NO_PATH[key] or (key == "init.ckpt" and is_published(path)) or os.path.exists(path):

@@ -17,6 +17,7 @@ from segzoo.data.dataset_info import unknown_class_error
 from segzoo.inference.outputs.rules import rule_errors
 from segzoo.inference.sources.kinds import STANDARD_INPUT, VIDEO_KINDS, source_kind, without_credentials
 from segzoo.inference.sources.path_lists import read_path_list
+from segzoo.messages import relative_to
 from segzoo.registry import ConfigError
 from segzoo.runs.output_dir import only_new_errors
 from segzoo.types import PlainMapping
@@ -37,7 +38,7 @@ def prediction_errors(config: PlainMapping) -> list[str]:
 
 def source_errors(source: str | int) -> list[str]:
     """List the errors of a source. Cameras and streams are opened later."""
-    kind, here = source_kind(source), f"(relative to {os.path.basename(os.getcwd())}/)"
+    kind, here = source_kind(source), relative_to()
     if kind == "images" and not os.path.exists(str(source)) and not any(glob.iglob(str(source), recursive=True)):
         return [f"source={source} is not a file or folder and matches no image {here}."]
     if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():

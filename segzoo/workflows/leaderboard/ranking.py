@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from segzoo.data.splitting.patterns import group_pattern_error
+from segzoo.messages import relative_to
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.compare.evaluations import unique_names
@@ -93,7 +94,7 @@ def _check(runs: Sequence[str], where: Where, times: Times, group_by: str | None
     """Raise ConfigError for folders that do not exist and unknown filters."""
     check_names("where", where, WHERE)
     check_names("times", times, KEYS)
-    here = f"(relative to {os.path.basename(os.getcwd())}/)"
+    here = relative_to()
     errors = [f"runs: {run} is not a directory {here}." for run in runs if not os.path.isdir(run)]
     if not runs:
         errors.append("runs: there is nothing to rank. Name a folder: tools/leaderboard.py runs")
