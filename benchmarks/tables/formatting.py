@@ -110,7 +110,7 @@ def difference_cells(pair: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"{100 * pair['difference']:+z.2f}",
         "[{:+z.2f}, {:+z.2f}]".format(*(100 * bound for bound in pair["interval"])),
-        f"{pair['p_value']:.3f}",
+        f"{pair['p_value']:.3f}" if pair["p_value"] >= 0.001 else "<0.001",
         pair["verdict"],
     )
 
