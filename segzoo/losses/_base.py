@@ -86,7 +86,8 @@ class MultiHeadLoss(ABC):
         weight = self.weight(label, logits) if weight is None else weight
         with torch.autocast(label.device.type, enabled=False):
             sums = [self._loss_sum(fp32_or_wider(head), self._target(head, label)) for head in heads]
-            return torch.stack(sums) / torch.where(weight > 0, weight, 1.0)
+            # label smoothing gives pixels of weight 0 a loss, of which none may be left if all are
+            return torch.where(weight > 0, torch.stack(sums) / torch.where(weight > 0, weight, 1.0), 0.0)
 
     @torch.no_grad()
     def weight(self, label: Tensor, logits: Logits) -> Tensor:

@@ -124,6 +124,17 @@ def test_a_batch_of_classes_with_weight_zero(name):
     assert loss.item() == 0 and logits.main.grad is not None and not logits.main.grad.any()
 
 
+@pytest.mark.parametrize("resolution", ["label", "logits"])
+def test_smoothed_labels_of_classes_with_weight_zero_have_no_loss(resolution):
+    logits, label = random_batch(heads=2)
+    settings = {"resolution": resolution, "class_weights": (0.0,) * 4 + (1.0,), "label_smoothing": 0.1}
+    loss = build(aux=(0.4,), **settings)(logits, torch.zeros_like(label))
+    loss.backward()
+    assert loss.item() == 0
+    for head in (logits.main, *logits.aux):
+        assert head.grad is not None and not head.grad.any()
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_logit_resolution_equals_torch_on_downsampled_labels(align_corners):
     logits, label = random_batch(heads=2)
