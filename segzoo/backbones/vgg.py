@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from segzoo.backbones._base import Backbone, init_weights
 from segzoo.registry import BACKBONES
-from segzoo.weights import load_backbone
+from segzoo.weights import load_backbone, log_rank0
 from segzoo.weights.conversion import CAFFE_FIRST_CONV
 
 Pool = Literal["vgg", "caffe", "deeplab"]
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and number of convolutions of c1 to c5
+CLASSIFIERS = (("classifier.0", "classifier.3"), ("pre_logits.fc1", "pre_logits.fc2"), ("fc6", "fc7"))  # torchvision, timm, Caffe
 
 
 @BACKBONES.register
@@ -88,8 +89,11 @@ class VGG(Backbone):
         return {f"conv{stage}_{i}.": next(convs) for stage, (_, count) in enumerate(STAGES, 1) for i in range(1, count + 1)}
 
     def store_classifier(self, state: Mapping[str, Tensor]) -> None:
-        """Store fc6 and fc7 of torchvision or Caffe in ``classifier``."""
-        for first, second in (("classifier.0", "classifier.3"), ("fc6", "fc7")):
+        """Store fc6 and fc7 of torchvision, timm or Caffe in ``classifier``.
+
+        They may be fully connected layers or convolutions. Their absence is logged.
+        """
+        for first, second in CLASSIFIERS:
             names = {
                 f"{own}.{part}": f"{layer}.{part}"
                 for own, layer in (("fc6", first), ("fc7", second))
@@ -97,6 +101,8 @@ class VGG(Backbone):
             }
             if all(name in state for name in names.values()):
                 self.classifier = {name: state[external] for name, external in names.items()}
+        if not self.classifier:
+            log_rank0("these weights hold no fc6 and fc7: a model that has such layers initializes them newly")
 
     def _dilate(self, output_stride: int, first_block_dilation: str) -> None:
         dilation = 1

@@ -5,6 +5,7 @@ FCN, ParseNet and DeepLab-LargeFOV share them.
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import torch
@@ -16,8 +17,6 @@ from segzoo.layers.conv import Conv2d
 from segzoo.layers.dropout import Dropout
 from segzoo.registry import ConfigError
 from segzoo.weights import log_rank0
-
-VGG_KERNEL, VGG_CHANNELS = 7, 4096  # kernel size and width of the classifier that VGG-16 was trained with
 
 
 class Fc6Fc7(nn.Sequential):
@@ -64,9 +63,10 @@ class Fc6Fc7(nn.Sequential):
     def init_from_vgg(self, backbone: Backbone) -> Self:
         """Initialize from the classifier in the backbone's weights, if there is one.
 
-        A smaller kernel takes taps spread evenly over the original seven, the outermost included. Fewer channels are every second,
-        fourth, ... of the 4096 (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.2, where the subsampled network is then
-        fine-tuned). The outcome is logged.
+        A smaller kernel takes taps spread evenly over those of the file, the outermost included, and a 1x1 kernel the one in the middle.
+        Fewer channels are every second, fourth, ... of the file's (Chen et al., ICLR 2015, arXiv:1412.7062, sec. 3.2, where the subsampled
+        network is then fine-tuned). The file has 4096 channels and 7x7 taps if it is the one of the classification network, or those of a
+        subsampled network. The outcome is logged.
         """
         self.uses_backbone_lr = isinstance(backbone, VGG)
         source = backbone.classifier
@@ -74,20 +74,23 @@ class Fc6Fc7(nn.Sequential):
         cout, cin, kernel, _ = fc6.weight.shape
         if not source:
             return self
-        full = f"{VGG_KERNEL}x{VGG_KERNEL}"
-        if source["fc6.weight"].shape != (VGG_CHANNELS, cin * VGG_KERNEL**2) or kernel > VGG_KERNEL or VGG_CHANNELS % cout:
+        width = len(source["fc6.weight"])
+        side = math.isqrt(source["fc6.weight"].numel() // (width * cin))
+        fits = source["fc6.weight"].numel() == width * cin * side**2 and source["fc7.weight"].numel() == width**2
+        if not fits or kernel > side or width % cout:
+            shapes = " and ".join(str(tuple(source[f"{name}.weight"].shape)) for name in ("fc6", "fc7"))
             log_rank0(
-                f"fc6 and fc7 are newly initialized: {cout} channels with {kernel}x{kernel} taps cannot be sampled from the file's "
-                f"{VGG_CHANNELS} channels with {full} taps"
+                f"fc6 and fc7 are newly initialized: {cout} channels with {kernel}x{kernel} taps cannot be sampled from the weights "
+                f"{shapes} of the file"
             )
             return self
-        taps = torch.linspace(0, VGG_KERNEL - 1, kernel).round().long()
-        sampled = slice(None, None, VGG_CHANNELS // cout)
-        fc6.weight.copy_(source["fc6.weight"].view(VGG_CHANNELS, cin, VGG_KERNEL, VGG_KERNEL)[sampled][:, :, taps][..., taps])
+        taps = torch.linspace(0, side - 1, kernel).round().long() if kernel > 1 else torch.tensor([side // 2])
+        sampled = slice(None, None, width // cout)
+        fc6.weight.copy_(source["fc6.weight"].reshape(width, cin, side, side)[sampled][:, :, taps][..., taps])
         fc6.get_parameter("bias").copy_(source["fc6.bias"][sampled])
-        fc7.weight.copy_(source["fc7.weight"][sampled, sampled, None, None])
+        fc7.weight.copy_(source["fc7.weight"].reshape(width, width, 1, 1)[sampled, sampled])
         fc7.get_parameter("bias").copy_(source["fc7.bias"][sampled])
         log_rank0(
-            f"fc6 and fc7 are loaded from the file's classifier: {kernel}x{kernel} of {full} taps, {cout} of {VGG_CHANNELS} channels"
+            f"fc6 and fc7 are loaded from the file's classifier: {kernel}x{kernel} of {side}x{side} taps, {cout} of {width} channels"
         )
         return self

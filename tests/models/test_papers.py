@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from segzoo.layers.norm import L2Norm
+from segzoo.models._fc6_fc7 import Fc6Fc7
 from segzoo.models.deeplab_largefov import LargeFOV
 from segzoo.registry import BACKBONES, MODELS, OPTIMS, ConfigError
 
@@ -309,3 +310,47 @@ def test_classifier_becomes_convolutions(vgg_file, capsys):
     assert "3x3 of 7x7 taps, 1024 of 4096 channels" in capsys.readouterr().out
     odd = MODELS.build("parsenet", BACKBONES.build("vgg16", weights=str(path)), 4, fc_channels=1000)
     assert odd.fc[0].out_channels == 1000 and "fc6 and fc7 are newly initialized" in capsys.readouterr().out
+
+
+FC_NAMES = {"torchvision": ("classifier.0", "classifier.3"), "timm": ("pre_logits.fc1", "pre_logits.fc2"), "caffe": ("fc6", "fc7")}
+
+
+def stored_classifier(width, side, layer="caffe", convolutions=True):
+    """A VGG-16 whose weights had fc6 and fc7 of these sizes, and both weights as convolutions."""
+    torch.manual_seed(0)
+    weights = torch.randn(width, 512, side, side), torch.randn(width, width, 1, 1)
+    state = {}
+    for name, weight in zip(FC_NAMES[layer], weights, strict=True):
+        state |= {f"{name}.weight": weight if convolutions else weight.flatten(1), f"{name}.bias": torch.arange(float(width))}
+    with torch.device("meta"):
+        backbone = BACKBONES.build("vgg16")
+    backbone.store_classifier(state)
+    return backbone, *weights
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+@pytest.mark.parametrize("layer", FC_NAMES)
+def test_classifiers_of_every_library_and_size_are_read(capsys, layer, convolutions):
+    backbone, fc6, fc7 = stored_classifier(16, 3, layer, convolutions)
+    same = Fc6Fc7(512, 16, 3, 12, 0.5).init_from_vgg(backbone)
+    assert torch.equal(same[0].weight, fc6) and torch.equal(same[3].weight, fc7)
+    assert "3x3 of 3x3 taps, 16 of 16 channels" in capsys.readouterr().out
+    half = Fc6Fc7(512, 8, 3, 12, 0.5).init_from_vgg(backbone)
+    assert torch.equal(half[0].weight, fc6[::2]) and torch.equal(half[3].weight, fc7[::2, ::2])
+
+
+def test_a_classifier_that_cannot_be_sampled_is_named_by_its_own_sizes(capsys):
+    backbone, fc6, _ = stored_classifier(16, 3)
+    larger = Fc6Fc7(512, 16, 7, 4, 0.5).init_from_vgg(backbone)
+    assert larger[0].weight.shape != fc6.shape
+    expected = "16 channels with 7x7 taps cannot be sampled from the weights (16, 512, 3, 3) and (16, 16, 1, 1) of the file"
+    assert expected in capsys.readouterr().out
+    backbone.classifier = {}
+    backbone.store_classifier({"features.0.bias": torch.zeros(64)})
+    assert "these weights hold no fc6 and fc7" in capsys.readouterr().out
+
+
+def test_a_single_tap_is_the_one_in_the_middle():
+    backbone, fc6, _ = stored_classifier(4, 7)
+    fc = Fc6Fc7(512, 4, 1, 1, 0.5).init_from_vgg(backbone)
+    assert torch.equal(fc[0].weight, fc6[..., 3:4, 3:4])
