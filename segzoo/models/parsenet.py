@@ -63,7 +63,10 @@ class ParseNet(SegModel):
     """The network that ``parsenet`` builds.
 
     The global feature is the mean of the whole feature map, of any size, before normalization. Deviation: the release upsamples its
-    logits by a fixed bilinear transposed convolution. Here inference and evaluation upsample them.
+    logits by a fixed bilinear transposed convolution of stride 8 and crops them to the image. Here training and inference resize them to the
+    image. The labels are the same at sides that are multiples of 8. At others they are shifted, in proportion to the distance from the upper
+    left corner: with h rows of logits by |8h - H| pixels at the lower border, which is at most 7, towards the top if h is H/8 rounded up
+    and towards the bottom if it is rounded down (pool ``vgg``).
 
     Shapes:
         (N, 3, H, W) -> main (N, K, H/8, W/8); no auxiliary logits

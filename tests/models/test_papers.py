@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from segzoo.layers.norm import L2Norm
+from segzoo.layers.resize import resize
 from segzoo.models._fc6_fc7 import Fc6Fc7
 from segzoo.models.deeplab_largefov import LargeFOV
 from segzoo.registry import BACKBONES, MODELS, OPTIMS, ConfigError
@@ -150,6 +151,19 @@ def test_parsenet_equals_the_release(size):
     local = conv(model.score, normalized(fc7, model.local_norm.scale))
     context = conv(model.global_score, normalized(fc7.mean((2, 3), keepdim=True), model.global_norm.scale))
     assert_same(model(x).main, local + context.expand_as(local))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows, size", [(8, 64), (8, 57), (8, 60), (7, 63)])  # rounded up, and by pool vgg down
+def test_parsenet_shifts_labels_as_documented(rows, size):
+    scores = torch.arange(float(rows)).view(1, 1, rows, 1).expand(1, 1, rows, rows)
+    tap = 1 - (torch.arange(16) - 7.5).abs() / 8
+    release = F.conv_transpose2d(scores, (tap[:, None] * tap)[None, None], stride=8, padding=4)
+    resized = resize(scores, (size, 8 * rows), align_corners=False)
+    inside = slice(4, min(size, 8 * rows) - 4)  # at its border the release adds zeros, to the scores of all classes alike
+    shift = 8 * (resized[0, 0, inside, 24] - release[0, 0, inside, 24])
+    expected = (torch.arange(float(size)) + 0.5) * (8 * rows / size - 1)
+    torch.testing.assert_close(shift, expected[inside], rtol=0, atol=2e-4)
 
 
 @torch.no_grad()
