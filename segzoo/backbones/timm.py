@@ -59,6 +59,28 @@ def encoder_normalization(arch: str, weights: str) -> Normalization:
     return _on_byte_scale(known.mean, known.std)
 
 
+@torch.no_grad()
+def keeps_corners(arch: str, output_stride: int = 32) -> bool:
+    """Return whether feature maps keep a pixel in each corner.
+
+    Those of strided kernels of even size lie between the pixels of their input, at any size of the image.
+
+    Args:
+        arch: as for ``timm``.
+        output_stride: the last stride that is not replaced by dilation.
+
+    Raises:
+        ConfigError: as ``timm``.
+    """
+    with torch.device("meta"), ShapesOnly():
+        net = build_features(arch).eval()
+        divide(arch, net)  # others cannot be built
+        features = net(torch.empty(1, 3, 65, 65))
+    strides = net.feature_info.reduction()  # type: ignore[operator,union-attr]
+    sizes = {stride: feature.shape[-1] for stride, feature in zip(strides, features, strict=True)}  # the last one of each stride
+    return all(size == 64 // stride + 1 for stride, size in sizes.items() if stride <= output_stride)
+
+
 class TimmEncoder(Backbone):
     """An encoder of timm, divided where its feature maps leave it.
 

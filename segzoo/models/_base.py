@@ -202,7 +202,8 @@ class SegModel(Segmenter, ABC):
 
         Resampling with aligned corners assumes that every feature map has a pixel in each corner of the image. Where the releases of PSPNet
         and ICNet accept only sizes at which this holds (8k+1 and 32k+1), other sizes are enlarged here by less than that multiple. Without
-        it, the prediction would be stretched by up to a stride towards the lower right.
+        it, the prediction would be stretched by up to a stride towards the lower right. Backbones with strided kernels of even size have no
+        such pixels at any size, and stretch it by up to half a stride: VGG-16 with other than ``deeplab`` pools, and encoders such as ConvNeXt.
 
         Args:
             x: floats (N, C, H, W), C being ``input_channels``, with a height and width of at least 32 pixels.
