@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from segzoo.checkpoints.paths import is_published
 from segzoo.checkpoints.serialization import read_metadata
 from segzoo.types import IMAGENET, Normalization
-from segzoo.weights.conversion import detect_layout
+from segzoo.weights.conversion import CAFFE_FIRST_CONV, detect_layout
 from segzoo.weights.state_dict import published, read_weights
 
 CAFFE = Normalization((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
@@ -52,6 +52,6 @@ def _from_names(names: Iterable[str]) -> Normalization | None:
     """Infer the normalization from the tensor names of another library."""
     names = list(names)
     layout = detect_layout(names)
-    if layout == "caffe":
+    if layout == "caffe" or CAFFE_FIRST_CONV in names:
         return CAFFE
     return IMAGENET if layout != "segzoo" or any(name.startswith(BACKBONE_PREFIXES) for name in names) else None

@@ -47,6 +47,7 @@ def write(path, name: str) -> str:
     [
         ("segzoo", OWN),
         ("conv1_1_3x3_s2.weight", CAFFE),
+        ("conv1_1.weight", CAFFE),
         ("decode_head.conv_seg.weight", IMAGENET),
         ("classifier.4.weight", IMAGENET),
         ("layer1.0.conv1.weight", IMAGENET),
