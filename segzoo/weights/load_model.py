@@ -37,7 +37,8 @@ def checkpoint(
     """Initialize a model from a checkpoint in place and print the report.
 
     Tensors are matched by parameter name. Classifiers (convolutions with a bias outside the backbone and one output channel per
-    class) are filled row by row, and rows of classes that the checkpoint does not have keep their initial values. If the checkpoint
+    class) are filled row by row, and rows of classes that the checkpoint does not have keep their initial values. Transposed convolutions
+    of class scores are filled in the same way in both directions. If the checkpoint
     was pruned, the model is narrowed to its channel widths. Finally, stages of the backbone are frozen.
 
     Args:
@@ -86,7 +87,8 @@ def _load(
     state = adapt_input_weights(model.input_convs, state, model.input_channels)  # those that had other names
     if narrow == "l1":
         state = model.narrow_state_dict(state)
-    rows = {name: _matching_rows(name, own, state, classes, ckpt_classes, match) for name in _classifier_tensors(model)}
+    axes = _class_axes(model)
+    rows = {name: _matching_rows(name, axes[name], own, state, classes, ckpt_classes, match) for name in axes}
     whole = [name for name in matching_shapes(own, state) if name not in rows]
     loaded = whole + [name for name in rows if rows[name]]
     note = _class_note(classes, ckpt_classes, match) + (f"; the file is in the layout of {layout}" if layout != "segzoo" else "")
@@ -101,8 +103,10 @@ def _load(
     for name in whole:
         own[name].copy_(state[name])
     for name, pairs in rows.items():
+        every = tuple(map(list, zip(*pairs, strict=True)))
         for row, ckpt_row in pairs:
-            own[name][row] = state[name][ckpt_row]
+            columns, ckpt_columns = every if axes[name] == 2 else (..., ...)
+            own[name][row, columns] = state[name][ckpt_row, ckpt_columns].to(own[name].dtype)
     report.log()
     return report
 
@@ -194,18 +198,30 @@ def _can_narrow(shape: Sequence[int], ckpt_shape: Sequence[int], num_classes: in
     return len(shape) == len(ckpt_shape) and fits and shape[2:] == ckpt_shape[2:]
 
 
-def _classifier_tensors(model: LoadableModel) -> list[str]:
-    """Names of the weights and biases of all classifiers outside the backbone."""
-    layers = [
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None and layer.out_channels == model.num_classes
-    ]
-    return [f"{layer}.{part}" for layer in layers if not layer.startswith(BACKBONE) for part in ("weight", "bias")]
+def _class_axes(model: LoadableModel) -> dict[str, int]:
+    """Find the tensors outside the backbone whose first axes are classes.
+
+    Returns:
+        Name and number of these axes: one for the weights and biases of classifiers, two for transposed convolutions of class scores.
+    """
+    axes = {}
+    for name, layer in model.named_modules():
+        if (
+            name.startswith(BACKBONE)
+            or not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+            or layer.out_channels != model.num_classes
+        ):
+            continue
+        if isinstance(layer, nn.ConvTranspose2d):
+            axes |= {f"{name}.weight": 2} if layer.weight.shape[:2] == (model.num_classes,) * 2 else {}
+        elif layer.bias is not None:
+            axes |= {f"{name}.weight": 1, f"{name}.bias": 1}
+    return axes
 
 
 def _matching_rows(
     name: str,
+    axes: int,
     own: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     classes: tuple[str, ...] | None,
@@ -215,7 +231,8 @@ def _matching_rows(
     """Pairs of matching rows in the model and in the checkpoint.
 
     Args:
-        name: of the classifier's weight or bias.
+        name: of a tensor over classes.
+        axes: number of its first axes that are classes.
         own: the model's tensors.
         state: the checkpoint's tensors.
         classes: the model's class names.
@@ -226,7 +243,7 @@ def _matching_rows(
         Row in the model and row in the checkpoint; empty if the layers have different shapes.
     """
     weight = name.rpartition(".")[0] + ".weight"
-    if name not in state or weight not in state or state[weight].shape[1:] != own[weight].shape[1:]:
+    if name not in state or weight not in state or state[weight].shape[axes:] != own[weight].shape[axes:]:
         return []
     if match == "index":
         return [(row, row) for row in range(min(len(state[name]), len(own[name])))]

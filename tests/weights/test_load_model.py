@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from weight_files import loadable_names, write_run
 
-from segzoo.registry import INITS, ConfigError
+from segzoo.registry import BACKBONES, INITS, MODELS, ConfigError
 from segzoo.types import DatasetInfo
 from segzoo.weights import load_model
 
@@ -84,6 +84,23 @@ def test_other_classes_fill_the_rows_in_common(tmp_path, capsys, match, pairs, n
         assert torch.equal(new.state_dict()[f"score.{part}"], expected)
     assert note in capsys.readouterr().out
     assert (report.fraction, report.reinitialized) == (1.0, ("mix.weight",))
+
+
+@pytest.mark.parametrize(("classes", "match"), [("cab", "name"), ("xcab", "name"), ("abc", "index")])
+def test_transposed_convolutions_of_scores_follow_the_classes(tmp_path, classes, match):
+    def fcn(num_classes):
+        return MODELS.build("fcn", BACKBONES.build("resnet50", width=0.125), num_classes, deconv="learned").eval()
+
+    old, new = fcn(3), fcn(len(classes))
+    for name, parameter in old.named_parameters():
+        if name.startswith(("score", "skips", "ups")):
+            nn.init.normal_(parameter, std=0.1)
+    INITS.build("checkpoint", new, tuple(classes), ckpt=save(tmp_path, old, "abc"), match=match)
+    x = torch.randn(1, 3, 64, 48)
+    with torch.no_grad():
+        expected, logits = old(x).main, new(x).main
+    known = [("abc".index(name), own) for own, name in enumerate(classes) if name in "abc"]
+    torch.testing.assert_close(logits[:, [own for _, own in known]], expected[:, [row for row, _ in known]])
 
 
 def test_a_class_count_that_contradicts_the_classifier_loads_no_rows(tmp_path):
