@@ -52,9 +52,9 @@ def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[s
         own[name].data = tensor.to(own[name].device, own[name].dtype, copy=True, memory_format=layout)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            before, first, second = layer.out_channels, layer.weight.shape[0], layer.weight.shape[1] * layer.groups
             transposed = isinstance(layer, nn.ConvTranspose2d)
-            before = layer.out_channels
-            layer.out_channels, layer.in_channels = layer.weight.shape[:2][:: -1 if transposed else 1]
+            layer.out_channels, layer.in_channels = (second, first) if transposed else (first, second)
             if layer.out_channels != before:
                 widths[name] = layer.out_channels
         elif isinstance(layer, _BatchNorm):  # the base class covers SyncBatchNorm too

@@ -179,6 +179,13 @@ def test_tensors_of_another_architecture_are_rejected():
         set_channel_widths_(nn.ModuleDict({"score": nn.Conv2d(3, 4, 1)}), {"score.weight": torch.zeros(2, 3, 1, 1)})
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_loaded_widths_of_grouped_convolutions_count_every_group(kind):
+    layer = nn.Sequential(kind(4, 6, 3, groups=2))
+    assert set_channel_widths_(layer, layer.state_dict()) == {}
+    assert (layer[0].in_channels, layer[0].out_channels) == (4, 6)
+
+
 def test_grouped_convolutions_are_rejected():
     class Grouped(nn.Module):
         def __init__(self):
