@@ -6,13 +6,17 @@ Those of pruned models, and of networks for images other than RGB.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from segzoo.layers.modes import eval_mode
 
@@ -83,10 +87,11 @@ def set_input_channels_(model: nn.Module, channels: int) -> tuple[str, ...]:
     Raises:
         ValueError: no convolution reads the image.
     """
-    convs = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
-    readers = {name: layer for name, layer in convs if layer.in_channels == 3 and layer.groups == 1}
-    if any(max(layer.kernel_size) == 1 for layer in readers.values()):
-        readers = _with_large_inputs(model, readers)
+    convs = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+    readers = {name: layer for name, layer in convs.items() if layer.in_channels == 3 and layer.groups == 1}
+    if readers:
+        others = _feature_readers(model, readers)
+        readers = {name: layer for name, layer in readers.items() if name not in others}
     if not readers:
         raise ValueError(f"{type(model).__name__} has no convolution of 3 input channels, so it cannot take {channels}")
     for layer in readers.values():
@@ -94,19 +99,46 @@ def set_input_channels_(model: nn.Module, channels: int) -> tuple[str, ...]:
     return tuple(readers)
 
 
-def _with_large_inputs(model: nn.Module, layers: Mapping[str, nn.Conv2d]) -> dict[str, nn.Conv2d]:
-    """Leave out layers of pooled features, as in channel attention."""
-    kept = set()
+def _feature_readers(model: nn.Module, layers: Mapping[str, nn.Conv2d]) -> set[str]:
+    """Find the convolutions that read a feature map, not the image.
+
+    Their names are returned. Layers that are not run, such as those of unused branches, are not among them.
+    """
+    image = torch.zeros(1, 3, 64, 64, device=next(model.parameters()).device)
+    images, others = Images(image), set()
 
     def hook(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if min(inputs[0].shape[-2:]) > 1:
-            kept.add(name)
+        if inputs[0] not in images:
+            others.add(name)
 
-    with ExitStack() as hooks, eval_mode(model):
+    with ExitStack() as hooks, eval_mode(model), images:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(partial(hook, name)).remove)
-        model(torch.zeros(1, 3, 64, 64, device=next(model.parameters()).device))
-    return {name: layer for name, layer in layers.items() if name in kept}
+        model(image)
+    return others
+
+
+class Images(TorchFunctionMode):
+    """Follow an image through all operations but convolutions in a ``with`` block.
+
+    A tensor is ``in`` it if it is the image, or was made from it by resizing, padding or arithmetic.
+
+    Args:
+        image: the image.
+    """
+
+    def __init__(self, image: Tensor):
+        super().__init__()
+        self._tensors = {id(image): image}  # keeps them alive, so that no other tensor takes their place
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._tensors
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is not F.conv2d and any(id(value) in self._tensors for value in tree_leaves((args, kwargs))):
+            self._tensors |= {id(value): value for value in tree_leaves(result) if isinstance(value, Tensor)}
+        return result
 
 
 def adapted_weight(weight: Tensor, channels: int) -> Tensor:

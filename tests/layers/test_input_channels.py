@@ -97,6 +97,19 @@ def test_branches_of_one_pixel_are_adapted_but_not_channel_attention():
     assert set_input_channels_(Attention(), 4) == ("stem",)
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize("branches", [124, 24])
+def test_feature_maps_of_three_channels_are_no_images(branches):
+    pytest.importorskip("timm", reason='pip install -e ".[timm]"')
+    model = build("icnet", "timm", branches=branches, options={"arch": "mobilenetv3_small_100"}).eval()
+    assert model.high[1].conv.in_channels == 3
+    model.set_input_channels_(4)
+    read = {"backbone.c1.conv_stem", "high.0.conv"}
+    assert set(model.input_convs) == (read if branches == 124 else read | {"high.1.conv"})  # which then is not run
+    with torch.no_grad():
+        model(random_images(1, 4, 64, 64))
+
+
 def test_a_network_that_reads_no_rgb_is_rejected():
     with pytest.raises(ValueError, match="no convolution of 3 input channels"):
         set_input_channels_(nn.Sequential(nn.Conv2d(5, 5, 3)), 4)
