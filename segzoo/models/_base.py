@@ -183,8 +183,8 @@ class SegModel(Segmenter, ABC):
         """
         return {}
 
-    def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor:
-        """Reorder a tensor's channels to or from another layout.
+    def convert_tensor(self, layout: str, name: str, tensor: Tensor, *, exported: bool = False) -> Tensor:
+        """Reorder a tensor's channels from another layout, or to it if ``exported``.
 
         By default both layouts have the same order.
         """

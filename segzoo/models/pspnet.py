@@ -128,10 +128,7 @@ class PSPNet(SegModel):
         if self.pyramid.bins:
             conv = self.fuse.get_submodule("conv")
             assert isinstance(conv, nn.Conv2d)
-            # read from the layers, because pruning may have changed their widths
-            pooled = [layer.out_channels for layer in self.reduce.modules() if isinstance(layer, nn.Conv2d)]
-            features = conv.in_channels - sum(pooled) if pooled else conv.in_channels // (1 + len(self.pyramid.bins))
-            self.context = FactorizedPyramidConv(conv, features, self.align_corners)
+            self.context = FactorizedPyramidConv(conv, conv.in_channels - sum(self._pooled_channels()), self.align_corners)
             self.fuse = nn.Identity()  # type: ignore[assignment]
         return fused
 
@@ -149,17 +146,30 @@ class PSPNet(SegModel):
             return caffe_conv_bn_names(pools | {"fuse": "conv5_4"}) | {"score": "conv6"}
         return {}
 
-    def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor:
-        """Reorder the inputs of ``fuse`` to this network's order of bins.
+    def convert_tensor(self, layout: str, name: str, tensor: Tensor, *, exported: bool = False) -> Tensor:
+        """Reorder the inputs of ``fuse`` from or to another order of bins.
 
-        The release concatenates them in descending order, mmsegmentation in ascending order.
+        The release concatenates them in descending order, mmsegmentation in ascending order. The tensor may be that of a network whose
+        layers are all wider by the same integer factor.
         """
         if name != "fuse.conv.weight" or not len(self.reduce) or self.descending == (layout == "caffe"):
             return tensor
-        channels = self.backbone.channels["c5"]
-        reduced = (tensor.shape[1] - channels) // len(self.reduce)
-        features, *pooled = tensor.split([channels] + [reduced] * len(self.reduce), 1)
+        factor, rest = divmod(tensor.shape[1], self.fuse.get_parameter("conv.weight").shape[1])
+        if rest:
+            return tensor  # of another shape, which is reported
+        widths = [factor * width for width in self._pooled_channels()]
+        if self.descending == exported:  # the order that the tensor has now
+            widths.reverse()
+        features, *pooled = tensor.split([tensor.shape[1] - sum(widths), *widths], 1)
         return torch.cat([features, *reversed(pooled)], 1)
+
+    def _pooled_channels(self) -> list[int]:
+        """Channels of the pooled maps that ``fuse`` reads, bins ascending.
+
+        They are read from the layers, because pruning may have changed their widths.
+        """
+        reduced = [layer.out_channels for layer in self.reduce.modules() if isinstance(layer, nn.Conv2d)]
+        return reduced or [self.fuse.get_parameter("conv.weight").shape[1] // (1 + len(self.pyramid.bins))] * len(self.pyramid.bins)
 
 
 def _reduction(cin: int, cout: int, bins: int) -> ConvBN:

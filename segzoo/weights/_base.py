@@ -32,7 +32,8 @@ class LoadableBackbone(Protocol):
 class LoadableModel(Protocol):
     """A segmentation model as loading needs it.
 
-    ``external_names`` maps layer prefixes to their names in another layout, and ``convert_tensor`` reorders channels to match it.
+    ``external_names`` maps layer prefixes to their names in another layout, and ``convert_tensor`` reorders channels from it, or to
+    it if ``exported``.
     """
 
     num_classes: int
@@ -50,7 +51,7 @@ class LoadableModel(Protocol):
 
     def external_names(self, layout: str) -> Mapping[str, str]: ...
 
-    def convert_tensor(self, layout: str, name: str, tensor: Tensor) -> Tensor: ...
+    def convert_tensor(self, layout: str, name: str, tensor: Tensor, *, exported: bool = False) -> Tensor: ...
 
     def set_channel_widths_(self, state: Mapping[str, Tensor]) -> object: ...
 

@@ -84,7 +84,7 @@ def to_caffe_state_dict(model: LoadableModel, *, folded: bool = False) -> dict[s
     """
     tensors = loadable_tensors(model)
     state = {
-        external: model.convert_tensor("caffe", name, _swap_rgb("caffe", tensors[name])).clone()
+        external: model.convert_tensor("caffe", name, _swap_rgb("caffe", tensors[name]), exported=True).clone()
         for name, external in _external_tensor_names(model, "caffe").items()
     }
     return _fold_bn(state) if folded else state

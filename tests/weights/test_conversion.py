@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torchvision
 
 from segzoo.api import create_model
-from segzoo.registry import INITS, ConfigError
+from segzoo.pruning._base import NoCalibration
+from segzoo.registry import INITS, PRUNERS, ConfigError
 from segzoo.weights import convert_state_dict, to_caffe_state_dict
 
 DEEP = {"name": "resnet50", "stem": "deep", "stride_at": "1x1"}
@@ -80,6 +83,31 @@ def test_caffe_pspnet_reads_bgr_and_concatenates_descending_bins():
     own = model.state_dict()["fuse.conv.weight"].split([2048, 512, 512, 512, 512], 1)
     assert torch.equal(blocks[1], own[4])
     assert torch.equal(blocks[0], own[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"reduce": False, "bins": (2, 3)}], ids=["unequal", "unreduced"])
+def test_pruned_pspnet_of_either_order_equals_the_release(settings):
+    torch.manual_seed(1)
+    model = create_model("pspnet", backbone=DEEP | {"width": 0.25}, num_classes=4, concat="ascending", **settings)
+    for parameter in model.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    PRUNERS.build("l1", keep_ratio=0.5, allocation="global").prune_(model.eval(), 0.5, NoCalibration())
+    assert settings or len({layer.conv.out_channels for layer in model.reduce}) > 1  # type: ignore[union-attr]
+    released, own = copy.deepcopy(model), copy.deepcopy(model)
+    released.descending = True
+    x = torch.randn(1, 3, 65, 65)
+    for network in (released, own):
+        state, _ = convert_state_dict(network, to_caffe_state_dict(model))
+        network.load_state_dict(state, strict=False)
+        torch.testing.assert_close(network(x).main, model(x).main, rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_of_wider_networks_is_that_of_their_layers():
+    model = create_model("pspnet", backbone=DEEP | {"width": 0.125}, num_classes=4, concat="ascending")
+    blocks = [torch.full((1, width, 1, 1), float(index)) for index, width in enumerate((512, 128, 128, 128, 128))]
+    converted = model.convert_tensor("caffe", "fuse.conv.weight", torch.cat(blocks, 1))
+    assert torch.equal(converted, torch.cat([blocks[index] for index in (0, 4, 3, 2, 1)], 1))
 
 
 @pytest.mark.integration
