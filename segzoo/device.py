@@ -44,6 +44,17 @@ def pick_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
+def place_on(model: nn.Module, device: torch.device) -> torch.device:
+    """Move a model to a device.
+
+    Returns:
+        The device of its weights, which has the number of a GPU. Without one, ``cuda`` means another GPU in a thread of its own than in
+        the main thread of a ``torchrun`` rank.
+    """
+    weight = next(model.to(device).parameters(), None)
+    return device if weight is None else weight.device
+
+
 def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:
     """Return the number format of that name.
 

@@ -13,7 +13,7 @@ from typing import Annotated
 from torch import nn
 
 from segzoo.data.channels.sample_bits import UNUSED_BITS
-from segzoo.device import DeviceName, Precision, PrecisionName, pick_device
+from segzoo.device import DeviceName, Precision, PrecisionName, pick_device, place_on
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.inference.large.stage import LargeImages
 from segzoo.inference.outputs.image_table import ImageTable
@@ -71,13 +71,13 @@ def predict_images(
         KeyboardInterrupt, SystemExit: after a stop signal, unless the source is live. The same prediction can be resumed.
     """
     check_label_size(protocol)
-    network = Network(model, info, protocol, Precision(precision, pick_device(device)), batch, files.confidence)
+    network = Network(model, info, protocol, Precision(precision, place_on(model, pick_device(device))), batch, files.confidence)
     stages = make_stages(source.is_sequence, network.parallel_batches(source))
     table = ImageTable(files.folder / "images.csv", files.columns, resumed, distributed)
     video = VideoFile(files.folder / "overlays", source.fps)
     log = PredictionLog(source, files, table, stages, distributed)
     try:
-        with eval_mode(model.to(network.precision.device)), channels_last(model), StopSignal(*STOP_WORDS) as stop:
+        with eval_mode(model), channels_last(model), StopSignal(*STOP_WORDS) as stop:
             large = LargeImages(model, protocol, network.precision, files, tile, lambda: stop.requested)
             with closing(run_stages(log.missing(resumed, stop), stages, network, files, large.label)) as tasks:
                 for task in with_progress(tasks, log.share, "images", "predicting", lambda: f"limited by {slowest(stages).name}"):

@@ -118,6 +118,20 @@ def parallel_batches(model, protocol=SINGLE_PASS, total=None, is_live=False) -> 
     return network.parallel_batches(Source((), total, [], is_live=is_live))
 
 
+def test_images_go_to_the_device_of_the_weights(tmp_path, monkeypatch):
+    """``cuda`` has no number, and the thread of the network would choose another GPU than the rank."""
+
+    class Placed(Toy):
+        def to(self, *args, **kwargs):
+            return self
+
+    monkeypatch.setattr("segzoo.inference.predictor.pick_device", lambda name: torch.device("meta"))
+    Image.fromarray(DATA[0].image).save(tmp_path / "one.png")
+    large = {"stream_megapixels": 0.0005, "overlays": "none"}
+    for options in ({}, large):
+        assert run(Placed(), tmp_path / f"out{len(options)}", tmp_path / "one.png", **options)["images"] == 1
+
+
 def test_small_images_share_the_cores(tmp_path, monkeypatch, set_threads):
     monkeypatch.setattr("segzoo.inference.stages.PARALLEL_PIXELS", 2 * 32 * 48)
     torch.manual_seed(2)
