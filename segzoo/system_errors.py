@@ -1,4 +1,4 @@
-"""Operating-system errors: full disks, missing permissions, killed processes."""
+"""Errors of the machine: full disks and memory, missing permissions, killed processes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,35 @@ WORKER_ADVICE = {  # pattern in a message of PyTorch -> what to do; the first th
     r"DataLoader worker .*(killed by signal|exited unexpectedly)": "Set workers=0 to see why, or fewer workers.",
     "Too many open files": "Raise the limit (ulimit -n 4096), or set workers=0.",
 }
+OUT_OF_MEMORY = (  # of torch and the libraries below it
+    r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED|(DEVICE|HOST)_ALLOCATION_FAILED|Failed to CUDA calloc"
+)
+MEMORY_ADVICE = {  # tool -> settings that need less memory
+    "train": "Set precision=bf16, or a smaller batch_size or augment.crop.",
+    "prune": "Set precision=bf16, or a smaller batch_size or augment.crop.",
+    "eval": "Set precision=bf16, or protocol=slide, with a smaller protocol.crop if necessary.",
+    "compare": "Set precision=bf16, or protocol=slide, with a smaller protocol.crop if necessary.",
+    "predict": "Set batch=1, precision=bf16, or protocol=slide, with a smaller protocol.crop if necessary.",
+    "serve": "Set max_batch=1, precision=bf16, or protocol=slide, with a smaller protocol.crop if necessary.",
+    "bench": "Set batch=1, precision=bf16 or a smaller hw.",
+}
 AGAIN = "Then give the same command again; a training continues with resume=auto."
 
 
-def system_error_text(error: Exception) -> str | None:
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for an error of the CPU's or the GPU's memory.
+
+    The libraries below torch raise no class of their own for it.
+    """
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and re.search(OUT_OF_MEMORY, str(error)) is not None
+
+
+def system_error_text(error: Exception, tool: str | None = None) -> str | None:
     """Describe an error of the machine in one line.
+
+    Args:
+        error: the error.
+        tool: the tool that it has ended, for advice on memory.
 
     Returns:
         What has happened, where, and what to do; None for any other error.
@@ -45,6 +69,9 @@ def system_error_text(error: Exception) -> str | None:
     if not isinstance(error, OSError | RuntimeError):
         return None
     message = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        first = ". ".join(str(error).splitlines()[0].split(". ")[:2])  # torch describes all of its memory
+        return f"{first[:200].rstrip('.')}. {MEMORY_ADVICE.get(tool or '', 'End other programs that use it.')} {AGAIN}"
     if not getattr(error, "errno", None):  # of PyTorch
         advice = next((text for pattern, text in WORKER_ADVICE.items() if re.search(pattern, message)), None)
         return advice and f"{message[-200:].rstrip('.')}. {advice} {AGAIN}"

@@ -120,7 +120,7 @@ def run(
         else:
             _run_job(start, job, parsed.jobs[0], in_full)
     except Exception as error:
-        if (end := _exit_after(error, in_full)) is None:
+        if (end := _exit_after(error, command, in_full)) is None:
             raise
         raise end from None
     except KeyboardInterrupt as interrupt:
@@ -130,8 +130,8 @@ def run(
         raise SystemExit(max(exit_codes))
 
 
-def _exit_after(error: Exception, in_full: bool) -> SystemExit | None:
-    """Return the exit with the message of an error.
+def _exit_after(error: Exception, command: str, in_full: bool) -> SystemExit | None:
+    """Return the exit with the message of an error that has ended a tool.
 
     None stands for a traceback: the error is a bug, or a system error that is to be shown in full.
     """
@@ -139,7 +139,7 @@ def _exit_after(error: Exception, in_full: bool) -> SystemExit | None:
         print(error, file=sys.stderr)
         return SystemExit(2)
     is_user_error = isinstance(error, ConfigError | DataError | ParityError | TrainingError)
-    text = str(error) if is_user_error else None if in_full else system_error_text(error)
+    text = str(error) if is_user_error else None if in_full else system_error_text(error, command)
     return SystemExit(f"{type(error).__name__}: {text}") if text is not None else None
 
 

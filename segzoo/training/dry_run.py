@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from segzoo.messages import format_override
 from segzoo.optim.ema import ModelEma
 from segzoo.runs.run_dir import RunDir
 from segzoo.runs.signals import StopSignal
+from segzoo.system_errors import is_out_of_memory
 from segzoo.training.components import TrainingComponents, TrainingSettings
 from segzoo.training.context import TrainingContext
 from segzoo.training.diagnostics import TrainingDiagnostics
@@ -52,7 +53,7 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
         context.pruning.prune_(context.optimizer, context.ema)
     train_step = TrainStep(context)
     peaks, seconds = [], []
-    small = 2 if settings.batch_size >= 4 else 1
+    small = _small_batch(settings)
     for size in (small, 2 * small):
         stream = train_batches(components.train_set, components.augment, batch_size=size, workers=0, seed=settings.seed)
         for _ in range(2):  # the first step also allocates the optimizer's moments and compiles kernels
@@ -72,6 +73,11 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
         "step_s": step_seconds,
         "hours": step_seconds * context.plan.total_steps / 3600,
     }
+
+
+def _small_batch(settings: TrainingSettings) -> int:
+    """The smaller of the two batch sizes that are tried, half of the other."""
+    return 2 if settings.batch_size >= 4 else 1
 
 
 def _minimal_context(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> TrainingContext:
@@ -133,22 +139,25 @@ def explain_out_of_memory(components: TrainingComponents, settings: TrainingSett
     """Convert out-of-memory errors in a ``with`` block to ``OutOfMemory``."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemory(suggest_settings(components, settings, precision)) from error
 
 
 def suggest_settings(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> str:
-    """Suggest activation checkpointing, or else smaller batches or crops."""
+    """Suggest activation checkpointing, or else smaller batches or crops.
+
+    A dry run has tried a part of the batch only.
+    """
     config = components.config
     crop, checkpoint = config.get("augment", {}).get("crop"), config.get("backbone", {}).get("checkpoint")
     requested = f"batch_size={settings.batch_size}, augment.crop={crop}, grad_accum_steps={settings.grad_accum_steps}"
-    memory = total_memory(precision.device) / 1e9
     if checkpoint is False:
         hint = "Try backbone.checkpoint=true, which computes activations again instead of keeping them"
     elif settings.batch_size > 1:
-        fewer = max(size for size in range(1, settings.batch_size // 2 + 1) if settings.batch_size % size == 0)
+        tried = 2 * _small_batch(settings) if settings.dry_run else settings.batch_size
+        fewer = max(size for size in range(1, tried // 2 + 1) if settings.batch_size % size == 0)
         passes = settings.batch_size // fewer * settings.grad_accum_steps
         hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more forward passes"
     elif crop:
@@ -156,14 +165,16 @@ def suggest_settings(components: TrainingComponents, settings: TrainingSettings,
         hint = f"Try {format_override('augment.crop', smaller)}"
     else:
         hint = "Set 'augment.crop=[H,W]' to train on crops of the images"
-    return (
-        f"out of memory on {precision.device.type} ({memory:.1f} GB) with {requested}. {hint}; dry_run=true estimates beforehand what a step "
-        "needs. The newest checkpoint is complete: resume with resume=auto."
+    outlook = (
+        ""
+        if settings.dry_run
+        else "; dry_run=true estimates beforehand what a step needs. The newest checkpoint is complete: resume with resume=auto"
     )
+    return f"out of memory on {_describe_memory(precision.device)} with {requested}. {hint}{outlook}."
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text or "CUDA out of memory" in text
+def _describe_memory(device: torch.device) -> str:
+    """Name a device and the size of its memory, if it still answers."""
+    with suppress(RuntimeError):  # after some errors, CUDA answers no further call
+        return f"{device.type} ({total_memory(device) / 1e9:.1f} GB)"
+    return device.type

@@ -62,7 +62,8 @@ def train(
         dataset.scan()  # before the loaders' processes start, so that they inherit the result
     precision = Precision(settings.precision, pick_device(settings.device))
     if settings.dry_run:
-        return estimate_resources(components, settings, precision)
+        with explain_out_of_memory(components, settings, precision):
+            return estimate_resources(components, settings, precision)
     with StopSignal() as stop, explain_out_of_memory(components, settings, precision):
         context = _start(components, run, settings, dist=dist, loggers=loggers, precision=precision, stop=stop)
         return _training_loop(context)

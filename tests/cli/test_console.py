@@ -9,9 +9,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from segzoo.cli import app
 from segzoo.cli.console import make_output_robust
+from segzoo.system_errors import MEMORY_ADVICE, system_error_text
 from segzoo.training.dry_run import OutOfMemory
 from segzoo.training.state import Diverged
 
@@ -112,6 +114,20 @@ def test_trouble_with_the_machine_ends_with_one_line(monkeypatch, error, line):
         app.run(tool, "describe")
     text = str(exit_info.value.code)
     assert re.match(line.replace("(", r"\(").replace(")", r"\)"), text) and "\n" not in text
+
+
+GPU_FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 11.00 GiB of which 1.00 GiB is free."
+
+
+def test_a_full_gpu_ends_with_advice_for_the_tool(monkeypatch):
+    assert "Set batch=1, precision=bf16, or protocol=slide" in str(system_error_text(RuntimeError(GPU_FULL), "predict"))
+    assert "End other programs" in str(system_error_text(RuntimeError(GPU_FULL), "export"))
+    monkeypatch.setitem(MEMORY_ADVICE, "describe", "Set less.")
+    with pytest.raises(SystemExit) as exit_info:
+        app.run(failing_tool(monkeypatch, torch.OutOfMemoryError(GPU_FULL)), "describe")
+    assert str(exit_info.value.code).startswith(
+        "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. Set less. Then give"
+    )
 
 
 @pytest.mark.parametrize(

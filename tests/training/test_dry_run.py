@@ -36,6 +36,10 @@ class OutOfMemoryModel(Toy):
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("NCCL error in: NCCLUtils.hpp:317, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"),
 ]
 
 
@@ -47,7 +51,7 @@ def test_activation_checkpointing_is_suggested_first(tmp_path):
             train(components, make_run_dir(tmp_path / str(checkpoint)), **settings())
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu"])
+@pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu", "driver", "cublas", "cudnn", "nccl"])
 def test_the_message_names_the_settings_and_suggests_smaller_ones(tmp_path, error):
     components = make_components(model=OutOfMemoryModel(error))
     with pytest.raises(
@@ -74,6 +78,23 @@ def test_a_single_image_that_does_not_fit_needs_a_smaller_crop(tmp_path):
     components.config["augment"] = {"crop": [713, 713]}
     with pytest.raises(OutOfMemory, match=r"Try 'augment.crop=\[481,481\]'"):
         train(components, make_run_dir(tmp_path), **settings(batch_size=1))
+
+
+@pytest.mark.parametrize(("batch_size", "suggested"), [(12, 2), (3, 1)])
+def test_a_dry_run_without_enough_memory_suggests_less_than_it_tried(batch_size, suggested):
+    components = make_components(model=OutOfMemoryModel(ERRORS[0], when=1))
+    with pytest.raises(OutOfMemory, match=f"Try batch_size={suggested} grad_accum_steps={batch_size // suggested}") as caught:
+        train(components, RunDir(Path("none")), **settings(batch_size=batch_size, dry_run=True))
+    assert "resume" not in str(caught.value)
+
+
+def test_a_gpu_that_answers_no_further_call_is_named_without_its_memory(monkeypatch):
+    def fail(device):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    text = suggest_settings(make_components(), TrainingSettings(**settings()), Precision("fp32", torch.device("cuda")))
+    assert text.startswith("out of memory on cuda with batch_size=4")
 
 
 def test_other_errors_are_not_converted(tmp_path):
