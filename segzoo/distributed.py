@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +28,7 @@ from segzoo.types import PlainDict
 T = TypeVar("T")
 RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # since torch 2.15
 NO_BUFFER_SYNC: PlainDict = {"forward_sync_buffers" if RENAMED else "broadcast_buffers": False}
+RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # variables that torchrun sets
 TIMEOUT = timedelta(minutes=30)  # long enough for rank 0 to write a checkpoint while the others wait
 SHARDED_TIMEOUT = timedelta(days=7)  # ranks with a share of the images each wait for the slowest only at the end
 
@@ -136,6 +137,9 @@ SINGLE_PROCESS = Distributed()
 def init_distributed(device: DeviceName, timeout: timedelta = TIMEOUT) -> Iterator[Distributed]:
     """Join the process group of ``torchrun`` and leave it at the end.
 
+    After an error the group is left as it is: NCCL would wait for collectives of the other ranks, so the error would never be shown. The end
+    of the process closes it.
+
     Args:
         device: value of the ``device`` setting. Each rank uses the GPU of its local rank.
         timeout: how long a rank waits for the others.
@@ -144,13 +148,36 @@ def init_distributed(device: DeviceName, timeout: timedelta = TIMEOUT) -> Iterat
         This process among its ranks, or ``SINGLE_PROCESS`` without ``torchrun``.
 
     Raises:
-        ConfigError: this machine has more ranks than GPUs, or only some ranks have CUDA.
+        ConfigError: this machine has more ranks than GPUs, only some ranks have CUDA, or a variable of ``torchrun`` is not set.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield SINGLE_PROCESS
         return
-    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if missing := [name for name in RENDEZVOUS if name not in os.environ]:
+        raise ConfigError(
+            f"WORLD_SIZE={size} asks for {size} processes, but {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. Start them with torchrun, or unset "
+            "WORLD_SIZE."
+        )
+    cuda = _choose_device(device)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, which still has the addresses of dead ranks
+    _check_same_kind(store, rank, size, cuda)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+    yield Distributed(rank, size, restarts)
+    dist.destroy_process_group()
+
+
+def _choose_device(device: DeviceName) -> bool:
+    """Make the GPU of the local rank the current one.
+
+    Machines with one process need no ``LOCAL_RANK``. Without CUDA, each rank gets its share of the cores.
+
+    Returns:
+        True with CUDA.
+    """
+    local_rank, local_size = (int(os.environ.get(*default)) for default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda and local_size > torch.cuda.device_count():
         raise ConfigError(
@@ -161,14 +188,19 @@ def init_distributed(device: DeviceName, timeout: timedelta = TIMEOUT) -> Iterat
         torch.cuda.set_device(local_rank)
     else:
         torch.set_num_threads(cpu_cores(local_size))  # torchrun sets one thread per process
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-    store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, which still has the addresses of dead ranks
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
-    ranks = Distributed(rank, size, restarts)
-    try:
-        if len(set(ranks.gather(cuda))) > 1:
-            raise ConfigError("some ranks have CUDA and others do not; set device=cpu, or use only machines with CUDA")
-        yield ranks
-    finally:
-        dist.destroy_process_group()
+    return cuda
+
+
+def _check_same_kind(store: Store, rank: int, size: int, cuda: bool) -> None:
+    """Reject ranks with CUDA among others without.
+
+    They would wait for each other, because NCCL and Gloo cannot form one group.
+    """
+    store.set(f"cuda_{rank}", str(cuda))
+    kinds = [store.get(f"cuda_{other}") for other in range(size)]
+    store.set(f"seen_{rank}", "")
+    if len(set(kinds)) == 1:
+        return
+    if rank == 0:  # the store may end with this process
+        store.wait([f"seen_{other}" for other in range(size)])
+    raise ConfigError("some ranks have CUDA and others do not; set device=cpu, or use only machines with CUDA")

@@ -21,7 +21,7 @@ from toy_training import Toy, balance, make_components, make_run_dir, settings, 
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.config.checks.early import early_errors
 from segzoo.config.commands import COMMANDS
-from segzoo.distributed import SINGLE_PROCESS
+from segzoo.distributed import SINGLE_PROCESS, init_distributed
 from segzoo.registry import PRUNERS, ConfigError
 
 TRAIN = """
@@ -234,6 +234,64 @@ def test_a_nonfinite_loss_on_one_rank_skips_the_step_on_all(tmp_path):
     assert "the loss is nan at step 2, on toy" in line and line.count("toy") == 2  # only the two images of rank 1
     assert "skipped" not in one
     assert all(tensor.isfinite().all() for tensor in read_model(tmp_path / "checkpoints/3")[0].values())
+
+
+MIXED = """
+import os, torch
+from segzoo.distributed import init_distributed
+if os.environ["RANK"] == "1":
+    torch.cuda.is_available, torch.cuda.device_count, torch.cuda.set_device = lambda: True, lambda: 2, lambda index: None
+try:
+    with init_distributed("auto"):
+        pass
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.integration
+def test_ranks_with_cuda_among_others_without_end_with_an_error():
+    for output in run_ranks(MIXED):
+        assert output.splitlines()[-1].startswith("ConfigError some ranks have CUDA and others do not")
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """A process group in name only.
+
+    Returns the calls of its functions.
+    """
+    calls: list[str] = []
+    variables = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    store = torch.distributed.HashStore()
+    store.set("restart_0/cuda_1", "False")
+    monkeypatch.setattr("segzoo.distributed.rendezvous", lambda *args, **settings: iter([(store, 0, 2)]))
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *args, name=name, **settings: calls.append(name))
+    return calls
+
+
+def test_an_error_ends_a_rank_without_waiting_for_the_others(group):
+    with init_distributed("cpu") as dist:
+        assert (dist.rank, dist.size) == (0, 2)
+    assert group == ["init_process_group", "destroy_process_group"]
+    with pytest.raises(ZeroDivisionError), init_distributed("cpu"):
+        raise ZeroDivisionError
+    assert group[2:] == ["init_process_group"]  # NCCL would wait for collectives in destroy_process_group
+
+
+def test_missing_variables_of_torchrun_are_named(group, monkeypatch):
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("MASTER_PORT")
+    with (
+        pytest.raises(ConfigError, match="WORLD_SIZE=2 asks for 2 processes, but RANK, MASTER_PORT are not set.*torchrun"),
+        init_distributed("cpu"),
+    ):
+        pass
 
 
 def test_tools_of_a_single_process_reject_torchrun(monkeypatch):
