@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segzoo.registry import ConfigError, Range
 from segzoo.resources import cpu_cores
@@ -21,6 +22,8 @@ ChannelsLast = Literal["auto"] | bool  # NHWC memory order
 RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 Workers = Literal["auto"] | Annotated[int, Range(0, 1024)]  # data loading processes
 WORKERS = 2  # by default
+MAX_CONSTANTS = 64
+_constants: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
 SHARED_CORES = 4  # a network on so few of them uses all, and loading processes would take them from it
 
 
@@ -53,6 +56,23 @@ def place_on(model: nn.Module, device: torch.device) -> torch.device:
     """
     weight = next(model.to(device).parameters(), None)
     return device if weight is None else weight.device
+
+
+def constant(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor (len(values),) that must not be changed.
+
+    It is made once for each device. A GPU would have to finish its work before each copy.
+    """
+    key = (tuple(values), dtype, device)
+    if not torch.compiler.is_compiling() and (known := _constants.get(key)) is not None:
+        return known
+    with torch.inference_mode(False):  # else no gradient could be computed with it
+        tensor = torch.tensor(values, dtype=dtype, device=device)
+    if type(tensor) is Tensor and not torch.compiler.is_compiling():  # one of a traced graph is none of this process
+        if len(_constants) >= MAX_CONSTANTS:
+            _constants.clear()
+        _constants[key] = tensor
+    return tensor
 
 
 def pick_precision(name: PrecisionName, device: torch.device) -> FloatFormat:

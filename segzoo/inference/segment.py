@@ -92,7 +92,7 @@ def _label_strips(
 ) -> Tensor:
     """Label the rows of mean scores, strip by strip."""
     labels = torch.empty((1, *size), dtype=label_dtype(num_classes), device=device)
-    bounds, needs_probabilities = strips(num_classes, size), bool(protocol.threshold or on_rows)
+    bounds, needs_probabilities = strips(num_classes, size, device), bool(protocol.threshold or on_rows)
     for first, end in with_progress(bounds, len(bounds), "strips of rows", "segmenting"):
         scores = rows(first, end)
         probabilities = scores.softmax(0) if needs_probabilities and protocol.average == "logits" else scores

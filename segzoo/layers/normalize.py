@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segzoo.device import constant
 from segzoo.types import DatasetInfo
 
 
@@ -21,7 +22,7 @@ def normalize(image: Tensor, info: DatasetInfo, device: torch.device, channels_l
         (N, H, W, C) uint8 or uint16 -> (N, C, H, W) float32
     """
     x = image.to(device, non_blocking=True).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (info.mean, info.std))
+    mean, std = (constant(values, torch.float32, device) for values in (info.mean, info.std))
     x = normalize_rows_(x, mean, std)  # a permuted NHWC tensor is already channels last
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 

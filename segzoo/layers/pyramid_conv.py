@@ -109,7 +109,7 @@ def _add_pooled(main: Tensor, pooled: Sequence[Tensor], taps: Tensor, align_corn
         products = products.to(torch.promote_types(products.dtype, torch.float32))
         # (N, columns, side, rows, side, cout)
         products = products.view(batch, 3, 3, cout, side, side).permute(0, 2, 5, 1, 4, 3)
-        down, across = (_tap_weights(size, side, align_corners).to(products.device, products.dtype) for size in (height, width))
+        down, across = (_tap_weights(size, side, align_corners, products.device).to(products.dtype) for size in (height, width))
         upsampled_rows.append(torch.matmul(down.t(), products.reshape(batch, 3 * side, 3 * side, cout)))  # (N, 3 side, H, cout)
         column_weights.append(across)
     if not pooled:
@@ -118,7 +118,7 @@ def _add_pooled(main: Tensor, pooled: Sequence[Tensor], taps: Tensor, align_corn
     return main + upsampled.permute(0, 3, 1, 2).to(main.dtype)
 
 
-def _tap_weights(size: int, sources: int, align_corners: bool) -> Tensor:
+def _tap_weights(size: int, sources: int, align_corners: bool, device: torch.device) -> Tensor:
     """Source weights of the taps of a 3-tap convolution over upsampled pixels.
 
     The convolution is padded by one pixel. Its taps read the previous pixel, the pixel itself and the next one.
@@ -126,5 +126,5 @@ def _tap_weights(size: int, sources: int, align_corners: bool) -> Tensor:
     Returns:
         (3 sources, size) float32
     """
-    padded = F.pad(bilinear_matrix(sources, size, align_corners).t(), (1, 1))
+    padded = F.pad(bilinear_matrix(sources, size, align_corners, device).t(), (1, 1))
     return torch.cat([padded[:, tap : tap + size] for tap in range(3)])

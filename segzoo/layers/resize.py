@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of upsampled logits at a time: 8 MiB per copy is fastest on a CPU
+
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     """Bilinear resampling without antialiasing.
@@ -58,18 +60,20 @@ def _enlarge_axis(x: Tensor, axis: int, size: int) -> Tensor:
     return low + (high - low) * (weight if is_last else weight[:, None])
 
 
-def bilinear_matrix(sources: int, size: int, align_corners: bool) -> Tensor:
+def bilinear_matrix(sources: int, size: int, align_corners: bool, device: torch.device | None = None) -> Tensor:
     """The matrix by which ``resize`` resamples one axis.
 
     Returns:
-        (size, sources) float32, with rows that sum to 1
+        (size, sources) float32 on the device, by default the CPU, with rows that sum to 1
     """
-    low, high, weight = bilinear_taps(sources, size, align_corners)
-    pixel = torch.arange(sources)
+    low, high, weight = bilinear_taps(sources, size, align_corners, device=device)
+    pixel = torch.arange(sources, device=device)
     return (pixel == low[:, None]) * (1 - weight[:, None]) + (pixel == high[:, None]) * weight[:, None]
 
 
-def bilinear_taps(sources: int, size: int, align_corners: bool, subdivisions: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def bilinear_taps(
+    sources: int, size: int, align_corners: bool, subdivisions: int = 1, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The two source rows that each output row interpolates, and their weights.
 
     Args:
@@ -77,11 +81,12 @@ def bilinear_taps(sources: int, size: int, align_corners: bool, subdivisions: in
         size: output rows.
         align_corners: whether the centers of the first and last rows of source and output meet.
         subdivisions: above 1, rows are counted in a finer source, which has that many steps for each step between two source rows.
+        device: the device of the result, by default the CPU. A copy from the CPU would wait for all that a GPU has to do.
 
     Returns:
         The lower row, the upper row and the weight of the upper row, (size,) each, rounded as ``F.interpolate`` rounds
     """
-    position = torch.arange(size, dtype=torch.float32)
+    position = torch.arange(size, dtype=torch.float32, device=device)
     if align_corners:
         position = position * ((sources - 1) / (size - 1) if size > 1 else 0.0)
     else:
@@ -115,16 +120,43 @@ def upsampled_strips(logits: Tensor, size: Sequence[int], align_corners: bool, r
         yield (torch.lerp(source[:, above], source[:, below], lower) for source in wide.unbind(1))
 
 
+def upsample_in_chunks(
+    logits: Tensor, size: Sequence[int], align_corners: bool, whole: bool = False
+) -> Iterator[tuple[slice, Tensor]]:
+    """Upsample logits bilinearly in chunks of rows, or in one if ``whole``.
+
+    Yields:
+        The rows of a chunk, and its logits.
+
+    Shapes:
+        (N, K, h, w) -> (N, K, r, W)
+    """
+    images, classes, height, width = logits.shape
+    vertical = bilinear_matrix(height, size[0], align_corners, logits.device).to(logits)
+    horizontal = bilinear_matrix(width, size[1], align_corners, logits.device).to(logits).T.contiguous()
+    elements = CPU_ELEMENTS if logits.device.type == "cpu" else DEVICE_ELEMENTS
+    chunk_rows = size[0] if whole else max(1, elements // (images * classes * size[1]))
+    for top in range(0, size[0], chunk_rows):
+        rows = slice(top, min(top + chunk_rows, size[0]))
+        with torch.autocast(logits.device.type, enabled=False):
+            upsampled = (vertical[rows] @ logits) @ horizontal
+        yield rows, upsampled
+
+
 @torch.no_grad()
 def probability_strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 64) -> Iterator[Tensor]:
     """Class probabilities of one image at ``size``.
 
     Args:
         logits: (1, K, h, w).
-        size, align_corners, rows: as in ``upsampled_strips``.
+        size, align_corners, rows: as in ``upsampled_strips``. On CUDA, strips have as many rows as ``DEVICE_ELEMENTS`` allows.
 
     Yields:
         (K, rows, W) from top to bottom.
     """
+    if logits.is_cuda:
+        for _, upsampled in upsample_in_chunks(logits.float(), size, align_corners):
+            yield upsampled[0].softmax(0)
+        return
     for strip in upsampled_strips(logits.float(), size, align_corners, rows):
         yield torch.cat(list(strip)).softmax(0)

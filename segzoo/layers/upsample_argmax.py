@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from segzoo.layers.resize import bilinear_taps, resize, upsampled_strips
+from segzoo.layers.resize import bilinear_taps, resize, upsample_in_chunks, upsampled_strips
 
 SPARSE_FRACTION = 0.5  # largest fraction of border cells up to which only those are interpolated
 FINE_FACTOR = 4  # label pixels per step of the finer grid that is tried when too many cells are border cells
@@ -23,18 +23,21 @@ def upsample_argmax(logits: Tensor, size: Sequence[int], align_corners: bool, ro
     the neighbors have two best classes, a third class cannot win either where one of the two beats it at all four corners. So only
     the cells at borders between classes are interpolated, most of them for two classes. If too many cells are border cells, a finer
     grid is tried. If that does not help, or the logits are hardly upsampled, labels are computed strip by strip and class by class.
-    In each case the K x H x W tensor is never built. Logits must be finite. Not meant for exported graphs.
+    On CUDA, a few large operations are faster than many small ones, so chunks of rows are upsampled as a whole. In each case the
+    K x H x W tensor is never built. Logits must be finite. Not meant for exported graphs.
 
     Args:
         logits: (N, K, h, w).
         size: height and width of the labels in pixels.
         align_corners: whether the centers of the corner pixels of logits and labels meet.
-        rows: label rows per strip, 1 or more. More rows mean fewer, larger operations and more memory.
+        rows: label rows per strip on a CPU, 1 or more. More rows mean fewer, larger operations and more memory.
 
     Returns:
         (N, H, W) labels, uint8 up to 255 classes, int32 above.
     """
     logits, sources = logits.float(), logits.shape[-2:]
+    if logits.is_cuda:
+        return _label_in_chunks(logits, size, align_corners)
     factor = min(target // source for target, source in zip(size, sources, strict=True))
     for subdivisions in sorted({1, max(1, factor // FINE_FACTOR)}) if factor >= 2 else ():
         grid = [(source - 1) * subdivisions + 1 for source in sources]
@@ -45,14 +48,14 @@ def upsample_argmax(logits: Tensor, size: Sequence[int], align_corners: bool, ro
             taps = [
                 bilinear_taps(source, target, align_corners, subdivisions) for source, target in zip(sources, size, strict=True)
             ]
-            (down, top), (across, left) = (_interior(axis, logits.device) for axis in taps)
+            (down, top), (across, left) = (_interior(axis) for axis in taps)
             labels = coarse.index_select(2, across[0]).index_select(1, down[0])
             _label_borders(labels, fine, coarse, border.nonzero(), (down, across))
             return _replicate_edges(labels, size, top, left)
     return _label_in_strips(logits, size, align_corners, rows)
 
 
-def _interior(taps: Taps, device: torch.device) -> tuple[Taps, int]:
+def _interior(taps: Taps) -> tuple[Taps, int]:
     """Drop the output pixels beyond the outermost source centers.
 
     Each of them repeats the nearest interior pixel.
@@ -63,7 +66,7 @@ def _interior(taps: Taps, device: torch.device) -> tuple[Taps, int]:
     low, high, weight = taps
     first = max(0, int((low + weight <= 0).sum()) - 1)
     end = max(first + 1, len(low) - max(0, int(((low == high) | (weight >= 1) & (high == high[-1])).sum()) - 1))
-    return (low[first:end].to(device), high[first:end].to(device), weight[first:end].to(device)), first
+    return (low[first:end], high[first:end], weight[first:end]), first
 
 
 def _replicate_edges(labels: Tensor, size: Sequence[int], top: int, left: int) -> Tensor:
@@ -88,8 +91,10 @@ def best_class(scores: Iterable[Tensor]) -> Tensor:
 
     The lower class wins ties. Classes are compared one by one, so that their scores stay in cache, and in float arithmetic alone:
     on a CPU, comparing into booleans takes five times as long, writing through a mask twenty-five times, and torch's own arg-max
-    over the first axis longer than both.
+    over the first axis longer than both. On CUDA, one arg-max compares all classes of a tensor.
     """
+    if isinstance(scores, Tensor) and scores.is_cuda:
+        return scores.argmax(0).to(scores.dtype)
     classes = iter(scores)
     best = next(classes).clone()
     label, better = torch.zeros_like(best), torch.empty_like(best)
@@ -204,6 +209,14 @@ def _interpolate(corners: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
     """
     upper, lower = (torch.lerp(corners[i], corners[i + 1], weights[1]) for i in (0, 2))
     return torch.lerp(upper, lower, weights[0])
+
+
+def _label_in_chunks(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Label the whole image, as many rows at a time as suit the device."""
+    labels = torch.empty((len(logits), *size), dtype=label_dtype(logits.shape[1]), device=logits.device)
+    for rows, upsampled in upsample_in_chunks(logits, size, align_corners):
+        labels[:, rows] = upsampled.argmax(1)
+    return labels
 
 
 def _label_in_strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segzoo.device import constant
 from segzoo.losses._chunked import ChunkedUpsampleLoss, chunked_pixel_loss
 from segzoo.registry import ConfigError, Range
 from segzoo.types import Logits
@@ -78,7 +79,7 @@ class MultiHeadLoss(ABC):
 
     def total(self, terms: Tensor) -> Tensor:
         """Sum the losses of all heads (heads,), times their weights."""
-        return (terms * terms.new_tensor(self.head_weights[: len(terms)])).sum()
+        return (terms * constant(self.head_weights[: len(terms)], terms.dtype, terms.device)).sum()
 
     def terms(self, logits: Logits, label: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean loss of each head (heads,), main first, before its weight."""
@@ -156,7 +157,7 @@ class PixelLoss(MultiHeadLoss):
         valid = target != self.ignore
         if self.class_weights is None:
             return valid.sum().float()
-        weights = torch.tensor(self.class_weights, device=target.device)
+        weights = constant(self.class_weights, torch.float32, target.device)
         return (weights[torch.where(valid, target, 0).long()] * valid).sum()
 
     def _loss_sum(self, head: Tensor, target: Tensor) -> Tensor:
@@ -177,7 +178,7 @@ class PixelLoss(MultiHeadLoss):
 
         The caller reduces it, because the reducing CUDA kernel is not deterministic.
         """
-        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        weights = None if self.class_weights is None else constant(self.class_weights, logits.dtype, logits.device)
         return F.cross_entropy(
             logits, target.long(), weights, ignore_index=self.ignore, reduction="none", label_smoothing=self.label_smoothing
         )
@@ -210,12 +211,14 @@ def downsample_labels(label: Tensor, size: Sequence[int], align_corners: bool) -
     Shapes:
         (N, H, W) -> (N, h, w)
     """
-    rows, columns = (_nearest_indices(large, small, align_corners) for large, small in zip(label.shape[1:], size, strict=True))
-    return label[:, rows.to(label.device)][:, :, columns.to(label.device)]
+    rows, columns = (
+        _nearest_indices(large, small, align_corners, label.device) for large, small in zip(label.shape[1:], size, strict=True)
+    )
+    return label[:, rows][:, :, columns]
 
 
-def _nearest_indices(large: int, small: int, align_corners: bool) -> Tensor:
-    index = torch.arange(small)
+def _nearest_indices(large: int, small: int, align_corners: bool, device: torch.device) -> Tensor:
+    index = torch.arange(small, device=device)
     if align_corners and small > 1:
         return (2 * index * (large - 1) + small - 1) // (2 * (small - 1))  # rounds in integer arithmetic
     return (2 * index + 1) * large // (2 * small)

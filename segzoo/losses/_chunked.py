@@ -8,37 +8,15 @@ pass, which is not deterministic on CUDA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from segzoo.layers.resize import bilinear_matrix
+from segzoo.layers.resize import upsample_in_chunks
 
 PixelLossFn = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> loss of each pixel (N, r, W)
 SumsFn = Callable[[Tensor, Tensor], Tensor]  # logits (N, K, r, W), label (N, r, W) -> sums over pixels, of any shape
-CPU_ELEMENTS, DEVICE_ELEMENTS = 2**21, 2**24  # of upsampled logits at a time: 8 MiB per copy is fastest on a CPU
-
-
-def upsample_in_chunks(
-    logits: Tensor, size: Sequence[int], align_corners: bool, whole: bool = False
-) -> Iterator[tuple[slice, Tensor]]:
-    """Upsample logits bilinearly in chunks of rows, or in one if ``whole``.
-
-    Yields:
-        The rows of a chunk, and its logits.
-
-    Shapes:
-        (N, K, h, w) -> (N, K, r, W)
-    """
-    images, classes, height, width = logits.shape
-    vertical = bilinear_matrix(height, size[0], align_corners).to(logits)
-    horizontal = bilinear_matrix(width, size[1], align_corners).to(logits).T.contiguous()
-    elements = CPU_ELEMENTS if logits.device.type == "cpu" else DEVICE_ELEMENTS
-    chunk_rows = size[0] if whole else max(1, elements // (images * classes * size[1]))
-    for top in range(0, size[0], chunk_rows):
-        rows = slice(top, min(top + chunk_rows, size[0]))
-        yield rows, (vertical[rows] @ logits) @ horizontal
 
 
 def chunked_pixel_loss(logits: Tensor, label: Tensor, pixel_loss: PixelLossFn, align_corners: bool) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from segzoo.device import constant
 from segzoo.losses._base import MultiHeadLoss
 
 Regions = Literal["image", "batch"]
@@ -40,7 +41,7 @@ class RegionLoss(MultiHeadLoss):
         present = torch.zeros(len(ids), num_classes + 1, dtype=torch.bool, device=ids.device).scatter_(1, ids, True)[:, :-1]
         if self.per == "batch":
             present = present.any(0, keepdim=True)
-        weights = torch.tensor(self.class_weights or (1.0,) * num_classes, device=ids.device)
+        weights = constant(self.class_weights or (1.0,) * num_classes, torch.float32, ids.device)
         return present * weights
 
 

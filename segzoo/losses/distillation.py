@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segzoo.device import constant
 from segzoo.layers.modes import is_recomputing
 from segzoo.layers.resize import resize
 from segzoo.messages import did_you_mean
@@ -146,7 +147,7 @@ class Teacher:
     def _teacher_input(self, x: Tensor) -> Tensor:
         if set(self.scale) == {1.0} and set(self.shift) == {0.0}:
             return x
-        scale, shift = (x.new_tensor(values).view(1, -1, 1, 1) for values in (self.scale, self.shift))
+        scale, shift = (constant(values, x.dtype, x.device).view(1, -1, 1, 1) for values in (self.scale, self.shift))
         return x * scale + shift
 
     def _attention_loss(self, name: str) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segzoo.device import constant
 from segzoo.losses._base import ClassWeights, PixelLoss, Resolution, ResolutionSetting, explicit_weights
 from segzoo.registry import LOSSES, Range
 from segzoo.types import IGNORE
@@ -58,5 +59,5 @@ class FocalLoss(PixelLoss):
         losses = losses * errors.clamp(min=1e-8) ** self.gamma  # below gamma=1, the power has no derivative at 0
         if self.class_weights is None:
             return losses
-        weights = losses.new_tensor(self.class_weights)
+        weights = constant(self.class_weights, losses.dtype, losses.device)
         return losses * weights[torch.where(target == self.ignore, 0, target).long()]

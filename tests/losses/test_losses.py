@@ -13,8 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from segzoo.evaluation.mean_loss import MeanLoss
+from segzoo.layers import resize
 from segzoo.layers.resize import bilinear_matrix
-from segzoo.losses import _chunked
 from segzoo.losses._base import downsample_labels
 from segzoo.registry import LOSSES
 from segzoo.types import Logits
@@ -60,7 +60,7 @@ def gradients(loss, logits):
     ids=str,
 )
 def test_equals_torch_at_label_size(monkeypatch, chunk, align_corners, settings):
-    monkeypatch.setattr(_chunked, "CPU_ELEMENTS", chunk)
+    monkeypatch.setattr(resize, "CPU_ELEMENTS", chunk)
     logits, label = random_batch(heads=2)
     loss = build(aux=(0.4,), align_corners=align_corners, **settings)(logits, label)
     heads = (logits.main, *logits.aux)
@@ -184,7 +184,7 @@ def test_ohem_of_all_pixels_is_cross_entropy():
 @pytest.mark.parametrize("resolution", ["label", "logits"])
 @pytest.mark.parametrize(("threshold", "min_kept"), [(0.3, 0.0), (0.3, 0.1), (0.3, 0.5), (0.0, 0.1), (0.0, 0.5)])
 def test_ohem_equals_its_definition(monkeypatch, resolution, threshold, min_kept):
-    monkeypatch.setattr(_chunked, "CPU_ELEMENTS", 700)
+    monkeypatch.setattr(resize, "CPU_ELEMENTS", 700)
     logits, label = random_batch()
     settings = {"resolution": resolution, "threshold": threshold, "min_kept": min_kept}
     loss = build("ohem", align_corners=True, **settings)(logits, label)  # align_corners=True: no two pixels have equal losses
@@ -240,8 +240,8 @@ def test_invalid_inputs_are_rejected():
 
 
 def test_chunks_limit_the_memory(monkeypatch):
-    monkeypatch.setattr(_chunked, "CPU_ELEMENTS", 3 * CLASSES * 23 * 4)
-    sizes = [rows.stop - rows.start for rows, _ in _chunked.upsample_in_chunks(random_batch()[0].main, (17, 23), False)]
+    monkeypatch.setattr(resize, "CPU_ELEMENTS", 3 * CLASSES * 23 * 4)
+    sizes = [rows.stop - rows.start for rows, _ in resize.upsample_in_chunks(random_batch()[0].main, (17, 23), False)]
     assert sizes == [4, 4, 4, 4, 1]
 
 

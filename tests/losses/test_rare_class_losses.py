@@ -14,7 +14,7 @@ from test_losses import CLASSES, NAMES, SUM, WEIGHTS, build, gradients, random_b
 from torchvision.ops import sigmoid_focal_loss
 from toy_training import Toy, make_components, make_run_dir, read_rows, settings, train
 
-from segzoo.losses import _chunked
+from segzoo.layers import resize
 from segzoo.registry import LOSSES, ConfigError
 from segzoo.types import Logits
 
@@ -48,7 +48,7 @@ def assert_same(loss, expected, logits):
     ],
 )
 def test_equal_to_segmentation_models_pytorch_over_a_batch(monkeypatch, chunk, name, settings, smp_name, options):
-    monkeypatch.setattr(_chunked, "CPU_ELEMENTS", chunk)
+    monkeypatch.setattr(resize, "CPU_ELEMENTS", chunk)
     logits, label = random_batch()
     expected = smp_loss(smp_name, **options)(upsample(logits, label), label.long())
     assert_same(build(name, per="batch", **settings)(logits, label), expected, logits)

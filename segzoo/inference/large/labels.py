@@ -120,7 +120,7 @@ class LargeImageLabeler:
 
         rows, num_runs = self._score_rows(source, advance)
         progress = with_progress(range(num_runs), num_runs, "tiles", f"predicting {name}")
-        for first, end in strips(self.num_classes, source.size):
+        for first, end in strips(self.num_classes, source.size, self.precision.device):
             scores = rows(first, end)
             if self.protocol.threshold is None:
                 labels = best_class(scores)

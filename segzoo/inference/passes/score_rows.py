@@ -14,6 +14,7 @@ from torch import Tensor
 from segzoo.layers.resize import bilinear_taps, resize
 
 STRIP_SCORES = 2**21  # scores per strip: 8 MiB in fp32, which a CPU's cache can hold
+DEVICE_STRIP_SCORES = 2**24  # on CUDA, where few large operations are faster
 Rows = Callable[[int, int], Tensor]  # first and end row -> their scores (K, end - first, W)
 
 
@@ -34,11 +35,14 @@ def resized(rows: Rows, sources: tuple[int, int], size: tuple[int, int], align_c
     if sources == size:
         return rows
     low, high, weight = bilinear_taps(sources[0], size[0], align_corners)
+    taps = {low.device: (low, high, weight)}  # by the device of the scores, which their first strip tells
 
     def strip(first: int, end: int) -> Tensor:
         top, bottom = int(low[first]), int(high[end - 1]) + 1
         wide = resize(rows(top, bottom)[None], (bottom - top, size[1]), align_corners)[0]
-        above, below, lower = ((tap[first:end] - start).to(wide.device) for tap, start in ((low, top), (high, top), (weight, 0)))
+        if wide.device not in taps:
+            taps[wide.device] = bilinear_taps(sources[0], size[0], align_corners, device=wide.device)
+        above, below, lower = (tap[first:end] - start for tap, start in zip(taps[wide.device], (top, top, 0), strict=True))
         return wide[:, above].lerp_(wide[:, below], lower[:, None])  # in place, as strips of wide images are large
 
     return strip
@@ -78,13 +82,14 @@ def assembled(rows: Rows, num_classes: int, size: tuple[int, int], device: torch
         -> (num_classes, *size)
     """
     scores = torch.empty(num_classes, *size, device=device)
-    for first, end in strips(num_classes, size):
+    for first, end in strips(num_classes, size, device):
         scores[:, first:end] = rows(first, end)
     return scores
 
 
-def strips(num_classes: int, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """List the first and end rows of strips of about ``STRIP_SCORES`` scores."""
+def strips(num_classes: int, size: tuple[int, int], device: torch.device) -> list[tuple[int, int]]:
+    """List the first and end rows of strips of as many scores as suit a device."""
     height, width = size
-    step = max(1, STRIP_SCORES // (num_classes * width))
+    scores = DEVICE_STRIP_SCORES if device.type == "cuda" else STRIP_SCORES
+    step = max(1, scores // (num_classes * width))
     return [(first, min(first + step, height)) for first in range(0, height, step)]
