@@ -126,6 +126,15 @@ def configure_allocator(*, reuse_memory: bool = True) -> None:
         mallopt(trim_threshold, -1)
 
 
+def gpu_names(count: int) -> list[str]:
+    """Names of the first GPUs that are the same in every process.
+
+    Where a GPU has no UUID, its index is its name, which CUDA_VISIBLE_DEVICES changes.
+    """
+    properties = [torch.cuda.get_device_properties(index) for index in range(count)]
+    return [str(getattr(each, "uuid", index)) for index, each in enumerate(properties)]
+
+
 def peak_memory(device: torch.device) -> float:
     """Peak memory in bytes since the last ``reset_peak_memory``.
 

@@ -24,13 +24,14 @@ def assign_gpu(job: Job) -> None:
     """Assign a GPU to a sweep job if there are several."""
     import torch
 
+    from segzoo.device import gpu_names
     from segzoo.runs.locks import claim_gpu
 
     count = torch.cuda.device_count() if job.config["device"] != "cpu" else 0
     if job.output_dir is None and job.config["jobs_per_gpu"] > 1 and os.environ.get("RANK", "0") == "0":
         print("note: jobs_per_gpu has no effect: this is a single job. Start a sweep with -m.", flush=True)
     if job.output_dir is not None and count > 1:
-        torch.cuda.set_device(claim_gpu(count, **job.arguments["claim_gpu"]))
+        torch.cuda.set_device(claim_gpu(gpu_names(count), **job.arguments["claim_gpu"]))
 
 
 def run_location(job: Job) -> PlainDict:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -75,7 +76,7 @@ _claimed: dict[Path, tuple[int, IO]] = {}  # lock directory -> GPU and lock of t
 
 
 def claim_gpu(
-    num_gpus: int,
+    gpus: Sequence[str],
     lock_dir: Path | None = None,
     wait: Callable[[], None] = lambda: time.sleep(5),
     *,
@@ -86,10 +87,11 @@ def claim_gpu(
     A process keeps its GPU until it ends.
 
     Args:
-        num_gpus: GPUs that this process may use, at least 1.
+        gpus: a name for each GPU that this process may use, at least one. Its index would not do, since CUDA_VISIBLE_DEVICES counts
+            other GPUs in other processes.
         lock_dir: directory of the lock files; None means one directory per user and machine, so that concurrent sweeps do not share
             a GPU either.
-        wait: called while all GPUs are in use.
+        wait: called while all GPUs are in use, which is printed once.
         jobs_per_gpu: number of jobs that may share a GPU.
 
     Returns:
@@ -98,13 +100,16 @@ def claim_gpu(
     Raises:
         ConfigError: another user could write to the directory of the lock files.
     """
-    directory = _own_directory(lock_dir or Path(tempfile.gettempdir()) / f"segzoo-gpus-{os.getuid()}")
+    directory, waiting = _own_directory(lock_dir or Path(tempfile.gettempdir()) / f"segzoo-gpus-{os.getuid()}"), False
     while directory not in _claimed:
-        for slot in range(num_gpus * jobs_per_gpu):
-            file = _try_lock(directory / f"{slot % num_gpus}-{slot // num_gpus}.lock")
+        for job, (index, name) in itertools.product(range(jobs_per_gpu), enumerate(gpus)):
+            file = _try_lock(directory / f"{name}-{job}.lock")
             if file is not None:
-                _claimed[directory] = slot % num_gpus, file
+                _claimed[directory] = index, file
                 break
         else:
+            if not waiting:
+                print(f"waiting for a GPU: other jobs use all {len(gpus)} that this one may use (locks in {directory})", flush=True)
+            waiting = True
             wait()
     return _claimed[directory][0]
