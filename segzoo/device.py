@@ -165,7 +165,8 @@ def reset_peak_memory(device: torch.device) -> None:
 class Precision:
     """Number format of the layers, with autocast and gradient scaler.
 
-    fp32 on CUDA turns TF32 off in this process, in which torch computes convolutions by default.
+    On CUDA it turns TF32 off in this process, in which torch computes convolutions by default. Below fp32, that concerns the layers that
+    stay fp32.
 
     Args:
         name: number format, or ``auto``. Below fp32, autocast uses it where that is safe, while weights and classifiers stay fp32.
@@ -180,9 +181,14 @@ class Precision:
     def __init__(self, name: PrecisionName, device: torch.device):
         self.name: FloatFormat = pick_precision(name, device)
         self.device = device
-        if self.name == "fp32" and device.type == "cuda":
+        if self.uses_cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.name == "fp16")  # type: ignore[attr-defined]
+
+    @property
+    def uses_cuda(self) -> bool:
+        """True if the model is on a GPU."""
+        return self.device.type == "cuda"
 
     def __str__(self) -> str:
         return f"{self.device.type} in {self.name}"

@@ -43,12 +43,12 @@ def train_batches(
     rank: int = 0,
     world_size: int = 1,
     sampler: Sampler | None = None,
+    pin: bool = False,
 ) -> BatchStream:
     """Training batches of one rank for steps ``start`` to ``stop``.
 
     A step covers ``batch_size * world_size`` consecutive positions of the sample stream, and rank r takes the r-th block of them. A batch may
-    span two epochs, so no image is skipped, and a data set smaller than a batch repeats. Batches are pinned if this process has used
-    CUDA before the call, so move the model to the GPU first.
+    span two epochs, so no image is skipped, and a data set smaller than a batch repeats.
 
     Args:
         dataset: the data set, which is read in the workers.
@@ -61,6 +61,7 @@ def train_batches(
         images_seen: positions of the sample stream before step 0, consumed earlier in the run with another batch size.
         rank, world_size: rank of this process and number of processes.
         sampler: chooses the image of each position. None draws each image once per epoch.
+        pin: keep batches in pinned memory, for a network on CUDA.
 
     Returns:
         An iterator whose workers end when it is exhausted, garbage-collected or closed with ``close()``.
@@ -83,14 +84,14 @@ def train_batches(
         raise DataError(f"data set {dataset.info.name!r} has no training sample; check its root and its list of files")
     sampler = sampler or Shuffle(len(dataset))
     draws = _BatchSampler(sampler, batch_size, seed, start, stop, images_seen, rank, world_size)
-    return BatchStream(_Reader(dataset, augment), draws, workers)
+    return BatchStream(_Reader(dataset, augment), draws, workers, pin)
 
 
-def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world_size: int = 1) -> BatchStream:
+def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world_size: int = 1, pin: bool = False) -> BatchStream:
     """Evaluation batches of one image each, in order and without augmentation.
 
     Each sample ``rank, rank + world_size, ...`` of the data set appears once. The shards of the ranks are disjoint and together cover the
-    whole data set. Images may differ in size.
+    whole data set. Images may differ in size. ``pin`` keeps batches in pinned memory, for a network on CUDA.
 
     Raises:
         ValueError: workers, rank or world_size is out of range.
@@ -100,7 +101,7 @@ def eval_batches(dataset: Dataset, *, workers: int, rank: int = 0, world_size: i
     if rank >= world_size:
         raise ValueError(f"expected rank < world_size, got {rank=} {world_size=}")
     draws = [[Draw(index, seed=0)] for index in range(rank, len(dataset), world_size)]
-    return BatchStream(_Reader(dataset, None), draws, workers)
+    return BatchStream(_Reader(dataset, None), draws, workers, pin)
 
 
 class BatchStream(Iterator[Batch]):
@@ -109,14 +110,14 @@ class BatchStream(Iterator[Batch]):
     The workers start at the first ``next``.
     """
 
-    def __init__(self, reader: _Reader, draws: Iterable[list[Draw]], workers: int):
+    def __init__(self, reader: _Reader, draws: Iterable[list[Draw]], workers: int, pin: bool):
         loader = DataLoader(
             reader,  # type: ignore[arg-type]
             batch_sampler=draws,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=collate,
             worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_initialized(),
+            pin_memory=pin,
             generator=torch.Generator().manual_seed(0),  # private: resuming a run must not advance the global generator
         )
         self._loader: DataLoader | None = loader

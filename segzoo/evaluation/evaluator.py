@@ -118,8 +118,9 @@ def evaluate(
     mean_loss = None if loss is None or not protocol.single else MeanLoss(loss)
     per_image_counts, errors = np.zeros((len(dataset), len(COUNTS), info.num_classes), np.int64), ImageErrors()
     processes = pick_workers(workers, layer_precision.device)
-    model.to(layer_precision.device)  # before the loader, which pins memory if CUDA is in use
-    rank_batches = eval_batches(dataset, workers=processes, rank=distributed.rank, world_size=distributed.size)
+    model.to(layer_precision.device)
+    rank, size = distributed.rank, distributed.size
+    rank_batches = eval_batches(dataset, workers=processes, rank=rank, world_size=size, pin=layer_precision.uses_cuda)
     with eval_mode(model), channels_last(model), closing(rank_batches) as batches:
         for batch in with_progress(batches, len(dataset) // distributed.size, "images", "evaluating"):
             counted = _count_image(model, batch, dataset, info, protocol, layer_precision, mean_loss, extra)

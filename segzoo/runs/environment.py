@@ -28,16 +28,20 @@ PACKAGES = (
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
 
 
-def describe_environment() -> PlainDict:
+def describe_environment(gpu: bool = True) -> PlainDict:
     """Describe everything that affects a run's speed and exact results.
 
-    Returns plain JSON-able containers, without user and host names.
+    Args:
+        gpu: the run may use a GPU. Only then is CUDA asked for its name, which occupies memory there.
+
+    Returns:
+        Plain JSON-able containers, without user and host names.
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "versions": {"python": platform.python_version()} | versions(),
-        "machine": machine(),
+        "machine": machine(gpu),
         "git": git_commit(),
     }
 
@@ -63,10 +67,10 @@ def versions(*more: str) -> dict[str, str | None]:
     return installed
 
 
-def machine() -> PlainDict:
+def machine(gpu: bool = True) -> PlainDict:
     """Describe the processor, and the threads and GPU that torch uses.
 
-    Threads and GPU are left out if this process has not imported torch, which takes seconds.
+    Threads and GPU are left out if this process has not imported torch, which takes seconds. Without ``gpu``, no GPU is used.
     """
     cpuinfo = dict(_cpuinfo())
     facts = {
@@ -75,13 +79,13 @@ def machine() -> PlainDict:
         "cpu_flags": [flag for flag in CPU_FLAGS if flag in cpuinfo.get("flags", "").split()],
         "cores": os.cpu_count(),
     }
-    return facts | _torch_facts() if "torch" in sys.modules else facts
+    return facts | _torch_facts(gpu) if "torch" in sys.modules else facts
 
 
-def _torch_facts() -> PlainDict:
+def _torch_facts(gpu: bool) -> PlainDict:
     import torch
 
-    cuda = torch.cuda.is_available()
+    cuda = gpu and torch.cuda.is_available()
     return {
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,

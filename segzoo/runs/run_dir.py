@@ -189,4 +189,4 @@ def write_metadata(path: Path, config: PlainDict, **more: str | None) -> None:
     from segzoo.runs.environment import describe_environment
 
     write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    write_json(path / "env.json", describe_environment() | more)
+    write_json(path / "env.json", describe_environment(gpu=config.get("device") != "cpu") | more)

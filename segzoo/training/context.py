@@ -156,7 +156,7 @@ class TrainingContext:
         Every rank calls it.
         """
         state = self.state
-        cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+        cuda = [torch.cuda.get_rng_state()] if self.precision.uses_cuda else []
         return {
             "step": state.step,
             "images_seen": state.images,

@@ -55,7 +55,9 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
     peaks, seconds = [], []
     small = _small_batch(settings)
     for size in (small, 2 * small):
-        stream = train_batches(components.train_set, components.augment, batch_size=size, workers=0, seed=settings.seed)
+        stream = train_batches(
+            components.train_set, components.augment, batch_size=size, workers=0, seed=settings.seed, pin=precision.uses_cuda
+        )
         for _ in range(2):  # the first step also allocates the optimizer's moments and compiles kernels
             started = time.perf_counter()
             train_step([next(stream)], settings.log_every)

@@ -175,6 +175,7 @@ def _start(
         rank=dist.rank,
         world_size=dist.size,
         sampler=components.sampler,
+        pin=precision.uses_cuda,
     )
     log, lr_factor = open_log(run, state.step, plan.total_steps, loggers, dist), components.make_schedule(plan.total_steps)
     return TrainingContext(

@@ -261,3 +261,13 @@ def test_views_and_read_only_arrays_are_stacked():
 
     batch = next(train(Views(4), batch_size=2))
     assert np.array_equal(batch.image[0], Numbers(4)[batch.indices[0]].image[:, ::-1])
+
+
+def test_batches_are_pinned_for_a_network_on_cuda_only(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)  # by another network of this process
+    for pin in (False, True):
+        streams = (
+            eval_batches(Numbers(1), workers=0, pin=pin),
+            train_batches(Numbers(1), None, batch_size=1, workers=0, seed=0, pin=pin),
+        )
+        assert [stream._loader.pin_memory for stream in streams] == [pin, pin]  # type: ignore[union-attr]

@@ -39,10 +39,11 @@ def test_loading_processes_leave_few_cores_to_the_network(monkeypatch, workers, 
     assert pick_workers(workers, torch.device(device)) == processes
 
 
-def test_fp32_on_a_gpu_is_no_tf32(monkeypatch):
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_fp32_on_a_gpu_is_no_tf32(monkeypatch, name):
+    """The layers of bf16 that stay fp32 would otherwise depend on the networks that ran before."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    Precision("bf16", torch.device("cuda"))
     Precision("fp32", torch.device("cpu"))
     assert torch.backends.cudnn.allow_tf32
-    Precision("fp32", torch.device("cuda"))
-    assert not torch.backends.cudnn.allow_tf32
+    Precision(name, torch.device("cuda"))
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

@@ -7,6 +7,7 @@ import multiprocessing
 from importlib import metadata
 
 import pytest
+import torch
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from segzoo.runs.config_diff import NEWER_SETTINGS, config_hash, diff_configs, f
 from segzoo.runs.open_run import open_run, open_run_distributed
 from segzoo.runs.output_dir import create_output_dir
 from segzoo.runs.resume_checks import check_same_job
+from segzoo.runs.run_dir import write_metadata
 
 CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
 
@@ -404,3 +406,14 @@ def test_a_restarted_fork_resumes_itself(tmp_path):
         add_step(fork, 6)
     with open_run_distributed(Distributed(restarts=1), "train", "toy", CONFIG, tmp_path, **settings) as again:
         assert again.resume_from == tmp_path / "fork/checkpoints/6"
+
+
+def test_a_run_on_the_cpu_does_not_touch_the_gpu(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 9)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: asked.append("name") or "GPU")
+    for device, gpu in (("cpu", None), ("auto", "GPU")):
+        write_metadata(tmp_path, {"device": device})
+        assert json.loads((tmp_path / "env.json").read_text())["machine"]["gpu"] == gpu
+        assert bool(asked) == (gpu is not None)

@@ -66,7 +66,8 @@ def run_benchmark(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 must not silently mean TF32
     torch_device = pick_device(device)
     options, image_size = arguments_for(benchmark, config), arguments_for(benchmark_images, config)
-    environment = {"versions": versions(*PACKAGES), "machine": machine() | {"clocks_mhz": clocks_mhz()}, "git": git_commit()}
+    facts = machine(gpu=torch_device.type == "cuda") | {"clocks_mhz": clocks_mhz()}
+    environment = {"versions": versions(*PACKAGES), "machine": facts, "git": git_commit()}
     if file := config.get("ckpt") and find_exported_file(config["ckpt"]):
         return environment | benchmark_exported(config, file, num_check_images, options)
     workload = build_workload(config, **arguments_for(build_workload, config))
