@@ -41,7 +41,8 @@ def onnxruntime(request: RuntimeRequest, *, calibration_images: Annotated[int, R
         if request.precision == "int8":
             onnx = importlib.import_module("onnx")
             onnx.save(quantize_onnx(onnx.load(path), request.model, request.calibration_images[:calibration_images]), path)
-        session = ort.InferenceSession(path, options, providers=[provider])
+        settings = {"use_tf32": "0"} if request.example.is_cuda else {}  # else fp32 on CUDA would be TF32
+        session = ort.InferenceSession(path, options, providers=[(provider, settings)])
     if provider not in session.get_providers():  # ONNX Runtime falls back to the CPU and only logs it
         raise RuntimeUnavailable("onnxruntime could not load its CUDA libraries: see its log, or set device=cpu")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from fake_cuda import fake_cuda
 from runtime_requests import runtime_request
 
 from segzoo.registry import RUNTIMES
@@ -42,6 +46,25 @@ def test_runtimes_match_the_networks_logits(name, precision):
     error = (actual - expected).abs().mean() / expected.abs().mean()
     low, high = {"fp32": (0, 1e-3), "fp16": (1e-5, 0.03), "bf16": (1e-4, 0.1), "int8": (1e-3, 0.3)}[precision]
     assert low <= error < high, "a lower precision must differ from fp32, or it was not used"
+
+
+def test_fp32_of_onnxruntime_on_a_gpu_is_no_tf32(monkeypatch):
+    provided = []
+
+    class Session:
+        def __init__(self, path, options, providers):
+            provided.append(providers)
+
+        def get_providers(self):
+            return ["CUDAExecutionProvider"]
+
+    package = {"get_available_providers": lambda: ["CUDAExecutionProvider"], "SessionOptions": SimpleNamespace}
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(**package, InferenceSession=Session))
+    monkeypatch.setattr("segzoo.runtimes.onnxruntime.onnx_file", lambda request: nullcontext("net.onnx"))
+    request = runtime_request()
+    with fake_cuda():
+        RUNTIMES.build("onnxruntime", replace(request, example=torch.empty(1, 64, 96, 3, device="cuda")))
+    assert provided == [[("CUDAExecutionProvider", {"use_tf32": "0"})]]
 
 
 @pytest.mark.parametrize("model", ["fcn", "fcn_dilated", "parsenet", "deeplab_largefov", "pspnet", "icnet"])
