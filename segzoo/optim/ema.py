@@ -43,12 +43,15 @@ class ModelEma:
             return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}  # of averages and weights
         for name, tensor in self.model.state_dict().items():
-            mean = self.tensors[name]
-            if tensor.is_floating_point():
-                mean.lerp_(tensor, 1 - decay)
+            for same_type, each in zip(pairs.setdefault(tensor.dtype, ([], [])), (self.tensors[name], tensor), strict=True):
+                same_type.append(each)
+        for dtype, (means, weights) in pairs.items():  # on a GPU, a few operations for all tensors
+            if dtype.is_floating_point:
+                torch._foreach_lerp_(means, weights, 1 - decay)  # type: ignore[attr-defined]
             else:
-                mean.copy_(tensor)
+                torch._foreach_copy_(means, weights)  # type: ignore[attr-defined]
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_cuda import Operations
 from safetensors.torch import load_file
 from torch import nn
 from toy_training import Toy, ToyLoss, make_components, make_run_dir, settings, train, weights_hash
@@ -90,6 +91,23 @@ def test_the_average_follows_its_decay_after_a_warmup():
     with ema.applied():
         torch.testing.assert_close(model.weight.detach(), mean)
     assert torch.equal(model.weight, trained)
+
+
+def test_all_tensors_are_averaged_in_a_few_operations_with_the_same_bits():
+    torch.manual_seed(0)
+    model = nn.Sequential(Toy(), nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), nn.Linear(3, 2).half())  # type: ignore[call-overload]
+    ema = ModelEma(model, 0.99)
+    for step in range(1, 4):
+        expected = {name: tensor.clone() for name, tensor in ema.tensors.items()}
+        for tensor in model.state_dict().values():
+            tensor.add_(torch.randn(tensor.shape).to(tensor.dtype)) if tensor.is_floating_point() else tensor.add_(1)
+        for name, tensor in model.state_dict().items():
+            is_float = tensor.is_floating_point()
+            expected[name].lerp_(tensor, 1 - (1 + step) / (10 + step)) if is_float else expected[name].copy_(tensor)
+        with Operations() as operations:
+            ema.update()
+        assert operations.count == 3  # one for each type
+        assert all(torch.equal(ema.tensors[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_run_with_ema_stores_the_average_and_resumes_bit_for_bit(tmp_path):
