@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +77,35 @@ def test_a_killed_worker_is_replaced_and_labels_are_those_of_one_process(cluster
     assert {path.relative_to(out): path.read_bytes() for path in (out / "labels").rglob("*") if path.is_file()} == expected
     broken.unlink()
     assert predict_with_ray(*arguments, device="cpu") == {"images": 12, "done_before": 12, "folder": str(out)}
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "actors", "needs"),
+    [
+        ("auto", 0, 3, {"num_cpus": 0.9}),
+        ("auto", 2, 2, {"num_gpus": 1}),
+        ("cuda", 2, 3, {"num_gpus": 1}),
+        ("cpu", 2, 3, {"num_cpus": 0.9}),
+    ],
+)
+def test_auto_takes_the_gpus_of_the_cluster(images, tmp_path, monkeypatch, device, gpus, actors, needs):
+    asked = {}
+
+    class Images:
+        def map_batches(self, labeler, fn_constructor_args, **options):
+            asked.update(options)
+            return self
+
+        def iter_rows(self):
+            return iter(())
+
+    data = SimpleNamespace(read_binary_files=lambda *args, **settings: Images(), ActorPoolStrategy=lambda size: size)
+    arrow = SimpleNamespace(PyFileSystem=lambda handler: handler, FSSpecHandler=lambda fs: fs)
+    ray = SimpleNamespace(init=lambda **settings: None, cluster_resources=lambda: {"GPU": float(gpus)} if gpus else {}, data=data)
+    for name, module in {"ray": ray, "ray.data": data, "pyarrow": SimpleNamespace(fs=arrow), "pyarrow.fs": arrow}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    predict_with_ray(Toy(), INFO, SINGLE_PASS, str(images), str(tmp_path / "out"), IDENTITY, actors=3, device=device)
+    assert asked == {"compute": actors, "batch_size": 1} | needs
 
 
 def test_a_folder_takes_labels_of_one_network_only(tmp_path):
