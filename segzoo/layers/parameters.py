@@ -11,9 +11,11 @@ from torch import nn
 def count_parameters(model: nn.Module) -> int:
     """Count the parameters that inference uses.
 
-    Training-only heads, below ``aux``, are left out, as in layer tables, benchmarks and exported files.
+    Training-only heads and unused branches are left out, as in layer tables, benchmarks and exported files. The model names them in
+    ``unused_in_inference``. By default they are below ``aux``.
     """
-    return sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith("aux."))
+    unused = getattr(model, "unused_in_inference", ("aux.",))
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(unused))
 
 
 def meta_copy(model: nn.Module) -> nn.Module:

@@ -39,6 +39,7 @@ class SegModel(Segmenter, ABC):
         input_convs: names of the convolutions that read the image, if it is no RGB image.
         loss_resolution: resolution of the loss in the paper: logits are upsampled to the label, or labels are downsampled to the
             logits.
+        unused_in_inference: beginnings of the names of parameters that inference does not use.
         info, precision, origin: as in ``Segmenter``.
     """
 
@@ -70,6 +71,11 @@ class SegModel(Segmenter, ABC):
         """
         size = sum(parameter.numel() for parameter in self.parameters()) / 1e6
         return f"<{type(self).__name__} on {self.backbone.name}, {self.num_classes} classes, {size:.1f} M parameters>"
+
+    @property
+    def unused_in_inference(self) -> tuple[str, ...]:
+        """Training-only heads, and what a model adds to them."""
+        return ("aux.",)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Logits:

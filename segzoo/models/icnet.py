@@ -139,6 +139,13 @@ class ICNet(SegModel):
         fine = {"cff12.low": "conv_sub2", "cff12.high": "conv3_sub1_proj"}
         return caffe_conv_bn_names({"conv5_4": "conv5_4_k1"} | high | middle | fine) | {"score": "conv6_cls"}
 
+    @property
+    def unused_in_inference(self) -> tuple[str, ...]:
+        """Auxiliary heads without main logits, and branches that are not run."""
+        if self.branches == 124:
+            return ("aux.",)
+        return ("aux.0.", "high.", "cff12.", "score.") if self.branches == 24 else ("aux.1.", "high.", "cff24.", "cff12.", "score.")
+
     def _freeze_unused(self) -> None:
         """Freeze modules that the configured branches do not run.
 
@@ -147,9 +154,9 @@ class ICNet(SegModel):
         if self.branches == 124:
             return
         self.aux_weights = self.aux_weights[: 1 if self.branches == 24 else 0]
-        unused = [self.high, self.cff12, self.score] + ([self.cff24, self.aux[1]] if self.branches == 4 else [])
-        for module in unused:
-            module.requires_grad_(False)
+        for name, parameter in self.named_parameters():
+            if name.startswith(self.unused_in_inference) and not name.startswith("aux.0."):  # which training uses
+                parameter.requires_grad_(False)
 
     def _resize(self, x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         return resize(x, size, self.align_corners)

@@ -37,6 +37,13 @@ def test_icnet_has_the_published_parameters_and_operations():
     assert rows["score"].output == (19, 257, 513) and rows["cff24.low.conv"].window == "3/1/2"
 
 
+@pytest.mark.parametrize("branches", [124, 24, 4])
+def test_parameters_of_branches_that_are_not_run_do_not_count(branches):
+    with torch.device("meta"):
+        network = MODELS.build("icnet", BACKBONES.build("resnet50", width=0.25), 7, branches=branches)
+    assert count_parameters(network) == sum(row.params for row in describe(network, hw=(65, 97)))
+
+
 @pytest.mark.parametrize("arch", ["mobilenetv3_small_050", "convnext_atto"])
 def test_every_layer_of_timm_counts(arch):
     """Some have parameters next to their children, and ConvNeXt has linear layers."""
