@@ -45,8 +45,17 @@ Runs = Sequence[tuple[int | None, int]]  # group, or None for channels outside a
 
 
 def _runs(graph: ChannelGraph, group_of: Mapping[int, int], dim: ParamDim) -> Runs:
-    """Divide a dimension into its groups, which a concatenation lines up."""
-    return [(group, len([*channels])) for group, channels in groupby(graph.dims[dim], key=group_of.get)]
+    """Divide a dimension into its groups, which a concatenation lines up.
+
+    It may line up a group several times.
+    """
+    runs = []
+    for group, channels in groupby(graph.dims[dim], key=group_of.get):
+        count = len([*channels])
+        size = count if group is None else min(count, len(graph.groups[group]))
+        copies, rest = divmod(count, size)
+        runs += [(group, size)] * copies + [(group, rest)] * bool(rest)
+    return runs
 
 
 def _source_sizes(graph: ChannelGraph, runs: Mapping[ParamDim, Runs], state: Mapping[str, Tensor]) -> dict[int, int]:

@@ -45,6 +45,23 @@ def test_half_the_width_equals_the_pruner(model):
     assert all(torch.equal(tensor, state[name]) for name, tensor in wide.state_dict().items())
 
 
+def test_maps_that_are_concatenated_repeatedly_are_narrowed():
+    """Without reduction, PSPNet concatenates the backbone's output and what is pooled from it."""
+    wide, narrow = (
+        create_model("pspnet", backbone={"name": "resnet50", "width": width}, num_classes=3, reduce=False, bins=(1, 2))
+        for width in (0.25, 0.125)
+    )
+    state = narrow.narrow_state_dict(varied_(wide).state_dict())
+    assert {name: tensor.shape for name, tensor in state.items()} == {k: v.shape for k, v in narrow.state_dict().items()}
+    terms = [tensor for name, tensor in wide.state_dict().items() if name.startswith("backbone.c5.") and "conv3.weight" in name]
+    terms.append(wide.get_parameter("backbone.c5.0.downsample.0.weight"))
+    tied = sorted(largest(sum(torch.linalg.vector_norm(term.flatten(1), 1, 1).double() for term in terms), 256))
+    weight = wide.get_parameter("fuse.conv.weight")
+    rows = sorted(largest(torch.linalg.vector_norm(weight.flatten(1), 1, 1), 64))
+    expected = torch.cat([block[:, tied] for block in weight[rows].split(512, 1)], 1)
+    assert torch.equal(state["fuse.conv.weight"], expected)
+
+
 def test_kept_channels_have_the_largest_filters():
     wide, narrow = seeded("icnet", 0.25).state_dict(), seeded("icnet", 0.125)
     state = narrow.narrow_state_dict(wide)
