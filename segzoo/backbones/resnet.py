@@ -110,21 +110,24 @@ class ResNet(Backbone):
             )
         notes = []
         if self.stem != "basic":
-            notes.append(f"trained with the basic stem: the {self.stem} stem and the layers that read it are newly initialized")
+            # v1c has as many output channels as the basic stem
+            layers = "deep stem and the layers that read it are" if self.stem == "deep" else "v1c stem is"
+            notes.append(f"trained with the basic stem: the {layers} newly initialized")
         if self.stride_at != "3x3":
             notes.append("trained with the stride in the 3x3 convolution")
         return f"{self.name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1", "; ".join(notes)
 
     def key_aliases(self, keys: Collection[str]) -> dict[str, str]:
-        """Torchvision's and timm's layer names.
+        """Torchvision's, timm's and mmsegmentation's layer names.
 
         The stem is included only if the file has the same kind of stem.
         """
         stages = {f"layer{i}.": f"c{i + 1}." for i in range(1, 5)}
-        deep = "conv1.0.weight" in keys
-        if deep != (self.stem != "basic"):
-            return stages
-        return stages | ({"conv1.": "c1.", "bn1.": "c1.7."} if deep else {"conv1.": "c1.0.", "bn1.": "c1.1."})
+        if self.stem == "basic":
+            return stages | ({} if {"conv1.0.weight", "stem.0.weight"} & {*keys} else {"conv1.": "c1.0.", "bn1.": "c1.1."})
+        if "stem.0.weight" in keys:
+            return stages | {"stem.": "c1."}
+        return stages | ({"conv1.": "c1.", "bn1.": "c1.7."} if "conv1.0.weight" in keys else {})
 
     def external_names(self, layout: str) -> dict[str, str]:
         """Local names to torchvision's, mmsegmentation's or Caffe's.

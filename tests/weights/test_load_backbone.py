@@ -139,6 +139,22 @@ def test_timm_deep_stems(tmp_path, resnet50_state, stem, width, out):
     }
 
 
+def test_stems_of_mmsegmentation_are_read(tmp_path):
+    torch.manual_seed(0)
+    trained = BACKBONES.build("resnet50", stem="v1c", width=0.125)
+    named = {
+        f"stem.{name[3:]}" if name.startswith("c1.") else f"layer{int(name[1]) - 1}{name[2:]}": name
+        for name in loadable_names(trained)
+    }
+    state = trained.state_dict()
+    torch.save({"state_dict": {external: state[name] for external, name in named.items()}}, tmp_path / "v1c.pth")
+    backbone = BACKBONES.build("resnet50", stem="v1c", width=0.125)
+    report = load(backbone, tmp_path / "v1c.pth")
+    assert (report.reinitialized, report.unused) == ((), ()) and torch.equal(backbone.c1[0].weight, trained.c1[0].weight)
+    report = load(BACKBONES.build("resnet50", width=0.125), tmp_path / "v1c.pth")
+    assert {name.partition(".")[0] for name in report.unused} == {"stem"} and "c1.0.weight" in report.reinitialized
+
+
 @pytest.fixture
 def downloads(monkeypatch, resnet50_state):
     """Calls of torchvision's weight download, which is mocked."""
@@ -186,10 +202,8 @@ def test_none_downloads_nothing(downloads, capsys):
 def test_another_stem_is_reinitialized_and_listed(downloads, capsys, stem, reinitialized):
     backbone = BACKBONES.build("resnet50", stem=stem, stride_at="1x1", weights="imagenet")
     printed = capsys.readouterr().out
-    assert (
-        f"trained with the basic stem: the {stem} stem and the layers that read it are newly initialized; "
-        "trained with the stride in the 3x3 convolution" in printed
-    )
+    layers = "v1c stem is" if stem == "v1c" else "deep stem and the layers that read it are"
+    assert f"trained with the basic stem: the {layers} newly initialized; trained with the stride in the 3x3 convolution" in printed
     report = load(backbone, "imagenet")
     assert len(report.reinitialized) == reinitialized
     assert {name.split(".")[0] for name in report.reinitialized} <= {"c1", "c2"}
