@@ -143,7 +143,16 @@ class Backbone(nn.Module, ABC):
 
         Args:
             stages: names among ``c1`` to ``c5``.
+
+        Raises:
+            ConfigError: a stage has no weights, and the next that has some is not among them.
         """
+        with_weights = [name for name in ("c1", "c2", "c3", "c4", "c5") if [*self.get_submodule(name).parameters()]]
+        for name in stages:
+            holder = next(stage for stage in with_weights if stage >= name)
+            if holder not in stages:
+                problem = f"{name} of {self.name} has no weights, and the first ones after it are in {holder}"
+                raise ConfigError(f"init.freeze: {problem}. Set 'init.freeze=[{holder}]'.")
         for name in stages:
             self.get_submodule(name).requires_grad_(False)
         self.frozen = tuple(dict.fromkeys((*self.frozen, *stages)))

@@ -152,6 +152,16 @@ def test_what_does_not_fit_is_rejected_by_name(model, arch, settings, message):
 
 
 @pytest.mark.slow
+def test_freezing_a_stage_without_weights_names_the_stage_with_the_stem():
+    net = encoder("test_convnext")
+    assert not list(net.c1.parameters())
+    with pytest.raises(ConfigError, match=r"c1 of test_convnext has no weights.*are in c2. Set 'init.freeze=\[c2\]'"):
+        net.freeze_(["c1"])
+    assert all(parameter.requires_grad for parameter in net.parameters()) and net.frozen == ()
+    net.freeze_(["c1", "c2"])
+    assert not any(parameter.requires_grad for parameter in net.c2.parameters())
+
+
 def test_refusals_name_encoders_that_can_be_dilated():
     for arch in importlib.import_module("segzoo.backbones._timm_networks").DILATABLE:
         with torch.device("meta"):
