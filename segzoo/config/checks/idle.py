@@ -123,6 +123,8 @@ RULES = (
     Rule("pruner", (), ("runtime", "precision"), _off("pruner", "target_ms"), NO_TARGET),
     Rule("pruner", (), ("hw",), _off("pruner", "target_ms", "target_gmacs"), NO_TARGET),
     Rule("init", (), ("match", "min_share", "narrow"), _off("init", "ckpt"), "nothing is loaded. Set init.ckpt=<run or file>"),
+    Rule("post", (), ("bilateral_xy", "bilateral_rgb"), _off("post", "bilateral_weight"), "that term is 0. Set post.bilateral_weight=4"),
+    Rule("post", (), ("gaussian_xy",), _off("post", "gaussian_weight"), "that term is 0. Set post.gaussian_weight=3"),
     Rule("distill", (), ("layer_weight",), _off("distill", "layers"), "no layer is compared. Set distill.layers=<names>"),
     Rule("protocol", ("whole",), ("average",), _one_pass, "there is one pass. Set protocol.flip=true, or several protocol.scales"),
     Rule("", (), ("bench_precision",), _off("", "bench_runtimes"), "nothing is timed. Set bench_runtimes=<names>"),
