@@ -131,7 +131,7 @@ def run(
 
 
 def _exit_after(error: Exception, command: str, in_full: bool) -> SystemExit | None:
-    """Return the exit with the message of an error that has ended a tool.
+    """Return the exit with the message of an error.
 
     None stands for a traceback: the error is a bug, or a system error that is to be shown in full.
     """

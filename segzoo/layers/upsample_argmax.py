@@ -212,7 +212,7 @@ def _interpolate(corners: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _label_in_chunks(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Label the whole image, as many rows at a time as suit the device."""
+    """Label the whole image in chunks of rows that suit a GPU."""
     labels = torch.empty((len(logits), *size), dtype=label_dtype(logits.shape[1]), device=logits.device)
     for rows, upsampled in upsample_in_chunks(logits, size, align_corners):
         labels[:, rows] = upsampled.argmax(1)

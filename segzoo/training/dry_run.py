@@ -78,7 +78,7 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
 
 
 def _small_batch(settings: TrainingSettings) -> int:
-    """The smaller of the two batch sizes that are tried, half of the other."""
+    """The smaller of the two batch sizes, half of the other."""
     return 2 if settings.batch_size >= 4 else 1
 
 
@@ -176,7 +176,7 @@ def suggest_settings(components: TrainingComponents, settings: TrainingSettings,
 
 
 def _describe_memory(device: torch.device) -> str:
-    """Name a device and the size of its memory, if it still answers."""
+    """Name a device and the size of its memory, if known."""
     with suppress(RuntimeError):  # after some errors, CUDA answers no further call
         return f"{device.type} ({total_memory(device) / 1e9:.1f} GB)"
     return device.type

@@ -175,7 +175,7 @@ def test_fewer_ranks_can_resume_a_run(tmp_path, capsys):
     train_on_two_ranks({"directory": tmp_path, "changes": {"steps": 4, "eval_every": 4, "workers": 0, "batch_size": 2}})
     components = make_components(model=Toy(norm=False, drop=0.0))
     train(components, make_run_dir(tmp_path), **settings(steps=6))
-    assert "2 processes wrote the checkpoint, 1 resume from it, after 16 images" in capsys.readouterr().out
+    assert "2 processes wrote the checkpoint and 1 resume from it, after 16 images" in capsys.readouterr().out
     assert read_trainer(tmp_path / "checkpoints/6")["images_seen"] == 24
 
 
@@ -267,7 +267,7 @@ def group(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    store = torch.distributed.HashStore()
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
     store.set("restart_0/cuda_1", "False")
     monkeypatch.setattr("segzoo.distributed.rendezvous", lambda *args, **settings: iter([(store, 0, 2)]))
     for name in ("init_process_group", "destroy_process_group"):

@@ -42,7 +42,7 @@ def test_a_bad_step_changes_nothing_not_even_running_statistics(tmp_path, capsys
     assert all(torch.equal(one[name], two[name]) for name in one if "num_batches" not in name)
     assert not torch.equal(two["head.weight"], three["head.weight"])
     printed = capsys.readouterr().out
-    assert "skipped, 1 of 1 consecutive steps allowed: the loss is nan at step 2, on toy" in printed
+    assert "step skipped (1 in a row, at most 1 allowed): the loss is nan at step 2, on toy" in printed
     states = [read_trainer(tmp_path / f"checkpoints/{step}") for step in (1, 2, 3)]
     assert [state["nonfinite_steps"] for state in states] == [0, 1, 0]
 

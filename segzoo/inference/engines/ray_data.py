@@ -147,8 +147,7 @@ def predict_with_ray(
         out: folder or URL of the results, which get the names that ``find_images`` would choose.
         identity: what the labels depend on, such as the checkpoint. It is kept in ``out``, which then takes no other labels.
         make_labeler: class of the actors.
-        actors: number of actors, each with one GPU if ``device`` is ``cuda``, otherwise with one CPU. With ``auto``, they have GPUs if the
-            cluster has any, and are as many as those at most.
+        actors: number of actors, each with one GPU for ``cuda``, or for ``auto`` while the cluster has some, otherwise with one CPU.
 
     Returns:
         Numbers of ``images``, of those ``done_before``, and the ``folder``.
@@ -176,8 +175,7 @@ def predict_with_ray(
         arrow = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
         images = ray.data.read_binary_files(rest, filesystem=arrow, include_paths=True, num_cpus=READER_CPUS)
         gpus = int(ray.cluster_resources().get("GPU", 0)) if device == "auto" else 0
-        size = min(actors, len(rest), gpus or actors)
-        options = {"compute": ray.data.ActorPoolStrategy(size=size), "batch_size": 1}
+        options = {"compute": ray.data.ActorPoolStrategy(size=min(actors, len(rest), gpus or actors)), "batch_size": 1}
         options |= {"num_gpus": 1} if device == "cuda" or gpus else {"num_cpus": 1 - READER_CPUS}
         labeled = images.map_batches(
             make_labeler, fn_constructor_args=(model, info, protocol, precision, device, out, names), **options

@@ -88,7 +88,7 @@ def assembled(rows: Rows, num_classes: int, size: tuple[int, int], device: torch
 
 
 def strips(num_classes: int, size: tuple[int, int], device: torch.device) -> list[tuple[int, int]]:
-    """List the first and end rows of strips of as many scores as suit a device."""
+    """List the first and end rows of strips that suit a device."""
     height, width = size
     scores = DEVICE_STRIP_SCORES if device.type == "cuda" else STRIP_SCORES
     step = max(1, scores // (num_classes * width))
