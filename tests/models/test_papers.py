@@ -347,10 +347,10 @@ def stored_classifier(width, side, layer="caffe", convolutions=True):
 def test_classifiers_of_every_library_and_size_are_read(capsys, layer, convolutions):
     backbone, fc6, fc7 = stored_classifier(16, 3, layer, convolutions)
     same = Fc6Fc7(512, 16, 3, 12, 0.5).init_from_vgg(backbone)
-    assert torch.equal(same[0].weight, fc6) and torch.equal(same[3].weight, fc7)
+    assert torch.equal(same.get_parameter("0.weight"), fc6) and torch.equal(same.get_parameter("3.weight"), fc7)
     assert "3x3 of 3x3 taps, 16 of 16 channels" in capsys.readouterr().out
     half = Fc6Fc7(512, 8, 3, 12, 0.5).init_from_vgg(backbone)
-    assert torch.equal(half[0].weight, fc6[::2]) and torch.equal(half[3].weight, fc7[::2, ::2])
+    assert torch.equal(half.get_parameter("0.weight"), fc6[::2]) and torch.equal(half.get_parameter("3.weight"), fc7[::2, ::2])
 
 
 def test_a_classifier_that_cannot_be_sampled_is_named_by_its_own_sizes(capsys):
@@ -367,4 +367,4 @@ def test_a_classifier_that_cannot_be_sampled_is_named_by_its_own_sizes(capsys):
 def test_a_single_tap_is_the_one_in_the_middle():
     backbone, fc6, _ = stored_classifier(4, 7)
     fc = Fc6Fc7(512, 4, 1, 1, 0.5).init_from_vgg(backbone)
-    assert torch.equal(fc[0].weight, fc6[..., 3:4, 3:4])
+    assert torch.equal(fc.get_parameter("0.weight"), fc6[..., 3:4, 3:4])

@@ -95,7 +95,7 @@ def test_pruned_pspnet_of_either_order_equals_the_release(settings):
     PRUNERS.build("l1", keep_ratio=0.5, allocation="global").prune_(model.eval(), 0.5, NoCalibration())
     assert settings or len({layer.conv.out_channels for layer in model.reduce}) > 1  # type: ignore[union-attr]
     released, own = copy.deepcopy(model), copy.deepcopy(model)
-    released.descending = True
+    released.descending = True  # type: ignore[assignment]
     x = torch.randn(1, 3, 65, 65)
     for network in (released, own):
         state, _ = convert_state_dict(network, to_caffe_state_dict(model))
