@@ -96,6 +96,28 @@ def bilinear_taps(
     return low, (low + 1).clamp(max=last), (position - low).clamp(0, 1)
 
 
+def realign(x: Tensor, size: Sequence[int], image_size: Sequence[int], source_corners: bool, target_corners: bool) -> Tensor:
+    """Resample a map of an image to a grid of another alignment.
+
+    Equals ``resize`` to the image with the map's own alignment, followed by ``resize`` to the new grid, without building the large map.
+
+    Args:
+        x: (N, C, h, w).
+        size: height and width of the result.
+        image_size: height and width of the image.
+        source_corners, target_corners: whether the corner pixels of the map, and those of the result, lie on those of the image.
+
+    Shapes:
+        (N, C, h, w) -> (N, C, *size)
+    """
+    rows, columns = (
+        (bilinear_matrix(pixels, target, target_corners) @ bilinear_matrix(source, pixels, source_corners)).to(x)
+        for source, pixels, target in zip(x.shape[-2:], image_size, size, strict=True)
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        return rows @ x @ columns.T
+
+
 def upsampled_strips(logits: Tensor, size: Sequence[int], align_corners: bool, rows: int = 64) -> Iterator[Iterator[Tensor]]:
     """Upsample logits bilinearly, strip by strip and class by class.
 

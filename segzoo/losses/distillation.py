@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from segzoo.device import constant
 from segzoo.layers.modes import is_recomputing
-from segzoo.layers.resize import resize
+from segzoo.layers.resize import realign, resize
 from segzoo.messages import did_you_mean
 from segzoo.registry import DISTILLS, ConfigError, Range
 from segzoo.types import DatasetInfo, Logits
@@ -51,7 +51,7 @@ def teacher(
         load: reads a checkpoint and returns the network in evaluation mode and its dataset info.
         info: dataset info of the training data.
         ckpt: run directory or file of the teacher; null in ``tools/prune.py``: the network before pruning.
-        weight: of the Kullback-Leibler divergence from the teacher's class probabilities, a mean over pixels.
+        weight: of the Kullback-Leibler divergence from the teacher's class probabilities, a mean over pixels of the student's logits.
         temperature: T, which divides the logits of both networks. The term is multiplied by T^2, so that its gradients keep their
             scale.
         layers: modules of both networks whose attention maps are compared as well (Zagoruyko and Komodakis, ICLR 2017,
@@ -137,7 +137,7 @@ class Teacher:
         """
         with torch.no_grad():
             teacher_logits = forward(self.network, self._teacher_input(x)).main
-        loss = self.weight * self._logit_loss(logits.main, teacher_logits)
+        loss = self.weight * self._logit_loss(logits.main, teacher_logits, x.shape[-2:])
         if self.layers:
             loss = loss + self.layer_weight * torch.stack([self._attention_loss(name) for name in self.layers]).mean()
         for features in self._features.values():
@@ -159,9 +159,12 @@ class Teacher:
             [_attention_distance(student_map, teacher_map, self.align_corners) for student_map, teacher_map in pairs]
         ).mean()
 
-    def _logit_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        if teacher_logits.shape[-2:] != student_logits.shape[-2:]:
-            teacher_logits = resize(teacher_logits, student_logits.shape[-2:], align_corners=self.align_corners)
+    def _logit_loss(self, student_logits: Tensor, teacher_logits: Tensor, image_size: torch.Size) -> Tensor:
+        size, aligned = student_logits.shape[-2:], getattr(self.network, "align_corners", False)
+        if aligned != self.align_corners:
+            teacher_logits = realign(teacher_logits, size, image_size, aligned, self.align_corners)
+        elif teacher_logits.shape[-2:] != size:
+            teacher_logits = resize(teacher_logits, size, aligned)
         student, teacher = ((logits / self.temperature).log_softmax(1) for logits in (student_logits, teacher_logits))
         divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
         return self.temperature**2 * divergence.mean()

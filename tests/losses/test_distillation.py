@@ -102,6 +102,36 @@ def test_a_teacher_of_another_stride_keeps_aligned_corners():
     assert distillation_loss(Ramp(17), Ramp(9), x) < 1e-10 and distillation_loss(Ramp(9), Ramp(17), x) < 1e-10
 
 
+@pytest.mark.parametrize(("side", "teacher_side"), [(9, 8), (9, 9), (64, 9), (9, 64)])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_teacher_of_another_alignment_is_compared_at_the_same_pixels(side, teacher_side, aligned):
+    """Where the networks see the same scene, the scores of both are those of its pixels."""
+
+    class Scene(nn.Module):
+        def __init__(self, side: int, align_corners: bool):
+            super().__init__()
+            self.side, self.align_corners, self.scale = side, align_corners, nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            step = torch.arange(float(self.side))
+            pixel = step * 63 / (self.side - 1) if self.align_corners else (step + 0.5) * 64 / self.side - 0.5
+            ramp = self.scale * (6 * pixel / 64 - 3).expand(self.side, self.side)
+            return Logits(torch.stack([ramp, ramp.T])[None], ())
+
+    teacher = Teacher(Scene(teacher_side, not aligned), 1.0, 1.0, (), 1.0)
+    student, x = Scene(side, aligned), torch.zeros(1, 3, 64, 64)
+    teacher.attach(student)
+    expected = F.interpolate(teacher.network(x).main, (64, 64), mode="bilinear", align_corners=not aligned)
+    expected = F.interpolate(expected, (side, side), mode="bilinear", align_corners=aligned)
+    pixels, teacher_pixels = (logits[0].log_softmax(0) for logits in (student(x).main, expected))
+    divergence = F.kl_div(pixels, teacher_pixels, reduction="none", log_target=True).sum(0)
+    torch.testing.assert_close(teacher(x, student(x), run), divergence.mean())
+    inside = slice(
+        side // 8 + 1, -(side // 8) - 1
+    )  # beyond the outermost centers, grids without aligned corners repeat their border
+    assert divergence[inside, inside].max() < 1e-6
+
+
 @pytest.mark.integration
 def test_a_run_with_a_teacher_resumes_bit_for_bit(tmp_path):
     class Stopping(ToyData):
