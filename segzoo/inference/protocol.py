@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Size = Annotated[tuple[int, int], Range(1, 16384)]  # height and width in pixels
 Scales = Annotated[tuple[float, ...], Range(0, 32, above=True)]
-Multiple = Annotated[int, Range(2, 256)]
+Multiple = Annotated[int, Range(2, 512)]
 Average = Literal["probabilities", "logits", "flip_logits"]
 LabelSize = Literal["original", "input"]
 WindowWeights = Literal["uniform", "gaussian"]
@@ -143,8 +143,8 @@ class InferenceProtocol:
             or image and of its mirror image before the softmax, and averages probabilities otherwise (PSPNet's release).
         input_hw: size (H, W) that images are resized to before anything else. None keeps their size.
         label_size: scores count pixels at the ``original`` size of the label, or at ``input`` size, to which labels are then resized.
-        pad_multiple: pad whole images at the bottom and right with the mean color until both sides are a multiple plus 1 (DeepLab's
-            release: 8). None keeps their size.
+        pad_multiple: pad whole images at the bottom and right with the mean color until both sides are a multiple plus 1. 8 aligns
+            the corners of DeepLab-LargeFOV; 512 pads images of VOC to 513x513, as its release. None keeps their size.
         resize_multiple: enlarge whole images until both sides are a multiple plus 1 (ICNet's release: 32). None keeps their size.
         post: converts probabilities to labels, such as a CRF. None takes the argmax.
         threshold: labels strips of probabilities (K, rows, W) in place of the argmax, see ``with_threshold``.

@@ -40,8 +40,9 @@ def deeplab_largefov(
 ) -> LargeFOV:
     """DeepLab-LargeFOV on any backbone.
 
-    On VGG-16 without batch norm it needs pretrained weights. The paper's other networks are settings: ``kernel=7 dilation=4
-    fc_channels=4096 average_pool=false``, and the same with ``kernel=4`` and dilation 4 or 8.
+    On VGG-16 without batch norm it needs pretrained weights. The paper's other fields of view are settings: ``kernel=7 dilation=4
+    fc_channels=4096 average_pool=false``, and the same with ``kernel=4`` and dilation 4 or 8. They keep the pools of the backbone. Deviation:
+    pool1 to pool4 of the released network with ``kernel=4 dilation=4`` are 2x2, with a padding that no backbone here has.
 
     Args:
         backbone: a newly built backbone. Its strides are replaced by dilation here. The release uses VGG-16 with ``deeplab`` pools.

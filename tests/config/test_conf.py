@@ -17,6 +17,7 @@ from segzoo.config.checks.idle import idle_settings
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import LIST_SECTIONS, SECTIONS
 from segzoo.config.validate import validation_errors
+from segzoo.layers.resize import corner_size
 from segzoo.registry import type_error
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -65,6 +66,9 @@ def test_protocols_bring_their_post_processing():
     assert deeplab["post"].startswith("crf ") and deeplab["pad_multiple"] == 8
     assert built("protocol=deeplab_crf", "post=none") == built("protocol.pad_multiple=8")
     assert built("post=crf")["post"] == deeplab["post"]
+    released = built("protocol=deeplab_crf", "protocol.pad_multiple=512")
+    assert corner_size((375, 500), deeplab["pad_multiple"]) == (377, 505)  # as the comment of the protocol says
+    assert corner_size((375, 500), released["pad_multiple"]) == (513, 513)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
