@@ -93,7 +93,7 @@ class Backbone(nn.Module, ABC):
 
         Raises:
             ValueError: for an unknown name, or when ``first`` comes after ``last``. In training also when a stage would return a
-                feature map of one pixel, over which batch norm cannot average.
+                feature map of one pixel, over which batch norm, there or in a head, cannot average.
         """
         begin, end = _index("first", first, INPUTS), _index("last", last, OUTPUTS)
         if begin > end:
@@ -235,7 +235,7 @@ class Backbone(nn.Module, ABC):
         received = "x".join(str(side) for side in size[-2:])
         raise ValueError(
             f"{self.name} in training: feature map {OUTPUTS[index]} would have one pixel, because "
-            f"forward_stages(first={INPUTS[begin]!r}) received {received} (batch {size[0]}). Batch norm needs more: enlarge the input "
+            f"forward_stages(first={INPUTS[begin]!r}) received {received} (batch {size[0]}). Training needs more: enlarge the input "
             f"to {minimum} or more pixels on one side, or call eval()."
         )
 

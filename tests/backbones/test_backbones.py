@@ -327,6 +327,9 @@ def test_one_pixel_message_names_the_minimum_size():
     with pytest.raises(ValueError, match="map c3 would have one pixel"):
         net.forward_stages(inner[..., :1, :1], first="after_c3_1")
     assert net.eval()(image(32, 32))["c5"].shape[-2:] == (1, 1)
+    with pytest.raises(ValueError, match="one pixel") as error:
+        build("vgg16").train()(image(32, 32))
+    assert "atch norm" not in str(error.value)  # of which this network has none
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
