@@ -35,10 +35,11 @@ class TrainingDiagnostics:
         info: prints a line.
         workers: processes that read images.
         num_classes: number of classes.
+        start: the step at which this process starts. The loss of a resumed run may have converged.
     """
 
-    def __init__(self, info: Callable[[str], None], workers: int, num_classes: int):
-        self._info, self._workers = info, workers
+    def __init__(self, info: Callable[[str], None], workers: int, num_classes: int, start: int = 0):
+        self._info, self._workers, self._start = info, workers, start
         self._uniform_loss, self._steps_above = math.log(max(num_classes, 2)), 0
         self._warned: set[str] = set()
         self._losses: list[float] = []
@@ -81,7 +82,7 @@ class TrainingDiagnostics:
                 f"{waiting:.0%} of the time is spent waiting for data: try data.cache=disk, or workers={max(2, 2 * self._workers)} "
                 f"if there are more than {self._workers} cores.",
             )
-        if len(self._losses) == LOG_ROWS:
+        if len(self._losses) == LOG_ROWS and self._start == 0:
             quarter = LOG_ROWS // 4
             first, last = sum(self._losses[:quarter]) / quarter, sum(self._losses[-quarter:]) / quarter
             if not last < FLAT_LOSS * first:

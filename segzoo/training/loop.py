@@ -194,5 +194,5 @@ def _start(
         state=state,
         batches=batches,
         log=log,
-        diagnostics=TrainingDiagnostics(log.info, settings.workers, components.info.num_classes),
+        diagnostics=TrainingDiagnostics(log.info, settings.workers, components.info.num_classes, state.step),
     )

@@ -49,6 +49,13 @@ def test_a_loss_that_does_not_decrease_is_reported(diagnostics, printed, end, fl
     assert not flat or "optim.lr" in printed[0]
 
 
+def test_a_resumed_run_need_not_decrease_its_loss(printed):
+    resumed = TrainingDiagnostics(printed.append, workers=2, num_classes=4, start=100)
+    for _ in range(LOG_ROWS):
+        resumed.on_log(0.1, 0.0)
+    assert printed == []
+
+
 def test_rows_whose_steps_were_all_skipped_are_left_out(diagnostics, printed):
     for loss in (*np.linspace(2.0, 0.1, LOG_ROWS - 1), float("nan"), 0.1):
         diagnostics.on_log(float(loss), 0.0)
