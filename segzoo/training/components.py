@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Annotated
 
 from torch import nn
@@ -201,4 +202,6 @@ def count_steps(steps: int | None, epochs: float | None, num_images: int, images
     if (steps is None) == (epochs is None):
         given = "neither steps nor epochs is" if steps is None else f"steps={steps} and epochs={epochs} are both"
         raise ConfigError(f"{given} given. Set one, steps=<number> or epochs=<number>, and the other to null.")
-    return steps if steps is not None else max(1, math.ceil((epochs or 0) * num_images / images_per_step))
+    if steps is not None:
+        return steps
+    return max(1, math.ceil(Fraction(str(epochs)) * num_images / images_per_step))  # 100 times the float 0.07 is above 7

@@ -28,6 +28,7 @@ from toy_training import (
 from segzoo.checkpoints.serialization import read_model, read_trainer
 from segzoo.checkpoints.store import latest_valid, list_checkpoints
 from segzoo.registry import ConfigError
+from segzoo.training.components import count_steps
 from segzoo.training.state import Diverged
 from segzoo.types import Sample
 
@@ -217,6 +218,13 @@ def test_bf16_training_keeps_fp32_weights(tmp_path, uninterrupted):
 def test_epochs_are_rounded_up_to_steps(tmp_path):
     result = train(make_components(), make_run_dir(tmp_path), **settings(steps=None, epochs=1.5, batch_size=2, grad_accum_steps=2))
     assert (result["steps"], result["images_seen"]) == (4, 16)  # 15 images requested
+
+
+@pytest.mark.parametrize(
+    ("epochs", "images", "per_step", "steps"), [(0.07, 100, 1, 7), (0.29, 100, 1, 29), (0.301, 100, 1, 31), (1e-5, 9, 2, 1)]
+)
+def test_epochs_are_counted_as_they_are_typed(epochs, images, per_step, steps):
+    assert count_steps(None, epochs, images, per_step) == steps
 
 
 @pytest.mark.parametrize("changed", [{"batch_size": 4}, {"grad_accum_steps": 1}])
