@@ -45,8 +45,8 @@ class TrainingError(RuntimeError):
 class InputTooSmall(ValueError):
     """An image below a model's ``minimum`` height and width in pixels."""
 
-    def __init__(self, received: str, minimum: int):
-        super().__init__(f"{received}, expected at least {minimum} x {minimum} pixels: enlarge or pad the images")
+    def __init__(self, message: str, minimum: int = 0):  # unpickling passes the message and sets the rest
+        super().__init__(message)
         self.minimum = minimum
 
 

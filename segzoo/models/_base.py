@@ -228,7 +228,8 @@ class SegModel(Segmenter, ABC):
         if not x.is_floating_point():
             raise ValueError(f"{received}, expected normalized floats: subtract the mean and divide by the std, or call predict()")
         if x.shape[2] < MIN_INPUT or x.shape[3] < MIN_INPUT:
-            raise InputTooSmall(received, MIN_INPUT)
+            smallest = f"{MIN_INPUT} x {MIN_INPUT} pixels"
+            raise InputTooSmall(f"{received}, expected at least {smallest}: enlarge or pad the images", MIN_INPUT)
         return enlarge_to_corners(x, self.corner_multiple)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
+import torch
 from image_files import build_folder, noise, save
 from small_models import build
 
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.types import DataError
+from segzoo.types import DataError, InputTooSmall
 
 CASES = {
     "image": ((20, 24), {}, r"images/val/1\.png: .*received \(1, 3, 20, 24\).* at least 32 x 32 pixels: enlarge or pad the images"),
@@ -32,3 +35,10 @@ def test_what_is_too_small_is_named(tmp_path, case):
         evaluate(
             build("fcn_dilated", num_classes=3), data, data.info, protocol=InferenceProtocol(**options), device="cpu", workers=0
         )
+
+
+def test_the_error_reaches_other_processes():
+    with pytest.raises(InputTooSmall) as raised:
+        build("fcn_dilated", num_classes=3)(torch.zeros(1, 3, 20, 24))
+    copy = pickle.loads(pickle.dumps(raised.value))
+    assert (type(copy), str(copy), copy.minimum) == (InputTooSmall, str(raised.value), 32)
