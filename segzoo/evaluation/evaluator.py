@@ -5,7 +5,6 @@ It fills one confusion matrix from label maps at the original label size.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -21,6 +20,7 @@ from segzoo.data.paired_dataset import PairedDataset
 from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, Workers, pick_device, pick_workers
 from segzoo.distributed import SINGLE_PROCESS, Distributed
 from segzoo.evaluation.bootstrap import bootstrap_miou
+from segzoo.evaluation.fingerprint import check_equal_images, data_fingerprint, image_names, short_hash
 from segzoo.evaluation.mean_loss import MeanLoss
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
 from segzoo.evaluation.scores._base import ImageScore, ScoreResult, check_probabilities, merged_results, rows_reader, update_scores
@@ -69,7 +69,7 @@ class Evaluation:
 
         Scores with different ids must not be ranked against each other.
         """
-        return _short_hash(json.dumps(self.protocol, sort_keys=True).encode())
+        return short_hash(json.dumps(self.protocol, sort_keys=True).encode())
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
@@ -111,8 +111,9 @@ def evaluate(
 
     Raises:
         ConfigError: ``device=cuda`` without CUDA, or a score needs what the model cannot return.
-        DataError: if a file is invalid or its label does not fit the classes. The message names the file.
+        DataError: if a file is invalid or its label does not fit the classes, which the message names; or the ranks find different images.
     """
+    check_equal_images(distributed, dataset)
     layer_precision = Precision(precision, pick_device(device))
     confusion = ConfusionMatrix(info.num_classes, info.ignore)
     mean_loss = None if loss is None or not protocol.single else MeanLoss(loss)
@@ -132,7 +133,7 @@ def evaluate(
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
     scores = confusion.scores(info.classes, len(dataset), mean_loss and mean_loss.compute(distributed))
     used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
-    names = tuple(dataset.name(index) for index in range(len(dataset)))
+    names = image_names(dataset)
     described = protocol.to_dict() | {"precision": used_precision} | data_fingerprint(dataset.info.name, names, per_image_counts)
     results = merged_results(extra, distributed)
     return Evaluation(scores, confusion.matrix, described, per_image_counts, names, results, errors.merged(distributed))
@@ -152,24 +153,6 @@ class ImageErrors:
         """Collect ``Evaluation.errors`` from all ranks, image by image."""
         tables = [table for own in distributed.gather(self._tables) for table in own]
         return np.concatenate(sorted(tables, key=lambda table: int(table[0, 0]) if len(table) else -1))
-
-
-def data_fingerprint(data: str, names: tuple[str, ...], per_image_counts: np.ndarray) -> PlainDict:
-    """Describe the images and labels that scores depend on.
-
-    ``names`` is a hash of the images' names, which follow from the split and its list. ``ground_truth`` is a hash of the labeled pixels of
-    each image and class, which follow from the label map.
-    """
-    return {
-        "data": data,
-        "images": len(names),
-        "names": _short_hash("\n".join(names).encode("utf-8", "surrogateescape")),
-        "ground_truth": _short_hash(per_image_counts[:, COUNTS.index("labeled")].astype("<i8").tobytes()),
-    }
-
-
-def _short_hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def _count_image(

@@ -10,7 +10,8 @@ import numpy as np
 from segzoo.data.image_io import read_mask
 from segzoo.data.loader import eval_batches
 from segzoo.device import Workers, pick_workers
-from segzoo.evaluation.evaluator import Evaluation, ImageErrors, data_fingerprint
+from segzoo.evaluation.evaluator import Evaluation, ImageErrors
+from segzoo.evaluation.fingerprint import data_fingerprint
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix
 from segzoo.messages import printable
 from segzoo.progress import with_progress

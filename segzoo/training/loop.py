@@ -13,6 +13,7 @@ import torch
 from segzoo.data.loader import train_batches
 from segzoo.device import Precision, pick_device
 from segzoo.distributed import SINGLE_PROCESS, Distributed
+from segzoo.evaluation.fingerprint import check_equal_images
 from segzoo.layers.norm import set_batch_norm_momentum_
 from segzoo.loggers.group import NO_LOGGERS, LoggerGroup
 from segzoo.optim.ema import ModelEma
@@ -51,7 +52,7 @@ def train(
 
     Raises:
         ConfigError: contradictory settings, or a checkpoint of another model.
-        DataError: an invalid data file; the message names it.
+        DataError: an invalid data file, which the message names; or the ranks find different images.
         Diverged: a loss, gradient or weight is not finite or out of range.
         OutOfMemory: the device has too little memory. The message suggests settings.
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM arrived. A checkpoint was written.
@@ -60,6 +61,7 @@ def train(
         torch.use_deterministic_algorithms(settings.deterministic)
     for dataset in (components.train_set, components.val_set):
         dataset.scan()  # before the loaders' processes start, so that they inherit the result
+    check_equal_images(dist, components.train_set, components.val_set)
     precision = Precision(settings.precision, pick_device(settings.device))
     if settings.dry_run:
         with explain_out_of_memory(components, settings, precision):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from segzoo.evaluation.evaluator import Evaluation, data_fingerprint
+from segzoo.evaluation.evaluator import Evaluation
+from segzoo.evaluation.fingerprint import data_fingerprint
 from segzoo.evaluation.metrics import ConfusionMatrix
 from segzoo.evaluation.report import write_summary
 from segzoo.inference.protocol import InferenceProtocol
