@@ -25,7 +25,7 @@ from segzoo.training.diagnostics import TrainingDiagnostics
 from segzoo.training.dry_run import estimate_resources, explain_out_of_memory
 from segzoo.training.logger import open_log
 from segzoo.training.pruning import ScheduledPruning
-from segzoo.training.results import discard_lost_scores
+from segzoo.training.results import check_validation_images, discard_lost_scores, precision_note
 from segzoo.training.state import Diverged, resume, set_learning_rates
 from segzoo.training.step import TrainStep
 from segzoo.types import PlainDict
@@ -51,7 +51,7 @@ def train(
         The contents of ``result.json``. With ``dry_run``, an estimate of memory and time; see ``estimate_resources``.
 
     Raises:
-        ConfigError: contradictory settings, or a checkpoint of another model.
+        ConfigError: contradictory settings, a checkpoint of another model, or scores of other validation images.
         DataError: an invalid data file, which the message names; or the ranks find different images.
         Diverged: a loss, gradient or weight is not finite or out of range.
         OutOfMemory: the device has too little memory. The message suggests settings.
@@ -66,6 +66,7 @@ def train(
     if settings.dry_run:
         with explain_out_of_memory(components, settings, precision):
             return estimate_resources(components, settings, precision)
+    dist.run_on_rank0(lambda: check_validation_images(run.path, components.val_set))
     with StopSignal() as stop, explain_out_of_memory(components, settings, precision):
         context = _start(components, run, settings, dist=dist, loggers=loggers, precision=precision, stop=stop)
         return _training_loop(context)
@@ -136,6 +137,8 @@ def _log_outlook(context: TrainingContext) -> None:
         steps = sorted({step, (step + plan.total_steps) // 2, max(step, plan.total_steps - 1)})
         rates = ", ".join(f"{base * context.lr_factor(number):.2e} at step {number}" for number in steps)
         log.info(f"learning rate: {rates}")
+    if context.dist.is_main and (note := precision_note(context.run.path, context.precision.name)):
+        log.info(f"note: {note}")
 
 
 def _start(

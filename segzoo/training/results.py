@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +15,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from segzoo.checkpoints.schema import MODEL
+from segzoo.checkpoints.schema import MODEL, CheckpointError
 from segzoo.checkpoints.serialization import add_scores, read_scores
-from segzoo.checkpoints.store import checkpoint_rank, read_manifest, read_pointer, step_dir, update_best
-from segzoo.device import Precision
+from segzoo.checkpoints.store import checkpoint_rank, list_checkpoints, read_manifest, read_pointer, step_dir, update_best
+from segzoo.device import FloatFormat, Precision
 from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.evaluation.evaluator import Evaluation
+from segzoo.evaluation.fingerprint import hash_names, image_names
 from segzoo.evaluation.metrics import COUNTS
 from segzoo.evaluation.report import score_line, write_summary
 from segzoo.inference.protocol import SINGLE_PASS
@@ -28,9 +30,10 @@ from segzoo.io import write_atomically
 from segzoo.layers.modes import channels_last, eval_mode
 from segzoo.layers.normalize import normalize
 from segzoo.layers.parameters import count_parameters
+from segzoo.registry import ConfigError
 from segzoo.training.logger import MetricLogger
 from segzoo.training.state import TrainingState
-from segzoo.types import Dataset, DatasetInfo, PlainDict
+from segzoo.types import Dataset, DatasetInfo, PlainDict, PlainMapping
 from segzoo.visualization.panels import comparison_grid, comparison_panel
 
 
@@ -96,6 +99,45 @@ def store_scores(
     log.info(f"step {state.step}: {score_line(scores)}  protocol {result.protocol_id}{'  (best)' if is_best else ''}")
     add_scores(checkpoint, stored | {"protocol": result.protocol, "protocol_id": result.protocol_id})
     update_best(run)
+
+
+def check_validation_images(run: Path, val_set: Dataset) -> None:
+    """Require the validation images that a run's scores belong to.
+
+    The best checkpoint and early stopping compare the scores of all steps. Only names are compared, and scores from before they were
+    stored are accepted.
+
+    Raises:
+        ConfigError: a checkpoint was scored on other images.
+    """
+    names = image_names(val_set)
+    for step in reversed(list_checkpoints(run)):
+        scored = _protocol(step_dir(run, step))
+        if scored.get("names") in (None, hash_names(names)):
+            continue
+        before, now = scored.get("images"), len(names)
+        change = f"from {before} to {now}" if before != now else f"{now} of other names or in another order"
+        raise ConfigError(
+            f"{run}: the validation images have changed since step {step} ({change}), so new scores cannot be compared with those of the "
+            f"run. Restore them, or set another out: resume={quote(str(run))} out=<new directory>"
+        )
+
+
+def precision_note(run: Path, precision: FloatFormat) -> str | None:
+    """Note that a run's best score was computed in another precision."""
+    best = read_pointer(run, "best")
+    before = None if best is None else _protocol(best).get("precision")
+    if before in (None, precision):
+        return None
+    return f"the best score so far was computed in {before} and new ones are in {precision}, so they differ slightly for equal weights"
+
+
+def _protocol(checkpoint: Path) -> PlainMapping:
+    """Protocol of a checkpoint's scores, empty if it is not known."""
+    try:
+        return (read_scores(checkpoint) or {}).get("protocol") or {}
+    except CheckpointError:
+        return {}
 
 
 def discard_lost_scores(run: Path) -> None:

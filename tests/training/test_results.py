@@ -11,9 +11,11 @@ from drawn_text import record_text
 from PIL import Image
 from toy_training import INFO, Toy, ToyData, ToyLoss, make_components, make_run_dir, settings, train
 
-from segzoo.checkpoints.serialization import read_model, read_scores
+from segzoo.checkpoints.serialization import add_scores, read_model, read_scores
+from segzoo.checkpoints.store import latest_valid
 from segzoo.device import Precision
 from segzoo.evaluation.evaluator import evaluate
+from segzoo.registry import ConfigError
 from segzoo.training.results import choose_images, prediction_panels
 from segzoo.visualization.panels import comparison_grid
 
@@ -96,6 +98,36 @@ def test_the_memory_order_is_chosen_by_precision_and_processor(monkeypatch, prec
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     picks = Precision(precision, torch.device("cpu")).picks_channels_last
     assert (picks("auto"), picks(True), picks(False)) == (expected, True, False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (ToyData(2, first=100, vary=True), r"since step 4 \(from 3 to 2\)"),
+        (ToyData(3, first=101, vary=True), r"\(3 of other names or in another order\)"),
+    ],
+)
+def test_a_run_keeps_its_validation_images(tmp_path, changed, expected):
+    train(make_components(), make_run_dir(tmp_path), **settings(steps=4))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=rf"{expected}, .*Restore them, or set another out: resume={tmp_path} out="):
+        train(make_components(val_set=changed), make_run_dir(tmp_path), **settings(steps=8))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    fork = make_run_dir(tmp_path / "fork")
+    fork.resume_from = latest_valid(tmp_path)[0]
+    assert train(make_components(val_set=changed), fork, **settings(steps=8))["steps"] == 8
+    stored: Any = read_scores(tmp_path / "checkpoints/4")
+    del stored["protocol"]["names"], stored["protocol"]["precision"]  # as in older checkpoints
+    add_scores(tmp_path / "checkpoints/4", stored)
+    assert train(make_components(val_set=changed), make_run_dir(tmp_path), **settings(steps=8))["steps"] == 8
+
+
+def test_another_precision_than_that_of_the_best_score_is_noted(tmp_path, capsys):
+    for precision, steps in (("fp32", 4), ("fp32", 6), ("bf16", 8)):
+        capsys.readouterr()
+        train(make_components(), make_run_dir(tmp_path), **settings(precision=precision, steps=steps))
+        notes = capsys.readouterr().out.count("note: the best score so far was computed in fp32 and new ones are in bf16")
+        assert notes == int(precision == "bf16")
 
 
 def test_parameters_are_counted_without_training_only_heads(worsening):
