@@ -110,9 +110,14 @@ def difference_cells(pair: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"{100 * pair['difference']:+z.2f}",
         "[{:+z.2f}, {:+z.2f}]".format(*(100 * bound for bound in pair["interval"])),
-        f"{pair['p_value']:.3f}" if pair["p_value"] >= 0.001 else "<0.001",
+        format_p_value(pair["p_value"]),
         pair["verdict"],
     )
+
+
+def format_p_value(p_value: float) -> str:
+    """Format a p-value with three digits."""
+    return f"{p_value:.3f}" if p_value >= 0.001 else "<0.001"
 
 
 def format_score(row: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from benchmarks.tables.formatting import (
     NOT_MEASURED,
     PAIR_COLUMNS,
     difference_cells,
+    format_p_value,
     format_score,
     is_measured,
     measured_by,
@@ -34,6 +35,7 @@ COLUMNS = (
     "minutes",
     "front",
 )
+HISTORY_PAIR_COLUMNS = (*PAIR_COLUMNS[:3], "p alone", *PAIR_COLUMNS[3:])
 ABLATION_COLUMNS = ("idea", "network", "mIoU %", "mIoU % of each seed", *PAIR_COLUMNS[1:])
 BACKBONES = {False: "resnet50 x0.5", True: "vgg16_bn"}
 
@@ -113,7 +115,12 @@ def _table(name: str) -> str:
 
 
 def _pairs(name: str) -> str:
-    return markdown_table(PAIR_COLUMNS, map(pair_cells, read_rows(name)["pairs"])) if is_measured(name) else NOT_MEASURED
+    return markdown_table(HISTORY_PAIR_COLUMNS, map(_pair_cells, read_rows(name)["pairs"])) if is_measured(name) else NOT_MEASURED
+
+
+def _pair_cells(pair: dict[str, Any]) -> tuple[str, ...]:
+    cells = pair_cells(pair)
+    return *cells[:3], format_p_value(pair["single_p_value"]), *cells[3:]
 
 
 def _ms(row: dict[str, Any], height: int) -> float:

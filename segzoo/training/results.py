@@ -129,7 +129,9 @@ def precision_note(run: Path, precision: FloatFormat) -> str | None:
     before = None if best is None else _protocol(best).get("precision")
     if before in (None, precision):
         return None
-    return f"the best score so far was computed in {before} and new ones are in {precision}, so they differ slightly for equal weights"
+    return (
+        f"the best score so far was computed in {before} and new ones are in {precision}, so they differ slightly for equal weights"
+    )
 
 
 def _protocol(checkpoint: Path) -> PlainMapping:
