@@ -155,9 +155,7 @@ class Teacher:
         if not student_maps or len(student_maps) != len(teacher_maps):
             raise ConfigError(_count_mismatch(name, len(student_maps), len(teacher_maps)))
         pairs = zip(student_maps, teacher_maps, strict=True)
-        return torch.stack(
-            [_attention_distance(student_map, teacher_map, self.align_corners) for student_map, teacher_map in pairs]
-        ).mean()
+        return torch.stack([_attention_distance(*pair, self.align_corners) for pair in pairs]).mean()
 
     def _logit_loss(self, student_logits: Tensor, teacher_logits: Tensor, image_size: torch.Size) -> Tensor:
         size, aligned = student_logits.shape[-2:], getattr(self.network, "align_corners", False)
