@@ -145,28 +145,42 @@ def init_distributed(device: DeviceName, timeout: timedelta = TIMEOUT) -> Iterat
         timeout: how long a rank waits for the others.
 
     Yields:
-        This process among its ranks, or ``SINGLE_PROCESS`` without ``torchrun``.
+        This process among its ranks.
 
     Raises:
-        ConfigError: this machine has more ranks than GPUs, only some ranks have CUDA, or a variable of ``torchrun`` is not set.
+        ConfigError: this machine has more ranks than GPUs, only some ranks have CUDA, a variable of ``torchrun`` is not set, or ``torchrun``
+            restarts ranks on several machines.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size, restarts = (int(os.environ.get(*default)) for default in (("WORLD_SIZE", "1"), ("TORCHELASTIC_RESTART_COUNT", "0")))
     if size == 1:
-        yield SINGLE_PROCESS
+        yield Distributed(restarts=restarts)
         return
+    _reject_uncounted_restarts()
     if missing := [name for name in RENDEZVOUS if name not in os.environ]:
         raise ConfigError(
             f"WORLD_SIZE={size} asks for {size} processes, but {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. Start them with torchrun, or unset "
             "WORLD_SIZE."
         )
     cuda = _choose_device(device)
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store = PrefixStore(f"restart_{restarts}", store)  # torchrun keeps one store, which still has the addresses of dead ranks
     _check_same_kind(store, rank, size, cuda)
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=timeout)
     yield Distributed(rank, size, restarts)
     dist.destroy_process_group()
+
+
+def _reject_uncounted_restarts() -> None:
+    """Reject restarts on several machines.
+
+    Each of them counts its own, so after one their ranks would wait for each other in different groups.
+    """
+    machines, restarts = (int(os.environ.get(name, "0")) for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"))
+    if machines > 1 and restarts:
+        raise ConfigError(
+            f"torchrun --max-restarts={restarts} on {machines} machines: each machine counts its restarts by itself, so their processes "
+            "could not join again. Omit --max-restarts, and start the command again with resume=auto."
+        )
 
 
 def _choose_device(device: DeviceName) -> bool:

@@ -312,3 +312,17 @@ def test_a_sweep_under_torchrun_is_rejected():
     )
     assert process.returncode == 1 and "-m under torchrun" in process.stderr
     assert ConfigError.__name__ in process.stderr
+
+
+def test_a_single_restarted_process_counts_its_restarts(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    with init_distributed("cpu") as dist:
+        assert (dist.rank, dist.size, dist.restarts) == (0, 1, 2)
+
+
+def test_restarts_on_several_machines_are_rejected(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"--max-restarts=3 on 2 machines.*resume=auto"), init_distributed("cpu"):
+        pass
