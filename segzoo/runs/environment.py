@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from segzoo.types import PlainDict
 
@@ -44,6 +46,35 @@ def describe_environment(gpu: bool = True) -> PlainDict:
         "machine": machine(gpu),
         "git": git_commit(),
     }
+
+
+def torchrun_hashes() -> dict[str, str] | None:
+    """Identify the torchrun that started this process, if any.
+
+    Returns:
+        ``run``: a hash of its run id, which the agents of all machines share, but also later ones if the id is not unique. ``agent``: a hash
+        of the run id, machine and process of the agent. Both stay the same when torchrun restarts a training.
+    """
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run_id is None:
+        return None
+    texts = {"run": run_id, "agent": f"{run_id} {platform.node()} {os.getppid()}"}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in texts.items()}
+
+
+def is_restart_of(folder: Path, same: Literal["run", "agent"]) -> bool:
+    """True if torchrun restarts what it has started in a folder.
+
+    Args:
+        folder: a directory with ``env.json``.
+        same: what has to be the same, see ``torchrun_hashes``.
+    """
+    own = torchrun_hashes()
+    if own is None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return False
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads((folder / "env.json").read_text(encoding="utf-8"))["torchrun"][same] == own[same]
+    return False
 
 
 def recorded_version(folder: Path) -> str | None:

@@ -11,7 +11,7 @@ from segzoo.checkpoints.store import latest_valid, list_checkpoints
 from segzoo.io import file_name, remove_stale_temp_files, to_plain_containers
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import Difference, check_same_settings, join_texts, stored_differences
-from segzoo.runs.environment import recorded_version, versions
+from segzoo.runs.environment import is_restart_of, recorded_version, torchrun_hashes, versions
 from segzoo.runs.locks import lock_directory
 from segzoo.runs.resume_checks import changed_settings, check_progress, find_source, is_finished
 from segzoo.runs.run_dir import RunDir, check_run_dir, create_and_lock, make_timestamped_dir, occupant, write_metadata
@@ -60,7 +60,7 @@ def open_run(
     if not run.finished:
         remove_stale_temp_files(run.path)
         run.keep_finished()
-        write_metadata(run.path, config)
+        write_metadata(run.path, config, torchrun=torchrun_hashes())
         (run.path / "result.json").unlink(missing_ok=True)
     print(run.message, flush=True)
     return run
@@ -151,6 +151,12 @@ def _note(differences: Sequence[Difference]) -> str:
     return f"; settings differ: {join_texts(differences)}" if differences else ""
 
 
+def _begun_by_torchrun(parent: Path) -> str | None:
+    """Newest run directory that the torchrun of this process has begun."""
+    paths = sorted(parent.glob("*/"), key=_start_time, reverse=True)
+    return next((str(path) for path in paths if is_restart_of(path, "agent")), None)
+
+
 def _start_time(path: Path) -> tuple[str, int]:
     """Sort key of a timestamped directory, whose suffix counts as a number."""
     stamp, number = path.name[:19], path.name[20:]
@@ -169,7 +175,7 @@ def open_run_distributed(
 ) -> RunDir:
     """Call ``open_run`` on rank 0 and return its result on every rank.
 
-    A run that torchrun has restarted resumes automatically.
+    A run that torchrun has restarted resumes automatically: the one in ``out``, or else the one that this torchrun has created.
 
     Raises:
         ConfigError: as ``open_run``; or the ranks were started with different settings.
@@ -178,8 +184,11 @@ def open_run_distributed(
     opened: list[RunDir] = []
 
     def open_on_rank0() -> RunDir:
-        has_begun = resume == "none" or (out is not None and occupant(Path(out)) == "a run")  # before the restart
-        opened.append(open_run(tool, title, config, root, out=out, resume="auto" if dist.restarts and has_begun else resume))
+        begun = out  # before the restart
+        if dist.restarts and resume == "none" and out is None:
+            begun = _begun_by_torchrun(root / tool / file_name(title))
+        has_begun = begun is not None and (resume == "none" or occupant(Path(begun)) == "a run")
+        opened.append(open_run(tool, title, config, root, out=begun, resume="auto" if dist.restarts and has_begun else resume))
         return replace(opened[0], lock=None)  # a lock file cannot be pickled
 
     run = dist.run_on_rank0(open_on_rank0)

@@ -17,6 +17,7 @@ from segzoo.checkpoints.store import latest_valid, verify_checkpoint
 from segzoo.io import to_plain_containers
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import Difference, join_texts, stored_differences
+from segzoo.runs.environment import is_restart_of
 from segzoo.runs.run_dir import occupant, read_result
 from segzoo.types import PlainDict
 
@@ -117,6 +118,8 @@ def find_source(path: Path, out: Path | None, config: PlainDict) -> Source:
             f"new run from the weights: init.ckpt={quote(str(path))}"
         )
     in_place = out is None or out.resolve() == run_path.resolve()
+    if in_place and newest is not None and is_restart_of(run_path, "run"):
+        source = newest  # written since
     if in_place and source != newest:
         raise ConfigError(f"resume={path}: {newest} is newer; set out=<new directory> to start a new run from this checkpoint")
     if in_place:

@@ -181,7 +181,7 @@ def create_and_lock(path: Path) -> IO:
     return lock
 
 
-def write_metadata(path: Path, config: PlainDict, **more: str | None) -> None:
+def write_metadata(path: Path, config: PlainDict, **more: str | dict[str, str] | None) -> None:
     """Write ``config.yaml``, and ``env.json`` with further entries.
 
     ``env.json`` keeps the command line as it was typed.

@@ -20,7 +20,7 @@ from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import NEWER_SETTINGS, config_hash, diff_configs, flatten
 from segzoo.runs.open_run import open_run, open_run_distributed
 from segzoo.runs.output_dir import create_output_dir
-from segzoo.runs.resume_checks import check_same_job
+from segzoo.runs.resume_checks import check_resume, check_same_job
 from segzoo.runs.run_dir import write_metadata
 
 CONFIG = {"model": {"name": "toy"}, "steps": 10, "workers": 2, "device": "auto", "resume": "none", "out": None}
@@ -417,3 +417,51 @@ def test_a_run_on_the_cpu_does_not_touch_the_gpu(tmp_path, monkeypatch):
         write_metadata(tmp_path, {"device": device})
         assert json.loads((tmp_path / "env.json").read_text())["machine"]["gpu"] == gpu
         assert bool(asked) == (gpu is not None)
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Start this process as torchrun does, for a run id, agent and number of restarts."""
+
+    def start_by(run_id, agent, restarts):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+        monkeypatch.setattr("os.getppid", lambda: agent)
+        return Distributed(restarts=restarts)
+
+    return start_by
+
+
+def test_a_restart_continues_what_this_torchrun_has_begun(tmp_path, torchrun):
+    def start_distributed(*process):
+        return open_run_distributed(torchrun(*process), "train", "toy", CONFIG, tmp_path)
+
+    with start_distributed("none", 100, 0) as abandoned:
+        add_step(abandoned, 5)
+    with start_distributed("none", 200, 0) as first:
+        assert first.path != abandoned.path
+    with start_distributed("none", 200, 1) as again:  # killed before its first checkpoint
+        assert again.path == first.path and again.resume_from is None
+        add_step(again, 2)
+    with start_distributed("none", 200, 2) as third:
+        assert third.resume_from == first.path / "checkpoints/2"
+    for process in (("none", 300, 1), ("other", 200, 1)):  # killed before they had a directory
+        with start_distributed(*process) as other:
+            assert other.path not in (abandoned.path, first.path) and other.resume_from is None
+
+
+def test_a_restart_continues_from_the_newest_checkpoint_in_place(tmp_path, torchrun):
+    run = start(tmp_path)
+    named = add_step(run, 2)
+    kill(run)
+    with open_run_distributed(torchrun("a", 100, 0), "train", "toy", CONFIG, tmp_path, resume=str(named)) as first:
+        assert first.resume_from == named
+        newest = add_step(first, 5)
+    torchrun("a", 200, 1)  # on another machine
+    check_resume(CONFIG, resume=str(named))
+    with open_run_distributed(torchrun("a", 100, 1), "train", "toy", CONFIG, tmp_path, resume=str(named)) as again:
+        assert again.resume_from == newest
+    for process in (("a", 100, 0), ("b", 100, 1)):
+        torchrun(*process)
+        with pytest.raises(ConfigError, match="5 is newer"):
+            check_resume(CONFIG, resume=str(named))
