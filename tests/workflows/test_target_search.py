@@ -101,7 +101,7 @@ def test_a_ratio_below_all_that_are_scanned_is_uniform(tmp_path, monkeypatch, ca
     assert (
         components.pruner is not None and components.pruner.allocation == allocation and components.pruner.keep_ratios == (ratio,)
     )
-    assert ("equals uniform" in capsys.readouterr().out) == (allocation == "uniform")
+    assert ("has the effect of uniform" in capsys.readouterr().out) == (allocation == "uniform")
 
 
 @pytest.mark.parametrize(
