@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segzoo.cli.auto_data import replace_auto_data
 from segzoo.cli.hydra_limits import yaml_error
+from segzoo.config.checks.output import with_own_weights
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import flatten
 from segzoo.types import PlainDict
@@ -104,7 +105,8 @@ def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
     A leading ``~/`` or ``~user/`` of any text is replaced by that home directory, and ``data=auto`` by the settings that fit.
 
     Returns:
-        The resolved configuration, and the same with ``${oc.env:...}`` unresolved.
+        The resolved configuration, and the same with ``${oc.env:...}`` unresolved. In the first, the checkpoint that a run resumes from
+        stands for weight files that are missing by now.
 
     Raises:
         ConfigError: mandatory settings have no value, or ``data=auto`` has not been accepted.
@@ -118,7 +120,7 @@ def resolve_config(config: DictConfig) -> tuple[PlainDict, PlainDict]:
         raise ConfigError(f"a setting has no value: {str(error).splitlines()[0]}. Set it on the command line: key=value.") from None
     recorded = _keep_env_interpolations(resolved, OmegaConf.to_container(own))
     replace_auto_data(resolved, recorded)  # type: ignore[arg-type]
-    return resolved, recorded  # type: ignore[return-value]
+    return with_own_weights(resolved), recorded  # type: ignore[return-value,arg-type]
 
 
 def default_config(command: str) -> PlainDict:

@@ -9,29 +9,25 @@ import glob
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from segzoo.checkpoints.exported_files import find_exported_file
-from segzoo.checkpoints.paths import is_pretrained, is_published, resolve_weight_file
+from segzoo.checkpoints.paths import resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
-from segzoo.config.checks.output import output_errors
+from segzoo.config.checks.output import WEIGHT_WORDS, is_missing, output_errors
 from segzoo.config.checks.prediction import prediction_errors
 from segzoo.config.checks.required_model import given_checkpoints, required_model_errors, text_at
 from segzoo.messages import relative_to
 from segzoo.registry import ConfigError
 from segzoo.resources import is_installed
+from segzoo.runs.resume_checks import names_a_run, resumed_path
 from segzoo.types import PlainMapping
 
-INPUT_PATHS = ("init.ckpt", "backbone.weights", "distill.ckpt", "resume")
 PATHS = (
     *("ckpt", "bundle", "token_file", "out", "source", "images", "data.root", "data.lists", "action.source", "action.image_root"),
-    *INPUT_PATHS,
+    *WEIGHT_WORDS,
+    "resume",
 )
-NO_PATH = {
-    "init.ckpt": ("imagenet",),
-    "backbone.weights": ("none", "imagenet", "hub"),
-    "distill.ckpt": (),
-    "resume": ("none", "auto"),
-}
 DISTRIBUTED_TOOLS = ("train", "eval", "predict")  # tools that torchrun may start
 PACKAGES = ("mlflow", "wandb")  # loggers that need the package and the extra of their name
 UNKNOWN_CROP = (16384, 16384)  # assumed windows of a checkpoint, which any stride fits
@@ -132,6 +128,15 @@ def _protocol_errors(config: PlainMapping) -> list[str]:
     return []
 
 
+def _hint_to_resume(config: PlainMapping, key: str) -> str:
+    """Say how a run continues after its weight file is gone."""
+    if key == "distill.ckpt" or config.get("resume") in (None, "none"):
+        return ""
+    if text_at(config, "pruner.name") != "none":
+        return " A run that prunes needs it to resume: put it back, or link it there."
+    return " To continue a run that has begun with it, set resume=<run directory>." if config["resume"] == "auto" else ""
+
+
 def _input_errors(command: str, config: PlainMapping) -> list[str]:
     """Require that input files exist.
 
@@ -139,16 +144,12 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
     """
     errors = []
     here = relative_to()
-    for key in INPUT_PATHS:
-        path = text_at(config, key)
-        if path is None or path in NO_PATH[key] or (key == "init.ckpt" and is_published(path)) or os.path.exists(path):
-            continue
-        if key != "resume" and is_pretrained(path):
-            continue
-        if key == "resume":
-            errors.append(f"resume={path}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")
-        else:
-            errors.append(f"{key}={path}: there is no such file or directory {here}.")
+    for key in WEIGHT_WORDS:
+        if is_missing(config, key):
+            errors.append(f"{key}={text_at(config, key)}: there is no such file or directory {here}.{_hint_to_resume(config, key)}")
+    resume, out = text_at(config, "resume"), text_at(config, "out")
+    if resume is not None and names_a_run(resume) and not resumed_path(Path(resume), Path(out) if out else None).exists():
+        errors.append(f"resume={resume}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")
     for key, ckpt in given_checkpoints(config):
         if command in ("eval", "predict", "bench", "serve") and find_exported_file(ckpt):
             continue
