@@ -101,8 +101,23 @@ def changed_settings(path: Path, config: PlainDict) -> list[Difference]:
     return differences
 
 
+def resumed_path(path: Path, out: Path | None) -> Path:
+    """Path that ``resume`` means, after a restart the whole run.
+
+    A run that continues from ``checkpoints/<step>`` in place has newer checkpoints by then, and may have deleted that one.
+    """
+    run_path = path.parent.parent
+    is_restart = path.parent.name == "checkpoints" and _is_in_place(run_path, out) and is_restart_of(run_path, "run")
+    return run_path if is_restart else path
+
+
+def _is_in_place(run_path: Path, out: Path | None) -> bool:
+    return out is None or out.resolve() == run_path.resolve()
+
+
 def find_source(path: Path, out: Path | None, config: PlainDict) -> Source:
     """Find the usable checkpoint that ``resume=<path>`` names."""
+    path = resumed_path(path, out)
     try:
         run_path, checkpoint = split_run_and_step(path)
     except CheckpointError as error:
@@ -117,9 +132,7 @@ def find_source(path: Path, out: Path | None, config: PlainDict) -> Source:
             f"resume={path}: an optimizer cannot continue with the state of another one ({join_texts(other)}). Keep the optimizer, or start a "
             f"new run from the weights: init.ckpt={quote(str(path))}"
         )
-    in_place = out is None or out.resolve() == run_path.resolve()
-    if in_place and newest is not None and is_restart_of(run_path, "run"):
-        source = newest  # written since
+    in_place = _is_in_place(run_path, out)
     if in_place and source != newest:
         raise ConfigError(f"resume={path}: {newest} is newer; set out=<new directory> to start a new run from this checkpoint")
     if in_place:

@@ -13,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy_training import INFO, Toy
 
+from segzoo.checkpoints.store import delete_old
 from segzoo.checkpoints.writing import save_checkpoint
 from segzoo.cli.compose import compose, hydra_composer, resolve_config
+from segzoo.config.checks.early import early_errors
 from segzoo.distributed import Distributed
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import NEWER_SETTINGS, config_hash, diff_configs, flatten
@@ -461,6 +463,11 @@ def test_a_restart_continues_from_the_newest_checkpoint_in_place(tmp_path, torch
     check_resume(CONFIG, resume=str(named))
     with open_run_distributed(torchrun("a", 100, 1), "train", "toy", CONFIG, tmp_path, resume=str(named)) as again:
         assert again.resume_from == newest
+    delete_old(run.path, 1)
+    torchrun("a", 100, 2)
+    check_resume(CONFIG, resume=str(named))
+    assert not named.exists() and early_errors("train", {"resume": str(named)}) == []
+    save_checkpoint(run.path, 2, Toy(), {"step": 2}, CONFIG, INFO, {})
     for process in (("a", 100, 0), ("b", 100, 1)):
         torchrun(*process)
         with pytest.raises(ConfigError, match="5 is newer"):
