@@ -17,7 +17,7 @@ from planted_runs import bench_row, plant_run, plant_times
 from segzoo.registry import ConfigError
 from segzoo.workflows.leaderboard.front import best_within, pareto_front
 from segzoo.workflows.leaderboard.ranking import rank_runs
-from segzoo.workflows.leaderboard.tables import leaderboard_csv, leaderboard_text
+from segzoo.workflows.leaderboard.tables import leaderboard_csv, leaderboard_text, table_notes
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)  # few values, so that many are equal
 
@@ -109,6 +109,10 @@ def test_a_time_in_another_precision_than_the_score_is_announced(tmp_path):
     plant_times(tmp_path / "bench", bench_row(1, 5.0, precision="int8"))
     table = rank(tmp_path)["tables"][0]
     assert table["rows"][0]["ms"] is None and "Timed only in another precision than scored: 1 of 1 runs" in table["notes"][0]
+    assert "Set times.precision=int8 to use these times" in table["notes"][0]
+    assert "Measure it: python tools/bench.py ckpt=<run> 'hw=[480,640]' precision=fp32" in leaderboard_text(rank(tmp_path))
+    table["protocol"]["precision"] = "bf16"
+    assert any(note.endswith("'hw=[480,640]' precision=bf16") for note in table_notes(table))
 
 
 def test_the_latest_of_repeated_measurements_counts(tmp_path):

@@ -109,6 +109,8 @@ def table_notes(table: PlainMapping, budget_ms: float | None = None) -> list[str
     if untimed:
         size = [int(side) for side in table["setup"]["size"].split("x")] if table["setup"] else [480, 640]
         command = f"python tools/bench.py ckpt=<run> {format_override('hw', size)}"
+        if (precision := table["protocol"].get("precision")) not in (None, "unknown"):
+            command += f" precision={precision}"  # times in another one than scored are not used
         notes.append(
             f"Without a measured time, and so not on the front: {untimed} of {len(table['rows'])} runs. Measure it: {command}"
         )

@@ -146,19 +146,21 @@ def choose_times(entries: Sequence[Entry], timings: Mapping[str, Sequence[Timing
         wanted: the filter, by the names in ``KEYS``.
     """
     candidates = [[time for time in timings.get(entry.checkpoint or "", ()) if _is_wanted(time, wanted)] for entry in entries]
-    foreign = 0
+    foreign, names = 0, list[str]()
     if wanted.get("precision") is None:
         valid = [
             [time for time in times if time.precision == entry.summary["protocol"].get("precision")]
             for entry, times in zip(entries, candidates, strict=True)
         ]
-        foreign = sum(bool(times) and not kept for times, kept in zip(candidates, valid, strict=True))
+        dropped = [times for times, kept in zip(candidates, valid, strict=True) if times and not kept]
+        foreign, names = len(dropped), sorted({time.precision for times in dropped for time in times})
         candidates = valid
     coverage = Counter(setup for times in candidates for setup in {time.setup for time in times})
     notes = []
     if foreign:
+        override = format_override("times.precision", names if len(names) > 1 else names[0])
         notes.append(
-            f"Timed only in another precision than scored: {foreign} of {len(entries)} runs. Set times.precision=<name> to use these times."
+            f"Timed only in another precision than scored: {foreign} of {len(entries)} runs. Set {override} to use these times."
         )
     if not coverage:
         return ChosenTimes(None, [None] * len(entries), notes)
