@@ -17,7 +17,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -26,6 +25,7 @@ from segzoo.cli.compose import missing_keys, resolve_config
 from segzoo.cli.console import make_output_robust, print_plain_messages
 from segzoo.cli.hydra_limits import flag_errors, untyped_code_errors
 from segzoo.cli.overrides import ParsedOverrides, parse_overrides
+from segzoo.cli.positional import parse_arguments
 from segzoo.cli.sweeps import run_sweep, sweep_dir
 from segzoo.io import write_json
 from segzoo.registry import ConfigError
@@ -87,7 +87,7 @@ def run(
     limit_threads()
     if not (in_full := "HYDRA_FULL_ERROR" in os.environ):
         print_plain_messages()
-    arguments = get_args_parser().parse_args()
+    arguments = parse_arguments()
     if arguments.help:
         _print_help(tool, command, arguments)
         return

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra._internal.utils import get_args_parser
 from image_files import noise, save
 from onnx_files import write_onnx
 from planted_evaluations import store_evaluation, store_run
 from torch import nn
 
 from segzoo.cli.hydra_limits import untyped_code_errors
-from segzoo.cli.positional import name_positional_words
+from segzoo.cli.positional import name_positional_words, parse_arguments
 from segzoo.workflows.compare.outside import load_module
 
 tool = importlib.import_module("segzoo.tools.compare")
@@ -158,6 +159,24 @@ def test_words_without_a_setting_become_runs_and_modules(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["compare.py", *words])
     name_positional_words()
     assert sys.argv[1:] == ["--config-dir", "conf", "force=true", 'runs=["runs/a b","lr=0.1",runs/c]', 'modules=["pkg.zoo:build"]']
+
+
+@pytest.mark.parametrize("flag", [["--config-dir", "my/conf"], ["--config-dir=my/conf"], ["-cd", "my/conf"], ["-m"], []])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_flags_may_follow_overrides(flag, place, monkeypatch):
+    words = ["model=fcn", "data=mine", "steps=3"]
+    monkeypatch.setattr("sys.argv", ["train.py", *words[:place], *flag, *words[place:]])
+    for _ in range(2):  # Hydra parses them again
+        arguments = parse_arguments()
+        assert arguments.overrides == words
+        assert (arguments.config_dir, arguments.multirun) == ("my/conf" if "my/conf" in str(flag) else None, flag == ["-m"])
+    assert get_args_parser().parse_args().overrides == words
+
+
+def test_a_flag_between_runs_is_no_run(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["compare.py", "runs/a", "--config-dir", "conf", "runs/b"])
+    name_positional_words()
+    assert sys.argv[1:] == ["--config-dir", "conf", "runs=[runs/a,runs/b]"]
 
 
 @pytest.mark.parametrize("typed", ["runs=[b]", "+runs=[b]"])
