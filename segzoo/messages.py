@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import get_args
 
 
+SYNONYMS = {"gpu": "cuda"}  # what is typed for a choice of another name
+
+
 class Example:
     """Valid value of a setting, which its errors show."""
 
@@ -24,7 +27,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     Returns:
         `` Did you mean <choice>?``, or an empty string if none is close.
     """
-    close = get_close_matches(str(name), list(choices), n=1, cutoff=0.55)
+    choices = list(choices)
+    synonym = SYNONYMS.get(str(name).lower())
+    close = [synonym] if synonym in choices else get_close_matches(str(name), choices, n=1, cutoff=0.55)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -52,13 +52,15 @@ def _listed_names(group: str, choice: str) -> list[str]:
 def unknown_option_error(group: str, name: str, options: list[str]) -> str:
     """Describe an unknown option.
 
-    For a plugin that is not installed, names the extra that installs it; for a part without its YAML, the file that is missing.
+    For a plugin that is not installed, names the extra that installs it; for a part without its YAML, the file that is missing; for a
+    data set, the flag that finds the user's own.
     """
     if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
         return f'{group}={name} needs a package that is not installed: pip install "segzoo[{EXTRAS[name]}]".'
     if group in SECTIONS and (code := _builder_file(group, name)):
         return f"{group}={name}: {code} has no YAML. Write conf/{group}/{name}.yaml with every keyword-only parameter of {name}."
-    return unknown_name_error(group, name, options)
+    own = " A data set written by action=convert, action=split or data=auto needs --config-dir <its folder>/conf."
+    return unknown_name_error(group, name, options) + (own if group == "data" else "")
 
 
 def _builder_file(group: str, name: str) -> Path | None:

@@ -19,6 +19,8 @@ from segzoo.registry import ConfigError
 INVALID = {
     "an unknown model": (["model=icnett"], ["icnett", "Did you mean 'icnet'", "pspnet"]),
     "an unknown backbone": (["backbone=resnet5"], ["Did you mean 'resnet50'", "resnet101"]),
+    "an unknown data set": (["data=mine"], ["unknown data 'mine'", "needs --config-dir <its folder>/conf."]),
+    "the usual name of another device": (["device=gpu"], ["device='gpu'", "Did you mean 'cuda'?"]),
     "an unknown group": (["modle=icnet"], ["Did you mean 'model'", "backbone"]),
     "a group set to null": (["model=null"], ["model=null", "Omit it", "icnet"]),
     "a misspelled setting": (["model.dropuot=0.2", "model=pspnet"], ["model.dropuot", "Did you mean 'model.dropout'"]),
