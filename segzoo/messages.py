@@ -8,8 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import get_args
-
+from typing import Literal, get_args, get_origin
 
 SYNONYMS = {"gpu": "cuda"}  # what is typed for a choice of another name
 
@@ -93,6 +92,13 @@ def show_example(key: str, annotation: object) -> str:
         if found := f" Example, with its quotes: {format_override(key, arg.value)}." if is_example else show_example(key, arg):
             return found
     return ""
+
+
+def nearest_literal(value: object, annotation: object) -> str:
+    """Suggest the choice of an annotation that is closest to a value."""
+    args = get_args(annotation)
+    options = [a for arg in args for a in (get_args(arg) if get_origin(arg) is Literal else [arg])]
+    return did_you_mean(str(value), [str(option) for option in options if isinstance(option, str)])
 
 
 def printable(path: str | Path) -> str:

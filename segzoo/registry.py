@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from segzoo.messages import did_you_mean, show_example, unknown_name_error
+from segzoo.messages import did_you_mean, nearest_literal, show_example, unknown_name_error
 from segzoo.types import PlainMapping
 
 
@@ -149,7 +150,7 @@ def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: 
             valid = f"{did_you_mean(key, known)} Valid: {', '.join(known) or 'none'}."
             errors.append(f"{prefix}{key}: {owner} has no such setting.{valid}")
         elif (expected := type_error(value, known[key].type)) is not None:
-            hint = _nearest_literal(value, known[key].type) or show_example(f"{prefix}{key}", known[key].type)
+            hint = nearest_literal(value, known[key].type) or show_example(f"{prefix}{key}", known[key].type)
             if "mapping" in expected and isinstance(value, str) and ":" in value:
                 hint = f" Did the shell take the braces? Put the override in single quotes.{hint}"
             errors.append(f"{prefix}{key}={value!r}: expected {expected}.{hint}")
@@ -159,6 +160,10 @@ def setting_errors(known: Mapping[str, Setting], values: PlainMapping, section: 
     return errors
 
 
+NAMES: dict[object, str] = {int: "an integer", float: "a number", str: "a string", bool: "true or false", Any: "anything"}
+NAMES |= {type(None): "null"}
+
+
 def describe_type(annotation: object) -> str:
     """Describe a type in words: ``an integer from 1 to 8``."""
     origin, args = get_origin(annotation), get_args(annotation)
@@ -166,24 +171,24 @@ def describe_type(annotation: object) -> str:
         bounds = ", ".join(str(extra) for extra in args[1:] if isinstance(extra, Range))
         return f"{describe_type(args[0])}, {bounds}" if bounds else describe_type(args[0])
     if origin is Literal:
-        return "one of " + ", ".join(str(choice) for choice in args)
+        return "one of " * (len(args) > 1) + ", ".join(str(choice) for choice in args)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe_type(arg) for arg in args)
-    if origin is tuple and args[-1:] == (Ellipsis,):
-        return f"a list, each {describe_type(args[0])}"
+        words = [describe_type(arg) for arg in args]
+        return (", or " if any("," in word for word in words[:-1]) else " or ").join(words)
     if origin is tuple:
-        return f"a list of {len(args)}: " + "; ".join(describe_type(arg) for arg in args)
+        return f"a list of {_describe_items(args)}"
     if origin is dict:
         return f"a mapping from {describe_type(args[0])} to {describe_type(args[1])}"
-    names: dict[object, str] = {
-        int: "an integer",
-        float: "a number",
-        str: "a string",
-        bool: "true or false",
-        type(None): "null",
-        Any: "anything",
-    }
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    return NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _describe_items(items: Sequence[object]) -> str:
+    """Describe the items of a list: ``2 integers, 1 to 8``."""
+    count = "" if items[-1] is Ellipsis else f"{len(items)} "
+    if count and len(set(items)) > 1:
+        return f"{count.strip()}: " + "; ".join(describe_type(item) for item in items)
+    item = describe_type(items[0])
+    return count + (f"values, each {item}" if " or " in item or "one of" in item else re.sub(r"^an? (\w+)", r"\1s", item))
 
 
 def type_error(value: object, annotation: object) -> str | None:
@@ -233,12 +238,6 @@ def coerce(value: Any, annotation: object) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return {coerce(key, args[0]): coerce(item, args[1]) for key, item in value.items()}
     return float(value) if annotation is float else value
-
-
-def _nearest_literal(value: object, annotation: object) -> str:
-    args = get_args(annotation)
-    options = [a for arg in args for a in (get_args(arg) if get_origin(arg) is Literal else [arg])]
-    return did_you_mean(str(value), [str(option) for option in options if isinstance(option, str)])
 
 
 BACKBONES = Registry("backbone", "segzoo.backbones")

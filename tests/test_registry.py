@@ -111,6 +111,22 @@ def test_types_and_ranges(value, annotation, valid):
     assert describe_type(annotation)
 
 
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (Annotated[tuple[int, int], Range(1, 16384)] | None, "a list of 2 integers, 1 to 16,384, or null"),
+        (tuple[str, ...], "a list of strings"),
+        (tuple[tuple[int, int, int], ...] | None, "a list of lists of 3 integers or null"),
+        (tuple[int | str, ...], "a list of values, each an integer or a string"),
+        (tuple[Literal["c1", "c2"], ...], "a list of values, each one of c1, c2"),
+        (tuple[int, str], "a list of 2: an integer; a string"),
+        (tuple[float, ...] | Literal["auto"], "a list of numbers or auto"),
+    ],
+)
+def test_types_of_lists_are_described_in_plain_words(annotation, text):
+    assert describe_type(annotation) == text
+
+
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(-10, 0), st.floats(0, 10))
 def test_range_matches_comparison_operators(value, low, high):
     assert (value in Range(low, high)) == (low <= value <= high)

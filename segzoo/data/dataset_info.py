@@ -15,6 +15,7 @@ from segzoo.registry import ConfigError, Range
 from segzoo.types import IGNORE, DatasetInfo
 from segzoo.visualization.palette import default_palette
 
+ClassNames = Annotated[tuple[str, ...], Example(["background", "scratch"])]
 Color = Annotated[tuple[int, int, int], Range(0, 255)]
 Palette = Annotated[tuple[Color, ...], Example([[0, 0, 0], [255, 0, 0]])]
 LabelMap = Annotated[

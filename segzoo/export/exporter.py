@@ -21,13 +21,14 @@ from segzoo.export.parity import check_accuracy, check_parity, parity_images, sp
 from segzoo.export.quantization import halve_onnx, quantize_onnx, quantize_openvino
 from segzoo.inference.exported.network import ExportedNetwork, open_exported
 from segzoo.inference.protocol import StripLabeler
+from segzoo.messages import Example
 from segzoo.registry import ConfigError, Range
 from segzoo.types import DataError, Dataset, DatasetInfo, Images, PlainDict
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Side = Annotated[int, Range(33, 8192)]
+Size = Annotated[tuple[int, int], Range(33, 8192), Example([480, 640])]
 Graph = TypeVar("Graph")
 Format = Literal["onnx", "openvino", "torch_export"]
 SUFFIXES = {"onnx": "onnx", "openvino": "xml", "torch_export": "pt2"}
@@ -58,7 +59,7 @@ def export_model(
     *,
     format: Format = "onnx",
     precision: RuntimePrecision = "fp32",
-    hw: tuple[Side, Side] | None = None,
+    hw: Size | None = None,
     input: Literal["uint8", "float"] = "uint8",
     output: Literal["labels", "logits", "both"] = "labels",
     min_agreement: Annotated[float, Range(0, 1)] | None = None,

@@ -8,14 +8,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_type_hints
 
 from segzoo.io import plain_numbers
-from segzoo.messages import format_override
+from segzoo.messages import Example, format_override
 from segzoo.registry import PROTOCOLS, ConfigError, Range, coerce, type_error
 from segzoo.types import PlainDict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Size = Annotated[tuple[int, int], Range(1, 16384)]  # height and width in pixels
+Size = Annotated[tuple[int, int], Range(1, 16384), Example([480, 640])]  # height and width in pixels
 Scales = Annotated[tuple[float, ...], Range(0, 32, above=True)]
 Multiple = Annotated[int, Range(2, 512)]
 Average = Literal["probabilities", "logits", "flip_logits"]

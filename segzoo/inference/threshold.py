@@ -11,11 +11,12 @@ from torch import Tensor
 
 from segzoo.data.dataset_info import unknown_class_error
 from segzoo.inference.protocol import InferenceProtocol
-from segzoo.messages import format_override
+from segzoo.messages import Example, format_override
 from segzoo.registry import ConfigError, Range, type_error
 from segzoo.types import DatasetInfo
 
 Probability = Annotated[float, Range(0, 1, above=True)]
+Thresholds = Annotated[dict[str, Probability], Example({"scratch": 0.3})]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def with_threshold(
     info: DatasetInfo,
     recorded: Threshold | None = None,
     *,
-    threshold: dict[str, Probability] | None = None,
+    threshold: Thresholds | None = None,
 ) -> InferenceProtocol:
     """Return a protocol with these thresholds.
 

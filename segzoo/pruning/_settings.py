@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from segzoo.device import RuntimePrecision
+from segzoo.messages import Example
 from segzoo.pruning._base import Criterion, Pruner, Target
 from segzoo.pruning.ranking import Allocation
 from segzoo.registry import PRUNERS, ConfigError, Range, settings_of
@@ -15,7 +16,7 @@ from segzoo.types import PlainDict, PlainMapping
 
 Ratio = Annotated[float, Range(0, 1, above=True)]
 Limit = Annotated[float, Range(0, 1e12, above=True)]
-Side = Annotated[int, Range(33, 8192)]
+Size = Annotated[tuple[int, int], Range(33, 8192), Example([480, 640])]
 
 
 def register_criterion(**defaults: object) -> Callable[[Criterion], PrunerBuilder]:
@@ -72,7 +73,7 @@ def build_pruner(
     target_ms: Limit | None = None,
     target_gmacs: Limit | None = None,
     target_params: Limit | None = None,
-    hw: tuple[Side, Side] = (1024, 2048),
+    hw: Size = (1024, 2048),
     runtime: str = "eager",
     precision: RuntimePrecision = "bf16",
 ) -> Pruner:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from segzoo.data.jpeg_reduction import largest_reduction
+from segzoo.messages import Example
 from segzoo.registry import AUGMENTS, ConfigError, Range
 from segzoo.transforms.colors import blurred, color_transform
 from segzoo.transforms.warp import resize, source_span, warp_affine
@@ -32,7 +33,7 @@ def none(info: DatasetInfo) -> Identity:
 def standard(
     info: DatasetInfo,
     *,
-    crop: Annotated[tuple[int, int], Range(1, 16384)] | None = None,
+    crop: Annotated[tuple[int, int], Range(1, 16384), Example([480, 640])] | None = None,
     scale: bool = True,
     scale_range: Annotated[tuple[float, float], Range(0, 100, above=True)] = (0.5, 2.0),
     hflip: bool = True,

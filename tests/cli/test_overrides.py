@@ -21,6 +21,14 @@ INVALID = {
     "an unknown backbone": (["backbone=resnet5"], ["Did you mean 'resnet50'", "resnet101"]),
     "an unknown data set": (["data=mine"], ["unknown data 'mine'", "needs --config-dir <its folder>/conf."]),
     "the usual name of another device": (["device=gpu"], ["device='gpu'", "Did you mean 'cuda'?"]),
+    "a number instead of a size": (
+        ["augment.crop=64"],
+        ["expected a list of 2 integers, 1 to 16,384, or null. Example, with its quotes: 'augment.crop=[480,640]'"],
+    ),
+    "a word instead of classes": (
+        ["data=folder", "data.root=.", "data.classes=background"],
+        ["expected a list of strings. Example, with its quotes: 'data.classes=[background,scratch]'"],
+    ),
     "an unknown group": (["modle=icnet"], ["Did you mean 'model'", "backbone"]),
     "a group set to null": (["model=null"], ["model=null", "Omit it", "icnet"]),
     "a misspelled setting": (["model.dropuot=0.2", "model=pspnet"], ["model.dropuot", "Did you mean 'model.dropout'"]),

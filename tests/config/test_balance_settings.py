@@ -44,7 +44,7 @@ def test_parts_of_a_sum_may_have_automatic_weights():
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["loss.class_weights=balanced"], "loss.class_weights='balanced': expected a list, each a number, 0 to 1,000,000 or one of auto"),
+        (["loss.class_weights=balanced"], "loss.class_weights='balanced': expected a list of numbers, 0 to 1,000,000, or auto, or null"),
         (["loss=cross_entropy_dice", "loss.settings={dice:{class_weights:[1,2]}}"], "loss.settings.dice.class_weights has 2 values"),
         (["loss=cross_entropy_dice", "loss.settings={dice:{gama:2}}"], "loss.settings.dice.gama: "),
         (["sampler=rare_class", "sampler.fraction=0"], "sampler.fraction=0"),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from segzoo.data.checks.label_survey import LabelReader
-from segzoo.data.dataset_info import LabelMap, Palette, dataset_info_errors, make_dataset_info
+from segzoo.data.dataset_info import ClassNames, LabelMap, Palette, dataset_info_errors, make_dataset_info
 from segzoo.data.datasets._splits import AllSplits
 from segzoo.data.file_index import FileIndex, FilePair
 from segzoo.data.masks import IndexMasks, LabelOrientation
@@ -29,7 +29,7 @@ def cityscapes(
     split: SplitOrAll,
     *,
     root: str,
-    classes: tuple[str, ...],
+    classes: ClassNames,
     palette: Palette,
     label_map: LabelMap,
     labels: Literal["auto", "labelIds", "labelTrainIds"] = "auto",

@@ -11,6 +11,7 @@ from segzoo.data.color_masks import ColorMasks, Transparent
 from segzoo.data.dataset_info import (
     Bits,
     Channels,
+    ClassNames,
     Color,
     LabelMap,
     Mean,
@@ -37,7 +38,7 @@ def folder(
     split: SplitOrAll,
     *,
     root: str,
-    classes: tuple[str, ...],
+    classes: ClassNames,
     title: str = "folder",
     images: str | Patterns = "images/{split}/{stem}.*",
     labels: str = "labels/{split}/{stem}.png",

@@ -17,6 +17,7 @@ from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labe
 from segzoo.data.dataset_info import (
     Bits,
     Channels,
+    ClassNames,
     Mean,
     Palette,
     ShownChannels,
@@ -50,7 +51,7 @@ def labelme(
     split: SplitOrAll,
     *,
     root: str,
-    classes: tuple[str, ...],
+    classes: ClassNames,
     title: str = "labelme",
     images: str | Patterns = "{split}/{stem}.*",
     labels: str = "{split}/{stem}.json",

@@ -11,6 +11,7 @@ from segzoo.config.checks.required_model import benchmark_errors, scoring_errors
 from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
 from segzoo.config.from_weights import Policy, load_weights
 from segzoo.config.images import choose_images
+from segzoo.messages import Example
 from segzoo.registry import DATA, ConfigError, Range, Seed
 from segzoo.types import PlainMapping
 from segzoo.visualization.palette import default_palette
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from segzoo.models._base import SegModel
     from segzoo.types import DatasetInfo, Images
 
-Side = Annotated[int, Range(33, 8192)]
+Size = Annotated[tuple[int, int], Range(33, 8192), Example([480, 640])]
 
 
 class Workload(NamedTuple):
@@ -98,7 +99,7 @@ def _numbered_classes(info: DatasetInfo, num_classes: int) -> DatasetInfo:
     return replace(info, classes=classes, palette=default_palette(classes), label_map={})
 
 
-def benchmark_images(images: Images, count: int, *, hw: tuple[Side, Side] = (1024, 2048)) -> list[np.ndarray]:
+def benchmark_images(images: Images, count: int, *, hw: Size = (1024, 2048)) -> list[np.ndarray]:
     """Take images spread over a data set, as ``spread_images`` does."""
     from segzoo.export.parity import spread_images
 

@@ -13,7 +13,7 @@ from segzoo.reporting.blocks.matrices import Cell, Matrix
 from segzoo.reporting.html import render_template
 from segzoo.reporting.tables import markdown_table
 from segzoo.types import PlainDict, PlainMapping
-from segzoo.workflows.prune.stages import Side
+from segzoo.workflows.prune.stages import Size
 from segzoo.workflows.report.page import write_page
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def write_report(
     training: Callable[[], PlainDict] | None = None,
     *,
     report: bool = True,
-    bench_hw: tuple[Side, Side] = (1024, 2048),
+    bench_hw: Size = (1024, 2048),
 ) -> str:
     """Write ``report.md`` and ``report.html``.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from segzoo.config.from_checkpoint import load_model
 from segzoo.device import DeviceName, Precision, PrecisionName, RuntimePrecision, pick_device
 from segzoo.io import write_json
+from segzoo.messages import Example
 from segzoo.registry import RUNTIMES, Range, settings_of
 from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.benchmark.model_summary import model_complexity
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from segzoo.pruning.sensitivity import SensitivityCurve
     from segzoo.training.components import TrainingComponents
 
-Side = Annotated[int, Range(33, 8192)]
+Size = Annotated[tuple[int, int], Range(33, 8192), Example([480, 640])]
 
 
 def evaluate_stages(
@@ -33,7 +34,7 @@ def evaluate_stages(
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
     workers: Annotated[int, Range(0, 1024)] = 2,
-    bench_hw: tuple[Side, Side] = (1024, 2048),
+    bench_hw: Size = (1024, 2048),
     sensitivity: bool = True,
 ) -> tuple[list[PlainDict], Sequence[SensitivityCurve]]:
     """Evaluate a model before pruning, and right after its first stage.
@@ -98,7 +99,7 @@ def _cache_key(components: TrainingComponents, **settings: object) -> PlainDict:
     return json.loads(json.dumps(key))  # tuples become lists, as in the stored key
 
 
-def finetuned_result(run: Path, *, bench_hw: tuple[Side, Side] = (1024, 2048)) -> PlainDict:
+def finetuned_result(run: Path, *, bench_hw: Size = (1024, 2048)) -> PlainDict:
     """The row of a finished training, for its best checkpoint."""
     summary = json.loads((run / "eval" / "summary.json").read_text(encoding="utf-8"))
     scores = {key: summary[key] for key in ("miou", "miou_interval")}
@@ -117,7 +118,7 @@ def benchmark_before_after(
     device: DeviceName = "auto",
     bench_runtimes: tuple[str, ...] = ("eager", "openvino"),
     bench_precision: RuntimePrecision = "bf16",
-    bench_hw: tuple[Side, Side] = (1024, 2048),
+    bench_hw: Size = (1024, 2048),
 ) -> dict[str, list[PlainDict]]:
     """Measure the latency of models in several runtimes.
 

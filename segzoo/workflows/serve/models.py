@@ -13,7 +13,7 @@ from segzoo.config.from_checkpoint import checkpoint_title
 from segzoo.config.from_export import load_network, network_protocol, run_as_configured
 from segzoo.device import DeviceName, PrecisionName
 from segzoo.inference.protocol import InferenceProtocol, check_label_size
-from segzoo.inference.threshold import Probability
+from segzoo.inference.threshold import Thresholds
 from segzoo.types import DatasetInfo, PlainDict, PlainMapping
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def load_models(
     models: dict[str, str] | None = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "fp32",
-    threshold: dict[str, Probability] | None = None,
+    threshold: Thresholds | None = None,
 ) -> dict[str, ServedModel]:
     """Load the models to serve.
 
