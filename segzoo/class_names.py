@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from segzoo.messages import format_override
+
 MAX_CLASS_NAME = 100  # characters
 BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder the text around them
 BACKGROUND_NAMES = ("background", "bg", "hintergrund", "背景", "배경")
@@ -64,6 +66,23 @@ def background_id(classes: Sequence[str]) -> int | None:
     It is the first class if its name is one of ``BACKGROUND_NAMES``. Case, spaces and underscores do not matter, as in ``_background_``.
     """
     return 0 if re.sub(r"[\W_]", "", classes[0]).casefold() in BACKGROUND_NAMES else None
+
+
+def background_order_errors(classes: Sequence[str], key: str) -> list[str]:
+    """Errors if a later class is the background of annotations with shapes.
+
+    Args:
+        classes: class names in the order of their train ids.
+        key: the setting that has them, for the message.
+    """
+    later = [number for number, name in enumerate(classes) if background_id((name,)) == 0]
+    if not later or later[0] == 0:
+        return []
+    name = classes[later[0]]
+    override = format_override(key, [name, *(other for other in classes if other != name)])
+    return [
+        f"{key}: {name} is class {later[0]}, but pixels outside of all shapes belong to the first class, here {classes[0]}. Set {override}"
+    ]
 
 
 def class_name_errors(classes: tuple[str, ...]) -> list[str]:

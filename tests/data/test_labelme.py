@@ -266,3 +266,14 @@ def test_all_of_bsdata_loads():
             drawn += float(sample.label.sum())
             annotated += sum(shoelace(np.array(s["points"])) for s in json.loads(pair.label.read_text())["shapes"])
         assert 1 < drawn / annotated < 1.1  # the outline belongs to a shape
+
+
+def test_the_background_is_the_first_class(tmp_path):
+    make(tmp_path)
+    with pytest.raises(ConfigError, match=r"background is class 1, .* Set 'data\.classes=\[background,pitting\]'"):
+        build(tmp_path, classes=("pitting", "background"))
+    path = tmp_path / "train/a.json"
+    notes = build(tmp_path, classes=("pitting", "scratch")).reader.survey(path, SIZE).notes
+    assert len(notes) == 1 and "'pitting', the first class" in notes[0]
+    assert "'data.classes=[background,pitting,scratch]'" in notes[0]
+    assert not build(tmp_path).reader.survey(path, SIZE).notes

@@ -348,3 +348,13 @@ def test_lists_that_a_yolo_file_names_keep_their_splits(tmp_path, line):
     write(tmp_path / "mine/data.yaml", "train: train.txt\nval: val.txt\nnames: {0: scratch, 1: dent}\n")
     report = convert(tmp_path, **settings)
     assert not report.errors and report.result["splits"] == {"train": 2, "val": 1}
+
+
+def test_the_background_comes_first_with_shapes(tmp_path):
+    shapes(tmp_path, labelme_shape("scratch", outline(SCRATCH)), labelme_shape("dent", outline(DENT)))
+    with pytest.raises(ConfigError, match=r"bg is class 2, but .* here dent\. Set 'action\.classes=\[bg,dent,scratch\]'"):
+        convert(tmp_path, classes=["dent", "scratch", "bg"])
+    report = convert(tmp_path, classes=["dent", "scratch"])
+    note = next(note for note in report.result["notes"] if "first class" in note)
+    assert note.startswith("1 shape is labeled 'dent'") and note.endswith("'action.classes=[background,dent,scratch]'")
+    assert not any("first class" in note for note in convert(tmp_path, "2").result["notes"])

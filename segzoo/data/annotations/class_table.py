@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from segzoo.class_names import background_id, class_name_errors
+from segzoo.class_names import background_id, background_order_errors, class_name_errors
 from segzoo.data.annotations.regions import Annotations
 from segzoo.data.annotations.shapes import find_label
 from segzoo.data.dataset_info import class_id, unknown_class_error
+from segzoo.messages import format_override
 from segzoo.registry import ConfigError
 from segzoo.types import IGNORE
 
@@ -56,6 +57,8 @@ def make_class_table(annotations: Annotations, classes: tuple[str, ...] | None, 
         errors.append(f"action.classes={list(classes)}: expected at least two different names, the background first.")
     if len(classes) > IGNORE and list(classes)[IGNORE] != "ignore":
         errors.append(f"action.classes: the name at position {IGNORE} must be 'ignore', because train id {IGNORE} is ignored.")
+    if not errors and any(image.mask is None for image in annotations.images):
+        errors += background_order_errors(classes, "action.classes")
     for label, name in names.items():
         if class_id(name, classes) is None:
             errors.append(f"action.names.{label}: the class {unknown_class_error(name, (*classes, 'ignore'))}")
@@ -85,6 +88,18 @@ def _sorted_classes(found: Iterable[str]) -> tuple[str, ...]:
     if len(classes) > IGNORE:
         classes.insert(IGNORE, "ignore")
     return tuple(classes)
+
+
+def first_class_notes(annotations: Annotations, table: ClassTable) -> list[str]:
+    """Remarks on shapes of the first class that is no background."""
+    labels = [str(region.label).strip() for image in annotations.images for region in image.regions]
+    count = sum(label != LABELME_BACKGROUND and table.find(label) == 0 for label in labels)
+    if not count or background_id(table.classes) == 0:
+        return []
+    return [
+        f"{count} shape{'s are' if count > 1 else ' is'} labeled {table.classes[0]!r}, the first class, to which all pixels outside of shapes belong. If these are "
+        f"background: {format_override('action.classes', ['background', *table.classes])}"
+    ]
 
 
 def alike_notes(classes: tuple[str, ...]) -> list[str]:

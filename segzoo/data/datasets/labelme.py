@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from segzoo.class_names import background_id, background_order_errors
 from segzoo.data.annotations.drawing import draw_objects
 from segzoo.data.annotations.shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, find_label
 from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labels
@@ -33,7 +34,7 @@ from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.image_decoder import turn_upright
-from segzoo.messages import Example, did_you_mean, printable
+from segzoo.messages import Example, did_you_mean, format_override, printable
 from segzoo.pixel_format import PixelFormat, pixel_errors
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import IGNORE, DataError, PlainDict
@@ -92,7 +93,7 @@ def labelme(
         ConfigError: the settings are invalid; lists all errors at once.
         DataError: at first use: files are missing or invalid.
     """
-    errors = dataset_info_errors(classes, palette)
+    errors = dataset_info_errors(classes, palette) + background_order_errors(classes, "data.classes")
     errors += pixel_errors(pixels := PixelFormat(channels, bits), mean, std, show_channels)
     errors += file_index_errors(split, images, labels, lists, splits, val_ratio, group_by)
     for label, name in (names or {}).items():
@@ -136,7 +137,7 @@ class LabelMeShapes(LabelReader):
         ids |= {label: i for label, name in names.items() if (i := class_id(name, classes)) is not None}
         ids |= {label: i for label, i in LABELME_IDS.items() if label not in ids}
         self.rules = ShapeRules(ids, names, clip_px, line_px, skip_shapes)
-        self.survey_key = f"labelme {self.rules} {len(classes)} {label_orientation}"
+        self.survey_key = f"labelme 2 {self.rules} {len(classes)} {label_orientation}"
 
     def __call__(self, path: Path, size: tuple[int, int], orientation: int = 1) -> np.ndarray:
         return self._rasterize(read_record(path), path, size, orientation)
@@ -144,13 +145,20 @@ class LabelMeShapes(LabelReader):
     def survey(self, path: Path, size: tuple[int, int], orientation: int = 1) -> LabelSurvey:
         """Count train ids.
 
-        Labels that differ from their class in case or blanks are noted.
+        Labels that differ from their class in case or blanks are noted, and shapes of a first class that is no background.
         """
         record = read_record(path)
         counts = count_labels(self._rasterize(record, path, size, orientation))
         labels = {shape["label"] for shape in record["shapes"] if isinstance(shape.get("label"), str)}
         alike = {label: name for label in sorted(labels) if (name := find_label(label, self.rules.ids)) not in (None, label)}
-        return LabelSurvey(counts, notes=tuple(f"the label {label!r} is read as {name!r}." for label, name in alike.items()))
+        notes = [f"the label {label!r} is read as {name!r}." for label, name in alike.items()]
+        first = self.classes[0]
+        if background_id(self.classes) is None and any(find_label(label, self.rules.ids) == first for label in labels):
+            notes.append(
+                f"shapes are labeled {first!r}, the first class, to which all pixels outside of shapes belong. If these are background: "
+                f"{format_override('data.classes', ['background', *self.classes])}"
+            )
+        return LabelSurvey(counts, notes=tuple(notes))
 
     def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:
         drawn_size = stored_size(record)
