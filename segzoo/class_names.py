@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 
 from segzoo.messages import format_override
 
 MAX_CLASS_NAME = 100  # characters
 BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reorder the text around them
+MIN_SIMILARITY = 0.85  # ratio of difflib from which a rare name may be a misspelling
+MIN_FACTOR = 10  # how much more frequent the other name must be
 BACKGROUND_NAMES = ("background", "bg", "hintergrund", "背景", "배경")
 
 VOC_CLASSES = tuple(
@@ -83,6 +86,31 @@ def background_order_errors(classes: Sequence[str], key: str) -> list[str]:
     return [
         f"{key}: {name} is class {later[0]}, but pixels outside of all shapes belong to the first class, here {classes[0]}. Set {override}"
     ]
+
+
+def likely_misspellings(counts: Mapping[str, int]) -> dict[str, str]:
+    """Find rare labels that resemble a frequent one.
+
+    Labels that differ in digits alone, such as ``class_1`` and ``class_2``, do not count as alike.
+
+    Args:
+        counts: label -> number of annotations.
+
+    Returns:
+        Rare label -> the frequent one.
+    """
+    found = {}
+    for label in sorted(counts):
+        frequent = [
+            other
+            for other, count in counts.items()
+            if count >= MIN_FACTOR * counts[label] > 0
+            and re.sub(r"\d", "", other) != re.sub(r"\d", "", label)
+            and SequenceMatcher(None, label, other).ratio() >= MIN_SIMILARITY
+        ]
+        if frequent:
+            found[label] = max(frequent, key=lambda other: (counts[other], other))
+    return found
 
 
 def class_name_errors(classes: tuple[str, ...]) -> list[str]:

@@ -240,3 +240,13 @@ def test_names_without_a_background_are_remarked_on(tmp_path):
     assert "If 0 is one, add it to classes before scratch" in guess_section(str(tmp_path)).yaml()
     (tmp_path / "classes.txt").write_text("background\nscratch\ndent\n")
     assert "add it to classes" not in guess_section(str(tmp_path)).yaml()
+
+
+def test_a_label_that_looks_misspelled_is_noted(tmp_path):
+    for number in range(12):
+        save(tmp_path / f"im{number}.jpg", noise(20, 24))
+        label = "crak" if number == 5 else "crack"
+        own = [{"label": label, "points": [[2, 2], [9, 3], [5, 9]], "shape_type": "polygon"}]
+        (tmp_path / f"im{number}.json").write_text(json.dumps({"shapes": own, "imageHeight": 20, "imageWidth": 24}))
+    remarks = guess_section(str(tmp_path)).remarks
+    assert any("'crak' (1 annotation) is close to 'crack' (11). If it is a misspelling, correct it in the files." in remark for remark in remarks)

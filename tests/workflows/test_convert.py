@@ -358,3 +358,12 @@ def test_the_background_comes_first_with_shapes(tmp_path):
     note = next(note for note in report.result["notes"] if "first class" in note)
     assert note.startswith("1 shape is labeled 'dent'") and note.endswith("'action.classes=[background,dent,scratch]'")
     assert not any("first class" in note for note in convert(tmp_path, "2").result["notes"])
+
+
+def test_a_label_that_looks_misspelled_is_noted(tmp_path):
+    own = [labelme_shape("scratch", outline(SCRATCH))] * 12 + [labelme_shape("scrath", outline(DENT))]
+    numbered = [labelme_shape("part_1", outline(DENT)), *[labelme_shape("part_2", outline(DENT))] * 12]
+    shapes(tmp_path, *own, *numbered)
+    notes = convert(tmp_path).result["notes"]
+    expected = "'scrath' (1 annotation) is close to 'scratch' (12). If it is a misspelling: 'action.names={scrath:scratch}'"
+    assert [note for note in notes if "close to" in note] == [expected]

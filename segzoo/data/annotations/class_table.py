@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from segzoo.class_names import background_id, background_order_errors, class_name_errors
+from segzoo.class_names import background_id, background_order_errors, class_name_errors, likely_misspellings
 from segzoo.data.annotations.regions import Annotations
 from segzoo.data.annotations.shapes import find_label
 from segzoo.data.dataset_info import class_id, unknown_class_error
@@ -102,8 +103,8 @@ def first_class_notes(annotations: Annotations, table: ClassTable) -> list[str]:
     ]
 
 
-def alike_notes(classes: tuple[str, ...]) -> list[str]:
-    """Remarks on classes whose names differ only in case."""
+def alike_notes(annotations: Annotations, classes: tuple[str, ...]) -> list[str]:
+    """Remarks on classes whose names differ only in case, or look misspelled."""
     first: dict[str, str] = {}
     notes = []
     for name in classes:
@@ -112,4 +113,20 @@ def alike_notes(classes: tuple[str, ...]) -> list[str]:
             notes.append(
                 f"the classes {other!r} and {name!r} differ only in case. If they are one class, map one to the other in action.names."
             )
-    return notes
+    labels = (str(region.label).strip() for image in annotations.images for region in image.regions)
+    counts = Counter(label for label in labels if label in classes)
+    return notes + misspelling_notes(counts, "action.names")
+
+
+def misspelling_notes(counts: Mapping[str, int], key: str | None = None) -> list[str]:
+    """Remarks on rare labels that resemble a frequent one.
+
+    Args:
+        counts: label -> number of annotations.
+        key: the setting that maps labels to classes, None if there is none.
+    """
+    return [
+        f"{label!r} ({counts[label]} annotation{'s' if counts[label] > 1 else ''}) is close to {other!r} ({counts[other]}). If it is a "
+        f"misspelling{f': {format_override(key, {label: other})}' if key else ', correct it in the files.'}"
+        for label, other in likely_misspellings(counts).items()
+    ]

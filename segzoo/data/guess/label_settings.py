@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segzoo.class_names import background_id
+from segzoo.data.annotations.class_table import misspelling_notes
 from segzoo.data.checks.label_survey import Color, add_counts, count_labels, decode_color
 from segzoo.data.checks.mask_diagnosis import VOC_VOID
 from segzoo.data.datasets.labelme import LABELME_IDS
@@ -54,17 +56,18 @@ def guess_masks(paths: Sequence[Path], listed: ClassList | None) -> Guess:
 
 def guess_labelme(paths: Sequence[Path]) -> Guess:
     """Guess the classes of LabelMe files: background, then all labels sorted."""
-    labels: set[str] = set()
+    labels = Counter[str]()
     for path in paths:
         try:
             shapes = json.loads(read_bytes(path))["shapes"]
-            labels |= {str(shape["label"]).strip() for shape in shapes}
+            labels.update(str(shape["label"]).strip() for shape in shapes)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{printable(path)}: is not a LabelMe file ({type(error).__name__}: {error}).") from error
-    names = sorted(labels - {*LABELME_IDS, "background"})
+    names = sorted(labels.keys() - {*LABELME_IDS, "background"})
     if not names:
         raise DataError(f"{printable(paths[0])} and {len(paths) - 1} more LabelMe files hold no shapes, so there are no classes.")
-    return {"classes": ["background", *names]}, ["the classes are the labels in the files, in alphabetical order."]
+    misspelled = misspelling_notes({name: labels[name] for name in names})
+    return {"classes": ["background", *names]}, ["the classes are the labels in the files, in alphabetical order.", *misspelled]
 
 
 def _index_settings(counts: Mapping[int, int], palette: Mapping[int, Color], listed: ClassList | None, first: Path) -> Guess:

@@ -98,7 +98,7 @@ def convert(
             )
         splits, notes = assign_splits(converted, given)
         write_description(folder, out, name, f"Converted from {format} files", table.classes, palette, splits)
-    about_classes = [*first_class_notes(annotations, table), *alike_notes(table.classes)]
+    about_classes = [*first_class_notes(annotations, table), *alike_notes(annotations, table.classes)]
     notes = [*annotations.notes, *about_classes, *_absent_words(annotations, skip_shapes, ignore_flags), *notes]
     return _report(annotations, converted, table, splits, notes, errors, f"--config-dir {shlex.quote(str(out / CONF))} data={name}")
 
