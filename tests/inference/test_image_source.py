@@ -181,3 +181,13 @@ def test_results_are_renamed_into_place_without_fsync(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda old, new: (replaced.append(Path(new).name), real(old, new)))
     predict(tmp_path / "source", tmp_path / "out", overlays="jpg")
     assert sorted(replaced) == ["a.jpg", "a.png", "images.csv"]
+
+
+def test_masks_of_a_conversion_are_left_out(tmp_path):
+    touch(tmp_path / "converted", "images/a.png", "labels/a.png", "conf/data/mine.yaml", "dataset.json")
+    touch(tmp_path, "labels/b.png")
+    found = find_images(str(tmp_path), tmp_path / "out")
+    assert [item.name for item in found.items] == ["converted/images/a", "labels/b"]
+    assert any(note.startswith("1 files in") and note.endswith("they are masks of a conversion.") for note in found.skipped)
+    assert names(tmp_path / "converted", tmp_path / "out") == ["images/a"]
+    assert names(tmp_path / "converted/labels", tmp_path / "out") == ["a"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.checkpoints.store import list_checkpoints
+from segzoo.data.annotations.output_folders import CONF, MASKS
 from segzoo.data.file_index import list_files
 from segzoo.data.image_io import read_image
 from segzoo.image_decoder import SUFFIXES
@@ -169,6 +170,7 @@ def _select_images(
     output_dir, resolve, run_with_results = out and out.resolve(), cache(Path.resolve), cache(_run_with_results)
     results = {output_dir / name: out / name for name in RESULT_FOLDERS} if out and output_dir else {}
     images, in_results, earlier, endings = [], Counter[Path](), Counter[Path](), Counter[str]()
+    is_conversion, masks = cache(_is_conversion), Counter[Path]()
     for path in files:
         folder = resolve(path.parent)
         if found := results.keys() & {folder, *folder.parents}:
@@ -178,6 +180,8 @@ def _select_images(
                 endings[path.suffix or "none"] += 1
         elif top and (run := run_with_results(path.parent, top)):
             earlier[run] += 1
+        elif top and (converted := next((own for own in _folders_below(path.parent, top) if is_conversion(own)), None)):
+            masks[converted] += 1
         else:
             images.append(path)
     skipped = []
@@ -187,6 +191,9 @@ def _select_images(
     if earlier:
         folders = ", ".join(printable(folder) for folder in sorted(earlier)[:3]) + (", ..." if len(earlier) > 3 else "")
         skipped.append(f"{earlier.total()} files in {folders} were left out: they are results of earlier runs.")
+    if masks:
+        folders = ", ".join(printable(folder) for folder in sorted(masks)[:3]) + (", ..." if len(masks) > 3 else "")
+        skipped.append(f"{masks.total()} files in {folders} were left out: they are masks of a conversion.")
     if endings:
         by_count = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:8]
         listed = ", ".join(f"{count} {printable(ending)}" for ending, count in by_count)
@@ -196,7 +203,7 @@ def _select_images(
 
 def _run_with_results(folder: Path, top: Path) -> Path | None:
     """Return the run below ``top`` that wrote a folder, if any."""
-    for path in (folder, *folder.parents)[: len(folder.parts) - len(top.parts)]:
+    for path in _folders_below(folder, top):
         run = path.parent
         is_prediction = path.name in RESULT_FOLDERS and any(
             (run / name).is_file() for name in (RESULT_FILES["predict"], "images.csv")
@@ -204,6 +211,16 @@ def _run_with_results(folder: Path, top: Path) -> Path | None:
         if is_prediction or (path.name == "vis" and list_checkpoints(run)):
             return run
     return None
+
+
+def _folders_below(folder: Path, top: Path) -> tuple[Path, ...]:
+    """Return a folder and those above it, up to ``top`` without it."""
+    return (folder, *folder.parents)[: len(folder.parts) - len(top.parts)]
+
+
+def _is_conversion(folder: Path) -> bool:
+    """Recognize the masks that ``action=convert`` has written."""
+    return folder.name == MASKS and (folder.parent / RESULT_FILES["dataset"]).is_file() and (folder.parent / CONF).is_dir()
 
 
 def unique_names(paths: list[Path]) -> list[str]:
