@@ -135,3 +135,12 @@ def test_a_ratio_that_leaves_a_split_empty_is_answered_with_one_that_does_not(tm
         len(build_folder(tmp_path, split, val_ratio=ratio, **options))
     bound = float(str(caught.value).partition("data.val_ratio to at ")[2].split()[1].rstrip(","))
     assert len(build_folder(tmp_path, split, val_ratio=bound, **options)) == 1
+
+
+def test_labelme_files_are_suggested_where_some_png_images_have_none(tmp_path):
+    for number in range(8):
+        save(tmp_path / f"im{number}.png", noise())
+        if number not in (3, 5):
+            write(tmp_path / f"im{number}.json", json.dumps({"version": "5.5.0", "shapes": [], "imagePath": f"im{number}.png"}))
+    settings = suggested(describe_tree(tmp_path))
+    assert settings == {"data": "labelme", "images": "{stem}.png", "labels": "{stem}.json", "val_ratio": 0.2}

@@ -148,7 +148,8 @@ def _match(images: str, image_names: list[str], labels: str, label_names: list[s
         return None
     (suffix, extension, image_extension), count = found.most_common(1)[0]
     is_label = bool(LABEL_FOLDER.search(labels) or suffix) or extension == ".json" or image_extension.lower() in (".jpg", ".jpeg")
-    if 2 * count < len(sample) or not is_label or (LABEL_FOLDER.search(images) and images != labels):
+    num_labels = sum(name.endswith(extension) for name in sample)  # others may be the images themselves
+    if 2 * count < num_labels or not is_label or (LABEL_FOLDER.search(images) and images != labels):
         return None
     ending = image_extension if images == labels else ".*"
     return Match(count, images, labels, (ending, f"{suffix}{extension}"), "labelme" if extension == ".json" else "folder")
