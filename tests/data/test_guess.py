@@ -250,3 +250,11 @@ def test_a_label_that_looks_misspelled_is_noted(tmp_path):
         (tmp_path / f"im{number}.json").write_text(json.dumps({"shapes": own, "imageHeight": 20, "imageWidth": 24}))
     remarks = guess_section(str(tmp_path)).remarks
     assert any("'crak' (1 annotation) is close to 'crack' (11). If it is a misspelling, correct it in the files." in remark for remark in remarks)
+
+
+def test_the_command_of_a_conversion_ends_the_message(tmp_path):
+    save(tmp_path / "i/a.jpg", noise())
+    (tmp_path / "i/a.txt").write_text("0 0.1 0.2 0.3 0.4 0.5 0.6\n")
+    with pytest.raises(DataError) as caught:
+        guess_section(str(tmp_path))
+    assert str(caught.value).endswith(f"action=convert action.format=yolo action.source={tmp_path}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
-from segzoo.data.checks.layouts import Tree, describe_tree, list_tree
+from segzoo.data.checks.layouts import Tree, describe_tree, list_tree, recognize
 from segzoo.data.checks.settings_for import folders_left_out, settings_for
 from segzoo.data.datasets._splits import AllSplits, index_split
 from segzoo.data.file_index import FileIndex, FilePair
@@ -58,9 +58,8 @@ def guess_section(root: str) -> GuessedSection:
     patterns = settings_for(tree)
     if not patterns:
         found = describe_tree(top) or "It is empty."
-        raise DataError(
-            f"data.root={root}: images and labels could not be matched. {found} Set data=folder with data.images and data.labels."
-        )
+        advice = "" if recognize(top, tree) else " Set data=folder with data.images and data.labels."
+        raise DataError(f"data.root={root}: images and labels could not be matched. {found}{advice}")
     section: PlainDict = {
         "name": patterns.pop("data"),
         "root": str(top),
