@@ -162,3 +162,11 @@ def test_the_report_has_sizes_kinds_values_and_the_images_of_each_finding(tmp_pa
     report = run_action(tmp_path / "out", "data=folder", root, "data.classes=[background,y]", label_map)
     assert len(report.errors) == 1 and "val/c.png: holds the values 9" in report.errors[0]
     assert report.result["splits"]["val"]["values"]["9"] == 48 * 64
+
+
+def test_no_shares_are_shown_where_errors_kept_labels_from_being_counted(tmp_path):
+    make_set(tmp_path / "my")
+    (tmp_path / "my/images/train/b.png").write_bytes(b"broken")
+    report = run_action(tmp_path / "out", "data=folder", f"data.root={tmp_path / 'my'}", f"data.classes=[{','.join(CLASSES)}]")
+    rows = [line.replace(" ", "") for line in report.text.splitlines()]
+    assert "|y|-|33.33%|" in rows and "have errors, see below." in report.text

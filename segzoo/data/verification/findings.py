@@ -33,7 +33,7 @@ def file_findings(split: str, surveys: Sequence[FileSurvey], info: DatasetInfo) 
     """Remarks on single files of a completely read split."""
     images = [survey for survey in surveys if survey.image is not None]
     invalid = [survey for survey in surveys if survey.error]
-    yield from _listed("invalid_file", split, invalid, len(surveys), "have errors, see above.")
+    yield from _listed("invalid_file", split, invalid, len(surveys), "have errors, see below.")
     constant = [survey for survey in images if survey.image and survey.image.constant]
     if constant and len(constant) == len(images):
         yield Finding("constant", True, f"{split}: {constant_error([printable(survey.pair.image) for survey in constant])}")

@@ -76,7 +76,7 @@ def _tables(results: PlainMapping) -> str:
     ]
     tables = [markdown_table(("split", "images", "read without error", "sizes (W x H)", "kinds", "ignored"), rows)]
     classes = list(dict.fromkeys(name for one in results.values() for name in one["class_fractions"]))
-    shares = [(name, *(f"{one['class_fractions'][name]:.2%}" for one in results.values())) for name in classes]
+    shares = [(name, *(_share(one, name) for one in results.values())) for name in classes]
     tables.append(markdown_table(("class", *(f"{name}, labeled pixels" for name in results)), shares))
     values = sorted({int(value) for one in results.values() for value in one["values"]})
     if 0 < len(values) <= MAX_VALUES:
@@ -84,6 +84,12 @@ def _tables(results: PlainMapping) -> str:
         pixels = [(v, train_ids.get(str(v)), *(one["values"].get(str(v), 0) for one in results.values())) for v in values]
         tables.append(markdown_table(("value", "train id", *(f"{name}, pixels" for name in results)), pixels))
     return "\n".join(tables)
+
+
+def _share(result: PlainMapping, name: str) -> str:
+    """Share of a class, or a dash if no labels were counted."""
+    fractions = result["class_fractions"]
+    return f"{fractions[name]:.2%}" if any(fractions.values()) or result["ignored_fraction"] == 1 else "-"
 
 
 def _listed(counts: PlainMapping, most: int = 3) -> str:
