@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ PACKAGES = (
     "safetensors",
     "hydra-core",
 )
+CODE, RESULTS = ("segzoo", "conf", "tools", "benchmarks"), ":!benchmarks/results"  # pathspecs of git
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
 
 
@@ -81,6 +83,14 @@ def recorded_version(folder: Path) -> str | None:
     """Version of segzoo in ``env.json``, without its last number, if known."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         return json.loads((folder / "env.json").read_text(encoding="utf-8"))["versions"]["segzoo"].rpartition(".")[0]
+    return None
+
+
+def recorded_command(folder: Path) -> str | None:
+    """Command line in ``env.json``, quoted for the shell, if known."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        command = json.loads((folder / "env.json").read_text(encoding="utf-8"))["command"]
+        return shlex.join(["python", *command] if command[0].endswith(".py") else command)
     return None
 
 
@@ -143,7 +153,8 @@ def clocks_mhz() -> dict[str, float | None]:
 def git_commit() -> PlainDict | None:
     """Commit of the checkout this code runs from, or None outside one.
 
-    ``changed`` tells whether there are uncommitted changes, benchmark results excepted.
+    ``changed`` tells whether there are uncommitted changes, benchmark results excepted. Untracked files count among the code alone, since
+    outputs lie anywhere.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -151,7 +162,11 @@ def git_commit() -> PlainDict | None:
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return None
-    return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--", ".", ":!benchmarks/results"))}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", RESULTS)
+    return {
+        "commit": commit,
+        "changed": bool(changes or _git(root, "ls-files", "--others", "--exclude-standard", "--", *CODE, RESULTS)),
+    }
 
 
 def _cpuinfo() -> list[tuple[str, str]]:
