@@ -17,7 +17,7 @@ from segzoo.checkpoints.store import latest_valid, verify_checkpoint
 from segzoo.io import to_plain_containers
 from segzoo.registry import ConfigError
 from segzoo.runs.config_diff import Difference, join_texts, stored_differences
-from segzoo.runs.environment import is_restart_of
+from segzoo.runs.environment import is_restart_of, recorded_command
 from segzoo.runs.run_dir import occupant, read_result
 from segzoo.types import PlainDict
 
@@ -29,6 +29,7 @@ CHANGEABLE = {
     *("early_stopping_patience", "max_nonfinite_steps", "compile"),
 }
 INITIAL_WEIGHTS = {"ckpt", "init.ckpt", "backbone.weights"}
+PARTS = {"data.name", "model.name"}
 LENGTH = {"steps", "epochs", "early_stopping_patience"}  # a change of these can extend a finished run
 
 
@@ -94,9 +95,11 @@ def changed_settings(path: Path, config: PlainDict) -> list[Difference]:
     """List settings that differ from a run's, and may."""
     differences = stored_differences(path, config)
     if fixed := [difference for difference in differences if not _is_changeable(difference)]:
+        shown = [difference for difference in fixed if difference.key in PARTS] or fixed  # the others follow from these
+        repeat = f" Repeat the run's command with the changes: {command}" if (command := recorded_command(path)) else ""
         raise ConfigError(
-            f"{path} holds a run of another configuration ({join_texts(fixed)}), and these settings cannot change within a run. Set another "
-            f"out for a new run. resume={quote(str(path))} continues from this one in it, and init.ckpt={quote(str(path))} starts from its weights."
+            f"{path} holds a run of another configuration ({join_texts(shown)}), and these settings cannot change within a run. Set another "
+            f"out for a new run. resume={quote(str(path))} continues from this one in it, and init.ckpt={quote(str(path))} starts from its weights.{repeat}"
         )
     return differences
 

@@ -56,6 +56,22 @@ def test_a_new_run_records_configuration_and_environment(tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"new run: {run.path}")
 
 
+def test_another_configuration_is_described_by_its_parts_and_the_command(tmp_path):
+    run = start(tmp_path)
+    add_step(run, 1)
+    kill(run)
+    env = json.loads((run.path / "env.json").read_text())
+    (run.path / "env.json").write_text(json.dumps(env | {"command": ["tools/train.py", "model=toy", "augment.crop=[64, 64]"]}))
+    other = CONFIG | {"model": {"name": "icnet", "bins": [1, 2]}, "seed": 3}
+    with pytest.raises(ConfigError) as error:
+        check_resume(other, out=str(run.path), resume="auto")
+    assert "(model.name: toy -> icnet)" in str(error.value) and "bins" not in str(error.value)
+    assert str(error.value).endswith("with the changes: python tools/train.py model=toy 'augment.crop=[64, 64]'")
+    (run.path / "env.json").write_text(json.dumps({"command": 3}))
+    with pytest.raises(ConfigError, match=r"\(seed: absent -> 3\).* starts from its weights.$"):
+        check_resume(CONFIG | {"seed": 3}, out=str(run.path), resume="auto")
+
+
 def test_runs_of_the_same_second_get_separate_directories(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *args: "2026-01-02_03-04-05")
     runs = [start(tmp_path) for _ in range(11)]
