@@ -116,6 +116,7 @@ def test_scores_of_different_kinds_are_rejected_unless_forced(tmp_path, changes,
     with pytest.raises(ConfigError) as raised:
         compare(first, second)
     assert f"second differs from first: {reason}" in str(raised.value) and "force=true" in str(raised.value)
+    assert len(raised.value.errors) == 1 and ". These scores are not comparable. Evaluate" in str(raised.value)
     result = compare(first, second, force=True)
     assert len(result["forced"]) == 1 and reason in result["forced"][0]
     assert comparison_text(result).startswith("FORCED, these scores are not comparable: second differs from first")

@@ -32,11 +32,8 @@ def check_comparable(evaluations: Sequence[StoredEvaluation], force: bool) -> li
             reasons.append(f"{evaluation.name} differs from {reference.name}: {'; '.join(found)}")
     if reasons and not force:
         raise ConfigError(
-            [
-                *(f"{reason}." for reason in reasons),
-                "These scores are not comparable. Evaluate all models with the same settings on the same data: python tools/eval.py "
-                "ckpt=<run directory>. To compare them anyway, set force=true, and the result will say so.",
-            ]
+            f"{'. '.join(reasons)}. These scores are not comparable. Evaluate all models with the same settings on the same data: "
+            "python tools/eval.py ckpt=<run directory>. To compare them anyway, set force=true, and the result will say so."
         )
     return reasons
 
