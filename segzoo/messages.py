@@ -108,6 +108,9 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def relative_to() -> str:
-    """Name the directory that relative paths start from."""
-    return f"(relative to {os.path.basename(os.getcwd())}/)"
+def relative_to(path: str | Path) -> str:
+    """Name the directory that a path starts from, with a blank in front.
+
+    Empty for an absolute path.
+    """
+    return "" if os.path.isabs(os.path.expanduser(path)) else f" (relative to {os.path.basename(os.getcwd())}/)"

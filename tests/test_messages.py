@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segzoo.messages import format_override
+from segzoo.config.checks.prediction import source_errors
+from segzoo.messages import format_override, relative_to
 
 KEYS = st.integers() | st.text("ab1 []{}()=:,\\-/.", min_size=1).filter(lambda text: not _is_number(text))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -57,3 +58,10 @@ def test_overrides_survive_the_shell_and_hydra(value):
 def test_overrides_are_quoted_only_where_needed(key, value, text):
     assert format_override(key, value) == text
     assert read_back(text) == value
+
+
+def test_an_absolute_path_is_not_called_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert relative_to("runs/a") == f" (relative to {tmp_path.name}/)"
+    assert relative_to(tmp_path) == relative_to("~/runs") == ""
+    assert source_errors(str(tmp_path / "a")) == [f"source={tmp_path / 'a'} is not a file or folder and matches no image."]

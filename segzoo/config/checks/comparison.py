@@ -20,13 +20,12 @@ def comparison_errors(config: PlainMapping) -> list[str]:
     runs, preds, modules = config.get("runs"), config.get("preds"), config.get("modules")
     if not isinstance(runs, list) or not isinstance(preds, Mapping | None) or not isinstance(modules, list):
         return []  # reported with the type
-    here = relative_to()
     if not runs and not preds and not modules:
         return ["there is nothing to compare. Name two runs or more: tools/compare.py <run> <run>"]
-    errors = [f"runs: {run} does not exist {here}." for run in runs if isinstance(run, str) and not os.path.exists(run)]
+    errors = [f"runs: {run} does not exist{relative_to(run)}." for run in runs if isinstance(run, str) and not os.path.exists(run)]
     for name, folder in (preds or {}).items():
         if isinstance(folder, str) and not os.path.isdir(os.path.expanduser(folder)):
-            errors.append(f"preds.{name}={folder}: there is no such folder {here}.")
+            errors.append(f"preds.{name}={folder}: there is no such folder{relative_to(folder)}.")
     for module in modules:
         if not isinstance(module, str) or not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", module):
             errors.append(f"modules: {module!r} is not a package.module:function.")

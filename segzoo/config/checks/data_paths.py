@@ -56,10 +56,10 @@ def conversion_errors(config: PlainMapping) -> list[str]:
         return errors  # reported with the type
     top, out = Path(source).expanduser(), config.get("out")
     if not top.exists():
-        errors.append(f"action.source={source}: there is no such file or folder {relative_to()}.")
+        errors.append(f"action.source={source}: there is no such file or folder{relative_to(source)}.")
     root = action.get("image_root")
     if isinstance(root, str) and not Path(root).expanduser().is_dir():
-        errors.append(f"action.image_root={root}: there is no such folder {relative_to()}.")
+        errors.append(f"action.image_root={root}: there is no such folder{relative_to(root)}.")
     for key, folder in (("source", source), ("image_root", root)):
         if isinstance(out, str) and isinstance(folder, str) and _overlap(Path(out), Path(folder).expanduser(), key == "source"):
             errors.append(

@@ -143,10 +143,10 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
     They are read long after this check.
     """
     errors = []
-    here = relative_to()
     for key in WEIGHT_WORDS:
         if is_missing(config, key):
-            errors.append(f"{key}={text_at(config, key)}: there is no such file or directory {here}.{_hint_to_resume(config, key)}")
+            path = text_at(config, key) or ""
+            errors.append(f"{key}={path}: there is no such file or directory{relative_to(path)}.{_hint_to_resume(config, key)}")
     resume, out = text_at(config, "resume"), text_at(config, "out")
     if resume is not None and names_a_run(resume) and not resumed_path(Path(resume), Path(out) if out else None).exists():
         errors.append(f"resume={resume}: there is no such run. Set resume=auto, resume=none or the path of a run directory.")
@@ -159,7 +159,7 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
             errors.append(f"{key}={ckpt}: {error}")
     images = text_at(config, "images")
     if images is not None and not os.path.exists(images) and not any(glob.iglob(images, recursive=True)):
-        errors.append(f"images={images} is not a file or folder and matches no image {here}.")
+        errors.append(f"images={images} is not a file or folder and matches no image{relative_to(images)}.")
     if command == "predict":
         errors += prediction_errors(config)
     distill = config.get("distill")

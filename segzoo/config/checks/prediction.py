@@ -38,9 +38,9 @@ def prediction_errors(config: PlainMapping) -> list[str]:
 
 def source_errors(source: str | int) -> list[str]:
     """List the errors of a source. Cameras and streams are opened later."""
-    kind, here = source_kind(source), relative_to()
+    kind = source_kind(source)
     if kind == "images" and not os.path.exists(str(source)) and not any(glob.iglob(str(source), recursive=True)):
-        return [f"source={source} is not a file or folder and matches no image {here}."]
+        return [f"source={source} is not a file or folder and matches no image{relative_to(str(source))}."]
     if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
         return [
             "source=- reads paths from standard input, which is the keyboard. Pipe them: find images -name '*.png' | python "

@@ -94,8 +94,7 @@ def _check(runs: Sequence[str], where: Where, times: Times, group_by: str | None
     """Raise ConfigError for folders that do not exist and unknown filters."""
     check_names("where", where, WHERE)
     check_names("times", times, KEYS)
-    here = relative_to()
-    errors = [f"runs: {run} is not a directory {here}." for run in runs if not os.path.isdir(run)]
+    errors = [f"runs: {run} is not a directory{relative_to(run)}." for run in runs if not os.path.isdir(run)]
     if not runs:
         errors.append("runs: there is nothing to rank. Name a folder: tools/leaderboard.py runs")
     if group_by is not None and (error := group_pattern_error("group_by", group_by)):
