@@ -40,8 +40,22 @@ def help_text(command: str, description: str, overrides: Sequence[str], config_d
     groups = dict.fromkeys(str(group) for group in chosen if "/" not in str(group) and group != "hydra")
     directories = [CONF, *([Path(config_dir)] if config_dir else [])]
     options = {group: sorted({path.stem for root in directories for path in (root / group).glob("*.yaml")}) for group in groups}
-    lines = [description.strip(), "", "Groups, selected with group=option:"]
-    lines += [f"  {group}: {', '.join(names)}" for group, names in sorted(options.items())]
+    lines = [description.strip(), ""]
+    if options:
+        lines += ["Groups, selected with group=option:"]
+        lines += [*(f"  {group}: {', '.join(names)}" for group, names in sorted(options.items())), ""]
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    lines += ["", "Settings, changed with key=value:", *(f"  {line}" for line in OmegaConf.to_yaml(own).splitlines())]
-    return "\n".join([*lines, "", "-m sweeps over lists of values. --hydra-help lists Hydra's own flags.", ""])
+    lines += ["Settings, changed with key=value:", *(f"  {line}" for line in OmegaConf.to_yaml(own).splitlines())]
+    lines += ["", _where_explained(command, list(options))]
+    return "\n".join([*lines, "-m sweeps over lists of values. --hydra-help lists Hydra's own flags.", ""])
+
+
+def _where_explained(command: str, groups: Sequence[str]) -> str:
+    """Name the files whose comments explain the settings."""
+    here = Path.cwd()
+    conf = CONF.relative_to(here) if CONF.is_relative_to(here) else CONF
+    text = f"{conf}/{command}.yaml explains each setting"
+    if not groups:
+        return f"{text}."
+    more = " action=convert --help lists the settings of that action, and so for each action." if "action" in groups else ""
+    return f"{text}; {conf}/<group>/<option>.yaml those of a group.{more}"

@@ -220,8 +220,15 @@ def test_help_applies_the_overrides():
     text = help_text("train", "Trains.", ["model=pspnet", "steps=7"])
     assert text.startswith("Trains.") and "model: deeplab_largefov, " in text
     assert "steps: 7" in text and "concat: descending" in text
+    assert "train.yaml explains each setting; " in text and "conf/<group>/<option>.yaml those of a group." in text
     with pytest.raises(ConfigError, match="Could not override 'modell'"):
         help_text("train", "", ["modell=x"])
+
+
+def test_help_names_what_a_tool_has():
+    text = help_text("leaderboard", "Ranks.", [])
+    assert "Groups" not in text and "leaderboard.yaml explains each setting.\n" in text and "<group>" not in text
+    assert "action=convert --help lists the settings of that action" in help_text("dataset", "Checks.", [])
 
 
 @pytest.mark.parametrize(("data", "recipes"), [("camvid", ["recipe=camvid"]), ("cityscapes", [])])
