@@ -119,14 +119,27 @@ def find_images(sources: list[str]) -> list[Path]:
     paths: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            paths += sorted(
-                path for path in source.iterdir() if path.suffix.lower() in (*SUFFIXES, NPY_SUFFIX) and path.name[0] != "."
-            )
+            paths += sorted(path for path in source.iterdir() if is_image(path))
         elif source.is_file():
             paths.append(source)
         else:
             raise SystemExit(f"{source}: there is no such file or folder")
     return paths
+
+
+def is_image(path: Path) -> bool:
+    """True for a visible file with the suffix of an image."""
+    return path.suffix.lower() in (*SUFFIXES, NPY_SUFFIX) and path.name[0] != "."
+
+
+def describe_results(num_images: int, failed: int, sources: list[str], out: Path) -> str:
+    """Say how many files were written where, and how many were left out."""
+    written = num_images - failed
+    line = f"{written} label map{'s' * (written != 1)} with overlays in {out.resolve()}"
+    line += f"; {failed} image{'s' * (failed != 1)} failed" if failed else ""
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    others = sum(path.is_file() and not is_image(path) for folder in folders for path in folder.iterdir())
+    return line + (f"; {others} file{'s' * (others != 1)} without the suffix of an image left out" if others else "")
 
 
 def output_paths(images: list[Path], out: Path) -> list[Path]:
@@ -167,7 +180,7 @@ def selftest(network: Network) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="*", help="images, or folders of images")
-    parser.add_argument("--out", default="labels", help="output folder for label maps and overlays")
+    parser.add_argument("--out", default="labels", help="output folder for label maps and overlays (default: labels)")
     parser.add_argument("--threads", type=int, default=0, help="number of CPU threads; 0 lets onnxruntime choose")
     parser.add_argument(
         "--max-megapixels", type=float, default=MAX_PIXELS / 1e6, help="reject larger images, which a small file may state"
@@ -202,6 +215,7 @@ def main() -> int:
         except Exception as error:  # one bad image must not stop the others
             print(f"{source}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
             failed += 1
+    print(describe_results(len(images), failed, args.source, Path(args.out)))
     return 1 if failed else 0
 
 

@@ -106,7 +106,14 @@ def test_the_pixel_limit_is_an_option(predict, tmp_path, monkeypatch, capsys):
     for limit, code in (("0.01", 1), ("0.02", 0)):
         monkeypatch.setattr(sys, "argv", ["predict.py", str(path), "--out", str(tmp_path / "out"), "--max-megapixels", limit])
         assert predict.main() == code
-    errors = capsys.readouterr().err
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / ".hidden.png").write_text("")
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert predict.main() == 0
+    printed, errors = capsys.readouterr()
+    first, *_, last = [line for line in printed.splitlines() if "label map" in line]
+    assert first == f"0 label maps with overlays in {tmp_path / 'out'}; 1 image failed"
+    assert last == f"1 label map with overlays in {tmp_path / 'out'}; 2 files without the suffix of an image left out"
     assert (
         "wide.png: 110x100 pixels (W x H) exceed the limit of 0.01 megapixels. Cut it into tiles. Or set --max-megapixels."
         in errors
