@@ -61,7 +61,9 @@ def test_shares_and_proposed_weights_before_step_one():
     report = make_report(info, 5, Counter({(20, 50): 2}), [{0: 900, 1: 4, 255: 96}, {0: 900, 2: 100}])
     assert class_shares(report) == "belt 94.54%, nut 0.21%, pin 5.25%"
     note = imbalance_note(report)
-    assert note is not None and note.startswith("in 2 of 5 images, less than 1% of the labeled pixels are nut. ")
+    assert note is not None and note.startswith("of the labeled pixels of 2 of 5 images together, less than 1% are nut. ")
+    whole = imbalance_note(SplitReport(5, 5, {}, {"belt": 0.995, "nut": 0.005}, 0.0, class_counts=np.array([[995, 5]])))
+    assert whole is not None and whole.startswith("of the labeled pixels of 5 images together, less than 1% are nut. ")
     weights = automatic_class_weights(np.array([[900, 4, 0], [900, 0, 100]]))
     assert f"loss.class_weights=auto, here 'loss.class_weights=[{','.join(map(str, weights))}]'" in note
 

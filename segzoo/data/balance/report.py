@@ -26,8 +26,9 @@ def imbalance_note(report: SplitReport) -> str | None:
     if not rare:
         return None
     weights = format_override("loss.class_weights", list(automatic_class_weights(report.class_counts)))
+    images = report.num_images if report.num_read == report.num_images else f"{report.num_read} of {report.num_images}"
     return (
-        f"in {report.num_read} of {report.num_images} images, less than 1% of the labeled pixels are {', '.join(rare)}. If such a class is "
-        f"missed, weight it by loss.class_weights=auto, here {weights}, draw it more often by sampler=rare_class, or set "
+        f"of the labeled pixels of {images} images together, less than 1% are {', '.join(rare)}. If such a "
+        f"class is missed, weight it by loss.class_weights=auto, here {weights}, draw it more often by sampler=rare_class, or set "
         "loss=cross_entropy_dice."
     )
