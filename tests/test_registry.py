@@ -114,7 +114,7 @@ def test_types_and_ranges(value, annotation, valid):
 @pytest.mark.parametrize(
     ("annotation", "text"),
     [
-        (Annotated[tuple[int, int], Range(1, 16384)] | None, "a list of 2 integers, 1 to 16,384, or null"),
+        (Annotated[tuple[int, int], Range(1, 16384)] | None, "a list of 2 integers, 1 to 16,384, or null"),  # type: ignore[operator]
         (tuple[str, ...], "a list of strings"),
         (tuple[tuple[int, int, int], ...] | None, "a list of lists of 3 integers or null"),
         (tuple[int | str, ...], "a list of values, each an integer or a string"),

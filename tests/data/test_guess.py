@@ -249,7 +249,10 @@ def test_a_label_that_looks_misspelled_is_noted(tmp_path):
         own = [{"label": label, "points": [[2, 2], [9, 3], [5, 9]], "shape_type": "polygon"}]
         (tmp_path / f"im{number}.json").write_text(json.dumps({"shapes": own, "imageHeight": 20, "imageWidth": 24}))
     remarks = guess_section(str(tmp_path)).remarks
-    assert any("'crak' (1 annotation) is close to 'crack' (11). If it is a misspelling, correct it in the files." in remark for remark in remarks)
+    assert any(
+        "'crak' (1 annotation) is close to 'crack' (11). If it is a misspelling, correct it in the files." in remark
+        for remark in remarks
+    )
 
 
 def test_the_command_of_a_conversion_ends_the_message(tmp_path):
