@@ -367,3 +367,13 @@ def test_a_label_that_looks_misspelled_is_noted(tmp_path):
     notes = convert(tmp_path).result["notes"]
     expected = "'scrath' (1 annotation) is close to 'scratch' (12). If it is a misspelling: 'action.names={scrath:scratch}'"
     assert [note for note in notes if "close to" in note] == [expected]
+
+
+def test_the_same_problem_of_several_files_is_listed_once(tmp_path):
+    for stem in "abcd":
+        save(tmp_path / f"mine/{stem}.png", noise(*SIZE))
+        own = [labelme_shape("dent", outline(DENT)), labelme_shape("dnt", outline(SCRATCH))][: 1 if stem == "a" else 2]
+        write(tmp_path / f"mine/{stem}.json", labelme_record(*own, imagePath=f"{stem}.png"))
+    report = convert(tmp_path, classes=["background", "dent"])
+    assert len(report.errors) == 1 and report.errors[0].endswith("(the same in 2 more places)")
+    assert len(report.result["errors"]) == 3

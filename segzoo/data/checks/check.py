@@ -135,7 +135,7 @@ def group_errors(found: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
     for paths, text in found:
         for line in text.splitlines():
             path = next((path for path in paths if line.startswith(path)), "")
-            groups.setdefault(line.removeprefix(path).partition(": ")[2], []).append(line)
+            groups.setdefault(line.removeprefix(path).partition(": ")[2] or line, []).append(line)
     return [_shorten(lines) for lines in groups.values()]
 
 

@@ -24,6 +24,7 @@ from segzoo.data.annotations.output_folders import CONF, new_conversion
 from segzoo.data.annotations.rasterize import DrawSettings, Order
 from segzoo.data.annotations.regions import AnnotatedImage, Annotations
 from segzoo.data.annotations.writer import Converted, Placement, assign_splits, write_description, write_images
+from segzoo.data.checks.check import group_errors
 from segzoo.data.masks import LabelOrientation
 from segzoo.data.splits import SPLITS, Split, read_list
 from segzoo.messages import Example, printable
@@ -238,5 +239,7 @@ def _count(image: AnnotatedImage) -> int:
 
 
 def _limited(errors: list[str]) -> list[str]:
+    """Merge the same problem of several files, and list a limited number."""
+    errors = group_errors(((), error) for error in errors)
     more = [f"... and {len(errors) - MAX_LISTED} more"] if len(errors) > MAX_LISTED else []
     return errors[:MAX_LISTED] + more
