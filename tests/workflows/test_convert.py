@@ -377,3 +377,12 @@ def test_the_same_problem_of_several_files_is_listed_once(tmp_path):
     report = convert(tmp_path, classes=["background", "dent"])
     assert len(report.errors) == 1 and report.errors[0].endswith("(the same in 2 more places)")
     assert len(report.result["errors"]) == 3
+
+
+@pytest.mark.parametrize("classes", [None, ["background", "dent"]])
+def test_labelme_files_that_are_read_as_coco_are_named_once(tmp_path, classes):
+    annotation_files.labelme(tmp_path / "mine")
+    with pytest.raises(DataError) as caught:
+        convert(tmp_path, format="coco", classes=classes)
+    assert str(caught.value).count("is a LabelMe file. Read it with action.format=labelme. (the same in 2 more places)") == 1
+    assert str(caught.value).count(".json: ") == 1

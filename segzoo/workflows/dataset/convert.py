@@ -80,11 +80,11 @@ def convert(
         raise ConfigError(errors)
     top = Path(source).expanduser()
     annotations = _read(format, top, image_root, label_orientation, datumaro_format)
-    if classes is None and not annotations.images and not annotations.classes:
+    if not annotations.images and not annotations.classes and (classes is None or unlabeled == "leave_out"):
         problem = (
             f"{printable(top)}: no annotations of action.format={format} were found. Set another action.format or action.source."
         )
-        raise DataError("\n".join([problem, *_limited(annotations.errors), *annotations.notes]))
+        raise DataError("\n".join([problem, *_limited(annotations.errors), *_limited(annotations.notes)]))
     table = make_class_table(annotations, classes, {str(label).strip(): name for label, name in (names or {}).items()})
     settings = DrawSettings(table, order, crowd, boxes, ignore_flags, clip_px, line_px, skip_shapes, label_orientation)
     palette, name = default_palette(table.classes), conversion_title(source, title)
