@@ -240,9 +240,16 @@ def list_files(top: Path) -> list[str]:
 
 
 def _nearest_folders(path: Path) -> str:
-    """List the folders of the closest folder above a missing one."""
+    """List the folders of the closest folder above a missing one.
+
+    Hidden ones are left out, and those of the file system's root, of which none is meant.
+    """
     parent = next((parent for parent in path.absolute().parents if os.path.isdir(parent)), None)
-    names = sorted(printable(name) for name in next(os.walk(parent), ("", [], []))[1]) if parent else []
+    if parent is None or parent == parent.parent:
+        return ""
+    names = sorted(printable(name) for name in next(os.walk(parent), ("", [], []))[1] if not name.startswith("."))
     if not names:
         return ""
-    return f"{did_you_mean(path.name, names)} {printable(parent or '')} holds the folders {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}."
+    missing = path.absolute().relative_to(parent).parts[0]
+    end = ", ..." if len(names) > 10 else "."
+    return f"{did_you_mean(missing, names)} {printable(parent)} holds the folders {', '.join(names[:10])}{end}"

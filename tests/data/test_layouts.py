@@ -144,3 +144,14 @@ def test_labelme_files_are_suggested_where_some_png_images_have_none(tmp_path):
             write(tmp_path / f"im{number}.json", json.dumps({"version": "5.5.0", "shapes": [], "imagePath": f"im{number}.png"}))
     settings = suggested(describe_tree(tmp_path))
     assert settings == {"data": "labelme", "images": "{stem}.png", "labels": "{stem}.json", "val_ratio": 0.2}
+
+
+def test_folders_near_a_missing_one_are_listed_where_they_help(tmp_path):
+    for name in ("pics", ".cache", *(f"x{number:02}" for number in range(12))):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError) as caught:
+        len(build_folder(tmp_path / "pcs/deep"))
+    text = str(caught.value)
+    assert "Did you mean 'pics'?" in text and "holds the folders pics, x00, " in text and "x08, ... Expected" in text
+    with pytest.raises(DataError, match=r"data root /opd is not a folder\. Expected images"):
+        len(build_folder(Path("/opd")))
