@@ -69,7 +69,7 @@ class FileIndex:
         lists: pattern of a text file with one stem per line. None uses every matching file.
         ratio_split: without lists, which of all images belong to the split. None: all.
         need_labels: whether an image without a label file is an error.
-        missing_images_hint: extra advice when images are missing.
+        missing_images_hint, missing_labels_hint: extra advice when images or labels are missing.
         missing_files_hint: advice when any file is missing.
         homepage: where the data set can be downloaded, None if unknown.
         more_images: patterns of the files with further channels of an image.
@@ -83,6 +83,7 @@ class FileIndex:
     ratio_split: RatioSplit | None = None
     need_labels: bool = True
     missing_images_hint: str = ""
+    missing_labels_hint: str = ""
     missing_files_hint: str = MISSING_FILES_HINT
     homepage: str | None = None
     more_images: tuple[str, ...] = ()
@@ -191,9 +192,9 @@ class FileIndex:
             missing = [stem for stem in stems if stem not in paths]
             if missing and (kind == "image" or self.need_labels):
                 first = ", ".join(printable(stem) for stem in missing[:5]) + (", ..." if len(missing) > 5 else "")
-                problems.append(f"{len(missing)} of {len(stems)} have no {kind} {self._pattern(pattern)}: {first}.")
-                if kind == "image" and self.missing_images_hint:
-                    problems.append(self.missing_images_hint)
+                problems.append(f"{len(missing)} of {len(stems)} pairs have no {kind} {self._pattern(pattern)}: {first}.")
+                if hint := self.missing_images_hint if kind == "image" else self.missing_labels_hint:
+                    problems.append(hint)
         if problems and self.lists and any(os.path.splitext(stem)[0] in images[0] for stem in stems):
             problems.append("The list seems to contain file names: use stems, without the extension.")
         if problems:

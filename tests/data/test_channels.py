@@ -126,7 +126,7 @@ def test_channels_of_several_files_are_joined(rgbn, tmp_path, monkeypatch):
         check_sample(dataset[0], DatasetInfo("x", tuple(CLASSES), ((0, 0, 0), (1, 1, 1))))
     with pytest.raises(DataError, match="holds 4 channels of 8 bits, expected 3"):
         build(root, **settings | {"channels": 3})[0]
-    with pytest.raises(DataError, match=r"1 of 3 have no image nir/train/\{stem\}.tif: c"):
+    with pytest.raises(DataError, match=r"1 of 3 pairs have no image nir/train/\{stem\}.tif: c"):
         save(root / "rgb/train/c.png", samples(3, 8))
         save(root / "labels/train/c.png", np.zeros((24, 30), np.uint8))
         build(root, **settings).scan()

@@ -79,7 +79,7 @@ def test_cityscapes_missing_files(tmp_path):
         len(DATA.build(name, "train", **options))
     make_city(tmp_path)
     (tmp_path / "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 1 have no label gtFine.*labelIds.*Unpack .*gtFine_trainvaltest\.zip"):
+    with pytest.raises(DataError, match=r"1 of 1 pairs have no label gtFine.*labelIds.*Unpack .*gtFine_trainvaltest\.zip"):
         len(DATA.build(name, "train", **options))
     with pytest.raises(DataError, match="gtFine/test is not a folder"):
         len(DATA.build(name, "test", **options))

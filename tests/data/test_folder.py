@@ -67,7 +67,7 @@ def test_missing_images_and_labels_are_both_listed(tmp_path):
         (tmp_path / f"labels/train/s{number}.png").unlink()
     (tmp_path / "images/train/s8.png").unlink()
     with pytest.raises(
-        DataError, match=r"1 of 9 have no image .*: s8\. 6 of 9 have no label .*: s0, s1, s2, s3, s4, \.\.\..*data\.lists"
+        DataError, match=r"1 of 9 pairs have no image .*: s8\. 6 of 9 pairs have no label .*: s0, s1, s2, s3, s4, \.\.\..*data\.lists"
     ):
         len(build_folder(tmp_path))
 
@@ -149,7 +149,7 @@ def test_lists_select_and_order_images(tmp_path):
         b"sub/../../a": "points outside",
         b"C:/a": "points outside",
         b"a.png\nb.png": "use stems, without the extension",
-        b"a\nq": r"1 of 2 have no image i/\{stem\}.*: q\. 1 of 2 have no label",
+        b"a\nq": r"1 of 2 pairs have no image i/\{stem\}.*: q\. 1 of 2 pairs have no label",
         "a\nb".encode("utf-16"): "Save it as UTF-8",
     }
     for content, expected in errors.items():
@@ -200,7 +200,7 @@ def test_a_second_mask_of_an_image_is_named(tmp_path):
     for name in ("benign (1).png", "benign (1)_mask.png", "benign (1)_mask_1.png"):  # as in BUSI
         save(tmp_path / "benign" / name, np.zeros((6, 8), np.uint8))
     options = {"images": "benign/{stem}.png", "labels": "benign/{stem}_mask.png", "val_ratio": 1.0}
-    with pytest.raises(DataError, match=r"1 of 2 have no label .*: benign \(1\)_mask_1\."):
+    with pytest.raises(DataError, match=r"1 of 2 pairs have no label .*: benign \(1\)_mask_1\."):
         len(build_folder(tmp_path, "val", **options))
 
 

@@ -220,14 +220,14 @@ def test_embedded_images_are_not_needed(tmp_path):
 def test_unpaired_files(tmp_path):
     make(tmp_path, stems=("a", "b", "c"))
     (tmp_path / "train/b.json").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 have no label train/\{stem\}\.json: b"):
+    with pytest.raises(DataError, match=r"1 of 3 pairs have no label train/\{stem\}\.json: b\. With data\.unlabeled=background, images"):
         len(build(tmp_path))
     data = build(tmp_path, unlabeled="background")
     assert len(data) == 3 and not data[1].label.any() and data[1].label.shape == SIZE and data[0].label.any()
     (tmp_path / "train/c.png").unlink()
     for choice in ("error", "background"):
         with pytest.raises(
-            DataError, match=r"1 of 3 have no image .*: c\. An image embedded in a JSON file .imageData. is not read"
+            DataError, match=r"1 of 3 pairs have no image .*: c\. An image embedded in a JSON file .imageData. is not read"
         ):
             len(build(tmp_path, unlabeled=choice))
 

@@ -155,3 +155,8 @@ def test_folders_near_a_missing_one_are_listed_where_they_help(tmp_path):
     assert "Did you mean 'pics'?" in text and "holds the folders pics, x00, " in text and "x08, ... Expected" in text
     with pytest.raises(DataError, match=r"data root /opd is not a folder\. Expected images"):
         len(build_folder(Path("/opd")))
+
+
+def test_files_in_the_folder_itself_are_listed_without_brackets(tmp_path):
+    save(tmp_path / "a.png", noise())
+    assert describe_tree(tmp_path).endswith(" there are 1 .png: a.png.")

@@ -115,7 +115,7 @@ def _describe_folder(folder: str, names: list[str]) -> str:
     extensions = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
     counts = ", ".join(f"{count} {extension}" for extension, count in extensions.most_common(3))
     first = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-    return printable(f"{'' if folder == '.' else folder + '/'} ({counts}: {first})".strip())
+    return printable(f"{counts}: {first}" if folder == "." else f"{folder}/ ({counts}: {first})")
 
 
 def _samples(names: list[str]) -> list[str]:

@@ -68,6 +68,7 @@ def index_split(
     need_labels: bool = True,
     missing_images_hint: str = "",
     homepage: str | None = None,
+    missing_labels_hint: str = "",
 ) -> FileIndex | AllSplits:
     """Index the files of a split, or of all splits that exist.
 
@@ -75,15 +76,14 @@ def index_split(
 
     Args:
         split: train, val, test or all.
-        root, labels, lists, need_labels, missing_images_hint, homepage: as in ``FileIndex``.
+        root, labels, lists, need_labels, missing_images_hint, homepage, missing_labels_hint: as in ``FileIndex``.
         images: a pattern, or those of several files that hold the channels of one image.
         splits: names of the splits on disk. A missing name is that of the split.
         val_ratio, group_by: as in ``RatioSplit``, if nothing else separates the splits.
     """
     first, *others = pattern_list(images)
-    index = FileIndex(
-        root, split, first, labels, lists, None, need_labels, missing_images_hint, homepage=homepage, more_images=tuple(others)
-    )
+    hints = missing_images_hint, missing_labels_hint
+    index = FileIndex(root, split, first, labels, lists, None, need_labels, *hints, homepage=homepage, more_images=tuple(others))
     if split != "all":
         ratio_split = None if val_ratio is None else RatioSplit(split, val_ratio, group_by)
         return replace(index, split=splits.get(split, split), ratio_split=ratio_split)

@@ -41,6 +41,7 @@ from segzoo.types import IGNORE, DataError, PlainDict
 
 LABELME_IDS = {"__ignore__": IGNORE, "ignore": IGNORE, "_background_": 0}  # those of labelme2voc, and the class ``ignore``
 MAX_LISTED = 5  # invalid shapes of one file in its error
+UNLABELED = "With data.unlabeled=background, images without a JSON file are all background."
 EMBEDDED = (
     "An image embedded in a JSON file (imageData) is not read: `python tools/dataset.py action=convert action.format=labelme "
     "action.source=FOLDER` writes it to a file."
@@ -104,7 +105,8 @@ def labelme(
             errors.append(f"data.skip_shapes: the type {kind!r} is not known.{hint} Valid: {', '.join(POINT_COUNTS)}.")
     if errors:
         raise ConfigError(errors)
-    index = index_split(split, root, images, labels, lists, splits, val_ratio, group_by, unlabeled == "error", EMBEDDED)
+    patterns = images, labels, lists, splits, val_ratio, group_by
+    index = index_split(split, root, *patterns, unlabeled == "error", EMBEDDED, missing_labels_hint=UNLABELED)
     label_names = {str(label).strip(): name for label, name in (names or {}).items()}
     reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
     return PairedDataset(make_dataset_info(title, classes, palette, mean, std, None, pixels, show_channels), index, reader, cache)
