@@ -67,7 +67,8 @@ def test_missing_images_and_labels_are_both_listed(tmp_path):
         (tmp_path / f"labels/train/s{number}.png").unlink()
     (tmp_path / "images/train/s8.png").unlink()
     with pytest.raises(
-        DataError, match=r"1 of 9 pairs have no image .*: s8\. 6 of 9 pairs have no label .*: s0, s1, s2, s3, s4, \.\.\..*data\.lists"
+        DataError,
+        match=r"1 of 9 pairs have no image .*: s8\. 6 of 9 pairs have no label .*: s0, s1, s2, s3, s4, \.\.\..*data\.lists",
     ):
         len(build_folder(tmp_path))
 

@@ -220,7 +220,9 @@ def test_embedded_images_are_not_needed(tmp_path):
 def test_unpaired_files(tmp_path):
     make(tmp_path, stems=("a", "b", "c"))
     (tmp_path / "train/b.json").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 pairs have no label train/\{stem\}\.json: b\. With data\.unlabeled=background, images"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 pairs have no label train/\{stem\}\.json: b\. With data\.unlabeled=background, images"
+    ):
         len(build(tmp_path))
     data = build(tmp_path, unlabeled="background")
     assert len(data) == 3 and not data[1].label.any() and data[1].label.shape == SIZE and data[0].label.any()

@@ -91,7 +91,12 @@ def _sorted_classes(found: Iterable[str]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def first_class_notes(annotations: Annotations, table: ClassTable) -> list[str]:
+def class_notes(annotations: Annotations, table: ClassTable) -> list[str]:
+    """Remarks on classes that may not be what is meant."""
+    return [*_first_class_notes(annotations, table), *_alike_notes(annotations, table.classes)]
+
+
+def _first_class_notes(annotations: Annotations, table: ClassTable) -> list[str]:
     """Remarks on shapes of the first class that is no background."""
     labels = [str(region.label).strip() for image in annotations.images for region in image.regions]
     count = sum(label != LABELME_BACKGROUND and table.find(label) == 0 for label in labels)
@@ -103,7 +108,7 @@ def first_class_notes(annotations: Annotations, table: ClassTable) -> list[str]:
     ]
 
 
-def alike_notes(annotations: Annotations, classes: tuple[str, ...]) -> list[str]:
+def _alike_notes(annotations: Annotations, classes: tuple[str, ...]) -> list[str]:
     """Remarks on classes whose names differ only in case, or look misspelled."""
     first: dict[str, str] = {}
     notes = []

@@ -67,8 +67,8 @@ def index_split(
     group_by: str | None,
     need_labels: bool = True,
     missing_images_hint: str = "",
-    homepage: str | None = None,
     missing_labels_hint: str = "",
+    homepage: str | None = None,
 ) -> FileIndex | AllSplits:
     """Index the files of a split, or of all splits that exist.
 
@@ -76,7 +76,7 @@ def index_split(
 
     Args:
         split: train, val, test or all.
-        root, labels, lists, need_labels, missing_images_hint, homepage, missing_labels_hint: as in ``FileIndex``.
+        root, labels, lists, need_labels, missing_images_hint, missing_labels_hint, homepage: as in ``FileIndex``.
         images: a pattern, or those of several files that hold the channels of one image.
         splits: names of the splits on disk. A missing name is that of the split.
         val_ratio, group_by: as in ``RatioSplit``, if nothing else separates the splits.

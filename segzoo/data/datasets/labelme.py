@@ -105,8 +105,7 @@ def labelme(
             errors.append(f"data.skip_shapes: the type {kind!r} is not known.{hint} Valid: {', '.join(POINT_COUNTS)}.")
     if errors:
         raise ConfigError(errors)
-    patterns = images, labels, lists, splits, val_ratio, group_by
-    index = index_split(split, root, *patterns, unlabeled == "error", EMBEDDED, missing_labels_hint=UNLABELED)
+    index = index_split(split, root, images, labels, lists, splits, val_ratio, group_by, unlabeled == "error", EMBEDDED, UNLABELED)
     label_names = {str(label).strip(): name for label, name in (names or {}).items()}
     reader = LabelMeShapes(classes, label_names, clip_px, label_orientation, line_px, skip_shapes)
     return PairedDataset(make_dataset_info(title, classes, palette, mean, std, None, pixels, show_channels), index, reader, cache)

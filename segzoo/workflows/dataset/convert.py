@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from segzoo.config.checks.data_paths import conversion_errors, conversion_title
-from segzoo.data.annotations.class_table import ClassTable, alike_notes, first_class_notes, make_class_table
+from segzoo.data.annotations.class_table import ClassTable, class_notes, make_class_table
 from segzoo.data.annotations.formats.coco import read_coco
 from segzoo.data.annotations.formats.cvat import read_cvat
 from segzoo.data.annotations.formats.datumaro import read_datumaro
@@ -99,8 +99,7 @@ def convert(
             )
         splits, notes = assign_splits(converted, given)
         write_description(folder, out, name, f"Converted from {format} files", table.classes, palette, splits)
-    about_classes = [*first_class_notes(annotations, table), *alike_notes(annotations, table.classes)]
-    notes = [*annotations.notes, *about_classes, *_absent_words(annotations, skip_shapes, ignore_flags), *notes]
+    notes = [*annotations.notes, *class_notes(annotations, table), *_absent_words(annotations, skip_shapes, ignore_flags), *notes]
     return _report(annotations, converted, table, splits, notes, errors, f"--config-dir {shlex.quote(str(out / CONF))} data={name}")
 
 
