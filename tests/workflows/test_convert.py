@@ -384,5 +384,10 @@ def test_labelme_files_that_are_read_as_coco_are_named_once(tmp_path, classes):
     annotation_files.labelme(tmp_path / "mine")
     with pytest.raises(DataError) as caught:
         convert(tmp_path, format="coco", classes=classes)
-    assert str(caught.value).count("is a LabelMe file. Read it with action.format=labelme. (the same in 2 more places)") == 1
+    assert (
+        str(caught.value).count(
+            "is not a COCO file but one of LabelMe. Read it with action.format=labelme. (the same in 2 more places)"
+        )
+        == 1
+    )
     assert str(caught.value).count(".json: ") == 1

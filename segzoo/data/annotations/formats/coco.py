@@ -48,7 +48,7 @@ def read_coco(source: Path, finder: ImageFinder) -> Annotations:
 def _unsuitable(content: object) -> str:
     """Say why a JSON file holds no regions in COCO's form."""
     if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-        return "is a LabelMe file. Read it with action.format=labelme."
+        return "is not a COCO file but one of LabelMe. Read it with action.format=labelme."
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ("images", "annotations")):
         return "is not a COCO file: it has no lists 'images' and 'annotations'."
     annotations = [entry for entry in content["annotations"] if isinstance(entry, dict)]
