@@ -5,12 +5,14 @@ Each message says what was set, what is valid and, where a name is close, what w
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
+from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.config.sections import LIST_SECTIONS, SECTIONS
 from segzoo.messages import did_you_mean, format_override, unknown_name_error
 from segzoo.runs.config_diff import flatten
@@ -71,6 +73,22 @@ def _builder_file(group: str, name: str) -> Path | None:
         name.isidentifier() and file.exists() and re.search(rf"^(def|class) {name}\b", file.read_text(encoding="utf-8"), re.M)
     )
     return path if is_builder else None
+
+
+def word_hint(word: str, options: Mapping[str, list[str]], config: PlainMapping) -> str:
+    """Suggest what a word without ``=`` stands for.
+
+    Args:
+        word: may be an option of a group, a network, or a path with images.
+        options: the options of each group of the tool.
+        config: the default configuration of the tool.
+    """
+    likely = [f"{group}={word}" for group, names in options.items() if word in names and "/" not in group]
+    if os.path.exists(word):
+        is_network = os.path.isdir(os.path.join(word, "checkpoints")) or find_exported_file(word) or word.endswith(".safetensors")
+        key = "ckpt" if is_network else "source"
+        likely += [format_override(key, word)] if key in config else []
+    return f"Did you mean {' or '.join(likely)}?" if likely else "Write it as key=value."
 
 
 def lost_brace_errors(overrides: Sequence[Override]) -> dict[str, str]:

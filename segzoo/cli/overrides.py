@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from segzoo.cli.compose import COMPOSE_ERRORS, CONF, compose, hydra_composer, settings_of_swept_groups, to_dict
 from segzoo.cli.hydra_limits import rejected_feature_errors, rejected_key_error, sweep_output_error
-from segzoo.cli.override_errors import group_error, lost_brace_errors, value_error
+from segzoo.cli.override_errors import group_error, lost_brace_errors, value_error, word_hint
 from segzoo.config.commands import COMMANDS
 from segzoo.config.sections import LIST_SECTIONS
 from segzoo.messages import format_override
@@ -92,12 +92,12 @@ def parse_overrides(
 
 def _compose_jobs(command: str, overrides: Sequence[str], sweep: bool, hydra: Hydra, parsed: ParsedOverrides) -> None:
     """Fill in the errors, jobs and changes of a command line."""
-    tokens = _tokenize(overrides, hydra.config_loader, parsed)
     defaults = _compose(hydra, command, [], parsed.errors)
     if defaults is None:
         return
     choices = to_dict(defaults.hydra.runtime.choices)
     known = choices | {section: choices.get(section) for section in COMMANDS[command].from_checkpoint}
+    tokens = _tokenize(overrides, known, to_dict(defaults), hydra, parsed)
     groups, values = _check_groups(tokens, known, hydra.config_loader, sweep, parsed)
     if "backbone" not in choices and {override.key_or_group for override in groups} & {"backbone", "model"} == {"backbone"}:
         parsed.reject("backbone", "backbone=: a backbone belongs to a model. Set model=<name> too, or omit backbone=.")
@@ -123,16 +123,17 @@ def _compose_jobs(command: str, overrides: Sequence[str], sweep: bool, hydra: Hy
         parsed.changed = list(_changes(defaults, base, parsed.jobs[0]))
 
 
-def _tokenize(overrides: Sequence[str], loader: ConfigLoader, parsed: ParsedOverrides) -> list[Override]:
+def _tokenize(words: Sequence[str], groups: PlainDict, config: PlainDict, hydra: Hydra, parsed: ParsedOverrides) -> list[Override]:
     """Parse overrides with Hydra's grammar and collect errors of invalid ones."""
-    parser = OverridesParser.create(config_loader=loader)
+    parser = OverridesParser.create(config_loader=hydra.config_loader)
     tokens = []
-    for text in overrides:
+    for text in words:
         key, equal, value = text.partition("=")
         try:
             tokens.extend(parser.parse_overrides([text]))
         except HydraException:
-            hint = f"Quote the value: {_quoted(key, value)}" if equal else "Write it as key=value."
+            options = {group: hydra.config_loader.get_group_options(group, ObjectType.CONFIG) for group in groups}
+            hint = f"Quote the value: {_quoted(key, value)}" if equal else word_hint(text, options, config)
             parsed.reject(key, f"{text} cannot be parsed as an override. {hint}")
     return tokens
 

@@ -131,6 +131,18 @@ def test_a_value_outside_the_grammar_is_shown_quoted(override, hint):
     assert error.endswith(f"Quote the value: {hint}")
 
 
+def test_a_word_without_a_key_is_recognized(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/a/checkpoints").mkdir(parents=True)
+    Path("images").mkdir()
+    assert errors_of("train", "icnet") == ["icnet cannot be parsed as an override. Did you mean model=icnet?"]
+    assert errors_of("predict", "runs/a", "images/")[:2] == [
+        "runs/a cannot be parsed as an override. Did you mean ckpt=runs/a?",
+        "images/ cannot be parsed as an override. Did you mean source=images/?",
+    ]
+    assert errors_of("train", "images/")[0].endswith("override. Write it as key=value.")  # has no source
+
+
 def test_braces_that_the_shell_took_are_recognized():
     error = errors_of("train", "data=camvid", "data.label_map=0:0", "data.label_map=255:1")[0]
     assert "Did the shell take the braces?" in error and error.endswith("'data.label_map={0:0,255:1}'")
