@@ -76,11 +76,13 @@ def _predict_on_ray(job: Job) -> dict[str, Any]:
 
 def _print_result(result: dict[str, Any]) -> None:
     """Print what a few images show, and the summary."""
+    from segzoo.reporting.numbers import format_count
+
     for sentence in [*result.get("sentences", ()), *result["skipped"], *result["notes"]]:
         print(sentence)
     before = f" ({result['done_before']} of them before)" if result["done_before"] else ""
     rate = f"{result['images_per_second']:.3g} images/s, limited by {result['limited_by']}"
-    print(f"{result['images']} images{before} in {result['seconds']} s ({rate}): {result['folder']}")
+    print(f"{format_count(result['images'], 'image')}{before} in {result['seconds']} s ({rate}): {result['folder']}")
     if "failed" in result:
         print(f"{result['failed']} of {result['images']} images fail, see {result['folder']}/images.csv")
     if "submission" in result:

@@ -151,8 +151,10 @@ def format_requirements(needs: PlainMapping, batch_size: int) -> str:
         needs: see ``segzoo.training.dry_run.estimate_resources``.
         batch_size: the batch size of the configuration.
     """
+    hours = needs["hours"]
+    duration = f"{hours:.2f} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
     line = (
         f"a step needs about {needs['peak_gb']:.2f} of {needs['have_gb']:.1f} GB and takes {needs['step_s']:.2f} s. The run takes "
-        f"about {needs['hours']:.2f} hours without evaluations."
+        f"about {duration} without evaluations."
     )
     return line if needs["fits"] else f"{line} It does not fit: use batch_size={needs['batch_size']} instead of {batch_size}."

@@ -23,3 +23,8 @@ def format_millions(count: float) -> str:
 def format_number(number: float) -> str:
     """Format a number with three digits, or all before the point."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def format_count(count: object, noun: str) -> str:
+    """Format a count with its noun: ``1 image``, ``2 images``."""
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -17,6 +17,7 @@ from segzoo.evaluation.fingerprint import check_equal_images
 from segzoo.layers.norm import set_batch_norm_momentum_
 from segzoo.loggers.group import NO_LOGGERS, LoggerGroup
 from segzoo.optim.ema import ModelEma
+from segzoo.reporting.numbers import format_count
 from segzoo.runs.run_dir import RunDir
 from segzoo.runs.signals import StopSignal
 from segzoo.training.components import TrainingComponents, TrainingSettings
@@ -127,7 +128,7 @@ def _training_loop(context: TrainingContext) -> PlainDict:
 def _log_outlook(context: TrainingContext) -> None:
     """Log the length of the run, idle settings and rates ahead."""
     settings, plan, step, log = context.settings, context.plan, context.state.step, context.log
-    log.info(f"{plan.total_steps} steps = {plan.epochs:.1f} epochs, on {context.dist.size}x {context.precision}")
+    log.info(f"{format_count(plan.total_steps, 'step')} = {plan.epochs:.1f} epochs, on {context.dist.size}x {context.precision}")
     for note in plan.notes(settings.early_stopping_patience, context.components.config.get("schedule", {})) if step == 0 else ():
         log.info(f"note: {note}")
     if settings.compile:

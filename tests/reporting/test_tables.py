@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
+from segzoo.cli.training import format_requirements
+from segzoo.reporting.numbers import format_count
 from segzoo.reporting.tables import markdown_table, summarize_sweep
 
 
@@ -49,3 +53,13 @@ def test_empty_columns_are_left_out(tmp_path):
 
 def test_cells_stay_in_their_column():
     assert markdown_table(("a", "b"), [("x|y", "1\n2"), (None, 0)]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 2 |\n|  | 0 |\n"
+
+
+def test_one_has_no_plural():
+    assert [format_count(count, "step") for count in (0, 1, 2, "?")] == ["0 steps", "1 step", "2 steps", "? steps"]
+
+
+@pytest.mark.parametrize(("hours", "text"), [(0.0041, "about 0.25 minutes"), (0.5, "about 30 minutes"), (2.5, "about 2.50 hours")])
+def test_short_runs_take_minutes(hours, text):
+    needs = {"peak_gb": 1.0, "have_gb": 2.0, "step_s": 0.1, "hours": hours, "fits": True}
+    assert f"The run takes {text} without evaluations." in format_requirements(needs, 1)

@@ -141,8 +141,12 @@ def test_filters_take_names_lists_and_wildcards(runs):
     assert shown(model="ic*") == ["b", "c", "d", "flipped"]
     other = next(table["protocol_id"] for table in rank(runs)["tables"] if names(table) == ["flipped"])
     assert shown(protocol=other) == ["flipped"] and len(shown(protocol="whole", data="toy")) == 5
-    with pytest.raises(ConfigError, match=r"where.model=ic: no evaluation has it. They have: icnet, pspnet\.$"):
+    with pytest.raises(
+        ConfigError, match=r"where.model=ic: no evaluation has it. Did you mean 'icnet'\? They have: icnet, pspnet\.$"
+    ):
         rank(runs, where={"model": "ic"})
+    with pytest.raises(ConfigError, match=r"where.model=\[unet,icent\]: no evaluation has it. Did you mean 'icnet'\?"):
+        rank(runs, where={"model": ("unet", "icent")})
     with pytest.raises(ConfigError, match=r"where.model=pspnet where.protocol=\w+: none of the 5 evaluations has all of these"):
         rank(runs, where={"model": "pspnet", "protocol": other})
     with pytest.raises(ConfigError, match="unknown name in where 'modell'. Did you mean 'model'"):

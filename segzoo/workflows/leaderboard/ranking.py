@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from segzoo.data.splitting.patterns import group_pattern_error
-from segzoo.messages import relative_to
+from segzoo.messages import did_you_mean, relative_to
 from segzoo.registry import ConfigError, Range
 from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.compare.evaluations import unique_names
@@ -170,9 +170,19 @@ def _no_match(entries: Sequence[Entry], where: Where) -> list[str]:
     for name, pattern in where.items():
         if pattern is not None and not any(matches({name: pattern}, _values(entry)) for entry in entries):
             known = sorted({str(value) for entry in entries for value in _values(entry)[name] if value is not None})
-            errors.append(f"where.{name}={pattern}: no evaluation has it. They have: {', '.join(known) or 'none'}.")
-    wanted = " ".join(f"where.{name}={pattern}" for name, pattern in where.items() if pattern is not None)
+            close = next((hint for one in _patterns(pattern) if (hint := did_you_mean(str(one), known))), "")
+            errors.append(f"{_override(name, pattern)}: no evaluation has it.{close} They have: {', '.join(known) or 'none'}.")
+    wanted = " ".join(_override(name, pattern) for name, pattern in where.items() if pattern is not None)
     return errors or [f"{wanted}: none of the {len(entries)} evaluations has all of these."]
+
+
+def _patterns(pattern: Pattern) -> Sequence[str | int | None]:
+    return pattern if isinstance(pattern, list | tuple) else [pattern]
+
+
+def _override(name: str, pattern: Pattern) -> str:
+    text = ",".join(map(str, _patterns(pattern)))
+    return f"where.{name}={f'[{text}]' if isinstance(pattern, list | tuple) else text}"
 
 
 def _is_asked_for(one: Unranked, where: Where) -> bool:

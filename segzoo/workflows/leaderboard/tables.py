@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from segzoo.io import csv_text
 from segzoo.messages import format_override
-from segzoo.reporting.numbers import format_interval, format_millions, format_number, format_percent
+from segzoo.reporting.numbers import format_count, format_interval, format_millions, format_number, format_percent
 from segzoo.reporting.text_table import Column, text_table
 from segzoo.types import PlainMapping
 from segzoo.workflows.compare.compatibility import DATA_KEYS
@@ -64,7 +64,7 @@ def leaderboard_text(result: PlainMapping, width: int | None = None) -> str:
 
 def table_title(table: PlainMapping) -> str:
     """Name the data of a table."""
-    return f"{table['data']} {table['split'] or ''}".strip() + f", {table['images']} images"
+    return f"{table['data']} {table['split'] or ''}".strip() + f", {format_count(table['images'], 'image')}"
 
 
 def table_protocol(table: PlainMapping) -> str:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
+from segzoo.reporting.numbers import format_count
 from segzoo.runs.config_diff import diff_configs, flatten
 from segzoo.types import PlainDict, PlainMapping
 
@@ -66,7 +67,8 @@ def machine_facts(env: PlainMapping) -> Facts:
     return [
         (
             "machine",
-            f"{machine.get('cpu') or 'unknown CPU'}, {machine.get('cores', '?')} cores, {machine.get('threads', '?')} threads",
+            f"{machine.get('cpu') or 'unknown CPU'}, {format_count(machine.get('cores', '?'), 'core')}, "
+            f"{format_count(machine.get('threads', '?'), 'thread')}",
         ),
         ("GPU", machine.get("gpu") or "none"),
         ("system", str(machine.get("platform", "unknown"))),
