@@ -109,8 +109,8 @@ def printable(path: str | Path) -> str:
 
 
 def relative_to(path: str | Path) -> str:
-    """Name the directory that a path starts from, with a blank in front.
+    """Name the directory that a relative path starts from.
 
-    Empty for an absolute path.
+    The text begins with a blank. It is empty for an absolute path.
     """
     return "" if os.path.isabs(os.path.expanduser(path)) else f" (relative to {os.path.basename(os.getcwd())}/)"

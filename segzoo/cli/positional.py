@@ -1,4 +1,4 @@
-"""The words of the command line: flags, overrides, and paths or module names without a setting."""
+"""Flags in any place, and words that are typed without a setting."""
 
 from __future__ import annotations
 

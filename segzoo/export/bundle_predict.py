@@ -133,7 +133,7 @@ def is_image(path: Path) -> bool:
 
 
 def describe_results(num_images: int, failed: int, sources: list[str], out: Path) -> str:
-    """Say how many files were written where, and how many were left out."""
+    """Count the files written, failed and left out."""
     written = num_images - failed
     line = f"{written} label map{'s' * (written != 1)} with overlays in {out.resolve()}"
     line += f"; {failed} image{'s' * (failed != 1)} failed" if failed else ""

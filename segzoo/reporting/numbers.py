@@ -25,6 +25,6 @@ def format_number(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def format_count(count: object, noun: str) -> str:
-    """Format a count with its noun: ``1 image``, ``2 images``."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+def format_count(count: object, unit: str) -> str:
+    """Format a count with its unit: ``1 image``, ``2 images``."""
+    return f"{count} {unit}{'s' * (count != 1)}"
