@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segzoo.config.checks.prediction import source_errors
+from segzoo.inference.threshold import Thresholds
 from segzoo.messages import format_override, relative_to
+from segzoo.registry import Setting, setting_errors
 
 KEYS = st.integers() | st.text("ab1 []{}()=:,\\-/.", min_size=1).filter(lambda text: not _is_number(text))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -65,3 +67,9 @@ def test_an_absolute_path_is_not_called_relative(tmp_path, monkeypatch):
     assert relative_to("runs/a") == f" (relative to {tmp_path.name}/)"
     assert relative_to(tmp_path) == relative_to("~/runs") == ""
     assert source_errors(str(tmp_path / "a")) == [f"source={tmp_path / 'a'} is not a file or folder and matches no image."]
+
+
+def test_a_probability_without_a_class_gets_an_example():
+    setting = {"threshold": Setting("threshold", Thresholds | None, None)}
+    (error,) = setting_errors(setting, {"threshold": 0.3}, "", "predict")
+    assert error.endswith("Example, with its quotes: 'threshold={scratch:0.3}'.")
