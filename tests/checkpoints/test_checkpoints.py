@@ -183,6 +183,7 @@ def test_corruption_while_writing_is_detected(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "write_atomically", corrupt)
     with pytest.raises(CheckpointError, match="reads back differently"):
         save(tmp_path, 1)
+    assert store.read_pointer(tmp_path, "last") is None
 
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
@@ -206,6 +207,7 @@ def test_old_checkpoints_are_deleted_except_best_and_last(tmp_path, capsys, monk
     monkeypatch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(OSError("busy")))
     delete_old(tmp_path, keep=1)
     assert "could not delete an old checkpoint: busy" in capsys.readouterr().err
+    assert store.list_checkpoints(tmp_path) == [1, 5], "a directory that is left behind is no checkpoint"
     assert latest_valid(tmp_path)[0] == tmp_path / "checkpoints/5"
 
 

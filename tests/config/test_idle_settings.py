@@ -31,6 +31,7 @@ IDLE = [
     ("train", ["schedule.warmup_factor=0.1"], "schedule.warmup_factor", ["schedule.warmup=5"]),
     ("train", ["augment.scale=false", "augment.scale_range=[1,2]"], "augment.scale_range", ["augment.scale=true"]),
     ("train", ["augment.reduced_jpeg=true"], "augment.reduced_jpeg", ["augment.scale_range=[0.25,1]"]),
+    ("train", ["augment.reduced_jpeg=true", "augment.scale_range=[0.5,1]"], "augment.reduced_jpeg", ["augment.scale_range=[0.5,0.5]"]),
     (
         "train",
         ["data=camvid", "data.cache=ram", "augment.scale_range=[0.25,1]", "augment.reduced_jpeg=true"],

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from segzoo.config.build import build_data
-from segzoo.config.images import choose_images
+from segzoo.config.images import GeneratedImages, choose_images
+from segzoo.pixel_format import PixelFormat
 from segzoo.registry import ConfigError
 from segzoo.types import DataError
 
@@ -46,6 +47,12 @@ def test_generated_images_replace_a_data_set_that_is_elsewhere(capsys):
     assert chosen.title == "generated parts" and len(np.unique(chosen.images.image(0))) > 10
     output = capsys.readouterr().out
     assert output == "images: generated ones, since data root nowhere is not a folder. Set images=<folder> to use your own.\n"
+
+
+def test_generated_images_use_all_bits_of_the_samples():
+    small, deep = (GeneratedImages(PixelFormat(channels, bits)).image(0) for channels, bits in ((3, 8), (2, 16)))
+    assert deep.dtype == np.uint16 and deep.shape == (*small.shape[:2], 2)
+    np.testing.assert_array_equal(deep, 257 * small[..., :2].astype(np.uint16))
 
 
 def test_a_data_set_that_is_asked_for_is_not_replaced():

@@ -16,7 +16,7 @@ from segzoo.cli.app import resolve_config
 from segzoo.cli.overrides import parse_overrides
 from segzoo.config.build_training import build_training
 from segzoo.config.cross_checks import training_warnings
-from segzoo.config.from_weights import choose_normalization
+from segzoo.config.from_weights import choose_normalization, has_unit_scale
 from segzoo.config.validate import validation_errors
 from segzoo.data.dataset_info import make_dataset_info
 from segzoo.registry import ConfigError
@@ -128,3 +128,15 @@ def test_an_unknown_normalization_is_reported(tmp_path, capsys):
         choose_normalization(compose(*MODEL)[0] | {"resume": "runs/x"}, normalization="weights")
     [error] = validation_errors("train", compose(*overrides, "normalization=weights")[0])
     assert "Set data.mean and data.std to the values that it was trained with" in error
+
+
+def test_the_weights_that_are_loaded_last_decide(tmp_path):
+    sections = {"init": {"ckpt": write(tmp_path, "segzoo")}, "backbone": {"weights": "imagenet"}}
+    config = {"data": {"name": "parts"}} | sections
+    data, note = choose_normalization(config, normalization="weights")
+    assert Normalization.of(data) == OWN and "those of init.ckpt=" in note
+
+
+def test_images_that_are_not_normalized_have_no_unit_scale():
+    assert not has_unit_scale(Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    assert has_unit_scale(Normalization((0.5, 0.5, 0.0), (0.5, 0.5, 0.5)))

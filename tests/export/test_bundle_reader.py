@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import shutil
@@ -235,3 +236,19 @@ def test_other_channels_and_16_bits_are_read_alike(predict, tmp_path, pixels):
         own = read_pixels([tmp_path / name], PixelFormat(*pixels))[0]
         assert own.shape == (12, 20, pixels[0]) and own.dtype == f"uint{pixels[1]}"
         np.testing.assert_array_equal(own, predict.read_image(tmp_path / name, channels=pixels[0], bits=pixels[1]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "words"), [(0, 0, "passed: all labels equal"), (1, 0, "passed: 99.000%"), (2, 1, "FAILED: 98.000%")]
+)
+def test_the_self_test_needs_the_agreement_of_the_card(predict, tmp_path, monkeypatch, capsys, wrong, code, words):
+    expected = np.zeros((10, 10), np.uint8)
+    Image.fromarray(expected).save(tmp_path / "test_labels.png")
+    Image.fromarray(noise(10, 10)).save(tmp_path / "test.png")
+    labels = expected.copy()
+    labels.flat[:wrong] = 1
+    digest = hashlib.sha256(expected.tobytes()).hexdigest()
+    card = {"test_image": "test.png", "channels": 3, "bits": 8, "test_labels_sha256": digest, "min_agreement": 0.99}
+    monkeypatch.setattr(predict, "HERE", tmp_path)
+    assert predict.selftest(SimpleNamespace(info=card, predict=lambda image: labels)) == code
+    assert f"self-test {words}" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from segzoo.config.from_export import load_network
 from segzoo.evaluation.evaluator import evaluate
 from segzoo.inference.exported.network import ExportedNetwork, open_exported, parse_metadata, to_input_format
 from segzoo.inference.protocol import InferenceProtocol
+from segzoo.layers.normalize import normalize
 from segzoo.models._base import SegModel
 from segzoo.registry import ConfigError
 from segzoo.workflows.benchmark.runner import run_benchmark
@@ -185,3 +186,15 @@ def test_networks_of_files_are_described_and_copied(exported, tmp_path):
     (tmp_path / "model.onnx").unlink()
     with pytest.raises(TypeError, match="its file is gone"):
         pickle.dumps(lost)
+
+
+def test_reversing_the_normalization_restores_every_byte():
+    image, seen = torch.arange(256, dtype=torch.uint8).repeat(64, 1)[..., None].repeat(1, 1, 3)[None], []
+
+    def call(batch):
+        seen.append(batch)
+        return [np.zeros((1, NoiseData.info.num_classes, 64, 256), np.float32)]
+
+    network = ExportedNetwork(call, INTERFACE | {"input": "uint8", "output": "logits"}, "fp32")
+    network(normalize(image, NoiseData.info, torch.device("cpu")))
+    np.testing.assert_array_equal(seen[0], image.numpy())

@@ -206,3 +206,15 @@ def test_color_label_maps(tmp_path):
         assert png.mode == "RGB"
         colors = np.array(png).reshape(-1, 3)
     assert (colors[:12] == (255, 0, 0)).all() and not colors[12:].any()
+
+
+def test_a_row_that_a_killed_process_left_replaces_an_older_one(tmp_path):
+    table = ImageTable(tmp_path / "images.csv", [], False)
+    for name, verdict in (("a", "error"), ("b", "pass")):
+        table.add([name, "f", verdict, "", 1])
+    table.close()
+    older = (tmp_path / "images.csv").read_text()
+    (tmp_path / "images.rank1.csv").write_text("".join(older.replace("a,f,error", "a,f,fail").splitlines(True)[:2]))
+    table = ImageTable(tmp_path / "images.csv", [], True)
+    assert {row["image"]: row["verdict"] for row in rows_of(tmp_path)} == {"a": "fail", "b": "pass"}
+    assert table.has("a", "f") and not (tmp_path / "images.rank1.csv").exists()

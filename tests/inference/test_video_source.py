@@ -89,6 +89,13 @@ def test_frames_are_numbered_and_every_nth_is_taken(model, tmp_path, clip):
     assert predict_source(model, INFO, tmp_path / "few", clip, max_frames=4, overlays="none")["images"] == 4
 
 
+def test_a_last_frame_of_fewer_than_every_nth_counts(tmp_path, clip):
+    found = [
+        open_source(tmp_path, source=str(clip), every=every, max_frames=most) for every, most in ((1, None), (5, None), (5, 2))
+    ]
+    assert [source.total for source in found] == [FRAMES, 3, 2]
+
+
 def test_an_interrupted_video_goes_on(model, tmp_path, clip):
     predict_source(model, INFO, tmp_path, clip, max_frames=7, overlays="video")
     (tmp_path / "labels/clip/000003.png").unlink()

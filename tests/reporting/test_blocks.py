@@ -7,8 +7,10 @@ import re
 import numpy as np
 import pytest
 from image_files import noise
+from matplotlib.figure import Figure
 from parsed_page import ParsedPage
 
+from segzoo.reporting.blocks import curves
 from segzoo.reporting.blocks import panels as panels_module
 from segzoo.reporting.blocks.bars import Bar, difference_bars, share_bar
 from segzoo.reporting.blocks.curves import MAX_POINTS, curve, read_rows, thinned, training_plots
@@ -112,3 +114,11 @@ def test_small_errors_stay_visible_in_large_images():
     label[1000:1003, 1000:1003] = 1
     view = panels_module._error_view(panels_module.downscale_image(image, (480, 480)), label, np.zeros_like(label), INFO)
     assert (view == (255, 0, 255)).all(-1).any(), "the missed blob"
+
+
+def test_scores_are_drawn_in_percent_with_the_best_marked():
+    axes = Figure().add_subplot()
+    curves._draw_score(axes, (np.array([4.0, 8.0]), np.array([0.25, 0.5])), 8)
+    line, best = axes.get_lines()
+    assert np.allclose(line.get_xydata(), [[4, 25], [8, 50]]) and np.allclose(best.get_xydata(), [[8, 50]])
+    assert axes.get_ylim() == (0, 52.5)

@@ -11,9 +11,12 @@ import pytest
 import torch
 from fake_cuda import fake_cuda
 from runtime_requests import runtime_request
+from torch import nn
 
+from segzoo.layers.conv import Classifier
 from segzoo.registry import RUNTIMES
 from segzoo.runtimes._base import RuntimeUnavailable
+from segzoo.runtimes.eager import cast_to_precision
 
 SLOW = {"torch_compile", "onnxruntime", "openvino"}
 PRECISIONS = {
@@ -109,3 +112,11 @@ def test_int8_accepts_batches():
     request = replace(request, example=request.example.repeat(2, 1, 1, 1))
     logits = RUNTIMES.build("openvino", request)(request.example)
     assert logits.shape[0] == 2 and torch.equal(logits[0], logits[1])
+
+
+def test_only_classifiers_keep_their_weights_in_fp32():
+    request = runtime_request("bf16")
+    convolutions = [layer for layer in cast_to_precision(request, True).modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions:
+        assert layer.weight.dtype == (torch.float32 if isinstance(layer, Classifier) else torch.bfloat16)
+    assert 0 < sum(isinstance(layer, Classifier) for layer in convolutions) < 5 < len(convolutions)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from segzoo.checkpoints.store import list_checkpoints
 from segzoo.device import Precision
 from segzoo.registry import PRUNERS
 from segzoo.runs.run_dir import RunDir
+from segzoo.training import dry_run
 from segzoo.training.components import TrainingSettings
 from segzoo.training.dry_run import MEMORY_MARGIN, OutOfMemory, largest_fitting_batch, suggest_settings
 
@@ -135,3 +138,14 @@ def test_deterministic_is_turned_on_and_off(tmp_path):
     train(make_components(), make_run_dir(tmp_path / "b"), **settings(steps=1))
     assert not torch.are_deterministic_algorithms_enabled()
     assert re.fullmatch(r"\d+", (tmp_path / "a/checkpoints/last").read_text().strip())
+
+
+def test_memory_and_time_are_extrapolated_to_the_whole_step(monkeypatch):
+    peaks, seconds = iter([2e9, 3e9]), itertools.count()
+    monkeypatch.setattr(dry_run, "peak_memory", lambda device: next(peaks))
+    monkeypatch.setattr(dry_run, "total_memory", lambda device: 8e9)
+    monkeypatch.setattr(dry_run, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    options = settings(dry_run=True, batch_size=8, grad_accum_steps=3, steps=600)
+    needs = train(make_components(), RunDir(Path()), **options)  # on batches of 2 and 4, one second for each step
+    expected = {"peak_gb": 5.0, "have_gb": 8.0, "batch_size": 8, "step_s": 6.0, "hours": 1.0}
+    assert needs["fits"] and {key: needs[key] for key in expected} == pytest.approx(expected)

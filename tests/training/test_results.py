@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,12 @@ def test_parameters_are_counted_without_training_only_heads(worsening):
     result = train(components, make_run_dir(run), **settings(num_val_images=0))
     assert result["params"] == expected < sum(tensor.numel() for tensor in components.model.parameters())
     assert json.dumps(result)
+
+
+def test_of_equal_scores_those_of_the_earliest_stay(tmp_path):
+    components = make_components(model=Toy(norm=False))
+    components.make_schedule = lambda total: lambda step: 0.0  # nothing is learned
+    train(components, make_run_dir(tmp_path), **settings(steps=4, eval_every=2))
+    assert (tmp_path / "checkpoints/best").read_text() == "2\n"
+    summary = json.loads((tmp_path / "eval/summary.json").read_text())
+    assert summary["checkpoint_sha256"] == read_model(tmp_path)[1]["sha256"]

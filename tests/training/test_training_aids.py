@@ -110,6 +110,17 @@ def test_all_tensors_are_averaged_in_a_few_operations_with_the_same_bits():
         assert all(torch.equal(ema.tensors[name], tensor) for name, tensor in expected.items())
 
 
+def test_the_average_holds_the_latest_counts_and_averages_statistics():
+    model = nn.BatchNorm1d(2)
+    ema = ModelEma(model, 0.5)
+    for _ in range(3):
+        model.train()(torch.randn(4, 2) + 5)
+        ema.update()
+    trained = model.get_buffer("running_mean").clone()
+    with ema.applied():
+        assert model.num_batches_tracked == 3 and (model.get_buffer("running_mean") < trained).all()
+
+
 def test_a_run_with_ema_stores_the_average_and_resumes_bit_for_bit(tmp_path):
     options = settings(steps=8, eval_every=4, save_every=4, ema_decay=0.5, keep_checkpoints=9)
     whole = make_components()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,3 +74,38 @@ def test_mixing_depends_on_the_seed_and_none_disables_it():
     assert MIXES.build("none") is None
     with pytest.raises(ConfigError, match="alpha"):
         MIXES.build("mixup", alpha=0.0)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_the_fraction_of_mixed_batches_is_that_of_the_setting(name):
+    x, label, _ = batch()
+    mix, mixed = MIXES.build(name, alpha=1.0, prob=0.25), 0
+    for seed in range(400):
+        targets, mix_images = mix(label, seed)
+        mixed += len(targets) > 1 or not torch.equal(mix_images(x), x)
+    assert 65 < mixed < 135
+
+
+def test_small_values_of_alpha_mix_little():
+    _, label, _ = batch()
+    weights = {
+        alpha: torch.tensor([MIXES.build("mixup", alpha=alpha)(label, seed)[0][0][1] for seed in range(300)])
+        for alpha in (0.2, 50.0)
+    }
+    spread = {alpha: float((values - 0.5).abs().mean()) for alpha, values in weights.items()}
+    assert spread[0.2] > 0.35 and spread[50.0] < 0.06
+
+
+def test_the_box_of_cutmix_has_the_drawn_area_unless_a_border_cuts_it():
+    label = torch.arange(2)[:, None, None].expand(2, 41, 60)
+    whole = 0
+    for seed in range(200):
+        [(mixed, _)], _ = MIXES.build("cutmix", alpha=1.0, prob=1.0)(label, seed)
+        area = 1 - float(np.random.default_rng(seed).beta(1.0, 1.0))
+        for axis, side in ((1, 41), (0, 60)):
+            places, expected = (mixed[0] == 1).any(axis).nonzero().flatten().tolist(), round(side * area**0.5)
+            if places and places[0] > 0 and places[-1] < side - 1:
+                assert len(places) == expected
+                whole += 1
+            assert len(places) <= expected
+    assert whole > 100

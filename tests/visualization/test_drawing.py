@@ -17,6 +17,7 @@ from segzoo.visualization.drawing import (
     legend,
     outlines,
     overlay,
+    shown_rgb,
     with_legend,
 )
 from segzoo.visualization.palette import distinct_colors
@@ -142,3 +143,10 @@ def test_a_system_font_with_the_letters_is_used(no_fonts, monkeypatch):
     monkeypatch.setattr(drawing, "_load_font", lambda name, size: CompleteFont() if "CJK" in name else load(name, size))
     assert drawing._font_with("划痕 2") == "NotoSansCJK-Regular.ttc" and drawing._font_with("scratch") == ""
     assert drawable_text("划痕 2", "class 1") == "划痕 2"
+
+
+def test_a_few_broken_pixels_do_not_darken_an_image_of_16_bits():
+    image = np.linspace(1000, 2000, 10_000).reshape(100, 100, 1).round().astype(np.uint16)
+    image[0, 0], image[4, 4] = 65535, 0
+    shown = shown_rgb(image)
+    assert 120 < np.median(shown) < 135 and (shown[0, 0] == 255).all() and (shown[4, 4] == 0).all()

@@ -37,3 +37,9 @@ def test_data_sets_of_many_classes_have_layers_too():
     info = DatasetInfo("test", names, tuple((k % 256, k // 256, 7) for k in range(300)))
     pixels = np.asarray(label_layer(np.array([[0, 254, 299]], np.uint16), info).convert("RGBA"))
     assert pixels.tolist() == [[[0, 0, 7, 0], [254, 0, 7, 255], [43, 1, 7, 255]]]
+
+
+def test_of_several_classes_in_a_pixel_the_rarest_is_shown():
+    label = np.zeros((40, 40), np.uint8)
+    label[:10, :20], label[:10, 5:10] = 1, 2
+    assert downscale_label(label, (4, 4))[0].tolist() == [2, 1, 0, 0]

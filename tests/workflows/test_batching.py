@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from segzoo.workflows.serve import batching
 from segzoo.workflows.serve.batching import BatchQueue
 
 
@@ -87,3 +89,24 @@ def test_a_closed_queue_takes_nothing():
     with pytest.raises(RuntimeError, match="closed"):
         queue.submit("a", 0)
     assert len(queue) == 0
+
+
+def test_the_seconds_of_an_item_are_averaged_over_batches(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class OneSecond(Gated):
+        def __call__(self, key, items):
+            values = super().__call__(key, items)
+            now[0] += 1.0
+            return values
+
+    process = OneSecond()
+    queue = BatchQueue(process, lambda key: 2, 0.0)
+    first = queue.submit("first", -1)
+    assert process.started.wait(10)
+    pair = [queue.submit("a", item) for item in range(2)]
+    process.go.set()
+    queue.close()
+    assert queue.seconds_per_item == pytest.approx(0.9 * 1.0 + 0.1 * 0.5)
+    assert [(entry.result(0).waited, entry.result(0).ran) for entry in (first, *pair)] == [(0.0, 1.0), (1.0, 1.0), (1.0, 1.0)]

@@ -15,8 +15,11 @@ from PIL import Image
 from segzoo.config.build import build_data
 from segzoo.data.balance.class_counts import count_classes
 from segzoo.data.balance.class_weights import effective_number, inverse_sqrt, median_frequency
+from segzoo.data.statistics.measure import SplitStatistics
 from segzoo.registry import ACTIONS
+from segzoo.reporting import statistics
 from segzoo.reporting.blocks import plots as plots_module
+from segzoo.reporting.blocks.bars import Bar
 
 SCRIPT = "<script>alert('x')</script>"
 PLOTS = [f"plots/{name}.png" for name in ("class_fractions", "blob_sizes", "image_sizes", "channels")]
@@ -135,3 +138,24 @@ def test_of_many_classes_the_rarest_are_drawn(tmp_path):
     assert (
         html.count('class="bar"') == 60 and '<td title="c97">' not in html and '<td title="c98">' in html
     )  # c0 to c97 have two pixels
+
+
+def planted(class_counts, blobs=None) -> SplitStatistics:
+    """Statistics of one constant gray image with these pixels of each class."""
+    names = tuple(f"c{index}" for index in range(len(class_counts)))
+    histogram = np.zeros((3, 256), np.int64)
+    histogram[:, 100] = sum(class_counts)
+    return SplitStatistics(
+        names, np.array([class_counts]), 0, {(10, 10): 1}, blobs or {name: np.zeros(0) for name in names}, histogram
+    )
+
+
+def test_blob_sizes_lie_on_a_logarithmic_track():
+    (row,) = statistics._blob_rows(planted([100], {"c0": np.full(9, 100)}), decades=4)
+    assert row.bar == Bar(low=0.5, high=0.5, point=0.5) and row.cells == ["100", "100", "100"]
+
+
+def test_weights_and_deviations_to_paste_are_valid_settings():
+    settings = statistics.overrides(planted([10**9, 10**9, 1]))
+    assert pasted(settings["standard deviation"])[1] == [0.01, 0.01, 0.01]
+    assert pasted(settings["median frequency weights"])[1] == [1, 1, 1e6]

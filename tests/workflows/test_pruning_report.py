@@ -144,3 +144,10 @@ def test_stages_are_evaluated_again_if_anything_they_depend_on_changed(tmp_path,
     else:
         options |= changed
     assert evaluations(options) == 2
+
+
+def test_a_loss_that_falls_counts_as_no_rise(tmp_path):
+    curves = [SensitivityCurve(0, ("a",), 8, {1.0: 1.0, 0.5: 0.8, 0.25: 1.5})]
+    write_report(tmp_path, ROWS, {}, curves)
+    shades = re.findall(r'style="--v: ([\d.-]+)" title="(\d+)% kept: \+([\d.-]+)"', (tmp_path / "report.html").read_text())
+    assert shades == [("0.000", "50", "0.0000"), ("1.000", "25", "0.5000")]

@@ -96,3 +96,16 @@ def test_peak_memory_restarts_after_a_reset():
     assert 200e6 < peak_memory(CPU) - before < 400e6
     reset_peak_memory(CPU)
     assert peak_memory(CPU) - before < 100e6
+
+
+def test_the_peak_is_the_fastest_call_of_the_faster_format(monkeypatch):
+    durations = {torch.float32: 0.25, torch.bfloat16: 0.5}
+    monkeypatch.setattr(roofline_module, "MATRIX_SIZE", {"cpu": 64})
+    monkeypatch.setattr(roofline_module, "COPY_BYTES", {"cpu": 4096})
+    monkeypatch.setattr(
+        roofline_module, "_best", lambda call, device: durations[call.args[0].dtype] if hasattr(call, "args") else 1.0
+    )
+    assert roofline(CPU, torch.bfloat16)["tflops"] == 2 * 64**3 / 0.25 / 1e12
+    monkeypatch.undo()
+    call = fake_call(monkeypatch, lambda n: (0.3, 0.1, 0.2)[n % 3])
+    assert roofline_module._best(call, CPU) == pytest.approx(0.1)
