@@ -88,6 +88,20 @@ def background_order_errors(classes: Sequence[str], key: str) -> list[str]:
     ]
 
 
+def first_class_note(subject: str, classes: Sequence[str], key: str) -> str:
+    """Note on shapes of a first class that is no background.
+
+    Args:
+        subject: the shapes with their verb, such as ``2 shapes are``.
+        classes: class names in the order of their train ids.
+        key: the setting that has them.
+    """
+    return (
+        f"{subject} labeled {classes[0]!r}, the first class, to which all pixels outside of shapes belong. If these are background: "
+        f"{format_override(key, ['background', *classes])}"
+    )
+
+
 def likely_misspellings(counts: Mapping[str, int]) -> dict[str, str]:
     """Find rare labels that resemble a frequent one.
 

@@ -25,6 +25,11 @@ def format_number(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
+def format_p_value(p_value: float) -> str:
+    """Format a p-value with three digits."""
+    return f"{p_value:.3f}" if p_value >= 0.001 else "<0.001"
+
+
 def format_count(count: object, unit: str) -> str:
     """Format a count with its unit: ``1 image``, ``2 images``."""
     return f"{count} {unit}{'s' * (count != 1)}"

@@ -29,6 +29,7 @@ PACKAGES = (
     "hydra-core",
 )
 CODE, RESULTS = ("segzoo", "conf", "tools", "benchmarks"), ":!benchmarks/results"  # pathspecs of git
+UNUSABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)  # errors of a missing, damaged or foreign env.json
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
 
 
@@ -72,26 +73,35 @@ def is_restart_of(folder: Path, same: Literal["run", "agent"]) -> bool:
         same: what has to be the same, see ``torchrun_hashes``.
     """
     own = torchrun_hashes()
-    if own is None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+    if own is None or not is_torchrun_restart():
         return False
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads((folder / "env.json").read_text(encoding="utf-8"))["torchrun"][same] == own[same]
+    with suppress(*UNUSABLE):
+        return _recorded(folder)["torchrun"][same] == own[same]
     return False
+
+
+def is_torchrun_restart() -> bool:
+    """True if torchrun has started this process again after a failure."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def recorded_version(folder: Path) -> str | None:
     """Version of segzoo in ``env.json``, without its last number, if known."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        return json.loads((folder / "env.json").read_text(encoding="utf-8"))["versions"]["segzoo"].rpartition(".")[0]
+    with suppress(*UNUSABLE):
+        return _recorded(folder)["versions"]["segzoo"].rpartition(".")[0]
     return None
 
 
 def recorded_command(folder: Path) -> str | None:
     """Command line in ``env.json``, quoted for the shell, if known."""
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        command = json.loads((folder / "env.json").read_text(encoding="utf-8"))["command"]
+    with suppress(*UNUSABLE):
+        command = _recorded(folder)["command"]
         return shlex.join(["python", *command] if command[0].endswith(".py") else command)
     return None
+
+
+def _recorded(folder: Path) -> PlainDict:
+    return json.loads((folder / "env.json").read_text(encoding="utf-8"))
 
 
 def versions(*more: str) -> dict[str, str | None]:

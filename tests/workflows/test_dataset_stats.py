@@ -38,7 +38,7 @@ def root(tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def without_matplotlib(monkeypatch):
     """Draw no plots, which takes seconds."""
-    monkeypatch.setattr(plots_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(plots_module, "is_installed", lambda name: False)
 
 
 def section(root: Path, **settings) -> dict:

@@ -162,7 +162,7 @@ def test_the_images_are_predicted_as_they_were_evaluated(evaluated):
 
 
 def test_without_matplotlib_the_page_says_so(evaluated, monkeypatch):
-    monkeypatch.setattr(plots_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(plots_module, "is_installed", lambda name: False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     (evaluated.out / "metrics.jsonl").write_text("")
     monkeypatch.setattr("segzoo.workflows.report.run_page.run_directory", lambda folder: folder)

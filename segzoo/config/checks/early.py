@@ -14,7 +14,7 @@ from pathlib import Path
 from segzoo.checkpoints.exported_files import find_exported_file
 from segzoo.checkpoints.paths import resolve_weight_file
 from segzoo.checkpoints.schema import CheckpointError
-from segzoo.config.checks.output import WEIGHT_WORDS, is_missing, output_errors
+from segzoo.config.checks.output import WEIGHT_WORDS, missing_path, output_errors
 from segzoo.config.checks.prediction import prediction_errors
 from segzoo.config.checks.required_model import given_checkpoints, required_model_errors, text_at
 from segzoo.messages import relative_to
@@ -144,8 +144,7 @@ def _input_errors(command: str, config: PlainMapping) -> list[str]:
     """
     errors = []
     for key in WEIGHT_WORDS:
-        if is_missing(config, key):
-            path = text_at(config, key) or ""
+        if path := missing_path(config, key):
             errors.append(f"{key}={path}: there is no such file or directory{relative_to(path)}.{_hint_to_resume(config, key)}")
     resume, out = text_at(config, "resume"), text_at(config, "out")
     if resume is not None and names_a_run(resume) and not resumed_path(Path(resume), Path(out) if out else None).exists():

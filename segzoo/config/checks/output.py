@@ -11,6 +11,7 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.checkpoints.store import latest_valid
 from segzoo.config.checks.required_model import text_at
 from segzoo.registry import ConfigError
+from segzoo.runs.environment import is_torchrun_restart
 from segzoo.runs.output_dir import check_output_dir
 from segzoo.runs.resume_checks import check_resume, names_a_run, resumed_path
 from segzoo.runs.run_dir import check_run_dir
@@ -28,7 +29,7 @@ def output_errors(command: str, config: PlainMapping) -> list[str]:
         if resume is None:
             is_continued = command == "predict" and config.get("only") == "new"
             check_output_dir(Path(out), command, config.get("overwrite") is True or is_continued)
-        elif resume == "none" and not config.get("dry_run") and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        elif resume == "none" and not config.get("dry_run") and not is_torchrun_restart():
             check_run_dir(Path(out))
     except ConfigError as error:
         return error.errors
@@ -53,12 +54,12 @@ def resume_errors(recorded: PlainMapping) -> list[str]:
     return []
 
 
-def is_missing(config: PlainMapping, key: str) -> bool:
-    """True if a weight setting has a path that does not exist."""
+def missing_path(config: PlainMapping, key: str) -> str | None:
+    """Path of a weight setting that does not exist, if any."""
     path = text_at(config, key)
     if path is None or path in WEIGHT_WORDS[key] or (key == "init.ckpt" and is_published(path)):
-        return False
-    return not os.path.exists(path) and not is_pretrained(path)
+        return None
+    return None if os.path.exists(path) or is_pretrained(path) else path
 
 
 def with_own_weights(config: PlainDict) -> PlainDict:
@@ -73,7 +74,7 @@ def with_own_weights(config: PlainDict) -> PlainDict:
         The configuration to build the training from.
     """
     init, backbone = config.get("init"), config.get("backbone")
-    missing = [key for key in ("init.ckpt", "backbone.weights") if is_missing(config, key)]
+    missing = [key for key in ("init.ckpt", "backbone.weights") if missing_path(config, key)]
     if not missing or not isinstance(init, Mapping) or not isinstance(backbone, Mapping):
         return config
     checkpoint = _checkpoint_to_resume(config)

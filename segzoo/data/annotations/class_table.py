@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from segzoo.class_names import background_id, background_order_errors, class_name_errors, likely_misspellings
+from segzoo.class_names import background_id, background_order_errors, class_name_errors, first_class_note, likely_misspellings
 from segzoo.data.annotations.regions import Annotations
 from segzoo.data.annotations.shapes import find_label
 from segzoo.data.dataset_info import class_id, unknown_class_error
@@ -102,10 +102,7 @@ def _first_class_notes(annotations: Annotations, table: ClassTable) -> list[str]
     count = sum(label != LABELME_BACKGROUND and table.find(label) == 0 for label in labels)
     if not count or background_id(table.classes) == 0:
         return []
-    return [
-        f"{count} shape{'s are' if count > 1 else ' is'} labeled {table.classes[0]!r}, the first class, to which all pixels outside of shapes belong. If these are "
-        f"background: {format_override('action.classes', ['background', *table.classes])}"
-    ]
+    return [first_class_note(f"{count} shape{'s are' if count > 1 else ' is'}", table.classes, "action.classes")]
 
 
 def _alike_notes(annotations: Annotations, classes: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from segzoo.class_names import background_id, background_order_errors
+from segzoo.class_names import background_id, background_order_errors, first_class_note
 from segzoo.data.annotations.drawing import draw_objects
 from segzoo.data.annotations.shapes import POINT_COUNTS, Shape, ShapeError, ShapeRules, find_label
 from segzoo.data.checks.label_survey import LabelReader, LabelSurvey, count_labels
@@ -34,7 +34,7 @@ from segzoo.data.masks import LabelOrientation, label_dtype, labels_are_upright
 from segzoo.data.paired_dataset import CacheMode, PairedDataset
 from segzoo.data.splits import SPLITS, Split, SplitOrAll
 from segzoo.image_decoder import turn_upright
-from segzoo.messages import Example, did_you_mean, format_override, printable
+from segzoo.messages import Example, did_you_mean, printable
 from segzoo.pixel_format import PixelFormat, pixel_errors
 from segzoo.registry import DATA, ConfigError, Range
 from segzoo.types import IGNORE, DataError, PlainDict
@@ -155,10 +155,7 @@ class LabelMeShapes(LabelReader):
         notes = [f"the label {label!r} is read as {name!r}." for label, name in alike.items()]
         first = self.classes[0]
         if background_id(self.classes) is None and any(find_label(label, self.rules.ids) == first for label in labels):
-            notes.append(
-                f"shapes are labeled {first!r}, the first class, to which all pixels outside of shapes belong. If these are background: "
-                f"{format_override('data.classes', ['background', *self.classes])}"
-            )
+            notes.append(first_class_note("shapes are", self.classes, "data.classes"))
         return LabelSurvey(counts, notes=tuple(notes))
 
     def _rasterize(self, record: PlainDict, path: Path, size: tuple[int, int], orientation: int) -> np.ndarray:

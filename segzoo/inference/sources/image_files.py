@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
@@ -189,16 +189,20 @@ def _select_images(
         folders = " and ".join(str(folder) for folder in sorted(in_results))
         skipped.append(f"{in_results.total()} files in {folders} were left out: results are written there.")
     if earlier:
-        folders = ", ".join(printable(folder) for folder in sorted(earlier)[:3]) + (", ..." if len(earlier) > 3 else "")
-        skipped.append(f"{earlier.total()} files in {folders} were left out: they are results of earlier runs.")
+        skipped.append(f"{earlier.total()} files in {_list_folders(earlier)} were left out: they are results of earlier runs.")
     if masks:
-        folders = ", ".join(printable(folder) for folder in sorted(masks)[:3]) + (", ..." if len(masks) > 3 else "")
-        skipped.append(f"{masks.total()} files in {folders} were left out: they are masks of a conversion.")
+        skipped.append(f"{masks.total()} files in {_list_folders(masks)} were left out: they are masks of a conversion.")
     if endings:
         by_count = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:8]
         listed = ", ".join(f"{count} {printable(ending)}" for ending, count in by_count)
         skipped.append(f"{endings.total()} files were left out for their ending ({listed}).")
     return sorted(images), skipped
+
+
+def _list_folders(folders: Iterable[Path]) -> str:
+    """List folders by name, the first three of them."""
+    ordered = sorted(folders)
+    return ", ".join(map(printable, ordered[:3])) + (", ..." if len(ordered) > 3 else "")
 
 
 def _run_with_results(folder: Path, top: Path) -> Path | None:

@@ -9,8 +9,9 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from segzoo.resources import is_installed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ class Plot(NamedTuple):
 
 def can_plot() -> bool:
     """Return true if matplotlib is installed."""
-    return find_spec("matplotlib") is not None
+    return is_installed("matplotlib")
 
 
 def svg_plot(title: str, caption: str, draw: Callable[[Axes], object], size: tuple[float, float] = (4.4, 2.8)) -> Plot:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segzoo.io import csv_text, write_json, write_text
+from segzoo.reporting.numbers import format_p_value
 from segzoo.reporting.text_table import Column, text_table
 from segzoo.types import PlainDict, PlainMapping
 from segzoo.workflows.compare.comparison import NOT_RESOLVED
@@ -99,7 +100,7 @@ def _image_table(pair: PlainMapping, width: int | None) -> list[str]:
 
 def difference_texts(entry: PlainMapping) -> list[str]:
     """Format difference, interval, p-value and verdict."""
-    p_value = "-" if entry["p_value"] is None else f"{entry['p_value']:.3f}" if entry["p_value"] >= 0.001 else "<0.001"
+    p_value = "-" if entry["p_value"] is None else format_p_value(entry["p_value"])
     return [f"{100 * entry['difference']:+z.2f}", _interval(entry["interval"]), p_value, entry["verdict"]]
 
 
