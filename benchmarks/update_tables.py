@@ -46,6 +46,7 @@ TABLES: dict[str, Callable[[], str]] = {
         accuracy.compare_camvid,
         history.history,
         history.history_pairs,
+        history.history_runs,
         history.history_tenth,
         history.history_tenth_pairs,
         history.ablations,

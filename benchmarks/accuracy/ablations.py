@@ -134,7 +134,7 @@ def main(args: argparse.Namespace) -> None:
     out, groups = args.out.absolute(), {}
     networks = (*itertools.chain(*GROUPS.values()), *CRF)
     runs = {
-        network.run: train(network.run, network.overrides, "history_tenth", network.seeds or args.seeds, out)
+        network.run: train(network.run, network.overrides, "history_tenth", range(network.seeds or args.seeds), out)
         for network in networks
     }
     if args.train_only:

@@ -65,7 +65,11 @@ def compare(folders: list[Path], more: list[str], out: Path) -> dict[str, Any]:
     """
     overwrite, blocks = (out / "compare.json").exists(), shlex.split(format_override("group_by", FRAME_BLOCKS))
     run_tool("compare", *map(str, folders), *more, *blocks, f"out={out}", f"overwrite={str(overwrite).lower()}")
-    result = read_json(out / "compare.json")
+    return with_seeds(read_json(out / "compare.json"))
+
+
+def with_seeds(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison without single images, with the scores of seeds."""
     pairs = [{key: value for key, value in pair.items() if key != "changed_images"} for pair in result["pairs"]]
     models = [{key: value for key, value in model.items() if key != "evaluations"} for model in result["models"]]
     scores = [[evaluation["miou"] for evaluation in model["evaluations"]] for model in result["models"]]

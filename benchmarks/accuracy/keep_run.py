@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks.harness.result_files import RESULTS, read_json
-from benchmarks.harness.tool_runs import run_environment, run_summary
+from benchmarks.harness.tool_runs import run_config, run_environment, run_summary
 from segzoo.checkpoints.serialization import read_metadata, read_trainer
 from segzoo.config.build import build_data
 from segzoo.config.from_checkpoint import dataset_config, load_model
@@ -96,14 +95,11 @@ def result_content(run: Path, scores: Path | None = None) -> dict[str, Any]:
         FileNotFoundError: The run has no ``result.json``.
     """
     environment, summary = run_environment(run), read_json((scores or run / "eval") / "summary.json")
-    result, config = summarize(run), yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    result = summarize(run)
     if scores:
         result = result | {key: summary[key] for key in ("miou", "macc", "aacc", "fwiou", "loss", "protocol_id") if key in summary}
         result |= {"last_miou": summary["miou"], "best_step": result["steps"]}
     baseline = majority_baseline(dataset_config(read_metadata(run), None))  # which resolves SEGZOO_DATA
-    config["data"].pop("root", None)
-    for key in ("out", "resume"):
-        config.pop(key, None)
     overrides = [word for word in environment["command"][1:] if not word.startswith(("out=", "resume="))]
     return {
         "command": " ".join(["python tools/train.py", *overrides]),
@@ -119,7 +115,7 @@ def result_content(run: Path, scores: Path | None = None) -> dict[str, Any]:
         "per_class": summary["per_class"],
         "curve": [] if scores else validation_curve(run),
         "train_loss": training_losses(run),
-        "config": config,
+        "config": run_config(run),
     }
 
 

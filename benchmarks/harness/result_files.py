@@ -23,7 +23,7 @@ def write_result(name: str, command: str, rows: Any, *, packages: Sequence[str] 
     """Write ``results/<name>.json`` with everything needed to judge or repeat it.
 
     Args:
-        name: Stem of the file.
+        name: Stem of the file, with its folder if it is in one.
         command: The command as it was typed, ``args.command`` of every benchmark.
         rows: Content that JSON can hold.
         packages: Further packages whose versions are recorded if they are installed, such as peer libraries.
@@ -31,8 +31,8 @@ def write_result(name: str, command: str, rows: Any, *, packages: Sequence[str] 
     Returns:
         The path of the file.
     """
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "git": git_commit(), "machine": machine(), "versions": versions() | _installed(packages)}
     write_json(path, content | {"rows": rows})
     if content["git"]["changed"]:

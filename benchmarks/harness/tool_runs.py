@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.harness.result_files import ROOT, read_json
 from segzoo.workflows.prune.stages import benchmark_before_after
 
@@ -50,6 +52,13 @@ def run_unless_finished(result: Path, tool: str, *overrides: str) -> Any:
 def run_summary(run: Path) -> dict[str, Any]:
     """Return the ``result.json`` of a run directory."""
     return read_json(run / "result.json")
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """Return the configuration of a run directory, without its paths."""
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["data"].pop("root", None)
+    return {key: value for key, value in config.items() if key not in ("out", "resume")}
 
 
 def run_environment(run: Path) -> dict[str, Any]:

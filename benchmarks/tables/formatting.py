@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.result_files import RESULTS, read_json, read_result
-from segzoo.reporting.numbers import format_percent
+from segzoo.reporting.numbers import format_p_value, format_percent
 from segzoo.reporting.tables import markdown_table
 from segzoo.workflows.leaderboard.front import pareto_front
 
@@ -113,11 +113,6 @@ def difference_cells(pair: dict[str, Any]) -> tuple[str, ...]:
         format_p_value(pair["p_value"]),
         pair["verdict"],
     )
-
-
-def format_p_value(p_value: float) -> str:
-    """Format a p-value with three digits."""
-    return f"{p_value:.3f}" if p_value >= 0.001 else "<0.001"
 
 
 def format_score(row: dict[str, Any]) -> str:

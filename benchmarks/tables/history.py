@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.harness.kept_evaluations import KeptRun, kept_names, kept_run
 from benchmarks.harness.result_files import read_result
 from benchmarks.tables.formatting import (
     NOT_MEASURED,
     PAIR_COLUMNS,
     difference_cells,
-    format_p_value,
     format_score,
     is_measured,
     measured_by,
@@ -19,7 +19,7 @@ from benchmarks.tables.formatting import (
     result_table,
     with_front,
 )
-from segzoo.reporting.numbers import format_millions, format_percent
+from segzoo.reporting.numbers import format_millions, format_p_value, format_percent
 from segzoo.reporting.tables import markdown_table
 from segzoo.workflows.compare.comparison import NOT_RESOLVED
 
@@ -35,6 +35,7 @@ COLUMNS = (
     "minutes",
     "front",
 )
+RUN_COLUMNS = ("model", "backbone", "seed", "mIoU %", "minutes", "threads", "scored by version")
 HISTORY_PAIR_COLUMNS = (*PAIR_COLUMNS[:3], "p alone", *PAIR_COLUMNS[3:])
 ABLATION_COLUMNS = ("idea", "network", "mIoU %", "mIoU % of each seed", *PAIR_COLUMNS[1:])
 BACKBONES = {False: "resnet50 x0.5", True: "vgg16_bn"}
@@ -58,6 +59,12 @@ def history_tenth() -> str:
 def history_tenth_pairs() -> str:
     """Differences between the networks after a tenth of the steps."""
     return _pairs("history_tenth")
+
+
+def history_runs() -> str:
+    """Runs of ``experiment=history`` whose evaluations are kept."""
+    runs = [kept_run("history", name) for name in kept_names("history")]
+    return markdown_table(RUN_COLUMNS, map(_run_cells, sorted(runs, key=lambda run: -run.evaluation.summary["miou"])))
 
 
 def history_rows(name: str) -> list[dict[str, Any]]:
@@ -121,6 +128,19 @@ def _pairs(name: str) -> str:
 def _pair_cells(pair: dict[str, Any]) -> tuple[str, ...]:
     cells = pair_cells(pair)
     return *cells[:3], format_p_value(pair["single_p_value"]), *cells[3:]
+
+
+def _run_cells(run: KeptRun) -> tuple[Any, ...]:
+    row, training = run.evaluation.name.rpartition("-")[0], run.training
+    return (
+        row.removesuffix("_vgg"),
+        BACKBONES[row.endswith("_vgg")],
+        training["config"]["seed"],
+        format_percent(run.evaluation.summary["miou"], 1),
+        f"{training['result']['train_minutes']:.0f}",
+        training["machine"]["threads"],
+        run.evaluation.version,
+    )
 
 
 def _ms(row: dict[str, Any], height: int) -> float:

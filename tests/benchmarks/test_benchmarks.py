@@ -39,6 +39,7 @@ OVERRIDES = {  # case -> tool and the overrides that a benchmark passes to it
     "checkpoint overhead": ("train", list(checkpoint_overhead.DATA)),
     **{f"compare {name}": ("eval", ["ckpt=any", *words]) for name, words in compare_camvid.PROTOCOLS.items()},
     **{f"history {name}": ("train", ["experiment=history", *row.overrides]) for name, row in history.ROWS.items()},
+    **{f"time of {name}": ("bench", list(row.timed)) for name, row in history.ROWS.items()},
     **{
         f"ablation {network.run}": ("train", ["experiment=history_tenth", *network.overrides])
         for networks in ablations.GROUPS.values()

@@ -60,7 +60,7 @@ def test_every_table_is_on_a_page():
     assert on_pages == {*update_tables.TABLES}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_result_files_record_their_provenance(path):
     content = json.loads(path.read_text(encoding="utf-8"))
     assert all(content.get(key) for key in PROVENANCE)
