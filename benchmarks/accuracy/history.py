@@ -106,11 +106,11 @@ def require_length(run: Path, experiment: str) -> None:
         check_steps(str(run), run_config(run), experiment, "Choose another directory for this length.")
 
 
-def check_steps(name: str, config: dict[str, Any], experiment: str, remedy: str) -> None:
+def check_steps(name: str, config: dict[str, Any], experiment: str, hint: str) -> None:
     """Raise SystemExit if a training has other steps than the experiment."""
     wanted = yaml.safe_load((ROOT / "conf/experiment" / f"{experiment}.yaml").read_text(encoding="utf-8"))["steps"]
     if config["steps"] != wanted:
-        raise SystemExit(f"{name} is a run of {config['steps']} steps, and {experiment} has {wanted}. {remedy}")
+        raise SystemExit(f"{name} is a run of {config['steps']} steps, and {experiment} has {wanted}. {hint}")
 
 
 def kept_runs(name: str, experiment: str, seeds: Iterable[int]) -> list[KeptRun]:
@@ -145,7 +145,7 @@ def compare(runs: dict[str, list[KeptRun]]) -> dict[str, Any]:
 
 
 def keep_runs(name: str, seeds: Iterable[int], experiment: str, args: argparse.Namespace) -> list[KeptRun]:
-    """Train and score the runs of a row that are not kept, and keep them."""
+    """Train and score the runs of a row that are not kept."""
     out = args.out.absolute()
     for seed in (seed for seed in seeds if not is_kept(experiment, f"{name}-{seed}")):
         if args.finished:
