@@ -61,7 +61,7 @@ def evaluate(job: Job) -> dict[str, Any]:
                 raise
             options, defaults = job.arguments["report_evaluation"], partial(default_config, "train")
             report_evaluation(output_dir.path, model, dataset, meta, protocol, defaults, **options)
-    print(score_table(summary, result.per_image_counts, terminal_width()))
+    print(score_table(summary, result.per_image_counts, terminal_width(), result.drawn_counts))
     for line in [line for score in result.extra.values() for line in score.lines]:
         print(line)
     return summary | _table_columns(model, dataset.info.name, meta)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.data.splitting.grouping import group_names
-from segzoo.evaluation.bootstrap import sum_groups
+from segzoo.evaluation.bootstrap import counts_by_group
 from segzoo.workflows.compare.evaluations import read_evaluation
 
 FRAME_BLOCKS = r"^(.+)\d$"  # up to five successive validation images: 0016E5_0796 of 0016E5_07961 to 0016E5_07969
@@ -33,7 +32,7 @@ def counts_by_block(folder: Path) -> np.ndarray:
     """
     evaluation = read_evaluation(folder, folder.name)
     assert evaluation.image_names is not None
-    return sum_groups(evaluation.counts, group_names(evaluation.image_names, FRAME_BLOCKS, "FRAME_BLOCKS"))
+    return counts_by_group(evaluation.counts, evaluation.image_names, FRAME_BLOCKS)
 
 
 def drive_images(camvid: Path, *drives: str) -> list[str]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segzoo.data.splitting.grouping import group_names
+
 DRAWS, SEED = 2000, 0
 MIN_IMAGES = 10  # draws of fewer images, or groups, are too alike for an interval that can be trusted
 LEVEL = 0.95
@@ -112,6 +114,20 @@ def sum_groups(counts: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     sums = np.zeros((len(names), *counts.shape[1:]), counts.dtype)
     np.add.at(sums, index, counts)
     return sums
+
+
+def counts_by_group(counts: np.ndarray, names: Sequence[str], group_by: str | None) -> np.ndarray:
+    """Sum counts over groups of dependent images.
+
+    Args:
+        counts: (N, 3, K) of the images.
+        names: names of the images.
+        group_by: pattern that names the groups, as in ``group_names``. None leaves the counts as they are.
+
+    Raises:
+        DataError: the pattern finds no group in some names.
+    """
+    return counts if group_by is None else sum_groups(counts, group_names(names, group_by, "group_by"))
 
 
 def bootstrap_miou(counts: np.ndarray) -> tuple[float, float] | None:

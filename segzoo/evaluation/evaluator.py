@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from segzoo.data.loader import eval_batches
 from segzoo.data.paired_dataset import PairedDataset
+from segzoo.data.splitting.grouping import group_names
 from segzoo.device import DeviceName, FloatFormat, Precision, PrecisionName, Workers, pick_device, pick_workers
 from segzoo.distributed import SINGLE_PROCESS, Distributed
-from segzoo.evaluation.bootstrap import bootstrap_miou
+from segzoo.evaluation.bootstrap import bootstrap_miou, counts_by_group
 from segzoo.evaluation.fingerprint import check_equal_images, data_fingerprint, image_names, short_hash
 from segzoo.evaluation.mean_loss import MeanLoss
 from segzoo.evaluation.metrics import COUNTS, ConfusionMatrix, Scores
@@ -48,6 +49,7 @@ class Evaluation:
         names: names of the images, in the order of the counts.
         extra: results of the optional scores by name.
         errors: int64 (M, 4), the image, label, prediction and pixels of each pair of classes confused in an image.
+        group_by: pattern of the groups that the interval draws, None if it draws single images.
     """
 
     scores: Scores
@@ -57,6 +59,7 @@ class Evaluation:
     names: tuple[str, ...]
     extra: dict[str, ScoreResult] = field(default_factory=dict)
     errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    group_by: str | None = None
 
     @property
     def precision(self) -> FloatFormat:
@@ -72,9 +75,14 @@ class Evaluation:
         return short_hash(json.dumps(self.protocol, sort_keys=True).encode())
 
     @cached_property
+    def drawn_counts(self) -> np.ndarray:
+        """Counts int64 (G, 3, K) of the images or groups to draw."""
+        return counts_by_group(self.per_image_counts, self.names, self.group_by)
+
+    @cached_property
     def interval(self) -> tuple[float, float] | None:
         """Bootstrap 95 % confidence interval of the mIoU, None for few images."""
-        return bootstrap_miou(self.per_image_counts)
+        return bootstrap_miou(self.drawn_counts)
 
 
 @torch.no_grad()
@@ -91,6 +99,7 @@ def evaluate(
     device: DeviceName = "auto",
     precision: PrecisionName = "fp32",
     workers: Workers = "auto",
+    group_by: str | None = None,
 ) -> Evaluation:
     """Score a model on every image at the size of its label.
 
@@ -108,12 +117,13 @@ def evaluate(
         extra: optional scores, which are updated in the same pass.
         device, precision: device of the model, precision of its layers.
         workers: data loading processes, see ``pick_workers``. 0 loads in the main process.
+        group_by: pattern of the groups that intervals draw together, as in ``group_names``. None if images are independent.
 
     Raises:
         ConfigError: ``device=cuda`` without CUDA, or a score needs what the model cannot return.
-        DataError: if a file is invalid or its label does not fit the classes, which the message names; or the ranks find different images.
+        DataError: a file is invalid, its label does not fit the classes, an image has no group, or the ranks find different images.
     """
-    check_equal_images(distributed, dataset)
+    names = _checked_names(distributed, dataset, group_by)
     layer_precision = Precision(precision, pick_device(device))
     confusion = ConfusionMatrix(info.num_classes, info.ignore)
     mean_loss = None if loss is None or not protocol.single else MeanLoss(loss)
@@ -133,10 +143,17 @@ def evaluate(
     per_image_counts = _sum_over_ranks(per_image_counts, distributed, layer_precision.device)
     scores = confusion.scores(info.classes, len(dataset), mean_loss and mean_loss.compute(distributed))
     used_precision = model.precision if isinstance(model, ExportedNetwork) else layer_precision.name
-    names = image_names(dataset)
     described = protocol.to_dict() | {"precision": used_precision} | data_fingerprint(dataset.info.name, names, per_image_counts)
     results = merged_results(extra, distributed)
-    return Evaluation(scores, confusion.matrix, described, per_image_counts, names, results, errors.merged(distributed))
+    return Evaluation(scores, confusion.matrix, described, per_image_counts, names, results, errors.merged(distributed), group_by)
+
+
+def _checked_names(distributed: Distributed, dataset: Dataset, group_by: str | None) -> tuple[str, ...]:
+    """Names of the images, equal on all ranks, each with a group."""
+    check_equal_images(distributed, dataset)
+    names = image_names(dataset)
+    group_names(names, group_by, "group_by")
+    return names
 
 
 class ImageErrors:

@@ -32,6 +32,8 @@ def write_summary(folder: Path, result: Evaluation, checkpoint_sha256: str | Non
     summary = result.scores.to_dict() | {
         "split": split,
         "miou_interval": None if result.interval is None else list(result.interval),
+        "group_by": result.group_by,
+        "groups": None if result.group_by is None else len(result.drawn_counts),
         "precision": result.precision,
         "protocol": result.protocol,
         "protocol_id": result.protocol_id,

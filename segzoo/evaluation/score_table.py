@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.evaluation.bootstrap import MIN_IMAGES, resample
+from segzoo.evaluation.bootstrap import MIN_IMAGES, counts_by_group, resample
 from segzoo.evaluation.metrics import COUNTS, Scores
 from segzoo.evaluation.report import score_line
 from segzoo.reporting.numbers import format_interval, format_percent
@@ -20,10 +20,11 @@ from segzoo.types import PlainMapping
 def read_score_table(folder: Path, width: int | None = None) -> str:
     """Format the scores that ``write_summary`` has written into a folder."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return score_table(summary, np.load(folder / "per_image_counts.npy"), width)
+    counts, names = np.load(folder / "per_image_counts.npy"), json.loads((folder / "image_names.json").read_text(encoding="utf-8"))
+    return score_table(summary, counts, width, counts_by_group(counts, names, summary["group_by"]))
 
 
-def score_table(summary: PlainMapping, counts: np.ndarray, width: int | None = None) -> str:
+def score_table(summary: PlainMapping, counts: np.ndarray, width: int | None = None, drawn: np.ndarray | None = None) -> str:
     """Format the scores of each class, their means and the protocol.
 
     The worst class comes first. Scores are in percent, with the 95 % confidence interval of the IoU. ``images`` counts those with a labeled pixel of the class.
@@ -32,21 +33,22 @@ def score_table(summary: PlainMapping, counts: np.ndarray, width: int | None = N
         summary: the contents of ``summary.json``.
         counts: (N, 3, K), as in ``Evaluation.per_image_counts``.
         width: columns of the terminal; None shows everything.
+        drawn: (G, 3, K), as in ``Evaluation.drawn_counts``; None draws the images.
     """
     scores = Scores(**{field.name: summary[field.name] for field in fields(Scores)})
-    table = text_table(_class_columns(scores, counts), width)
+    table = text_table(_class_columns(scores, counts, counts if drawn is None else drawn), width)
     lines = [*table, "-" * max(map(display_width, table))]
     for line in _overall_lines(scores, summary):
         lines += [line] if width is None else textwrap.wrap(line, max(width, 20), subsequent_indent="  ")
     return "\n".join(lines)
 
 
-def _class_columns(scores: Scores, counts: np.ndarray) -> list[Column]:
+def _class_columns(scores: Scores, counts: np.ndarray, drawn: np.ndarray) -> list[Column]:
     """Columns of the table, ranked by importance."""
     names, entries = list(scores.per_class), list(scores.per_class.values())
     order = sorted(range(len(names)), key=lambda k: (entries[k]["iou"] is None, entries[k]["iou"] or 0))
     images = (counts[:, COUNTS.index("labeled")] > 0).sum(0)
-    resampled = resample(counts) if len(counts) >= MIN_IMAGES else None
+    resampled = resample(drawn) if len(drawn) >= MIN_IMAGES else None
     intervals = [resampled.interval(1 + k) if resampled else None for k in range(len(names))]
     total = max(sum(int(entry["pixels"] or 0) for entry in entries), 1)
 
@@ -71,11 +73,14 @@ def _overall_lines(scores: Scores, summary: PlainMapping) -> list[str]:
     lines = [score_line(scores)]
     if scores.miou_foreground is not None:
         lines.append(f"mIoU without the background: {100 * scores.miou_foreground:.2f}")
+    groups = summary.get("groups")
+    units = "images" if groups is None else "groups of images"
     if summary["miou_interval"] is None:
-        lines.append(f"no confidence interval: {scores.images} images are too few, {MIN_IMAGES} are needed")
+        lines.append(f"no confidence interval: {groups or scores.images} {units} are too few, {MIN_IMAGES} are needed")
     else:
         low, high = summary["miou_interval"]
-        lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over images)")
+        number = "" if groups is None else f"{groups} "
+        lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over {number}{units})")
     absent = len(scores.per_class) - scores.classes_present
     if absent:
         lines.append(f"{absent} of {len(scores.per_class)} classes are absent from the labels and excluded from the means")

@@ -368,7 +368,7 @@ def test_summary_and_tables(model, tmp_path):
     assert json.loads((tmp_path / "eval/summary.json").read_text()) == summary
     keys = (
         "miou miou_interval macc aacc fwiou per_class classes_present images precision protocol protocol_id checkpoint_sha256 loss "
-        "miou_foreground split"
+        "miou_foreground split group_by groups"
     )
     assert set(keys.split()) == summary.keys() and summary["miou_interval"] is None
     absent = {"iou": None, "acc": None, "pixels": 0, "precision": None, "f1": None}

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 
-from segzoo.data.splitting.patterns import group_pattern_error
 from segzoo.messages import relative_to
 from segzoo.types import PlainMapping
 
@@ -29,9 +28,7 @@ def comparison_errors(config: PlainMapping) -> list[str]:
     for module in modules:
         if not isinstance(module, str) or not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", module):
             errors.append(f"modules: {module!r} is not a package.module:function.")
-    group_by, data = config.get("group_by"), config.get("data")
-    if isinstance(group_by, str) and (error := group_pattern_error("group_by", group_by)):
-        errors.append(error)
+    data = config.get("data")
     if not runs and (data is None or "name" not in data):
         errors.append("the images and labels are unknown without a run. Set data=<name>, or add a run.")
     return errors

@@ -17,6 +17,7 @@ from segzoo.checkpoints.schema import CheckpointError
 from segzoo.config.checks.output import WEIGHT_WORDS, missing_path, output_errors
 from segzoo.config.checks.prediction import prediction_errors
 from segzoo.config.checks.required_model import given_checkpoints, required_model_errors, text_at
+from segzoo.data.splitting.patterns import group_pattern_error
 from segzoo.messages import relative_to
 from segzoo.registry import ConfigError
 from segzoo.resources import is_installed
@@ -49,7 +50,13 @@ def early_errors(command: str, config: PlainMapping) -> list[str]:
     if unusable:
         return unusable
     errors = _length_errors(config) + _device_errors(command, config) + required_model_errors(command, config)
-    errors += _logger_errors(config) + _protocol_errors(config) + _input_errors(command, config) + output_errors(command, config)
+    errors += (
+        _logger_errors(config)
+        + _group_errors(config)
+        + _protocol_errors(config)
+        + _input_errors(command, config)
+        + output_errors(command, config)
+    )
     return errors
 
 
@@ -105,6 +112,13 @@ def _logger_errors(config: PlainMapping) -> list[str]:
         for name in names
         if not is_installed(name)
     ]
+
+
+def _group_errors(config: PlainMapping) -> list[str]:
+    """Reject a pattern that cannot name groups of images."""
+    pattern = text_at(config, "group_by")
+    error = None if pattern is None else group_pattern_error("group_by", pattern)
+    return [error] if error else []
 
 
 def _protocol_errors(config: PlainMapping) -> list[str]:

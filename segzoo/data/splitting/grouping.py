@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from segzoo.data.near_duplicates import near_duplicate_groups, thumbnail
+from segzoo.data.splitting.patterns import group_pattern_error
 from segzoo.messages import format_override, printable
 from segzoo.progress import with_progress
+from segzoo.registry import ConfigError
 from segzoo.resources import cpu_cores
 from segzoo.types import DataError, Dataset
 from segzoo.visualization.drawing import shown_rgb
@@ -26,11 +28,14 @@ def group_names(stems: Iterable[str], pattern: str | None, key: str = "data.grou
         key: the setting that holds the pattern, for messages.
 
     Raises:
-        DataError: the pattern is not found in some stems.
+        ConfigError: the pattern is no regular expression with parentheses.
+        DataError: it is not found in some stems.
     """
     stems = list(stems)
     if pattern is None:
         return stems
+    if error := group_pattern_error(key, pattern):
+        raise ConfigError(error)
     regex = re.compile(pattern, re.DOTALL)
     matches = [regex.search(stem) for stem in stems]
     names = ["/".join(part for part in match.groups() if part) if match else "" for match in matches]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.evaluation.bootstrap import MIN_IMAGES, mean_iou, resample
+from segzoo.evaluation.bootstrap import MIN_IMAGES, counts_by_group, mean_iou, resample
 from segzoo.evaluation.metrics import COUNTS
 from segzoo.messages import printable
 from segzoo.reporting.blocks.bars import BarRow, share_bar
@@ -92,6 +92,7 @@ def _tiles(summary: PlainMapping, speed: Facts) -> Facts:
     shown = [
         ("mIoU", f"{100 * summary['miou']:.1f} %"),
         ("95 % interval", format_interval(interval, 1) if interval else "too few images"),
+        *([("groups of images drawn", f"{summary['groups']:,}")] if summary.get("groups") else []),
         ("pixels right", f"{100 * summary['aacc']:.1f} %"),
         (f"images of {summary['split']}", f"{summary['images']:,}"),
         ("protocol", summary["protocol_id"]),
@@ -122,7 +123,8 @@ def class_rows(evaluation: StoredEvaluation) -> list[BarRow]:
     """Scores of each class, the worst first and absent ones last."""
     counts, per_class = evaluation.counts, evaluation.summary["per_class"]
     images = (counts[:, COUNTS.index("labeled")] > 0).sum(0)
-    resampled = resample(counts) if len(counts) >= MIN_IMAGES else None
+    drawn = counts_by_group(counts, evaluation.image_names or (), evaluation.summary.get("group_by"))
+    resampled = resample(drawn) if len(drawn) >= MIN_IMAGES else None
     total = max(sum(int(entry["pixels"] or 0) for entry in per_class.values()), 1)
     rows = []
     for k, (name, entry) in enumerate(per_class.items()):
