@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,24 @@ from segzoo.evaluation.report import score_line
 from segzoo.reporting.numbers import format_interval, format_percent
 from segzoo.reporting.text_table import Column, display_width, text_table
 from segzoo.types import PlainMapping
+
+
+class ClassScore(NamedTuple):
+    """Scores of one class.
+
+    Attributes:
+        name: its name.
+        values: ``iou``, ``acc``, ``precision`` and ``f1``, None if the class is absent.
+        interval: 95 % interval of the IoU, None for few images.
+        images: number of images with a labeled pixel of the class.
+        share: its fraction of all labeled pixels.
+    """
+
+    name: str
+    values: PlainMapping
+    interval: tuple[float, float] | None
+    images: int
+    share: float
 
 
 def read_score_table(folder: Path, width: int | None = None) -> str:
@@ -36,36 +56,47 @@ def score_table(summary: PlainMapping, counts: np.ndarray, width: int | None = N
         drawn: (G, 3, K), as in ``Evaluation.drawn_counts``; None draws the images.
     """
     scores = Scores(**{field.name: summary[field.name] for field in fields(Scores)})
-    table = text_table(_class_columns(scores, counts, counts if drawn is None else drawn), width)
+    table = text_table(_class_columns(class_scores(scores.per_class, counts, counts if drawn is None else drawn)), width)
     lines = [*table, "-" * max(map(display_width, table))]
     for line in _overall_lines(scores, summary):
         lines += [line] if width is None else textwrap.wrap(line, max(width, 20), subsequent_indent="  ")
     return "\n".join(lines)
 
 
-def _class_columns(scores: Scores, counts: np.ndarray, drawn: np.ndarray) -> list[Column]:
-    """Columns of the table, ranked by importance."""
-    names, entries = list(scores.per_class), list(scores.per_class.values())
-    order = sorted(range(len(names)), key=lambda k: (entries[k]["iou"] is None, entries[k]["iou"] or 0))
+def class_scores(per_class: Mapping[str, PlainMapping], counts: np.ndarray, drawn: np.ndarray) -> list[ClassScore]:
+    """List the scores of each class, worst first, absent ones last.
+
+    Args:
+        per_class: the entry of ``summary.json``, in the order of the classes.
+        counts, drawn: see ``score_table``.
+    """
     images = (counts[:, COUNTS.index("labeled")] > 0).sum(0)
     resampled = resample(drawn) if len(drawn) >= MIN_IMAGES else None
-    intervals = [resampled.interval(1 + k) if resampled else None for k in range(len(names))]
-    total = max(sum(int(entry["pixels"] or 0) for entry in entries), 1)
+    total = max(sum(int(entry["pixels"] or 0) for entry in per_class.values()), 1)
+    rows = [
+        ClassScore(name, entry, resampled.interval(k) if resampled else None, int(number), int(entry["pixels"] or 0) / total)
+        for k, ((name, entry), number) in enumerate(zip(per_class.items(), images, strict=True), 1)
+    ]
+    return sorted(rows, key=lambda row: (row.values["iou"] is None, row.values["iou"] or 0))
+
+
+def _class_columns(rows: Sequence[ClassScore]) -> list[Column]:
+    """Columns of the table, ranked by importance."""
 
     def percent(key: str) -> list[str]:
-        return [_percent(entries[k][key]) for k in order]
+        return [_percent(row.values[key]) for row in rows]
 
     columns = [
-        Column("class", [names[k] for k in order]),
+        Column("class", [row.name for row in rows]),
         Column("IoU", percent("iou")),
-        Column("95 % interval", [format_interval(intervals[k], 1) for k in order], rank=3),
+        Column("95 % interval", [format_interval(row.interval, 1) for row in rows], rank=3),
         Column("Acc", percent("acc"), rank=4),
         Column("Prec", percent("precision"), rank=5),
         Column("F1", percent("f1"), rank=6),
-        Column("images", [str(images[k]) for k in order], rank=1),
-        Column("pixels", [f"{100 * int(entries[k]['pixels'] or 0) / total:.2f}%" for k in order], rank=2),
+        Column("images", [str(row.images) for row in rows], rank=1),
+        Column("pixels", [f"{100 * row.share:.2f}%" for row in rows], rank=2),
     ]
-    return columns if any(intervals) else [column for column in columns if column.title != "95 % interval"]
+    return columns if any(row.interval for row in rows) else [column for column in columns if column.title != "95 % interval"]
 
 
 def _overall_lines(scores: Scores, summary: PlainMapping) -> list[str]:

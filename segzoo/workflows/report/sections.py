@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segzoo.evaluation.bootstrap import MIN_IMAGES, counts_by_group, mean_iou, resample
+from segzoo.evaluation.bootstrap import MIN_IMAGES, counts_by_group, mean_iou
 from segzoo.evaluation.metrics import COUNTS
+from segzoo.evaluation.score_table import class_scores
 from segzoo.messages import printable
 from segzoo.reporting.blocks.bars import BarRow, share_bar
 from segzoo.reporting.blocks.curves import read_rows, training_plots
@@ -72,7 +73,8 @@ def evaluation_sections(
         "curves": training_plots(read_rows(run / "metrics.jsonl"), best_step) if can_draw and run is not None else [],
         "has_curves": run is not None and (run / "metrics.jsonl").is_file(),
         "classes": class_rows(evaluation),
-        "has_intervals": len(counts) >= MIN_IMAGES,
+        "has_intervals": summary["miou_interval"] is not None,
+        "drawn": "images" if summary.get("groups") is None else "groups of images",
         "min_images": MIN_IMAGES,
         "confusion": confusion_table(matrix, evaluation.classes),
         "overview": [confusion_plot(matrix)] if many else [],
@@ -92,7 +94,7 @@ def _tiles(summary: PlainMapping, speed: Facts) -> Facts:
     shown = [
         ("mIoU", f"{100 * summary['miou']:.1f} %"),
         ("95 % interval", format_interval(interval, 1) if interval else "too few images"),
-        *([("groups of images drawn", f"{summary['groups']:,}")] if summary.get("groups") else []),
+        *([("groups of images", f"{summary['groups']:,}")] if summary.get("groups") else []),
         ("pixels right", f"{100 * summary['aacc']:.1f} %"),
         (f"images of {summary['split']}", f"{summary['images']:,}"),
         ("protocol", summary["protocol_id"]),
@@ -121,19 +123,14 @@ def _highlights(evaluation: StoredEvaluation, failures: Sequence[Failure]) -> li
 
 def class_rows(evaluation: StoredEvaluation) -> list[BarRow]:
     """Scores of each class, the worst first and absent ones last."""
-    counts, per_class = evaluation.counts, evaluation.summary["per_class"]
-    images = (counts[:, COUNTS.index("labeled")] > 0).sum(0)
-    drawn = counts_by_group(counts, evaluation.image_names or (), evaluation.summary.get("group_by"))
-    resampled = resample(drawn) if len(drawn) >= MIN_IMAGES else None
-    total = max(sum(int(entry["pixels"] or 0) for entry in per_class.values()), 1)
+    drawn = counts_by_group(evaluation.counts, evaluation.image_names or (), evaluation.summary.get("group_by"))
     rows = []
-    for k, (name, entry) in enumerate(per_class.items()):
-        interval = resampled.interval(1 + k) if resampled and entry["iou"] is not None else None
-        bounds = format_interval(interval, 1) if interval else "–"
-        scores = [_percent(entry[key]) for key in ("acc", "precision", "f1")]
-        cells = [_percent(entry["iou"]), bounds, *scores, str(images[k]), f"{100 * int(entry['pixels'] or 0) / total:.2f} %"]
-        rows.append((entry["iou"], BarRow(name, share_bar(entry["iou"], interval), cells)))
-    return [row for _, row in sorted(rows, key=lambda item: (item[0] is None, item[0] or 0))]
+    for row in class_scores(evaluation.summary["per_class"], evaluation.counts, drawn):
+        bounds = format_interval(row.interval, 1) if row.interval else "–"
+        scores = [_percent(row.values[key]) for key in ("acc", "precision", "f1")]
+        cells = [_percent(row.values["iou"]), bounds, *scores, str(row.images), f"{100 * row.share:.2f} %"]
+        rows.append(BarRow(row.name, share_bar(row.values["iou"], row.interval), cells))
+    return rows
 
 
 def _percent(value: float | None) -> str:
