@@ -2,7 +2,7 @@
 
 Every network is trained from scratch by ``experiment=history`` on ResNet-50 at half width, and those that the papers built on VGG16 also on
 ``vgg16_bn``. Runs that differ only in their seed form one row. Images are halved for the network, and its scores are resized to the labels'
-480x360. Nothing is chosen on the validation images: the last checkpoint is scored. Networks of the same layers are timed in every runtime.
+480x360. Nothing is chosen on the validation images: the last checkpoint is scored. Networks with random weights are timed in every runtime.
 
 ``--tenth`` trains a tenth of the steps. An interrupted study continues where it stopped if it is given the same output directory. The scores
 of each run are kept in ``benchmarks/results/history/`` or ``history_tenth/``, and such a run is not trained again: remove its files to repeat
