@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.accuracy.compare_camvid import compare, evaluate
 from benchmarks.accuracy.history import INPUT, INPUT_OVERRIDE, ROWS, train
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.result_files import without_path, write_result
 from benchmarks.harness.tool_runs import run_unless_finished
 from segzoo.evaluation.bootstrap import LEVEL
 from segzoo.evaluation.model_comparison import holm
@@ -149,4 +149,4 @@ def main(args: argparse.Namespace) -> None:
         titles, folder = [network.title, "with the CRF"], out / "ablations" / f"crf_{network.run}"
         groups[f"CRF: {network.title}"] = compare_with_first(titles, [scores[network.run], refined], others, ["force=true"], folder)
     content = {"groups": groups, "input_hw": INPUT}
-    print(write_result("ablations", args.command.replace(str(args.out), "<out>"), content))
+    print(write_result("ablations", without_path(args.command, args.out), content))

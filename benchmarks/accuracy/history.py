@@ -5,8 +5,8 @@ Every network is trained from scratch by ``experiment=history`` on ResNet-50 at 
 480x360. Nothing is chosen on the validation images: the last checkpoint is scored. Networks with random weights are timed in every runtime.
 
 ``--tenth`` trains a tenth of the steps. An interrupted study continues where it stopped if it is given the same output directory. The scores
-of each run are kept in ``benchmarks/results/history/`` or ``history_tenth/``, and such a run is not trained again: remove its files to repeat
-it. Two CPU cores take days for the whole study, and one core with AVX512_BF16 three hours for a tenth of it. Needs SEGZOO_DATA.
+of each run are kept in ``benchmarks/results/history/`` or ``history_tenth/``, and such a run is not trained again: to repeat it, remove its
+files there and choose another output directory. Two CPU cores take days for the whole study, and one core with AVX512_BF16 three hours for a tenth of it. Needs SEGZOO_DATA.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 from benchmarks.accuracy.compare_camvid import evaluate, with_seeds
 from benchmarks.harness.camvid_drives import FRAME_BLOCKS
 from benchmarks.harness.kept_evaluations import KeptRun, is_kept, keep_evaluation, kept_run
-from benchmarks.harness.result_files import ROOT, write_result
+from benchmarks.harness.result_files import ROOT, without_path, write_result
 from benchmarks.harness.tool_runs import run_config, run_summary, run_unless_finished, train_or_continue
 from segzoo.device import pick_precision
 from segzoo.workflows.compare.comparison import compare_evaluations
@@ -117,7 +117,12 @@ def kept_runs(name: str, experiment: str, seeds: Iterable[int]) -> list[KeptRun]
     """Return the kept runs of a row."""
     found = [kept_run(experiment, run) for seed in seeds if is_kept(experiment, run := f"{name}-{seed}")]
     for run in found:
-        check_steps(run.evaluation.name, run.training["config"], experiment, "Remove its files from benchmarks/results.")
+        check_steps(
+            run.evaluation.name,
+            run.training["config"],
+            experiment,
+            "Remove its files from benchmarks/results, and train in another directory.",
+        )
     return found
 
 
@@ -129,7 +134,7 @@ def times(name: str, out: Path) -> list[dict[str, Any]]:
     rows, precision = [], pick_precision("auto", torch.device("cpu"))
     for runtime in RUNTIMES:
         for height, width in SIZES:
-            result = out / "times" / f"{name}-{runtime}-{height}" / "bench.json"
+            result = out / "times_random" / f"{name}-{runtime}-{height}" / "bench.json"
             words = (*ROWS[name].timed, f"runtime={runtime}", f"hw=[{height},{width}]", f"precision={precision}")
             rows.append(run_unless_finished(result, "bench", *words)[0])
     return rows
@@ -147,20 +152,18 @@ def compare(runs: dict[str, list[KeptRun]]) -> dict[str, Any]:
 def keep_runs(name: str, seeds: Iterable[int], experiment: str, args: argparse.Namespace) -> list[KeptRun]:
     """Train and score the runs of a row that are not kept."""
     out = args.out.absolute()
-    for seed in (seed for seed in seeds if not is_kept(experiment, f"{name}-{seed}")):
+    for seed in seeds:
+        if is_kept(experiment, f"{name}-{seed}"):
+            print(f"{name}, seed {seed}: kept in benchmarks/results/{experiment}, not trained again", flush=True)
+            continue
         if args.finished:
             runs = finished(name, experiment, [seed], out)
         else:
             runs = train(name, ROWS[name].overrides, experiment, [seed], out)
         for run in runs:
             folder = evaluate(run, "whole", [INPUT_OVERRIDE], out)
-            print(keep_evaluation(experiment, run, folder, published(args)), flush=True)
+            print(keep_evaluation(experiment, run, folder, without_path(args.command, args.out)), flush=True)
     return kept_runs(name, experiment, seeds)
-
-
-def published(args: argparse.Namespace) -> str:
-    """The command without the path of its directory."""
-    return args.command.replace(str(args.out), "<out>")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -180,8 +183,8 @@ def main(args: argparse.Namespace) -> None:
         name: table_row(model, own, times(name, args.out.absolute()))
         for (name, own), model in zip(runs.items(), compared["models"], strict=True)
     }
-    content = {"rows": rows, "pairs": compared["pairs"], "images": compared["images"], "input_hw": INPUT}
-    print(write_result(experiment, published(args), content))
+    content = {"rows": rows, "timed_weights": "random", "pairs": compared["pairs"], "images": compared["images"], "input_hw": INPUT}
+    print(write_result(experiment, without_path(args.command, args.out), content))
 
 
 def table_row(model: dict[str, Any], runs: list[KeptRun], timed: list[dict[str, Any]]) -> dict[str, Any]:

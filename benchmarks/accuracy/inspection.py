@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.result_files import without_path, write_result
 from benchmarks.harness.tool_runs import NO_REPORT, run_summary, run_tool, run_unless_finished, train_or_continue
 
 SIZE = (460, 1130)  # height and width of most images of BSData
@@ -81,4 +81,4 @@ def main(args: argparse.Namespace) -> None:
         "bundle_bytes": (networks["delivered"] / "bundle.zip").stat().st_size,
         "hw": SIZE,
     }
-    print(write_result("inspection", args.command.replace(str(args.out), "<out>"), rows))
+    print(write_result("inspection", without_path(args.command, args.out), rows))

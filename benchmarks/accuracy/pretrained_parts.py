@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.result_files import read_json, write_result
+from benchmarks.harness.result_files import read_json, without_path, write_result
 from benchmarks.harness.tool_runs import NO_REPORT, run_summary, run_tool
 from segzoo.api import load
 from segzoo.checkpoints.schema import MODEL
@@ -63,4 +63,4 @@ def main(args: argparse.Namespace) -> None:
         "stored": {"bytes": file.stat().st_size, "sha256": sha256(file), "precision": "fp16"}
         | {key: summary[key] for key in (*SCORES, "miou_interval")},
     }
-    print(write_result("pretrained_parts", args.command.replace(str(args.out), "<out>"), row))
+    print(write_result("pretrained_parts", without_path(args.command, args.out), row))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness.camvid_drives import TRAIN_DRIVES, camvid_folder, drive_images, link_drives
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.result_files import without_path, write_result
 from benchmarks.harness.tool_runs import CAMVID_CROPS, run_unless_finished, train_or_continue
 
 DEV = "0006R0"
@@ -122,4 +122,4 @@ def main(args: argparse.Namespace) -> None:
     for hw in search.sizes:
         override = f"protocol.input_hw=[{hw[0]},{hw[1]}]"
         add_row(f"scored at {hw[1]}x{hw[0]}", (override,), [score_enlarged(run, hw) for run in result])
-    print(write_result(search.result, args.command.replace(str(args.out), "<out>"), rows))
+    print(write_result(search.result, without_path(args.command, args.out), rows))

@@ -48,7 +48,8 @@ def keep_evaluation(study: str, run: Path, folder: Path, command: str) -> Path:
     path = _path(study, run.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_array(path.with_suffix(".npy"), evaluation.counts.astype(np.uint32))
-    rows = {"training": training, "summary": evaluation.summary, "image_names": evaluation.image_names}
+    scored_by = {key: run_environment(folder)[key] for key in ("git", "machine", "versions")}
+    rows = {"training": training, "scored_by": scored_by, "summary": evaluation.summary, "image_names": evaluation.image_names}
     return write_result(f"{study}/{run.name}", command, rows)
 
 
@@ -59,8 +60,7 @@ def is_kept(study: str, name: str) -> bool:
 
 def kept_run(study: str, name: str) -> KeptRun:
     """Read a kept evaluation."""
-    content, path = read_result(f"{study}/{name}"), _path(study, name)
-    rows = content["rows"]
+    rows, path = read_result(f"{study}/{name}")["rows"], _path(study, name)
     evaluation = StoredEvaluation(
         name,
         path.parent,
@@ -69,7 +69,7 @@ def kept_run(study: str, name: str) -> KeptRun:
         tuple(rows["image_names"]),
         {},
         rows["training"]["config"],
-        content["versions"]["segzoo"].rpartition(".")[0],
+        rows["scored_by"]["versions"]["segzoo"].rpartition(".")[0],
     )
     return KeptRun(evaluation, rows["training"])
 

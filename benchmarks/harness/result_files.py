@@ -6,6 +6,7 @@ Every published number comes from one of them.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -41,6 +42,11 @@ def write_result(name: str, command: str, rows: Any, *, packages: Sequence[str] 
             flush=True,
         )
     return path
+
+
+def without_path(command: str, path: Path) -> str:
+    """Replace the path of an output directory in a command by ``<out>``."""
+    return shlex.join("<out>" if Path(word) == path else word for word in shlex.split(command)).replace("'<out>'", "<out>")
 
 
 def read_result(name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.camvid_drives import camvid_folder, drive_images, link_drives
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.result_files import without_path, write_result
 from benchmarks.harness.tool_runs import CAMVID_CROPS, train_or_continue
 
 SHOTS = 40
@@ -93,4 +93,4 @@ def main(args: argparse.Namespace) -> None:
         rows.append({"variant": variant, "seeds": seeds, "miou": scores, "mean": statistics.fmean(scores)})
         rows[-1]["spread"] = statistics.stdev(scores) if seeds > 1 else None
         print(rows[-1], flush=True)
-    print(write_result(drives.result, args.command.replace(str(args.out), "<out>"), rows))
+    print(write_result(drives.result, without_path(args.command, args.out), rows))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.camvid_drives import camvid_folder
-from benchmarks.harness.result_files import write_result
+from benchmarks.harness.result_files import without_path, write_result
 from benchmarks.harness.tool_runs import train_or_continue
 from benchmarks.studies.few_shot_transfer import DRIVES, link_subsets
 from benchmarks.studies.rare_classes import SEEDS, difference
@@ -57,4 +57,4 @@ def main(args: argparse.Namespace) -> None:
     rows.append({"variant": "narrowed by L1 - from scratch", **difference(scores["narrowed by L1"], scores["from scratch"])})
     print(rows)
     if args.steps == STEPS:
-        print(write_result("narrowing", args.command.replace(str(args.out), "<out>"), rows))
+        print(write_result("narrowing", without_path(args.command, args.out), rows))

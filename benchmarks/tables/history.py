@@ -114,10 +114,12 @@ def _table(name: str) -> str:
         return NOT_MEASURED
     images, cores = read_rows(name)["images"], processor(read_result(name)["machine"])
     ranked = sorted(with_front(history_rows(name), "ms"), key=lambda row: -row["miou"])
+    is_random = read_rows(name).get("timed_weights") == "random"
+    weights = ", with random weights, whose ragged label maps take longer than those of trained ones" if is_random else ""
     steps, precision = ranked[0]["steps"], ranked[0]["times"][0]["precision"]
     return (
         f"{markdown_table(COLUMNS, map(_cells, ranked))}\n"
-        f"{steps} steps each, {images} validation images; latency in the fastest runtime, in {precision} on {cores}.\n"
+        f"{steps} steps each, {images} validation images; latency in the fastest runtime, in {precision} on {cores}{weights}.\n"
     )
 
 

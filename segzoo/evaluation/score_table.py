@@ -14,7 +14,7 @@ import numpy as np
 from segzoo.evaluation.bootstrap import MIN_IMAGES, counts_by_group, resample
 from segzoo.evaluation.metrics import COUNTS, Scores
 from segzoo.evaluation.report import score_line
-from segzoo.reporting.numbers import format_interval, format_percent
+from segzoo.reporting.numbers import format_count, format_interval, format_percent
 from segzoo.reporting.text_table import Column, display_width, text_table
 from segzoo.types import PlainMapping
 
@@ -40,8 +40,9 @@ class ClassScore(NamedTuple):
 def read_score_table(folder: Path, width: int | None = None) -> str:
     """Format the scores that ``write_summary`` has written into a folder."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    counts, names = np.load(folder / "per_image_counts.npy"), json.loads((folder / "image_names.json").read_text(encoding="utf-8"))
-    return score_table(summary, counts, width, counts_by_group(counts, names, summary["group_by"]))
+    counts, group_by = np.load(folder / "per_image_counts.npy"), summary.get("group_by")
+    names = [] if group_by is None else json.loads((folder / "image_names.json").read_text(encoding="utf-8"))
+    return score_table(summary, counts, width, counts_by_group(counts, names, group_by))
 
 
 def score_table(summary: PlainMapping, counts: np.ndarray, width: int | None = None, drawn: np.ndarray | None = None) -> str:
@@ -105,13 +106,13 @@ def _overall_lines(scores: Scores, summary: PlainMapping) -> list[str]:
     if scores.miou_foreground is not None:
         lines.append(f"mIoU without the background: {100 * scores.miou_foreground:.2f}")
     groups = summary.get("groups")
-    units = "images" if groups is None else "groups of images"
     if summary["miou_interval"] is None:
-        lines.append(f"no confidence interval: {groups or scores.images} {units} are too few, {MIN_IMAGES} are needed")
+        drawn = format_count(scores.images, "image") if groups is None else f"{format_count(groups, 'group')} of images"
+        lines.append(f"no confidence interval from {drawn}: at least {MIN_IMAGES} are needed")
     else:
         low, high = summary["miou_interval"]
-        number = "" if groups is None else f"{groups} "
-        lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over {number}{units})")
+        drawn = "images" if groups is None else f"{groups} groups of images"
+        lines.append(f"mIoU, 95 % confidence interval: {100 * low:.2f} to {100 * high:.2f} (bootstrap over {drawn})")
     absent = len(scores.per_class) - scores.classes_present
     if absent:
         lines.append(f"{absent} of {len(scores.per_class)} classes are absent from the labels and excluded from the means")

@@ -12,6 +12,7 @@ from planted_evaluations import store_run
 from benchmarks.accuracy import history
 from benchmarks.harness import kept_evaluations, result_files
 from benchmarks.harness.kept_evaluations import KeptRun, is_kept, keep_evaluation, kept_names, kept_run
+from benchmarks.harness.result_files import without_path
 from segzoo.evaluation.bootstrap import mean_iou
 from segzoo.workflows.compare.comparison import compare_evaluations
 from segzoo.workflows.compare.evaluations import find_evaluations
@@ -36,6 +37,7 @@ def finish_run(folder: Path, quality: float, seed: int, steps: int = 2400, lr: f
     (folder / "result.json").write_text(json.dumps({"finished": True, "steps": steps, "train_minutes": 9.5, "params": 1000}))
     environment = {"git": {"commit": "0" * 40, "changed": False}, "machine": {"threads": 1}, "versions": {"segzoo": "0.2.0"}}
     (folder / "env.json").write_text(json.dumps(environment))
+    (folder / "eval" / "env.json").write_text(json.dumps(environment | {"versions": {"segzoo": "0.3.0"}}))
     return folder
 
 
@@ -65,8 +67,15 @@ def test_a_kept_evaluation_names_its_training_without_paths(root):
     config = run.training["config"]
     assert config["seed"] == 1 and config["data"] == {"name": "folder"} and not {"out", "resume"} & {*config}
     assert run.training["machine"] == {"threads": 1} and run.training["result"]["train_minutes"] == 9.5
-    assert run.evaluation.version == "0.2"
+    assert run.evaluation.version == "0.3"  # that scored, whatever keeps it
     assert str(root) not in (root / "results/history/icnet-1.json").read_text()
+
+
+def test_commands_are_kept_without_the_path_of_their_directory():
+    for typed in ("runs", "runs/", "./runs"):
+        command = f"python -m benchmarks accuracy/history {typed} --runs-only"
+        assert without_path(command, Path("runs")) == "python -m benchmarks accuracy/history <out> --runs-only"
+    assert without_path("python -m benchmarks accuracy/history history", Path("history")).endswith(" accuracy/history <out>")
 
 
 def test_an_evaluation_counts_as_kept_once_it_is_complete(root, monkeypatch):

@@ -381,7 +381,7 @@ def test_summary_and_tables(model, tmp_path):
     counts = list(csv.reader((tmp_path / "eval/confusion.csv").open()))
     assert [[int(cell) for cell in row[1:]] for row in counts[1:]] == result.confusion.tolist()
     table = read_score_table(tmp_path / "eval")
-    assert "no confidence interval: 3 images are too few, 10 are needed" in table and "without the background" not in table
+    assert "no confidence interval from 3 images: at least 10 are needed" in table and "without the background" not in table
     write_summary(tmp_path / "more", run(model, ToyData(10)))
     assert "mIoU, 95 % confidence interval: " in read_score_table(tmp_path / "more")
     assert "1 of 3 classes are absent" in table and result.protocol_id in table and f"mIoU {100 * summary['miou']:.2f}" in table

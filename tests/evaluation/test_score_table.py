@@ -63,4 +63,4 @@ def test_intervals_and_images_are_those_of_each_class():
 def test_few_images_have_no_intervals(tmp_path):
     result = evaluation([[6, 2], [1, 3]], ("sky", "road"), images=3)
     table = score_table(write_summary(tmp_path, replace(result, names=("a", "b", "c"))), result.per_image_counts)
-    assert "interval" not in table.splitlines()[0] and "no confidence interval: 3 images are too few, 10 are needed" in table
+    assert "interval" not in table.splitlines()[0] and "no confidence interval from 3 images: at least 10 are needed" in table

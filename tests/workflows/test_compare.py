@@ -124,6 +124,16 @@ def test_scores_of_different_kinds_are_rejected_unless_forced(tmp_path, changes,
     assert result["pairs"][0]["interval"] is not None
 
 
+def test_changed_images_are_those_of_their_pair(tmp_path):
+    few, many = store_evaluation(tmp_path / "few", 1.0, 1), [store_evaluation(tmp_path / name, 1.0, 2, images=44) for name in "bc"]
+    counts = np.load(many[1] / "per_image_counts.npy")
+    counts[43, 0] = 0  # the last image, which ``few`` lacks, has no hit
+    np.save(many[1] / "per_image_counts.npy", counts)
+    pair = compare(few, *many, force=True)["pairs"][2]
+    assert (pair["first"], pair["second"]) == ("b", "c")
+    assert [image["image"] for image in pair["changed_images"]] == ["drive10_043"]
+
+
 def test_a_label_map_is_named_as_the_reason(tmp_path):
     for number, label_map in enumerate(({0: 0}, {0: 1})):
         folder = store_evaluation(tmp_path / str(number), 1.0, number, labels=number)

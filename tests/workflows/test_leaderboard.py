@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from planted_evaluations import store_evaluation
 from planted_runs import bench_row, plant_run, plant_times
 
+from segzoo.evaluation.bootstrap import bootstrap_miou, counts_by_group
 from segzoo.registry import ConfigError
+from segzoo.workflows.compare.evaluations import read_evaluation
 from segzoo.workflows.leaderboard.front import best_within, pareto_front
 from segzoo.workflows.leaderboard.ranking import rank_runs
 from segzoo.workflows.leaderboard.tables import leaderboard_csv, leaderboard_text, table_notes
@@ -250,7 +252,16 @@ def test_verdicts_need_a_difference_that_images_cannot_explain(tmp_path):
     found = verdicts(max_compared=3)
     assert found["far"] == "lower" and sorted([str(found["a"]), str(found["twin"])]) == ["best", "not resolved"]
     assert "lower: certainly worse than the best run" in leaderboard_text(rank(tmp_path, max_compared=3))
-    assert verdicts(max_compared=3, group_by=r"^drive(\d)_") == found  # 10 groups of images
+    by_drive = r"^drive(\d)_"
+    assert verdicts(max_compared=3, group_by=by_drive) == found  # 10 groups of images
+    grouped = rank(tmp_path, max_compared=3, group_by=by_drive)
+    assert "a paired bootstrap over groups of images" in leaderboard_text(grouped)
+    for row in grouped["tables"][0]["rows"]:
+        evaluation = read_evaluation(tmp_path / row["name"] / "eval", row["name"])
+        assert tuple(row["interval"]) == bootstrap_miou(counts_by_group(evaluation.counts, evaluation.image_names, by_drive))
+    assert [row["interval"] for row in rank(tmp_path, max_compared=0)["tables"][0]["rows"]] == [
+        row["interval"] for row in rank(tmp_path, max_compared=3)["tables"][0]["rows"]
+    ]
     assert set(verdicts(max_compared=0).values()) == set(verdicts(max_compared=2).values()) == {None}
     assert "3 runs are not compared with the best one, at most 2 are" in rank(tmp_path, max_compared=2)["tables"][0]["notes"][0]
     (tmp_path / "far" / "eval" / "per_image_counts.npy").unlink()

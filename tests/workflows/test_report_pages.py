@@ -16,7 +16,7 @@ import pytest
 import torch
 from image_files import save
 from parsed_page import check_page
-from planted_evaluations import store_run
+from planted_evaluations import store_evaluation, store_run
 from torch import nn
 
 from segzoo.config.build import build_data
@@ -193,7 +193,7 @@ def test_commands_and_changes_are_as_one_would_type_them():
 
 def compared(tmp_path: Path, *paths: str, evaluations: Any = (), **options: Any):
     found = [*find_evaluations(paths), *evaluations]
-    result = compare_evaluations(found, draws=1000)
+    result = compare_evaluations(found, draws=1000, force=options.pop("force", False))
     report_comparison(tmp_path, result, found, options.pop("networks", {}), SINGLE_PASS, options.pop("data", None), **options)
     return result, check_page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
@@ -238,6 +238,21 @@ def test_changed_images_are_predicted_by_both_models(evaluated, tmp_path):
         or len(views) == 18
     )
     assert "cannot be shown" not in page.text
+
+
+def test_images_of_another_data_set_are_not_shown(evaluated, tmp_path):
+    others = [str(store_evaluation(tmp_path / name, 1.0, number, images=12)) for number, name in enumerate("bc")]
+    options = {"networks": {"out": evaluated.network}, "data": evaluated.data, "device": "cpu", "force": True}
+    result, page = compared(tmp_path, str(evaluated.out), *others, **options)
+    assert [bool(pair["changed_images"]) for pair in result["pairs"]] == [False, False, True]
+    assert "Images of b and c are of another data set and cannot be shown." in page.text and not page.elements("img")
+
+
+def test_too_few_groups_are_not_called_images(tmp_path):
+    paths = [str(store_evaluation(tmp_path / name, 1.0, number)) for number, name in enumerate("ab")]
+    found = find_evaluations(paths)
+    report_comparison(tmp_path, compare_evaluations(found, group_by="(drive)", draws=1000), found, {}, SINGLE_PASS, None)
+    assert "a and b: too few groups for a verdict." in check_page((tmp_path / "report.html").read_text(encoding="utf-8")).text
 
 
 @pytest.mark.slow

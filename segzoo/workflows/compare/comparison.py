@@ -75,10 +75,10 @@ def compare_evaluations(
     rows = [_model_row(model, scores, classes) for model, scores in zip(models, compared.scores, strict=True)]
     for row, (_, indices) in zip(rows, members, strict=True):
         row["evaluations"] = [_evaluation_row(evaluations[index]) for index in indices]
-    images = evaluations[0].image_names
+    names = [evaluations[indices[0]].image_names for _, indices in members]
     return {
         "models": rows,
-        "pairs": [_pair_row(pair, models, classes, images, changed) for pair in compared.pairs],
+        "pairs": [_pair_row(pair, models, classes, names[pair.first], changed) for pair in compared.pairs],
         "seed_deviation": None if compared.spread is None else float(compared.spread.deviation[0]),
         "images": len(evaluations[0].counts),
         "groups": None if group_by is None else len(set(models[0].groups or ())),

@@ -73,11 +73,9 @@ def rank_runs(
     if entries and not shown and not left_out:
         raise ConfigError(_no_match(entries, where))
     for members in _groups(shown, names):
-        table = _table(members, names, by_checkpoint, times, budget_ms)
-        verdicts, notes = compare_with_best(members, max_compared, group_by)
-        rows = [row | {"verdict": verdict} for row, verdict in zip(table["rows"], verdicts, strict=True)]
-        rows.sort(key=lambda row: sort_key(row, sort))  # stable: by mIoU within equal values
-        tables.append(table | {"rows": rows, "notes": table["notes"] + notes})
+        table = _compared(_table(members, names, by_checkpoint, times, budget_ms), members, max_compared, group_by)
+        rows = sorted(table["rows"], key=lambda row: sort_key(row, sort))  # stable: by mIoU within equal values
+        tables.append(table | {"rows": rows})
     result = {
         "tables": sorted(tables, key=lambda table: (-len(table["rows"]), table["data"], table["protocol_id"])),
         "unranked": [{"folder": str(one.folder), "reason": one.reason} for one in left_out],
@@ -109,6 +107,17 @@ def _groups(entries: Sequence[Entry], names: Mapping[Path, str]) -> list[list[En
     for entry in sorted(entries, key=lambda entry: (-entry.summary["miou"], names[entry.folder])):
         groups[entry.group].append(entry)
     return list(groups.values())
+
+
+def _compared(table: PlainDict, members: Sequence[Entry], max_compared: int, group_by: str | None) -> PlainDict:
+    """Add the verdicts to a table, with intervals over the same units."""
+    verdicts, intervals, notes = compare_with_best(members, max_compared, group_by)
+    intervals = intervals or [row["interval"] for row in table["rows"]]
+    rows = [
+        row | {"verdict": verdict, "interval": interval}
+        for row, verdict, interval in zip(table["rows"], verdicts, intervals, strict=True)
+    ]
+    return table | {"rows": rows, "notes": table["notes"] + notes, "group_by": group_by}
 
 
 def sort_key(row: PlainMapping, sort: str) -> tuple[bool, float | str]:

@@ -117,8 +117,9 @@ def table_notes(table: PlainMapping, budget_ms: float | None = None) -> list[str
     if budget_ms is not None:
         notes.append(_budget_note(timed, table["best_within_budget"], budget_ms))
     if any(row["verdict"] not in (None, BEST) for row in table["rows"]):
+        units = "images" if table["group_by"] is None else "groups of images"
         notes.append(
-            "lower: certainly worse than the best run, by a paired bootstrap over images that holds for all runs of the table at once. "
+            f"lower: certainly worse than the best run, by a paired bootstrap over {units} that holds for all runs of the table at once. "
             "not resolved: not certain. Differences with intervals: python tools/compare.py <run> <run>"
         )
     return notes + table["notes"]

@@ -75,7 +75,7 @@ def report_comparison(
             "comparison_report.html",
             title=f"Comparison on {evaluations[0].protocol['data']}",
             result=result,
-            verdicts=_verdicts(result["pairs"]),
+            verdicts=_verdicts(result["pairs"], "images" if result["groups"] is None else "groups"),
             models=_model_rows(result["models"]),
             differences=_difference_rows([(f"{pair['first']} − {pair['second']}", pair) for pair in result["pairs"]]),
             pairs=pairs,
@@ -93,6 +93,7 @@ class _ChangedImages:
 
     Attributes:
         dataset: the images, None if they cannot be shown.
+        names: names of these images.
         predictors: how each evaluation predicts, None if it cannot. Checkpoints are added when they are needed.
         reasons: why something is not shown.
     """
@@ -104,6 +105,7 @@ class _ChangedImages:
         self.device: DeviceName = device
         self.predictors: dict[str, PredictIndexed | None] = {}
         self.reasons: list[str] = []
+        self.names: tuple[str, ...] = ()
         self.dataset = self._open(evaluations, data, split)
 
     def add_networks(
@@ -130,6 +132,7 @@ class _ChangedImages:
         except (ConfigError, DataError, OSError) as error:
             self.reasons.append(f"The images cannot be shown: {error}")
             return None
+        self.names = names
         if names != evaluations[0].image_names:
             self.reasons.append("The images cannot be shown: those of the data set are no longer the ones that were scored.")
             return None
@@ -143,6 +146,9 @@ class _ChangedImages:
             models: name of a model -> name of the evaluation that shows it.
         """
         if self.dataset is None:
+            return []
+        if self.evaluations[models[pair["first"]]].image_names != self.names:
+            self.reasons.append(f"Images of {pair['first']} and {pair['second']} are of another data set and cannot be shown.")
             return []
         sides = {name: self._predictor(models[name]) for name in (pair["first"], pair["second"])}
         known = {name: predict for name, predict in sides.items() if predict is not None}
@@ -171,24 +177,24 @@ def _stored_rows(result: PlainMapping) -> list[PlainMapping]:
     return [own | {"model": model["name"]} for model in result["models"] for own in model["evaluations"]]
 
 
-def _verdicts(pairs: Sequence[PlainMapping]) -> list[str]:
+def _verdicts(pairs: Sequence[PlainMapping], units: str) -> list[str]:
     """State the verdicts, those on unresolved pairs in one sentence."""
     unresolved = [
         f"{pair['first']} and {pair['second']} ({100 * pair['difference']:+z.2f})"
         for pair in pairs
         if pair["interval"] is not None and pair["verdict"] == NOT_RESOLVED
     ]
-    sentences = [_sentence(pair) for pair in pairs if pair["interval"] is None or pair["verdict"] != NOT_RESOLVED]
+    sentences = [_sentence(pair, units) for pair in pairs if pair["interval"] is None or pair["verdict"] != NOT_RESOLVED]
     if unresolved:
         sentences.append(f"Not resolved, since the difference in points of mIoU may be chance: {', '.join(unresolved)}.")
     return sentences
 
 
-def _sentence(pair: PlainMapping) -> str:
+def _sentence(pair: PlainMapping, units: str) -> str:
     """State the verdict on a resolved pair, or why there is none."""
     names = f"{pair['first']} and {pair['second']}"
     if pair["interval"] is None:
-        return f"{names}: too few images for a verdict."
+        return f"{names}: too few {units} for a verdict."
     low, high = sorted(abs(100 * bound) for bound in pair["interval"])
     return f"{names}: {pair['verdict']}, by {100 * abs(pair['difference']):.2f} points of mIoU (95 % interval {low:.2f} to {high:.2f})."
 

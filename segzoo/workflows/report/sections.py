@@ -90,11 +90,12 @@ def evaluation_sections(
 
 
 def _tiles(summary: PlainMapping, speed: Facts) -> Facts:
-    interval = summary["miou_interval"]
+    interval, groups = summary["miou_interval"], summary.get("groups")
+    too_few = "too few images" if groups is None else "too few groups"
     shown = [
         ("mIoU", f"{100 * summary['miou']:.1f} %"),
-        ("95 % interval", format_interval(interval, 1) if interval else "too few images"),
-        *([("groups of images", f"{summary['groups']:,}")] if summary.get("groups") else []),
+        ("95 % interval", format_interval(interval, 1) if interval else too_few),
+        *([] if groups is None else [("groups of images", f"{groups:,}")]),
         ("pixels right", f"{100 * summary['aacc']:.1f} %"),
         (f"images of {summary['split']}", f"{summary['images']:,}"),
         ("protocol", summary["protocol_id"]),
