@@ -98,7 +98,7 @@ def remove_stale_temp_files(folder: Path) -> None:
     No other process may be writing there.
     """
     for path in folder.rglob("*.tmp.*"):
-        if path.suffix[1:].isdigit() and path.is_file():
+        if re.fullmatch(r"[0-9a-f]{8}\.tmp\.\d+", path.name) and path.is_file():  # the names of write_atomically
             path.unlink(missing_ok=True)
 
 

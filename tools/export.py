@@ -16,7 +16,7 @@ def export(job: Job) -> dict[str, Any]:
     """
     from segzoo.checkpoints.serialization import read_scores
     from segzoo.config.build import build_data
-    from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, load_checkpoint, training_crop
+    from segzoo.config.from_checkpoint import checkpoint_title, dataset_config, image_patterns, load_checkpoint, training_crop
     from segzoo.config.images import choose_images
     from segzoo.export.exporter import LabeledImages, export_model
     from segzoo.inference.protocol import SINGLE_PASS
@@ -28,7 +28,7 @@ def export(job: Job) -> dict[str, Any]:
     threshold = with_threshold(SINGLE_PASS, info, **job.arguments["with_threshold"]).threshold
     section = dataset_config(meta, job.config.get("data"))
     dataset = build_data(section, "val")
-    chosen = choose_images(dataset, job.config.get("data") is not None, **job.arguments["choose_images"])
+    chosen = choose_images(dataset, job.config.get("data") is not None, image_patterns(meta), **job.arguments["choose_images"])
     labeled = LabeledImages(build_data(section, "train"), dataset) if job.config["precision"] == "int8" else None
     metadata = {"checkpoint_sha256": meta["sha256"]} | {key: meta["config"][key] for key in ("model", "backbone", "data")}
     metadata["crop"] = training_crop(meta)

@@ -56,12 +56,16 @@ def predict(job: Job) -> dict[str, Any]:
 
 def _predict_on_ray(job: Job) -> dict[str, Any]:
     """Label the images of a folder or URL on a Ray cluster."""
+    from segzoo.config.from_checkpoint import image_patterns
     from segzoo.config.from_export import network_protocol
     from segzoo.config.from_weights import load_trained
     from segzoo.inference.engines.ray_data import predict_with_ray
     from segzoo.models._base import SegModel
+    from segzoo.registry import ConfigError
 
     model, info, meta = load_trained(job.config, **job.arguments["load_trained"])
+    if len(patterns := image_patterns(meta)) > 1:
+        raise ConfigError(f"engine=ray reads one file per image, and this network takes {', '.join(patterns)}. Use engine=local.")
     protocol, notes = network_protocol(job.config, model, info, meta, **job.arguments["with_threshold"])
     for note in notes:
         print(f"note: {note}", flush=True)

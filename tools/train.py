@@ -34,7 +34,7 @@ def train(job: Job) -> dict[str, Any]:
     assign_gpu(job)
     with init_distributed(job.config["device"]) as dist:
         if job.config["dry_run"]:
-            return run_dry(job, build_training(job.config, job.recorded))
+            return run_dry(job, build_training(job.config, job.recorded), dist)
         with open_run_distributed(dist, "train", job.title, job.recorded, **run_location(job)) as run_dir:
             if run_dir.finished:
                 return run_dir.result

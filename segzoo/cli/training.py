@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from segzoo.data.checks.split_report import SplitReport
+    from segzoo.distributed import Distributed
     from segzoo.training.components import TrainingComponents
     from segzoo.types import Dataset
 
@@ -125,10 +126,15 @@ def describe_ratio_split(
     return f"data.val_ratio={section['val_ratio']:g} assigns\n{table}", [note] if note else []
 
 
-def run_dry(job: Job, components: TrainingComponents) -> PlainDict:
+def run_dry(job: Job, components: TrainingComponents, dist: Distributed | None = None) -> PlainDict:
     """Estimate and print the memory and time of a training step.
 
     Includes pruning that runs before the first step.
+
+    Args:
+        job: the job with ``dry_run``.
+        components: of the training.
+        dist: the ranks that would train together; None for one process.
     """
     from segzoo.distributed import SINGLE_PROCESS
     from segzoo.runs.run_dir import RunDir
@@ -139,8 +145,10 @@ def run_dry(job: Job, components: TrainingComponents) -> PlainDict:
     if components.pruner is not None and components.pruner.start == 0:
         with TemporaryDirectory() as scratch:
             resolve_keep_ratio(components, Path(scratch), SINGLE_PROCESS, **job.arguments["resolve_keep_ratio"])
-    needs = train(components, RunDir(Path()), TrainingSettings(**job.arguments["TrainingSettings"]))
-    print(format_requirements(needs, job.config["batch_size"]))
+    dist = dist or SINGLE_PROCESS
+    needs = train(components, RunDir(Path()), TrainingSettings(**job.arguments["TrainingSettings"]), dist)
+    if dist.is_main:
+        print(format_requirements(needs, job.config["batch_size"]))
     return needs
 
 
@@ -157,4 +165,7 @@ def format_requirements(needs: PlainMapping, batch_size: int) -> str:
         f"a step needs about {needs['peak_gb']:.2f} of {needs['have_gb']:.1f} GB and takes {needs['step_s']:.2f} s. The run takes "
         f"about {duration} without evaluations."
     )
-    return line if needs["fits"] else f"{line} It does not fit: use batch_size={needs['batch_size']} instead of {batch_size}."
+    if needs["fits"]:
+        return line
+    smaller = f"batch_size={needs['batch_size']} instead of {batch_size}"
+    return f"{line} It does not fit: use {smaller if batch_size > 1 else 'a smaller augment.crop, or backbone.checkpoint=true'}."

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from segzoo.channel_files import channel_files, is_further_file
+from segzoo.image_decoder import ImageError
+from segzoo.messages import printable
 from segzoo.pixel_format import PixelFormat
-from segzoo.registry import DATA
+from segzoo.registry import DATA, ConfigError
 from segzoo.types import DataError, Dataset, Images
 
 if TYPE_CHECKING:
@@ -23,8 +27,9 @@ class ChosenImages(NamedTuple):
 class ImageFiles:
     """Images in files, read when they are needed."""
 
-    def __init__(self, paths: list[Path], pixels: PixelFormat):
-        self.paths, self.pixels = paths, pixels
+    def __init__(self, paths: list[Path], pixels: PixelFormat, patterns: Sequence[str] = ()):
+        self.paths = [path for path in paths if not is_further_file(path, patterns)]
+        self.pixels, self.patterns = pixels, patterns
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -33,7 +38,12 @@ class ImageFiles:
         """Image (H, W, C) of a file."""
         from segzoo.data.channels.reading import read_pixels
 
-        return read_pixels([self.paths[index]], self.pixels)[0]
+        path = self.paths[index]
+        try:
+            files = channel_files(path, self.patterns)
+        except ImageError as error:
+            raise DataError(f"{printable(path)}: {error}") from error
+        return read_pixels(files, self.pixels)[0]
 
 
 class GeneratedImages:
@@ -51,7 +61,7 @@ class GeneratedImages:
         return gray.repeat(self.pixels.channels, axis=2).astype(self.pixels.dtype) * (self.pixels.largest // 255)
 
 
-def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None) -> ChosenImages:
+def choose_images(dataset: Dataset, is_given: bool, patterns: Sequence[str] = (), *, images: str | None = None) -> ChosenImages:
     """Take images from files, from a data set, or else generated ones.
 
     No label is read. Generated images replace only those of a checkpoint's own data set, which may be on another machine. A line says so.
@@ -59,6 +69,7 @@ def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None
     Args:
         dataset: the validation split of the data set.
         is_given: whether the command line sets the data set. Its errors are then raised.
+        patterns: those of ``data.images`` if the channels of an image are in several files.
         images: an image, a folder or a quoted glob pattern. None takes the images of the data set.
 
     Raises:
@@ -71,7 +82,10 @@ def choose_images(dataset: Dataset, is_given: bool, *, images: str | None = None
 
         pixels = dataset.info.pixels
         files = find_image_files(images, suffixes=image_suffixes(pixels), setting="images")[0]
-        return ChosenImages(ImageFiles(files, pixels), images)
+        chosen = ImageFiles(files, pixels, patterns)
+        if not chosen.paths:
+            raise ConfigError(f"images={images} holds further channels of images only. Give the files of {patterns[0]}.")
+        return ChosenImages(chosen, images)
     try:
         len(dataset)  # finds the files
     except DataError as error:

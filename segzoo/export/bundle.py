@@ -23,8 +23,8 @@ from segzoo.visualization import drawing
 
 NOTES = """Contents and licenses
 =====================
-predict.py, drawing.py and the decoders are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow (MIT-CMU) and
-onnxruntime 1.17 or newer (MIT), which are not included.{cpp} Other programs find what model.onnx takes and returns under
+predict.py, drawing.py and the decoders are part of segzoo (Apache-2.0). They need numpy (BSD-3-Clause), pillow 11 or newer (MIT-CMU)
+and onnxruntime 1.17 or newer (MIT), which are not included.{cpp} Other programs find what model.onnx takes and returns under
 "interface" in card.json.
 model.onnx contains weights trained on the data set '{data}', and {test} is one of its images. The license terms of that data set and of
 any pretrained weights apply to them. Ask whoever trained the network before you redistribute either.

@@ -3,8 +3,8 @@
     python predict.py image.jpg folder/ --out labels     # write label maps and overlays
     python predict.py --selftest                         # compare this machine's labels with the bundled ones
 
-Requires only numpy, pillow and onnxruntime 1.17 or newer. A label map is a palette PNG whose pixel values are the class indices of
-card.json. Images are read upright, as segzoo reads them: the decoders are its own code. A network for other channels than RGB or for
+Requires only numpy, pillow 11 or newer and onnxruntime 1.17 or newer. A label map is a palette PNG whose pixel values are the class
+indices of card.json. Images are read upright, as segzoo reads them: the decoders are its own code. A network for other channels than RGB or for
 16 bits reads files that store them so, such as PNG, TIFF with one channel on each page, or .npy (H, W, C).
 """
 
@@ -23,9 +23,12 @@ from typing import Any
 try:
     import numpy as np
     import onnxruntime  # type: ignore[import-not-found]
+    import PIL
     from PIL import Image
 except ImportError as error:
     raise SystemExit(f"{error}. Run: pip install numpy pillow onnxruntime") from None
+if int(PIL.__version__.split(".")[0]) < 11:  # whose decoders describe their files in another way
+    raise SystemExit(f"pillow {PIL.__version__} is installed, and 11 or newer is needed. Run: pip install --upgrade pillow")
 from channel_decoder import (  # type: ignore[import-not-found]  # lies next to this file in a bundle
     NPY_SUFFIX,
     decode_channels,

@@ -29,7 +29,7 @@ def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[s
 
     Args:
         model: any model with the layers of the state dict.
-        state: every parameter and buffer by name, with as many dimensions as the model's own.
+        state: every parameter and persistent buffer by name, with as many dimensions as the model's own.
 
     Returns:
         The output channels of each convolution that is now narrower or wider, by name.
@@ -37,7 +37,7 @@ def set_channel_widths_(model: nn.Module, state: Mapping[str, Tensor]) -> dict[s
     Raises:
         ValueError: names are missing or unknown, or a kernel or the number of dimensions differs.
     """
-    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    own = model.state_dict(keep_vars=True)  # the tensors themselves
     mismatches = sorted(own.keys() ^ state.keys())
     shapes = {name: (own[name].shape, state[name].shape) for name in own.keys() & state.keys()}
     mismatches += [name for name, (before, after) in shapes.items() if len(before) != len(after) or before[2:] != after[2:]]

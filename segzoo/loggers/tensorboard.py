@@ -26,7 +26,7 @@ class TensorBoardLogger(RunLogger):
         import yaml
         from torch.utils.tensorboard import SummaryWriter
 
-        self.events = SummaryWriter(str(run.path), purge_step=run.step + 1 if run.step else None)
+        self.events = SummaryWriter(str(run.path), purge_step=run.step + 1 if run.resumed else None)
         text = yaml.safe_dump(dict(run.config), sort_keys=False)
         self.events.add_text("config", "    " + text.replace("\n", "\n    "), run.step)
 

@@ -39,7 +39,7 @@ class TrainingDiagnostics:
     """
 
     def __init__(self, info: Callable[[str], None], workers: int, num_classes: int, start: int = 0):
-        self._info, self._workers, self._start = info, workers, start
+        self._info, self._workers, self._num_classes, self._start = info, workers, num_classes, start
         self._uniform_loss, self._steps_above = math.log(max(num_classes, 2)), 0
         self._warned: set[str] = set()
         self._losses: list[float] = []
@@ -66,11 +66,11 @@ class TrainingDiagnostics:
             )
         if valid == 0:
             names = ", ".join(name for batch in batches for name in batch.names)
-            self._warn_once(
-                "ignored",
-                f"step {step}: all pixels of {names} are ignored, so nothing was learned from them. Check data.label_map, "
-                "or increase augment.crop.",
-            )
+            if all(bool((batch.label >= self._num_classes).all()) for batch in batches):
+                reason = f"all pixels of {names} are ignored, so nothing was learned from them. Check data.label_map, or increase augment.crop."
+            else:
+                reason = f"all labeled pixels of {names} have classes of weight 0 in loss.class_weights, so nothing was learned from them."
+            self._warn_once("ignored", f"step {step}: {reason}")
 
     def on_log(self, loss: float, waiting: float) -> None:
         """Warn about slow data loading and a loss that does not decrease."""

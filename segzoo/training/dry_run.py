@@ -38,23 +38,30 @@ class OutOfMemory(TrainingError):
     """
 
 
-def estimate_resources(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> PlainDict:
+def estimate_resources(
+    components: TrainingComponents, settings: TrainingSettings, precision: Precision, ranks: int = 1
+) -> PlainDict:
     """Take steps on two small batches and extrapolate to the whole batch.
 
-    Pruning stages due before the first step are run as well. The weights change, so the model must not be trained afterwards. Memory is
-    what torch allocates on CUDA, and the peak resident size of the process on a CPU.
+    A batch of one image is measured as it is, since images may differ in size. Pruning stages due before the first step are run as well.
+    The weights change, so the model must not be trained afterwards. Memory is what torch allocates on CUDA, and the peak resident size of
+    the process on a CPU.
+
+    Args:
+        components, settings, precision: of the training.
+        ranks: number of processes that will train together.
 
     Returns:
         ``peak_gb`` predicted, ``have_gb``, ``fits``, ``step_s`` predicted, ``hours`` of the whole run without evaluations, and the
         largest ``batch_size`` that fits.
     """
-    context = _minimal_context(components, settings, precision)
+    context = _minimal_context(components, settings, precision, ranks)
     while context.pruning.is_due(0):
         context.pruning.prune_(context.optimizer, context.ema)
     train_step = TrainStep(context)
     peaks, seconds = [], []
-    small = _small_batch(settings)
-    for size in (small, 2 * small):
+    sizes = _small_batches(settings)
+    for size in sizes:
         stream = train_batches(
             components.train_set, components.augment, batch_size=size, workers=0, seed=settings.seed, pin=precision.uses_cuda
         )
@@ -63,10 +70,10 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
             train_step([next(stream)], settings.log_every)
             seconds.append(time.perf_counter() - started)
         peaks.append(peak_memory(precision.device))
-    per_image = max(0.0, peaks[1] - peaks[0]) / small
-    predicted = max(peaks[0], peaks[1] + per_image * (settings.batch_size - 2 * small))
+    per_image = max(0.0, peaks[-1] - peaks[0]) / sizes[0]
+    predicted = max(peaks[0], peaks[-1] + per_image * (settings.batch_size - sizes[-1]))
     available = total_memory(precision.device)
-    step_seconds = seconds[3] * settings.batch_size / (2 * small) * settings.grad_accum_steps
+    step_seconds = seconds[-1] * settings.batch_size / sizes[-1] * settings.grad_accum_steps
     return {
         "peak_gb": predicted / 1e9,
         "have_gb": available / 1e9,
@@ -77,14 +84,18 @@ def estimate_resources(components: TrainingComponents, settings: TrainingSetting
     }
 
 
-def _small_batch(settings: TrainingSettings) -> int:
-    """The smaller of the two batch sizes, half of the other."""
-    return 2 if settings.batch_size >= 4 else 1
+def _small_batches(settings: TrainingSettings) -> tuple[int, ...]:
+    """Batch sizes to measure, of which the last is at most the whole one."""
+    if settings.batch_size == 1:
+        return (1,)
+    return (2, 4) if settings.batch_size >= 4 else (1, 2)
 
 
-def _minimal_context(components: TrainingComponents, settings: TrainingSettings, precision: Precision) -> TrainingContext:
+def _minimal_context(
+    components: TrainingComponents, settings: TrainingSettings, precision: Precision, ranks: int
+) -> TrainingContext:
     """Create a context for steps without a run directory or log."""
-    plan = settings.plan(len(components.train_set), 1)
+    plan = settings.plan(len(components.train_set), ranks)
     model = precision.place(components.model, channels_last=settings.channels_last).train()
     log = NullLogger()
     return TrainingContext(
@@ -158,7 +169,7 @@ def suggest_settings(components: TrainingComponents, settings: TrainingSettings,
     if checkpoint is False:
         hint = "Try backbone.checkpoint=true, which computes activations again instead of keeping them"
     elif settings.batch_size > 1:
-        tried = 2 * _small_batch(settings) if settings.dry_run else settings.batch_size
+        tried = _small_batches(settings)[-1] if settings.dry_run else settings.batch_size
         fewer = max(size for size in range(1, tried // 2 + 1) if settings.batch_size % size == 0)
         passes = settings.batch_size // fewer * settings.grad_accum_steps
         hint = f"Try batch_size={fewer} grad_accum_steps={passes}, which takes the same step in more forward passes"

@@ -66,7 +66,7 @@ def train(
     precision = Precision(settings.precision, pick_device(settings.device))
     if settings.dry_run:
         with explain_out_of_memory(components, settings, precision):
-            return estimate_resources(components, settings, precision)
+            return estimate_resources(components, settings, precision, dist.size)
     dist.run_on_rank0(lambda: check_validation_images(run.path, components.val_set))
     with StopSignal() as stop, explain_out_of_memory(components, settings, precision):
         context = _start(components, run, settings, dist=dist, loggers=loggers, precision=precision, stop=stop)

@@ -48,10 +48,10 @@ class TrainStep:
         self.context = context
         self.model, self.loss, self.dist = context.model, context.components.loss, context.dist
         self.valid = 0.0
-        if context.components.distill is not None:
-            context.components.distill.attach(context.model)
         model = compile_network(context.model) if context.settings.compile else context.model
         self.net = context.dist.wrap_ddp(model, context.settings.sync_bn)
+        if context.components.distill is not None:
+            context.components.distill.attach(context.model)  # after its batch norms were replaced
         self._buffers = [buffer for buffer in context.model.buffers() if buffer.is_floating_point()]
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
 

@@ -136,7 +136,11 @@ class StandardAugmentation:
         left = _crop_offset(scaled[1], crop_width, draws[2], column)
         if angle == 0 and crop_height <= scaled[0] and crop_width <= scaled[1]:
             rows, columns = sample.image.shape[:2]
-            spans = source_span(top, crop_height, scaled[0], rows), source_span(left, crop_width, scaled[1], columns)
+            seen = (None, None) if sample.focus is None else [place // sample.reduction for place in sample.focus]
+            spans = (
+                source_span(top, crop_height, scaled[0], rows, seen[0]),
+                source_span(left, crop_width, scaled[1], columns, seen[1]),
+            )
             image = resize(sample.image[spans], (crop_height, crop_width), flipped)
             label = resize(
                 sample.label[tuple(_enlarged(span, sample.reduction) for span in spans)], (crop_height, crop_width), flipped

@@ -65,15 +65,18 @@ def _rectangle(matrix: np.ndarray, size: tuple[int, ...], source_size: tuple[int
     return slices[0], slices[1]
 
 
-def source_span(start: int, length: int, scaled: int, size: int) -> slice:
+def source_span(start: int, length: int, scaled: int, size: int, focus: int | None = None) -> slice:
     """Source pixels of a crop of the scaled image, along one axis.
 
     Args:
         start, length: of the crop, inside the scaled image.
         scaled, size: length of the scaled image and of the source.
+        focus: source pixel that the span contains, despite rounding.
     """
     count = max(1, round(length * size / scaled))
     first = min(round(start * size / scaled), size - count)
+    if focus is not None:
+        first = min(max(first, focus - count + 1), focus)
     return slice(first, first + count)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,12 +189,17 @@ def test_corruption_while_writing_is_detected(tmp_path, monkeypatch):
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     _, directory = save(tmp_path, 1)
-    stale = directory / f"{MODEL}.tmp.12345"
+    stale, names = directory / "0a1b2c3d.tmp.12345", []
     stale.write_bytes(b"half")
-    users_file = directory / "my.tmp.notes"
-    users_file.write_text("notes")
+    users_files = [directory / "my.tmp.notes", tmp_path / "results.csv.tmp.4711", tmp_path / "notes.tmp.1"]
+    for path in users_files:
+        path.write_text("notes")
     segzoo_io.remove_stale_temp_files(tmp_path)
-    assert not stale.exists() and users_file.exists() and verify_checkpoint(directory) == []
+    assert not stale.exists() and all(path.exists() for path in users_files) and verify_checkpoint(directory) == []
+    segzoo_io.write_atomically(tmp_path / "new.json", lambda file: names.append(Path(file.name)))
+    names[0].write_bytes(b"half")  # what a process that is killed now leaves behind
+    segzoo_io.remove_stale_temp_files(tmp_path)
+    assert not names[0].exists() and (tmp_path / "new.json").exists()
 
 
 def test_old_checkpoints_are_deleted_except_best_and_last(tmp_path, capsys, monkeypatch):

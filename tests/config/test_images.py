@@ -58,3 +58,28 @@ def test_generated_images_use_all_bits_of_the_samples():
 def test_a_data_set_that_is_asked_for_is_not_replaced():
     with pytest.raises(DataError, match="data root nowhere is not a folder"):
         choose_images(folder_data("nowhere"), True)
+
+
+def test_images_of_several_files_are_joined(tmp_path):
+    from PIL import Image
+
+    patterns = ["rgb/{stem}.png", "nir/{stem}.png"]
+    for folder, mode in (("rgb", "RGB"), ("nir", "L")):
+        (tmp_path / folder).mkdir()
+        Image.new(mode, (30, 20), 5).save(tmp_path / folder / "x.png")
+    settings = {
+        "name": "folder",
+        "root": str(tmp_path),
+        "classes": ["a", "b"],
+        "channels": 4,
+        "images": patterns,
+        "show_channels": [0],
+    }
+    dataset = build_data(settings | {"mean": [1.0] * 4, "std": [1.0] * 4}, "all")
+    chosen = choose_images(dataset, True, patterns, images=str(tmp_path))
+    assert len(chosen.images) == 1 and chosen.images.image(0).shape == (20, 30, 4)
+    with pytest.raises(ConfigError, match="nir holds further channels of images only"):
+        choose_images(dataset, True, patterns, images=str(tmp_path / "nir"))
+    (tmp_path / "nir/x.png").unlink()
+    with pytest.raises(DataError, match="is one of 2 files of an image"):
+        chosen.images.image(0)

@@ -330,6 +330,9 @@ def test_boxes_cover_the_pixels_inside_their_edges(tmp_path):
     path.write_text(json.dumps(content))
     label = drawn(read(read_coco, path), boxes="fill").label
     assert (label[6:9, 5:9] == 1).all() and np.count_nonzero(label) == 12
+    for rotation in ("", ' rotation="0"'):
+        box = f'<box label="dent" xtl="5" ytl="6" xbr="9" ybr="9"{rotation}/>'
+        assert (drawn(cvat(tmp_path / "cvat", box), boxes="fill").label == label).all()
 
 
 def test_images_that_are_listed_twice_and_whole_sizes_are_read(tmp_path):

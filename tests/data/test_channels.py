@@ -17,8 +17,9 @@ from segzoo.channel_files import channel_files, is_further_file
 from segzoo.data.collate import check_sample, collate
 from segzoo.data.statistics.measure import measure_split
 from segzoo.image_decoder import ORIENTATION, ImageError
+from segzoo.inference.sources.opening import open_source
 from segzoo.layers.normalize import normalize
-from segzoo.pixel_format import IMAGENET
+from segzoo.pixel_format import IMAGENET, PixelFormat
 from segzoo.registry import AUGMENTS, DATA, ConfigError
 from segzoo.types import DataError, DatasetInfo, Sample
 from segzoo.visualization.drawing import shown_rgb
@@ -244,3 +245,36 @@ def test_damaged_files_of_many_channels_are_named_as_damaged():
     np.save(array, np.zeros((2, 3, 4), np.uint8))
     with pytest.raises(ImageError, match="damaged NumPy file"):
         npy_shape(array.getvalue().replace(b"}", b"("))
+
+
+@pytest.mark.parametrize(
+    "patterns", [("{split}/{stem}.png", "{split}_nir/{stem}.png"), ("{split}/{stem}.png", "{split}/{stem}_nir.png")]
+)
+@pytest.mark.parametrize("stem", ["a", "monday/a"])
+def test_a_pattern_may_begin_with_the_split(tmp_path, patterns, stem):
+    first, further = (tmp_path / pattern.format(split="train", stem=stem) for pattern in patterns)
+    for path in (first, further):
+        save(path, samples(1, 8)[..., 0])
+    assert channel_files(first, patterns) == [first, further]
+    assert not is_further_file(first, patterns) and is_further_file(further, patterns)
+
+
+@pytest.mark.parametrize("suffix", [".*", ".tif"])
+def test_suffixes_in_capitals_are_found_as_in_trainings(tmp_path, suffix):
+    patterns = [f"rgb/{{split}}/{{stem}}{suffix}", f"nir/{{split}}/{{stem}}{suffix}"]
+    first, further = tmp_path / "rgb/train/a.TIF", tmp_path / "nir/train/a.TIF"
+    for path in (first, further):
+        save(path, samples(1, 8)[..., 0])
+    assert channel_files(first, patterns) == [first, further]
+    assert not is_further_file(first, patterns) and is_further_file(further, patterns)
+
+
+def test_a_folder_of_further_channels_is_no_source(tmp_path):
+    patterns = ["rgb/{split}/{stem}.png", "nir/{split}/{stem}.png"]
+    for path in (tmp_path / "rgb/train/a.png", tmp_path / "nir/train/a.png"):
+        save(path, samples(1, 8)[..., 0])
+    with pytest.raises(
+        ConfigError, match=r"nir holds further channels of images only. Give the files of .* rgb/\{split\}/\{stem\}.png"
+    ):
+        open_source(tmp_path / "out", pixels=PixelFormat(4, 8), patterns=patterns, source=str(tmp_path / "nir"))
+    assert len(open_source(tmp_path / "out", pixels=PixelFormat(4, 8), patterns=patterns, source=str(tmp_path)).items) == 1

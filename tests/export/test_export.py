@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,3 +263,11 @@ def test_every_pair_passes_the_parity_check(tmp_path, name, backbone, format):
     result = export_model(workload.model, workload.info, {}, workload.images, tmp_path, format=format)
     assert min(row["agreement"] for row in result["parity"]) >= 0.999
     assert sum(row["classes"] for row in result["parity"]) > len(result["parity"]), "agreement of one class shows nothing"
+
+
+def test_a_bundle_rejects_decoders_that_it_cannot_use():
+    script = Path(__file__).parents[2] / "segzoo/export/bundle_predict.py"
+    code = f"import PIL, PIL.Image, runpy; PIL.__version__ = '10.4.0'; runpy.run_path('{script}', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "pillow 10.4.0 is installed, and 11 or newer is needed. Run: pip install --upgrade pillow\n"

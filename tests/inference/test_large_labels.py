@@ -13,8 +13,9 @@ from torch import nn
 from toy_training import INFO, Toy
 
 from segzoo.device import Precision
+from segzoo.inference.exported.network import ExportedNetwork
 from segzoo.inference.large import source_rows, tiles
-from segzoo.inference.large.labels import LargeImageLabeler
+from segzoo.inference.large.labels import LargeImageLabeler, Tiling
 from segzoo.inference.large.source_rows import SourceRows
 from segzoo.inference.large.tiles import Reach, measure_reach, tile_starts
 from segzoo.inference.passes import score_rows
@@ -163,7 +164,9 @@ def test_reach_is_that_of_the_layers(kernel, dilation, margin):
     model = Dilated().eval()
     network = ForwardPass(model, SINGLE_PASS, FP32, (64, 64), 1.0)
     assert measure_reach(lambda x: network.logits(x, (64, 64)), CPU) == Reach(margin, False, 1)
-    assert measure_reach(lambda x: network.logits(x, (64, 64)), CPU, spreads_nan=False).by_size
+    unknown = measure_reach(lambda x: network.logits(x, (64, 64)), CPU, spreads_nan=False)
+    assert unknown.by_size and not unknown.is_known
+    assert "How far the network sees is not known" in Tiling(512, unknown).describe()
 
 
 @pytest.mark.parametrize(("name", "margin"), [("fcn_dilated", 224), ("fcn", 256), ("deeplab_largefov", 352)])
@@ -193,3 +196,19 @@ def test_settings_that_need_the_whole_image(icnet):
         LargeImageLabeler(icnet, InferenceProtocol(pad_multiple=8), FP32)
     with pytest.raises(ConfigError, match=r"tile=64: the receptive field of the network extends 32 pixels.*tile=128"):
         LargeImageLabeler(toy(), SINGLE_PASS, FP32, tile=64)
+
+
+def test_an_exported_file_of_one_size_says_what_to_do():
+    metadata = {
+        "dataset": INFO.to_dict(),
+        "input": "nhwc_uint8",
+        "output": "both",
+        "hw": [480, 640],
+        "precision": "fp32",
+        "align_corners": False,
+    }
+    network = ExportedNetwork(lambda images: [], metadata, "fp32")
+    with pytest.raises(
+        ConfigError, match=r"takes images of 480x640 pixels \(H x W\) only.*protocol=slide 'protocol.crop=\[480,640\]'"
+    ):
+        LargeImageLabeler(network, SINGLE_PASS, FP32)

@@ -137,3 +137,18 @@ def test_a_missing_package_names_the_extra(package, name, tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf'need {package}: pip install "segzoo\[large\]"'):
         LargeImage(tmp_path / name, 100)
+
+
+@pytest.mark.parametrize(("largest", "unused"), [(4095, True), (4096, False)])
+def test_16_bits_that_are_hardly_used_are_noticed(tmp_path, largest, unused):
+    pixels = np.zeros((60, 50), np.uint16)
+    pixels[40, 7] = largest
+    Image.fromarray(pixels).save(tmp_path / "scan.tif")
+    image = LargeImage(tmp_path / "scan.tif", 100)
+    for first in (0, 30):
+        image.rows(first, first + 30)
+    assert image.leaves_bits_unused == unused
+    Image.new("L", (50, 60)).save(tmp_path / "black.tif")
+    black = LargeImage(tmp_path / "black.tif", 100)
+    black.rows(0, 60)
+    assert not black.leaves_bits_unused

@@ -16,7 +16,7 @@ from predictions import predict_source
 from toy_training import INFO, Toy
 
 from segzoo.config.checks.prediction import prediction_errors
-from segzoo.inference.engines.ray_data import Labeler, claim_folder, predict_with_ray
+from segzoo.inference.engines.ray_data import Labeler, claim_folder, filesystem, name_images, predict_with_ray
 from segzoo.inference.protocol import SINGLE_PASS
 from segzoo.registry import ConfigError
 from segzoo.types import DataError
@@ -124,3 +124,12 @@ def test_settings_that_ray_cannot_follow_are_rejected(monkeypatch):
     assert [word in error for word, error in zip(("confidence", "fail_if", "runtime", "out"), errors, strict=True)] == [True] * 4
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "instead of torchrun" in prediction_errors(config)[0]
+
+
+def test_results_within_the_source_are_no_images(tmp_path):
+    for name in ("a.png", "b/c.png", "pred/labels/a.png", ".hidden/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    fs, root = filesystem(str(tmp_path))
+    assert [*name_images(fs, root, (".png",), f"{root}/pred/labels").values()] == ["a", "b/c"]
+    assert len(name_images(fs, root, (".png",))) == 3

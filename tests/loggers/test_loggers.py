@@ -17,6 +17,7 @@ from segzoo.distributed import SINGLE_PROCESS
 from segzoo.loggers._base import LoggedRun, RunLogger
 from segzoo.loggers.group import LoggerGroup
 from segzoo.loggers.mlflow import _name
+from segzoo.loggers.tensorboard import tensorboard
 from segzoo.runs.config_diff import config_hash, diff_configs
 from segzoo.runs.run_dir import RunDir
 
@@ -186,3 +187,16 @@ def test_only_rank_0_logs(tmp_path):
 )
 def test_names_that_mlflow_accepts(name, accepted):
     assert _name(name) == accepted
+
+
+def test_steps_after_the_first_checkpoint_are_purged(tmp_path):
+    """A run that is killed before its second checkpoint resumes at step 0."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for number, resumed in enumerate((False, True)):
+        logger = tensorboard(LoggedRun(tmp_path, {}, step=0, resumed=resumed))
+        for step in (1, 2):
+            logger.log({"loss": float(10 * number + step)}, step)
+        logger.close("finished")
+    events = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [(1, 11.0), (2, 12.0)]

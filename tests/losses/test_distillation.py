@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from toy_training import INFO, Toy, ToyData, make_components, make_run_dir, settings, train, weights_hash
 
 from segzoo.data.dataset_info import make_dataset_info
+from segzoo.distributed import Distributed, sync_batch_norm
 from segzoo.layers.pyramid_pooling import PyramidPooling
 from segzoo.losses.distillation import Teacher, _attention_distance, _feature_maps, check_layers
 from segzoo.registry import DISTILLS, ConfigError
@@ -253,3 +254,12 @@ def test_unusable_teachers_are_rejected():
         DISTILLS.build("teacher", load, INFO, ckpt="run")
     with pytest.raises(ConfigError, match="Toy has no layer 'backbone.o'. Did you mean 'backbone"):
         Teacher(Toy(), 1.0, 1.0, ("backbone.o",), 1.0).attach(Toy())
+
+
+def test_layers_whose_batch_norms_are_replaced_are_distilled(tmp_path, monkeypatch):
+    """On several GPUs, SyncBN takes the place of batch norm before the first step."""
+    monkeypatch.setattr(Distributed, "wrap_ddp", lambda self, model, sync_bn: sync_batch_norm(model))
+    components = make_components()
+    components.distill = Teacher(Toy(), weight=1.0, temperature=1.0, layers=("backbone.1",), layer_weight=1.0)
+    assert train(components, make_run_dir(tmp_path), **settings(steps=2))["finished"]
+    assert isinstance(components.model.get_submodule("backbone.1"), nn.SyncBatchNorm)

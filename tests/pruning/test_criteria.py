@@ -84,3 +84,11 @@ def test_loaded_weights_are_aligned_copies():
     set_channel_widths_(model, state)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, state[name]) and parameter.data_ptr() % 64 == 0
+
+
+def test_buffers_that_no_state_dict_has_are_left_alone():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 2, 3))
+    model.register_buffer("window", torch.ones(3), persistent=False)
+    narrow = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 3))
+    assert set_channel_widths_(model, narrow.state_dict()) == {"0": 3}
+    assert model[0].out_channels == model[1].in_channels == 3 and torch.equal(model.window, torch.ones(3))

@@ -31,6 +31,11 @@ def test_a_batch_of_ignored_pixels_is_reported_once(diagnostics, printed):
     assert "step 4" in line and "a, b" in line and "data.label_map" in line
 
 
+def test_classes_of_weight_zero_are_not_called_ignored(diagnostics, printed):
+    diagnostics.on_step(4, 1.0, 0.0, [Batch(torch.empty(0), torch.tensor([[[0, 255]]], dtype=torch.uint8), ("a",), (0,))])
+    assert "step 4: all labeled pixels of a have classes of weight 0 in loss.class_weights" in printed[0]
+
+
 def test_slow_data_loading_is_reported_once(diagnostics, printed):
     diagnostics.on_log(1.0, 0.9)  # includes starting the workers
     assert printed == []

@@ -11,15 +11,18 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from toy_training import Toy, make_components, make_run_dir, settings, train
+from toy_training import Toy, ToyData, make_components, make_run_dir, settings, train
 
 from segzoo.checkpoints.store import list_checkpoints
+from segzoo.cli.training import format_requirements
 from segzoo.device import Precision
 from segzoo.registry import PRUNERS
 from segzoo.runs.run_dir import RunDir
 from segzoo.training import dry_run
 from segzoo.training.components import TrainingSettings
-from segzoo.training.dry_run import MEMORY_MARGIN, OutOfMemory, largest_fitting_batch, suggest_settings
+from segzoo.training.dry_run import MEMORY_MARGIN, OutOfMemory, estimate_resources, largest_fitting_batch, suggest_settings
+
+CPU = torch.device("cpu")
 
 
 class OutOfMemoryModel(Toy):
@@ -149,3 +152,23 @@ def test_memory_and_time_are_extrapolated_to_the_whole_step(monkeypatch):
     needs = train(make_components(), RunDir(Path()), **options)  # on batches of 2 and 4, one second for each step
     expected = {"peak_gb": 5.0, "have_gb": 8.0, "batch_size": 8, "step_s": 6.0, "hours": 1.0}
     assert needs["fits"] and {key: needs[key] for key in expected} == pytest.approx(expected)
+
+
+def test_a_batch_of_one_image_is_measured_alone(monkeypatch):
+    peaks, seconds = iter([2e9]), itertools.count()
+    monkeypatch.setattr(dry_run, "peak_memory", lambda device: next(peaks))
+    monkeypatch.setattr(dry_run, "total_memory", lambda device: 8e9)
+    monkeypatch.setattr(dry_run, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    components = make_components(train_set=ToyData(10, vary=True))  # whose images differ in size, so that two make no batch
+    needs = train(components, RunDir(Path()), **settings(dry_run=True, batch_size=1, grad_accum_steps=3))
+    assert (needs["peak_gb"], needs["step_s"], needs["batch_size"]) == (2.0, 3.0, 1)
+    assert "It does not fit: use a smaller augment.crop" in format_requirements(needs | {"fits": False}, 1)
+
+
+def test_epochs_of_several_processes_are_shorter():
+    def steps(ranks: int) -> float:
+        options = settings(dry_run=True, batch_size=2, steps=None, epochs=8.0)
+        needs = estimate_resources(make_components(), TrainingSettings(**options), Precision("fp32", CPU), ranks)
+        return needs["hours"] / needs["step_s"] * 3600
+
+    assert steps(1) == pytest.approx(40) and steps(2) == pytest.approx(20)

@@ -126,6 +126,28 @@ def test_a_crop_lies_within_half_a_pixel_of_its_place(size, crop, position, fact
     assert abs(span.start - start * size / scaled) <= 1 and abs(span.stop - span.start - crop * size / scaled) <= 1
 
 
+@given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 1), st.floats(0.02, 8), st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_crop_that_has_a_pixel_keeps_it_despite_rounding(size, crop, position, factor, data):
+    scaled = max(1, round(size * factor))
+    crop = min(crop, scaled)
+    start, focus = round(position * (scaled - crop)), data.draw(st.integers(0, size - 1))
+    plain, moved = source_span(start, crop, scaled, size), source_span(start, crop, scaled, size, focus)
+    assert moved.start <= focus < moved.stop and 0 <= moved.start < moved.stop <= size
+    assert moved.stop - moved.start == plain.stop - plain.start and (moved == plain) == (plain.start <= focus < plain.stop)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_an_odd_crop_at_twice_the_size_has_the_focus(seed):
+    label = np.zeros((100, 100), np.uint8)
+    label[11, 37] = 7
+    out = standard(crop=(13, 13), scale_range=(2.0, 2.0), hflip=False)(
+        Sample(np.zeros((100, 100, 3), np.uint8), label, "", (11, 37)), seed
+    )
+    assert 7 in out.label
+
+
 REDUCED = st.sampled_from([(0.02, 0.12), (0.1, 0.25), (0.3, 0.5)])
 
 

@@ -116,10 +116,14 @@ def claim_folder(out: str, identity: PlainDict) -> None:
         raise ConfigError(f"out={out} holds labels of other settings ({changed}). Set another out, or remove it.")
 
 
-def name_images(fs: AbstractFileSystem, folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Name the results of a folder's images by their paths."""
+def name_images(fs: AbstractFileSystem, folder: str, suffixes: tuple[str, ...], results: str | None = None) -> dict[str, str]:
+    """Name the results of a folder's images by their paths.
+
+    Hidden files are left out, and those below ``results``.
+    """
     found = fs.find(folder) if fs.isdir(folder) else []
-    paths = sorted(path for path in found if path.lower().endswith(suffixes) and "/." not in path[len(folder) :])
+    images = [path for path in found if path.lower().endswith(suffixes) and "/." not in path[len(folder) :]]
+    paths = sorted(path for path in images if results is None or not path.startswith(f"{results}/"))
     return dict(zip(paths, unique_names([Path(posixpath.relpath(path, folder)) for path in paths]), strict=True))
 
 
@@ -165,9 +169,9 @@ def predict_with_ray(
     check_label_size(protocol)
     claim_folder(out, identity)
     fs, root = filesystem(source)
-    if not (names := name_images(fs, root, suffixes := image_suffixes(info.pixels))):
-        raise ConfigError(f"source={source} is not a folder with images; expected files ending in {' '.join(suffixes)}.")
     target, folder = filesystem(posixpath.join(out, "labels"))
+    if not (names := name_images(fs, root, suffixes := image_suffixes(info.pixels), folder if target == fs else None)):
+        raise ConfigError(f"source={source} is not a folder with images; expected files ending in {' '.join(suffixes)}.")
     done = set(target.find(folder)) if target.exists(folder) else set()
     rest = [path for path, name in names.items() if posixpath.join(folder, f"{name}.png") not in done]
     if rest:

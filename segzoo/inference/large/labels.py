@@ -20,6 +20,7 @@ from segzoo.inference.passes.windows import window_starts
 from segzoo.inference.protocol import InferenceProtocol
 from segzoo.layers.resize import corner_size
 from segzoo.layers.upsample_argmax import best_class, label_dtype
+from segzoo.messages import format_override
 from segzoo.progress import with_progress
 from segzoo.registry import ConfigError
 
@@ -41,6 +42,11 @@ class Tiling:
     def describe(self) -> str:
         """Say what labels equal those of the whole image."""
         tiles = f"labeled in tiles of {self.tile} pixels with a margin of {self.reach.margin}"
+        if not self.reach.is_known:
+            return (
+                f"{tiles}. How far the network sees is not known, so labels near the borders of tiles may differ from those of the whole "
+                "image. With protocol=slide they are those of the same windows in memory."
+            )
         if self.reach.by_size:
             return (
                 f"{tiles}. The network's output depends on the size of its input, so labels are not those of the whole image. With "
@@ -89,6 +95,11 @@ class LargeImageLabeler:
         self.multiple: int | None = getattr(model, "corner_multiple", None)
         self.tiling: Tiling | None = None
         if not protocol.crop:
+            if isinstance(model, ExportedNetwork) and (hw := model.metadata["hw"]):
+                raise ConfigError(
+                    f"the exported file takes images of {hw[0]}x{hw[1]} pixels (H x W) only, and larger ones are labeled in tiles. Set "
+                    f"protocol=slide {format_override('protocol.crop', list(hw))}, or export it without hw."
+                )
             network = ForwardPass(model, protocol, precision, (ALIGNMENT, ALIGNMENT), 1.0)
             known = not isinstance(model, ExportedNetwork)  # whose layers may hide a NaN
             reach = measure_reach(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segzoo.data.channels.reading import read_pixels
+from segzoo.data.channels.sample_bits import DARK
 from segzoo.data.image_io import read_header
 from segzoo.decoder_warnings import decoder_warnings_ignored
 from segzoo.image_decoder import FORMATS, HINT, MAX_PIXELS, gray_to_rgb
@@ -100,6 +101,7 @@ class LargeImage:
 
     def __init__(self, path: Path, max_megapixels: int):
         self.path = path
+        self._largest: int | None = None  # of the high bytes of 16-bit samples
         kind = self._kind()
         try:
             self._file = Jp2File(path) if kind == "jp2" else VipsFile(path, kind)
@@ -124,9 +126,18 @@ class LargeImage:
         """
         assert 0 <= first < end <= self.size[0], f"rows {first} to {end} of {self.size[0]}"
         try:
-            return _to_rgb(self._file.read(first, end), self._file.is_cmyk)
+            samples = self._file.read(first, end)
         except OSError as error:
             raise self._damaged(error) from error
+        rows = _to_rgb(samples, self._file.is_cmyk)
+        if samples.dtype == np.uint16:
+            self._largest = max(self._largest or 0, int(rows.max()))
+        return rows
+
+    @property
+    def leaves_bits_unused(self) -> bool:
+        """True if the rows read so far are of 16 bits that are hardly used."""
+        return self._largest is not None and self._largest < DARK
 
     def _kind(self) -> str:
         """Recognize the format by the first bytes."""

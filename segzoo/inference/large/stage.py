@@ -74,6 +74,7 @@ class LargeImages:
                 partial(self._check_stop, image.path),
             )
             task.report = self.files.report_areas(areas, image.size)
+            task.is_dark = image.leaves_bits_unused
         except (ValueError, OSError) as error:  # such as a damaged tile
             task.error = image_error(task.item, error)
         task.large = None

@@ -38,12 +38,14 @@ class Reach:
         by_size: logits depend on the size of the image, as with pyramid pooling, or nothing is known.
         stride: pixels per logit.
         corner: pixels by which the sides of a tile exceed a multiple of ``ALIGNMENT``: 1 if the network aligns corners, else 0.
+        is_known: the margin is measured.
     """
 
     margin: int
     by_size: bool
     stride: int
     corner: int = 0
+    is_known: bool = True
 
 
 @torch.no_grad()
@@ -72,7 +74,7 @@ def measure_reach(logits_of: LogitsOf, device: torch.device, spreads_nan: bool =
             is_known = spreads_nan
             reached = max(reached, int(rows[-1]) + stride - block.stop if block.start == 0 else block.start - int(rows[0]))
     if not is_known:
-        return Reach(GLOBAL_MARGIN, True, stride, corner)
+        return Reach(GLOBAL_MARGIN, True, stride, corner, is_known=False)
     return Reach(_aligned(reached), _depends_on_size(logits_of, reached, stride, device, corner), stride, corner)
 
 

@@ -68,7 +68,7 @@ def open_source(
         read = partial(_read_whole, pixels=pixels, patterns=patterns, max_megapixels=max_megapixels)
     if kind == "images":
         found = find_images(str(source), out, resumed, recursive, read, ALL_SUFFIXES if is_rgb else image_suffixes(pixels))
-        return found if is_rgb else _without_further_files(found, patterns)
+        return found if is_rgb else _without_further_files(found, str(source), patterns)
     if kind == "embedded":
         return embedded_images()
     if kind == "list":
@@ -85,7 +85,11 @@ def _read_whole(path: Path, pixels: PixelFormat, patterns: Sequence[str], max_me
     return read_pixels(files, pixels, min(MAX_PIXELS, max_megapixels * 1_000_000))[0]
 
 
-def _without_further_files(source: Source, patterns: Sequence[str]) -> Source:
+def _without_further_files(source: Source, given: str, patterns: Sequence[str]) -> Source:
     """Leave out files with channels of images that other files stand for."""
     items = [item for item in source.items if item.path is None or not is_further_file(item.path, patterns)]
+    if source.items and not items:
+        raise ConfigError(
+            f"source={given} holds further channels of images only. Give the files of the first pattern, {patterns[0]}."
+        )
     return replace(source, items=items, total=len(items))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segzoo.config.build import build_data
-from segzoo.config.from_checkpoint import check_same_model, dataset_config
+from segzoo.config.from_checkpoint import check_same_model, dataset_config, image_patterns
 from segzoo.config.from_export import RUNTIMES_OF_FILES, load_exported, precision_errors, runtime_errors
 from segzoo.config.images import choose_images
 from segzoo.messages import format_override
@@ -51,7 +51,7 @@ def benchmark_exported(config: PlainMapping, file: Path, num_images: int, option
     check_same_model(meta, config)
     _check_settings(config, file, network)
     data = build_data(dataset_config(meta, config.get("data")), "val")
-    chosen = choose_images(data, config.get("data") is not None, images=config.get("images"))
+    chosen = choose_images(data, config.get("data") is not None, image_patterns(meta), images=config.get("images"))
     hw, scope = tuple(config["hw"]), options["scope"]
     images = benchmark_images(chosen.images, num_images, hw=hw)
     row: PlainDict = {"file": str(file), "runtime": RUNTIMES_OF_FILES[file.suffix.lower()], "settings": {}, "hw": list(hw)}

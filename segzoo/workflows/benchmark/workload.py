@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from segzoo.config.build import build_data, build_model
 from segzoo.config.checks.required_model import benchmark_errors, scoring_errors
-from segzoo.config.from_checkpoint import check_same_model, dataset_config, load_checkpoint
+from segzoo.config.from_checkpoint import check_same_model, dataset_config, image_patterns, load_checkpoint
 from segzoo.config.from_weights import Policy, load_weights
 from segzoo.config.images import choose_images
 from segzoo.messages import Example
@@ -74,7 +74,7 @@ def build_workload(
                 f"num_classes={num_classes} contradicts the checkpoint, which has {info.num_classes}. Omit num_classes=."
             )
         data = build_data(dataset_config(meta, config.get("data")), "val")
-        chosen = choose_images(data, config.get("data") is not None, images=images)
+        chosen = choose_images(data, config.get("data") is not None, image_patterns(meta), images=images)
         return Workload(model, info, *chosen, meta["config"], meta["sha256"])
     if errors := benchmark_errors(config):
         raise ConfigError(errors)

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from segzoo.data.annotations.image_finder import ImageFinder
-from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Bitmap, Region, decode_runs, polygon
+from segzoo.data.annotations.regions import AnnotatedImage, Annotations, Bitmap, Region, decode_runs, polygon, rectangle
 from segzoo.data.annotations.shapes import ShapeError
 from segzoo.data.file_index import list_files
 from segzoo.data.image_io import read_bytes
@@ -89,6 +89,8 @@ def _shape(element: ElementTree.Element) -> PlainDict:
         return {"shape_type": {"polygon": "polygon", "polyline": "linestrip"}[element.tag], "points": points}
     if element.tag == "box":
         left, top, right, bottom = (float(element.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
+        if float(element.get("rotation", "0")) == 0:
+            return rectangle(left, top, right, bottom)
         center, corners = ((left + right) / 2, (top + bottom) / 2), [(left, top), (right, top), (right, bottom), (left, bottom)]
         offsets = [(x - center[0], y - center[1]) for x, y in corners]
     elif element.tag == "ellipse":
