@@ -277,4 +277,4 @@ def test_a_folder_of_further_channels_is_no_source(tmp_path):
         ConfigError, match=r"nir holds further channels of images only. Give the files of .* rgb/\{split\}/\{stem\}.png"
     ):
         open_source(tmp_path / "out", pixels=PixelFormat(4, 8), patterns=patterns, source=str(tmp_path / "nir"))
-    assert len(open_source(tmp_path / "out", pixels=PixelFormat(4, 8), patterns=patterns, source=str(tmp_path)).items) == 1
+    assert open_source(tmp_path / "out", pixels=PixelFormat(4, 8), patterns=patterns, source=str(tmp_path)).total == 1

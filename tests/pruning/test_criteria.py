@@ -91,4 +91,4 @@ def test_buffers_that_no_state_dict_has_are_left_alone():
     model.register_buffer("window", torch.ones(3), persistent=False)
     narrow = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 3))
     assert set_channel_widths_(model, narrow.state_dict()) == {"0": 3}
-    assert model[0].out_channels == model[1].in_channels == 3 and torch.equal(model.window, torch.ones(3))
+    assert model[0].out_channels == model[1].in_channels == 3 and torch.equal(model.get_buffer("window"), torch.ones(3))

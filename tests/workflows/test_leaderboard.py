@@ -258,7 +258,7 @@ def test_verdicts_need_a_difference_that_images_cannot_explain(tmp_path):
     assert "a paired bootstrap over groups of images" in leaderboard_text(grouped)
     for row in grouped["tables"][0]["rows"]:
         evaluation = read_evaluation(tmp_path / row["name"] / "eval", row["name"])
-        assert tuple(row["interval"]) == bootstrap_miou(counts_by_group(evaluation.counts, evaluation.image_names, by_drive))
+        assert tuple(row["interval"]) == bootstrap_miou(counts_by_group(evaluation.counts, evaluation.image_names or (), by_drive))
     assert [row["interval"] for row in rank(tmp_path, max_compared=0)["tables"][0]["rows"]] == [
         row["interval"] for row in rank(tmp_path, max_compared=3)["tables"][0]["rows"]
     ]
