@@ -50,13 +50,8 @@ def early_errors(command: str, config: PlainMapping) -> list[str]:
     if unusable:
         return unusable
     errors = _length_errors(config) + _device_errors(command, config) + required_model_errors(command, config)
-    errors += (
-        _logger_errors(config)
-        + _group_errors(config)
-        + _protocol_errors(config)
-        + _input_errors(command, config)
-        + output_errors(command, config)
-    )
+    errors += _logger_errors(config) + _group_errors(config) + _protocol_errors(config)
+    errors += _input_errors(command, config) + output_errors(command, config)
     return errors
 
 
