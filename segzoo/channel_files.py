@@ -50,11 +50,11 @@ def is_further_file(path: Path, patterns: Sequence[str]) -> bool:
 
 
 def _other_names(path: Path, pattern: str, others: Sequence[str]) -> Iterator[list[str]]:
-    """Read a path as a pattern and name the other files of its image.
+    """Name the other files of an image.
 
     Yields:
-        A name for each of ``others``, which may end in ``.*``. A path may be read in several ways: with the folder of ``{split}`` or without
-        it, and below any of its folders, the deepest first.
+        A name for each of ``others``, which may end in ``.*``. There may be several ways to read the path as ``pattern``: with the folder of
+        ``{split}`` or without it, and below any of its folders, the deepest first.
     """
     text = path.absolute().as_posix()
     ends = [match.end() for match in re.finditer("/", text)][::-1] or [0]
@@ -67,7 +67,7 @@ def _other_names(path: Path, pattern: str, others: Sequence[str]) -> Iterator[li
 
 
 def _existing(name: str) -> list[Path]:
-    """Files of a name, whose suffix may be in capitals or any of images."""
+    """Find the files of a name, with its suffix in any case."""
     start = Path(name.removesuffix(".*"))
     suffixes = (*SUFFIXES, NPY_SUFFIX) if name.endswith(".*") else [start.suffix]
     base = str(start) if name.endswith(".*") else str(start)[: len(str(start)) - len(start.suffix)]

@@ -85,7 +85,7 @@ def estimate_resources(
 
 
 def _small_batches(settings: TrainingSettings) -> tuple[int, ...]:
-    """Batch sizes to measure, of which the last is at most the whole one."""
+    """Batch sizes to measure, at most the whole one."""
     if settings.batch_size == 1:
         return (1,)
     return (2, 4) if settings.batch_size >= 4 else (1, 2)

@@ -51,7 +51,7 @@ class TrainStep:
         model = compile_network(context.model) if context.settings.compile else context.model
         self.net = context.dist.wrap_ddp(model, context.settings.sync_bn)
         if context.components.distill is not None:
-            context.components.distill.attach(context.model)  # after its batch norms were replaced
+            context.components.distill.attach(context.model)  # whose batch norm layers are now those that run
         self._buffers = [buffer for buffer in context.model.buffers() if buffer.is_floating_point()]
         self._saved_buffers = [buffer.clone() for buffer in self._buffers]
 

@@ -136,7 +136,7 @@ class LargeImage:
 
     @property
     def leaves_bits_unused(self) -> bool:
-        """True if the rows read so far are of 16 bits that are hardly used."""
+        """True if the rows so far hardly use their 16 bits."""
         return self._largest is not None and self._largest < DARK
 
     def _kind(self) -> str:
